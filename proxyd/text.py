@@ -1,0 +1,202 @@
+"""Parsing and printing of the small texts that config, registry and command line share.
+
+Every parser takes the text a person wrote and returns a value, or raises ValueError with a sentence
+that names what was wrong and what was expected; the caller adds where it stood.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from difflib import get_close_matches
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
+                   "d": 86400.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d)", re.ASCII)
+_SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_MAX_DURATION = 10 * 365 * 86400.0
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a duration of Go's syntax (`1h30m`, `1.5s`, `250us`; also `7d`) or a bare whole number of seconds.
+
+    Raises ValueError for anything else, for zero, and for more than ten years.
+    """
+    seconds = _duration_seconds(text)
+    if seconds <= 0:
+        raise ValueError(f'"{text}" is not a duration above zero (like 30s, 1h30m, 500ms)')
+    if seconds > _MAX_DURATION:
+        raise ValueError(f'"{text}" is longer than ten years')
+    return seconds
+
+
+def parse_duration_or_zero(text: str) -> float:
+    """Like parse_duration, but `0` (and `off`, `none`) is allowed and means that the bound is off: 0.0."""
+    if text.strip().lower() in ("0", "0s", "off", "none"):
+        return 0.0
+    return parse_duration(text)
+
+
+def _duration_seconds(text: str) -> float:
+    stripped = text.strip()
+    if re.fullmatch(r"\d{1,12}", stripped, re.ASCII):
+        return float(stripped)
+    position, seconds = 0, 0.0
+    for part in _DURATION_PART.finditer(stripped):
+        if part.start() != position:
+            break
+        seconds += float(part[1]) * _DURATION_UNITS[part[2]]
+        position = part.end()
+    if not stripped or position != len(stripped):
+        raise ValueError(f'"{text}" is not a duration (like 30s, 1h30m, 500ms, or whole seconds)')
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact text of a duration: 5400.0 -> `1h30m`, 0.25 -> `250ms`, 0 -> `0`."""
+    if seconds == 0:
+        return "0"
+    micro = round(seconds * 1e6)
+    if micro % 1_000_000 == 0:
+        rest, text = micro // 1_000_000, ""
+        for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+            count, rest = divmod(rest, size)
+            text += f"{count}{unit}" if count else ""
+        return text
+    if micro % 1000 == 0:
+        return f"{micro // 1000}ms"
+    return f"{micro}us"
+
+
+def parse_size(text: str) -> int:
+    """Bytes in a size (`16384`, `64k`, `10m`, `1g`; powers of 1024). Raises ValueError."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError(f'"{text}" is not a size (like 16384, 64k, 10m, 1g)')
+    return int(match[1]) * _SIZE_UNITS[match[2].lower()]
+
+
+def format_size(size: int) -> str:
+    """The shortest exact text of a size: 65536 -> `64k`."""
+    for unit, factor in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
+
+
+def parse_bool(text: str) -> bool:
+    """True or False from true/false, yes/no, on/off, 1/0 in any case. Raises ValueError."""
+    value = {"true": True, "yes": True, "on": True, "1": True,
+             "false": False, "no": False, "off": False, "0": False}.get(text.strip().lower())
+    if value is None:
+        raise ValueError(f'"{text}" is not a yes or no (true, false, yes, no, on, off)')
+    return value
+
+
+def parse_int(text: str) -> int:
+    """A whole number, with sign, of at most 15 digits. Raises ValueError."""
+    if not re.fullmatch(r"[+-]?\d{1,15}", text.strip(), re.ASCII):
+        raise ValueError(f'"{text}" is not a whole number')
+    return int(text)
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The non-empty items of a list written with commas or white space."""
+    return tuple(item for item in re.split(r"[,\s]+", text) if item)
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Networks and addresses in a list (`10.0.0.0/8, ::1`). Raises ValueError naming the bad item."""
+    networks = []
+    for item in split_list(text):
+        try:
+            networks.append(ipaddress.ip_network(item, strict=False))
+        except ValueError:
+            raise ValueError(f'"{item}" is not an address or network (like 10.0.0.0/8 or ::1)') from None
+    return tuple(networks)
+
+
+def parse_status_set(text: str) -> frozenset[int]:
+    """HTTP status codes in a list of codes, ranges and classes (`200, 300-399, 2xx`). Raises ValueError."""
+    codes: set[int] = set()
+    for item in split_list(text):
+        if re.fullmatch(r"[1-5]xx", item, re.IGNORECASE):
+            first = int(item[0]) * 100
+            codes.update(range(first, first + 100))
+            continue
+        match = re.fullmatch(r"([1-5]\d\d)(?:-([1-5]\d\d))?", item, re.ASCII)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise ValueError(f'"{item}" is not a status code, range or class (like 200, 200-399, 2xx)')
+        codes.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if not codes:
+        raise ValueError("no status code given (like 200, 200-399, 2xx)")
+    return frozenset(codes)
+
+
+def format_status_set(codes: Iterable[int]) -> str:
+    """The shortest text that parse_status_set reads back: {200..299, 404} -> `2xx,404`."""
+    rest, parts = sorted(codes), []
+    while rest:
+        first = last = rest[0]
+        while last + 1 in rest[:600]:
+            last += 1
+        if first % 100 == 0 and last == first + 99:
+            parts.append(f"{first // 100}xx")
+        else:
+            parts.append(str(first) if first == last else f"{first}-{last}")
+        rest = [code for code in rest if code > last]
+    return ",".join(parts)
+
+
+def parse_address(text: str) -> str:
+    """A listening address in normal form: `host:port`, `[v6]:port` or `unix:/path`. Raises ValueError."""
+    value = text.strip()
+    if value.startswith("unix:"):
+        if len(value) == 5:
+            raise ValueError(f'"{text}" names no socket path (like unix:/run/proxyd/registry.sock)')
+        return value
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^:\s]*):(\d{1,5})", value, re.ASCII)
+    if not match or int(match[2]) > 65535:
+        raise ValueError(f'"{text}" is not an address (like 127.0.0.1:8000, [::1]:8000 or unix:/path)')
+    return f"{match[1] or '0.0.0.0'}:{int(match[2])}"
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host (brackets removed) and port of a normal-form TCP address."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether a normal-form listening address can be reached from this host alone."""
+    if address.startswith("unix:"):
+        return True
+    host = split_address(address)[0]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def rfc3339(seconds: float) -> str:
+    """An instant (Unix seconds) as RFC 3339 UTC with milliseconds: `2026-01-31T23:59:59.125Z`."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def parse_rfc3339(text: str) -> float:
+    """Unix seconds of an instant that rfc3339 wrote. Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """` (did you mean a, b?)` for the known words that come close, else an empty text."""
+    close = get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {', '.join(close)}?)" if close else ""
