@@ -1,0 +1,101 @@
+"""The notice board of a host: which config version is current, and which one each worker routes by.
+
+The master posts a version after its commit and waits until every live worker has posted the same one; nobody
+asks the database. A worker holds its slot's lock while it lives, so a dead one is known at once.
+
+Order matters for a worker that starts: `join` first, load the snapshot then, and `accept` clients last. A
+commit after `join` waits for it; one before `join` is in the snapshot that it loads.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+from proxyd.store.shared import SharedFile
+
+MAX_WORKERS = 256
+_WORKER = struct.Struct("<IIQdd")
+_WORKER_SIZE = 64
+_WORKERS_AT = 4096
+_VERSION = struct.Struct("<Q")
+_VERSION_AT = 64
+_SIZE = _WORKERS_AT + MAX_WORKERS * _WORKER_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A live worker: process id, config version it routes by, start and last heartbeat in Unix seconds."""
+
+    slot: int
+    pid: int
+    version: int
+    started: float
+    heartbeat: float
+
+
+class Board:
+    """The board in `directory`; every process of the host maps the same file."""
+
+    def __init__(self, directory: str) -> None:
+        self._file = SharedFile(os.path.join(directory, "proxyd.board"), _SIZE, b"board1")
+        self._slot: int | None = None
+
+    @property
+    def version(self) -> int:
+        """The config version that was last posted."""
+        value: int = _VERSION.unpack_from(self._file.data, _VERSION_AT)[0]
+        return value
+
+    def post(self, version: int) -> None:
+        """Tell the workers that `version` is committed."""
+        _VERSION.pack_into(self._file.data, _VERSION_AT, version)
+
+    def join(self, now: float) -> int:
+        """Take a worker slot for this process, at version 0; returns it. Raises RuntimeError when all are taken."""
+        for slot in range(MAX_WORKERS):
+            if self._file.hold(slot):
+                _WORKER.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, os.getpid(), 0, 0, now, now)
+                self._slot = slot
+                return slot
+        raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
+
+    def report(self, version: int, now: float) -> None:
+        """This worker routes by `version`, and lives."""
+        assert self._slot is not None, "join first"
+        at = _WORKERS_AT + self._slot * _WORKER_SIZE
+        pid, _, _, started, _ = _WORKER.unpack_from(self._file.data, at)
+        _WORKER.pack_into(self._file.data, at, pid, 0, version, started, now)
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        if self._slot is not None:
+            _WORKER.pack_into(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE, 0, 0, 0, 0, 0)
+            self._file.release(self._slot)
+            self._slot = None
+
+    def workers(self) -> list[WorkerState]:
+        """The live workers. Only for a process that is no worker itself: it tries the locks."""
+        live = []
+        for slot in range(MAX_WORKERS):
+            pid, _, version, started, heartbeat = _WORKER.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE)
+            if not pid:
+                continue
+            if self._file.hold(slot):
+                _WORKER.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, 0, 0, 0, 0, 0)
+                self._file.release(slot)
+                continue
+            live.append(WorkerState(slot, pid, version, started, heartbeat))
+        return live
+
+    def behind(self, version: int) -> list[WorkerState]:
+        """The live workers that do not yet route by `version`."""
+        return [worker for worker in self.workers() if worker.version < version]
+
+    def close(self) -> None:
+        """Leave and unmap."""
+        self.leave()
+        self._file.close()
+
+

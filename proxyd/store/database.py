@@ -1,0 +1,163 @@
+"""One connection to the database per process, used by one native thread, so that no greenlet ever waits in SQL.
+
+sqlite3 and psycopg block the thread that calls them; in a gevent process that would be everybody. `Store.call`
+runs a function in the database thread and parks only the calling greenlet.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import peewee
+from gevent.threadpool import ThreadPool
+
+Result = TypeVar("Result")
+
+#: The models are bound to this; `Store.open` gives it the real database.
+database = peewee.DatabaseProxy()
+
+
+class StoreError(Exception):
+    """The database can't be used as asked; the message says what, where, and what to do."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the database lock; nothing was changed, trying again later is right."""
+
+
+def sqlite_path(url: str) -> str | None:
+    """The file of an `sqlite:///path` url (relative or absolute), None for another kind. Raises StoreError."""
+    if not url.startswith("sqlite:"):
+        return None
+    if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
+        raise StoreError(f"[database] url: {url!r} names no file (like sqlite:///var/proxyd.db)")
+    return url.removeprefix("sqlite:///")
+
+
+def connect(url: str, busy_timeout: float) -> peewee.Database:
+    """A peewee database for the url, not yet connected. Raises StoreError for one it can't be."""
+    path = sqlite_path(url)
+    if path is not None:
+        return peewee.SqliteDatabase(
+            path,
+            pragmas={"journal_mode": "wal", "busy_timeout": int(busy_timeout * 1000), "foreign_keys": 1, "synchronous": 1},
+            thread_safe=False,
+        )
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise StoreError(f"[database] url: {url!r} is neither sqlite:///... nor postgresql://...")
+    return peewee.PostgresqlDatabase(
+        parts.path.lstrip("/"), host=parts.hostname, port=parts.port or 5432, user=parts.username,
+        password=parts.password, thread_safe=False, autorollback=True,
+    )
+
+
+class Store:
+    """The database of this process. Open it after fork; `close` ends its thread."""
+
+    def __init__(self, url: str, busy_timeout: float = 5.0) -> None:
+        self.url = url
+        self.busy_timeout = busy_timeout
+        self.path = sqlite_path(url)
+        self._database: peewee.Database | None = None
+        self._pool = ThreadPool(1)
+        self._patience = busy_timeout
+        self._durable = False
+
+    def open(self) -> None:
+        """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
+        self._pool.apply(self._open)
+
+    def _open(self) -> None:
+        if self.path is not None:
+            folder = os.path.dirname(os.path.abspath(self.path))
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"can't make the directory {folder} of the database: {error.strerror}") from None
+            if not os.access(folder, os.W_OK):
+                raise StoreError(f"the directory {folder} of the database is not writable by this user")
+        opened = connect(self.url, self.busy_timeout)
+        try:
+            opened.connect()
+        except (peewee.PeeweeException, sqlite3.Error) as error:
+            raise StoreError(f"can't open the database {self.url}: {error}") from None
+        database.initialize(opened)
+        self._database = opened
+
+    def call(self, function: Callable[..., Result], *args: Any, durable: bool = False, patience: float | None = None,
+             **kwargs: Any) -> Result:
+        """Run `function(*args, **kwargs)` in the database thread, inside one write transaction, and return its result.
+
+        `durable` commits with fsync, so that what is acknowledged survives a power cut; `patience` is the wait in
+        seconds for another process's lock (default: the busy timeout). Raises StoreBusy when the lock does not come
+        free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
+        """
+        result: Result = self._pool.apply(self._transaction, (function, args, kwargs, durable, patience))
+        return result
+
+    def read(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Run a function that only reads, in the database thread; never waits for writers (WAL). Raises as `call`."""
+        result: Result = self._pool.apply(self._guarded, (function, args, kwargs))
+        return result
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        if self._database is not None:
+            self._pool.apply(self._database.close)
+            self._database = None
+        self._pool.kill()
+
+    def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool,
+                     patience: float | None) -> Result:
+        self._tune(durable, self.busy_timeout if patience is None else patience)
+
+        def inside() -> Result:
+            if self.path is None:
+                with database.atomic():
+                    return function(*args, **kwargs)
+            with database.atomic("IMMEDIATE"):
+                return function(*args, **kwargs)
+
+        return self._guarded(inside, (), {})
+
+    def _tune(self, durable: bool, patience: float) -> None:
+        if self.path is None:
+            return
+        if durable != self._durable:
+            database.execute_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+        if patience != self._patience:
+            database.execute_sql(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+            self._patience = patience
+
+    def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
+        if self._database is None:
+            raise StoreError(f"the database {self.url} is not open")
+        try:
+            if self._database.is_closed():
+                self._database.connect()
+            return function(*args, **kwargs)
+        except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
+            if isinstance(error, peewee.IntegrityError):
+                raise
+            raise explain(error, self.url) from error
+
+
+def explain(error: Exception, url: str) -> StoreError:
+    """The StoreError that tells a person what a driver's error means and what to do."""
+    message = str(error)
+    if re.search(r"locked|busy", message):
+        return StoreBusy(f"the database {url} is locked by another process; nothing was changed, try again")
+    if "disk is full" in message or "disk I/O" in message:
+        return StoreError(f"the database {url} can't be written ({message}); free space on its disk")
+    if "malformed" in message or "not a database" in message:
+        return StoreError(f"the database {url} is corrupt ({message}); restore a backup or set the file aside")
+    if "readonly" in message:
+        return StoreError(f"the database {url} is read-only for this user; check owner and mode of file and directory")
+    return StoreError(f"the database {url} failed: {message}")

@@ -1,0 +1,120 @@
+"""Memory shared by the processes of one host: a preallocated file, mapped by all, with locks the kernel frees.
+
+The file is allocated in full when it is made: touching a hole of a sparse file on a full disk would kill the
+process (SIGBUS), and the data plane must outlive a full disk. Locks are fcntl byte-range locks, because the
+kernel frees them when their holder dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import time
+from types import TracebackType
+
+_LOCK_BASE = 1 << 40
+_LOCK_PATIENCE = 0.05
+
+
+class SharedMemoryError(Exception):
+    """The shared memory file can't be used; the message says what to do."""
+
+
+class SharedFile:
+    """A file of fixed size, mapped read-write; `data` is the mapping. Open it after fork.
+
+    `layout` (8 bytes at most) names what is in it: a file of another layout or size, left by another version, is
+    replaced by an empty one. Raises SharedMemoryError.
+    """
+
+    def __init__(self, path: str, size: int, layout: bytes) -> None:
+        self.path = path
+        magic = layout.ljust(8, b"\0")
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+            self._fd = self._open(path, size, magic)
+        except OSError as error:
+            raise SharedMemoryError(
+                f"can't set up the shared memory file {path}: {error.strerror}; it needs {size >> 20} MiB "
+                "and a writable directory ([database] shared_memory)") from None
+        self.data = mmap.mmap(self._fd, size)
+
+    @staticmethod
+    def _open(path: str, size: int, magic: bytes) -> int:
+        while True:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            fcntl.lockf(fd, fcntl.LOCK_EX, 1, _LOCK_BASE - 1)
+            status = os.fstat(fd)
+            if not os.path.exists(path) or os.stat(path).st_ino != status.st_ino:
+                os.close(fd)
+                continue
+            if status.st_size == size and os.pread(fd, 8, 0) == magic:
+                fcntl.lockf(fd, fcntl.LOCK_UN, 1, _LOCK_BASE - 1)
+                return fd
+            if status.st_size:
+                os.unlink(path)
+                os.close(fd)
+                continue
+            try:
+                os.posix_fallocate(fd, 0, size)
+            except OSError:
+                os.unlink(path)
+                os.close(fd)
+                raise
+            os.pwrite(fd, magic, 0)
+            fcntl.lockf(fd, fcntl.LOCK_UN, 1, _LOCK_BASE - 1)
+            return fd
+
+    def lock(self, index: int) -> RangeLock:
+        """A lock to hold for microseconds, for use in `with`; one index, one lock over all processes."""
+        return RangeLock(self._fd, _LOCK_BASE + index)
+
+    def hold(self, index: int) -> bool:
+        """Take lock `index` and keep it until this process ends or `release`s; False if another process has it."""
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _LOCK_BASE + index)
+        except OSError:
+            return False
+        return True
+
+    def release(self, index: int) -> None:
+        """Give back a lock that `hold` took."""
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _LOCK_BASE + index)
+
+    def close(self) -> None:
+        """Unmap and close; locks held are freed."""
+        self.data.close()
+        os.close(self._fd)
+
+
+class RangeLock:
+    """A byte-range lock held inside `with`. Waits at most 50 ms: a stopped holder must not stop everybody.
+
+    The caller's critical section must not switch greenlets (locks belong to the process, not to the greenlet).
+    """
+
+    __slots__ = ("_fd", "_offset")
+
+    def __init__(self, fd: int, offset: int) -> None:
+        self._fd = fd
+        self._offset = offset
+
+    def __enter__(self) -> None:
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
+        except OSError:
+            self._wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _LOCK_PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
+            except OSError:
+                os.sched_yield()
+            else:
+                return
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset)
