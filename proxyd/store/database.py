@@ -103,8 +103,12 @@ class Store:
 
     def read(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Run a function that only reads, in the database thread; never waits for writers (WAL). Raises as `call`."""
-        result: Result = self._pool.apply(self._guarded, (function, args, kwargs))
+        result: Result = self._pool.apply(self._guarded, (self._snapshot, (function, args, kwargs), {}))
         return result
+
+    def _snapshot(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
+        with database.atomic():
+            return function(*args, **kwargs)
 
     def close(self) -> None:
         """Close the connection and end the thread."""

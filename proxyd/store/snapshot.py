@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from proxyd.store.models import Counter, Route, RouteRemoval
 from proxyd.text import parse_rfc3339
@@ -63,7 +64,7 @@ def load_snapshot(since: int) -> Snapshot:
     query = Route.select()
     if not full:
         query = query.where(Route.version > since)
-    routes = tuple(_record(row) for row in query.tuples())
+    routes = tuple(_record(row) for row in cast(Iterable[tuple[Any, ...]], query.tuples()))
     removed = () if full else tuple(
         row.route_id for row in RouteRemoval.select().where(RouteRemoval.version > since))
     return Snapshot(version, full, routes, removed)
