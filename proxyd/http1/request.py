@@ -1,0 +1,263 @@
+"""Request heads (RFC 9112 3, RFC 9110 7 and 10.1): one pass from bytes to what routing and forwarding need."""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from proxyd.http1 import fieldnames as kinds
+from proxyd.http1.errors import ProtocolError, shown
+from proxyd.http1.fieldnames import KINDS, learn
+from proxyd.http1.grammar import (
+    NO_OPTIONS,
+    REQUEST_LIMITS,
+    TOKEN,
+    HeadLimits,
+    check_head_size,
+    check_transfer_encoding,
+    end_to_end,
+    fault_in_characters,
+    find_head_end,
+    leading_empty_lines,
+    parse_connection,
+    parse_content_length,
+    parse_fields,
+    without_nominated,
+)
+from proxyd.http1.target import check_host, split_target
+
+__all__ = ["REQUEST_LIMITS", "HeadLimits", "RequestHead", "find_head_end", "parse_request_head"]
+
+# Targets are visible ASCII; a fragment is for the user agent alone and never sent (RFC 9112 3.2).
+_REQUEST_LINE = re.compile(rf"({TOKEN}) ([!\"$-~]+) HTTP/1\.([01])\r\n")
+_ANY_REQUEST_LINE = re.compile(rf"{TOKEN} (?P<target>[^ ]+) (?P<version>HTTP/[0-9]+(?:\.[0-9]+)?)")
+_PROTOCOLS = re.compile(rf"{TOKEN}(?:/{TOKEN})?(?:[ \t]*,[ \t]*{TOKEN}(?:/{TOKEN})?)*")
+
+
+class RequestHead:
+    """A request head that passed every check.
+
+    method, target       as sent
+    version              10 or 11
+    headers              (name as sent, value without surrounding white space), in order; never a name with `_`
+    host                 the authority of an absolute-form target, else the Host field; None only in HTTP/1.0
+    path                 the target to forward in origin form; `*` for OPTIONS, the authority for CONNECT
+    scheme               lower case, of an absolute-form target; else empty
+    content_length       bytes, or -1 if not given
+    chunked              the body is in the chunked coding
+    keep_alive           the client lets the connection be used again
+    upgrade              the protocols asked for, lower case, if Connection lists upgrade too; else empty
+    expect_continue      the client has a body and waits for 100 before sending it
+    connection           lower-cased Connection options
+    te_trailers          the client takes trailers
+    edge                 (lower-cased name, value) of the fields about the way so far: X-Forwarded-*, Forwarded,
+                         X-Real-IP, Via, X-Request-ID; what they say is only as good as the peer
+    dropped              names with underscores that were left out of `headers`
+    skip                 ascending indexes into `headers` of what the forwarder writes itself or must not pass on
+    """
+
+    __slots__ = (
+        "chunked",
+        "connection",
+        "content_length",
+        "dropped",
+        "edge",
+        "expect_continue",
+        "headers",
+        "host",
+        "keep_alive",
+        "method",
+        "path",
+        "scheme",
+        "skip",
+        "target",
+        "te_trailers",
+        "upgrade",
+        "version",
+    )
+
+    def __init__(
+        self, method: str, target: str, version: int, headers: list[tuple[str, str]], skip: list[int]
+    ) -> None:
+        self.method = method
+        self.target = self.path = target
+        self.version = version
+        self.headers = headers
+        self.skip = skip
+        self.host: str | None = None
+        self.scheme = self.upgrade = ""
+        self.content_length = -1
+        self.chunked = self.expect_continue = self.te_trailers = False
+        self.keep_alive = version == 11
+        self.connection = NO_OPTIONS
+        self.edge: list[tuple[str, str]] = []
+        self.dropped: list[str] = []
+
+    def get(self, name_lower: str) -> str | None:
+        """The first value of the field of that name (lower case), or None."""
+        for name, value in self.headers:
+            if name.lower() == name_lower:
+                return value
+        return None
+
+    def get_all(self, name_lower: str) -> list[str]:
+        """Every value of the field of that name (lower case), in order."""
+        return [value for name, value in self.headers if name.lower() == name_lower]
+
+    def end_to_end(self) -> list[tuple[str, str]]:
+        """A new list of the fields to pass on unchanged: without Host, framing, hop-by-hop and `edge` fields."""
+        return end_to_end(self.headers, self.skip)
+
+
+def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> RequestHead:
+    """Read `head`, the bytes up to and including the empty line, into a RequestHead.
+
+    Raises ProtocolError 400, 413, 414, 417, 431, 501 or 505.
+    """
+    check_head_size(head, limits, 400)
+    if head[0] == 13:
+        head = head[leading_empty_lines(head) :]
+    text = head.decode("latin-1")
+    line = _REQUEST_LINE.match(text)
+    if line is None:
+        _refuse_request_line(text, limits)
+    method, target, minor = line.groups()
+    at = line.end()
+    if at - 2 > limits.request_line:
+        _refuse_request_line(text, limits)
+    headers = parse_fields(head, text, at, limits, 400)
+
+    skip: list[int] = []
+    request = RequestHead(method, target, 11 if minor == "1" else 10, headers, skip)
+    host: str | None = None
+    length: str | None = None
+    coding: str | None = None
+    connection: str | None = None
+    upgrade = ""
+    expect = ""
+    index = -1
+    for name, value in headers:
+        index += 1
+        try:
+            kind = KINDS[name]
+        except KeyError:
+            kind = learn(name)
+        if kind == 0:
+            continue
+        skip.append(index)
+        if kind == kinds.HOST:
+            if host is not None:
+                raise ProtocolError(400, "duplicate_host", "the request has more than one Host field")
+            host = value
+        elif kind == kinds.CONNECTION:
+            connection = value if connection is None else f"{connection},{value}"
+        elif kind == kinds.CONTENT_LENGTH:
+            if length is not None:
+                detail = "the request has more than one Content-Length field"
+                raise ProtocolError(400, "duplicate_content_length", detail)
+            length = value
+        elif kind == kinds.TRANSFER_ENCODING:
+            if coding is not None:
+                detail = "the request has more than one Transfer-Encoding field"
+                raise ProtocolError(400, "duplicate_transfer_encoding", detail)
+            coding = value
+        elif kind == kinds.EDGE:
+            request.edge.append((name.lower(), value))
+        elif kind == kinds.UPGRADE:
+            upgrade = f"{upgrade}, {value}" if upgrade else value
+        elif kind == kinds.EXPECT:
+            expect = f"{expect}, {value}" if expect else value
+        elif kind == kinds.TE:
+            request.te_trailers = request.te_trailers or _takes_trailers(value)
+        elif kind == kinds.UNDERSCORE:
+            request.dropped.append(name)
+
+    if host is not None:
+        check_host(host)
+        request.host = host
+    elif minor == "1":
+        raise ProtocolError(400, "missing_host", "an HTTP/1.1 request needs a Host field")
+    if target[0] != "/" or method == "CONNECT":
+        request.scheme, request.host, request.path = split_target(method, target, host)
+    if length is not None or coding is not None:
+        _read_framing(request, length, coding)
+    if connection is not None:
+        _read_connection(request, connection)
+    if upgrade:
+        _read_upgrade(request, upgrade)
+    if expect:
+        _read_expect(request, expect)
+    if request.dropped:
+        _leave_out_underscores(request)
+    return request
+
+
+def _read_framing(request: RequestHead, length: str | None, coding: str | None) -> None:
+    """Content-Length and Transfer-Encoding, at least one of which is there (RFC 9112 6.1 to 6.3)."""
+    if length is not None and coding is not None:
+        detail = "the request has both Content-Length and Transfer-Encoding"
+        raise ProtocolError(400, "conflicting_lengths", detail)
+    if length is not None:
+        request.content_length = parse_content_length(length, 400)
+        return
+    if request.version == 10:
+        raise ProtocolError(400, "transfer_encoding_in_http10", "Transfer-Encoding came with HTTP/1.0")
+    check_transfer_encoding(coding or "", 400)
+    request.chunked = True
+
+
+def _read_connection(request: RequestHead, value: str) -> None:
+    connection = parse_connection(value, 400)
+    options = request.connection = connection.options
+    request.keep_alive = "close" not in options and (request.version == 11 or "keep-alive" in options)
+    if connection.fields:
+        request.skip = without_nominated(request.headers, request.skip, connection.fields)
+
+
+def _read_upgrade(request: RequestHead, value: str) -> None:
+    """Upgrade counts only if Connection lists it, and never in HTTP/1.0 (RFC 9110 7.8)."""
+    if not _PROTOCOLS.fullmatch(value):
+        raise ProtocolError(400, "bad_upgrade", f"Upgrade {shown(value)} is not a list of protocols")
+    protocols = value.lower()
+    # RFC 9113 3.1 withdrew h2c; clients that still offer it do so with any request and take a plain answer.
+    if request.version == 10 or "upgrade" not in request.connection or protocols == "h2c":
+        return
+    if request.chunked or request.content_length > 0:
+        raise ProtocolError(400, "upgrade_with_body", "a request to upgrade must not have a body")
+    request.upgrade = protocols
+
+
+def _read_expect(request: RequestHead, value: str) -> None:
+    """RFC 9110 10.1.1: only 100-continue exists; HTTP/1.0 clients and empty bodies never wait for it."""
+    if value.lower() != "100-continue":
+        raise ProtocolError(417, "unsupported_expectation", f"the expectation {shown(value)} can't be met")
+    request.expect_continue = request.version == 11 and (request.chunked or request.content_length > 0)
+
+
+def _takes_trailers(value: str) -> bool:
+    return "trailers" in [member.strip(" \t") for member in value.lower().split(",")]
+
+
+def _leave_out_underscores(request: RequestHead) -> None:
+    skipped = {request.headers[index] for index in request.skip}
+    request.headers = [field for field in request.headers if "_" not in field[0]]
+    request.skip = [index for index, field in enumerate(request.headers) if field in skipped]
+
+
+def _refuse_request_line(text: str, limits: HeadLimits) -> NoReturn:
+    """Say what is wrong with the first line of `text`, which does not match, or is too long."""
+    line = text.partition("\r\n")[0]
+    if len(line) > limits.request_line:
+        detail = f"the request line is longer than {limits.request_line} bytes"
+        raise ProtocolError(414, "request_line_too_long", detail)
+    fault = fault_in_characters(text, 400)
+    if fault:
+        raise fault
+    found = _ANY_REQUEST_LINE.fullmatch(line)
+    if found is None:
+        detail = f"{shown(line)} is not a method, a target and a version"
+        raise ProtocolError(400, "bad_request_line", detail)
+    if found["version"] not in ("HTTP/1.0", "HTTP/1.1"):
+        raise ProtocolError(505, "unsupported_version", f"{shown(found['version'])} is not spoken here")
+    code = "fragment_in_target" if "#" in found["target"] else "bad_target"
+    raise ProtocolError(400, code, f"the request target {shown(found['target'])} has characters it can't have")
