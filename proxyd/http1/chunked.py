@@ -12,9 +12,10 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 _TOKEN = TOKEN.encode()
 _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
-_EXTENSION = rb"[ \t]*+;[ \t]*+%s+(?:[ \t]*+=[ \t]*+(?:%s+|%s))?+" % (_TOKEN, _TOKEN, _QUOTED)
-# 16 digits are all that a 64-bit length can have.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)((?:%s)*+)\r\n" % _EXTENSION)
+_EXTENSION = rb";[ \t]*+%s+(?:[ \t]*+=[ \t]*+(?:%s+|%s))?+" % (_TOKEN, _TOKEN, _QUOTED)
+# 16 digits are all that a 64-bit length can have. White space right after them is "bad" in RFC 9112's own grammar
+# (BWS), readers differ on it, and no client sends it: refused.
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)((?:%s(?:[ \t]++(?=;))?+)*+)\r\n" % _EXTENSION)
 _TRAILER_LINE = re.compile(rb"(%s+):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n" % _TOKEN)
 
 _MAX_TRAILERS = 100
