@@ -56,8 +56,7 @@ class ProxySettings:
     trusted_proxies: tuple[text.Network, ...] = declare(
         NETWORKS, "", "Proxies in front whose X-Forwarded-* and Forwarded fields are believed.")
     unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a host that no route names.")
-    request_id_header: str = declare(TEXT, "X-Request-ID", "Header that carries the request id, kept or made.")
-    via: str = declare(TEXT, "proxyd", "Our name in Via, by which loops are found; differs on chained proxies.")
+    via: str = declare(TEXT, "", "Our name in Via, by which loops are found; empty: one made of host name and database.")
     redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")
     hsts: float = declare(DURATION_OR_OFF, "0", "max-age of Strict-Transport-Security on HTTPS answers; 0: none.")
 

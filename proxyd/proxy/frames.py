@@ -1,0 +1,69 @@
+"""Where WebSocket frames end (RFC 6455 5.2), and the close frame we send; payloads are never looked at."""
+
+from __future__ import annotations
+
+import os
+
+#: Going away (RFC 6455 7.4.1).
+GOING_AWAY = 1001
+
+
+class FrameBoundary:
+    """Follows the frames in a byte stream, so that a frame of ours can be put between two of them."""
+
+    __slots__ = ("_header", "_left")
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+
+    @property
+    def between(self) -> bool:
+        """Whether all bytes so far make whole frames."""
+        return not self._left and not self._header
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Follow the next bytes of the stream."""
+        at, size = 0, len(data)
+        while at < size:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+                continue
+            self._header += bytes(data[at : at + 1])
+            at += 1
+            needed = _header_size(self._header)
+            if needed and len(self._header) < needed:
+                take = bytes(data[at : at + needed - len(self._header)])
+                self._header += take
+                at += len(take)
+            if needed and len(self._header) == needed:
+                self._left = _payload_size(self._header)
+                self._header = b""
+
+
+def _header_size(header: bytes) -> int:
+    """Bytes of the whole header, 0 while that is not known."""
+    if len(header) < 2:
+        return 0
+    length = header[1] & 0x7F
+    return 2 + (2 if length == 126 else 8 if length == 127 else 0) + (4 if header[1] & 0x80 else 0)
+
+
+def _payload_size(header: bytes) -> int:
+    length = header[1] & 0x7F
+    if length == 126:
+        return int.from_bytes(header[2:4], "big")
+    if length == 127:
+        return int.from_bytes(header[2:10], "big")
+    return length
+
+
+def close_frame(code: int, masked: bool) -> bytes:
+    """A close frame with a status code; frames to a server are masked (RFC 6455 5.3)."""
+    payload = code.to_bytes(2, "big")
+    if not masked:
+        return b"\x88\x02" + payload
+    mask = os.urandom(4)
+    return b"\x88\x82" + mask + bytes(byte ^ mask[index] for index, byte in enumerate(payload))

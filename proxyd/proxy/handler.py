@@ -1,0 +1,258 @@
+"""The way of a request through the proxy, in the order of the design: match, gates, upstream, forward, record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import gevent
+
+from proxyd.http1 import ProtocolError
+from proxyd.proxy import errors, retry, websocket
+from proxyd.proxy.accesslog import Entry
+from proxyd.proxy.choose import choose
+from proxyd.proxy.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.forward import ResponseCut, attempt
+from proxyd.proxy.gates import maintenance
+from proxyd.proxy.headers import client_address, kept_request_id, loops
+from proxyd.proxy.paths import normalize_host, normalize_path
+from proxyd.proxy.refusal import Refusal
+from proxyd.proxy.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    from proxyd.proxy.exchange import Exchange
+    from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.table import Pool, Upstream
+
+log = logging.getLogger("proxyd.proxy")
+
+#: Bodies up to this size are read before the upstream is chosen, so that they can be sent again.
+KEPT_BODY = 65536
+_NO_STATUSES: frozenset[int] = frozenset()
+
+
+def handle(runtime: Runtime, ex: Exchange) -> None:
+    """Answer one exchange. Raises nothing but what ends the greenlet; a client that can't be answered is cut."""
+    runtime.busy_watch.add(ex)
+    try:
+        _serve(runtime, ex)
+    except ClientGone:
+        ex.failure = ex.failure or ("response_write" if ex.expired == "response_write" else "client_gone")
+        ex.status = ex.status or 499
+        ex.client.keep_alive = False
+    except ResponseCut as cut:
+        ex.failure = cut.code
+        log.warning("request %s: %s", ex.request_id, cut.detail)
+        ex.client.abort()
+    except (gevent.GreenletExit, SystemExit):
+        raise
+    except Exception:
+        _internal_error(ex)
+    finally:
+        runtime.busy_watch.discard(ex)
+        _record(runtime, ex)
+
+
+def _serve(runtime: Runtime, ex: Exchange) -> None:
+    try:
+        _route(runtime, ex)
+    except BodyTimeout:
+        _answer(ex, 408, "body_timeout", "the request body did not arrive in time")
+    except ProtocolError as error:
+        _answer(ex, error.status, error.code, error.detail)
+
+
+def _answer(ex: Exchange, status: int, code: str, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    if ex.response_started:
+        raise ResponseCut(code, detail)
+    errors.respond(ex, status, code, detail, headers)
+
+
+def _internal_error(ex: Exchange) -> None:
+    error_id = uuid.uuid4().hex[:12]
+    log.exception("internal error %s in request %s %s %s", error_id, ex.request_id, ex.method, ex.head.target)
+    ex.failure = "internal_error"
+    ex.client.keep_alive = False
+    try:
+        _answer(ex, 500, "internal_error", f"the proxy failed (error {error_id})")
+    except (ClientGone, ResponseCut):
+        ex.client.abort()
+
+
+def _route(runtime: Runtime, ex: Exchange) -> None:
+    """Find the pool, refuse what must not go there, and forward."""
+    head = ex.head
+    client = ex.client
+    if client.trusted:
+        ex.client_ip = client_address(ex, runtime.trusts)
+    ex.request_id = (kept_request_id(ex) if head.edge else "") or runtime.next_request_id()
+    if head.method == "CONNECT":
+        return _answer(ex, 405, "connect_refused", "this is not a forward proxy: CONNECT is refused")
+    if head.edge and loops(ex, runtime.via):
+        return _answer(ex, 508, "loop", "the request has been through this proxy before: a backend points back to it")
+    ex.host = host = normalize_host(head.host or "")
+    ex.path = path = normalize_path(head.path)
+    settings = runtime.settings.proxy
+    if settings.redirect_https and not client.secure:
+        location = (("Location", f"https://{ex.host}{head.path}"),)
+        return _answer(ex, 308, "https_only", "this service is reached by HTTPS", location)
+    pool = runtime.table.match(host, path)
+    if pool is None:
+        return _unmatched(runtime, ex, host)
+    ex.pool = pool
+    first = pool.members[0]
+    ex.counters = runtime.stats.of(first.route_id)
+    limit = first.options.max_body_size or settings.max_body_size
+    if limit:
+        if head.content_length > limit:
+            return _answer(ex, 413, "body_too_large", f"the request body is larger than {limit} bytes")
+        ex.upstream_limit = limit
+    if first.options.total_timeout:
+        ex.total_deadline = ex.started + first.options.total_timeout
+    return _through_gates(runtime, ex, pool)
+
+
+def _unmatched(runtime: Runtime, ex: Exchange, host: str) -> None:
+    table = runtime.table
+    if not runtime.ready:
+        return _answer(ex, 503, "no_table", "the routes are not loaded yet", (("Retry-After", "1"),))
+    if table.knows_host(host):
+        return _answer(ex, 404, "no_route", "no route matches this path")
+    how = runtime.settings.proxy.unknown_host
+    if how == "close":
+        ex.failure, ex.status = "unknown_host", 444
+        ex.client.abort()
+        return None
+    return _answer(ex, int(how), "unknown_host", "no route is known for this host")
+
+
+def _through_gates(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
+    """Maintenance, rate limit, then an upstream that takes it: each can refuse, in this order."""
+    held = maintenance.answer(runtime, ex, pool)
+    if held is not None:
+        ex.failure = "maintenance"
+        if ex.counters is not None:
+            ex.counters.maintenance_hits += 1
+        return errors.send(ex, held.status, held.content_type, held.body, held.headers)
+    limited = pool.limited
+    if limited is not None:
+        decision = runtime.limiter.hit(limited, ex.client_ip, time.time())
+        if decision is not None:
+            if not decision.allowed:
+                if ex.counters is not None:
+                    ex.counters.rate_limited += 1
+                return _answer(ex, 429, "rate_limited", decision.detail, decision.headers)
+            ex.set_headers.extend(decision.headers)
+    return _forward(runtime, ex, pool)
+
+
+def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
+    """Try upstreams until one answers, or what failed may not be tried again."""
+    tried: list[str] = []
+    failure: UpstreamError | None = None
+    cookie = ex.head.get("cookie") if pool.members[0].options.sticky_cookie else None
+    while True:
+        now = time.time()
+        chosen = choose(pool, ex.client_ip, cookie, tried, runtime.circuits, now)
+        if isinstance(chosen, Refusal):
+            if failure is not None:
+                return _failed(ex, failure)
+            return _refused(ex, chosen)
+        admission = runtime.circuits.admit(chosen, now)
+        if admission < 0:
+            tried.append(chosen.route_id)
+            continue
+        _keep_body(ex)
+        if chosen.route_id != pool.members[0].route_id or ex.counters is None:
+            ex.counters = runtime.stats.of(chosen.route_id)
+        failure = _attempt(runtime, ex, pool, chosen, admission)
+        if failure is None:
+            return None
+        tried.append(chosen.route_id)
+        if not retry.pause(runtime, ex, chosen, failure):
+            return _failed(ex, failure)
+
+
+def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admission: int) -> UpstreamError | None:
+    """One attempt; None when the response is out, else why it may be tried again or must be answered."""
+    circuits = runtime.circuits
+    counters = ex.counters
+    state = chosen.state
+    ex.attempts += 1
+    statuses = retry.statuses(runtime, ex, chosen) if chosen.options.retry else _NO_STATUSES
+    if pool.sticky:
+        pool.stick(ex, chosen)
+    state.in_flight += 1
+    if counters is not None:
+        counters.in_flight += 1
+    try:
+        if ex.head.upgrade == "websocket":
+            websocket.tunnel(runtime, ex, chosen, admission)
+            return None
+        if attempt(runtime, ex, chosen, admission, statuses):
+            return None
+        return UpstreamError("status", ex.status, f"upstream_{ex.status}", f"the upstream answered {ex.status}")
+    except UpstreamError as error:
+        circuits.report(chosen, admission, False, time.time())
+        return error
+    except ResponseCut:
+        circuits.report(chosen, 0, False, time.time())
+        raise
+    except (ClientGone, BodyTimeout, ProtocolError):
+        circuits.cancel(chosen, admission)
+        raise
+    finally:
+        state.in_flight -= 1
+        if counters is not None:
+            counters.in_flight -= 1
+
+
+def _keep_body(ex: Exchange) -> None:
+    """Read a small body of known length whole, so that it can go out with the head, and go out again."""
+    client = ex.client
+    length = ex.head.content_length
+    if ex.body is not None or not 0 < length <= KEPT_BODY or not client.has_body():
+        return
+    if client.expects_continue():
+        client.send_continue()
+    pieces = []
+    while client.has_body():
+        pieces.append(client.read_body())
+    ex.body = b"".join(pieces)
+    ex.bytes_received = length
+
+
+def _failed(ex: Exchange, failure: UpstreamError) -> None:
+    log.warning("request %s: %s %s%s: %s", ex.request_id, ex.method, ex.host, ex.path, failure.detail)
+    return _answer(ex, failure.status, failure.code, failure.detail)
+
+
+def _refused(ex: Exchange, refusal: Refusal) -> None:
+    counters = ex.counters
+    if counters is not None:
+        if refusal.code == "circuit_open":
+            counters.circuit_rejected += 1
+        elif refusal.code == "draining":
+            counters.drain_rejected += 1
+    return _answer(ex, refusal.status, refusal.code, refusal.detail, refusal.headers)
+
+
+def _record(runtime: Runtime, ex: Exchange) -> None:
+    """Count and log the exchange; memory only."""
+    ended = time.monotonic()
+    total = ended - ex.started
+    upstream = ex.upstream
+    counters = ex.counters or runtime.stats.of("-")
+    counters.record(ex.status, total, ex.bytes_sent, ex.bytes_received, ex.attempts)
+    if upstream is not None:
+        slow = upstream.options.slow_warning or upstream.options.slow_critical
+        if slow and total >= slow:
+            runtime.slow.note(ex, upstream, counters, total)
+    access = runtime.access
+    if access.enabled:
+        access.add(Entry(
+            time.time(), ex.client_ip, ex.head, ex.status, ex.bytes_sent, upstream.route_id if upstream is not None else "",
+            upstream.authority if upstream is not None else "", ended - ex.upstream_started if ex.upstream_started else 0.0,
+            total, ex.request_id, ex.failure))

@@ -1,0 +1,126 @@
+"""What one worker has in memory: the table, the counters, the breakers, the limits, the watchdogs, the logs."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import time
+
+from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
+from proxyd.proxy.accesslog import AccessLog, Entry
+from proxyd.proxy.clientside import ClientGone
+from proxyd.proxy.connection import ClientConnection, reason_phrase
+from proxyd.proxy.errors import body_of
+from proxyd.proxy.gates.circuit import Circuits
+from proxyd.proxy.gates.ratelimit import RateLimiter
+from proxyd.proxy.headers import forwarded_fields, trust_check
+from proxyd.proxy.slow import SlowRequests
+from proxyd.proxy.stats import Stats
+from proxyd.proxy.sync import Sync
+from proxyd.proxy.table import Table
+from proxyd.proxy.watchdog import Watchdog
+from proxyd.settings import Settings
+from proxyd.store.board import Board
+from proxyd.store.circuits import CircuitBoard
+from proxyd.store.database import Store
+
+log = logging.getLogger("proxyd.proxy")
+
+#: Idle client connections of a stopping worker are closed after this long without a request: a client in the
+#: middle of sending one is answered instead of reset.
+_STOPPING_IDLE = 2.0
+
+
+class Runtime:
+    """The state of a worker. Make it after fork, `start` it before clients are accepted."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        proxy = settings.proxy
+        self.store = Store(settings.database.url, settings.database.busy_timeout)
+        directory = settings.shared_memory_directory()
+        self.board = Board(directory)
+        self.circuits = Circuits(CircuitBoard(directory))
+        self.limiter = RateLimiter(settings, directory, self.store)
+        self.table = Table.empty()
+        self.ready = False
+        self.stopping = False
+        self.stats = Stats(self.store)
+        self.slow = SlowRequests(settings, self.store)
+        self.access = AccessLog(settings.log.access, settings.log.format)
+        self.idle_watch = Watchdog(0.25, False)
+        self.busy_watch = Watchdog(0.05, True)
+        self.idle_seconds = proxy.keepalive_timeout
+        self.head_limits = HeadLimits(proxy.max_request_line, proxy.max_header_count, proxy.max_header_size, proxy.max_header_size)
+        self.response_limits = HeadLimits(proxy.max_request_line, 200, proxy.max_response_header_size, proxy.max_response_header_size)
+        self.trusts = trust_check(proxy.trusted_proxies)
+        self.via = proxy.via or _own_name(settings)
+        self.via_field = f"1.1 {self.via}"
+        self.buffers: list[memoryview] = []
+        self._sync = Sync(self.store, self.board, self._swap, settings.database.poll)
+        self._id_prefix = f"{secrets.token_hex(6)}-"
+        self._id_count = 0
+
+    def start(self) -> None:
+        """Load the table, begin to follow changes, and start everything that runs beside requests."""
+        self.access.start()
+        self.idle_watch.start()
+        self.busy_watch.start()
+        self._sync.start()
+        self.stats.start()
+        self.slow.start()
+        self.limiter.start()
+
+    def stop(self) -> None:
+        """The worker will stop: requests in flight go on, connections close after their response."""
+        self.stopping = True
+        self.idle_seconds = _STOPPING_IDLE
+        deadline = time.monotonic() + _STOPPING_IDLE
+        for item in self.idle_watch.watched():
+            if isinstance(item, ClientConnection) and item.idle:
+                item.deadline = min(item.deadline, deadline)
+
+    def finish(self) -> None:
+        """The last request is over: write what is still in memory, as far as that is quick."""
+        self.access.flush()
+        self.stats.stop()
+        self.slow.stop()
+        self.limiter.stop()
+        self._sync.stop()
+
+    def _swap(self, table: Table) -> None:
+        self.table = table
+        self.ready = True
+
+    def next_request_id(self) -> str:
+        """An id that no other request has: the worker's random prefix and a count."""
+        self._id_count += 1
+        return f"{self._id_prefix}{self._id_count:x}"
+
+    def forwarded_fields(self, peer: str, secure: bool) -> str:
+        """The X-Forwarded lines of an untrusted peer's requests."""
+        return forwarded_fields(peer, secure)
+
+    def refuse_unread(self, client: ClientConnection, error: ProtocolError) -> None:
+        """Answer a client whose request could not be read; the caller closes the connection."""
+        request_id = self.next_request_id()
+        content_type, body = body_of(error.status, error.code, error.detail, request_id, None)
+        client.keep_alive = False
+        client.exchange = None
+        headers = [("Content-Type", content_type), ("X-Proxyd-Reason", error.code), ("X-Request-ID", request_id)]
+        try:
+            client.start(error.status, reason_phrase(error.status), headers, len(body), body, True)
+        except ClientGone:
+            return
+        self.stats.of("-").record(error.status, 0.0, len(body), 0, 0)
+        head = RequestHead("-", "-", 11, [], [])
+        self.access.add(Entry(time.time(), client.peer, head, error.status, len(body), "", "", 0.0, 0.0, request_id, error.code))
+
+
+def _own_name(settings: Settings) -> str:
+    """A name that differs between proxies in a chain, and is the same in all workers and after restarts."""
+    seed = f"{socket.gethostname()}:{os.getcwd()}:{settings.database.url}:{settings.proxy.bind}"
+    return f"proxyd-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"

@@ -1,0 +1,46 @@
+"""The application object: `gunicorn -c gunicorn.conf.py proxyd.wsgi:app`.
+
+Under our worker class an exchange arrives ready made (`proxyd.exchange`); any other WSGI server, and gunicorn's
+HTTP/2, come with an environ, which `WsgiClient` makes into one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from proxyd.proxy.exchange import Exchange
+from proxyd.proxy.handler import handle
+from proxyd.proxy.wsgiclient import WsgiClient
+
+if TYPE_CHECKING:
+    from proxyd.proxy.runtime import Runtime
+
+_runtime: Runtime | None = None
+
+
+def runtime() -> Runtime:
+    """The runtime of this worker process; made and started at the first call. Raises SettingsError, StoreError."""
+    global _runtime
+    if _runtime is None:
+        from proxyd.proxy.runtime import Runtime
+        from proxyd.settings import load
+
+        _runtime = Runtime(load())
+        _runtime.start()
+    return _runtime
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Proxy one request (PEP 3333)."""
+    exchange = environ.get("proxyd.exchange")
+    if exchange is not None:
+        handle(_runtime or runtime(), exchange)
+        return ()
+    current = runtime()
+    client = WsgiClient(environ, start_response, current)
+    exchange = Exchange(client, client.head, time.monotonic())
+    client.exchange = exchange
+    handle(current, exchange)
+    return client.result()
