@@ -6,6 +6,7 @@ how a plain connection is read and written (proxyd.proxy.connection), and how a 
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
 from functools import partial
@@ -81,10 +82,8 @@ class ProxydWorker(GeventWorker):
                 return
             stream = plain_stream(client)
         peer = addr[0] if isinstance(addr, tuple) and addr else ""
-        try:
+        with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
-        except gevent.GreenletExit:
-            pass
 
     def handle_usr1(self, sig: int, frame: Any) -> None:
         """Reopen the logs."""

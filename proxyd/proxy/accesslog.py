@@ -53,7 +53,8 @@ def _clean(value: str | None) -> str:
 def text_line(entry: Entry, stamp: str) -> str:
     """The entry in combined format and our fields behind it."""
     head = entry.head
-    return (f'{entry.client} - - [{stamp}] "{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}" {entry.status} {entry.sent} '
+    line = f"{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}"
+    return (f'{entry.client} - - [{stamp}] "{line}" {entry.status} {entry.sent} '
             f'"{_clean(head.get("referer"))}" "{_clean(head.get("user-agent"))}" route={entry.route or "-"} '
             f'upstream={entry.upstream or "-"} upstream_time={entry.upstream_seconds:.4f} time={entry.total_seconds:.4f} '
             f'id={entry.request_id} reason={entry.reason or "-"}\n')

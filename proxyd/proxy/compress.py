@@ -33,7 +33,8 @@ class Encoder:
 
     __slots__ = ("_compress", "_end", "_flush", "coding")
 
-    def __init__(self, coding: str, compress: Callable[[bytes], bytes], flush: Callable[[], bytes], end: Callable[[], bytes]) -> None:
+    def __init__(self, coding: str, compress: Callable[[bytes], bytes], flush: Callable[[], bytes],
+                 end: Callable[[], bytes]) -> None:
         self.coding = coding
         self._compress = compress
         self._flush = flush

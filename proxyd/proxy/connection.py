@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, RequestHead, encode_last_chunk, find_head_end, parse_request_head
+from proxyd.http1 import (
+    LAST_CHUNK,
+    ChunkedDecoder,
+    ProtocolError,
+    RequestHead,
+    encode_last_chunk,
+    find_head_end,
+    parse_request_head,
+)
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.exchange import Exchange
 
@@ -47,8 +55,8 @@ class ClientConnection:
 
     __slots__ = (
         "_answered_100", "_buffer", "_chunked_out", "_decoder", "_left", "_limits", "_runtime", "_served", "_settings",
-        "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "secure", "stream", "taken", "trusted", "version",
-        "via", "via_field",
+        "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "secure", "stream", "taken",
+        "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
     def __init__(self, stream: Stream, peer: str, runtime: Runtime) -> None:

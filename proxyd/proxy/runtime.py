@@ -9,22 +9,23 @@ import secrets
 import socket
 import time
 
+from proxyd.proxy.gates.circuit import Circuits
+from proxyd.proxy.gates.ratelimit import RateLimiter
+from proxyd.proxy.slow import SlowRequests
+from proxyd.proxy.stats import Stats
+from proxyd.proxy.sync import Sync
+from proxyd.proxy.table import Table
+from proxyd.store.circuits import CircuitBoard
+
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
 from proxyd.proxy.accesslog import AccessLog, Entry
 from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.connection import ClientConnection, reason_phrase
 from proxyd.proxy.errors import body_of
-from proxyd.proxy.gates.circuit import Circuits
-from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.headers import forwarded_fields, trust_check
-from proxyd.proxy.slow import SlowRequests
-from proxyd.proxy.stats import Stats
-from proxyd.proxy.sync import Sync
-from proxyd.proxy.table import Table
 from proxyd.proxy.watchdog import Watchdog
 from proxyd.settings import Settings
 from proxyd.store.board import Board
-from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store
 
 log = logging.getLogger("proxyd.proxy")
@@ -54,8 +55,10 @@ class Runtime:
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)
         self.idle_seconds = proxy.keepalive_timeout
-        self.head_limits = HeadLimits(proxy.max_request_line, proxy.max_header_count, proxy.max_header_size, proxy.max_header_size)
-        self.response_limits = HeadLimits(proxy.max_request_line, 200, proxy.max_response_header_size, proxy.max_response_header_size)
+        size = proxy.max_header_size
+        self.head_limits = HeadLimits(proxy.max_request_line, proxy.max_header_count, size, size)
+        size = proxy.max_response_header_size
+        self.response_limits = HeadLimits(proxy.max_request_line, 200, size, size)
         self.trusts = trust_check(proxy.trusted_proxies)
         self.via = proxy.via or _own_name(settings)
         self.via_field = f"1.1 {self.via}"

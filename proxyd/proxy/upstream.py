@@ -83,10 +83,12 @@ def connect(upstream: Upstream, limit: float) -> Stream:
             return TlsStream(wrapped)
     except gevent.Timeout:
         _close(opened)
-        raise UpstreamError("timeout", 504, "connect_timeout", f"no connection to the upstream within {limit:g} s", True) from None
+        detail = f"no connection to the upstream within {limit:g} s"
+        raise UpstreamError("timeout", 504, "connect_timeout", detail, True) from None
     except ssl.SSLError as error:
         _close(opened)
-        raise UpstreamError("other", 502, "upstream_tls", f"TLS with the upstream failed: {error.reason or error}", True) from None
+        detail = f"TLS with the upstream failed: {error.reason or error}"
+        raise UpstreamError("other", 502, "upstream_tls", detail, True) from None
     except gevent_socket.gaierror as error:
         raise UpstreamError("connection_refused", 502, "upstream_unresolved",
                             f"the upstream's name can't be resolved: {error.strerror}", True) from None
