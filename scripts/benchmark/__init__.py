@@ -1,0 +1,1 @@
+"""The benchmark: proxyd beside other proxies, one core each, in one run."""

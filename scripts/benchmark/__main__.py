@@ -1,0 +1,123 @@
+"""Runs the scenarios, alternating between the targets, and writes docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark import extras, report, targets
+from benchmark.load import Measure, wrk
+from benchmark.targets import Target
+
+HERE = Path(__file__).resolve().parent
+
+PROXIES: dict[str, Callable[[Path, int], Target]] = {
+    "hello": targets.hello,
+    "proxyd": targets.proxyd_plain,
+    "full": targets.proxyd_full,
+    "naive": targets.naive,
+    "nginx": targets.nginx,
+    "haproxy": targets.haproxy,
+    "caddy": targets.caddy,
+    "proxy.py": targets.proxy_py,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One kind of load; `skip` names targets it makes no sense for."""
+
+    name: str
+    path: str
+    connections: int
+    script: str | None = None
+    slow: bool = False
+    skip: frozenset[str] = field(default_factory=frozenset)
+
+
+SCENARIOS = [
+    Scenario("GET 1 KiB, 64 connections", "/1k", 64),
+    Scenario("GET 64 KiB, 64 connections", "/64k", 64, skip=frozenset({"hello"})),
+    Scenario("GET 1 MiB, 16 connections", "/1m", 16, skip=frozenset({"hello"})),
+    Scenario("GET 10 MiB, 8 connections", "/10m", 8, skip=frozenset({"hello"})),
+    Scenario("POST 1 MiB, 16 connections", "/post", 16, script=str(HERE / "post.lua"), skip=frozenset({"hello"})),
+    Scenario("20 ms backend, 1,000 connections", "/", 1000, slow=True, skip=frozenset({"hello", "proxy.py"})),
+]
+
+Results = dict[str, dict[str, list[Measure]]]
+
+
+def run_scenario(scenario: Scenario, names: list[str], upstream: Target, folder: Path, rounds: int, seconds: float) -> dict[str, list[Measure]]:
+    """All targets up, loaded one after the other, `rounds` times over, so that what the machine does hits all alike."""
+    results: dict[str, list[Measure]] = {}
+    running: dict[str, Target] = {}
+    try:
+        results["direct"] = []
+        for name in names:
+            if name in scenario.skip:
+                continue
+            running[name] = PROXIES[name](folder / f"{name}-{abs(hash(scenario.name)) % 10_000}", upstream.port)
+            results[name] = []
+            wrk(running[name], scenario.path, min(8, scenario.connections), 0.5, scenario.script)
+        for _ in range(rounds):
+            results["direct"].append(wrk(upstream, scenario.path, scenario.connections, seconds, scenario.script))
+            for name, target in running.items():
+                measure = wrk(target, scenario.path, scenario.connections, seconds, scenario.script)
+                results[name].append(measure)
+                print(f"  {target.name:26} {measure.rate:10.0f}/s  p99 {measure.p99:7.2f} ms  failed {measure.failed}", file=sys.stderr)
+    finally:
+        for target in running.values():
+            target.stop()
+    return results
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round of each: to see that it works, not to quote")
+    parser.add_argument("--rounds", type=int, default=3, help="times that every target is loaded in each scenario (3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one load (3)")
+    parser.add_argument("--only", default="", help=f"targets, of {', '.join(PROXIES)}")
+    parser.add_argument("--scenarios", default="", help="numbers of scenarios, from 1, with commas; default all")
+    parser.add_argument("--no-extras", action="store_true", help="leave out cost per feature, workers, registry and memory")
+    parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ alone")
+    options = parser.parse_args()
+    rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
+    names = [name for name in options.only.split(",") if name] or list(PROXIES)
+    unknown = [name for name in names if name not in PROXIES]
+    if unknown:
+        parser.error(f"unknown target {', '.join(unknown)}; known: {', '.join(PROXIES)}")
+    chosen = [SCENARIOS[int(number) - 1] for number in options.scenarios.split(",") if number] or SCENARIOS
+    with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        fast, slow = targets.backend(folder / "backend"), targets.slow_backend(folder / "slow")
+        try:
+            results: Results = {}
+            for scenario in chosen:
+                print(scenario.name, file=sys.stderr)
+                upstream = slow if scenario.slow else fast
+                results[scenario.name] = run_scenario(scenario, names, upstream, folder, rounds, seconds)
+            tables = [] if options.no_extras else extras.all_tables(fast, folder, rounds, seconds)
+        finally:
+            fast.stop()
+            slow.stop()
+    print(report.markdown(results, tables, rounds, seconds))
+    if not options.no_write:
+        report.write(results, tables, rounds, seconds)
+    failed = sum(measure.failed for result in results.values() for name in ("proxyd", "full") for measure in result.get(name, []))
+    return 1 if failed else 0
+
+
+def median(values: list[float]) -> float:
+    """The median."""
+    return statistics.median(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
