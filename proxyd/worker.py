@@ -7,9 +7,9 @@ how a plain connection is read and written (proxyd.proxy.connection), and how a 
 from __future__ import annotations
 
 import contextlib
-import ssl
 import time
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import gevent
@@ -20,6 +20,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.proxy.connection import ClientConnection, no_delay
 from proxyd.proxy.stream import TlsStream, plain_stream
+from proxyd.settings import Settings
+from proxyd.tls import Certificates
 
 
 class ProxydWorker(GeventWorker):
@@ -37,9 +39,12 @@ class ProxydWorker(GeventWorker):
             wsgi({"proxyd.exchange": exchange}, None)
 
         self._call = call
+        self._certificates = _certificates(self._runtime.settings)
         servers = [self._listen(listener) for listener in self.sockets]
         while self.alive:
             self.notify()
+            if self._certificates is not None:
+                self._certificates.refresh(time.monotonic())
             gevent.sleep(0.25)
         self._runtime.stop()
         for server in servers:
@@ -57,10 +62,7 @@ class ProxydWorker(GeventWorker):
 
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
-        arguments: dict[str, Any] = {}
-        if self.cfg.is_ssl:
-            arguments["ssl_context"] = gunicorn_sock.ssl_context(self.cfg)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections), **arguments)
+        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
         if self.cfg.workers > 1:
             # One accept at a time spreads connections over the workers instead of filling the first that wakes.
             server.max_accept = 1
@@ -69,23 +71,53 @@ class ProxydWorker(GeventWorker):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one client connection; runs in its own greenlet."""
-        if isinstance(client, ssl.SSLSocket):
-            if gunicorn_sock.is_http2_negotiated(client):
-                super().handle(listener, client, addr)
+        try:
+            no_delay(client)
+        except OSError:
+            client.close()
+            return
+        if self._certificates is not None and _address(listener) == self._runtime.settings.tls.bind:
+            secured = self._handshake(client)
+            if secured is None:
                 return
-            stream: Any = TlsStream(client)
+            if gunicorn_sock.is_http2_negotiated(secured):
+                super().handle(listener, secured, addr)
+                return
+            stream: Any = TlsStream(secured)
         else:
-            try:
-                no_delay(client)
-            except OSError:
-                client.close()
-                return
             stream = plain_stream(client)
         peer = addr[0] if isinstance(addr, tuple) and addr else ""
         with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
 
+    def _handshake(self, client: Any) -> Any:
+        """The client's connection after its TLS handshake, or None; a handshake has as long as a request header."""
+        assert self._certificates is not None
+        try:
+            with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
+                return self._certificates.context.wrap_socket(client, server_side=True)
+        except (OSError, gevent.Timeout) as error:
+            self.log.debug("TLS handshake failed: %s", error)
+            client.close()
+            return None
+
     def handle_usr1(self, sig: int, frame: Any) -> None:
         """Reopen the logs."""
         gevent.spawn(self._runtime.access.reopen)
         super().handle_usr1(sig, frame)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    """The certificates of the HTTPS listener, if there is one. Raises CertificateError."""
+    if not settings.tls.bind:
+        return None
+    protocols = ["h2", "http/1.1"] if settings.tls.http2 and find_spec("h2") is not None else ["http/1.1"]
+    return Certificates(settings.tls.certificates, settings.tls.min_version, protocols)
+
+
+def _address(listener: Any) -> str:
+    """A listener's address as settings write it."""
+    name = listener.getsockname()
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return f"unix:{name}"
