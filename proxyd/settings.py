@@ -263,12 +263,13 @@ def setting_declarations(section: str) -> dict[str, Declaration]:
 
 @dataclass(frozen=True, slots=True)
 class IniEntry:
-    """One `key = value` of an INI file, with its line."""
+    """One `key = value` of an INI file, with its line; `name` is the key as written, `key` in lower case."""
 
     section: str
     key: str
     value: str
     line: int
+    name: str
 
 
 def read_ini(content: str, file: str) -> tuple[list[IniEntry], list[Problem]]:
@@ -290,7 +291,7 @@ def read_ini(content: str, file: str) -> tuple[list[IniEntry], list[Problem]]:
             value = re.sub(r"\s[#;].*$", "", " " + value).strip()
             if not section:
                 problems.append(Problem(file, line_number, f'"{key}" stands before any [section]'))
-            entries.append(IniEntry(section, key.lower(), value, line_number))
+            entries.append(IniEntry(section, key.lower(), value, line_number, key))
         else:
             problems.append(Problem(file, line_number, f'"{line[:60]}" is neither [section] nor key = value'))
     return entries, problems
