@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from proxyd.http1 import RequestHead
 
 if TYPE_CHECKING:
-    from proxyd.proxy.stats import RouteCounters
-    from proxyd.proxy.table import Pool, Upstream
-
     from proxyd.proxy.clientside import ClientSide
     from proxyd.proxy.forward import Upload
+    from proxyd.proxy.stats import RouteCounters
     from proxyd.proxy.stream import Stream
+    from proxyd.proxy.table import Pool, Upstream
     from proxyd.proxy.websocket import Tunnel
 
 #: Phases in which it is the client that we wait for; the others wait for the upstream.

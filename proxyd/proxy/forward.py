@@ -19,11 +19,10 @@ from proxyd.proxy.headers import replace_fields, request_head
 from proxyd.proxy.upstream import UpstreamError, connect, idle_connection, release
 
 if TYPE_CHECKING:
-    from proxyd.proxy.table import Upstream
-
     from proxyd.proxy.exchange import Exchange
     from proxyd.proxy.runtime import Runtime
     from proxyd.proxy.stream import Stream
+    from proxyd.proxy.table import Upstream
 
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 RELAY_SIZE = 262144

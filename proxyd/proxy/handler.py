@@ -8,24 +8,23 @@ import uuid
 from typing import TYPE_CHECKING
 
 import gevent
-from proxyd.proxy.choose import choose
-from proxyd.proxy.gates import maintenance
-from proxyd.proxy.paths import normalize_host, normalize_path
-from proxyd.proxy.refusal import Refusal
 
 from proxyd.http1 import ProtocolError
+from proxyd.paths import normalize_host, normalize_path
 from proxyd.proxy import errors, retry, websocket
 from proxyd.proxy.accesslog import Entry
+from proxyd.proxy.choose import choose
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.forward import ResponseCut, attempt
+from proxyd.proxy.gates import maintenance
 from proxyd.proxy.headers import client_address, kept_request_id, loops
+from proxyd.proxy.refusal import Refusal
 from proxyd.proxy.upstream import UpstreamError
 
 if TYPE_CHECKING:
-    from proxyd.proxy.table import Pool, Upstream
-
     from proxyd.proxy.exchange import Exchange
     from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.table import Pool, Upstream
 
 log = logging.getLogger("proxyd.proxy")
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from proxyd.text import Network
 
 if TYPE_CHECKING:
-    from proxyd.proxy.table import Upstream
-
     from proxyd.proxy.exchange import Exchange
+    from proxyd.proxy.table import Upstream
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
 _FORWARDED_FOR = re.compile(r"""for\s*=\s*(?:"\[?([0-9a-fA-F:.]+)\]?(?::\d+)?"|([0-9.]+))""", re.IGNORECASE)

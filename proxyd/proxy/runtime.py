@@ -9,23 +9,22 @@ import secrets
 import socket
 import time
 
-from proxyd.proxy.gates.circuit import Circuits
-from proxyd.proxy.gates.ratelimit import RateLimiter
-from proxyd.proxy.slow import SlowRequests
-from proxyd.proxy.stats import Stats
-from proxyd.proxy.sync import Sync
-from proxyd.proxy.table import Table
-from proxyd.store.circuits import CircuitBoard
-
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
 from proxyd.proxy.accesslog import AccessLog, Entry
 from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.connection import ClientConnection, reason_phrase
 from proxyd.proxy.errors import body_of
+from proxyd.proxy.gates.circuit import Circuits
+from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.headers import forwarded_fields, trust_check
+from proxyd.proxy.slow import SlowRequests
+from proxyd.proxy.stats import Stats
+from proxyd.proxy.sync import Sync
+from proxyd.proxy.table import Table
 from proxyd.proxy.watchdog import Watchdog
 from proxyd.settings import Settings
 from proxyd.store.board import Board
+from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store
 
 log = logging.getLogger("proxyd.proxy")

@@ -22,11 +22,10 @@ from proxyd.proxy.upstream import UpstreamError, connect
 from proxyd.text import rfc3339
 
 if TYPE_CHECKING:
-    from proxyd.proxy.table import Upstream
-
     from proxyd.http1 import ResponseHead
     from proxyd.proxy.exchange import Exchange
     from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.table import Upstream
 
 _PIECE = 65536
 
