@@ -11,12 +11,11 @@ import gevent
 
 from proxyd.http1 import ProtocolError
 from proxyd.paths import normalize_host, normalize_path
-from proxyd.proxy import errors, retry, websocket
+from proxyd.proxy import balance, errors, retry, websocket
 from proxyd.proxy.accesslog import Entry
 from proxyd.proxy.choose import choose
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.forward import ResponseCut, attempt
-from proxyd.proxy.gates import maintenance
 from proxyd.proxy.headers import client_address, kept_request_id, loops
 from proxyd.proxy.refusal import Refusal
 from proxyd.proxy.upstream import UpstreamError
@@ -130,7 +129,7 @@ def _unmatched(runtime: Runtime, ex: Exchange, host: str) -> None:
 
 def _through_gates(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
     """Maintenance, rate limit, then an upstream that takes it: each can refuse, in this order."""
-    held = maintenance.answer(runtime, ex, pool)
+    held = runtime.maintenance.answer(ex, pool) if pool.maintained else None
     if held is not None:
         ex.failure = "maintenance"
         if ex.counters is not None:
@@ -151,18 +150,19 @@ def _through_gates(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
 def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
     """Try upstreams until one answers, or what failed may not be tried again."""
     tried: list[str] = []
+    blocked: list[str] = []
     failure: UpstreamError | None = None
-    cookie = ex.head.get("cookie") if pool.members[0].options.sticky_cookie else None
+    cookie = ex.head.get("cookie") if pool.sticky else None
     while True:
         now = time.time()
-        chosen = choose(pool, ex.client_ip, cookie, tried, runtime.circuits, now)
+        chosen = choose(pool, ex.client_ip, cookie, tried, blocked, runtime.circuits, now)
         if isinstance(chosen, Refusal):
             if failure is not None:
                 return _failed(ex, failure)
             return _refused(ex, chosen)
         admission = runtime.circuits.admit(chosen, now)
         if admission < 0:
-            tried.append(chosen.route_id)
+            blocked.append(chosen.route_id)
             continue
         _keep_body(ex)
         if chosen.route_id != pool.members[0].route_id or ex.counters is None:
@@ -171,7 +171,7 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
         if failure is None:
             return None
         tried.append(chosen.route_id)
-        if not retry.pause(runtime, ex, chosen, failure):
+        if not retry.pause(runtime, ex, pool, chosen, failure):
             return _failed(ex, failure)
 
 
@@ -183,7 +183,7 @@ def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admis
     ex.attempts += 1
     statuses = retry.statuses(runtime, ex, chosen) if chosen.options.retry else _NO_STATUSES
     if pool.sticky:
-        pool.stick(ex, chosen)
+        balance.stick(ex, pool, chosen)
     state.in_flight += 1
     if counters is not None:
         counters.in_flight += 1
@@ -245,11 +245,11 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
     total = ended - ex.started
     upstream = ex.upstream
     counters = ex.counters or runtime.stats.of("-")
-    counters.record(ex.status, total, ex.bytes_sent, ex.bytes_received, ex.attempts)
+    counters.record(ex.status, total, ex.bytes_sent, ex.bytes_received)
     if upstream is not None:
         slow = upstream.options.slow_warning or upstream.options.slow_critical
         if slow and total >= slow:
-            runtime.slow.note(ex, upstream, counters, total)
+            runtime.rows.slow(ex, upstream, counters, total)
     access = runtime.access
     if access.enabled:
         access.add(Entry(

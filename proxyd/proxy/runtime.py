@@ -9,29 +9,35 @@ import secrets
 import socket
 import time
 
+import gevent
+
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
 from proxyd.proxy.accesslog import AccessLog, Entry
 from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.connection import ClientConnection, reason_phrase
 from proxyd.proxy.errors import body_of
+from proxyd.proxy.flush import Flusher
 from proxyd.proxy.gates.circuit import Circuits
+from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.headers import forwarded_fields, trust_check
-from proxyd.proxy.slow import SlowRequests
+from proxyd.proxy.slow import Rows
 from proxyd.proxy.stats import Stats
 from proxyd.proxy.sync import Sync
 from proxyd.proxy.table import Table
+from proxyd.proxy.upstream import close_idle, prune
 from proxyd.proxy.watchdog import Watchdog
 from proxyd.settings import Settings
 from proxyd.store.board import Board
 from proxyd.store.circuits import CircuitBoard
-from proxyd.store.database import Store
+from proxyd.store.database import Store, StoreError
 
 log = logging.getLogger("proxyd.proxy")
 
 #: Idle client connections of a stopping worker are closed after this long without a request: a client in the
 #: middle of sending one is answered instead of reset.
 _STOPPING_IDLE = 2.0
+_PRUNE_SECONDS = 10.0
 
 
 class Runtime:
@@ -44,12 +50,14 @@ class Runtime:
         directory = settings.shared_memory_directory()
         self.board = Board(directory)
         self.circuits = Circuits(CircuitBoard(directory))
-        self.limiter = RateLimiter(settings, directory, self.store)
+        self.limiter = RateLimiter(settings, directory)
+        self.maintenance = Maintenance(settings)
         self.table = Table.empty()
         self.ready = False
         self.stopping = False
-        self.stats = Stats(self.store)
-        self.slow = SlowRequests(settings, self.store)
+        self.stats = Stats()
+        self.rows = Rows()
+        self.flusher = Flusher(self.store, self.stats, self.rows, self.limiter)
         self.access = AccessLog(settings.log.access, settings.log.format)
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)
@@ -71,10 +79,22 @@ class Runtime:
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
+        try:
+            self.store.open()
+        except StoreError as error:
+            log.error("%s", error)
         self._sync.start()
-        self.stats.start()
-        self.slow.start()
-        self.limiter.start()
+        self.flusher.start()
+        gevent.spawn(self._prune)
+
+    def _prune(self) -> None:
+        """Close upstream connections that nobody used for long."""
+        while True:
+            gevent.sleep(_PRUNE_SECONDS)
+            now = time.monotonic()
+            for upstream in list(self.table.upstreams.values()):
+                if upstream.state.idle:
+                    prune(upstream, now)
 
     def stop(self) -> None:
         """The worker will stop: requests in flight go on, connections close after their response."""
@@ -88,14 +108,18 @@ class Runtime:
     def finish(self) -> None:
         """The last request is over: write what is still in memory, as far as that is quick."""
         self.access.flush()
-        self.stats.stop()
-        self.slow.stop()
-        self.limiter.stop()
+        self.flusher.stop()
         self._sync.stop()
 
-    def _swap(self, table: Table) -> None:
+    def _swap(self, table: Table, gone: tuple[str, ...]) -> None:
+        before = self.table
         self.table = table
         self.ready = True
+        for route_id in gone:
+            old = before.upstreams.get(route_id)
+            if old is not None:
+                close_idle(old)
+        self.stats.forget(set(gone))
 
     def next_request_id(self) -> str:
         """An id that no other request has: the worker's random prefix and a count."""
@@ -117,7 +141,7 @@ class Runtime:
             client.start(error.status, reason_phrase(error.status), headers, len(body), body, True)
         except ClientGone:
             return
-        self.stats.of("-").record(error.status, 0.0, len(body), 0, 0)
+        self.stats.of("-").record(error.status, 0.0, len(body), 0)
         head = RequestHead("-", "-", 11, [], [])
         self.access.add(Entry(time.time(), client.peer, head, error.status, len(body), "", "", 0.0, 0.0, request_id, error.code))
 

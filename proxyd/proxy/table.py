@@ -1,7 +1,7 @@
 """The route table: immutable, looked up by host and then by path segments, at a cost that does not grow with routes.
 
-A change makes a new table that shares every host the change did not touch. What must outlive a change, such as
-idle connections and balancing cursors, is in the state objects, which the new table takes over by identity.
+A change makes a new table that shares every host the change did not touch. What must outlive a change, such as idle
+connections and balancing weights, is in the upstreams' state objects, which the new table takes over.
 """
 
 from __future__ import annotations
@@ -34,15 +34,6 @@ class UpstreamState:
         self.current_weight = 0.0
         self.budget: Any = None
         self.made = 0.0
-
-
-class PoolState:
-    """What this worker knows of a pool; survives changes of the table."""
-
-    __slots__ = ("turn",)
-
-    def __init__(self) -> None:
-        self.turn = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +71,7 @@ class Pool:
     """The replicas behind one domain, path and priority, in the order of their route ids.
 
     `limited` is the member whose rate limits hold for the pool; `calm`: one member, no maintenance, no drain, so that
-    the gates that look at those can be passed by.
+    the gates that look at those can be passed by; `sticky`: name of the cookie that keeps a client on its replica.
     """
 
     key: PoolKey
@@ -90,7 +81,7 @@ class Pool:
     limited: Upstream | None
     maintained: bool
     calm: bool
-    state: PoolState
+    sticky: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,20 +191,19 @@ class Table:
         for domain, route_ids in touched.items():
             if route_ids:
                 by_domain[domain] = tuple(route_ids)
-                hosts[domain] = _host(domain, [upstreams[route_id] for route_id in route_ids], self._hosts.get(domain))
+                hosts[domain] = _host(domain, [upstreams[route_id] for route_id in route_ids])
             else:
                 by_domain.pop(domain, None)
                 hosts.pop(domain, None)
         return Table(snapshot.version, upstreams, hosts, by_domain)
 
 
-def _host(domain: str, members: list[Upstream], old: _Host | None) -> _Host:
-    states = {pool.key: pool.state for pools in old.pools.values() for pool in pools} if old is not None else {}
+def _host(domain: str, members: list[Upstream]) -> _Host:
     grouped: dict[str, dict[int, list[Upstream]]] = {}
     for member in sorted(members, key=lambda item: item.number):
         grouped.setdefault(member.path, {}).setdefault(member.priority, []).append(member)
     pools = {
-        path: tuple(_pool((domain, path, priority), by_priority[priority], states) for priority in sorted(by_priority, reverse=True))
+        path: tuple(_pool((domain, path, priority), by_priority[priority]) for priority in sorted(by_priority, reverse=True))
         for path, by_priority in grouped.items()
     }
     deepest = max(0 if path == "/" else path.count("/") for path in pools)
@@ -221,11 +211,12 @@ def _host(domain: str, members: list[Upstream], old: _Host | None) -> _Host:
     return _Host(pools, deepest, ranked)
 
 
-def _pool(key: PoolKey, members: list[Upstream], states: dict[PoolKey, PoolState]) -> Pool:
+def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
     limited = next((member for member in members if member.rate_limits), None)
     maintained = any(member.maintenance_since for member in members)
+    sticky = members[0].options.sticky_cookie if len(members) > 1 else ""
     calm = len(members) == 1 and members[0].enabled and not maintained and not members[0].drain_started_at
-    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, states.get(key) or PoolState())
+    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky)
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:

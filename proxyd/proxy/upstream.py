@@ -69,6 +69,13 @@ def prune(upstream: Upstream, now: float) -> None:
         idle.pop(0).close()
 
 
+def close_idle(upstream: Upstream) -> None:
+    """Close all idle connections: the route is gone."""
+    idle = upstream.state.idle
+    while idle:
+        idle.pop().close()
+
+
 def connect(upstream: Upstream, limit: float) -> Stream:
     """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError."""
     where = f"{upstream.host}:{upstream.port}"

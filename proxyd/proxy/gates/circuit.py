@@ -1,0 +1,206 @@
+"""Circuit breakers: one an upstream of a route, agreed by all workers of the host through shared memory.
+
+The state machine is pybreaker's. A request is admitted first, goes upstream without any lock, and its outcome is
+reported then: for that, a breaker is made over the shared slot, under the slot's lock, and called with a function that
+only returns or raises. (One breaker kept a worker would, at every change another worker made, announce that change
+again and reset the shared counters.) Trial requests of the half-open state are counted in the slot, over all workers.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pybreaker
+
+from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, CircuitBoard, CircuitSlot
+
+if TYPE_CHECKING:
+    from proxyd.proxy.table import Upstream
+
+_NAMES = {CLOSED: pybreaker.STATE_CLOSED, OPEN: pybreaker.STATE_OPEN, HALF_OPEN: pybreaker.STATE_HALF_OPEN}
+_STATES = {name: state for state, name in _NAMES.items()}
+#: A trial whose worker died is forgotten after this long beyond the time its request can take.
+_TRIAL_LEASE = 5.0
+
+
+class _Failure(Exception):
+    """What a breaker is shown for a failed request."""
+
+
+class SlotStorage(pybreaker.CircuitBreakerStorage):  # type: ignore[misc]
+    """pybreaker's view of a slot that is held for change."""
+
+    def __init__(self, slot: CircuitSlot, timeout: float, now: float) -> None:
+        super().__init__("shared slot")
+        self._slot = slot
+        self._timeout = timeout
+        self._now = now
+
+    @property
+    def state(self) -> str:
+        return _NAMES[self._slot.state]
+
+    @state.setter
+    def state(self, name: str) -> None:
+        slot = self._slot
+        after = _STATES[name]
+        if after == slot.state:
+            return
+        slot.trials = 0
+        slot.by_health = False
+        if after == OPEN:
+            slot.next_attempt = self._now + self._timeout
+        else:
+            slot.next_attempt = 0.0
+        if after == CLOSED:
+            slot.opened_at = 0.0
+            slot.recovered_at = self._now
+        slot.state = after
+        slot.changed_at = self._now
+
+    def increment_counter(self) -> None:
+        self._slot.failures += 1
+        self._slot.last_failure = self._now
+
+    def reset_counter(self) -> None:
+        self._slot.failures = 0
+
+    def increment_success_counter(self) -> None:
+        self._slot.successes += 1
+
+    def reset_success_counter(self) -> None:
+        self._slot.successes = 0
+
+    @property
+    def counter(self) -> int:
+        return self._slot.failures
+
+    @property
+    def success_counter(self) -> int:
+        return self._slot.successes
+
+    @property
+    def opened_at(self) -> datetime | None:
+        return datetime.fromtimestamp(self._slot.opened_at, UTC) if self._slot.opened_at else None
+
+    @opened_at.setter
+    def opened_at(self, moment: datetime) -> None:
+        self._slot.opened_at = self._now
+
+
+def _outcome(ok: bool) -> None:
+    if not ok:
+        raise _Failure
+
+
+class Circuits:
+    """The breakers as the request path uses them. `now` is Unix seconds throughout."""
+
+    def __init__(self, board: CircuitBoard) -> None:
+        self._board = board
+
+    def opened(self, upstream: Upstream) -> bool:
+        """Whether the circuit is anything but closed."""
+        return self._board.state(upstream.slot, upstream.number) != CLOSED
+
+    def usable(self, upstream: Upstream, now: float) -> bool:
+        """Whether a request has a chance to be admitted; `admit` decides."""
+        state = self._board.state(upstream.slot, upstream.number)
+        if state == CLOSED:
+            return True
+        circuit = self._board.read(upstream.slot, upstream.number)
+        if state == OPEN:
+            return not circuit.by_health and now >= circuit.next_attempt
+        return circuit.trials < upstream.options.circuit_half_open_requests or _leaked(circuit, upstream, now)
+
+    def admit(self, upstream: Upstream, now: float) -> int:
+        """0: go; above 0: go as a trial, to be reported with this number; below 0: no."""
+        state = self._board.state(upstream.slot, upstream.number)
+        if state == CLOSED:
+            return 0
+        with self._board.changing(upstream.slot, upstream.number) as circuit:
+            if circuit.state == CLOSED:
+                return 0
+            if circuit.state == OPEN:
+                if circuit.by_health or now < circuit.next_attempt:
+                    return -1
+                self._breaker(circuit, upstream, now).half_open()
+                circuit.trials, circuit.trial_at = 1, now
+                admission = _generation(circuit)
+            else:
+                if _leaked(circuit, upstream, now):
+                    circuit.trials = 0
+                if circuit.trials >= upstream.options.circuit_half_open_requests:
+                    return -1
+                circuit.trials += 1
+                circuit.trial_at = now
+                return _generation(circuit)
+        self._board.note(upstream.number, OPEN, HALF_OPEN, "timeout", now)
+        return admission
+
+    def report(self, upstream: Upstream, admission: int, ok: bool, now: float) -> None:
+        """The outcome of an admitted request: microseconds, and next to nothing for a success of a healthy upstream."""
+        if admission == 0:
+            if not upstream.options.circuit_breaker or (ok and self._board.clean(upstream.slot)):
+                return
+        with self._board.changing(upstream.slot, upstream.number) as circuit:
+            before = circuit.state
+            if before == OPEN or (before == HALF_OPEN and admission != _generation(circuit)):
+                # It was admitted before the circuit changed: it says nothing about now.
+                return
+            if before == HALF_OPEN:
+                circuit.trials = max(0, circuit.trials - 1)
+            elif not ok and upstream.options.circuit_window and now - circuit.last_failure > upstream.options.circuit_window:
+                circuit.failures = 0
+            try:
+                self._breaker(circuit, upstream, now).call(_outcome, ok)
+            except (_Failure, pybreaker.CircuitBreakerError):
+                pass
+            after = circuit.state
+        if before != after:
+            reason = "failures" if before == CLOSED else "trial_succeeded" if after == CLOSED else "trial_failed"
+            self._board.note(upstream.number, before, after, reason, now)
+
+    def cancel(self, upstream: Upstream, admission: int) -> None:
+        """An admitted request ended without saying anything about the upstream (the client went away)."""
+        if admission > 0:
+            with self._board.changing(upstream.slot, upstream.number) as circuit:
+                if circuit.state == HALF_OPEN and admission == _generation(circuit):
+                    circuit.trials = max(0, circuit.trials - 1)
+
+    def retry_after(self, upstream: Upstream, now: float) -> float:
+        """Seconds until a request has a chance."""
+        circuit = self._board.read(upstream.slot, upstream.number)
+        return max(1.0, circuit.next_attempt - now) if circuit.state == OPEN and not circuit.by_health else 1.0
+
+    def health_down(self, upstream: Upstream) -> bool:
+        """Whether a health check holds the circuit open."""
+        circuit = self._board.read(upstream.slot, upstream.number)
+        return circuit.state == OPEN and circuit.by_health
+
+    def recovered_at(self, upstream: Upstream) -> float:
+        """When the upstream last came back, 0.0 where it was never away."""
+        return self._board.read(upstream.slot, upstream.number).recovered_at
+
+    def close(self) -> None:
+        """Unmap the board."""
+        self._board.close()
+
+    @staticmethod
+    def _breaker(circuit: CircuitSlot, upstream: Upstream, now: float) -> pybreaker.CircuitBreaker:
+        options = upstream.options
+        return pybreaker.CircuitBreaker(
+            fail_max=options.circuit_threshold, reset_timeout=options.circuit_timeout,
+            success_threshold=options.circuit_success_threshold, state_storage=SlotStorage(circuit, options.circuit_timeout, now))
+
+
+def _generation(circuit: CircuitSlot) -> int:
+    """A number for this stay in the half-open state."""
+    return int(circuit.changed_at * 1000) or 1
+
+
+def _leaked(circuit: CircuitSlot, upstream: Upstream, now: float) -> bool:
+    options = upstream.options
+    longest = options.connect_timeout + options.timeout + _TRIAL_LEASE
+    return circuit.trials > 0 and now - circuit.trial_at > longest

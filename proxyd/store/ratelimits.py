@@ -1,0 +1,204 @@
+"""Rate-limit counters of a host in shared memory, as a storage of the `limits` library (scheme `proxyd`).
+
+A hash table of fixed size: each key has one place in a set of eight; when a set is full, its longest unused entry
+goes. A set's lock is held for microseconds, and the kernel frees it when its holder dies. Counters survive restarts of
+workers. Three kinds of entry, one storage each:
+
+- fixed window: a count and its window's end;
+- sliding window counter: the counts of this window and the last one, the last one weighted by how much of it still
+  lies within the window behind now (what the library's own storages do);
+- moving window: counts in 64 parts of a window. A part that is only partly past still counts in full, so the limit is
+  never exceeded in any window; a hit is given back at most 1/64 of the window late.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import time
+from collections.abc import Callable
+from typing import Any
+
+from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
+
+from proxyd.store.shared import SharedFile
+
+WAYS = 8
+PARTS = 64
+_HEADER = 4096
+_KEY = 16
+#: Key, last use, window number (fixed window: its end in ms), count, count of the window before.
+_COUNTS = struct.Struct("<16sdqII")
+_COUNTS_SIZE = 48
+_VALUES = struct.Struct("<qII")
+_MOVING = struct.Struct(f"<16sdq{PARTS}I")
+_MOVING_SIZE = _MOVING.size
+_EMPTY = bytes(_KEY)
+
+
+class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):  # type: ignore[misc]
+    """Counters of up to `entries` keys in `directory`; `moving`: entries hold the parts of a moving window."""
+
+    STORAGE_SCHEME = ["proxyd"]
+
+    def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, directory: str = ".", entries: int = 65536,
+                 moving: bool = False, clock: Callable[[], float] = time.time, **options: Any) -> None:
+        super().__init__(uri, wrap_exceptions)
+        self._moving = moving
+        self._size = _MOVING_SIZE if moving else _COUNTS_SIZE
+        self._sets = max(1, entries // WAYS)
+        layout = b"limitsm1" if moving else b"limitsc1"
+        self._file = SharedFile(os.path.join(directory, "proxyd.limits"), _HEADER + self._sets * WAYS * self._size, layout)
+        self._data = self._file.data
+        self._clock = clock
+        self._places: dict[str, tuple[int, bytes]] = {}
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        return OSError
+
+    def _place(self, key: str) -> tuple[int, bytes]:
+        """Number of the key's set, and the digest it is stored under."""
+        found = self._places.get(key)
+        if found is None:
+            digest = hashlib.blake2b(key.encode("utf-8", "replace"), digest_size=_KEY).digest()
+            if len(self._places) > 20_000:
+                self._places.clear()
+            found = self._places[key] = (int.from_bytes(digest[:8], "little") % self._sets, digest)
+        return found
+
+    def _find(self, number: int, digest: bytes) -> tuple[int, bool]:
+        """Offset of the digest's entry in its set, or of the one to be used for it, and whether it was there."""
+        data, size = self._data, self._size
+        at = _HEADER + number * WAYS * size
+        oldest, oldest_use = at, float("inf")
+        for _ in range(WAYS):
+            key = data[at:at + _KEY]
+            if key == digest:
+                return at, True
+            used = struct.unpack_from("<d", data, at + _KEY)[0] if key != _EMPTY else -1.0
+            if used < oldest_use:
+                oldest, oldest_use = at, used
+            at += size
+        return oldest, False
+
+    def _counts(self, number: int, digest: bytes) -> tuple[int, int, int, int]:
+        """Offset, and the entry's three values (0, 0, 0 where it is new). The set must be locked for writing."""
+        at, there = self._find(number, digest)
+        if not there:
+            return at, 0, 0, 0
+        window, count, before = _VALUES.unpack_from(self._data, at + 24)
+        return at, window, count, before
+
+    # -- fixed window
+
+    def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        number, digest = self._place(key)
+        with self._file.lock(number):
+            now = self._clock()
+            at, end, count, _ = self._counts(number, digest)
+            if end <= now * 1000:
+                end, count = int((now + expiry) * 1000), 0
+            count = min(count + amount, 0xFFFFFFFF)
+            _COUNTS.pack_into(self._data, at, digest, now, end, count, 0)
+        return count
+
+    def get(self, key: str) -> int:
+        number, digest = self._place(key)
+        with self._file.lock(number):
+            _, end, count, _ = self._counts(number, digest)
+        return count if end > self._clock() * 1000 else 0
+
+    def get_expiry(self, key: str) -> float:
+        number, digest = self._place(key)
+        with self._file.lock(number):
+            _, end, _, _ = self._counts(number, digest)
+        return max(end / 1000, self._clock())
+
+    # -- sliding window counter
+
+    def acquire_sliding_window_entry(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
+        number, digest = self._place(key)
+        with self._file.lock(number):
+            now = self._clock()
+            at, known, count, before = self._counts(number, digest)
+            window, part = divmod(now, expiry)
+            window = int(window)
+            if known != window:
+                before, count = (count, 0) if known == window - 1 else (0, 0)
+            weighted = before * (1.0 - part / expiry)
+            allowed = int(weighted) + count + amount <= limit
+            if allowed:
+                count += amount
+            _COUNTS.pack_into(self._data, at, digest, now, window, count, before)
+        return allowed
+
+    def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
+        number, digest = self._place(key)
+        with self._file.lock(number):
+            _, known, count, before = self._counts(number, digest)
+        window, part = divmod(self._clock(), expiry)
+        if known != int(window):
+            before, count = (count, 0) if known == int(window) - 1 else (0, 0)
+        return before, max(0.0, expiry - part), count, 2 * expiry - part
+
+    def clear_sliding_window(self, key: str, expiry: float) -> None:
+        self.clear(key)
+
+    # -- moving window
+
+    def acquire_entry(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
+        number, digest = self._place(key)
+        with self._file.lock(number):
+            now = self._clock()
+            part = int(now / expiry * PARTS)
+            at, known, parts = self._parts(number, digest, part)
+            allowed = sum(parts) + amount <= limit
+            if allowed:
+                parts[part % PARTS] += amount
+            _MOVING.pack_into(self._data, at, digest, now, part, *parts)
+        return allowed
+
+    def get_moving_window(self, key: str, limit: int, expiry: float) -> tuple[float, int]:
+        number, digest = self._place(key)
+        now = self._clock()
+        part = int(now / expiry * PARTS)
+        with self._file.lock(number):
+            _, known, parts = self._parts(number, digest, part)
+        for age in range(PARTS - 1, -1, -1):
+            if parts[(part - age) % PARTS]:
+                return (part - age) * expiry / PARTS, sum(parts)
+        return now, 0
+
+    def _parts(self, number: int, digest: bytes, part: int) -> tuple[int, int, list[int]]:
+        """Offset, last part written, and the counts of the parts that are not past. The set must be locked."""
+        at, there = self._find(number, digest)
+        if not there:
+            return at, part, [0] * PARTS
+        _, _, known, *parts = _MOVING.unpack_from(self._data, at)
+        if part - known >= PARTS or part < known - PARTS:
+            return at, known, [0] * PARTS
+        for passed in range(known + 1, part + 1):
+            parts[passed % PARTS] = 0
+        return at, known, parts
+
+    # -- all
+
+    def clear(self, key: str) -> None:
+        number, digest = self._place(key)
+        with self._file.lock(number):
+            at, there = self._find(number, digest)
+            if there:
+                self._data[at:at + self._size] = bytes(self._size)
+
+    def check(self) -> bool:
+        return True
+
+    def reset(self) -> int | None:
+        self._data[_HEADER:] = bytes(len(self._data) - _HEADER)
+        return None
+
+    def close(self) -> None:
+        """Unmap."""
+        self._file.close()
