@@ -15,16 +15,17 @@ _CACHED_PATH = 256
 @lru_cache(maxsize=4096)
 def normalize_host(raw: str) -> str:
     """A Host value as routes name it: lower case, without port and trailing dot, punycode; `[v6]` keeps its brackets."""
-    host = raw.strip().lower()
+    host = raw.strip(" \t")
     if host.startswith("["):
-        return host.partition("]")[0] + "]"
+        return host.partition("]")[0].lower() + "]"
     host = host.partition(":")[0].rstrip(".")
     if host.isascii():
-        return host
+        return host.lower()
     try:
+        # Lower case comes after decoding: a byte of UTF-8 looks like a capital of Latin-1.
         return idna.encode(host.encode("latin-1").decode("utf-8"), uts46=True).decode()
     except (idna.IDNAError, UnicodeError):
-        return host
+        return host.lower()
 
 
 def normalize_path(target: str) -> str:

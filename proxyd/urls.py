@@ -73,9 +73,10 @@ def normalize_domain(text: str) -> str:
 
     Raises ValueError.
     """
-    domain = text.strip().rstrip(".")
+    domain = text.strip()
     if domain == "*":
         return domain
+    domain = domain.rstrip(".")
     wildcard, name = ("*.", domain[2:]) if domain.startswith("*.") else ("", domain)
     if name.startswith("["):
         name = name.strip("[]")

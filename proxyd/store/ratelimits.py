@@ -7,8 +7,8 @@ workers. Three kinds of entry, one storage each:
 - fixed window: a count and its window's end;
 - sliding window counter: the counts of this window and the last one, the last one weighted by how much of it still
   lies within the window behind now (what the library's own storages do);
-- moving window: counts in 64 parts of a window. A part that is only partly past still counts in full, so the limit is
-  never exceeded in any window; a hit is given back at most 1/64 of the window late.
+- moving window: counts in 64 parts, each 1/63 of a window wide. A part that is only partly past still counts in full,
+  so the limit is never exceeded in any window; a hit is given back at most 1/63 of the window late.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         with self._file.lock(number):
             now = self._clock()
             at, end, count, _ = self._counts(number, digest)
-            if end <= now * 1000:
+            # An end further away than a window comes from a clock that was set back, or from a longer limit.
+            if not now * 1000 < end <= (now + expiry) * 1000:
                 end, count = int((now + expiry) * 1000), 0
             count = min(count + amount, 0xFFFFFFFF)
             _COUNTS.pack_into(self._data, at, digest, now, end, count, 0)
@@ -152,7 +153,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         number, digest = self._place(key)
         with self._file.lock(number):
             now = self._clock()
-            part = int(now / expiry * PARTS)
+            part = int(now / expiry * (PARTS - 1))
             at, known, parts = self._parts(number, digest, part)
             allowed = sum(parts) + amount <= limit
             if allowed:
@@ -163,12 +164,13 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
     def get_moving_window(self, key: str, limit: int, expiry: float) -> tuple[float, int]:
         number, digest = self._place(key)
         now = self._clock()
-        part = int(now / expiry * PARTS)
+        part = int(now / expiry * (PARTS - 1))
         with self._file.lock(number):
             _, known, parts = self._parts(number, digest, part)
         for age in range(PARTS - 1, -1, -1):
             if parts[(part - age) % PARTS]:
-                return (part - age) * expiry / PARTS, sum(parts)
+                # The end of the part, as its hits are given back together when the last of them may be.
+                return (part - age + 1) * expiry / (PARTS - 1), sum(parts)
         return now, 0
 
     def _parts(self, number: int, digest: bytes, part: int) -> tuple[int, int, list[int]]:

@@ -1,0 +1,70 @@
+"""Child processes for tests of what processes share: forked, with their answer on a pipe."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def in_processes(count: int, work: Callable[[int], Any]) -> list[Any]:
+    """The answers of `count` forked processes that all begin `work(number)` at the same moment."""
+    gate_read, gate_write = os.pipe()
+    children = []
+    for number in range(count):
+        answer_read, answer_write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                os.close(gate_write)
+                os.read(gate_read, 1)
+                os.write(answer_write, pickle.dumps(work(number)))
+                status = 0
+            finally:
+                os._exit(status)
+        os.close(answer_write)
+        children.append((pid, answer_read))
+    os.close(gate_read)
+    os.close(gate_write)
+    answers = []
+    for pid, answer_read in children:
+        with os.fdopen(answer_read, "rb") as pipe:
+            content = pipe.read()
+        assert os.waitpid(pid, 0)[1] == 0, "a child process failed"
+        answers.append(pickle.loads(content))
+    return answers
+
+
+@contextmanager
+def living(prepare: Callable[[], Any]) -> Iterator[int]:
+    """The pid of a forked process that ran `prepare` and now waits to be killed (SIGKILL at the end of `with`)."""
+    ready_read, ready_write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            kept = prepare()
+            os.write(ready_write, b"1")
+            while kept is not os:
+                signal.pause()
+        finally:
+            os._exit(1)
+    os.close(ready_write)
+    try:
+        assert os.read(ready_read, 1) == b"1", "the child process failed"
+        yield pid
+    finally:
+        os.close(ready_read)
+        kill(pid)
+
+
+def kill(pid: int) -> None:
+    """Kill -9, and wait until the process is gone; one that is gone already stays so."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
