@@ -1,0 +1,120 @@
+"""The endpoints that change something: drain, maintenance, circuit reset, backend test, login and logout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from proxyd.admin import views
+from proxyd.admin.context import Context
+from proxyd.admin.guard import COOKIE, SESSION_SECONDS
+from proxyd.admin.http import Refusal, Request, Response, as_json
+from proxyd.admin.reading import no_route
+from proxyd.store.database import StoreError
+from proxyd.store.models import Route
+
+log = logging.getLogger("proxyd.admin")
+
+_MAX_DRAIN = 7 * 86400.0
+_DRAIN_SECONDS = 60.0
+
+
+def _done(context: Context, what: str, action: Callable[..., Any], *args: Any) -> Response:
+    """Do it. What the operation objects to becomes the refusal's text."""
+    try:
+        action(*args)
+    except ValueError as error:
+        raise Refusal(400, "refused", str(error)) from None
+    except StoreError as error:
+        raise Refusal(503, "database", str(error)) from None
+    context.forget()
+    log.info("%s (by %s)", what, args[-1])
+    return as_json({"done": what})
+
+
+def _session(context: Context, text: str) -> str:
+    found = context.read(views.find_session, text)
+    if found is None:
+        raise Refusal(404, "no_such_session", f'there is no session "{text[:100]}"')
+    return found
+
+
+def _route_exists(context: Context, route_id: str) -> None:
+    if not context.read(lambda: Route.select().where(Route.route_id == route_id).exists()):
+        raise no_route(route_id)
+
+
+def start_drain(context: Context, request: Request, session_id: str) -> Response:
+    """Drain a session: its share of new requests falls to nothing over the seconds given."""
+    actor = context.guard.check_action(request)
+    seconds = request.json_object().get("seconds", _DRAIN_SECONDS)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DRAIN:
+        raise Refusal(400, "bad_body", f"seconds: {seconds!r:.40} is not a number above 0, of at most {_MAX_DRAIN:.0f}")
+    session = _session(context, session_id)
+    return _done(context, f"drain of {views.short_session(session)} over {seconds:g} s started",
+                 context.state.operations.start_drain, session, float(seconds), actor)
+
+
+def cancel_drain(context: Context, request: Request, session_id: str) -> Response:
+    """Cancel a drain: full traffic at once."""
+    actor = context.guard.check_action(request)
+    session = _session(context, session_id)
+    return _done(context, f"drain of {views.short_session(session)} cancelled",
+                 context.state.operations.cancel_drain, session, actor)
+
+
+def enter_maintenance(context: Context, request: Request, route_id: str) -> Response:
+    """Put a route into maintenance; page_url empty or absent: the built-in page."""
+    actor = context.guard.check_action(request)
+    page_url = request.json_object().get("page_url", "")
+    if not isinstance(page_url, str):
+        raise Refusal(400, "bad_body", "page_url: that is not text (like http://127.0.0.1:9000/maintenance.html)")
+    _route_exists(context, route_id)
+    return _done(context, f"route {route_id} in maintenance",
+                 context.state.operations.enter_maintenance, [route_id], page_url, actor)
+
+
+def exit_maintenance(context: Context, request: Request, route_id: str) -> Response:
+    """Take a route out of maintenance."""
+    actor = context.guard.check_action(request)
+    _route_exists(context, route_id)
+    return _done(context, f"route {route_id} out of maintenance",
+                 context.state.operations.exit_maintenance, [route_id], actor)
+
+
+def reset_circuit(context: Context, request: Request, route_id: str) -> Response:
+    """Close a route's circuit in every worker."""
+    actor = context.guard.check_action(request)
+    _route_exists(context, route_id)
+    return _done(context, f"circuit of route {route_id} reset", context.state.operations.reset_circuit, route_id, actor)
+
+
+def test_backend(context: Context, request: Request) -> Response:
+    """Try a backend url from here."""
+    context.guard.check_action(request)
+    url = request.json_object().get("url")
+    if not isinstance(url, str) or not url:
+        raise Refusal(400, "bad_body", 'url: give the url of a backend (like {"url": "http://127.0.0.1:3000"})')
+    try:
+        return as_json(context.state.operations.test_backend(url))
+    except ValueError as error:
+        raise Refusal(400, "refused", str(error)) from None
+
+
+def login(context: Context, request: Request) -> Response:
+    """Trade the admin token for a session cookie and the CSRF token that goes with it."""
+    token = request.json_object().get("token")
+    if not isinstance(token, str):
+        raise Refusal(400, "bad_body", 'token: give the admin token (like {"token": "..."})')
+    cookie = context.guard.login(request, token)
+    response = as_json({"csrf_token": context.guard.csrf(cookie)})
+    return Response(response.status, response.body, response.content_type,
+                    cookies=(f"{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SESSION_SECONDS:.0f}",))
+
+
+def logout(context: Context, request: Request) -> Response:
+    """End the session of the status page."""
+    context.guard.check_origin(request)
+    context.guard.logout(request)
+    return Response(204, cookies=(f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0",))

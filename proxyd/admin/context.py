@@ -1,0 +1,67 @@
+"""What every endpoint works with: the master's state, the guard, and answers kept for a moment."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from gevent.lock import BoundedSemaphore
+
+from proxyd.admin import views
+from proxyd.admin.follow import Followers
+from proxyd.admin.guard import Guard
+from proxyd.admin.http import Refusal, Request
+from proxyd.admin.state import MasterState
+from proxyd.settings import Settings
+from proxyd.store.database import StoreError
+
+Result = TypeVar("Result")
+
+_KEPT_SECONDS = 0.5
+_KEPT = 64
+
+
+class Context:
+    """One admin server's. `read` runs a function in the database thread."""
+
+    def __init__(self, settings: Settings, state: MasterState) -> None:
+        self.settings = settings
+        self.state = state
+        self.guard = Guard(settings)
+        self.followers = Followers(state.bus)
+        self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._reading: dict[Hashable, BoundedSemaphore] = {}
+
+    def read(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Read from the database. Raises Refusal where it fails."""
+        try:
+            return self.state.store.read(function, *args)
+        except StoreError as error:
+            raise Refusal(503, "database", str(error)) from None
+
+    def kept(self, key: Hashable, read: Callable[[], Result]) -> Result:
+        """What `read` gives, at most half a second old: many open status pages cost the database what one does."""
+        lock = self._reading.setdefault(key, BoundedSemaphore(1))
+        with lock:
+            try:
+                found = self._kept.get(key)
+                if found is None or time.monotonic() - found[0] > _KEPT_SECONDS:
+                    found = self._kept[key] = (time.monotonic(), read())
+                    self._kept.move_to_end(key)
+                    while len(self._kept) > _KEPT:
+                        self._kept.popitem(last=False)
+            finally:
+                self._reading.pop(key, None)
+        value: Result = found[1]
+        return value
+
+    def forget(self) -> None:
+        """Keep nothing: something was changed."""
+        self._kept.clear()
+
+    def shown(self, request: Request, value: Result) -> Result:
+        """The value as this reader may see it: session ids in full only with the token."""
+        shown: Result = value if self.guard.knows(request) else views.hide_sessions(value)
+        return shown

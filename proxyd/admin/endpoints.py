@@ -1,0 +1,62 @@
+"""All endpoints of the admin HTTP."""
+
+from __future__ import annotations
+
+from proxyd.admin import acting, page, reading
+from proxyd.admin.context import Context
+from proxyd.admin.http import Request, Response, as_json
+from proxyd.admin.schemas import NUMBER, TEXT
+from proxyd.admin.table import Endpoint, Parameter, openapi
+
+_LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
+_OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.", {"type": "integer", "minimum": 0})
+_SEARCH = Parameter("q", "Text in id, service, domains, path or backend of the route.", {"type": "string"})
+_ROUTES = (_SEARCH, _LIMIT, _OFFSET)
+_SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "default": 60}}}
+_PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "default": ""}}}
+_URL = {"type": "object", "properties": {"url": TEXT}, "required": ["url"]}
+_TOKEN = {"type": "object", "properties": {"token": TEXT}, "required": ["token"]}
+
+
+def document(context: Context, request: Request) -> Response:
+    """This API, as OpenAPI 3.1."""
+    return as_json(openapi(ENDPOINTS))
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/livez", reading.livez, "200 while the master runs.", "text/plain"),
+    Endpoint("GET", "/readyz", reading.readyz, "Whether traffic can be served as configured (503: no), and why not.", "Ready"),
+    Endpoint("GET", "/metrics", reading.prometheus, "Metrics for Prometheus.", "text/plain application/openmetrics-text"),
+    Endpoint("GET", "/api/v1/status", reading.status, "The master, its workers and what is wrong.", "Status"),
+    Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.", "[Route]",
+             _ROUTES),
+    Endpoint("GET", "/api/v1/routes/{route_id}", reading.route, "One route.", "Route"),
+    Endpoint("GET", "/api/v1/sessions", reading.sessions, "Sessions, newest first; ended ones when asked for.", "[Session]", (
+        Parameter("state", "Only this state.", {"type": "string", "enum": ["connected", "disconnected", "ended"]}),
+        _LIMIT, _OFFSET)),
+    Endpoint("GET", "/api/v1/health", reading.health, "The health of the routes that are checked.", "[Health]"),
+    Endpoint("GET", "/api/v1/circuits", reading.circuits, "The circuits as the workers have them now.", "[Circuit]", _ROUTES),
+    Endpoint("GET", "/api/v1/events", reading.events,
+             "The last events, newest first; followed, or asked for as text/event-stream: events as they happen.", "[Event]", (
+                 _LIMIT, Parameter("type", "Only this type.", {"type": "string"}),
+                 Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]}))),
+    Endpoint("GET", "/api/v1/stats", reading.stats, "Traffic sums of the routes, over all workers.", "[Stats]", _ROUTES),
+    Endpoint("GET", "/api/v1/traffic", reading.traffic, "Requests and errors of the last minutes, by route.", "Traffic", (
+        *_ROUTES, Parameter("minutes", "How many minutes.", {"type": "integer", "minimum": 1, "maximum": 1440, "default": 30}))),
+    Endpoint("GET", "/api/v1/openapi.json", document, "This document.", "application/json"),
+    Endpoint("POST", "/api/v1/sessions/{session_id}/drain", acting.start_drain, "Drain a session.", "Done", body=_SECONDS,
+             action=True),
+    Endpoint("DELETE", "/api/v1/sessions/{session_id}/drain", acting.cancel_drain, "Cancel a drain.", "Done", action=True),
+    Endpoint("POST", "/api/v1/routes/{route_id}/maintenance", acting.enter_maintenance, "Put a route into maintenance.", "Done",
+             body=_PAGE_URL, action=True),
+    Endpoint("DELETE", "/api/v1/routes/{route_id}/maintenance", acting.exit_maintenance, "Take a route out of it.", "Done",
+             action=True),
+    Endpoint("POST", "/api/v1/routes/{route_id}/circuit/reset", acting.reset_circuit, "Close a circuit in every worker.", "Done",
+             action=True),
+    Endpoint("POST", "/api/v1/test", acting.test_backend, "Try a backend url.", "Tested", body=_URL, action=True),
+    Endpoint("POST", "/login", acting.login, "Trade the token for a session.", "Login", body=_TOKEN, hidden=True),
+    Endpoint("POST", "/logout", acting.logout, "End the session.", "Done", hidden=True),
+    Endpoint("GET", "/", page.page, "The status page.", "text/html", hidden=True),
+    Endpoint("GET", "/page.css", page.style, "Its style.", "text/css", hidden=True),
+    Endpoint("GET", "/page.js", page.script, "Its script.", "text/javascript", hidden=True),
+)

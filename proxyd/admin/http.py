@@ -1,0 +1,119 @@
+"""Requests and answers of the admin HTTP as values; refusals are one exception, turned into bytes in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl
+
+MAX_BODY = 64 * 1024
+
+#: On every answer. The status page puts its own policy, with a nonce, in place of this one.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Refusal(Exception):
+    """The request can't be answered as asked: a status, a code for programs, and a sentence for a person."""
+
+    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer. `body` is bytes, or an iterable of them for a stream; `headers` add to or replace the usual ones."""
+
+    status: int = 200
+    body: bytes | Iterable[bytes] = b""
+    content_type: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    cookies: tuple[str, ...] = ()
+
+
+def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """The value as JSON."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return Response(status, body, "application/json", headers or {})
+
+
+def as_problem(refusal: Refusal) -> Response:
+    """A refusal as RFC 9457 problem details."""
+    problem = {"type": f"urn:proxyd:admin:{refusal.code}", "title": HTTPStatus(refusal.status).phrase, "status": refusal.status,
+               "code": refusal.code, "detail": refusal.detail}
+    return Response(refusal.status, json.dumps(problem, ensure_ascii=False).encode() + b"\n", "application/problem+json",
+                    refusal.headers)
+
+
+class Request:
+    """One request, read from a WSGI environ. `address` is the peer's address, `unix` over a Unix socket."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+        self.method: str = environ["REQUEST_METHOD"]
+        self.path: str = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
+        self.query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=100))
+        self.address: str = environ.get("REMOTE_ADDR") or "unix"
+
+    def header(self, name: str) -> str:
+        """A header field, empty where there is none."""
+        value: str = self._environ.get("HTTP_" + name.upper().replace("-", "_"), "")
+        return value
+
+    def cookie(self, name: str) -> str:
+        """A cookie, empty where there is none."""
+        for pair in self.header("Cookie").split(";"):
+            key, _, value = pair.strip().partition("=")
+            if key == name:
+                return value
+        return ""
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number of the query. Raises Refusal."""
+        text = self.query.get(name, "")
+        if not text:
+            return default
+        if not (text.isascii() and text.isdigit() and low <= int(text[:12]) <= high):
+            raise Refusal(400, "bad_parameter", f'{name}: "{text[:40]}" is not a whole number from {low} to {high}')
+        return int(text)
+
+    def body(self) -> bytes:
+        """The body, of at most MAX_BODY bytes. Raises Refusal."""
+        try:
+            if int(self._environ.get("CONTENT_LENGTH") or 0) > MAX_BODY:
+                raise Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY} bytes", {"Connection": "close"})
+            data: bytes = self._environ["wsgi.input"].read(MAX_BODY + 1)
+        except TimeoutError:
+            raise Refusal(408, "body_timeout", "the body did not come in time", {"Connection": "close"}) from None
+        except (OSError, ValueError):
+            raise Refusal(400, "bad_body", "the body could not be read", {"Connection": "close"}) from None
+        if len(data) > MAX_BODY:
+            raise Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY} bytes", {"Connection": "close"})
+        return data
+
+    def json_object(self) -> dict[str, Any]:
+        """The body as a JSON object; an empty body is an empty object. Raises Refusal."""
+        data = self.body()
+        if not data.strip():
+            return {}
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise Refusal(400, "bad_body", 'the body is not a JSON object (like {"seconds": 60})')
+        return value

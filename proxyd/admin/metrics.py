@@ -1,0 +1,200 @@
+"""The metrics, in Prometheus' conventions: base units, counters that end in _total, label values of bounded number.
+
+`read` takes everything from the database in one go; `render` turns it into text, in a thread, since that is work for
+the processor alone and many routes make much text.
+"""
+
+from __future__ import annotations
+
+import bisect
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from proxyd import __version__
+from proxyd.admin import views
+from proxyd.store.circuits import STATE_NAMES, CircuitBoard
+from proxyd.store.histogram import bounds
+from proxyd.store.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
+
+#: Upper bounds of the duration histogram, in seconds.
+LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+#: The route id under which requests are counted that matched no route.
+NO_ROUTE = "-"
+HEALTHY = ("healthy", "up")
+
+_COUNTERS = (
+    ("rate_limited", "proxyd_rate_limited", "Requests refused by rate limits."),
+    ("retries", "proxyd_retries", "Attempts after the first."),
+    ("bytes_sent", "proxyd_bytes_sent", "Bytes of response bodies sent to clients."),
+    ("bytes_received", "proxyd_bytes_received", "Bytes of request bodies received from clients."),
+    ("errors", "proxyd_errors", "Requests answered with a status from 500."),
+    ("circuit_rejected", "proxyd_circuit_rejected", "Requests refused by an open circuit."),
+    ("drain_rejected", "proxyd_drain_rejected", "Requests refused because the route drains."),
+    ("maintenance_hits", "proxyd_maintenance_responses", "Requests answered with the maintenance page."),
+    ("websockets", "proxyd_websockets", "WebSockets opened."),
+)
+
+
+@dataclass(slots=True)
+class Readings:
+    """What the database says, and the circuits of its routes."""
+
+    routes: list[Route] = field(default_factory=list)
+    sums: dict[str, dict[str, Any]] = field(default_factory=dict)
+    codes: list[tuple[Any, ...]] = field(default_factory=list)
+    latencies: list[tuple[Any, ...]] = field(default_factory=list)
+    open_now: list[tuple[Any, ...]] = field(default_factory=list)
+    health: dict[str, str] = field(default_factory=dict)
+    sessions: dict[str, int] = field(default_factory=dict)
+    circuits: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What the master knows without the database. Instants are Unix seconds."""
+
+    started: float
+    config_version: int
+    workers: list[tuple[int, int]]
+    certificates: list[dict[str, Any]]
+    problems: int
+
+
+def read(circuits: CircuitBoard) -> Readings:
+    """Everything there is. Runs in the database thread."""
+    routes = list(Route.select(Route.route_id, Route.service_name, Route.slot, Route.drain_started_at, Route.drain_seconds,
+                               Route.maintenance_since))
+    wanted = {row.route_id for row in routes} | {NO_ROUTE}
+    found = Readings(routes=routes, sessions=views.session_counts())
+    # Rows of routes that are gone wait for the janitor; they are no series any more.
+    found.sums = {item["route_id"]: item for item in views.rows(RouteStats.select()) if item["route_id"] in wanted}
+    found.codes = [row for row in views.status_codes(RouteStatusCode.responses > 0) if row[0] in wanted]
+    found.latencies = [row for row in views.latencies(RouteLatency.requests > 0) if row[0] in wanted]
+    found.open_now = [row for row in views.open_requests() if row[0] in wanted]
+    found.health = {row.route_id: row.status for row in HealthStatus.select(HealthStatus.route_id, HealthStatus.status)
+                    if row.route_id in wanted}
+    for row in routes:
+        found.circuits[row.route_id] = STATE_NAMES[circuits.state(row.slot, views.route_number(row.route_id))]
+    return found
+
+
+def render(readings: Readings, process: Process, accept: str, now: float) -> tuple[bytes, str]:
+    """The exposition and its content type, in the format that the Accept field asks for."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(ProxydCollector(readings, process, now))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class ProxydCollector(Collector):
+    """The metric families of one scrape."""
+
+    def __init__(self, readings: Readings, process: Process, now: float | None = None) -> None:
+        self._readings = readings
+        self._process = process
+        self._now = time.time() if now is None else now
+        self._service = {row.route_id: row.service_name for row in readings.routes}
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        yield from self._requests()
+        yield self._durations()
+        yield from self._counters()
+        yield from self._open()
+        yield from self._states()
+        yield from self._own()
+
+    def _requests(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("proxyd_requests", "Requests answered, by route, service and status code.",
+                                     labels=("route", "service", "code"))
+        for route_id, code, count in self._readings.codes:
+            family.add_metric((route_id, self._service.get(route_id, ""), str(code)), count)
+        yield family
+
+    def _durations(self) -> Metric:
+        family = HistogramMetricFamily("proxyd_request_duration_seconds",
+                                       "Time from a request's first byte to its answer's last, WebSockets left out.",
+                                       labels=("route",))
+        counts: dict[str, list[int]] = defaultdict(lambda: [0] * (len(LE) + 1))
+        for route_id, bucket, count in self._readings.latencies:
+            counts[route_id][_place(bucket)] += count
+        for route_id, numbers in counts.items():
+            below, cumulative = 0, []
+            for name, number in zip((*map(str, LE), "+Inf"), numbers, strict=True):
+                below += number
+                cumulative.append((name, below))
+            total = self._readings.sums.get(route_id, {}).get("latency_ms_sum", 0.0) / 1000
+            family.add_metric((route_id,), cumulative, total)
+        return family
+
+    def _counters(self) -> Iterator[Metric]:
+        for column, name, help_text in _COUNTERS:
+            family = CounterMetricFamily(name, help_text, labels=("route",))
+            for route_id, item in self._readings.sums.items():
+                family.add_metric((route_id,), item[column])
+            yield family
+
+    def _open(self) -> Iterator[Metric]:
+        requests = GaugeMetricFamily("proxyd_upstream_in_flight", "Requests under way to the upstream.", labels=("route",))
+        websockets = GaugeMetricFamily("proxyd_websockets_open", "WebSockets open now.", labels=("route",))
+        for route_id, in_flight, open_now in self._readings.open_now:
+            requests.add_metric((route_id,), in_flight)
+            websockets.add_metric((route_id,), open_now)
+        yield requests
+        yield websockets
+
+    def _states(self) -> Iterator[Metric]:
+        health = GaugeMetricFamily("proxyd_health_up", "1 where the health check finds the upstream healthy.", labels=("route",))
+        for route_id, status in self._readings.health.items():
+            health.add_metric((route_id,), float(status in HEALTHY))
+        circuit = GaugeMetricFamily("proxyd_circuit_state", "1 for the state that the circuit is in.", labels=("route", "state"))
+        for route_id, current in self._readings.circuits.items():
+            for state in STATE_NAMES:
+                circuit.add_metric((route_id, state), float(state == current))
+        drain = GaugeMetricFamily("proxyd_drain_share", "Share of its traffic that a route gets: 1, falling to 0 in a drain.",
+                                  labels=("route",))
+        maintenance = GaugeMetricFamily("proxyd_maintenance", "1 where the route is in maintenance.", labels=("route",))
+        for row in self._readings.routes:
+            share = 1.0
+            if row.drain_started_at is not None:
+                share = views.drain_share(row.drain_started_at, row.drain_seconds or 0.0, self._now)
+            drain.add_metric((row.route_id,), share)
+            maintenance.add_metric((row.route_id,), float(row.maintenance_since is not None))
+        yield from (health, circuit, drain, maintenance)
+
+    def _own(self) -> Iterator[Metric]:
+        process = self._process
+        sessions = GaugeMetricFamily("proxyd_sessions", "Registered sessions by state.", labels=("state",))
+        for state, count in self._readings.sessions.items():
+            sessions.add_metric((state,), count)
+        yield sessions
+        yield GaugeMetricFamily("proxyd_routes", "Active routes.", value=len(self._readings.routes))
+        yield GaugeMetricFamily("proxyd_config_version", "Config version that is current.", value=process.config_version)
+        workers = GaugeMetricFamily("proxyd_worker_config_version", "Config version that a live worker routes by.",
+                                    labels=("pid",))
+        for pid, version in process.workers:
+            workers.add_metric((str(pid),), version)
+        yield workers
+        certificates = GaugeMetricFamily("proxyd_certificate_expiry_seconds", "End of a certificate, in Unix seconds.",
+                                         labels=("path", "names"))
+        for item in process.certificates:
+            certificates.add_metric((str(item["path"]), ",".join(item["names"])), float(item["expires"]))
+        yield certificates
+        yield GaugeMetricFamily("proxyd_problems", "Things in the configuration that are broken now.", value=process.problems)
+        yield GaugeMetricFamily("proxyd_start_time_seconds", "Start of the master, in Unix seconds.", value=process.started)
+        build = GaugeMetricFamily("proxyd_build_info", "1, with the version as label.", labels=("version",))
+        build.add_metric((__version__,), 1)
+        yield build
+
+
+def _place(bucket: int) -> int:
+    """The place in LE of a bucket: the first bound that all its latencies are within."""
+    return bisect.bisect_left(LE, bounds(bucket)[1])

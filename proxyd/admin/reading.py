@@ -1,0 +1,177 @@
+"""The endpoints that read: state of the master, routes, sessions, health, circuits, events, traffic, metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from proxyd import __version__
+from proxyd.admin import metrics, views
+from proxyd.admin.context import Context
+from proxyd.admin.http import Refusal, Request, Response, as_json
+from proxyd.store.models import Route
+from proxyd.store.snapshot import counter
+from proxyd.text import rfc3339
+
+MAX_LIMIT = 10_000
+_CATCH_UP_SECONDS = 1.0
+_DATABASE_SECONDS = 2.0
+_scrapes = BoundedSemaphore(2)
+
+
+def livez(context: Context, request: Request) -> Response:
+    """The master runs and answers."""
+    return Response(200, b"ok\n", "text/plain; charset=utf-8")
+
+
+def readyz(context: Context, request: Request) -> Response:
+    """Whether traffic can be served as configured, and why not."""
+    reasons = _not_ready(context)
+    return as_json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+
+def _not_ready(context: Context) -> list[str]:
+    reasons = []
+    try:
+        with gevent.Timeout(_DATABASE_SECONDS):
+            context.read(counter, "config_version")
+    except Refusal as refusal:
+        reasons.append(refusal.detail)
+    except gevent.Timeout:
+        reasons.append(f"the database did not answer within {_DATABASE_SECONDS:g} s")
+    board = context.state.board
+    if not board.workers():
+        reasons.append("no worker is running")
+    version = board.version
+    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    # Workers take a new version within milliseconds; only one that stays behind is worth a word.
+    while (behind := board.behind(version)) and time.monotonic() < deadline:
+        gevent.sleep(0.02)
+    reasons += [f"worker {worker.pid} routes by config version {worker.version}, current is {version}" for worker in behind]
+    alive = context.state.health_alive
+    if alive is not None and not alive():
+        reasons.append("the health checker is not running")
+    return reasons
+
+
+def prometheus(context: Context, request: Request) -> Response:
+    """Metrics for Prometheus."""
+    state = context.state
+    with _scrapes:
+        readings = context.read(metrics.read, state.circuits)
+        process = metrics.Process(
+            state.started, state.board.version, [(worker.pid, worker.version) for worker in state.board.workers()],
+            state.certificates(), len(state.problems()))
+        body, content_type = gevent.get_hub().threadpool.apply(
+            metrics.render, (readings, process, request.header("Accept"), time.time()))
+    return Response(200, body, content_type)
+
+
+def status(context: Context, request: Request) -> Response:
+    """The master, its workers and what is wrong."""
+    state = context.state
+    routes, sessions = context.kept("status", lambda: context.read(_counts))
+    return as_json({
+        "version": __version__, "uptime_seconds": round(time.time() - state.started, 1), "config_version": state.board.version,
+        "workers": [{"pid": worker.pid, "config_version": worker.version, "heartbeat_at": rfc3339(worker.heartbeat),
+                     "started_at": rfc3339(worker.started)} for worker in state.board.workers()],
+        "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
+        "problems": state.problems(),
+        "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
+                         for item in state.certificates()]})
+
+
+def _counts() -> tuple[int, dict[str, int]]:
+    return Route.select().count(), views.session_counts()
+
+
+def wanted(request: Request) -> views.Wanted:
+    """The routes that a request's query asks for. Raises Refusal."""
+    return views.Wanted(text=request.query.get("q", "")[:200], limit=request.whole("limit", 1000, 1, MAX_LIMIT),
+                        offset=request.whole("offset", 0, 0, 10_000_000))
+
+
+def _list(context: Context, request: Request, found: tuple[list[Any], int]) -> Response:
+    items, total = found
+    return as_json(context.shown(request, items), headers={"X-Total-Count": str(total)})
+
+
+def routes(context: Context, request: Request) -> Response:
+    """Routes with health, circuit, maintenance, drain and traffic."""
+    chosen = wanted(request)
+    found = context.kept(("routes", chosen), lambda: context.read(views.routes, context.state.circuits, chosen, time.time()))
+    return _list(context, request, found)
+
+
+def route(context: Context, request: Request, route_id: str) -> Response:
+    """One route."""
+    found, _ = context.read(views.routes, context.state.circuits, views.Wanted(route_id=route_id), time.time())
+    if not found:
+        raise no_route(route_id)
+    return as_json(context.shown(request, found[0]))
+
+
+def no_route(route_id: str) -> Refusal:
+    """The refusal for a route id that no route has."""
+    return Refusal(404, "no_such_route", f'there is no route "{route_id[:100]}"')
+
+
+def sessions(context: Context, request: Request) -> Response:
+    """Sessions, newest first."""
+    state = request.query.get("state", "")
+    if state not in ("", "connected", "disconnected", "ended"):
+        raise Refusal(400, "bad_parameter", f'state: "{state[:40]}" is none of connected, disconnected, ended')
+    limit, offset = request.whole("limit", 1000, 1, MAX_LIMIT), request.whole("offset", 0, 0, 10_000_000)
+    found = context.kept(("sessions", state, limit, offset), lambda: context.read(views.sessions, state, limit, offset))
+    return _list(context, request, found)
+
+
+def health(context: Context, request: Request) -> Response:
+    """The health of the routes that are checked."""
+    return as_json(context.kept("health", lambda: context.read(views.health)))
+
+
+def circuits(context: Context, request: Request) -> Response:
+    """The circuits as the workers have them now."""
+    chosen = wanted(request)
+    found = context.kept(("circuits", chosen), lambda: context.read(views.circuit_list, context.state.circuits, chosen))
+    return _list(context, request, found)
+
+
+def events(context: Context, request: Request) -> Response:
+    """The last events, newest first; or, followed, events as they happen."""
+    type_ = request.query.get("type", "")[:100]
+    type_ = "" if type_ == "all" else type_
+    if request.query.get("follow", "0") not in ("", "0", "false") or "text/event-stream" in request.header("Accept"):
+        hidden = not context.guard.knows(request)
+        body = context.followers.follow(type_, hidden) if request.method != "HEAD" else b""
+        return Response(200, body, "text/event-stream; charset=utf-8", {"X-Accel-Buffering": "no"})
+    limit = request.whole("limit", 100, 1, MAX_LIMIT)
+    found = context.kept(("events", limit, type_), lambda: context.read(views.events, limit, type_))
+    return as_json(context.shown(request, found))
+
+
+def stats(context: Context, request: Request) -> Response:
+    """Traffic sums of the routes, over all workers."""
+    chosen = wanted(request)
+    found = context.kept(("stats", chosen), lambda: context.read(_stats, chosen))
+    return _list(context, request, found)
+
+
+def _stats(chosen: views.Wanted) -> tuple[list[dict[str, Any]], int]:
+    found, total = views.find_routes(chosen)
+    return list(views.stats([row.route_id for row in found]).values()), total
+
+
+def traffic(context: Context, request: Request) -> Response:
+    """Requests and errors of the last minutes, by route."""
+    chosen, minutes = wanted(request), request.whole("minutes", 30, 1, 1440)
+    return as_json(context.kept(("traffic", chosen, minutes), lambda: context.read(_traffic, chosen, minutes)))
+
+
+def _traffic(chosen: views.Wanted, minutes: int) -> dict[str, Any]:
+    found, _ = views.find_routes(chosen)
+    return views.traffic([row.route_id for row in found], minutes, time.time())

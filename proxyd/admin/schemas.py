@@ -1,0 +1,81 @@
+"""The shapes of the API's answers, as JSON Schema (the dialect of OpenAPI 3.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+
+def _is(type_: str | list[str], **more: Any) -> Schema:
+    return {"type": type_, **more}
+
+
+def thing(**properties: Schema) -> Schema:
+    """An object that has all these properties."""
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def many(name: str) -> Schema:
+    """An array of a named schema."""
+    return {"type": "array", "items": ref(name)}
+
+
+def ref(name: str) -> Schema:
+    """A named schema."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+TEXT, WHOLE, NUMBER, FLAG = _is("string"), _is("integer"), _is("number"), _is("boolean")
+MAYBE_TEXT, MAYBE_NUMBER = _is(["string", "null"]), _is(["number", "null"])
+INSTANT = _is("string", format="date-time")
+MAYBE_INSTANT = _is(["string", "null"], format="date-time")
+TEXTS, WHOLES = {"type": "array", "items": TEXT}, {"type": "array", "items": WHOLE}
+ANYTHING = _is("object")
+
+_CIRCUIT_STATE = _is("string", enum=["closed", "open", "half_open"])
+_SUMS = dict.fromkeys(("requests", "errors", "rate_limited", "retries", "in_flight", "websocket_active", "bytes_sent",
+                       "bytes_received"), WHOLE)
+_LATENCIES = dict.fromkeys(("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms"), NUMBER)
+
+SCHEMAS: dict[str, Schema] = {
+    "Status": thing(
+        version=TEXT, uptime_seconds=NUMBER, config_version=WHOLE,
+        workers={"type": "array", "items": thing(pid=WHOLE, config_version=WHOLE, heartbeat_at=INSTANT, started_at=INSTANT)},
+        sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, problems=TEXTS,
+        certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)}),
+    "Route": thing(
+        route_id=TEXT, session_id=TEXT, service=TEXT, instance=TEXT, domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE,
+        enabled=FLAG, options=_is("object", additionalProperties=TEXT),
+        health={"oneOf": [thing(status=TEXT, reason=TEXT, last_check=MAYBE_INSTANT, response_time_ms=MAYBE_NUMBER,
+                                success_rate_percent=MAYBE_NUMBER, consecutive_failures=WHOLE), {"type": "null"}]},
+        circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
+        maintenance=thing(active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, hits=WHOLE),
+        drain=thing(active=FLAG, started_at=MAYBE_INSTANT, duration_seconds=MAYBE_NUMBER, traffic_percent=NUMBER,
+                    remaining_seconds=NUMBER),
+        stats=thing(**_SUMS, **_LATENCIES)),
+    "Session": thing(
+        session_id=TEXT, service_name=TEXT, instance_name=TEXT, state=_is("string", enum=["connected", "disconnected", "ended"]),
+        address=TEXT, connected_at=INSTANT, routes_active=WHOLE, last_activity=INSTANT),
+    "Health": thing(
+        route_id=TEXT, url=TEXT, status=TEXT, reason=TEXT, since=INSTANT, last_check=MAYBE_INSTANT,
+        success_rate_percent=MAYBE_NUMBER, response_time_ms=MAYBE_NUMBER, consecutive_failures=WHOLE),
+    "Circuit": thing(
+        route_id=TEXT, state=_CIRCUIT_STATE, reason=TEXT, failures=WHOLE, successes=WHOLE, opened_at=MAYBE_INSTANT,
+        last_failure=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
+    "Event": thing(
+        id=WHOLE, type=TEXT, at=INSTANT, route_id=MAYBE_TEXT, session_id=MAYBE_TEXT, actor=TEXT, data=ANYTHING),
+    "Stats": thing(
+        route_id=TEXT, **_SUMS, **_LATENCIES, circuit_rejected=WHOLE, maintenance_hits=WHOLE, drain_rejected=WHOLE,
+        slow_warnings=WHOLE, slow_criticals=WHOLE, websockets=WHOLE,
+        status_codes=_is("object", additionalProperties=WHOLE)),
+    "Traffic": {
+        **thing(step_seconds=WHOLE, minutes=WHOLE, routes=_is(
+            "object", additionalProperties=thing(requests=WHOLES, errors=WHOLES)), **{"from": INSTANT})},
+    "Done": thing(done=TEXT),
+    "Tested": _is("object", properties={"reachable": FLAG, "response_time_ms": NUMBER, "status_code": WHOLE, "tls_valid": FLAG,
+                                        "error": TEXT}, required=["reachable"]),
+    "Ready": thing(ready=FLAG, reasons=TEXTS),
+    "Login": thing(csrf_token=TEXT),
+    "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),
+}

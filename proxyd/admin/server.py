@@ -1,0 +1,141 @@
+"""The listener of the admin HTTP, inside the registry master."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any
+
+from gevent import socket
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from proxyd.admin.context import Context
+from proxyd.admin.endpoints import ENDPOINTS
+from proxyd.admin.http import SECURITY_HEADERS, Refusal, Request, Response, as_problem
+from proxyd.admin.state import MasterState
+from proxyd.admin.table import find
+from proxyd.settings import Settings
+from proxyd.text import split_address
+
+log = logging.getLogger("proxyd.admin")
+
+_MAX_CONNECTIONS = 256
+_SILENCE_SECONDS = 30.0
+_BACKLOG = 128
+
+
+class AdminHandler(WSGIHandler):  # type: ignore[misc]
+    """A connection that does not outlive its client: reads and writes give up after a silence."""
+
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        sock.settimeout(_SILENCE_SECONDS)
+        super().__init__(sock, address, server)
+
+    def handle(self) -> None:
+        """Serve the connection; that a client is gone or silent is nothing to report."""
+        with contextlib.suppress(OSError):
+            super().handle()
+
+
+class AdminServer:
+    """Serves the admin HTTP at [admin] bind once started."""
+
+    def __init__(self, settings: Settings, state: MasterState) -> None:
+        self.address = settings.admin.bind
+        self._context = Context(settings, state)
+        self._server: WSGIServer | None = None
+
+    @property
+    def port(self) -> int:
+        """The TCP port listened on; 0 on a Unix socket or before the start."""
+        return self._server.server_port or 0 if self._server is not None and not self.address.startswith("unix:") else 0
+
+    def start(self) -> None:
+        """Listen. Raises OSError when the address can't be had."""
+        listener = _listen(self.address)
+        self._server = WSGIServer(listener, self._application, spawn=Pool(_MAX_CONNECTIONS), handler_class=AdminHandler,
+                                  log=None, error_log=log)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Stop, and cut what is still open."""
+        if self._server is None:
+            return
+        self._server.stop(timeout=0.2)
+        self._server = None
+        if self.address.startswith("unix:"):
+            with contextlib.suppress(OSError):
+                os.unlink(self.address.removeprefix("unix:"))
+
+    def _application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = Request(environ)
+        response = self._answer(request)
+        headers = {**SECURITY_HEADERS, **response.headers}
+        if response.content_type:
+            headers["Content-Type"] = response.content_type
+        fields = list(headers.items()) + [("Set-Cookie", cookie) for cookie in response.cookies]
+        status = f"{response.status} {HTTPStatus(response.status).phrase}"
+        if not isinstance(response.body, bytes):
+            start_response(status, fields)
+            return response.body
+        if response.status != 204:
+            fields.append(("Content-Length", str(len(response.body))))
+        start_response(status, fields)
+        return [] if request.method == "HEAD" else [response.body]
+
+    def _answer(self, request: Request) -> Response:
+        try:
+            self._context.guard.check_host(request)
+            endpoint, arguments = find(ENDPOINTS, request.method, request.path)
+            return endpoint.handler(self._context, request, **arguments)
+        except Refusal as refusal:
+            return as_problem(refusal)
+        except Exception:
+            mark = secrets.token_hex(4)
+            log.exception("admin request %s %s failed (id %s)", request.method, request.path[:200], mark)
+            return as_problem(Refusal(500, "internal", f"internal error (id {mark}); the log has more"))
+
+
+def _listen(address: str) -> Any:
+    """A listening socket. Raises OSError."""
+    if address.startswith("unix:"):
+        return _listen_unix(address.removeprefix("unix:"))
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _listen_unix(path: str) -> Any:
+    """A Unix socket for owner and group; one that nobody listens on any more is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode) and listener.connect_ex(path) == errno.ECONNREFUSED:
+                os.unlink(path)
+        listener.close()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o117)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener

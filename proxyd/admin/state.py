@@ -1,0 +1,54 @@
+"""What the admin HTTP sees of the master it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from proxyd.store.board import Board
+from proxyd.store.circuits import CircuitBoard
+from proxyd.store.database import Store
+
+if TYPE_CHECKING:
+    from proxyd.store.bus import EventBus
+
+
+class Operations(Protocol):
+    """What an operator can have done. Every method raises ValueError with a sentence for a person."""
+
+    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str) -> Any: ...
+
+    def exit_maintenance(self, route_ids: list[str], actor: str) -> Any: ...
+
+    def start_drain(self, session_id: str, seconds: float, actor: str) -> Any: ...
+
+    def cancel_drain(self, session_id: str, actor: str) -> Any: ...
+
+    def reset_circuit(self, route_id: str, actor: str) -> Any: ...
+
+    def test_backend(self, url: str) -> dict[str, Any]: ...
+
+
+def _nothing() -> list[Any]:
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class MasterState:
+    """The parts of the master.
+
+    `started` is Unix seconds. `problems()` gives sentences about what is broken now (site files and the like).
+    `certificates()` gives {path, names, expires} each, `expires` in Unix seconds. `health_alive()`, where given, says
+    whether the health checker is at work.
+    """
+
+    store: Store
+    bus: EventBus
+    board: Board
+    circuits: CircuitBoard
+    operations: Operations
+    started: float
+    problems: Callable[[], list[str]] = _nothing
+    certificates: Callable[[], list[dict[str, Any]]] = _nothing
+    health_alive: Callable[[], bool] | None = None

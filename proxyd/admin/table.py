@@ -1,0 +1,110 @@
+"""Endpoints as declarations: the one table routes requests, and the OpenAPI document is made from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxyd import __version__
+from proxyd.admin.http import Refusal, Response
+from proxyd.admin.schemas import SCHEMAS, Schema, many, ref
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query parameter."""
+
+    name: str
+    description: str
+    schema: Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One method on one path; names in braces are arguments of `handler(context, request, **arguments)`.
+
+    `answers` names the schema of the answer, `[Name]` for an array of it, or a media type where it is no JSON.
+    `action`: it changes something and needs the token. `body`: schema of the request's JSON. `hidden`: not in the document.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Response]
+    summary: str
+    answers: str
+    parameters: tuple[Parameter, ...] = ()
+    body: Schema | None = None
+    action: bool = False
+    hidden: bool = False
+    pattern: re.Pattern[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path))
+        object.__setattr__(self, "pattern", re.compile(pattern))
+
+
+def find(endpoints: Sequence[Endpoint], method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
+    """The endpoint for a request, and its arguments. HEAD is GET without the body. Raises Refusal (404, 405)."""
+    allowed = set()
+    for endpoint in endpoints:
+        match = endpoint.pattern.fullmatch(path)
+        if not match:
+            continue
+        if endpoint.method == ("GET" if method == "HEAD" else method):
+            return endpoint, match.groupdict()
+        allowed.add(endpoint.method)
+    if allowed:
+        methods = sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
+        raise Refusal(405, "method_not_allowed", f"{method[:20]} is not for {path[:200]}", {"Allow": ", ".join(methods)})
+    raise Refusal(404, "not_found", f"there is nothing at {path[:200]}; the API is described at /api/v1/openapi.json")
+
+
+def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document."""
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        if not endpoint.hidden:
+            paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "proxyd admin API", "version": __version__,
+                 "description": "State of proxyd and its routes, and what an operator can have done. "
+                                "Session ids are shortened for readers without the admin token."},
+        "paths": paths,
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "[admin] token_file"}},
+        },
+    }
+
+
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    names = re.findall(r"\{(\w+)\}", endpoint.path)
+    words = re.findall(r"\w+", endpoint.path.removeprefix("/api/v1"))
+    operation: dict[str, Any] = {
+        "operationId": "_".join([endpoint.method.lower(), *(word for word in words if word not in names),
+                                 *(["one"] if endpoint.path.endswith("}") else [])]),
+        "summary": endpoint.summary,
+        "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+        + [{"name": item.name, "in": "query", "description": item.description, "schema": item.schema}
+           for item in endpoint.parameters],
+        "responses": {
+            "200": {"description": endpoint.summary, "content": _content(endpoint.answers)},
+            "default": {"description": "Why it can't be answered.",
+                        "content": {"application/problem+json": {"schema": ref("Problem")}}},
+        },
+    }
+    if endpoint.body is not None:
+        operation["requestBody"] = {"content": {"application/json": {"schema": endpoint.body}}}
+    if endpoint.action:
+        operation["security"] = [{"token": []}]
+    return operation
+
+
+def _content(answers: str) -> dict[str, Any]:
+    if "/" in answers:
+        return {media_type: {} for media_type in answers.split()}
+    schema = many(answers[1:-1]) if answers.startswith("[") else ref(answers)
+    return {"application/json": {"schema": schema}}

@@ -1,0 +1,284 @@
+"""What the API answers about routes, sessions, health, circuits, events and traffic, read from the database.
+
+Everything here runs in the database thread; a list of routes costs a handful of queries however long it is. Sums and
+percentiles are those of STATS_GET.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from peewee import Expression, chunked, fn
+
+from proxyd.store.circuits import STATE_NAMES, CircuitBoard
+from proxyd.store.histogram import percentile
+from proxyd.store.models import (
+    Circuit,
+    Event,
+    HealthStatus,
+    Route,
+    RouteInFlight,
+    RouteLatency,
+    RouteMinute,
+    RouteStats,
+    RouteStatusCode,
+    Session,
+)
+from proxyd.text import parse_rfc3339, rfc3339
+
+_CHUNK = 500
+SUMS = ("requests", "errors", "bytes_sent", "bytes_received", "rate_limited", "retries", "circuit_rejected", "maintenance_hits",
+        "drain_rejected", "slow_warnings", "slow_criticals", "websockets")
+_ROUTE_STATS = ("requests", "errors", "avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "rate_limited",
+                "retries", "in_flight", "websocket_active", "bytes_sent", "bytes_received")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which routes: those whose id, service, domains or path hold `text`, or the one `route_id`; `limit` from `offset`."""
+
+    text: str = ""
+    route_id: str = ""
+    limit: int = 1000
+    offset: int = 0
+
+
+def find_routes(wanted: Wanted) -> tuple[list[Route], int]:
+    """The routes, by service, instance and id, and how many there are without limit."""
+    query = Route.select()
+    if wanted.route_id:
+        query = query.where(Route.route_id == wanted.route_id)
+    if wanted.text:
+        text = wanted.text
+        query = query.where(Route.route_id.contains(text) | Route.service_name.contains(text) | Route.domains.contains(text)
+                            | Route.path.contains(text) | Route.backend_url.contains(text))
+    order = (Route.service_name, Route.instance_name, fn.LENGTH(Route.route_id), Route.route_id)
+    return list(query.order_by(*order).limit(wanted.limit).offset(wanted.offset)), query.count()
+
+
+def routes(circuits: CircuitBoard, wanted: Wanted, now: float) -> tuple[list[dict[str, Any]], int]:
+    """Routes with health, circuit, maintenance, drain and traffic."""
+    found, total = find_routes(wanted)
+    ids = [row.route_id for row in found]
+    health_of = {row["route_id"]: row for row in health(ids)}
+    stats_of = stats(ids)
+    return [_route(row, circuits, health_of.get(row.route_id), stats_of[row.route_id], now) for row in found], total
+
+
+def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sums: dict[str, Any], now: float) -> dict[str, Any]:
+    if state is not None:
+        state = {name: value for name, value in state.items() if name not in ("route_id", "url", "since")}
+    return {
+        "route_id": row.route_id, "session_id": row.__data__["session"], "service": row.service_name,
+        "instance": row.instance_name,
+        "domains": json.loads(row.domains), "path": row.path, "backend": row.backend_url, "priority": row.priority,
+        "enabled": bool(row.enabled), "options": json.loads(row.options), "health": state,
+        "circuit": _live_circuit(circuits, row),
+        "maintenance": {"active": row.maintenance_since is not None, "page_url": row.maintenance_page_url or "",
+                        "entered_at": row.maintenance_since, "hits": sums["maintenance_hits"]},
+        "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},
+    }
+
+
+def drain(row: Route, now: float) -> dict[str, Any]:
+    """How far the drain of a route is at `now` (Unix seconds): the share falls from 100 % to 0 in a straight line."""
+    if row.drain_started_at is None:
+        return {"active": False, "started_at": None, "duration_seconds": None, "traffic_percent": 100.0, "remaining_seconds": 0.0}
+    share = drain_share(row.drain_started_at, row.drain_seconds or 0.0, now)
+    remaining = max(0.0, parse_rfc3339(row.drain_started_at) + (row.drain_seconds or 0.0) - now)
+    return {"active": True, "started_at": row.drain_started_at, "duration_seconds": row.drain_seconds,
+            "traffic_percent": round(share * 100, 1), "remaining_seconds": round(remaining, 1)}
+
+
+def drain_share(started_at: str, seconds: float, now: float) -> float:
+    """The share (1.0 to 0.0) of its traffic that a draining route still gets."""
+    elapsed = now - parse_rfc3339(started_at)
+    if elapsed <= 0:
+        return 1.0
+    return 0.0 if elapsed >= seconds else 1.0 - elapsed / seconds
+
+
+def route_number(route_id: str) -> int:
+    """The number in a route id, by which its circuit slot knows whose it is."""
+    return int(route_id[1:]) if route_id[1:].isdigit() else 0
+
+
+def _live_circuit(circuits: CircuitBoard, row: Route) -> dict[str, Any]:
+    slot = circuits.read(row.slot, route_number(row.route_id))
+    return {"state": STATE_NAMES[slot.state], "failures": slot.failures, "opened_at": _instant(slot.opened_at),
+            "next_attempt": _instant(slot.next_attempt)}
+
+
+def _instant(seconds: float) -> str | None:
+    return rfc3339(seconds) if seconds else None
+
+
+def circuit_list(circuits: CircuitBoard, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
+    """The circuits of the routes as the workers have them now; the reason is that of the last change."""
+    found, total = find_routes(wanted)
+    reasons = dict(_tuples(Circuit.select(Circuit.route_id, Circuit.reason)))
+    items = []
+    for row in found:
+        slot = circuits.read(row.slot, route_number(row.route_id))
+        items.append({
+            "route_id": row.route_id, "state": STATE_NAMES[slot.state], "reason": reasons.get(row.route_id, ""),
+            "failures": slot.failures, "successes": slot.successes, "opened_at": _instant(slot.opened_at),
+            "last_failure": _instant(slot.last_failure), "next_attempt": _instant(slot.next_attempt)})
+    return items, total
+
+
+def health(route_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """The health of the routes that are checked."""
+    fields = [getattr(HealthStatus, name) for name in (
+        "route_id", "url", "status", "reason", "since", "last_check", "success_rate_percent", "response_time_ms",
+        "consecutive_failures")]
+    if route_ids is None:
+        # Only of routes there are: rows of those gone wait for the janitor.
+        query = HealthStatus.select(*fields).join(Route, on=Route.route_id == HealthStatus.route_id)
+        return rows(query.order_by(fn.LENGTH(HealthStatus.route_id), HealthStatus.route_id))
+    found: list[dict[str, Any]] = []
+    for piece in chunked(route_ids, _CHUNK):
+        found += rows(HealthStatus.select(*fields).where(HealthStatus.route_id.in_(piece)))
+    return found
+
+
+def stats(route_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Sums, latencies and what is open now, by route id; zeros for a route without traffic."""
+    sums: dict[str, dict[str, Any]] = {}
+    buckets: dict[str, dict[int, int]] = defaultdict(dict)
+    codes: dict[str, dict[str, int]] = defaultdict(dict)
+    open_now: dict[str, tuple[int, int]] = {}
+    for piece in chunked(route_ids, _CHUNK):
+        for item in rows(RouteStats.select().where(RouteStats.route_id.in_(piece))):
+            sums[item["route_id"]] = item
+        for route_id, bucket, count in latencies(RouteLatency.route_id.in_(piece)):
+            buckets[route_id][bucket] = count
+        for route_id, code, count in status_codes(RouteStatusCode.route_id.in_(piece)):
+            codes[route_id][str(code)] = count
+        for route_id, in_flight, websockets in open_requests(RouteInFlight.route_id.in_(piece)):
+            open_now[route_id] = (in_flight, websockets)
+    found = {}
+    for route_id in route_ids:
+        row = sums.get(route_id, {})
+        counted = sum(buckets[route_id].values())
+        item = {"route_id": route_id, **{name: row.get(name, 0) for name in SUMS}}
+        item["avg_latency_ms"] = round(row["latency_ms_sum"] / counted, 3) if row and counted else 0.0
+        for share, name in ((0.5, "p50_latency_ms"), (0.95, "p95_latency_ms"), (0.99, "p99_latency_ms")):
+            item[name] = round(percentile(buckets[route_id], share) * 1000, 3)
+        item["status_codes"] = codes[route_id]
+        item["in_flight"], item["websocket_active"] = open_now.get(route_id, (0, 0))
+        found[route_id] = item
+    return found
+
+
+def latencies(where: Expression) -> Iterable[tuple[Any, ...]]:
+    """Route id, bucket and requests of the latency histograms."""
+    return _tuples(RouteLatency.select(RouteLatency.route_id, RouteLatency.bucket, RouteLatency.requests).where(where))
+
+
+def status_codes(where: Expression) -> Iterable[tuple[Any, ...]]:
+    """Route id, status code and responses, by code."""
+    fields = (RouteStatusCode.route_id, RouteStatusCode.status_code, RouteStatusCode.responses)
+    return _tuples(RouteStatusCode.select(*fields).where(where).order_by(RouteStatusCode.status_code))
+
+
+def open_requests(where: Expression | None = None) -> Iterable[tuple[Any, ...]]:
+    """Route id, requests and WebSockets open now, summed over the workers."""
+    query = RouteInFlight.select(RouteInFlight.route_id, fn.SUM(RouteInFlight.in_flight), fn.SUM(RouteInFlight.websocket_active))
+    if where is not None:
+        query = query.where(where)
+    return _tuples(query.group_by(RouteInFlight.route_id))
+
+
+def sessions(state: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """The sessions in a state, or (empty) those that are not ended, newest first."""
+    query = Session.select().where(Session.state == state if state else Session.state != "ended")
+    found = query.order_by(Session.connected_at.desc(), Session.session_id).limit(limit).offset(offset)
+    count = Route.select(Route.session, fn.COUNT(Route.route_id)).group_by(Route.session)
+    active = dict(_tuples(count))
+    items = [{"session_id": row.session_id, "service_name": row.service_name, "instance_name": row.instance_name,
+              "state": row.state, "address": row.address, "connected_at": row.connected_at,
+              "routes_active": active.get(row.session_id, 0), "last_activity": row.last_activity} for row in found]
+    return items, query.count()
+
+
+def session_counts() -> dict[str, int]:
+    """Sessions by state, those that are ended left out."""
+    query = Session.select(Session.state, fn.COUNT(Session.session_id)).where(Session.state != "ended").group_by(Session.state)
+    return {"connected": 0, "disconnected": 0, **dict(_tuples(query))}
+
+
+def find_session(text: str) -> str | None:
+    """The id of the session that `text` names: a full id, or the shortened one that readers without token see."""
+    if Session.get_or_none(Session.session_id == text) is not None:
+        return text
+    prefix = text.removesuffix(HIDDEN)
+    if prefix == text or not prefix:
+        return None
+    fitting = list(Session.select(Session.session_id).where(
+        Session.session_id.startswith(prefix), Session.state != "ended").limit(2))
+    return fitting[0].session_id if len(fitting) == 1 else None
+
+
+def events(limit: int, type_: str) -> list[dict[str, Any]]:
+    """The last events, newest first."""
+    query = Event.select()
+    if type_:
+        query = query.where(Event.type == type_)
+    return [{"id": row.id, "type": row.type, "at": row.at, "route_id": row.route_id, "session_id": row.session_id,
+             "actor": row.actor, "data": json.loads(row.detail)} for row in query.order_by(Event.id.desc()).limit(limit)]
+
+
+def traffic(route_ids: Sequence[str] | None, minutes: int, now: float) -> dict[str, Any]:
+    """Requests and errors of each of the last minutes, oldest first, by route id; the last minute is not over yet."""
+    last = int(now // 60)
+    labels = [rfc3339((last - back) * 60.0) for back in range(minutes - 1, -1, -1)]
+    place = {label: index for index, label in enumerate(labels)}
+    found: dict[str, dict[str, list[int]]] = {}
+    fields = (RouteMinute.route_id, RouteMinute.minute, RouteMinute.requests, RouteMinute.errors)
+    pieces = [None] if route_ids is None else list(chunked(route_ids, _CHUNK))
+    for piece in pieces:
+        query = RouteMinute.select(*fields).where(RouteMinute.minute >= labels[0])
+        if piece is not None:
+            query = query.where(RouteMinute.route_id.in_(piece))
+        for route_id, minute, requests, errors in _tuples(query):
+            index = place.get(minute)
+            if index is not None:
+                series = found.setdefault(route_id, {"requests": [0] * minutes, "errors": [0] * minutes})
+                series["requests"][index] = requests
+                series["errors"][index] = errors
+    return {"from": labels[0], "step_seconds": 60, "minutes": minutes, "routes": found}
+
+
+#: Behind what is shown of a session id to those without the token: the rest is what RECONNECT needs.
+HIDDEN = "…"
+
+
+def short_session(session_id: str) -> str:
+    """A session id that can be told from others but not be used; sites' ids are no secret."""
+    if session_id.startswith("site:"):
+        return session_id
+    return session_id[:8 if len(session_id) >= 24 else 4] + HIDDEN
+
+
+def hide_sessions(value: Any) -> Any:
+    """The same, with every `session_id` in it shortened."""
+    if isinstance(value, dict):
+        return {key: short_session(item) if key == "session_id" and isinstance(item, str) else hide_sessions(item)
+                for key, item in value.items()}
+    if isinstance(value, list):
+        return [hide_sessions(item) for item in value]
+    return value
+
+
+def _tuples(query: Any) -> Iterable[tuple[Any, ...]]:
+    return cast(Iterable[tuple[Any, ...]], query.tuples())
+
+
+def rows(query: Any) -> list[dict[str, Any]]:
+    """A query's rows as dicts."""
+    return list(query.dicts())
