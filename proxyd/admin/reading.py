@@ -94,16 +94,16 @@ def wanted(request: Request) -> views.Wanted:
                         offset=request.whole("offset", 0, 0, 10_000_000))
 
 
-def _list(context: Context, request: Request, found: tuple[list[Any], int]) -> Response:
+def _list(context: Context, request: Request, name: str, found: tuple[list[Any], int]) -> Response:
     items, total = found
-    return as_json(context.shown(request, items), headers={"X-Total-Count": str(total)})
+    return as_json({name: context.shown(request, items)}, headers={"X-Total-Count": str(total)})
 
 
 def routes(context: Context, request: Request) -> Response:
     """Routes with health, circuit, maintenance, drain and traffic."""
     chosen = wanted(request)
     found = context.kept(("routes", chosen), lambda: context.read(views.routes, context.state.circuits, chosen, time.time()))
-    return _list(context, request, found)
+    return _list(context, request, "routes", found)
 
 
 def route(context: Context, request: Request, route_id: str) -> Response:
@@ -126,19 +126,20 @@ def sessions(context: Context, request: Request) -> Response:
         raise Refusal(400, "bad_parameter", f'state: "{state[:40]}" is none of connected, disconnected, ended')
     limit, offset = request.whole("limit", 1000, 1, MAX_LIMIT), request.whole("offset", 0, 0, 10_000_000)
     found = context.kept(("sessions", state, limit, offset), lambda: context.read(views.sessions, state, limit, offset))
-    return _list(context, request, found)
+    return _list(context, request, "sessions", found)
 
 
 def health(context: Context, request: Request) -> Response:
     """The health of the routes that are checked."""
-    return as_json(context.kept("health", lambda: context.read(views.health)))
+    found = context.kept("health", lambda: context.read(views.health))
+    return _list(context, request, "health", (found, len(found)))
 
 
 def circuits(context: Context, request: Request) -> Response:
     """The circuits as the workers have them now."""
     chosen = wanted(request)
     found = context.kept(("circuits", chosen), lambda: context.read(views.circuit_list, context.state.circuits, chosen))
-    return _list(context, request, found)
+    return _list(context, request, "circuits", found)
 
 
 def events(context: Context, request: Request) -> Response:
@@ -151,14 +152,14 @@ def events(context: Context, request: Request) -> Response:
         return Response(200, body, "text/event-stream; charset=utf-8", {"X-Accel-Buffering": "no"})
     limit = request.whole("limit", 100, 1, MAX_LIMIT)
     found = context.kept(("events", limit, type_), lambda: context.read(views.events, limit, type_))
-    return as_json(context.shown(request, found))
+    return _list(context, request, "events", (found, len(found)))
 
 
 def stats(context: Context, request: Request) -> Response:
     """Traffic sums of the routes, over all workers."""
     chosen = wanted(request)
     found = context.kept(("stats", chosen), lambda: context.read(_stats, chosen))
-    return _list(context, request, found)
+    return _list(context, request, "stats", found)
 
 
 def _stats(chosen: views.Wanted) -> tuple[list[dict[str, Any]], int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from proxyd import __version__
 from proxyd.admin.http import Refusal, Response
-from proxyd.admin.schemas import SCHEMAS, Schema, many, ref
+from proxyd.admin.schemas import SCHEMAS, Schema, many, ref, thing
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Parameter:
 class Endpoint:
     """One method on one path; names in braces are arguments of `handler(context, request, **arguments)`.
 
-    `answers` names the schema of the answer, `[Name]` for an array of it, or a media type where it is no JSON.
+    `answers` names the schema of the answer, `key: [Name]` for an object with an array of it, or a media type where it is no JSON.
     `action`: it changes something and needs the token. `body`: schema of the request's JSON. `hidden`: not in the document.
     """
 
@@ -106,5 +106,6 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 def _content(answers: str) -> dict[str, Any]:
     if "/" in answers:
         return {media_type: {} for media_type in answers.split()}
-    schema = many(answers[1:-1]) if answers.startswith("[") else ref(answers)
+    key, _, items = answers.partition(": ")
+    schema = thing(**{key: many(items[1:-1])}) if items else ref(answers)
     return {"application/json": {"schema": schema}}

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from proxyd.admin.endpoints import ENDPOINTS
+from proxyd.admin.schemas import SCHEMAS
+from proxyd.store.bus import Event
+from proxyd.store.models import Route
+from proxyd.store.traffic import route_stats
+from proxyd.text import rfc3339
+from tests.admin.harness import SESSION, Master, add_event, add_route, add_session, open_circuit, running
+
+
+def fits(value: Any, schema: dict[str, Any], where: str = "$") -> None:
+    """Hold a value to the part of JSON Schema that the document uses."""
+    if "$ref" in schema:
+        schema = SCHEMAS[schema["$ref"].rpartition("/")[2]]
+    if "oneOf" in schema:
+        schema = schema["oneOf"][1 if value is None else 0]
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    names = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+    name = names[type(value)]
+    assert name in kinds or (name == "integer" and "number" in kinds), f"{where}: {value!r} is no {kinds}"
+    assert value in schema.get("enum", [value]), where
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            fits(item, schema["items"], f"{where}[{index}]")
+    if isinstance(value, dict) and "properties" in schema:
+        assert set(schema.get("required", ())) <= set(value) <= set(schema["properties"]), where
+        for key, item in value.items():
+            fits(item, schema["properties"][key], f"{where}.{key}")
+
+
+@pytest.mark.parametrize("name", ["status", "routes", "routes/r1", "sessions", "health", "circuits", "events", "stats", "traffic"])
+def test_every_answer_has_the_shape_that_the_openapi_document_gives(master: Master, name: str) -> None:
+    master.write(lambda: add_event("backend_health_changed", "r1"))
+    master.add_worker(0)
+    document = master.get("/api/v1/openapi.json").json()
+    path = f"/api/v1/{name}".replace("/r1", "/{route_id}")
+    schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    answer = master.get(f"/api/v1/{name}").json()
+    fits(answer, schema)
+    assert answer.get(name, answer)
+
+
+def test_the_openapi_document_names_every_public_endpoint_once(master: Master) -> None:
+    document = master.get("/api/v1/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert document["openapi"].startswith("3.1")
+    assert len(operations) == sum(not endpoint.hidden for endpoint in ENDPOINTS)
+    assert len({operation["operationId"] for operation in operations}) == len(operations)
+
+
+def test_a_route_comes_with_health_circuit_maintenance_drain_and_the_sums_of_stats_get(master: Master) -> None:
+    started = time.time() - 15
+    master.write(lambda: Route.update(drain_started_at=rfc3339(started), drain_seconds=60.0).execute())
+    master.run(lambda: open_circuit(master, 1))
+    route = master.get("/api/v1/routes/r1").json()
+    expected = master.run(lambda: master.store.read(route_stats, ["r1"]))["r1"]
+    assert route["health"]["status"] == "healthy" and route["circuit"]["state"] == "open"
+    assert route["drain"]["active"] and 74 < route["drain"]["traffic_percent"] <= 75.1
+    assert route["stats"] == {name: expected[name] for name in route["stats"]}
+    assert route["stats"]["requests"] == 10 and route["stats"]["in_flight"] == 2
+
+
+def test_stats_are_those_of_stats_get(master: Master) -> None:
+    expected = master.run(lambda: master.store.read(route_stats, ["r1"]))["r1"]
+    assert master.get("/api/v1/stats").json()["stats"] == [expected]
+
+
+def test_routes_can_be_searched_and_paged(master: Master) -> None:
+    def more() -> None:
+        for number in range(2, 12):
+            add_route(number, service="blog" if number > 9 else "shop")
+
+    master.write(more)
+    found = master.get("/api/v1/routes?limit=3&offset=2")
+    assert [route["route_id"] for route in found.json()["routes"]] == ["r1", "r2", "r3"]
+    assert found.headers["X-Total-Count"] == "11"
+    assert {route["route_id"] for route in master.get("/api/v1/routes?q=blog").json()["routes"]} == {"r10", "r11"}
+    assert master.get("/api/v1/routes?q=%25").json()["routes"] == []
+
+
+def test_session_ids_are_shortened_for_readers_without_token(master: Master) -> None:
+    open_reading = master.get("/api/v1/sessions").json()["sessions"][0]["session_id"]
+    trusted = master.act("GET", "/api/v1/sessions").json()["sessions"][0]["session_id"]
+    assert open_reading == "01234567…" and trusted == SESSION
+    assert SESSION not in master.get("/api/v1/routes").text
+
+
+def test_ended_sessions_are_listed_only_when_asked_for(master: Master) -> None:
+    master.write(lambda: add_session("old", state="ended"))
+    assert len(master.get("/api/v1/sessions").json()["sessions"]) == 1
+    assert len(master.get("/api/v1/sessions?state=ended").json()["sessions"]) == 1
+    assert master.get("/api/v1/sessions?state=x").status_code == 400
+
+
+def test_traffic_is_a_series_of_minutes_that_ends_now(master: Master) -> None:
+    traffic = master.get("/api/v1/traffic?minutes=5").json()
+    series = traffic["routes"]["r1"]
+    assert sum(series["requests"]) == 10 and sum(series["errors"]) == 2
+    assert len(series["requests"]) == 5 and sum(series["requests"][-2:]) == 10
+
+
+def test_events_are_listed_newest_first_and_by_type(master: Master) -> None:
+    master.write(lambda: [add_event("a", "r1"), add_event("b", detail='{"x":1}'), add_event("a")])  # type: ignore[func-returns-value]
+    assert [item["type"] for item in master.get("/api/v1/events").json()["events"]] == ["a", "b", "a"]
+    assert master.get("/api/v1/events?type=b").json()["events"][0]["data"] == {"x": 1}
+    assert len(master.get("/api/v1/events?limit=1").json()["events"]) == 1
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "limit=99999999999999999999", "limit=-1", "offset=²"])
+def test_a_bad_number_is_refused_with_a_sentence(master: Master, query: str) -> None:
+    answer = master.get(f"/api/v1/routes?{query}")
+    assert answer.status_code == 400 and "whole number" in answer.json()["detail"]
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def lines_of(answer: requests.Response) -> Iterator[str]:
+    return answer.iter_lines(chunk_size=1, decode_unicode=True)
+
+
+def publish(master: Master, type_: str, data: dict[str, Any]) -> None:
+    master.run(lambda: master.bus.publish(type_, data, route_id="r1", session_id=SESSION, keep=False))
+
+
+@pytest.mark.parametrize("how", [{"params": {"follow": "1"}}, {"headers": {"Accept": "text/event-stream"}}])
+def test_followers_see_events_as_they_happen(master: Master, how: dict[str, Any]) -> None:
+    with master.get("/api/v1/events", stream=True, **how) as answer:
+        lines = lines_of(answer)
+        assert next(lines).startswith("retry:")
+        publish(master, "circuit_state_changed", {"to": "open", "session_id": SESSION})
+        event = next(line for line in lines if line.startswith("event:"))
+        data = next(lines)
+        assert event == "event: circuit_state_changed"
+        assert data.startswith("data: {") and '"to": "open"' in data and SESSION not in data
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+
+
+def test_a_follower_of_one_type_sees_no_other(master: Master) -> None:
+    with master.get("/api/v1/events?follow=1&type=b", stream=True) as answer:
+        lines = lines_of(answer)
+        next(lines)
+        publish(master, "a", {})
+        publish(master, "b", {})
+        assert next(line for line in lines if line.startswith("event:")) == "event: b"
+
+
+def test_a_silent_stream_gets_heartbeats_and_a_slow_reader_is_told_what_it_missed(master: Master) -> None:
+    def act() -> list[bytes]:
+        follower = master.server._context.followers.follow("", False, heartbeat=0.01)
+        blocks = iter(follower)
+        got = [next(blocks), next(blocks)]
+        for _ in range(1005):
+            follower._take(Event("x", "now", None))
+        got.append(next(blocks))
+        follower.close()
+        return got
+
+    _, heartbeat, missed = master.run(act)
+    assert heartbeat.startswith(b": heartbeat") and b'"missed": 5' in missed
+    assert master.server._context.followers.count == 0
+
+
+def test_head_has_no_body_unknown_paths_are_404_and_wrong_methods_405(master: Master) -> None:
+    head = requests.head(master.url + "/api/v1/routes", timeout=5)
+    assert head.status_code == 200 and head.content == b"" and int(head.headers["Content-Length"]) > 10
+    assert master.get("/nowhere").status_code == 404
+    wrong = requests.post(master.url + "/api/v1/routes", timeout=5)
+    assert wrong.status_code == 405 and wrong.headers["Allow"] == "GET, HEAD"
+    assert master.get("/api/v1/routes/r99").json()["code"] == "no_such_route"
+
+
+def test_livez_is_up_and_readyz_says_why_not(master: Master) -> None:
+    assert master.get("/livez").text == "ok\n"
+    answer = master.get("/readyz")
+    assert answer.status_code == 503 and answer.json()["reasons"] == ["no worker is running"]
+    master.run(lambda: master.board.post(7))
+    master.add_worker(7)
+    assert master.get("/readyz").json() == {"ready": True, "reasons": []}
+    master.health_alive = False
+    assert master.get("/readyz").json()["reasons"] == ["the health checker is not running"]
+
+
+def test_readyz_names_a_worker_that_stays_behind(master: Master) -> None:
+    master.run(lambda: master.board.post(8))
+    master.add_worker(7)
+    reasons = master.get("/readyz").json()["reasons"]
+    assert len(reasons) == 1 and "routes by config version 7, current is 8" in reasons[0]
+
+
+def test_readyz_names_a_database_that_fails(master: Master) -> None:
+    master.write(lambda: Route._meta.database.execute_sql("DROP TABLE counters"))
+    assert any("database" in reason for reason in master.get("/readyz").json()["reasons"])
+
+
+def test_a_busy_port_is_an_os_error(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(OSError), running(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}"):
+            pass
+
+
+def test_it_listens_on_a_unix_socket_in_place_of_a_stale_one(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    with running(tmp_path, f"unix:{path}"), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert client.makefile("rb").read().endswith(b"ok\n")
+        assert path.stat().st_mode & 0o777 == 0o660
+    assert not path.exists()
