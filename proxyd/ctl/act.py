@@ -1,0 +1,151 @@
+"""The commands that change something: drain, maint, reset, test, and send, which speaks to the registry itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from typing import Any
+
+from proxyd.client.link import MAINT_WAIT, Identity, split
+from proxyd.client.wire import Wire, open_socket
+from proxyd.ctl.adminhttp import Admin, Refused, segment
+from proxyd.ctl.screen import Screen, printable
+from proxyd.ctl.show import BAD, OK
+
+# Entering waits up to 25 s for the page.
+_MAINT_TIMEOUT = 35.0
+_TEST_TIMEOUT = 35.0
+
+
+def drain(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """Start or cancel the drain of a session, or of every connected session of a service."""
+    chosen = _sessions_named(admin, options.who)
+    answers = []
+    for one in chosen:
+        path = f"sessions/{segment(one['session_id'])}/drain"
+        answer = admin.act("DELETE", path) if options.cancel else admin.act("POST", path, {"seconds": options.over})
+        answers.append({**one, "answer": answer})
+        if not screen.as_json:
+            done = "drain cancelled" if options.cancel else f"draining over {printable(options.over)}s"
+            screen.line(f"{printable(one['service_name'])}/{printable(one['instance_name'])}: {done}")
+    if screen.as_json:
+        screen.json(answers)
+    return OK
+
+
+def _sessions_named(admin: Admin, who: str) -> list[dict[str, Any]]:
+    """The sessions with that id (or its beginning, of 4 characters or more), service, or service/instance."""
+    known = admin.all("sessions")
+    exact = [one for one in known if who == one["session_id"]]
+    named = [one for one in known if who in (one["service_name"], f"{one['service_name']}/{one['instance_name']}")
+             and one.get("state") == "connected"]
+    begun = [one for one in known if len(who) >= 4 and one["session_id"].startswith(who)]
+    if not exact and not named and len(begun) > 1:
+        raise Refused(f'"{who}" begins the ids of {len(begun)} sessions; give more of it')
+    found = exact or named or begun
+    if not found:
+        raise Refused(f'no connected session or service "{who}"')
+    return found
+
+
+def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """Put routes into maintenance, take them out, or tell which are in."""
+    if options.action == "status":
+        active = [one for one in admin.all("routes") if (one.get("maintenance") or {}).get("active")]
+        if screen.as_json:
+            screen.json(active)
+        else:
+            screen.table(("ROUTE", "SERVICE", "DOMAINS", "PATH", "SINCE", "HITS", "PAGE"), [
+                (one["route_id"], one.get("service"), one.get("domains"), one.get("path"),
+                 one["maintenance"].get("entered_at"), one["maintenance"].get("hits"),
+                 one["maintenance"].get("page_url")) for one in active], "no route is in maintenance")
+        return OK
+    entering, refused = options.action == "enter", []
+    for route_id in _routes_named(admin, options.target):
+        path = f"routes/{segment(route_id)}/maintenance"
+        try:
+            if entering:
+                admin.act("POST", path, {"page_url": options.page}, timeout=_MAINT_TIMEOUT)
+            else:
+                admin.act("DELETE", path, timeout=_MAINT_TIMEOUT)
+        except Refused as error:
+            refused.append(f"{route_id}: {error}")
+            continue
+        if not screen.as_json:
+            screen.line(f"{route_id}: maintenance {'entered' if entering else 'lifted'}")
+    if screen.as_json:
+        screen.json({"action": options.action, "target": options.target, "refused": refused})
+    if refused:
+        raise Refused("; ".join(refused))
+    return OK
+
+
+def _routes_named(admin: Admin, target: str) -> list[str]:
+    """Ids of the routes with that id (or ids with commas), service, domain or path, or of all."""
+    wanted = set(target.split(","))
+    found = [str(one["route_id"]) for one in admin.all("routes")
+             if target.upper() == "ALL" or one["route_id"] in wanted or target in (one.get("service"), one.get("path"))
+             or target in (one.get("domains") or ())]
+    if not found:
+        raise Refused(f'no route with the id, service, domain or path "{target}"')
+    return found
+
+
+def reset(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """Close a route's circuit in every worker."""
+    answer = admin.act("POST", f"routes/{segment(options.route_id)}/circuit/reset")
+    if screen.as_json:
+        screen.json(answer)
+    else:
+        screen.line(f"{options.route_id}: circuit closed")
+    return OK
+
+
+def test(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """Ask the registry master to reach a url; BAD where it can't."""
+    answer = admin.act("POST", "test", {"url": options.url}, timeout=_TEST_TIMEOUT)
+    if screen.as_json:
+        screen.json(answer)
+    else:
+        screen.pairs(answer)
+    return OK if answer.get("reachable") else BAD
+
+
+def send(screen: Screen, options: argparse.Namespace, token: str) -> int:
+    """Send one registry command in a session of its own, or in `--session`, taken up by RECONNECT."""
+    identity = Identity(options.registry, "proxyctl", f"{socket.gethostname()}-{os.getpid()}", token=token or None)
+    line = options.line if "|" in options.line else f"{options.line}|{{sid}}"
+    wire = Wire(open_socket(options.registry, options.tls or None, options.timeout), _is_event, lambda wire: None)
+    try:
+        answer = _send_in_session(wire, identity, line, options)
+    finally:
+        wire.close()
+    head, _, rest = answer.partition("|")
+    if screen.as_json:
+        screen.json({"answer": head, "rest": rest})
+    else:
+        screen.line(printable(answer))
+    return BAD if head in ("ERROR", "BACKEND_FAIL", "REREGISTER") else OK
+
+
+def _is_event(line: str) -> bool:
+    return line.startswith("EVENT|")
+
+
+def _send_in_session(wire: Wire, identity: Identity, line: str, options: argparse.Namespace) -> str:
+    command = line.partition("|")[0]
+    if command in ("REGISTER", "RECONNECT"):
+        return wire.ask(line, options.timeout)
+    if options.session:
+        session_id = options.session
+        if split(wire.ask(f"RECONNECT|{session_id}", options.timeout))[0] != "OK":
+            raise Refused(f"the registry knows no session {session_id}")
+    else:
+        session_id = split(wire.ask(identity.register_line(), options.timeout))[1]
+    answer = wire.ask(line.replace("{sid}", session_id), options.timeout)
+    if command in ("MAINT_ENTER", "MAINT_EXIT") and answer.startswith("ACK"):
+        answer = wire.answer(MAINT_WAIT)
+    if not options.session and command != "CLIENT_SHUTDOWN":
+        wire.ask(f"CLIENT_SHUTDOWN|{session_id}", options.timeout)
+    return answer

@@ -1,0 +1,96 @@
+"""Entry point of proxyctl: settings, the chosen command, and failures as exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from proxyd import settings, text
+from proxyd.client import ClientError, ConnectionLost
+from proxyd.ctl import act, completion, live, show
+from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, read_token
+from proxyd.ctl.parser import build
+from proxyd.ctl.screen import Screen
+from proxyd.ctl.supervise import Supervisor
+
+BAD, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
+
+_COMMANDS: dict[str, Callable[[Admin, Screen, argparse.Namespace], int]] = {
+    "status": show.status, "routes": show.routes, "route": show.route, "health": show.health, "circuits": show.circuits,
+    "sessions": show.sessions, "stats": show.stats, "drain": act.drain, "maint": act.maint, "reset": act.reset,
+    "test": act.test, "events": live.events, "top": live.top,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of proxyctl; its exit code. Wrong usage exits with 2 from within, as argparse does."""
+    parser = build()
+    options = parser.parse_args(argv)
+    try:
+        return _run(options, parser)
+    except settings.SettingsError as error:
+        return _fail(error, USAGE)
+    except (CannotConnect, ConnectionLost) as error:
+        return _fail(error, UNREACHABLE)
+    except (Refused, ClientError) as error:
+        return _fail(error, BAD)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; Python must not complain about that when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"proxyctl: {error}", file=sys.stderr)
+    return code
+
+
+def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if options.name == "completion":
+        print(completion.script(options.shell, parser))
+        return 0
+    known = settings.load(options.config)
+    screen = Screen(options.json)
+    if options.name in ("run", "send"):
+        options.registry = options.registry or reachable(known.registry.bind)
+        token = read_token(options.token_file or "")
+        if options.name == "send":
+            return act.send(screen, options, token)
+        options.instance = options.instance or f"{socket.gethostname()}-{options.port}"
+        return Supervisor(options, token).run()
+    admin = Admin(options.admin or admin_url(known), _admin_token(options, known))
+    return _COMMANDS[options.name](admin, screen, options)
+
+
+def _admin_token(options: argparse.Namespace, known: settings.Settings) -> str:
+    """The token that was asked for, or that of the settings where this user may read it: looking needs none."""
+    if options.token_file:
+        return read_token(options.token_file)
+    try:
+        return read_token(known.admin.token_file)
+    except Refused:
+        return ""
+
+
+def admin_url(known: settings.Settings) -> str:
+    """Where this host's admin HTTP is."""
+    address = reachable(known.admin.bind)
+    return address if address.startswith("unix:") else f"http://{address}"
+
+
+def reachable(bind: str) -> str:
+    """An address to connect to, for one that is listened on: every address means this host."""
+    if bind.startswith("unix:"):
+        return bind
+    host, port = text.split_address(bind)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

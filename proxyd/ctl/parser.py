@@ -1,0 +1,170 @@
+"""The command line's grammar: every command with its options and its help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from proxyd import __version__, text
+from proxyd.ctl import completion
+
+EPILOG = """exit codes:
+  0  done, and all is well
+  1  the answer is bad: not found, refused, down, open, or there are problems
+  2  the command line or the config file is wrong
+  3  nobody answers at the admin HTTP or the registry
+`run` exits as its program does.
+
+colours are used on a terminal where NO_COLOR is not set; a pipe gets whole lines."""
+
+
+def duration(value: str) -> float:
+    """Seconds of a duration that a person wrote, for argparse."""
+    try:
+        return text.parse_duration(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def duration_or_zero(value: str) -> float:
+    """The same, 0 allowed."""
+    try:
+        return text.parse_duration_or_zero(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def bounded(low: int, high: int) -> Callable[[str], int]:
+    """A whole number between low and high, for argparse."""
+    def parse(value: str) -> int:
+        try:
+            number = text.parse_int(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f'"{value}" is not between {low} and {high}')
+        return number
+    return parse
+
+
+def option_pair(value: str) -> str:
+    """KEY=VALUE, for argparse."""
+    if not value.partition("=")[0] or "=" not in value:
+        raise argparse.ArgumentTypeError(f'"{value}" is not KEY=VALUE')
+    return value
+
+
+def _common(default: Any) -> argparse.ArgumentParser:
+    """Options that may stand before the command and after it; `default` must be SUPPRESS there, or it would win."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", default=default or False, help="answer in JSON, for programs")
+    common.add_argument("--admin", metavar="URL", default=default, help="admin HTTP: http://host:port or unix:/path "
+                        "(default: [admin] bind of the config file, else http://127.0.0.1:8282)")
+    common.add_argument("--registry", metavar="ADDRESS", default=default, help="registry: host:port or unix:/path "
+                        "(default: [registry] bind, else 127.0.0.1:8181)")
+    common.add_argument("--token-file", metavar="FILE", default=default,
+                        help="file with the token of the admin HTTP (default: [admin] token_file); with run and send of the "
+                        "registry")
+    common.add_argument("--config", metavar="FILE", default=default,
+                        help="config file (default: PROXYD_CONFIG, else conf/proxyd.ini)")
+    return common
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="proxyctl", description="See and steer a running proxyd.", epilog=EPILOG, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter, parents=[_common(None)])
+    parser.add_argument("--version", action="version", version=f"proxyctl {__version__}")
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
+
+    def command(name: str, help: str, more: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip(), allow_abbrev=False,
+            parents=[_common(argparse.SUPPRESS)])
+
+    command("status", "version, workers, counts, and what is wrong", "Exits with 1 where there are problems.")
+    one = command("routes", "all routes with state and traffic")
+    one.add_argument("text", nargs="?", default="", help="only routes with this in id, service, domains, path or backend")
+    one = command("route", "one route in full", "Exits with 1 where it is down or its circuit is open.")
+    one.add_argument("route_id", metavar="ID", help="like r12")
+    command("health", "the health checks", "Exits with 1 where one is down.")
+    command("circuits", "the circuit breakers", "Exits with 1 where one is open.")
+    command("sessions", "the sessions of the registry")
+    one = command("stats", "traffic by route")
+    one.add_argument("route_id", metavar="ID", nargs="?", default="", help="only this route")
+    _changing(command)
+    _live(command)
+    _run(command("run", "start a program and keep it registered",
+                 "It is registered once its port answers; on TERM or INT it is drained, deregistered and stopped (a second "
+                 "one skips the drain). HUP, USR1, USR2, QUIT, WINCH and CONT are passed on."))
+    one = command("completion", "shell completion", 'For bash: eval "$(proxyctl completion bash)"')
+    one.add_argument("shell", choices=completion.SHELLS)
+    return parser
+
+
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def _changing(command: Command) -> None:
+    one = command("drain", "take traffic away from a session bit by bit")
+    one.add_argument("who", metavar="SERVICE-or-SESSION", help="session id (or its beginning), service, or service/instance")
+    how = one.add_mutually_exclusive_group()
+    how.add_argument("--over", type=duration, default=60.0, metavar="TIME", help="time until nothing is left (default: 60s)")
+    how.add_argument("--cancel", action="store_true", help="full traffic again at once")
+    one = command("maint", "maintenance mode")
+    actions = one.add_subparsers(dest="action", metavar="enter|exit|status", required=True)
+    common = _common(argparse.SUPPRESS)
+    for action, help in (("enter", "show a maintenance page"), ("exit", "show the service again")):
+        two = actions.add_parser(action, help=help, parents=[common], allow_abbrev=False)
+        two.add_argument("target", help="route id (or ids with commas), service, domain, path, or ALL")
+        if action == "enter":
+            two.add_argument("--page", default="", metavar="URL", help="page to show (default: the built-in one)")
+    actions.add_parser("status", help="which routes are in maintenance", parents=[common], allow_abbrev=False)
+    one = command("reset", "close a route's circuit in every worker")
+    one.add_argument("route_id", metavar="ROUTE", help="like r12")
+    one = command("test", "let the registry master try a url", "Exits with 1 where it is not reachable.")
+    one.add_argument("url")
+    one = command("send", "send a raw registry command",
+                  "In a session of its own that ends with it, or in --session, which must have no connection now and has "
+                  "none afterwards: its routes take no traffic until its service reconnects.")
+    one.add_argument("line", metavar="RAW|COMMAND", help="{sid} stands for the session id; a bare word like PING gets it added")
+    one.add_argument("--session", default="", metavar="ID", help="session to take up with RECONNECT")
+    one.add_argument("--tls", action="store_true", help="the registry speaks TLS")
+    one.add_argument("--timeout", type=duration, default=10.0, metavar="TIME", help="wait for an answer (default: 10s)")
+
+
+def _live(command: Command) -> None:
+    one = command("events", "the last events, and those to come, as they happen")
+    one.add_argument("--type", default="", help="only this type, like circuit_state_changed")
+    one.add_argument("--last", type=bounded(0, 1000), default=10, metavar="N", help="past events to begin with (default: 10)")
+    one.add_argument("--no-follow", action="store_true", help="only the past ones")
+    one = command("top", "the busiest routes, renewed all the time (q ends it)")
+    one.add_argument("--every", type=duration, default=2.0, metavar="TIME", help="time between two looks (default: 2s)")
+    one.add_argument("--count", type=bounded(0, 10**9), default=0, metavar="N", help="end after N looks (default: 0, never)")
+
+
+def _run(one: argparse.ArgumentParser) -> None:
+    one.usage = "proxyctl run --domain D --port N --service NAME [options] -- COMMAND [ARGUMENT ...]"
+    one.add_argument("--domain", action="append", required=True, metavar="D", help="domain of the route; may be given again")
+    one.add_argument("--path", default="/", metavar="P", help="path of the route (default: /)")
+    one.add_argument("--port", type=bounded(1, 65535), required=True, metavar="N", help="port the program listens on")
+    one.add_argument("--host", default="127.0.0.1", metavar="H", help="address the program listens on (default: 127.0.0.1)")
+    one.add_argument("--health", default="", metavar="PATH", help="path of the health check (default: none)")
+    one.add_argument("--service", required=True, metavar="NAME", help="name to register as")
+    one.add_argument("--instance", default="", metavar="I", help="name of this instance (default: host name and port)")
+    one.add_argument("--priority", type=bounded(-1_000_000, 1_000_000), default=0, metavar="N", help="priority (default: 0)")
+    one.add_argument("--option", action="append", type=option_pair, default=[], metavar="KEY=VALUE",
+                     help="route option, like timeout=5s; may be given again")
+    one.add_argument("--restart", choices=("always", "on-failure", "never"), default="on-failure",
+                     help="when to start the program again (default: on-failure)")
+    one.add_argument("--backoff", type=duration, default=1.0, metavar="TIME",
+                     help="first delay before that, doubled each time up to 60s (default: 1s)")
+    one.add_argument("--drain", type=duration_or_zero, default=5.0, metavar="TIME",
+                     help="drain before the stop; 0: none (default: 5s)")
+    one.add_argument("--start-timeout", type=duration, default=60.0, metavar="TIME", help="wait for the port (default: 60s)")
+    one.add_argument("--stop-timeout", type=duration, default=10.0, metavar="TIME",
+                     help="wait for the end before KILL (default: 10s)")
+    one.add_argument("--tls", action="store_true", help="the registry speaks TLS")
+    one.add_argument("command", nargs="+", metavar="COMMAND", help="the program and its arguments, after --")

@@ -1,0 +1,142 @@
+"""The commands that only look: status, routes, route, health, circuits, sessions, stats."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from proxyd.ctl.adminhttp import Admin, segment
+from proxyd.ctl.screen import Screen, ago, printable, span
+
+OK, BAD = 0, 1
+_DOWN = {"down", "unhealthy"}
+
+ROUTE_HEADER = ("ROUTE", "SERVICE", "DOMAINS", "PATH", "BACKEND", "PRIO", "STATE", "CIRCUIT", "REQ", "ERR", "P99 MS")
+
+
+def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """Version, workers, counts and problems; BAD where there are problems."""
+    found = admin.get("status")
+    code = BAD if found.get("problems") else OK
+    if screen.as_json:
+        screen.json(found)
+        return code
+    now = time.time()
+    workers = found.get("workers") or []
+    behind = sum(worker.get("config_version") != found.get("config_version") for worker in workers)
+    screen.pairs({
+        "version": found.get("version"), "up": span(found.get("uptime_seconds") or 0), "config": found.get("config_version"),
+        "workers": f"{len(workers)}{f', {behind} behind' if behind else ''}",
+        "sessions": found.get("sessions"), "routes": found.get("routes")})
+    if workers:
+        screen.line()
+        screen.table(("WORKER", "CONFIG", "HEARTBEAT"), [
+            (one.get("pid"), one.get("config_version"), ago(one.get("heartbeat_at"), now)) for one in workers], "")
+    for problem in found.get("problems") or []:
+        screen.line(screen.paint(f"problem: {printable(problem)}", "red"))
+    return code
+
+
+def route_state(route: dict[str, Any]) -> str:
+    """One word (or two) for how a route is: what keeps traffic away comes first."""
+    if not route.get("enabled", True):
+        return "disabled"
+    if (route.get("maintenance") or {}).get("active"):
+        return "maintenance"
+    drain = route.get("drain") or {}
+    if drain.get("active"):
+        return f"drain {printable(drain.get('traffic_percent'))}%"
+    return str((route.get("health") or {}).get("status") or "unchecked")
+
+
+def route_rows(routes: Sequence[dict[str, Any]]) -> list[tuple[object, ...]]:
+    """Routes as rows under ROUTE_HEADER."""
+    rows: list[tuple[object, ...]] = []
+    for one in routes:
+        sums = one.get("stats") or {}
+        rows.append((
+            one.get("route_id"), f"{one.get('service')}/{one.get('instance')}", one.get("domains"), one.get("path"),
+            one.get("backend"), one.get("priority"), route_state(one), (one.get("circuit") or {}).get("state"),
+            sums.get("requests"), sums.get("errors"), sums.get("p99_latency_ms")))
+    return rows
+
+
+def routes(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """All routes, or those that hold a text; BAD where a text was asked for and none holds it."""
+    found = admin.all("routes", f"&q={quote(options.text)}" if options.text else "")
+    if screen.as_json:
+        screen.json(found)
+    else:
+        screen.table(ROUTE_HEADER, route_rows(found), "no routes")
+    return BAD if options.text and not found else OK
+
+
+def route(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """One route in full; BAD where it is down or its circuit is open."""
+    found = admin.get(f"routes/{segment(options.route_id)}")
+    found = found.get("route", found)
+    if screen.as_json:
+        screen.json(found)
+    else:
+        flat: dict[str, object] = {}
+        for name, value in found.items():
+            if isinstance(value, dict):
+                flat |= {f"{name}.{inner}": item for inner, item in value.items()}
+            else:
+                flat[name] = value
+        screen.pairs(flat)
+    down = (found.get("health") or {}).get("status") in _DOWN
+    return BAD if down or (found.get("circuit") or {}).get("state") == "open" else OK
+
+
+def health(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """The health checks; BAD where one is down."""
+    found, now = admin.all("health"), time.time()
+    if screen.as_json:
+        screen.json(found)
+    else:
+        screen.table(("ROUTE", "STATUS", "OK %", "MS", "CHECKED", "URL", "REASON"), [
+            (one.get("route_id"), one.get("status"), one.get("success_rate_percent"), one.get("response_time_ms"),
+             ago(one.get("last_check"), now), one.get("url"), one.get("reason")) for one in found], "no health checks")
+    return BAD if any(one.get("status") in _DOWN for one in found) else OK
+
+
+def circuits(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """The circuit breakers; BAD where one is open."""
+    found, now = admin.all("circuits"), time.time()
+    if screen.as_json:
+        screen.json(found)
+    else:
+        screen.table(("ROUTE", "STATE", "FAILURES", "NEXT TRY", "REASON"), [
+            (one.get("route_id"), one.get("state"), one.get("failures"), ago(one.get("next_attempt") or "", now),
+             one.get("reason")) for one in found], "no circuits")
+    return BAD if any(one.get("state") == "open" for one in found) else OK
+
+
+def sessions(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """The sessions of the registry."""
+    found, now = admin.all("sessions"), time.time()
+    if screen.as_json:
+        screen.json(found)
+    else:
+        screen.table(("SESSION", "SERVICE", "INSTANCE", "STATE", "ADDRESS", "CONNECTED", "ROUTES", "ACTIVE"), [
+            (one.get("session_id"), one.get("service_name"), one.get("instance_name"), one.get("state"), one.get("address"),
+             ago(one.get("connected_at"), now), one.get("routes_active"), ago(one.get("last_activity"), now))
+            for one in found], "no sessions")
+    return OK
+
+
+def stats(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """Traffic by route; BAD where a route was asked for and is not there."""
+    found = [one for one in admin.all("stats") if options.route_id in ("", one.get("route_id"))]
+    if screen.as_json:
+        screen.json(found)
+    else:
+        screen.table(("ROUTE", "REQUESTS", "ERRORS", "P50 MS", "P95 MS", "P99 MS", "LIMITED", "RETRIES", "NOW", "CODES"), [
+            (one.get("route_id"), one.get("requests"), one.get("errors"), one.get("p50_latency_ms"),
+             one.get("p95_latency_ms"), one.get("p99_latency_ms"), one.get("rate_limited"), one.get("retries"),
+             one.get("in_flight"), one.get("status_codes")) for one in found], "no traffic counted")
+    return BAD if options.route_id and not found else OK

@@ -1,0 +1,186 @@
+"""`proxyctl run`: start any program, register it once its port answers, drain and deregister when it is to stop."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import FrameType
+
+from proxyd.client import Client, ClientError
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+_PASSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
+_TICK = 0.05
+# A program that ran this long was well: its next end starts with the shortest delay again.
+_STABLE = 30.0
+CANNOT_EXECUTE, NOT_FOUND = 126, 127
+
+
+class Supervisor:
+    """One program and its session. All work is done in the thread that calls `run`; signals only set marks."""
+
+    def __init__(self, options: argparse.Namespace, token: str) -> None:
+        self._options = options
+        self._token = token
+        self._program: subprocess.Popen[bytes] | None = None
+        self._stop = threading.Event()
+        self._hurry = False
+        self._signals: list[int] = []
+
+    def run(self) -> int:
+        """Run the program until the policy says that's all; returns its exit code (128 + n where signal n ended it)."""
+        program = self._options.command[0]
+        if shutil.which(program) is None:
+            self._say(f"{program}: no such program")
+            return NOT_FOUND
+        previous = {number: signal.signal(number, self._on_signal) for number in (*_STOPPING, *_PASSED)}
+        try:
+            return self._rounds()
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _rounds(self) -> int:
+        failures = 0
+        while True:
+            started = time.monotonic()
+            code = self._once()
+            policy = self._options.restart
+            if self._stop.is_set() or policy == "never" or (policy == "on-failure" and code == 0):
+                return code
+            failures = 0 if time.monotonic() - started >= _STABLE else failures + 1
+            delay = min(self._options.backoff * 2 ** min(failures - 1, 10), 60.0) if failures else self._options.backoff
+            delay *= random.uniform(0.75, 1.0)
+            self._say(f"the program ended with {code}; starting it again in {delay:.1f}s")
+            if not self._pause(delay):
+                return code
+
+    def _once(self) -> int:
+        try:
+            # A group of its own, so that Ctrl-C at the terminal reaches us alone and the drain comes first.
+            self._program = subprocess.Popen(self._options.command, process_group=0)
+        except OSError as error:
+            self._say(f"can't start {self._options.command[0]}: {error}")
+            return CANNOT_EXECUTE
+        client: Client | None = None
+        try:
+            ready = self._await_port()
+            if ready:
+                client = self._register()
+            while ready and self._program.poll() is None and not self._stop.is_set():
+                self._pass_signals()
+                self._stop.wait(_TICK)
+            if client is not None and self._program.poll() is None:
+                self._drain(client)
+        finally:
+            # Deregistered before the program is told to stop, so that no request meets a closed door.
+            if client is not None:
+                client.close()
+            code = self._end(self._program)
+            self._program = None
+        return code
+
+    def _await_port(self) -> bool:
+        """Whether the program's port answers in time, and the program still runs."""
+        assert self._program is not None
+        deadline = time.monotonic() + self._options.start_timeout
+        while self._program.poll() is None and not self._stop.is_set():
+            with contextlib.suppress(OSError), socket.create_connection((self._options.host, self._options.port), 1.0):
+                return True
+            if time.monotonic() >= deadline:
+                self._say(f"nothing listens on {self._options.host}:{self._options.port} "
+                          f"after {self._options.start_timeout:g}s; stopping the program")
+                return False
+            self._pass_signals()
+            self._stop.wait(_TICK)
+        return False
+
+    def _register(self) -> Client | None:
+        """A registered, applied session; None where the program ended or we are to stop before there was one."""
+        options, told = self._options, ""
+        assert self._program is not None
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        while self._program.poll() is None and not self._stop.is_set():
+            client = Client(options.registry, service=options.service, instance=options.instance, token=self._token or None,
+                            tls=options.tls or None)
+            try:
+                client.connect()
+                route = client.route_add(options.domain, options.path, f"http://{host}:{options.port}", options.priority)
+                if options.health:
+                    client.health_set(route, options.health)
+                for pair in options.option:
+                    key, _, value = pair.partition("=")
+                    client.options_set(route, key, value)
+                client.apply()
+            except ClientError as error:
+                client.close()
+                if str(error) != told:
+                    self._say(f"not registered yet: {error}")
+                    told = str(error)
+                self._pass_signals()
+                self._pause(1.0)
+                continue
+            self._say(f"registered {options.service}/{options.instance}: {','.join(options.domain)}{options.path} "
+                      f"-> http://{host}:{options.port}")
+            return client
+        return None
+
+    def _drain(self, client: Client) -> None:
+        """Let the traffic go to the others; a program that ends meanwhile ends the wait."""
+        seconds = self._options.drain
+        if not seconds:
+            return
+        try:
+            client.drain_start(seconds)
+        except ClientError as error:
+            self._say(f"can't drain: {error}")
+            return
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._hurry and self._program is not None and self._program.poll() is None:
+            time.sleep(_TICK)
+
+    def _end(self, program: subprocess.Popen[bytes]) -> int:
+        """Stop the program, by force where it does not; its exit code as a shell would tell it."""
+        if program.poll() is None:
+            # Not what we got: many programs, and those a shell starts in the background, ignore SIGINT.
+            program.send_signal(signal.SIGTERM)
+            try:
+                program.wait(self._options.stop_timeout)
+            except subprocess.TimeoutExpired:
+                self._say(f"the program did not stop within {self._options.stop_timeout:g}s; killing it")
+                program.kill()
+        code = program.wait()
+        return 128 - code if code < 0 else code
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; False where we are to stop, or the running program has ended."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self._stop.is_set() or (self._program is not None and self._program.poll() is not None):
+                return False
+            self._stop.wait(_TICK)
+        return True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number in _STOPPING:
+            # Asked twice, there is no time for the drain.
+            self._hurry = self._stop.is_set()
+            self._stop.set()
+        else:
+            self._signals.append(number)
+
+    def _pass_signals(self) -> None:
+        while self._signals and self._program is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._program.send_signal(self._signals.pop(0))
+
+    def _say(self, message: str) -> None:
+        print(f"proxyctl: {message}", file=sys.stderr, flush=True)
