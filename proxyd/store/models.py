@@ -99,7 +99,6 @@ class Route(Table):
     options = TextField(default="{}")
     headers = TextField(default="{}")
     rate_limits = TextField(default="[]")
-    health_check = TextField(null=True)
     maintenance_since = TextField(null=True)
     maintenance_page_url = TextField(null=True)
     drain_started_at = TextField(null=True)

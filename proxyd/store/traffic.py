@@ -21,6 +21,7 @@ from proxyd.store.models import (
     Table,
     WebSocketConnection,
 )
+from proxyd.store.upsert import upsert
 
 #: The slow requests kept of each route and hour.
 SLOW_KEPT = 20
@@ -60,7 +61,7 @@ class TrafficBatch:
         for route_id, (in_flight, websockets) in self.in_flight.items():
             key = {"pid": self.pid, "route_id": route_id}
             if in_flight or websockets:
-                RouteInFlight.replace(**key, in_flight=in_flight, websocket_active=websockets).execute()
+                upsert(RouteInFlight, [{**key, "in_flight": in_flight, "websocket_active": websockets}])
             else:
                 RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id == route_id).execute()
 
@@ -117,8 +118,8 @@ def route_stats(route_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _one(route_id: str) -> dict[str, Any]:
     row = RouteStats.get_or_none(RouteStats.route_id == route_id)
     buckets = {item.bucket: item.requests for item in RouteLatency.select().where(RouteLatency.route_id == route_id)}
-    codes = {str(item.status_code): item.responses
-             for item in RouteStatusCode.select().where(RouteStatusCode.route_id == route_id).order_by(RouteStatusCode.status_code)}
+    by_code = RouteStatusCode.select().where(RouteStatusCode.route_id == route_id).order_by(RouteStatusCode.status_code)
+    codes = {str(item.status_code): item.responses for item in by_code}
     open_now = RouteInFlight.select().where(RouteInFlight.route_id == route_id)
     in_flight = websockets = 0
     for item in open_now:

@@ -1,0 +1,1 @@
+"""The registry: services register over TCP, stage their configuration, and apply it."""

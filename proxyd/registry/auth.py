@@ -1,0 +1,146 @@
+"""Who may register: tokens from a file, what each may claim, and a bound on failed attempts an address.
+
+A token is 32 random bytes, so its SHA-256 is enough to keep: there is nothing to guess. The token itself is never
+stored, logged or echoed.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxyd.settings import Problem, read_ini
+from proxyd.text import split_list, suggest
+from proxyd.urls import normalize_domain
+
+_KEYS = ("hash", "services", "domains")
+_WINDOW = 60.0
+_MAX_ADDRESSES = 10_000
+
+
+class Refused(Exception):
+    """A registration is refused; the message is for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a session may claim: patterns of service names and domains."""
+
+    name: str
+    services: tuple[str, ...] = ("*",)
+    domains: tuple[str, ...] = ("*",)
+
+    def covers_service(self, service: str) -> bool:
+        """Whether the service name may be used."""
+        return any(fnmatch.fnmatchcase(service, pattern) for pattern in self.services)
+
+    def covers_domain(self, domain: str) -> bool:
+        """Whether the domain may be claimed: `*.example.com` covers all names below it, and that wildcard itself."""
+        for pattern in self.domains:
+            if pattern in ("*", domain):
+                return True
+            if pattern.startswith("*.") and domain.removeprefix("*.").endswith(pattern[1:]):
+                return True
+        return False
+
+
+EVERYTHING = Grant("")
+
+
+def new_token() -> tuple[str, str]:
+    """A new token and the hash that goes into the file."""
+    token = secrets.token_urlsafe(32)
+    return token, hash_of(token)
+
+
+def hash_of(token: str) -> str:
+    """The form in which a token is kept."""
+    return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
+
+
+def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
+    """The grants in a tokens file by hash, and what is wrong with it.
+
+    `[token NAME]` with `hash`, `services` (patterns, default *) and `domains` (default: none).
+    """
+    try:
+        content = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [Problem(path, 0, f"can't read the tokens file: {error}")]
+    entries, problems = read_ini(content, path)
+    found: dict[str, dict[str, str]] = {}
+    for entry in entries:
+        kind, _, owner = entry.section.partition(" ")
+        if kind != "token" or not owner.strip():
+            problems.append(Problem(path, entry.line, f"unknown section [{entry.section}] (known: token NAME)"))
+        elif entry.key not in _KEYS:
+            problems.append(Problem(path, entry.line, f'unknown key "{entry.key}"{suggest(entry.key, _KEYS)}'))
+        else:
+            if entry.key == "domains":
+                for domain in split_list(entry.value):
+                    try:
+                        normalize_domain(domain)
+                    except ValueError as error:
+                        problems.append(Problem(path, entry.line, f"domains: {error}"))
+            if entry.key == "hash" and not entry.value.startswith("sha256:"):
+                problems.append(Problem(path, entry.line, "hash: not sha256:... (make one with: proxyd token)"))
+            found.setdefault(owner.strip(), {})[entry.key] = entry.value
+    grants = {}
+    for name, values in found.items():
+        if "hash" not in values:
+            problems.append(Problem(path, 0, f"[token {name}] has no hash"))
+            continue
+        grants[values["hash"]] = Grant(name, split_list(values.get("services", "*")), split_list(values.get("domains", "")))
+    return grants, problems
+
+
+class Gatekeeper:
+    """Checks REGISTER. The tokens file is read again when it changes."""
+
+    def __init__(self, tokens_file: str, max_failures: int) -> None:
+        self._path = tokens_file
+        self._max = max_failures
+        self._mark = (0, 0)
+        self._grants: dict[str, Grant] = {}
+        self._failures: dict[str, list[float]] = {}
+
+    def admit(self, service: str, token: object, address: str, now: float) -> Grant:
+        """What the bearer of the token may claim as that service. Raises Refused. `now`: monotonic seconds."""
+        if not self._path:
+            return EVERYTHING
+        recent = [at for at in self._failures.get(address, ()) if now - at < _WINDOW]
+        if len(recent) >= self._max:
+            raise Refused(f"too many refused registrations from this address; try again in {int(_WINDOW)} s")
+        self._refresh()
+        wanted = hash_of(token) if isinstance(token, str) else ""
+        grant = next((grant for known, grant in self._grants.items() if hmac.compare_digest(known, wanted)), None)
+        if grant is None:
+            self._fail(address, recent, now)
+            raise Refused("metadata: token is missing or not known (REGISTER needs {\"token\":\"...\"})")
+        if not grant.covers_service(service):
+            self._fail(address, recent, now)
+            raise Refused(f'this token may not register as "{service}"')
+        return grant
+
+    def _fail(self, address: str, recent: list[float], now: float) -> None:
+        if len(self._failures) > _MAX_ADDRESSES:
+            self._failures.clear()
+        self._failures[address] = [*recent, now][-self._max:]
+
+    def _refresh(self) -> None:
+        try:
+            status = os.stat(self._path)
+        except OSError:
+            return
+        mark = (status.st_mtime_ns, status.st_size)
+        if mark != self._mark:
+            grants, problems = read_tokens(self._path)
+            if not problems:
+                self._grants, self._mark = grants, mark
+
+

@@ -1,0 +1,5 @@
+"""The handlers of the commands, by topic; importing them fills the command table."""
+
+from proxyd.registry.commands import apply, live, sessions, stage, traffic
+
+__all__ = ["apply", "live", "sessions", "stage", "traffic"]

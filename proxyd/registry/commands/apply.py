@@ -1,0 +1,71 @@
+"""Looking at the staged copy, and making it the active one."""
+
+from __future__ import annotations
+
+from proxyd.registry import configuration, fields, staging
+from proxyd.registry.configuration import number_of
+from proxyd.registry.context import Context
+from proxyd.registry.fields import SCOPES, Field
+from proxyd.registry.framing import compressed, to_json
+from proxyd.registry.protocol import CommandError, command
+
+TOPIC = "Applying"
+
+
+@command("ROUTE_LIST", TOPIC,
+         Field("compressed", fields.compressed, "`compressed`: base64(gzip(json)).", True, False),
+         answer='`ROUTE_LIST_OK|[{"route_id","id","domains","path","backend","priority","status"}]`, status `active`, `staged` or '
+                '`pending_removal`',
+         help="The session's routes, staged ones included. `id` repeats `route_id`.")
+def route_list(context: Context, compress: bool) -> str:
+    session = context.session
+    staged = configuration.staged_routes(session.staged)
+    listed = []
+    for route_id in sorted({*session.routes, *staged}, key=number_of):
+        change = staged.get(route_id)
+        spec = change or session.routes[route_id]
+        status = "active" if route_id not in staged else "staged" if change is not None else "pending_removal"
+        listed.append({"route_id": route_id, "id": route_id, "domains": list(spec.domains), "path": spec.path,
+                       "backend": spec.backend_url, "priority": spec.priority, "status": status})
+    text = to_json(listed)
+    return "ROUTE_LIST_OK|" + (compressed(text) if compress else text)
+
+
+@command("CONFIG_VALIDATE", TOPIC, answer="`OK` or `ERROR|route r2: ...`",
+         help="Check the staged copy together with what is active, and with other services' routes.")
+def config_validate(context: Context) -> str:
+    problem = staging.validate(context.registry, context.session)
+    if problem:
+        raise CommandError(problem)
+    return "OK"
+
+
+@command("CONFIG_DIFF", TOPIC,
+         answer='`DIFF_OK|{"routes":{"added":[ids],"removed":[ids],"modified":[ids]},"headers":{"added":n,"removed":n,"modified":n},'
+                '"options":{..},"health":{..},"ratelimit":{..},"circuit_breaker":{..}}`',
+         help="What applying would change.")
+def config_diff(context: Context) -> str:
+    session = context.session
+    return "DIFF_OK|" + to_json(configuration.differences(session.settings, session.routes, session.staged))
+
+
+@command("CONFIG_APPLY", TOPIC, answer="`OK`, or `ERROR|...` with nothing applied",
+         help="Make the staged copy the active one, in one transaction. `OK`: every live worker routes by it.")
+def config_apply(context: Context) -> str:
+    staging.apply(context.registry, context.session, SCOPES, context.actor)
+    return "OK"
+
+
+@command("CONFIG_APPLY_PARTIAL", TOPIC,
+         Field("scopes", fields.scopes, f"Scopes with commas: {', '.join(SCOPES)}."),
+         answer="as CONFIG_APPLY", help="Apply those scopes; the rest stays staged, and so do settings of routes that are not "
+                                        "applied yet.")
+def config_apply_partial(context: Context, scopes: tuple[str, ...]) -> str:
+    staging.apply(context.registry, context.session, scopes, context.actor)
+    return "OK"
+
+
+@command("CONFIG_ROLLBACK", TOPIC, answer="`OK`", help="Empty the staged copy; live traffic sees nothing.")
+def config_rollback(context: Context) -> str:
+    staging.rollback(context.registry, context.session)
+    return "OK"

@@ -1,0 +1,86 @@
+"""REGISTER and what else is about the session itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from proxyd.registry import fields
+from proxyd.registry.auth import Refused
+from proxyd.registry.context import Context
+from proxyd.registry.fields import Field
+from proxyd.registry.framing import to_json
+from proxyd.registry.protocol import CommandError, command
+from proxyd.registry.staging import merged
+from proxyd.registry.state import ENDED, SITE_PREFIX
+from proxyd.text import rfc3339
+
+TOPIC = "Sessions"
+
+
+@command("REGISTER", TOPIC,
+         Field("service", fields.name, "Name of the service; its instances form pools."),
+         Field("instance", fields.name, "Name of this instance; the same again replaces the older session."),
+         Field("maintenance_port", fields.port, "Port of the service's maintenance server, 0 for none.", True, 0),
+         Field("metadata", fields.metadata, "JSON object, kept and shown; absent, empty, `{}` and `null` are the same. "
+               "`token` in it is the registry token.", True, None),
+         answer="`ACK|session_id`", help="Begin a session on this connection.", session=False)
+def register(context: Context, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any] | None) -> str:
+    if context.has_session:
+        raise CommandError("this connection has a session already; CLIENT_SHUTDOWN ends it")
+    kept = dict(metadata or {})
+    token = kept.pop("token", None)
+    try:
+        grant = context.gate.admit(service, token, context.address.rpartition(":")[0], time.monotonic())
+    except Refused as error:
+        context.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=context.address)
+        raise CommandError(str(error)) from None
+    session = context.registry.register(service, instance, maintenance_port, kept, context.address, context, grant)
+    context.hold(session)
+    return f"ACK|{session.session_id}"
+
+
+@command("RECONNECT", TOPIC,
+         Field("session_id", fields.anything, "The session to take up again."),
+         answer="`OK`, or `REREGISTER` for an unknown or expired session", session=False,
+         help="Take up a session on a new connection, within `reconnect_grace` of its loss: routes are live again, staged "
+              "changes still there. After `REREGISTER` the connection may REGISTER.")
+def reconnect(context: Context, session_id: str) -> str:
+    if context.has_session:
+        raise CommandError("this connection has a session already; RECONNECT belongs on a new one")
+    session = context.registry.find(session_id)
+    if session is None or session.state == ENDED or session_id.startswith(SITE_PREFIX):
+        return "REREGISTER"
+    if session.expires and session.expires <= time.time():
+        return "REREGISTER"
+    context.registry.reconnect(session, context.address, context)
+    context.hold(session)
+    return "OK"
+
+
+@command("PING", TOPIC, answer="`PONG`", help="Show life; asks nothing else.")
+def ping(context: Context) -> str:
+    return "PONG"
+
+
+@command("SESSION_INFO", TOPIC,
+         answer="`SESSION_OK|{session_id, service_name, instance_name, connected_at, uptime_seconds, last_activity, last_apply, "
+                "routes_active, routes_staged, metadata}`",
+         help="What the registry knows of the session.")
+def session_info(context: Context) -> str:
+    session = context.session
+    return "SESSION_OK|" + to_json({
+        "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
+        "connected_at": rfc3339(session.connected_at), "uptime_seconds": int(time.time() - session.connected_at),
+        "last_activity": rfc3339(session.last_activity),
+        "last_apply": rfc3339(session.last_apply) if session.last_apply else None, "routes_active": len(session.routes),
+        "routes_staged": sum(1 for route_id in merged(session) if route_id not in session.routes),
+        "metadata": session.metadata})
+
+
+@command("CLIENT_SHUTDOWN", TOPIC, answer="`SHUTDOWN_OK`, then the connection closes",
+         help="End the session: its routes are gone from every worker before the answer.")
+def client_shutdown(context: Context) -> str:
+    context.registry.end([context.session])
+    context.closing = True
+    return "SHUTDOWN_OK"

@@ -1,0 +1,143 @@
+"""Staging: commands that change the session's staged copy and nothing else, until CONFIG_APPLY."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from proxyd.registry import fields, staging
+from proxyd.registry.context import Context
+from proxyd.registry.fields import Field
+from proxyd.registry.framing import to_json
+from proxyd.registry.protocol import ROUTE_ID, TARGET, CommandError, command
+from proxyd.text import format_duration
+
+TOPIC = "Staging"
+
+
+@command("ROUTE_ADD", TOPIC,
+         Field("domains", fields.domains, "Domains with commas: exact, `*.example.com` (one label) or `*`."),
+         Field("path", fields.path, "Path prefix of whole segments."),
+         Field("backend_url", fields.backend, "http, https, ws or wss url; its path is put before the request's."),
+         Field("priority", fields.priority, "Higher first."),
+         answer="`ROUTE_OK|route_id`", help="Stage a new route.")
+def route_add(context: Context, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:
+    item = {"domains": domains, "path": path, "backend_url": backend_url, "priority": priority}
+    return "ROUTE_OK|" + staging.add_routes(context.registry, context.session, [item])[0]
+
+
+@command("ROUTE_ADD_BULK", TOPIC,
+         Field("routes", fields.bulk, 'JSON: `[{"domains":[..],"path":..,"backend_url":..,"priority":0}]`.'),
+         answer='`ROUTE_BULK_OK|[{"route_id":"r1","status":"ok"},..]`', help="Stage several routes, all or none.")
+def route_add_bulk(context: Context, routes: list[dict[str, Any]]) -> str:
+    ids = staging.add_routes(context.registry, context.session, routes)
+    return "ROUTE_BULK_OK|" + to_json([{"route_id": route_id, "status": "ok"} for route_id in ids])
+
+
+@command("ROUTE_UPDATE", TOPIC, ROUTE_ID,
+         Field("field", fields.route_field, "`backend_url`, `priority`, `domains` or `path`."),
+         Field("value", fields.anything, "The new value, as in ROUTE_ADD."),
+         answer="`ROUTE_OK`", help="Stage a change of a route.")
+def route_update(context: Context, route_id: str, field: str, value: str) -> str:
+    session = context.session
+    spec = staging.require_route(session, route_id)
+    try:
+        parsed = fields.ROUTE_FIELDS[field](value)
+    except ValueError as error:
+        raise CommandError(f"{field}: {error}") from None
+    if field == "domains":
+        staging.check_domains(context.registry, session, parsed)
+    changed = dataclasses.replace(spec, **{field: parsed})
+    key = ("routes", route_id, "")
+    if session.routes.get(route_id) == changed:
+        staging.stage(context.registry, session, {}, (key,))
+    else:
+        staging.stage(context.registry, session, {key: changed.to_json()})
+    return "ROUTE_OK"
+
+
+@command("ROUTE_REMOVE", TOPIC, ROUTE_ID, answer="`ROUTE_OK`", help="Stage the removal of a route and its settings.")
+def route_remove(context: Context, route_id: str) -> str:
+    staging.remove_route(context.registry, context.session, route_id)
+    return "ROUTE_OK"
+
+
+def _set(context: Context, scope: str, target: str, name: str, value: str) -> None:
+    staging.require_target(context.session, target)
+    staging.stage(context.registry, context.session, {(scope, target, name): value})
+
+
+@command("HEADERS_SET", TOPIC, TARGET,
+         Field("name", fields.header_name, "Response header."),
+         Field("value", fields.header_value, "Its value; it takes the place of the backend's own."),
+         answer="`HEADERS_OK`", help="Stage a response header.")
+def headers_set(context: Context, target: str, name: str, value: str) -> str:
+    _set(context, "headers", target, name, value)
+    return "HEADERS_OK"
+
+
+@command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", fields.header_name, "Response header."),
+         answer="`HEADERS_OK`", help="Stage that a header set with HEADERS_SET is no longer set.")
+def headers_remove(context: Context, target: str, name: str) -> str:
+    staging.require_target(context.session, target)
+    staging.unset(context.registry, context.session, ("headers", target, name))
+    return "HEADERS_OK"
+
+
+@command("OPTIONS_SET", TOPIC, TARGET,
+         Field("key", fields.option_key, "Option key; all are listed in docs/configuration.md."),
+         Field("value", fields.anything, "Its value."),
+         answer="`OPTIONS_OK`", help="Stage an option.")
+def options_set(context: Context, target: str, key: str, value: str) -> str:
+    try:
+        checked = fields.option(key, value)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    _set(context, "options", target, key, checked)
+    context.operations.note_unspoken(context.session, key, checked)
+    return "OPTIONS_OK"
+
+
+@command("OPTIONS_REMOVE", TOPIC, TARGET, Field("key", fields.option_key, "Option key."),
+         answer="`OPTIONS_OK`", help="Stage that an option goes back to its default.")
+def options_remove(context: Context, target: str, key: str) -> str:
+    staging.require_target(context.session, target)
+    staging.unset(context.registry, context.session, ("options", target, key))
+    return "OPTIONS_OK"
+
+
+@command("HEALTH_SET", TOPIC,
+         Field("route_id", fields.target, "A route of the session, or `ALL`."),
+         Field("path", fields.health_path, "Path that is asked for, or `tcp://` to connect only."),
+         Field("interval", fields.duration, "Time between two checks."),
+         Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
+         answer="`HEALTH_OK`", help="Stage a health check.")
+def health_set(context: Context, route_id: str, path: str, interval: float, timeout: float) -> str:
+    _set(context, "health", route_id, "check", json.dumps({
+        "health_check_path": path, "health_check_interval": format_duration(interval),
+        "health_check_timeout": format_duration(timeout)}))
+    return "HEALTH_OK"
+
+
+@command("RATELIMIT_SET", TOPIC, TARGET,
+         Field("requests", fields.requests, "Requests allowed to one client address in a window."),
+         Field("window", fields.duration, "Length of the window."),
+         answer="`RATELIMIT_OK`", help="Stage a rate limit per client address.")
+def ratelimit_set(context: Context, target: str, requests: int, window: float) -> str:
+    _set(context, "ratelimit", target, "limit", json.dumps([[requests, window]]))
+    return "RATELIMIT_OK"
+
+
+@command("CIRCUIT_BREAKER_SET", TOPIC, TARGET,
+         Field("threshold", fields.threshold, "Consecutive failures that open the circuit."),
+         Field("timeout", fields.duration, "Time until an open circuit lets trial requests through."),
+         Field("half_open_requests", fields.trials, "Trial requests let through at once."),
+         answer="`CIRCUIT_OK`", help="Stage a circuit breaker.")
+def circuit_breaker_set(context: Context, target: str, threshold: int, timeout: float, half_open_requests: int) -> str:
+    _set(context, "circuit_breaker", target, "breaker", json.dumps({
+        "circuit_breaker": "true", "circuit_threshold": str(threshold), "circuit_timeout": format_duration(timeout),
+        "circuit_half_open_requests": str(half_open_requests)}))
+    return "CIRCUIT_OK"
+
+

@@ -1,0 +1,175 @@
+"""What a session has declared, and what a route gets of it: pure functions over settings, no I/O.
+
+Settings are texts by (scope, target, name). A staged change is the same with None for "take it away"; the scope
+`routes` holds a route each, as JSON. A route's own setting beats the one for ALL.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxyd.options import route_options
+from proxyd.registry.fields import SCOPES
+from proxyd.store.config import SettingKey
+
+Settings = dict[SettingKey, str]
+Staged = dict[SettingKey, str | None]
+EVERY = "ALL"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """A route as it was declared."""
+
+    route_id: str
+    domains: tuple[str, ...]
+    path: str
+    backend_url: str
+    priority: int
+
+    def to_json(self) -> str:
+        """The text kept in the staged copy."""
+        return json.dumps([list(self.domains), self.path, self.backend_url, self.priority])
+
+    @staticmethod
+    def from_json(route_id: str, text: str) -> RouteSpec:
+        """The route in a staged text."""
+        domains, path, backend_url, priority = json.loads(text)
+        return RouteSpec(route_id, tuple(domains), path, backend_url, priority)
+
+    def places(self) -> list[tuple[str, str, int]]:
+        """Domain, path and priority of each pool it is part of."""
+        return [(domain, self.path, self.priority) for domain in self.domains]
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """All that a route gets, in the form of its database row."""
+
+    options: str
+    headers: str
+    rate_limits: str
+
+
+def staged_routes(staged: Mapping[SettingKey, str | None]) -> dict[str, RouteSpec | None]:
+    """The staged routes by id, None for one that is to be removed."""
+    return {target: RouteSpec.from_json(target, value) if value is not None else None
+            for (scope, target, _), value in staged.items() if scope == "routes"}
+
+
+def merged_routes(active: Mapping[str, RouteSpec], staged: Mapping[SettingKey, str | None]) -> dict[str, RouteSpec]:
+    """The routes as they would be after applying."""
+    merged = dict(active)
+    for route_id, spec in staged_routes(staged).items():
+        if spec is None:
+            merged.pop(route_id, None)
+        else:
+            merged[route_id] = spec
+    return merged
+
+
+def merged_settings(settings: Mapping[SettingKey, str], staged: Mapping[SettingKey, str | None],
+                    routes: Iterable[str]) -> Settings:
+    """The settings as they would be after applying; those of routes that are gone go with them."""
+    known = {EVERY, *routes}
+    merged = {key: value for key, value in settings.items() if key[1] in known}
+    for key, value in staged.items():
+        if key[0] == "routes":
+            continue
+        if value is None:
+            merged.pop(key, None)
+        elif key[1] in known:
+            merged[key] = value
+    return merged
+
+
+Index = dict[str, list[tuple[str, str, str]]]
+
+
+def by_target(settings: Mapping[SettingKey, str]) -> Index:
+    """Settings as (scope, name, value) by target, so that a route's are found without looking at all others."""
+    index: Index = {}
+    for (scope, target, name), value in settings.items():
+        index.setdefault(target, []).append((scope, name, value))
+    return index
+
+
+def effective(index: Index, route_id: str) -> Effective:
+    """What a route gets: the settings for ALL, and its own over them; HEALTH_SET and the like over plain options."""
+    options: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    limits = "[]"
+    for target in (EVERY, route_id):
+        structured = []
+        for scope, name, value in index.get(target, ()):
+            if scope == "options":
+                options[name] = value
+            elif scope == "headers":
+                headers[name] = value
+            elif scope == "ratelimit":
+                limits = value
+            else:
+                structured.append(value)
+        for value in structured:
+            options.update(json.loads(value))
+    return Effective(json.dumps(options, sort_keys=True), json.dumps(headers, sort_keys=True), limits)
+
+
+def check(routes: Iterable[str], index: Index) -> str | None:
+    """What is wrong with the whole, as `route r2: ...`, or None. Each value was checked when it was staged."""
+    seen: dict[str, str | None] = {}
+    for route_id in routes:
+        text = effective(index, route_id).options
+        if text not in seen:
+            seen[text] = check_options(json.loads(text))
+        if seen[text]:
+            return f"route {route_id}: {seen[text]}"
+    return None
+
+
+def check_options(options: Mapping[str, str]) -> str | None:
+    """What is wrong with a route's options taken together, or None."""
+    try:
+        made = route_options(tuple(sorted(options.items())))
+    except ValueError as error:
+        return str(error)
+    if made.slow_warning and made.slow_critical and made.slow_critical < made.slow_warning:
+        return f"slow_critical ({options['slow_critical']}) is below slow_warning ({options['slow_warning']})"
+    if made.retry and made.retry_max_delay < made.retry_initial_delay:
+        return "retry_max_delay is below retry_initial_delay"
+    if made.total_timeout and made.total_timeout < made.connect_timeout:
+        return "total_timeout is below connect_timeout"
+    return None
+
+
+def differences(settings: Mapping[SettingKey, str], active: Mapping[str, RouteSpec],
+                      staged: Mapping[SettingKey, str | None]) -> dict[str, Any]:
+    """What CONFIG_DIFF answers: what applying would change."""
+    routes = staged_routes(staged)
+    result: dict[str, Any] = {"routes": {
+        "added": sorted((key for key, spec in routes.items() if spec is not None and key not in active), key=number_of),
+        "removed": sorted((key for key, spec in routes.items() if spec is None and key in active), key=number_of),
+        "modified": sorted((key for key, spec in routes.items()
+                            if spec is not None and key in active and spec != active[key]), key=number_of)}}
+    for scope in SCOPES[1:]:
+        counts = {"added": 0, "removed": 0, "modified": 0}
+        for key, value in staged.items():
+            if key[0] != scope:
+                continue
+            now = settings.get(key)
+            if value is None and now is not None:
+                counts["removed"] += 1
+            elif value is not None and now is None:
+                counts["added"] += 1
+            elif value is not None and value != now:
+                counts["modified"] += 1
+        result[scope] = counts
+    return result
+
+
+def number_of(route_id: str) -> int:
+    """The number in a route id, by which ids sort."""
+    return int(route_id[1:])

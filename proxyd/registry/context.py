@@ -1,0 +1,66 @@
+"""What a command's handler sees: the registry, and the connection it came from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
+
+from proxyd.registry.protocol import CommandError
+from proxyd.registry.state import LiveSession, Registry
+
+if TYPE_CHECKING:
+    from proxyd.registry.auth import Gatekeeper
+    from proxyd.registry.operations import Operations
+    from proxyd.store.bus import Event
+
+
+class Context:
+    """One connection's view of the registry; `address` is the client's."""
+
+    def __init__(self, registry: Registry, operations: Operations, gate: Gatekeeper, address: str) -> None:
+        self.registry = registry
+        self.operations = operations
+        self.gate = gate
+        self.address = address
+        self.closing = False
+        self.subscriptions: set[str] = set()
+        self.deliver: Callable[[Event], None] = lambda event: None
+        self.unhurried: Callable[[], AbstractContextManager[None]] = nullcontext
+        self._session: LiveSession | None = None
+
+    @property
+    def session(self) -> LiveSession:
+        """The connection's session; only after `require`."""
+        assert self._session is not None
+        return self._session
+
+    @property
+    def has_session(self) -> bool:
+        """Whether the connection holds a session that has not ended."""
+        return self._session is not None and self._session.holder is self
+
+    @property
+    def actor(self) -> str:
+        """Who asks, for the audit trail."""
+        session = self._session
+        return f"{session.service}/{session.instance}@{self.address}" if session is not None else self.address
+
+    def require(self, session_id: str) -> None:
+        """Check that the id is that of this connection's session. Raises CommandError."""
+        if self._session is None:
+            raise CommandError("no session")
+        if self._session.session_id != session_id or not self.has_session:
+            raise CommandError("invalid session")
+        self._session.last_activity = time.time()
+
+    def hold(self, session: LiveSession) -> None:
+        """From now on this connection is the session's."""
+        self._session = session
+
+    def lost(self) -> None:
+        """The connection is gone: so is the session's hold on live traffic."""
+        if self._session is not None and self.has_session:
+            self.registry.disconnect(self._session)
+        self._session = None

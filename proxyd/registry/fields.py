@@ -1,0 +1,246 @@
+"""The fields of commands: name, what is expected, and the check that turns text into a value."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from proxyd import text
+from proxyd.options import parse_option
+from proxyd.urls import normalize_domain, normalize_route_path, parse_backend
+
+_NAME = re.compile(r"[^\s|/\\]{1,128}")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`~0-9A-Za-z-]{1,128}")
+#: Response fields that frame the message or belong to the connection: nobody else may set them.
+_OWN_HEADERS = frozenset(("connection", "content-length", "transfer-encoding", "keep-alive", "upgrade", "trailer", "te",
+                          "proxy-connection", "date", "via"))
+MAX_REQUESTS = 1_000_000_000
+SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a command. `parse` raises ValueError saying what was expected; `help` is for the docs."""
+
+    name: str
+    parse: Callable[[str], Any]
+    help: str
+    optional: bool = False
+    default: Any = None
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A whole number from low to high."""
+
+    def parse(value: str) -> int:
+        number = text.parse_int(value)
+        if not low <= number <= high:
+            raise ValueError(f'"{value}" is not a whole number from {low} to {high}')
+        return number
+
+    return parse
+
+
+def anything(value: str) -> str:
+    """Any text."""
+    return value
+
+
+def name(value: str) -> str:
+    """A service or instance name."""
+    if not _NAME.fullmatch(value):
+        raise ValueError(f'"{value[:140]}" is not a name (1 to 128 characters, no spaces, no slashes)')
+    return value
+
+
+def port(value: str) -> int:
+    """A port, 0 (or nothing) for none."""
+    return whole_number(0, 65535)(value) if value else 0
+
+
+def metadata(value: str) -> dict[str, Any]:
+    """A JSON object; nothing and null count as an empty one."""
+    if not value.strip():
+        return {}
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'"{value[:60]}" is not JSON: {error}') from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise ValueError(f'"{value[:60]}" is not a JSON object (like {{"version":"1.2"}})')
+    return found
+
+
+def domains(value: str) -> tuple[str, ...]:
+    """Domains with commas between them."""
+    items = [item for item in value.split(",") if item.strip()]
+    if not items:
+        raise ValueError(f'"{value}" names no domain (like app.example.com,*.example.org)')
+    return tuple(dict.fromkeys(normalize_domain(item) for item in items))
+
+
+def path(value: str) -> str:
+    """A route's path; nothing means /."""
+    return normalize_route_path(value)
+
+
+def backend(value: str) -> str:
+    """A backend url, kept as it was written."""
+    value = value.strip()
+    parse_backend(value)
+    return value
+
+
+def page_url(value: str) -> str:
+    """The url of a maintenance page, or nothing for the built-in one."""
+    value = value.strip()
+    if not value:
+        return ""
+    if not value.startswith(("http://", "https://")):
+        raise ValueError(f'"{value}" is not an http or https url, nor empty for the built-in page')
+    parse_backend(value.partition("?")[0].partition("#")[0])
+    return value
+
+
+priority = whole_number(-1_000_000, 1_000_000)
+requests = whole_number(1, MAX_REQUESTS)
+threshold = whole_number(1, 100_000)
+trials = whole_number(1, 1000)
+duration = text.parse_duration
+
+
+def health_path(value: str) -> str:
+    """The path of a health check, or tcp:// for a check that only connects."""
+    value = value.strip()
+    if value.startswith("tcp://"):
+        return value
+    if not value.startswith("/") or len(value) > 1024 or any(ord(char) <= 32 or ord(char) >= 127 for char in value):
+        raise ValueError(f'"{value[:80]}" is not a path (like /healthz) nor tcp://')
+    return value
+
+
+def target(value: str) -> str:
+    """ALL, or a route id."""
+    if value == "ALL" or re.fullmatch(r"r\d{1,15}", value):
+        return value
+    raise ValueError(f'"{value}" is neither ALL nor a route id (like r1)')
+
+
+def route_id(value: str) -> str:
+    """A route id."""
+    if not re.fullmatch(r"r\d{1,15}", value):
+        raise ValueError(f'"{value}" is not a route id (like r1)')
+    return value
+
+
+def header_name(value: str) -> str:
+    """A response header that may be set, in the customary capitals: names are one whatever their case."""
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError(f'"{value}" is not a header name')
+    if value.lower() in _OWN_HEADERS:
+        raise ValueError(f'"{value}" is the proxy\'s own: it frames the response or belongs to the connection')
+    return "-".join(part.capitalize() for part in value.split("-"))
+
+
+def header_value(value: str) -> str:
+    """A header value: no control characters (the line has none), Latin-1."""
+    if len(value) > 4096:
+        raise ValueError(f"a value of {len(value)} characters is longer than 4096")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f'"{value[:60]}" holds characters beyond Latin-1, which no header can carry') from None
+    return value.strip()
+
+
+def option_key(value: str) -> str:
+    """An option key; checked with its value."""
+    from proxyd.options import OPTIONS
+
+    if value not in OPTIONS:
+        raise ValueError(f'unknown option "{value}"{text.suggest(value, OPTIONS)}')
+    return value
+
+
+def option(key: str, value: str) -> str:
+    """An option's value, checked and kept as text. Raises ValueError."""
+    parse_option(key, value)
+    return value.strip()
+
+
+def route_field(value: str) -> str:
+    """The field ROUTE_UPDATE changes."""
+    if value not in ROUTE_FIELDS:
+        raise ValueError(f'"{value}" is not one of {", ".join(ROUTE_FIELDS)}{text.suggest(value, ROUTE_FIELDS)}')
+    return value
+
+
+ROUTE_FIELDS: dict[str, Callable[[str], Any]] = {
+    "backend_url": backend, "priority": priority, "domains": domains, "path": path,
+}
+
+
+def bulk(value: str) -> list[dict[str, Any]]:
+    """The routes of ROUTE_ADD_BULK, each checked; the error names the entry."""
+    try:
+        items = json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    if not isinstance(items, list) or not items:
+        raise ValueError("not a JSON array with a route in it")
+    return [_bulk_item(number, item) for number, item in enumerate(items)]
+
+
+def _bulk_item(number: int, item: Any) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise ValueError(f"entry {number}: not a JSON object")
+    unknown = sorted(set(item) - set(ROUTE_FIELDS))
+    if unknown:
+        raise ValueError(f'entry {number}: unknown key "{unknown[0]}"{text.suggest(unknown[0], ROUTE_FIELDS)}')
+    listed = item.get("domains")
+    if isinstance(listed, list):
+        listed = ",".join(map(str, listed))
+    given = {"domains": listed, "path": item.get("path", "/"), "backend_url": item.get("backend_url"),
+             "priority": item.get("priority", 0)}
+    made = {}
+    for key, parse in ROUTE_FIELDS.items():
+        given_value = given[key]
+        if given_value is None or isinstance(given_value, (bool, dict, list, float)):
+            raise ValueError(f"entry {number}: {key}: missing or of the wrong type")
+        try:
+            made[key] = parse(str(given_value))
+        except ValueError as error:
+            raise ValueError(f"entry {number}: {key}: {error}") from None
+    return made
+
+
+def scopes(value: str) -> tuple[str, ...]:
+    """Scopes with commas between them."""
+    items = text.split_list(value)
+    if not items:
+        raise ValueError(f"no scope given ({', '.join(SCOPES)})")
+    for item in items:
+        if item not in SCOPES:
+            raise ValueError(f'"{item}" is not one of {", ".join(SCOPES)}{text.suggest(item, SCOPES)}')
+    return items
+
+
+def compressed(value: str) -> bool:
+    """The word `compressed`, or nothing."""
+    if value not in ("", "compressed"):
+        raise ValueError(f'"{value}" is not compressed, nor empty')
+    return value == "compressed"
+
+
+def event_type(value: str) -> str:
+    """A type of event, or all."""
+    from proxyd.store.bus import SUBSCRIBABLE
+
+    if value not in SUBSCRIBABLE:
+        raise ValueError(f'"{value}" is not one of {", ".join(SUBSCRIBABLE)}{text.suggest(value, SUBSCRIBABLE)}')
+    return value

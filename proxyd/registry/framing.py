@@ -1,0 +1,86 @@
+"""Framing of the registry protocol, without I/O: bytes in, lines out; answers in, bytes out."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+from typing import Any
+
+#: Go's bufio.Scanner stops at 64 KiB, the line end included.
+MAX_ANSWER = 65535
+MAX_COMPRESSED = 1 << 20
+TRANSACTION = "txn-"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class LineError(Exception):
+    """A line that can't be a command; `fatal`: the connection can't go on after it."""
+
+    def __init__(self, message: str, fatal: bool = False) -> None:
+        super().__init__(message)
+        self.fatal = fatal
+
+
+class LineReader:
+    """Cuts received bytes into lines; holds at most one line's worth of bytes that are not taken yet."""
+
+    def __init__(self, max_line: int) -> None:
+        self._max = max_line
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Add received bytes."""
+        self._buffer += data
+
+    def next_line(self) -> bytes | None:
+        """The next complete line without its end, or None. Raises LineError (fatal) for one that is too long."""
+        end = self._buffer.find(b"\n")
+        if end > self._max or (end < 0 and len(self._buffer) > self._max):
+            raise LineError(f"line too long (max {self._max} bytes)", fatal=True)
+        if end < 0:
+            return None
+        line = bytes(self._buffer[:end])
+        del self._buffer[:end + 1]
+        return line.removesuffix(b"\r")
+
+
+def decode(line: bytes) -> str:
+    """The text of a line. Raises LineError for invalid UTF-8 and control characters."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LineError(f"invalid UTF-8 at byte {error.start}") from None
+    found = _CONTROL.search(text)
+    if found:
+        raise LineError(f"control character 0x{ord(found[0]):02x} at character {found.start()}")
+    return text
+
+
+def to_json(value: Any) -> str:
+    """JSON on one line, its `|` written as an escape: clients split lines at `|` without looking."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("|", "\\u007c")
+
+
+def compressed(text: str) -> str:
+    """base64(gzip(text)), for answers that are too long for a line."""
+    return base64.b64encode(gzip.compress(text.encode(), 6)).decode()
+
+
+def answer_line(answer: str, transaction: str = "", compressed: bool = False) -> bytes:
+    """The bytes of an answer, the transaction id put behind its first field; a too long one becomes an error."""
+    if transaction:
+        first, bar, rest = answer.partition("|")
+        answer = f"{first}|{transaction}{bar}{rest}"
+    line = _printable(answer).encode("utf-8", "replace") + b"\n"
+    limit = MAX_COMPRESSED if compressed else MAX_ANSWER
+    if len(line) > limit:
+        hint = "" if compressed else ", ask for compressed"
+        return answer_line(f"ERROR|response too large ({len(line) - 1} bytes){hint}", transaction)
+    return line
+
+
+def _printable(answer: str) -> str:
+    """No answer spans lines, whatever a client's value that it repeats holds."""
+    return _CONTROL.sub("?", answer)

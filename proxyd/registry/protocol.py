@@ -1,0 +1,132 @@
+"""The command table: each command declared once, with its fields, answer and help. Checks, errors, `docs/protocol.md` and
+the dispatch all follow from it; the handlers in `registry/commands/` declare themselves here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from proxyd.registry import fields
+from proxyd.registry.fields import Field
+from proxyd.registry.framing import TRANSACTION
+from proxyd.text import suggest
+
+if TYPE_CHECKING:
+    from proxyd.registry.context import Context
+
+SESSION_ID = Field("session_id", fields.anything, "The id that REGISTER answered.")
+TARGET = Field("target", fields.target, "`ALL` (also routes added later) or a route id; a route's own setting beats `ALL`.")
+ROUTE_ID = Field("route_id", fields.route_id, "A route of the session.")
+
+#: What a handler gives: one answer, or several lines to be sent as they come.
+Answer = str | Iterator[str]
+Handler = Callable[..., Answer]
+
+
+class CommandError(Exception):
+    """A command can't be carried out; the message follows `ERROR|`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command. `session`: it needs one, and its id is the first field."""
+
+    name: str
+    topic: str
+    fields: tuple[Field, ...]
+    answer: str
+    help: str
+    handler: Handler
+    session: bool
+
+    @property
+    def required(self) -> int:
+        """How many fields it needs."""
+        return sum(not field.optional for field in self.fields)
+
+    def usage(self) -> str:
+        """The fields as they are written: `session_id|target[|compressed]`."""
+        text = ""
+        for index, field in enumerate(self.fields):
+            part = f"|{field.name}" if index else field.name
+            text += f"[{part}]" if field.optional else part
+        return text
+
+
+COMMANDS: dict[str, Command] = {}
+
+
+def command(name: str, topic: str, *declared: Field, answer: str, help: str, session: bool = True) -> Callable[[Handler], Handler]:
+    """Declare the decorated function as the handler of a command.
+
+    It is called with the context and the parsed fields (without the session id), and returns the answer.
+    """
+
+    def declare(handler: Handler) -> Handler:
+        all_fields = (SESSION_ID, *declared) if session else declared
+        COMMANDS[name] = Command(name, topic, all_fields, answer, help, handler, session)
+        return handler
+
+    return declare
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A line taken apart: command, raw fields, transaction id."""
+
+    command: Command
+    values: list[str]
+    transaction: str
+
+    def parsed(self) -> list[Any]:
+        """The checked fields behind the session id. Raises CommandError naming the field."""
+        declared = self.command.fields
+        result = []
+        for index, field in enumerate(declared):
+            if index == 0 and self.command.session:
+                continue
+            if index >= len(self.values):
+                result.append(field.default)
+                continue
+            try:
+                result.append(field.parse(self.values[index]))
+            except ValueError as error:
+                raise CommandError(f"{field.name}: {error}") from None
+        return result
+
+
+def parse(line: str) -> Request:
+    """Take a command line apart. Raises CommandError for an unknown command, or too few or too many fields."""
+    name, _, rest = line.partition("|")
+    known = COMMANDS.get(name)
+    if known is None:
+        raise CommandError(f"unknown command: {name[:64]}{suggest(name[:64], COMMANDS)}")
+    raw = rest.split("|") if "|" in line else []
+    transaction = ""
+    if known.session and len(raw) > 1 and raw[1].startswith(TRANSACTION):
+        transaction = raw.pop(1)
+    count = len(known.fields)
+    if len(raw) < known.required:
+        plural = "field" if count == 1 else "fields"
+        raise CommandErrorWith(transaction, f"{name} needs {known.required} {plural}: {known.usage()} (got {len(raw)})")
+    if len(raw) > count:
+        if count <= 1 and known.session:
+            raise CommandErrorWith(transaction, f"{name} takes 1 field: {known.usage()} (got {len(raw)})")
+        raw[count - 1:] = ["|".join(raw[count - 1:])]
+    return Request(known, raw, transaction)
+
+
+class CommandErrorWith(CommandError):
+    """A CommandError about a line whose transaction id was found."""
+
+    def __init__(self, transaction: str, message: str) -> None:
+        super().__init__(message)
+        self.transaction = transaction
+
+
+def carry_out(context: Context, request: Request) -> Answer:
+    """Run the handler. Raises CommandError, and what the handler raises."""
+    if request.command.session:
+        context.require(request.values[0])
+    return request.command.handler(context, *request.parsed())

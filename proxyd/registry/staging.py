@@ -1,0 +1,196 @@
+"""The staged copy of a session, and how it becomes the active one."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from proxyd.registry import configuration
+from proxyd.registry.configuration import EVERY, RouteSpec, Settings, Staged, by_target, effective, staged_routes
+from proxyd.registry.fields import SCOPES
+from proxyd.registry.state import LiveSession, Registry, sorted_ids
+from proxyd.store import config
+from proxyd.store.config import Change, SettingKey
+from proxyd.text import rfc3339
+
+
+class StagingError(Exception):
+    """A change can't be staged or applied; the message is for the client. Nothing was changed."""
+
+
+def merged(session: LiveSession) -> dict[str, RouteSpec]:
+    """The session's routes as they would be after applying."""
+    return configuration.merged_routes(session.routes, session.staged)
+
+
+def stage(registry: Registry, session: LiveSession, entries: Staged, gone: tuple[SettingKey, ...] = ()) -> None:
+    """Put changes into the staged copy, and take others out of it. Raises StagingError, StoreError."""
+    bound = registry.settings.registry.max_staged_bytes
+    size = sum(len(key[2]) + len(value or "") + 64 for key, value in {**session.staged, **entries}.items())
+    if size > bound:
+        raise StagingError(f"more than {bound} bytes staged (setting max_staged_bytes); apply or roll back first")
+    now = time.time()
+    registry.store.call(config.stage, session.session_id, entries, gone, rfc3339(now))
+    session.staged.update(entries)
+    for key in gone:
+        session.staged.pop(key, None)
+    session.staged_at = now
+
+
+def add_routes(registry: Registry, session: LiveSession, wanted: list[dict[str, Any]]) -> list[str]:
+    """Stage new routes, all or none; returns their ids. Raises StagingError, StoreError."""
+    limits = registry.settings.registry
+    if len(merged(session)) + len(wanted) > limits.max_routes_per_session:
+        raise StagingError(f"more than {limits.max_routes_per_session} routes in this session (setting max_routes_per_session)")
+    for item in wanted:
+        check_domains(registry, session, item["domains"])
+    first = registry.store.call(config.new_route_numbers, len(wanted))
+    ids = [f"r{first + index}" for index in range(len(wanted))]
+    entries: Staged = {}
+    for route_id, item in zip(ids, wanted, strict=True):
+        spec = RouteSpec(route_id, item["domains"], item["path"], item["backend_url"], item["priority"])
+        entries[("routes", route_id, "")] = spec.to_json()
+    stage(registry, session, entries)
+    return ids
+
+
+def check_domains(registry: Registry, session: LiveSession, domains: tuple[str, ...]) -> None:
+    """Raises StagingError for too many domains, or one that the session's token does not cover."""
+    most = registry.settings.registry.max_domains_per_route
+    if len(domains) > most:
+        raise StagingError(f"domains: {len(domains)} are more than {most} for one route (setting max_domains_per_route)")
+    for domain in domains:
+        if not session.grant.covers_domain(domain):
+            raise StagingError(f'domains: the token of this session may not claim "{domain}"')
+
+
+def require_target(session: LiveSession, target: str) -> None:
+    """Raises StagingError for a target that is neither ALL nor a route of the session."""
+    if target != EVERY and target not in merged(session):
+        raise StagingError(f'target: "{target}" is not a route of this session')
+
+
+def require_route(session: LiveSession, route_id: str) -> RouteSpec:
+    """The route as it would be after applying. Raises StagingError."""
+    spec = merged(session).get(route_id)
+    if spec is None:
+        raise StagingError(f'route_id: "{route_id}" is not a route of this session')
+    return spec
+
+
+def remove_route(registry: Registry, session: LiveSession, route_id: str) -> None:
+    """Stage a removal; a route that was only staged is forgotten at once, with its settings."""
+    require_route(session, route_id)
+    own = tuple(key for key in session.staged if key[1] == route_id and key[0] != "routes")
+    if route_id in session.routes:
+        stage(registry, session, {("routes", route_id, ""): None}, own)
+    else:
+        stage(registry, session, {}, (("routes", route_id, ""), *own))
+
+
+def unset(registry: Registry, session: LiveSession, key: SettingKey) -> None:
+    """Stage that a setting is taken away; one that is neither active nor staged needs nothing."""
+    if key in session.settings:
+        stage(registry, session, {key: None})
+    elif key in session.staged:
+        stage(registry, session, {}, (key,))
+
+
+def chosen(session: LiveSession, scopes: tuple[str, ...]) -> Staged:
+    """The staged changes of those scopes. Settings of a route that is not applied with them, and was not before, wait."""
+    picked = {key: value for key, value in session.staged.items() if key[0] in scopes}
+    if "routes" in scopes:
+        return picked
+    return {key: value for key, value in picked.items() if key[1] == EVERY or key[1] in session.routes}
+
+
+def validate(registry: Registry, session: LiveSession, scopes: tuple[str, ...] = SCOPES) -> str | None:
+    """What keeps the staged changes of the scopes from being applied, or None."""
+    picked = chosen(session, scopes)
+    routes = configuration.merged_routes(session.routes, picked)
+    settings = configuration.merged_settings(session.settings, picked, routes)
+    fresh = [spec for route_id, spec in staged_routes(picked).items() if spec is not None]
+    limits = registry.settings.registry
+    added = sum(1 for spec in fresh if spec.route_id not in session.routes)
+    if added and len(registry.rows) + added > limits.max_routes:
+        return f"more than {limits.max_routes} routes in the whole registry (setting max_routes)"
+    return configuration.check(routes, by_target(settings)) or registry.conflict(session, fresh)
+
+
+def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], actor: str) -> None:
+    """Make the staged changes of the scopes the active ones, in one transaction, and wait for the workers.
+
+    Raises StagingError, StoreError: then nothing was applied.
+    """
+    with registry.exclusive():
+        picked = chosen(session, scopes)
+        problem = validate(registry, session, scopes)
+        if problem:
+            raise StagingError(problem)
+        routes = configuration.merged_routes(session.routes, picked)
+        settings = configuration.merged_settings(session.settings, picked, routes)
+        now = time.time()
+        change = Change(session_id=session.session_id, unstaged=list(picked), session_updates={
+            "last_apply": rfc3339(now), "last_activity": rfc3339(now)})
+        change.settings = {key: settings.get(key) for key in session.settings.keys() | settings.keys()
+                           if session.settings.get(key) != settings.get(key)}
+        change.removed = sorted_ids(route_id for route_id in session.routes if route_id not in routes)
+        change.routes = _rows(registry, session, routes, settings, picked, rfc3339(now))
+        if change.routes or change.removed or change.settings:
+            change.events.append({
+                "at": rfc3339(now), "type": "config_applied", "session_id": session.session_id, "actor": actor,
+                "detail": json.dumps({"service": session.service, "instance": session.instance, "routes": len(change.routes),
+                                      "removed": change.removed, "settings": len(change.settings)})})
+        try:
+            version = registry.commit(change)
+        except BaseException:
+            for row in change.routes:
+                if row["route_id"] not in registry.rows:
+                    registry.free_slot(row["slot"])
+            raise
+        session.routes = routes
+        session.settings = settings
+        session.last_apply = now
+        for key in picked:
+            session.staged.pop(key, None)
+    registry.await_workers(version)
+
+
+def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec], settings: Settings, picked: Staged,
+          now: str) -> list[dict[str, Any]]:
+    """The rows of the routes in which something changes."""
+    index = by_target(settings)
+    targets = {key[1] for key in picked}
+    touched = routes if EVERY in targets else [route_id for route_id in routes if route_id in targets]
+    like = next(iter(session.routes), None)
+    inherited = registry.rows[like] if like is not None else None
+    rows = []
+    for route_id in touched:
+        spec, has = routes[route_id], effective(index, route_id)
+        columns = {"domains": json.dumps(list(spec.domains)), "path": spec.path, "backend_url": spec.backend_url,
+                   "priority": spec.priority, "options": has.options, "headers": has.headers, "rate_limits": has.rate_limits}
+        known = registry.rows.get(route_id)
+        if known is None:
+            rows.append(_new_row(registry, session, route_id, columns, inherited, now))
+        elif any(known[name] != value for name, value in columns.items()):
+            rows.append({**known, **columns, "updated_at": now})
+    return rows
+
+
+def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: dict[str, Any],
+             inherited: dict[str, Any] | None, now: str) -> dict[str, Any]:
+    """A new route's row; a drain of the session holds for it, too."""
+    return {
+        "route_id": route_id, "session": session.session_id, "service_name": session.service, "instance_name": session.instance,
+        "enabled": True, "maintenance_since": None, "maintenance_page_url": None,
+        "drain_started_at": inherited["drain_started_at"] if inherited else None,
+        "drain_seconds": inherited["drain_seconds"] if inherited else None,
+        "slot": registry.slot(), "created_at": now, "updated_at": now, **columns}
+
+
+def rollback(registry: Registry, session: LiveSession) -> None:
+    """Empty the staged copy. Raises StoreError."""
+    registry.store.call(config.unstage_all, session.session_id)
+    session.staged = {}
+    session.staged_at = 0.0

@@ -1,0 +1,301 @@
+"""The registry's state: sessions and routes, in memory as the database has them, every change one transaction.
+
+Memory follows the database, never the other way round: a change is written first, then taken over. One greenlet writes
+at a time, so versions are posted in the order in which they were made.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+from gevent.lock import RLock
+
+from proxyd.registry.auth import EVERYTHING, Grant
+from proxyd.registry.configuration import RouteSpec, Settings, Staged, number_of
+from proxyd.settings import Settings as ProxydSettings
+from proxyd.store import config
+from proxyd.store.board import Board
+from proxyd.store.bus import EventBus
+from proxyd.store.circuits import CircuitBoard
+from proxyd.store.config import Change
+from proxyd.store.database import Store
+from proxyd.text import parse_rfc3339, rfc3339
+
+log = logging.getLogger("proxyd.registry")
+
+CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
+_POLL = 0.001
+SITE_PREFIX = "site:"
+
+
+@dataclass(eq=False, slots=True)
+class LiveSession:
+    """A session and what it declared. Instants are Unix seconds; `expires`: when a lost one ends, 0.0 while it is held."""
+
+    session_id: str
+    service: str
+    instance: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    maintenance_port: int = 0
+    address: str = ""
+    state: str = CONNECTED
+    connected_at: float = 0.0
+    last_activity: float = 0.0
+    last_apply: float = 0.0
+    expires: float = 0.0
+    settings: Settings = field(default_factory=dict)
+    staged: Staged = field(default_factory=dict)
+    staged_at: float = 0.0
+    routes: dict[str, RouteSpec] = field(default_factory=dict)
+    grant: Grant = EVERYTHING
+    holder: Any = None
+
+    def is_site(self) -> bool:
+        """Whether it stands for a site file."""
+        return self.session_id.startswith(SITE_PREFIX)
+
+
+class Registry:
+    """All sessions and routes. `on_change` is called after each new config version."""
+
+    def __init__(self, settings: ProxydSettings, store: Store, board: Board, bus: EventBus, circuits: CircuitBoard) -> None:
+        self.settings = settings
+        self.store = store
+        self.board = board
+        self.bus = bus
+        self.circuits = circuits
+        self.sessions: dict[str, LiveSession] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.places: dict[tuple[str, str, int], dict[str, str]] = {}
+        self.version = 0
+        self.on_change: Callable[[int], None] = lambda version: None
+        self._write = RLock()
+        self._free: list[int] = []
+        self._next_slot = 0
+
+    # -- reading
+
+    def load(self) -> None:
+        """Take over what the database has. Sessions that were connected get the grace to come back, routes live on."""
+        loaded = self.store.read(config.load)
+        now = time.time()
+        grace = self.settings.registry.reconnect_grace
+        for row in loaded.sessions:
+            session_id = row["session_id"]
+            session = LiveSession(
+                session_id, row["service_name"], row["instance_name"], json.loads(row["metadata"]), row["maintenance_port"],
+                row["address"], row["state"], parse_rfc3339(row["connected_at"]), parse_rfc3339(row["last_activity"]),
+                parse_rfc3339(row["last_apply"]) if row["last_apply"] else 0.0,
+                settings=loaded.settings.get(session_id, {}), staged=loaded.staged.get(session_id, {}))
+            if session_id in loaded.staged_at:
+                session.staged_at = parse_rfc3339(loaded.staged_at[session_id])
+            if row["state"] == DISCONNECTED and row["disconnected_at"]:
+                session.expires = parse_rfc3339(row["disconnected_at"]) + grace
+            else:
+                session.expires = now + grace
+            if session.is_site():
+                session.expires = 0.0
+            self.sessions[session_id] = session
+        used = set()
+        for row in loaded.routes:
+            self._take_row(row)
+            used.add(row["slot"])
+            owner = self.sessions.get(row["session"])
+            if owner is not None:
+                owner.routes[row["route_id"]] = spec_of(row)
+        self._next_slot = max(used, default=-1) + 1
+        self._free = [slot for slot in range(self._next_slot) if slot not in used]
+        heapq.heapify(self._free)
+        self.version = loaded.version
+        self.board.post(loaded.version)
+        self.on_change(self.version)
+
+    def find(self, session_id: str) -> LiveSession | None:
+        """A session that has not ended."""
+        return self.sessions.get(session_id)
+
+    def conflict(self, session: LiveSession, specs: Iterable[RouteSpec]) -> str | None:
+        """The error where another service holds a place that one of the routes claims, or None."""
+        for spec in specs:
+            for place in spec.places():
+                for route_id, service in self.places.get(place, {}).items():
+                    if service != session.service:
+                        domain, path, priority = place
+                        holder = self.rows[route_id]
+                        return (f"route {spec.route_id}: {domain}{path} at priority {priority} is held by service {service} "
+                                f"(instance {holder['instance_name']}, route {route_id}); choose another path or priority")
+        return None
+
+    # -- writing
+
+    def commit(self, change: Change, durable: bool = True) -> int:
+        """Write a change and take it over; returns the config version it made, or 0. Raises StoreError: nothing changed."""
+        with self._write:
+            version = self.store.call(config.write, change, durable=durable)
+            for route_id in change.removed:
+                self._drop_row(route_id)
+            for row in change.routes:
+                self._drop_places(row["route_id"])
+                self._take_row(row)
+            if version:
+                self.version = version
+                self.board.post(version)
+        if version:
+            self.on_change(version)
+        return version
+
+    def exclusive(self) -> RLock:
+        """To be held while a change is worked out from the state and committed."""
+        return self._write
+
+    def await_workers(self, version: int) -> None:
+        """Wait until every live worker routes by `version`, at most apply_wait; who does not is named in the log."""
+        if not version:
+            return
+        deadline = time.monotonic() + self.settings.registry.apply_wait
+        while behind := self.board.behind(version):
+            if time.monotonic() >= deadline:
+                names = ", ".join(f"{worker.pid} (at {worker.version})" for worker in behind)
+                log.warning("config version %d is committed, but not yet taken by worker %s", version, names)
+                return
+            gevent.sleep(_POLL)
+
+    def slot(self) -> int:
+        """A free place in the shared memory of circuits, made as new."""
+        slot = heapq.heappop(self._free) if self._free else self._next_slot
+        if slot == self._next_slot:
+            self._next_slot += 1
+        self.circuits.forget(slot)
+        return slot
+
+    def free_slot(self, slot: int) -> None:
+        """Give a place back that was taken for a change that was not made."""
+        heapq.heappush(self._free, slot)
+
+    def _take_row(self, row: dict[str, Any]) -> None:
+        self.rows[row["route_id"]] = row
+        for place in spec_of(row).places():
+            self.places.setdefault(place, {})[row["route_id"]] = row["service_name"]
+
+    def _drop_places(self, route_id: str) -> None:
+        row = self.rows.get(route_id)
+        if row is None:
+            return
+        for place in spec_of(row).places():
+            holders = self.places.get(place)
+            if holders is not None:
+                holders.pop(route_id, None)
+                if not holders:
+                    del self.places[place]
+
+    def _drop_row(self, route_id: str) -> None:
+        self._drop_places(route_id)
+        row = self.rows.pop(route_id, None)
+        if row is not None:
+            heapq.heappush(self._free, row["slot"])
+
+    # -- sessions
+
+    def register(self, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any], address: str,
+                 holder: Any, grant: Grant) -> LiveSession:
+        """A new session; an older one of the same service and instance ends in the same transaction."""
+        now = time.time()
+        session = LiveSession(secrets.token_hex(16), service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
+                              holder=holder, grant=grant)
+        with self._write:
+            older = [item for item in self.sessions.values()
+                     if item.service == service and item.instance == instance and not item.is_site()]
+            change = self._ending(older, now)
+            change.session = self.session_row(session)
+            version = self.commit(change)
+            for item in older:
+                self._forget(item)
+            self.sessions[session.session_id] = session
+        self.await_workers(version)
+        return session
+
+    def session_row(self, session: LiveSession) -> dict[str, Any]:
+        """The session as a row."""
+        return {
+            "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
+            "maintenance_port": session.maintenance_port, "metadata": json.dumps(session.metadata), "state": session.state,
+            "address": session.address, "connected_at": rfc3339(session.connected_at), "disconnected_at": None, "ended_at": None,
+            "last_activity": rfc3339(session.last_activity),
+            "last_apply": rfc3339(session.last_apply) if session.last_apply else None}
+
+    def _ending(self, sessions: list[LiveSession], now: float) -> Change:
+        return Change(ended=[item.session_id for item in sessions], ended_at=rfc3339(now),
+                      removed=[route_id for item in sessions for route_id in item.routes])
+
+    def _forget(self, session: LiveSession) -> None:
+        session.state = ENDED
+        session.routes = {}
+        session.staged = {}
+        self.sessions.pop(session.session_id, None)
+
+    def end(self, sessions: list[LiveSession]) -> None:
+        """End sessions: their routes are gone from every worker when this returns."""
+        with self._write:
+            sessions = [item for item in sessions if item.state != ENDED]
+            if not sessions:
+                return
+            version = self.commit(self._ending(sessions, time.time()))
+            for item in sessions:
+                self._forget(item)
+        self.await_workers(version)
+
+    def disconnect(self, session: LiveSession) -> None:
+        """The connection is lost: routes take no traffic from now on, and wait for RECONNECT until the grace is over."""
+        with self._write:
+            if session.state != CONNECTED:
+                return
+            now = time.time()
+            self.commit(Change(
+                session_id=session.session_id, routes=self.changed_rows(session.routes, {"enabled": False}),
+                session_updates={"state": DISCONNECTED, "disconnected_at": rfc3339(now),
+                                 "last_activity": rfc3339(session.last_activity)}), durable=False)
+            session.state = DISCONNECTED
+            session.holder = None
+            session.expires = now + self.settings.registry.reconnect_grace
+
+    def reconnect(self, session: LiveSession, address: str, holder: Any) -> None:
+        """The client is back: routes are live again in every worker when this returns."""
+        with self._write:
+            now = time.time()
+            version = self.commit(Change(
+                session_id=session.session_id, routes=self.changed_rows(session.routes, {"enabled": True}),
+                session_updates={"state": CONNECTED, "disconnected_at": None, "address": address, "last_activity": rfc3339(now)}))
+            session.state = CONNECTED
+            session.holder = holder
+            session.address = address
+            session.expires = 0.0
+            session.last_activity = now
+        self.await_workers(version)
+
+    def changed_rows(self, route_ids: Iterable[str], columns: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of active routes with columns changed, those alone in which something changes."""
+        now = rfc3339(time.time())
+        return [{**row, **columns, "updated_at": now} for row in (self.rows[route_id] for route_id in route_ids)
+                if any(row[name] != value for name, value in columns.items())]
+
+    def expired(self, now: float) -> list[LiveSession]:
+        """Lost sessions whose grace is over."""
+        return [item for item in self.sessions.values() if item.expires and item.holder is None and now >= item.expires]
+
+
+def spec_of(row: dict[str, Any]) -> RouteSpec:
+    """The declaration in a route's row."""
+    return RouteSpec(row["route_id"], tuple(json.loads(row["domains"])), row["path"], row["backend_url"], row["priority"])
+
+
+def sorted_ids(route_ids: Iterable[str]) -> list[str]:
+    """Route ids by number."""
+    return sorted(route_ids, key=number_of)

@@ -1,0 +1,70 @@
+"""Schema migrations: each is a step with a number and a description; a database is brought up to the newest at start.
+
+A file of a newer proxyd is refused. Steps run in one transaction each, so that a crash leaves the step before or after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from proxyd.store.database import Store, StoreError, database
+from proxyd.store.models import V1, V2, V3, Counter, SchemaVersion
+from proxyd.store.views import create_views
+from proxyd.text import rfc3339
+
+
+def _first() -> None:
+    database.create_tables(V1)
+    for name in ("config_version", "next_route_number", "removals_from"):
+        Counter.create(name=name, value=1 if name == "next_route_number" else 0)
+
+
+def _second() -> None:
+    database.create_tables(V2)
+
+
+def _third() -> None:
+    database.create_tables(V3)
+
+
+#: Number, what it brings, and how. Never change one that was released: add the next.
+STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
+    (1, "sessions, routes, settings, workers, events", _first),
+    (2, "health, circuits, traffic", _second),
+    (3, "rate-limit rejections, slow requests, WebSockets", _third),
+)
+NEWEST = STEPS[-1][0]
+
+
+def current_version() -> int:
+    """The schema version of the open database, 0 for an empty one. Runs in the database thread."""
+    if not SchemaVersion.table_exists():
+        return 0
+    row = SchemaVersion.select().order_by(SchemaVersion.version.desc()).first()
+    return row.version if row else 0
+
+
+def migrate(store: Store) -> tuple[int, int]:
+    """Bring the database up to date; returns the version before and after. Raises StoreError for a newer one."""
+    before = store.call(_prepare, durable=True)
+    if before > NEWEST:
+        raise StoreError(f"the database {store.url} has schema version {before}, this proxyd knows {NEWEST}: "
+                         "install the newer proxyd, or restore a backup made before the upgrade")
+    for number, description, step in STEPS:
+        if number > before:
+            store.call(_run, number, description, step, durable=True)
+    store.call(create_views)
+    return before, NEWEST
+
+
+def _prepare() -> int:
+    database.create_tables([SchemaVersion])
+    return current_version()
+
+
+def _run(number: int, description: str, step: Callable[[], None]) -> None:
+    if current_version() >= number:
+        return
+    step()
+    SchemaVersion.create(version=number, description=description, applied_at=rfc3339(time.time()))

@@ -1,0 +1,69 @@
+"""The SQL views operators look for; made anew at each start of the master, so that they fit the schema."""
+
+from __future__ import annotations
+
+from proxyd.store.database import database
+
+#: Name and text of each view; what differs between database engines stands in braces.
+VIEWS: dict[str, str] = {
+    "v_routes": """
+        SELECT r.route_id, r.service_name, r.instance_name, r.domains, r.path, r.priority, r.backend_url,
+               CASE WHEN r.enabled THEN 'yes' ELSE 'no' END AS enabled,
+               COALESCE(h.status, 'unchecked') AS health,
+               COALESCE(c.state, 'closed') AS circuit,
+               CASE WHEN r.maintenance_since IS NULL THEN 'no' ELSE 'yes' END AS maintenance,
+               CASE WHEN r.drain_started_at IS NULL THEN 'no' ELSE 'yes' END AS draining,
+               COALESCE(s.requests, 0) AS requests, COALESCE(s.errors, 0) AS errors,
+               COALESCE(s.rate_limited, 0) AS rate_limited
+        FROM routes r
+        LEFT JOIN health_status h ON h.route_id = r.route_id
+        LEFT JOIN circuits c ON c.route_id = r.route_id
+        LEFT JOIN route_stats s ON s.route_id = r.route_id""",
+    "v_health_now": """
+        SELECT h.route_id, r.service_name, r.instance_name, h.url, h.status, h.reason, h.since, h.last_check,
+               h.response_time_ms, h.success_rate_percent, h.consecutive_failures
+        FROM health_status h JOIN routes r ON r.route_id = h.route_id""",
+    "v_uptime_24h": """
+        SELECT x.route_id, r.service_name, r.instance_name, COUNT(*) AS checks,
+               SUM(CASE WHEN x.ok THEN 1 ELSE 0 END) AS good,
+               ROUND(100.0 * SUM(CASE WHEN x.ok THEN 1 ELSE 0 END) / COUNT(*), 3) AS uptime_percent,
+               ROUND(CAST(AVG(x.response_time_ms) AS {decimal}), 3) AS avg_response_ms
+        FROM health_results x JOIN routes r ON r.route_id = x.route_id
+        WHERE x.checked_at >= {day_ago}
+        GROUP BY x.route_id, r.service_name, r.instance_name""",
+    "v_circuits": """
+        SELECT c.route_id, r.service_name, r.instance_name, r.backend_url, c.state, c.reason, c.failures, c.opened_at,
+               c.next_attempt, c.changed_at,
+               (SELECT COUNT(*) FROM circuit_transitions t
+                WHERE t.route_id = c.route_id AND t.to_state = 'open' AND t.at >= {day_ago}) AS opened_24h
+        FROM circuits c JOIN routes r ON r.route_id = c.route_id""",
+    "v_slowest": """
+        SELECT at, route_id, level, method, url, status_code, total_ms, queue_ms, connect_ms, first_byte_ms, body_ms,
+               upstream, request_id
+        FROM slow_requests ORDER BY total_ms DESC LIMIT 100""",
+    "v_flapping": """
+        SELECT e.route_id, r.service_name, r.instance_name, COUNT(*) AS changes_24h, MAX(e.at) AS last_change
+        FROM events e JOIN routes r ON r.route_id = e.route_id
+        WHERE e.type IN ('backend_health_changed', 'circuit_state_changed') AND e.at >= {day_ago}
+        GROUP BY e.route_id, r.service_name, r.instance_name HAVING COUNT(*) >= 4""",
+}
+
+_SQLITE = {"day_ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')", "decimal": "REAL"}
+_POSTGRES = {
+    "day_ago": "to_char((now() - interval '1 day') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
+    "decimal": "NUMERIC",
+}
+
+
+def create_views() -> None:
+    """Make the views anew where their text changed. Runs in the database thread."""
+    sqlite = type(database.obj).__name__.startswith("Sqlite")
+    words = _SQLITE if sqlite else _POSTGRES
+    for name, text in VIEWS.items():
+        wanted = f"CREATE VIEW {name} AS {text.format(**words)}"
+        if sqlite:
+            row = database.execute_sql("SELECT sql FROM sqlite_master WHERE type = 'view' AND name = ?", (name,)).fetchone()
+            if row is not None and row[0] == wanted:
+                continue
+        database.execute_sql(f"DROP VIEW IF EXISTS {name}")
+        database.execute_sql(wanted)
