@@ -28,16 +28,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/readyz", reading.readyz, "Whether traffic can be served as configured (503: no), and why not.", "Ready"),
     Endpoint("GET", "/metrics", reading.prometheus, "Metrics for Prometheus.", "text/plain application/openmetrics-text"),
     Endpoint("GET", "/api/v1/status", reading.status, "The master, its workers and what is wrong.", "Status"),
-    Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.", "routes: [Route]",
-             _ROUTES),
+    Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.",
+             "routes: [Route]", _ROUTES),
     Endpoint("GET", "/api/v1/routes/{route_id}", reading.route, "One route.", "Route"),
-    Endpoint("GET", "/api/v1/sessions", reading.sessions, "Sessions, newest first; ended ones when asked for.", "sessions: [Session]", (
+    Endpoint("GET", "/api/v1/sessions", reading.sessions, "Sessions, newest first; ended ones when asked for.",
+             "sessions: [Session]", (
         Parameter("state", "Only this state.", {"type": "string", "enum": ["connected", "disconnected", "ended"]}),
         _LIMIT, _OFFSET)),
     Endpoint("GET", "/api/v1/health", reading.health, "The health of the routes that are checked.", "health: [Health]"),
-    Endpoint("GET", "/api/v1/circuits", reading.circuits, "The circuits as the workers have them now.", "circuits: [Circuit]", _ROUTES),
+    Endpoint("GET", "/api/v1/circuits", reading.circuits, "The circuits as the workers have them now.", "circuits: [Circuit]",
+             _ROUTES),
     Endpoint("GET", "/api/v1/events", reading.events,
-             "The last events, newest first; followed, or asked for as text/event-stream: events as they happen.", "events: [Event]", (
+             "The last events, newest first; followed, or asked for as text/event-stream: events as they happen.",
+             "events: [Event]", (
                  _LIMIT, Parameter("type", "Only this type.", {"type": "string"}),
                  Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]}))),
     Endpoint("GET", "/api/v1/stats", reading.stats, "Traffic sums of the routes, over all workers.", "stats: [Stats]", _ROUTES),

@@ -1,1 +1,319 @@
+"use strict";
+// The status page: polls the API, follows events, and draws with textContent and elements alone, never with HTML text.
+(() => {
+  const POLL_MS = 2000, SHOWN = 200, EVENTS = 50;
+  const $ = (id) => document.getElementById(id);
+  const actionsOn = document.querySelector('meta[name="actions"]').content === "on";
+  let csrf = document.querySelector('meta[name="csrf-token"]').content;
+  let polling = false, again = false, stream = null, saidTimer = 0;
 
+  const element = (tag, className, ...children) => {
+    const made = document.createElement(tag);
+    if (className) made.className = className;
+    made.append(...children.filter((child) => child !== null && child !== undefined));
+    return made;
+  };
+  const cell = (label, className, ...children) => {
+    const made = element("td", className, element("div", "", ...children));
+    made.dataset.label = label;
+    return made;
+  };
+  const tag = (text, kind, title) => {
+    const made = element("span", "tag " + (kind || ""), text);
+    if (title) made.title = title;
+    return made;
+  };
+  const setText = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; };
+  const note = (id, text) => { $(id).hidden = !text; setText(id, text); };
+
+  const whole = new Intl.NumberFormat("en");
+  const milliseconds = (value) => value >= 1000 ? (value / 1000).toFixed(1) + " s" : value >= 10 ? value.toFixed(0) + " ms" : value.toFixed(1) + " ms";
+  const span = (seconds) => {
+    const s = Math.max(0, Math.round(seconds));
+    if (s < 60) return s + " s";
+    if (s < 3600) return Math.floor(s / 60) + " min";
+    if (s < 86400) return Math.floor(s / 3600) + " h " + Math.floor(s % 3600 / 60) + " min";
+    return Math.floor(s / 86400) + " d " + Math.floor(s % 86400 / 3600) + " h";
+  };
+  const clock = (instant) => new Date(instant).toLocaleTimeString([], {hour12: false});
+
+  async function ask(method, path, body, headers) {
+    const response = await fetch(path, {method, headers: {"Accept": "application/json", ...headers}, credentials: "same-origin",
+      body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(30000)});
+    const text = await response.text();
+    let value = {};
+    try { value = text ? JSON.parse(text) : {}; } catch { value = {}; }
+    if (!response.ok) {
+      const failure = new Error(value.detail || "proxyd answered " + response.status);
+      failure.status = response.status;
+      failure.code = value.code;
+      throw failure;
+    }
+    return [value, Number(response.headers.get("X-Total-Count") || 0)];
+  }
+
+  function say(text) {
+    $("said").textContent = text;
+    clearTimeout(saidTimer);
+    saidTimer = setTimeout(() => { $("said").textContent = ""; }, 6000);
+  }
+
+  // Rows stay the same elements while nothing in them changes, so that focus and selection survive a poll.
+  function fill(body, items, key, build) {
+    const known = new Map([...body.children].map((row) => [row.dataset.key, row]));
+    let place = body.firstElementChild;
+    for (const item of items) {
+      const print = JSON.stringify([item, csrf !== ""]);
+      let row = known.get(key(item));
+      known.delete(key(item));
+      if (!row || row.print !== print) {
+        const fresh = build(item);
+        fresh.dataset.key = key(item);
+        fresh.print = print;
+        if (row) {
+          const focused = row.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+          if (place === row) place = fresh;
+          row.replaceWith(fresh);
+          if (focused) fresh.querySelector(`[data-act="${CSS.escape(focused)}"]`)?.focus();
+        }
+        row = fresh;
+      }
+      if (row === place) place = place.nextElementSibling;
+      else body.insertBefore(row, place);
+    }
+    for (const row of known.values()) row.remove();
+  }
+
+  function sparkline(series) {
+    const space = "http://www.w3.org/2000/svg";
+    const svg = document.createElementNS(space, "svg");
+    svg.setAttribute("viewBox", "0 0 120 28");
+    svg.setAttribute("preserveAspectRatio", "none");
+    svg.setAttribute("class", "spark");
+    svg.setAttribute("role", "img");
+    const requests = series ? series.requests : [0, 0], errors = series ? series.errors : [0, 0];
+    const total = requests.reduce((sum, count) => sum + count, 0), failed = errors.reduce((sum, count) => sum + count, 0);
+    svg.setAttribute("aria-label", whole.format(total) + " requests, " + whole.format(failed) + " errors in 30 minutes");
+    const top = Math.max(1, ...requests), step = 120 / (requests.length - 1);
+    const points = (counts) => counts.map((count, index) => (index * step).toFixed(1) + "," + (27 - count / top * 25).toFixed(1)).join(" L");
+    const path = (className, d) => {
+      const made = document.createElementNS(space, "path");
+      made.setAttribute("class", className);
+      made.setAttribute("d", d);
+      svg.append(made);
+    };
+    path("area", "M0,28 L" + points(requests) + " L120,28 Z");
+    path("trace", "M" + points(requests));
+    if (failed) path("errors", "M" + points(errors));
+    return svg;
+  }
+
+  const HEALTH = {healthy: "good", up: "good", unhealthy: "bad", down: "bad", degraded: "warn"};
+  const CIRCUIT = {closed: "", half_open: "warn", open: "bad"};
+
+  function states(route) {
+    const tags = [];
+    if (!route.enabled) tags.push(tag("disabled", ""));
+    if (route.maintenance.active) tags.push(tag("maintenance", "warn", "since " + route.maintenance.entered_at));
+    if (route.drain.active) {
+      tags.push(tag("draining " + Math.round(route.drain.traffic_percent) + " %", "warn", span(route.drain.remaining_seconds) + " left"));
+    }
+    if (route.health) tags.push(tag(route.health.status, HEALTH[route.health.status] || "", route.health.reason));
+    return tags.length ? tags : [tag("not checked", "")];
+  }
+
+  function act(label, name, run) {
+    const button = element("button", "", label);
+    button.type = "button";
+    button.dataset.act = name;
+    button.setAttribute("aria-label", name);
+    button.addEventListener("click", run);
+    return button;
+  }
+
+  function routeActions(route) {
+    if (!csrf) return [];
+    const path = "api/v1/routes/" + encodeURIComponent(route.route_id), name = route.service + " " + route.route_id;
+    const buttons = [];
+    if (route.circuit.state !== "closed") {
+      buttons.push(act("Reset circuit", "Reset circuit of " + name, () => change("POST", path + "/circuit/reset")));
+    }
+    if (route.maintenance.active) {
+      buttons.push(act("End maintenance", "End maintenance of " + name, () => change("DELETE", path + "/maintenance")));
+    } else {
+      buttons.push(act("Maintenance", "Maintenance of " + name, async () => {
+        const url = await confirmed("Maintenance of " + name, "Requests are answered with a page and status 503.",
+          "Page url (empty: the built-in page)", "", "Enter maintenance");
+        if (url !== null) change("POST", path + "/maintenance", {page_url: url});
+      }));
+    }
+    return buttons;
+  }
+
+  function routeRow({route, series}) {
+    const where = route.domains.join(", ") + route.path, stats = route.stats;
+    const failed = stats.requests ? stats.errors / stats.requests * 100 : 0;
+    const title = element("td", "", element("div", "name", where),
+      element("div", "sub", route.service + " " + route.instance + ", " + route.route_id + " to " + route.backend));
+    return element("tr", "", title, cell("State", "", ...states(route)),
+      cell("Circuit", "", tag(route.circuit.state.replace("_", "-"), CIRCUIT[route.circuit.state])),
+      cell("Last 30 min", "", sparkline(series)), cell("Requests", "number", whole.format(stats.requests)),
+      cell("Errors", "number" + (failed >= 1 ? " bad-text" : ""), whole.format(stats.errors),
+        stats.errors ? element("div", "sub", failed.toFixed(1) + " %") : null),
+      cell("p50 / p99", "number", milliseconds(stats.p50_latency_ms) + " / " + milliseconds(stats.p99_latency_ms)),
+      cell("Open", "number", whole.format(stats.in_flight + stats.websocket_active)),
+      element("td", "acts", ...routeActions(route)));
+  }
+
+  function sessionRow({session, draining}) {
+    const path = "api/v1/sessions/" + encodeURIComponent(session.session_id) + "/drain";
+    const name = session.service_name + " " + session.instance_name;
+    const buttons = [];
+    if (csrf && session.state === "connected") {
+      buttons.push(draining ? act("Cancel drain", "Cancel drain of " + name, () => change("DELETE", path))
+        : act("Drain", "Drain " + name, async () => {
+          const seconds = await confirmed("Drain " + name, "Its share of new requests falls to nothing over this time.", "Seconds", "60", "Drain");
+          if (seconds !== null) change("POST", path, {seconds: Number(seconds)});
+        }));
+    }
+    const shown = [tag(session.state, session.state === "connected" ? "good" : "warn")];
+    if (draining) shown.push(tag("draining", "warn"));
+    return element("tr", "",
+      element("td", "", element("div", "name", name), element("div", "sub", session.address || session.session_id)),
+      cell("State", "", ...shown), cell("Routes", "number", whole.format(session.routes_active)),
+      cell("Active", "", session.last_activity ? clock(session.last_activity) : "never"), element("td", "acts", ...buttons));
+  }
+
+  function eventRow(event) {
+    const time = element("time", "", clock(event.at));
+    time.dateTime = event.at;
+    time.title = event.at;
+    const skipped = ["type", "at", "route_id", "session_id", "actor"];
+    const parts = Object.entries(event.data || {}).filter(([key]) => !skipped.includes(key))
+      .map(([key, value]) => key.replaceAll("_", " ") + " " + (typeof value === "object" ? JSON.stringify(value) : String(value)));
+    if (event.route_id) parts.unshift("route " + event.route_id);
+    if (event.actor) parts.push("by " + event.actor);
+    return element("li", "", time, element("div", "", element("div", "", event.type.replaceAll("_", " ")),
+      parts.length ? element("div", "sub", parts.join(", ").slice(0, 400)) : null));
+  }
+
+  function figures(status, routes, total) {
+    const behind = status.workers.filter((worker) => worker.config_version < status.config_version).length;
+    const figure = (name, value) => element("div", "", element("dt", "", name), element("dd", "", value));
+    const values = [["Routes", whole.format(status.routes)], ["Workers", whole.format(status.workers.length) + (behind ? " (" + behind + " behind)" : "")],
+      ["Sessions", whole.format(status.sessions.connected) + (status.sessions.disconnected ? " + " + status.sessions.disconnected + " lost" : "")],
+      ["Config version", whole.format(status.config_version)], ["Up", span(status.uptime_seconds)]];
+    const print = JSON.stringify(values);
+    if ($("figures").dataset.print !== print) {
+      $("figures").dataset.print = print;
+      $("figures").replaceChildren(...values.map(([name, value]) => figure(name, value)));
+    }
+    $("problems").hidden = !status.problems.length;
+    if ($("problems").dataset.print !== status.problems.join("\n")) {
+      $("problems").dataset.print = status.problems.join("\n");
+      $("problems").replaceChildren(...status.problems.map((problem) => element("li", "", problem)));
+    }
+    const sick = routes.filter((route) => route.health && HEALTH[route.health.status] === "bad" || route.circuit.state === "open").length;
+    const wrong = [];
+    if (!status.workers.length) wrong.push("no worker is running");
+    if (sick) wrong.push(sick + (sick === 1 ? " route is" : " routes are") + " not well");
+    if (status.problems.length) wrong.push(status.problems.length + (status.problems.length === 1 ? " problem" : " problems"));
+    $("state").className = "state " + (!status.workers.length ? "bad" : wrong.length ? "warn" : "good");
+    setText("state", wrong.length ? wrong.join(", ") : "All is well");
+  }
+
+  async function poll() {
+    if (polling) { again = true; return; }
+    polling = true;
+    try {
+      const search = $("search").value.trim(), query = "?limit=" + SHOWN + (search ? "&q=" + encodeURIComponent(search) : "");
+      const [[status], [routes, total], [traffic], [sessions, sessionTotal], [events]] = await Promise.all([
+        ask("GET", "api/v1/status"), ask("GET", "api/v1/routes" + query), ask("GET", "api/v1/traffic" + query + "&minutes=30"),
+        ask("GET", "api/v1/sessions?limit=" + SHOWN), ask("GET", "api/v1/events?limit=" + EVENTS)]);
+      figures(status, routes.routes, total);
+      fill($("route-rows"), routes.routes.map((route) => ({route, series: traffic.routes[route.route_id]})),
+        (item) => item.route.route_id, routeRow);
+      note("routes-note", !total ? (search ? "No route matches." : "No routes yet. They appear when a service registers.")
+        : total > SHOWN ? "The first " + SHOWN + " of " + whole.format(total) + " routes. Search to see others." : "");
+      const draining = new Set(routes.routes.filter((route) => route.drain.active).map((route) => route.session_id));
+      fill($("session-rows"), sessions.sessions.map((session) => ({session, draining: draining.has(session.session_id)})),
+        (item) => item.session.session_id, sessionRow);
+      note("sessions-note", !sessionTotal ? "No sessions." : sessionTotal > SHOWN ? "The newest " + SHOWN + " of " + whole.format(sessionTotal) + "." : "");
+      fill($("events"), events.events, (event) => String(event.id), eventRow);
+      note("events-note", events.events.length ? "" : "Nothing has happened yet.");
+    } catch (failure) {
+      $("state").className = "state bad";
+      setText("state", failure.status ? failure.message : "proxyd does not answer; what you see is old");
+    }
+    polling = false;
+    if (again) { again = false; poll(); }
+  }
+
+  function follow() {
+    stream = new EventSource("api/v1/events?follow=1");
+    let soon = 0;
+    const wake = () => { clearTimeout(soon); soon = setTimeout(poll, 150); };
+    for (const type of ["backend_health_changed", "circuit_state_changed", "drain_progress", "drain_completed", "maintenance_changed",
+      "cert_renewed", "global_config_changed", "missed"]) stream.addEventListener(type, wake);
+  }
+
+  async function change(method, path, body) {
+    try {
+      const [answer] = await ask(method, path, body, {"X-CSRF-Token": csrf});
+      say(answer.done ? answer.done[0].toUpperCase() + answer.done.slice(1) : "Done");
+    } catch (failure) {
+      if (failure.status === 401 || failure.code === "bad_csrf_token") loggedIn("");
+      say(failure.message);
+    }
+    poll();
+  }
+
+  function confirmed(title, text, label, value, button) {
+    const dialog = $("ask");
+    $("ask-title").textContent = title;
+    $("ask-text").textContent = text;
+    $("ask-label").textContent = label;
+    $("ask-value").value = value;
+    $("ask-do").textContent = button;
+    dialog.returnValue = "";
+    dialog.showModal();
+    return new Promise((resolve) => dialog.addEventListener("close",
+      () => resolve(dialog.returnValue === "yes" ? $("ask-value").value : null), {once: true}));
+  }
+
+  function loggedIn(token) {
+    csrf = token;
+    $("open-login").hidden = !actionsOn || token !== "";
+    $("logout").hidden = token === "";
+  }
+
+  $("ask-form").addEventListener("submit", (event) => { event.preventDefault(); $("ask").close("yes"); });
+  $("ask-cancel").addEventListener("click", () => $("ask").close(""));
+  $("open-login").addEventListener("click", () => { $("login-error").textContent = ""; $("login").showModal(); });
+  $("login-cancel").addEventListener("click", () => $("login").close());
+  $("login-form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    try {
+      const [answer] = await ask("POST", "login", {token: $("token").value});
+      loggedIn(answer.csrf_token);
+      $("login").close();
+      poll();
+    } catch (failure) {
+      $("login-error").textContent = failure.message;
+    }
+    $("token").value = "";
+  });
+  $("logout").addEventListener("click", async () => {
+    try { await ask("POST", "logout"); } catch { /* the session is over for this page all the same */ }
+    loggedIn("");
+    poll();
+  });
+  let typing = 0;
+  $("search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(poll, 200); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+  window.addEventListener("pagehide", () => stream && stream.close());
+  loggedIn(csrf);
+  follow();
+  poll();
+  setInterval(() => { if (!document.hidden) poll(); }, POLL_MS);
+})();

@@ -25,7 +25,8 @@ class Parameter:
 class Endpoint:
     """One method on one path; names in braces are arguments of `handler(context, request, **arguments)`.
 
-    `answers` names the schema of the answer, `key: [Name]` for an object with an array of it, or a media type where it is no JSON.
+    `answers` names the schema of the answer, `key: [Name]` for an object with an array of it, or media types where it is
+    no JSON.
     `action`: it changes something and needs the token. `body`: schema of the request's JSON. `hidden`: not in the document.
     """
 

@@ -16,7 +16,7 @@ def master(tmp_path: Path) -> Iterator[Master]:
             add_session()
             add_route(1)
             add_health("r1")
-            add_traffic("r1", {200: 8, 502: 2}, {bucket: 1 for bucket in range(200, 210)}, latency_ms_sum=100.0, bytes_sent=5000,
+            add_traffic("r1", {200: 8, 502: 2}, dict.fromkeys(range(200, 210), 1), latency_ms_sum=100.0, bytes_sent=5000,
                         retries=3, rate_limited=4)
 
         master.write(fill)
