@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.admin.harness import SESSION, TOKEN, Master, running
+
+MAINTENANCE = "/api/v1/routes/r1/maintenance"
+
+
+def log_in(master: Master) -> tuple[requests.Session, str]:
+    session = requests.Session()
+    answer = session.post(master.url + "/login", json={"token": TOKEN}, timeout=5)
+    assert answer.status_code == 200
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and TOKEN not in cookie
+    return session, answer.json()["csrf_token"]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "done"), [
+    ("POST", MAINTENANCE, {"page_url": "http://x/"}, ("enter_maintenance", ["r1"], "http://x/")),
+    ("DELETE", MAINTENANCE, None, ("exit_maintenance", ["r1"])),
+    ("POST", f"/api/v1/sessions/{SESSION}/drain", {"seconds": 30}, ("start_drain", SESSION, 30.0)),
+    ("POST", "/api/v1/sessions/01234567%E2%80%A6/drain", None, ("start_drain", SESSION, 60.0)),
+    ("DELETE", f"/api/v1/sessions/{SESSION}/drain", None, ("cancel_drain", SESSION)),
+    ("POST", "/api/v1/routes/r1/circuit/reset", None, ("reset_circuit", "r1")),
+])
+def test_actions_are_done_with_the_token_and_say_by_whom(
+        master: Master, method: str, path: str, body: Any, done: tuple[Any, ...]) -> None:
+    answer = master.act(method, path, body)
+    assert answer.status_code == 200, answer.text
+    assert master.operations.done == [(*done, "admin token from 127.0.0.1")]
+
+
+def test_what_an_operation_objects_to_is_told(master: Master) -> None:
+    answer = master.act("POST", MAINTENANCE, {"page_url": "ftp://x"})
+    assert answer.status_code == 400 and answer.json()["detail"] == 'page_url: "ftp://x" is not an http url'
+    assert master.act("POST", "/api/v1/routes/r9/maintenance").status_code == 404
+    assert master.act("POST", "/api/v1/sessions/x/drain").status_code == 404
+    assert master.act("POST", f"/api/v1/sessions/{SESSION}/drain", {"seconds": -1}).status_code == 400
+    assert master.act("POST", "/api/v1/test", {"url": "http://127.0.0.1:1"}).json()["reachable"] is False
+
+
+def test_actions_without_or_with_a_wrong_token_are_refused_and_failures_limited(master: Master) -> None:
+    assert requests.post(master.url + MAINTENANCE, timeout=5).status_code == 401
+    answers = [master.act("POST", MAINTENANCE, token="wrong").status_code for _ in range(11)]
+    assert answers == [401] * 10 + [429]
+    assert requests.post(master.url + "/login", json={"token": TOKEN}, timeout=5).status_code == 429
+    assert master.operations.done == []
+
+
+def test_without_token_file_actions_are_off_and_the_answer_says_what_to_set(tmp_path: Path) -> None:
+    with running(tmp_path, token=False) as master:
+        answer = master.act("POST", MAINTENANCE)
+        assert answer.status_code == 403 and "[admin] token_file" in answer.json()["detail"]
+
+
+def test_the_page_acts_by_cookie_and_csrf_token_together(master: Master) -> None:
+    session, csrf = log_in(master)
+    assert session.post(master.url + MAINTENANCE, timeout=5).json()["code"] == "bad_csrf_token"
+    assert session.post(master.url + MAINTENANCE, headers={"X-CSRF-Token": csrf}, timeout=5).status_code == 200
+    assert master.operations.done[0][-1] == "status page from 127.0.0.1"
+    assert csrf in session.get(master.url + "/", timeout=5).text
+
+
+def test_logout_and_a_new_token_end_a_session(master: Master) -> None:
+    for end in ("logout", "token"):
+        session, csrf = log_in(master)
+        cookie = {"Cookie": f"proxyd_admin={session.cookies['proxyd_admin']}", "X-CSRF-Token": csrf}
+        if end == "logout":
+            assert session.post(master.url + "/logout", timeout=5).status_code == 204
+        else:
+            (master.directory / "token").write_text("another\n")
+        assert requests.post(master.url + MAINTENANCE, headers=cookie, timeout=5).status_code == 401
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
+                                     {"Sec-Fetch-Site": "same-site"}])
+def test_requests_of_other_sites_pages_are_refused(master: Master, headers: dict[str, str]) -> None:
+    session, csrf = log_in(master)
+    answer = session.post(master.url + MAINTENANCE, headers={"X-CSRF-Token": csrf, **headers}, timeout=5)
+    assert answer.status_code == 403 and answer.json()["code"] == "foreign_origin"
+    assert session.post(master.url + "/login", json={"token": TOKEN}, headers=headers, timeout=5).status_code == 403
+
+
+@pytest.mark.parametrize(("host", "status"), [
+    ("localhost:1", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("evil.example", 421), ("127.0.0.1.evil.example", 421),
+    ("10.0.0.1", 421)])
+def test_only_our_own_hosts_are_answered(master: Master, host: str, status: int) -> None:
+    assert master.get("/api/v1/status", headers={"Host": host}).status_code == status
+
+
+def test_large_bodies_are_refused(master: Master) -> None:
+    assert master.act("POST", MAINTENANCE, {"page_url": "x" * 70_000}).status_code == 413
+    chunked = requests.post(master.url + "/login", data=iter([b"x" * 40_000] * 2), timeout=5)
+    assert chunked.status_code == 413
+    assert requests.post(master.url + "/login", data="[1", timeout=5).status_code == 400
+
+
+def test_every_answer_carries_the_security_headers(master: Master) -> None:
+    for path in ("/", "/nowhere", "/metrics", "/page.js", "/api/v1/status"):
+        headers = master.get(path).headers
+        policy = headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in policy and "unsafe" not in policy
+        assert headers["X-Content-Type-Options"] == "nosniff"

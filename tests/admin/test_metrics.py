@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from tests.admin.harness import Master, add_traffic, open_circuit
+
+
+def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    return {(sample.name, frozenset(sample.labels.items())): sample.value for family in parse(text) for sample in family.samples}
+
+
+def test_the_metrics_say_what_the_database_and_the_boards_say(master: Master) -> None:
+    master.run(lambda: open_circuit(master, 1))
+    master.run(lambda: master.board.post(5))
+    master.add_worker(4)
+    master.write(lambda: [add_traffic("-", {404: 7}, {10: 7}), add_traffic("r77", {200: 1}, {10: 1})])  # type: ignore[func-returns-value]
+    text = master.get("/metrics").text
+    found = samples(text)
+
+    def value(name: str, **labels: str) -> float:
+        return found[name, frozenset(labels.items())]
+
+    assert value("proxyd_requests_total", route="r1", service="shop", code="200") == 8
+    assert value("proxyd_requests_total", route="-", service="", code="404") == 7
+    assert value("proxyd_request_duration_seconds_count", route="r1") == 10
+    assert value("proxyd_request_duration_seconds_sum", route="r1") == 0.1
+    assert value("proxyd_bytes_sent_total", route="r1") == 5000
+    assert value("proxyd_retries_total", route="r1") == 3 and value("proxyd_rate_limited_total", route="r1") == 4
+    assert value("proxyd_upstream_in_flight", route="r1") == 2
+    assert value("proxyd_health_up", route="r1") == 1
+    assert value("proxyd_circuit_state", route="r1", state="open") == 1
+    assert value("proxyd_circuit_state", route="r1", state="closed") == 0
+    assert value("proxyd_sessions", state="connected") == 1
+    assert value("proxyd_config_version") == 5
+    assert 4 in [number for (name, _), number in found.items() if name == "proxyd_worker_config_version"]
+    assert value("proxyd_certificate_expiry_seconds", path="/etc/a.pem", names="a.example") == 1900000000
+    assert value("proxyd_drain_share", route="r1") == 1 and value("proxyd_maintenance", route="r1") == 0
+    assert "r77" not in text
+
+
+def test_duration_buckets_grow_and_end_with_all_requests(master: Master) -> None:
+    buckets = [sample.value for family in parse(master.get("/metrics").text) for sample in family.samples
+               if sample.name == "proxyd_request_duration_seconds_bucket"]
+    assert buckets == sorted(buckets) and buckets[-1] == 10
+
+
+def test_openmetrics_is_spoken_where_asked_for(master: Master) -> None:
+    answer = master.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert any(family.name == "proxyd_requests" for family in parse_openmetrics(answer.text))
