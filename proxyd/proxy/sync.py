@@ -20,6 +20,7 @@ from proxyd.store.database import Store, StoreError
 from proxyd.store.models import Worker
 from proxyd.store.snapshot import Snapshot, load_snapshot
 from proxyd.store.traffic import forget_worker
+from proxyd.store.upsert import upsert
 from proxyd.text import rfc3339
 
 log = logging.getLogger("proxyd.proxy")
@@ -93,7 +94,9 @@ class Sync:
     def _take(self, snapshot: Snapshot) -> None:
         before = self._table
         table = before.with_changes(snapshot)
-        gone = tuple(route_id for route_id in before.upstreams if route_id not in table.upstreams) if snapshot.full else snapshot.removed
+        gone = snapshot.removed
+        if snapshot.full:
+            gone = tuple(route_id for route_id in before.upstreams if route_id not in table.upstreams)
         self._table = table
         self._loaded = True
         self._on_table(table, gone)
@@ -114,7 +117,8 @@ class Sync:
 
 
 def _beat_row(pid: int, host: str, started: float, now: float, version: int) -> None:
-    Worker.replace(pid=pid, host=host, started_at=rfc3339(started), heartbeat_at=rfc3339(now), config_version=version).execute()
+    upsert(Worker, [{"pid": pid, "host": host, "started_at": rfc3339(started), "heartbeat_at": rfc3339(now),
+                     "config_version": version}])
 
 
 def _gone(pid: int) -> None:

@@ -244,3 +244,8 @@ def event_type(value: str) -> str:
     if value not in SUBSCRIBABLE:
         raise ValueError(f'"{value}" is not one of {", ".join(SUBSCRIBABLE)}{text.suggest(value, SUBSCRIBABLE)}')
     return value
+
+
+def stats_target(value: str) -> str:
+    """ALL, a route id, or nothing for all."""
+    return target(value) if value else "ALL"

@@ -58,6 +58,7 @@ class Transition:
     """One change of state. `number` is that of the route id; `at` Unix seconds."""
 
     sequence: int
+    slot: int
     number: int
     at: float
     before: int
@@ -107,12 +108,12 @@ class CircuitBoard:
                 found.successes, found.trials, number, found.opened_at, found.last_failure, found.next_attempt,
                 found.changed_at, found.trial_at, found.recovered_at)
 
-    def note(self, number: int, before: int, after: int, reason: str, now: float) -> None:
+    def note(self, slot: int, number: int, before: int, after: int, reason: str, now: float) -> None:
         """Put a transition into the ring."""
         with self._file.lock(_RING_LOCK):
             sequence = self.sequence + 1
             at = _RING_AT + (sequence % _RING) * _ENTRY_SIZE
-            _ENTRY.pack_into(self._data, at, sequence, number, now, before, after, 0, 0, reason.encode()[:32])
+            _ENTRY.pack_into(self._data, at, sequence, number, now, before, after, 0, slot, reason.encode()[:32])
             _SEQUENCE.pack_into(self._data, _SEQUENCE_AT, sequence)
 
     @property
@@ -127,9 +128,10 @@ class CircuitBoard:
         found = []
         for sequence in range(max(after, last - _RING) + 1, last + 1):
             at = _RING_AT + (sequence % _RING) * _ENTRY_SIZE
-            written, number, when, before, state, _, _, reason = _ENTRY.unpack_from(self._data, at)
+            written, number, when, before, state, _, slot, reason = _ENTRY.unpack_from(self._data, at)
             if written == sequence:
-                found.append(Transition(sequence, number, when, before, state, reason.rstrip(b"\0").decode("ascii", "replace")))
+                text = reason.rstrip(b"\0").decode("ascii", "replace")
+                found.append(Transition(sequence, slot, number, when, before, state, text))
         return found
 
     def move(self, slot: int, number: int, after: int, reason: str, now: float, by_health: bool = False,
@@ -158,7 +160,7 @@ class CircuitBoard:
                 if before == OPEN:
                     circuit.recovered_at = now
         if before != after:
-            self.note(number, before, after, reason, now)
+            self.note(slot, number, before, after, reason, now)
         return before != after
 
     def forget(self, slot: int) -> None:

@@ -77,7 +77,7 @@ def test_moves_set_instants_and_are_noted(board: CircuitBoard) -> None:
 
 def test_the_ring_keeps_the_last_8192_transitions(board: CircuitBoard) -> None:
     for number in range(8200):
-        board.note(number, CLOSED, OPEN, "failures", float(number))
+        board.note(number, number, CLOSED, OPEN, "failures", float(number))
     found = board.transitions(0)
     assert [item.number for item in found] == list(range(8, 8200))
     assert board.sequence == 8200
@@ -89,7 +89,7 @@ def test_no_change_of_any_process_is_lost(tmp_path: Path) -> None:
         for _ in range(500):
             with board.changing(9, 1) as circuit:
                 circuit.failures += 1
-            board.note(number, CLOSED, OPEN, "failures", 1.0)
+            board.note(number, number, CLOSED, OPEN, "failures", 1.0)
 
     in_processes(4, work)
     board = CircuitBoard(str(tmp_path))

@@ -8,6 +8,7 @@ again and reset the shared counters.) Trial requests of the half-open state are 
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -136,14 +137,13 @@ class Circuits:
                 circuit.trials += 1
                 circuit.trial_at = now
                 return _generation(circuit)
-        self._board.note(upstream.number, OPEN, HALF_OPEN, "timeout", now)
+        self._board.note(upstream.slot, upstream.number, OPEN, HALF_OPEN, "timeout", now)
         return admission
 
     def report(self, upstream: Upstream, admission: int, ok: bool, now: float) -> None:
         """The outcome of an admitted request: microseconds, and next to nothing for a success of a healthy upstream."""
-        if admission == 0:
-            if not upstream.options.circuit_breaker or (ok and self._board.clean(upstream.slot)):
-                return
+        if admission == 0 and (not upstream.options.circuit_breaker or (ok and self._board.clean(upstream.slot))):
+            return
         with self._board.changing(upstream.slot, upstream.number) as circuit:
             before = circuit.state
             if before == OPEN or (before == HALF_OPEN and admission != _generation(circuit)):
@@ -153,14 +153,12 @@ class Circuits:
                 circuit.trials = max(0, circuit.trials - 1)
             elif not ok and upstream.options.circuit_window and now - circuit.last_failure > upstream.options.circuit_window:
                 circuit.failures = 0
-            try:
+            with contextlib.suppress(_Failure, pybreaker.CircuitBreakerError):
                 self._breaker(circuit, upstream, now).call(_outcome, ok)
-            except (_Failure, pybreaker.CircuitBreakerError):
-                pass
             after = circuit.state
         if before != after:
             reason = "failures" if before == CLOSED else "trial_succeeded" if after == CLOSED else "trial_failed"
-            self._board.note(upstream.number, before, after, reason, now)
+            self._board.note(upstream.slot, upstream.number, before, after, reason, now)
 
     def cancel(self, upstream: Upstream, admission: int) -> None:
         """An admitted request ended without saying anything about the upstream (the client went away)."""

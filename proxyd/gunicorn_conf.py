@@ -1,0 +1,113 @@
+"""gunicorn's configuration, made from the settings: `gunicorn.conf.py` is a few lines that call `configuration()`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from proxyd.settings import Settings, SettingsError, load
+from proxyd.supervisor import Supervisor
+from proxyd.text import split_address
+
+_supervisor: Supervisor | None = None
+
+
+def configuration() -> dict[str, Any]:
+    """The settings of gunicorn by name. Prints what is wrong with the configuration and exits with status 2."""
+    try:
+        settings = load()
+    except SettingsError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"{problem}\n")
+        raise SystemExit(2) from None
+    binds = [settings.proxy.bind]
+    if settings.tls.bind:
+        binds.append(settings.tls.bind)
+    _check(settings, binds)
+    heartbeat = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    return {
+        "bind": binds,
+        "workers": settings.worker_count(),
+        "worker_class": "proxyd.worker.ProxydWorker",
+        "worker_connections": settings.proxy.worker_connections,
+        "backlog": settings.proxy.backlog,
+        "graceful_timeout": max(1, round(settings.proxy.graceful_timeout)),
+        "keepalive": max(1, round(settings.proxy.keepalive_timeout)),
+        "worker_tmp_dir": heartbeat,
+        "preload_app": False,
+        "proc_name": "proxyd",
+        "errorlog": settings.log.error,
+        "accesslog": None,
+        "loglevel": settings.log.level,
+        # Nobody here speaks its protocol, and it would be one more thing to guard.
+        "control_socket_disable": True,
+        "when_ready": _hook(settings, "start"),
+        "on_reload": _hook(settings, "reload"),
+        "on_exit": _hook(settings, "stop"),
+        "post_fork": _hook(settings, "forked"),
+    }
+
+
+def _hook(settings: Settings, name: str) -> Any:
+    """A hook with the number of arguments gunicorn wants."""
+    if name == "forked":
+        def forked(server: Any, worker: Any) -> None:
+            from proxyd import logs
+
+            logs.configure(settings.log)
+        return forked
+
+    def hook(server: Any) -> None:
+        global _supervisor
+        if name == "start":
+            if settings.master.spawn and _supervisor is None:
+                _supervisor = Supervisor(settings.file)
+                _supervisor.start()
+        elif _supervisor is not None:
+            if name == "reload":
+                _supervisor.signal(signal.SIGHUP)
+            else:
+                _supervisor.stop()
+
+    return hook
+
+
+def _check(settings: Settings, binds: list[str]) -> None:
+    """Find at once what gunicorn would try for seconds, or not at all: a port in use, a directory that can't be written."""
+    if _supervisor is not None or os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS"):
+        return
+    for address in binds:
+        problem = _can_listen(address)
+        if problem:
+            sys.stderr.write(f"proxyd: can't listen on {address}: {problem}\n")
+            raise SystemExit(1)
+    directory = os.path.abspath(settings.shared_memory_directory())
+    try:
+        os.makedirs(directory, exist_ok=True)
+    except OSError as error:
+        sys.stderr.write(f"proxyd: can't make the directory {directory} ([database] url): {error.strerror}\n")
+        raise SystemExit(1) from None
+    if not os.access(directory, os.W_OK):
+        sys.stderr.write(f"proxyd: the directory {directory} ([database] url) is not writable by this user\n")
+        raise SystemExit(1)
+
+
+def _can_listen(address: str) -> str | None:
+    if address.startswith("unix:"):
+        return None
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return "it is in use by another program; stop that one, or set another [proxy] bind (PROXYD_PROXY_BIND)"
+            return error.strerror
+    return None

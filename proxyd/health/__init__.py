@@ -1,0 +1,1 @@
+"""Health checks of upstreams, and what follows from them."""

@@ -1,0 +1,157 @@
+"""What the checker writes: history and current state, in batches. A locked database delays both; of history the oldest
+goes first when the queue is full, and is counted; the current state is one row a route and never lost."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Any
+
+import gevent
+from peewee import chunked
+
+from proxyd.health.probe import Result, Target
+from proxyd.health.thresholds import DOWN, UNKNOWN, Standing
+from proxyd.store.database import Store, StoreBusy, StoreError
+from proxyd.store.models import HealthResult, HealthStatus, Route
+from proxyd.store.upsert import upsert
+from proxyd.text import rfc3339
+
+log = logging.getLogger("proxyd.health")
+
+_PERIOD = 0.1
+_BATCH = 2000
+_PATIENCE = 0.5
+
+
+class HealthRecords:
+    """Rows that wait, and the greenlet that writes them."""
+
+    def __init__(self, store: Store, queue: int) -> None:
+        self._store = store
+        self._history: deque[dict[str, Any]] = deque()
+        self._queue = queue
+        self._current: dict[str, dict[str, Any]] = {}
+        self._dirty: set[str] = set()
+        self._forgotten: set[str] = set()
+        self._known: dict[str, dict[str, Any]] = {}
+        self._greenlet: gevent.Greenlet | None = None
+        self._failing = False
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Begin to write ten times a second."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Write what is left."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        self.flush()
+
+    def load(self) -> None:
+        """Read the status that the last master left."""
+        try:
+            self._known = self._store.read(_known)
+        except StoreError as error:
+            log.warning("the last health status can't be read: %s", error)
+
+    def standing(self, route_id: str, target: Target, window: int) -> Standing:
+        """Where a target stands when its check begins: where the last master left it, or unknown."""
+        standing = Standing(target.rise, target.fall, window)
+        known = self._known.pop(route_id, None)
+        if known is not None and known["url"] == target.url and known["status"] != UNKNOWN:
+            standing.status, standing.reason = known["status"], known["reason"]
+            standing.failures, standing.successes = known["consecutive_failures"], known["consecutive_successes"]
+            self._current[route_id] = known
+            if known["status"] == DOWN:
+                standing.failures = max(standing.failures, 1)
+        return standing
+
+    def result(self, route_id: str, result: Result, now: float) -> None:
+        """One more row of history."""
+        if len(self._history) >= self._queue:
+            self._history.popleft()
+            self.dropped += 1
+        self._history.append({
+            "route_id": route_id, "checked_at": rfc3339(now), "ok": result.ok, "status_code": result.status_code,
+            "response_time_ms": round(result.seconds * 1000, 3), "error": result.error or None})
+
+    def current(self, route_id: str, target: Target, standing: Standing, result: Result | None, now: float,
+                changed: bool = False) -> None:
+        """The state of a route now; without a result, its check has just begun."""
+        at = rfc3339(now)
+        row = self._current.get(route_id)
+        if row is None:
+            row = self._current[route_id] = {
+                "route_id": route_id, "url": target.url, "status": standing.status, "reason": standing.reason, "since": at,
+                "last_check": None, "last_success": None, "last_error": None, "response_time_ms": None,
+                "success_rate_percent": None, "consecutive_failures": 0, "consecutive_successes": 0, "checks": 0}
+        rate = standing.rate()
+        row.update(url=target.url, status=standing.status, reason=standing.reason, consecutive_failures=standing.failures,
+                   consecutive_successes=standing.successes,
+                   success_rate_percent=round(rate * 100, 2) if rate is not None else row["success_rate_percent"])
+        if changed:
+            row["since"] = at
+        if result is not None:
+            row.update(last_check=at, response_time_ms=round(result.seconds * 1000, 3), checks=row["checks"] + 1)
+            row["last_success" if result.ok else "last_error"] = at if result.ok else result.error
+        self._dirty.add(route_id)
+        self._forgotten.discard(route_id)
+
+    def forget(self, route_id: str) -> None:
+        """A route is no longer checked."""
+        if self._current.pop(route_id, None) is not None:
+            self._dirty.discard(route_id)
+            self._forgotten.add(route_id)
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(_PERIOD)
+            try:
+                self.flush()
+            except Exception:
+                log.exception("health results could not be written")
+                gevent.sleep(1.0)
+
+    def flush(self) -> None:
+        """Write what waits; what can't be written waits on."""
+        if not (self._history or self._dirty or self._forgotten):
+            return
+        history = [self._history.popleft() for _ in range(min(_BATCH, len(self._history)))]
+        dirty, self._dirty = self._dirty, set()
+        gone, self._forgotten = self._forgotten, set()
+        current = [dict(self._current[route_id]) for route_id in dirty if route_id in self._current]
+        try:
+            self._store.call(_write, history, current, sorted(gone), patience=_PATIENCE)
+        except StoreError as error:
+            room = max(0, self._queue - len(self._history))
+            self.dropped += max(0, len(history) - room)
+            self._history.extendleft(reversed(history[len(history) - min(room, len(history)):]))
+            self._dirty |= dirty
+            self._forgotten |= gone - set(self._current)
+            if not self._failing:
+                self._failing = True
+                log.warning("health results wait for the database: %s", error)
+            if not isinstance(error, StoreBusy):
+                gevent.sleep(1.0)
+        else:
+            if self._failing:
+                self._failing = False
+                log.info("health results are written again; %d of the oldest were dropped so far", self.dropped)
+
+
+def _known() -> dict[str, dict[str, Any]]:
+    return {row["route_id"]: row for row in HealthStatus.select().dicts()}
+
+
+def _write(history: list[dict[str, Any]], current: list[dict[str, Any]], gone: list[str]) -> None:
+    for piece in chunked(history, 80):
+        HealthResult.insert_many(piece).execute()
+    for piece in chunked(gone, 400):
+        HealthStatus.delete().where(HealthStatus.route_id.in_(piece)).execute()
+    # A route may have gone while its result waited.
+    alive = set()
+    for piece in chunked([row["route_id"] for row in current], 400):
+        alive.update(row[0] for row in Route.select(Route.route_id).where(Route.route_id.in_(piece)).tuples())
+    upsert(HealthStatus, [row for row in current if row["route_id"] in alive])

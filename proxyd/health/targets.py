@@ -1,0 +1,29 @@
+"""Which targets a set of routes asks to have checked."""
+
+from __future__ import annotations
+
+from proxyd.health.probe import Target
+from proxyd.options import RouteOptions, route_options
+from proxyd.settings import HealthSettings
+from proxyd.store.snapshot import RouteRecord
+from proxyd.urls import parse_backend
+
+
+def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, RouteOptions] | None:
+    """The check of a route and its options, or None for a route that has none. A row that can't be read has none."""
+    try:
+        options = route_options(record.options)
+        backend = parse_backend(record.backend_url)
+        path = options.health_check_path or (settings.default_path if settings.default_check else "")
+        if not path:
+            return None
+        if path.startswith("tcp://"):
+            other = parse_backend("http://" + path.removeprefix("tcp://")) if len(path) > len("tcp://") else backend
+            scheme, host, port, authority, path = "tcp", other.host, other.port, f"{other.host}:{other.port}", ""
+        else:
+            scheme, host, port, authority = backend.scheme, backend.host, backend.port, backend.authority
+    except ValueError:
+        return None
+    return Target(scheme, host, port, authority, path, options.health_check_interval, options.health_check_timeout,
+                  options.health_expected_status, options.health_expected_body, options.health_rise, options.health_fall,
+                  options.tls_verify), options

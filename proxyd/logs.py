@@ -1,0 +1,59 @@
+"""Logging of every process alike: one line an event, as text or JSON, to standard error or a file that can be rotated."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from logging.handlers import WatchedFileHandler
+
+from proxyd.settings import LogSettings
+from proxyd.text import rfc3339
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T23:59:59.125Z warning proxyd.registry[123] message`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().replace("\n", "\\n").replace("\r", "\\r")
+        line = f"{rfc3339(record.created)} {record.levelname.lower()} {record.name}[{record.process}] {message}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """The same as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {"at": rfc3339(record.created), "level": record.levelname.lower(), "logger": record.name, "pid": record.process,
+                 "message": record.getMessage()}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def configure(settings: LogSettings) -> None:
+    """Send this process's log where the settings say; a file that can't be written is said so on standard error.
+
+    Safe to call again: the old handler is replaced. The file is opened anew when it was rotated away.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    failure = ""
+    if settings.error != "-":
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(settings.error)), exist_ok=True)
+            handler = WatchedFileHandler(settings.error, encoding="utf-8")
+        except OSError as error:
+            failure = f"[log] error: can't write {settings.error} ({error.strerror}); logging to standard error"
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    root = logging.getLogger("proxyd")
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(settings.level.upper())
+    root.propagate = False
+    logging.Formatter.converter = time.gmtime
+    if failure:
+        root.error("%s", failure)

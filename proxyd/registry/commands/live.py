@@ -1,0 +1,113 @@
+"""Live state: status, statistics, circuits, backend tests, events."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from proxyd.options import parse_option
+from proxyd.registry import fields
+from proxyd.registry.configuration import EVERY
+from proxyd.registry.context import Context
+from proxyd.registry.fields import Field
+from proxyd.registry.framing import compressed, to_json
+from proxyd.registry.operations import unspoken
+from proxyd.registry.protocol import ROUTE_ID, CommandError, command
+from proxyd.registry.state import sorted_ids
+from proxyd.store.status import circuit_state, route_facts, route_status
+from proxyd.store.traffic import route_stats
+
+TOPIC = "Live state"
+_STATS = ("route_id", "requests", "errors", "avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "bytes_sent",
+          "bytes_received", "status_codes", "rate_limited", "retries", "websocket_active")
+
+
+def _row(context: Context, route_id: str) -> dict[str, Any]:
+    """The row of an active route of the session. Raises CommandError."""
+    if route_id not in context.session.routes:
+        staged = ("routes", route_id, "") in context.session.staged
+        raise CommandError(f'route_id: "{route_id}" is {"staged, but not applied yet" if staged else "not a route of this session"}')
+    return context.registry.rows[route_id]
+
+
+@command("ROUTE_STATUS", TOPIC, ROUTE_ID,
+         answer="`ROUTE_STATUS_OK|{route_id, domains, path, backend, enabled, healthy, health:{status, last_check, last_success, "
+                "last_error, response_time_ms, success_rate_percent, consecutive_failures}, circuit:{..}, ratelimit:{requests, "
+                "window_seconds, rejected}, maintenance:{active, page_url, entered_at, hits}, drain:{active, traffic_percent, "
+                "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, notes}`",
+         help="Everything about one active route, as the workers have it.")
+def route_status_command(context: Context, route_id: str) -> str:
+    row = _row(context, route_id)
+    health, stats = context.registry.store.read(route_facts, route_id)
+    status = route_status(row, health, stats, context.registry.circuits, time.time())
+    options = json.loads(row["options"])
+    del status["options"]
+    status["upstream_timeout_seconds"] = parse_option("timeout", options.get("timeout", "60s"))
+    status["notes"] = [unspoken(key) for key in ("http2", "http3") if parse_option(key, options.get(key, "false"))]
+    return "ROUTE_STATUS_OK|" + to_json(status)
+
+
+@command("CIRCUIT_BREAKER_STATUS", TOPIC, ROUTE_ID,
+         answer="`CIRCUIT_STATUS_OK|{state: closed/open/half_open, failures, successes, opened_at, last_failure, next_attempt, healthy, "
+                "in_maintenance, draining}`",
+         help="What the workers really do now.")
+def circuit_status(context: Context, route_id: str) -> str:
+    return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(context, route_id), context.registry.circuits, time.time()))
+
+
+@command("CIRCUIT_BREAKER_RESET", TOPIC, ROUTE_ID, answer="`CIRCUIT_OK`", help="Close the circuit in every worker.")
+def circuit_reset(context: Context, route_id: str) -> str:
+    _row(context, route_id)
+    context.operations.reset_circuit(route_id, context.actor)
+    return "CIRCUIT_OK"
+
+
+@command("STATS_GET", TOPIC,
+         Field("target", fields.stats_target, "A route id, `ALL`, or nothing for all.", True, EVERY),
+         Field("compressed", fields.compressed, "`compressed`: base64(gzip(json)).", True, False),
+         answer="`STATS_OK|` one object for a route id, an array else: {route_id, requests, errors, avg_latency_ms, "
+                "p50/p95/p99_latency_ms, bytes_sent, bytes_received, status_codes:{\"200\":n}, rate_limited, retries, websocket_active}",
+         help="Traffic since each route began, summed over all workers, at most a second old.")
+def stats_get(context: Context, target: str, compress: bool) -> str:
+    if target == EVERY:
+        ids = sorted_ids(context.session.routes)
+        found = context.registry.store.read(route_stats, ids)
+        result: Any = [_shown(found[route_id]) for route_id in ids]
+    else:
+        _row(context, target)
+        result = _shown(context.registry.store.read(route_stats, [target])[target])
+    text = to_json(result)
+    return "STATS_OK|" + (compressed(text) if compress else text)
+
+
+def _shown(stats: dict[str, Any]) -> dict[str, Any]:
+    return {name: stats[name] for name in _STATS}
+
+
+@command("BACKEND_TEST", TOPIC, Field("url", fields.anything, "http, https, ws or wss url."),
+         answer="`BACKEND_OK|{reachable:true, response_time_ms, status_code, tls_valid}` or `BACKEND_FAIL|{reachable:false, error}`",
+         help="Ask a backend once, from the master's host.")
+def backend_test(context: Context, url: str) -> str:
+    with context.unhurried():
+        result = context.operations.test_backend(url.strip())
+    return ("BACKEND_OK|" if result["reachable"] else "BACKEND_FAIL|") + to_json(result)
+
+
+_TYPE = Field("type", fields.event_type, "Event type, or `all`.")
+
+
+@command("SUBSCRIBE", TOPIC, _TYPE, answer="`SUBSCRIBE_OK`, and from then on `EVENT|type|{json}` lines",
+         help="Be told of events about the session's routes, and of those about the whole proxy.")
+def subscribe(context: Context, type: str) -> str:
+    context.subscriptions.add(type)
+    return "SUBSCRIBE_OK"
+
+
+@command("UNSUBSCRIBE", TOPIC, _TYPE, answer="`UNSUBSCRIBE_OK`", help="Be told no more; `all` ends every subscription.")
+def unsubscribe(context: Context, type: str) -> str:
+    if type == "all":
+        context.subscriptions.clear()
+    else:
+        context.subscriptions.discard(type)
+    return "UNSUBSCRIBE_OK"

@@ -1,0 +1,110 @@
+"""Drain and maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from proxyd.registry import fields
+from proxyd.registry.configuration import EVERY
+from proxyd.registry.context import Context
+from proxyd.registry.fields import Field
+from proxyd.registry.framing import to_json
+from proxyd.registry.operations import entered_at
+from proxyd.registry.protocol import CommandError, command
+from proxyd.registry.state import sorted_ids
+from proxyd.text import rfc3339, split_list
+from proxyd.urls import normalize_domain, normalize_route_path
+
+TOPIC = "Drain and maintenance"
+_ENTER_SECONDS = 25.0
+_EXIT_SECONDS = 8.0
+_TARGET = Field("target", fields.anything, "`ALL`, route ids with commas, a path (`/admin`) or a domain of the session.")
+
+
+@command("DRAIN_START", TOPIC, Field("duration", fields.duration, "Time over which new requests fall from all to none."),
+         answer="`DRAIN_OK|completion-time`", help="Drain the session's routes: replicas take over, requests in flight are never cut.")
+def drain_start(context: Context, duration: float) -> str:
+    try:
+        end = context.operations.start_drain(context.session.session_id, duration, context.actor)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    return f"DRAIN_OK|{rfc3339(end)}"
+
+
+@command("DRAIN_STATUS", TOPIC,
+         answer="`DRAIN_STATUS_OK|{active, started_at, duration_seconds, elapsed_seconds, remaining_seconds, traffic_percent, rejected}` "
+                "or `ERROR|no drain in progress`",
+         help="How far the drain is.")
+def drain_status(context: Context) -> str:
+    status = context.operations.drain_status(context.session)
+    if status is None:
+        raise CommandError("no drain in progress")
+    return "DRAIN_STATUS_OK|" + to_json(status)
+
+
+@command("DRAIN_CANCEL", TOPIC, answer="`DRAIN_OK`", help="Full traffic at once.")
+def drain_cancel(context: Context) -> str:
+    try:
+        context.operations.cancel_drain(context.session.session_id, context.actor)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    return "DRAIN_OK"
+
+
+def _routes(context: Context, target: str) -> list[str]:
+    """The active routes that a maintenance target means. Raises CommandError for none."""
+    routes = context.session.routes
+    found: list[str] = []
+    wanted = target.strip()
+    if wanted == EVERY:
+        found = list(routes)
+    elif wanted.startswith("/"):
+        path = normalize_route_path(wanted)
+        found = [route_id for route_id, spec in routes.items() if spec.path == path]
+    elif all(item in routes for item in split_list(wanted)) and wanted:
+        found = list(split_list(wanted))
+    else:
+        try:
+            domain = normalize_domain(wanted)
+        except ValueError:
+            domain = ""
+        found = [route_id for route_id, spec in routes.items() if domain in spec.domains]
+    if not found:
+        raise CommandError(f'target: "{target}" is no active route of this session (ALL, route ids, a path or a domain)')
+    return sorted_ids(found)
+
+
+@command("MAINT_ENTER", TOPIC, _TARGET,
+         Field("page_url", fields.page_url, "The service's own page; empty: the built-in one.", True, ""),
+         answer="`ACK`, then `MAINT_OK|target` once the page answers (25 s at most), else `ERROR|...`",
+         help="Traffic sees maintenance from before the ACK. An error means the page: maintenance is on, with the built-in one.")
+def maint_enter(context: Context, target: str, page_url: str) -> Iterator[str]:
+    route_ids = _routes(context, target)
+    context.operations.enter_maintenance(route_ids, page_url, context.actor)
+    return _after_ack(context, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does")
+
+
+@command("MAINT_EXIT", TOPIC, _TARGET,
+         answer="`ACK`, then `MAINT_OK|target` once the backend answers (8 s at most), else `ERROR|... maintenance lifted`",
+         help="Lifted in both cases.")
+def maint_exit(context: Context, target: str) -> Iterator[str]:
+    route_ids = _routes(context, target)
+    context.operations.exit_maintenance(route_ids, context.actor)
+    return _after_ack(context, target, context.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted")
+
+
+def _after_ack(context: Context, target: str, urls: list[str], seconds: float, consolation: str) -> Iterator[str]:
+    yield "ACK"
+    with context.unhurried():
+        problem = context.operations.await_answer(urls, seconds, verify=False)
+    yield f"ERROR|{problem}; {consolation}" if problem else f"MAINT_OK|{target}"
+
+
+@command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at}`",
+         help="Which of the session's routes are in maintenance.")
+def maint_status(context: Context) -> str:
+    rows = [context.registry.rows[route_id] for route_id in sorted_ids(context.session.routes)]
+    held = [row for row in rows if row["maintenance_since"]]
+    page = next((row["maintenance_page_url"] for row in held if row["maintenance_page_url"]), "")
+    return "MAINT_STATUS_OK|" + to_json({"in_maintenance": [row["route_id"] for row in held], "maintenance_backend": page,
+                                         "entered_at": entered_at(held)})

@@ -1,0 +1,261 @@
+"""What changes live traffic beside CONFIG_APPLY: maintenance, drain, circuit resets; for clients and operators alike."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import requests
+
+from proxyd.options import parse_option
+from proxyd.registry.state import LiveSession, Registry, sorted_ids
+from proxyd.store.circuits import CLOSED
+from proxyd.store.config import Change
+from proxyd.store.status import drain_state
+from proxyd.store.traffic import route_stats
+from proxyd.text import parse_rfc3339, rfc3339
+from proxyd.urls import parse_backend
+
+log = logging.getLogger("proxyd.registry")
+
+_PROBE_TIMEOUT = (2.0, 3.0)
+_PROBE_PAUSE = 0.25
+_TICK = 0.05
+
+
+class Operations:
+    """Each method is done, in every live worker, when it returns. They raise ValueError with a message for a person, and
+    StoreError."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._said: set[str] = set()
+        self._drains: dict[str, int] = {}
+
+    # -- maintenance
+
+    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str) -> None:
+        """Put routes into maintenance; an empty url means the built-in page."""
+        at = rfc3339(time.time())
+        self._maintain(route_ids, {"maintenance_since": at, "maintenance_page_url": page_url}, True, actor)
+
+    def exit_maintenance(self, route_ids: list[str], actor: str) -> None:
+        """Take routes out of maintenance."""
+        self._maintain(route_ids, {"maintenance_since": None, "maintenance_page_url": None}, False, actor)
+
+    def _maintain(self, route_ids: list[str], columns: dict[str, Any], active: bool, actor: str) -> None:
+        registry = self.registry
+        with registry.exclusive():
+            self._check_known(route_ids)
+            before = {route_id: registry.rows[route_id]["maintenance_since"] for route_id in route_ids}
+            changed = []
+            for route_id in route_ids:
+                kept = before[route_id] if active and before[route_id] else columns["maintenance_since"]
+                changed += registry.changed_rows([route_id], {**columns, "maintenance_since": kept})
+            version = registry.commit(Change(routes=changed))
+        registry.await_workers(version)
+        for route_id in route_ids:
+            if bool(before[route_id]) is not active:
+                registry.bus.publish("maintenance_changed", {"active": active, "page_url": columns["maintenance_page_url"] or ""},
+                                     route_id, registry.rows[route_id]["session"], actor)
+
+    def _check_known(self, route_ids: list[str]) -> None:
+        for route_id in route_ids:
+            if route_id not in self.registry.rows:
+                raise ValueError(f'"{route_id}" is not an active route')
+
+    # -- drain
+
+    def start_drain(self, session_id: str, seconds: float, actor: str) -> float:
+        """Begin to drain a session's routes over `seconds`; returns the end in Unix seconds."""
+        registry = self.registry
+        session = registry.find(session_id)
+        if session is None:
+            raise ValueError(f'"{session_id}" is not a session')
+        if not session.routes:
+            raise ValueError("the session has no active route to drain")
+        now = time.time()
+        columns = {"drain_started_at": rfc3339(now), "drain_seconds": seconds}
+        with registry.exclusive():
+            version = registry.commit(Change(routes=registry.changed_rows(session.routes, columns)))
+        registry.await_workers(version)
+        registry.bus.publish("drain_started", {"seconds": seconds}, None, session_id, actor)
+        self._watch(session)
+        return now + seconds
+
+    def cancel_drain(self, session_id: str, actor: str) -> None:
+        """End a drain: full traffic at once."""
+        registry = self.registry
+        session = registry.find(session_id)
+        if session is None or not self.drain_row(session):
+            raise ValueError("no drain in progress")
+        self._drains.pop(session_id, None)
+        with registry.exclusive():
+            columns = {"drain_started_at": None, "drain_seconds": None}
+            version = registry.commit(Change(routes=registry.changed_rows(session.routes, columns)))
+        registry.await_workers(version)
+        registry.bus.publish("drain_cancelled", {}, None, session_id, actor)
+
+    def drain_row(self, session: LiveSession) -> dict[str, Any] | None:
+        """A row of the session that is draining, or None."""
+        for route_id in session.routes:
+            row = self.registry.rows[route_id]
+            if row["drain_started_at"]:
+                return row
+        return None
+
+    def resume(self) -> None:
+        """Watch the drains that were under way when the last master ended."""
+        for session in list(self.registry.sessions.values()):
+            if self.drain_row(session):
+                self._watch(session)
+
+    def _watch(self, session: LiveSession) -> None:
+        generation = self._drains.get(session.session_id, 0) + 1
+        self._drains[session.session_id] = generation
+        gevent.spawn(self._run_drain, session, generation)
+
+    def _run_drain(self, session: LiveSession, generation: int) -> None:
+        """Tell of every tenth of a drain, of its end with what is still in flight, and of the last of that."""
+        bus = self.registry.bus
+        told = -1
+        while (row := self._still(session, generation)) is not None:
+            state = drain_state(row, time.time())
+            tenth = min(10, int((100.0 - state["traffic_percent"]) / 10 + 1e-9))
+            if state["remaining_seconds"] <= 0:
+                break
+            if tenth > max(told, 0):
+                told = tenth
+                bus.publish("drain_progress", {key: state[key] for key in ("traffic_percent", "remaining_seconds")}, None,
+                            session.session_id)
+            gevent.sleep(_TICK)
+        if row is None:
+            return
+        # What the workers counted last is on its way to the database.
+        gevent.sleep(0.6)
+        open_now = self._in_flight(session)
+        bus.publish("drain_completed", {"traffic_percent": 0.0, "in_flight": open_now}, None, session.session_id)
+        while open_now and self._still(session, generation) is not None:
+            gevent.sleep(0.5)
+            open_now = self._in_flight(session)
+            if not open_now:
+                bus.publish("drain_completed", {"traffic_percent": 0.0, "in_flight": 0}, None, session.session_id)
+
+    def _still(self, session: LiveSession, generation: int) -> dict[str, Any] | None:
+        if self._drains.get(session.session_id) != generation:
+            return None
+        return self.drain_row(session)
+
+    def _in_flight(self, session: LiveSession) -> int:
+        stats = self.registry.store.read(route_stats, list(session.routes))
+        return sum(item["in_flight"] for item in stats.values())
+
+    def drain_status(self, session: LiveSession) -> dict[str, Any] | None:
+        """What DRAIN_STATUS answers, or None without a drain."""
+        row = self.drain_row(session)
+        if row is None:
+            return None
+        stats = self.registry.store.read(route_stats, list(session.routes))
+        return {**drain_state(row, time.time()), "rejected": sum(item["drain_rejected"] for item in stats.values())}
+
+    # -- circuits
+
+    def reset_circuit(self, route_id: str, actor: str) -> None:
+        """Close a route's circuit in every worker."""
+        self._check_known([route_id])
+        row = self.registry.rows[route_id]
+        self.registry.circuits.move(row["slot"], int(route_id[1:]), CLOSED, "reset", time.time())
+        self.registry.bus.publish("circuit_reset", {}, route_id, row["session"], actor)
+
+    # -- probes
+
+    def test_backend(self, url: str) -> dict[str, Any]:
+        """Ask a backend once: whether it answers, how fast, and whether its certificate holds."""
+        try:
+            backend = parse_backend(url)
+        except ValueError as error:
+            return {"reachable": False, "error": str(error)}
+        asked = f"{backend.scheme}://{urlsplit(url).netloc}{backend.path or '/'}"
+        started = time.monotonic()
+        valid = backend.scheme == "https"
+        try:
+            try:
+                status = self._ask(asked, True)
+            except requests.exceptions.SSLError:
+                valid = False
+                status = self._ask(asked, False)
+        except (requests.RequestException, ValueError, OSError) as error:
+            return {"reachable": False, "error": _plain(error)}
+        return {"reachable": True, "response_time_ms": round((time.monotonic() - started) * 1000, 2), "status_code": status,
+                "tls_valid": valid}
+
+    @staticmethod
+    def _ask(url: str, verify: bool) -> int:
+        with requests.Session() as session:
+            session.trust_env = False
+            with session.get(url, timeout=_PROBE_TIMEOUT, stream=True, allow_redirects=False, verify=verify) as response:
+                return response.status_code
+
+    def await_answer(self, urls: list[str], seconds: float, verify: bool = True) -> str | None:
+        """Wait until each url gives an HTTP answer; the last error where one does not within `seconds`, else None."""
+        deadline = time.monotonic() + seconds
+        for url in urls:
+            error = "no answer"
+            while True:
+                with gevent.Timeout(max(0.05, deadline - time.monotonic()), False):
+                    try:
+                        self._ask(url, verify)
+                        break
+                    except (requests.RequestException, ValueError, OSError) as failure:
+                        error = _plain(failure)
+                if time.monotonic() + _PROBE_PAUSE >= deadline:
+                    return f"{url} did not answer within {seconds:g} s: {error}"
+                gevent.sleep(_PROBE_PAUSE)
+        return None
+
+    def backend_urls(self, route_ids: list[str]) -> list[str]:
+        """What to ask to see whether the backends of routes answer."""
+        urls = []
+        for route_id in sorted_ids(route_ids):
+            row = self.registry.rows[route_id]
+            backend = parse_backend(row["backend_url"])
+            path = json.loads(row["options"]).get("health_check_path", "")
+            if not path.startswith("/"):
+                path = "/"
+            urls.append(f"{backend.scheme}://{urlsplit(row['backend_url']).netloc}{backend.path}{path}")
+        return list(dict.fromkeys(urls))
+
+    # -- what can't be spoken
+
+    def note_unspoken(self, session: LiveSession, key: str, value: str) -> None:
+        """Say once that http2 or http3 was asked for where it can't be had; the option is accepted all the same."""
+        if key not in ("http2", "http3") or not parse_option(key, value) or f"{session.service}/{key}" in self._said:
+            return
+        self._said.add(f"{session.service}/{key}")
+        log.warning("service %s: %s", session.service, unspoken(key))
+
+
+def unspoken(key: str) -> str:
+    """Why an option has no effect here."""
+    if key == "http2":
+        return "http2 is accepted, but upstreams are spoken to in HTTP/1.1; clients get HTTP/2 on the TLS listener ([tls] http2)"
+    return "http3 is accepted, but not spoken here; put a front that speaks it before proxyd (conf/fronts)"
+
+
+def entered_at(rows: list[dict[str, Any]]) -> str | None:
+    """When the first of the routes entered maintenance."""
+    instants = [row["maintenance_since"] for row in rows if row["maintenance_since"]]
+    return min(instants, key=parse_rfc3339) if instants else None
+
+
+def _plain(error: BaseException) -> str:
+    """A driver's error in one line without its wrapping."""
+    inner = error
+    while inner.__context__ is not None or inner.args and isinstance(inner.args[0], BaseException):
+        inner = inner.args[0] if inner.args and isinstance(inner.args[0], BaseException) else inner.__context__  # type: ignore[assignment]
+    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    return text.splitlines()[0][:300]

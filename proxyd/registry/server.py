@@ -1,0 +1,361 @@
+"""The registry's TCP side: connections, framing, order, and the bounds that keep one client from holding up another."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+import ssl
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+from gevent import socket as gevent_socket
+from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Pool
+from gevent.server import StreamServer
+
+from proxyd.registry import commands
+from proxyd.registry.auth import Gatekeeper
+from proxyd.registry.context import Context
+from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
+from proxyd.registry.operations import Operations
+from proxyd.registry.protocol import CommandError, CommandErrorWith, carry_out, parse
+from proxyd.registry.staging import StagingError
+from proxyd.registry.state import Registry
+from proxyd.settings import RegistrySettings
+from proxyd.store.bus import Event
+from proxyd.store.database import StoreError
+from proxyd.text import is_loopback, split_address
+
+log = logging.getLogger("proxyd.registry")
+
+assert commands.__all__, "importing the handlers fills the command table"
+_RECEIVE = 65536
+_GOODBYE_SECONDS = 1.0
+_HANDSHAKE_SECONDS = 10.0
+
+
+class ListenError(Exception):
+    """The registry can't listen; the message says what to do."""
+
+
+class RegistryServer:
+    """Listens, and serves each connection in its own greenlet."""
+
+    def __init__(self, registry: Registry, operations: Operations) -> None:
+        self.settings: RegistrySettings = registry.settings.registry
+        self.registry = registry
+        self.operations = operations
+        self.gate = Gatekeeper(self.settings.tokens_file, self.settings.max_failed_logins)
+        self.working = BoundedSemaphore(self.settings.max_in_flight)
+        self.connections: set[Connection] = set()
+        self._tls = tls_context(self.settings)
+        self._server: StreamServer | None = None
+        self._unsubscribe = registry.bus.subscribe(self._deliver)
+
+    def start(self) -> None:
+        """Listen. Raises ListenError."""
+        check_exposure(self.settings)
+        listener = listen(self.settings.bind, self.settings.max_connections)
+        self._server = StreamServer(listener, self._accepted, spawn=Pool(self.settings.max_connections + 64))
+        self._server.start()
+
+    def stop(self) -> None:
+        """Say SHUTDOWN to everybody, and close. Sessions stay, to be taken up again."""
+        self._unsubscribe()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self.connections):
+            connection.goodbye()
+        deadline = time.monotonic() + _GOODBYE_SECONDS
+        while self.connections and time.monotonic() < deadline:
+            gevent.sleep(0.01)
+        if self.settings.bind.startswith("unix:"):
+            with contextlib.suppress(OSError):
+                os.unlink(self.settings.bind.removeprefix("unix:"))
+
+    def _deliver(self, event: Event) -> None:
+        for connection in list(self.connections):
+            connection.deliver(event)
+
+    def _accepted(self, sock: Any, address: Any) -> None:
+        peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) and address else "unix:"
+        if len(self.connections) >= self.settings.max_connections:
+            with contextlib.suppress(OSError):
+                sock.settimeout(1.0)
+                sock.sendall(answer_line(f"ERROR|too many connections (max {self.settings.max_connections})"))
+            sock.close()
+            return
+        try:
+            _tune(sock, self.settings)
+            if self._tls is not None:
+                with gevent.Timeout(_HANDSHAKE_SECONDS):
+                    sock = self._tls.wrap_socket(sock, server_side=True)
+        except (OSError, gevent.Timeout) as error:
+            log.info("registry connection from %s refused: %s", peer, error)
+            sock.close()
+            return
+        connection = Connection(self, sock, peer)
+        self.connections.add(connection)
+        try:
+            connection.serve()
+        finally:
+            self.connections.discard(connection)
+            connection.close()
+
+
+class Connection:
+    """One client's connection. Answers leave through a bounded buffer, so that a client that does not read holds up nobody."""
+
+    def __init__(self, server: RegistryServer, sock: Any, peer: str) -> None:
+        self._server = server
+        self._sock = sock
+        self._peer = peer
+        self._reader = LineReader(server.settings.max_line)
+        self._output = bytearray()
+        self._wake = Signal()
+        self._ending = False
+        self._cut = False
+        self._working = False
+        self.context = Context(server.registry, server.operations, server.gate, peer)
+        self.context.unhurried = self._unhurried
+        self._writer = gevent.spawn(self._write)
+
+    def serve(self) -> None:
+        """Read commands until the client goes away, or has to."""
+        timer = gevent.spawn_later(self._server.settings.register_timeout, self._without_session)
+        try:
+            while not self._ending:
+                try:
+                    data = self._sock.recv(_RECEIVE)
+                except OSError:
+                    return
+                if not data:
+                    return
+                self._reader.feed(data)
+                self._take_lines()
+        finally:
+            timer.kill()
+
+    def _without_session(self) -> None:
+        if not self.context.has_session:
+            self._send(answer_line("ERROR|no session: REGISTER or RECONNECT within "
+                                   f"{self._server.settings.register_timeout:g} s"))
+            self._end()
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RD)
+
+    def _take_lines(self) -> None:
+        while not self._ending:
+            try:
+                line = self._reader.next_line()
+                if line is None:
+                    return
+                if line:
+                    self._carry_out(decode(line))
+            except LineError as error:
+                self._send(answer_line(f"ERROR|{error}"))
+                if error.fatal:
+                    self._end()
+
+    def _carry_out(self, line: str) -> None:
+        """Answer one command; nothing it does can end more than its own connection."""
+        transaction, big = "", False
+        try:
+            request = parse(line)
+            transaction = request.transaction
+            big = request.values[-1:] == ["compressed"]
+            with self._server.working:
+                self._working = True
+                try:
+                    answer = carry_out(self.context, request)
+                    for part in (answer,) if isinstance(answer, str) else answer:
+                        self._send(answer_line(part, transaction, big))
+                finally:
+                    self._working = False
+        except CommandErrorWith as error:
+            self._send(answer_line(f"ERROR|{error}", error.transaction))
+        except (CommandError, StagingError, StoreError) as error:
+            self._send(answer_line(f"ERROR|{error}", transaction))
+        except (gevent.GreenletExit, SystemExit):
+            raise
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            log.exception("internal error %s in command %s from %s", error_id, line.partition("|")[0], self._peer)
+            self._send(answer_line(f"ERROR|internal error (id {error_id})", transaction))
+        if self.context.closing:
+            self._end()
+
+    @contextlib.contextmanager
+    def _unhurried(self) -> Iterator[None]:
+        """While a command waits for a backend, its place among the commands in flight is free."""
+        self._server.working.release()
+        try:
+            yield
+        finally:
+            self._server.working.acquire()
+
+    def deliver(self, event: Event) -> None:
+        """Send an event the client subscribed to."""
+        context = self.context
+        subscribed = context.subscriptions
+        if not subscribed or not context.has_session:
+            return
+        wanted = "drain_progress" if event.type == "drain_completed" else event.type
+        if wanted not in subscribed and "all" not in subscribed:
+            return
+        if event.type not in _TOLD:
+            return
+        if event.route_id is not None and event.route_id not in context.session.routes:
+            return
+        if event.session_id is not None and event.route_id is None and event.session_id != context.session.session_id:
+            return
+        self._send(answer_line(f"EVENT|{event.type}|{to_json(event.payload())}"))
+
+    def goodbye(self) -> None:
+        """The server stops."""
+        self._send(answer_line("SHUTDOWN"))
+        self._end()
+
+    def _send(self, data: bytes) -> None:
+        if self._cut or self._ending:
+            return
+        if len(self._output) + len(data) > self._server.settings.max_output:
+            log.warning("registry client %s does not read: cut with %d bytes unread", self._peer, len(self._output))
+            self._cut = True
+            self._ending = True
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            self._wake.set()
+            return
+        self._output += data
+        self._wake.set()
+
+    def _end(self) -> None:
+        self._ending = True
+        self._wake.set()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def _write(self) -> None:
+        try:
+            while True:
+                self._wake.wait()
+                self._wake.clear()
+                while self._output and not self._cut:
+                    piece = bytes(self._output)
+                    sent = self._sock.send(piece)
+                    del self._output[:sent]
+                if self._ending:
+                    with contextlib.suppress(OSError):
+                        self._sock.shutdown(socket.SHUT_WR)
+                    return
+        except OSError:
+            self._ending = True
+
+    def close(self) -> None:
+        """Let what is answered go out, then give the socket back; the session waits for RECONNECT."""
+        try:
+            self.context.lost()
+        except StoreError as error:
+            log.error("the loss of session %s could not be written: %s", self._peer, error)
+            gevent.spawn(self._lost_later)
+        self._ending = True
+        self._wake.set()
+        self._writer.join(_GOODBYE_SECONDS)
+        self._writer.kill()
+        self._sock.close()
+
+    def _lost_later(self) -> None:
+        while True:
+            gevent.sleep(1.0)
+            with contextlib.suppress(StoreError):
+                self.context.lost()
+                return
+
+
+#: Events that go to registry clients; the others are for the audit trail alone.
+_TOLD = frozenset(("backend_health_changed", "circuit_state_changed", "drain_progress", "drain_completed", "maintenance_changed",
+                   "cert_renewed", "global_config_changed"))
+
+
+def check_exposure(settings: RegistrySettings) -> None:
+    """Raises ListenError for an address beyond loopback that nothing protects."""
+    if is_loopback(settings.bind) or settings.tokens_file or settings.tls_client_ca or settings.allow_unprotected:
+        return
+    raise ListenError(
+        f"[registry] bind = {settings.bind} is not loopback, and neither tokens_file nor tls_client_ca is set: anybody who "
+        "reaches it could take your traffic. Set one of them, or allow_unprotected = yes if your network is the protection.")
+
+
+def tls_context(settings: RegistrySettings) -> Any:
+    """The TLS context of the registry, or None for plain TCP. Raises ListenError."""
+    if not settings.tls_certificate:
+        return None
+    from gevent import ssl as gevent_ssl
+
+    context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.tls_certificate)
+        if settings.tls_client_ca:
+            context.load_verify_locations(settings.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise ListenError(f"[registry] TLS: can't load {settings.tls_certificate} or {settings.tls_client_ca}: {error}") from None
+    return context
+
+
+def listen(address: str, backlog: int) -> Any:
+    """A listening socket on a normal-form address. Raises ListenError saying what to do."""
+    backlog = min(backlog, 4096)
+    try:
+        if address.startswith("unix:"):
+            path = address.removeprefix("unix:")
+            _remove_stale(path)
+            sock = gevent_socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.bind(path)
+            os.chmod(path, 0o660)
+        else:
+            host, port = split_address(address)
+            sock = gevent_socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((host, port))
+        sock.listen(backlog)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ListenError(f"{address} is in use by another program: stop it, or choose another address") from None
+        if error.errno == errno.EACCES:
+            raise ListenError(f"no permission to listen on {address}: choose a port above 1023, or grant the capability") from None
+        raise ListenError(f"can't listen on {address}: {error.strerror or error}") from None
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket file a dead process left; one that answers stays, and binding fails."""
+    if not os.path.exists(path):
+        return
+    with gevent_socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            os.unlink(path)
+
+
+def _tune(sock: Any, settings: RegistrySettings) -> None:
+    """Keepalive, so that a dead peer shows: no client has to send anything while it is content."""
+    if sock.family == socket.AF_UNIX:
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, settings.keepalive_idle)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, settings.keepalive_interval)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, settings.keepalive_count)
+    longest = (settings.keepalive_idle + settings.keepalive_interval * settings.keepalive_count) * 1000
+    sock.setsockopt(socket.IPPROTO_TCP, 18, longest)  # TCP_USER_TIMEOUT: unacknowledged output counts as death, too

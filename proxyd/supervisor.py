@@ -1,0 +1,89 @@
+"""gunicorn's arbiter keeps a master alive: a thread that starts it, sees it end, and starts it again with backoff.
+
+The arbiter reaps every child itself (`waitpid(-1)`), so the end of the master is seen through a pidfd, which tells of
+the end of that very process whoever reaps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_GOOD_LIFE = 10.0
+_STOP_SECONDS = 8.0
+
+
+class Supervisor:
+    """The master of this arbiter. One per process; `start` is harmless when it runs already."""
+
+    def __init__(self, config: str | None) -> None:
+        self._config = config
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._pid = 0
+        self._owner = os.getpid()
+
+    def start(self) -> None:
+        """Start the master and keep it alive from now on."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="proxyd master supervisor", daemon=True)
+            self._thread.start()
+
+    def signal(self, number: int) -> None:
+        """Send the master a signal, if there is one."""
+        if self._pid and os.getpid() == self._owner:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
+
+    def stop(self) -> None:
+        """Stop the master, and start it no more. Only in the process that started it."""
+        if os.getpid() != self._owner or self._thread is None:
+            return
+        self._stopping.set()
+        self.signal(signal.SIGTERM)
+        self._thread.join(_STOP_SECONDS)
+        if self._thread.is_alive():
+            self.signal(signal.SIGKILL)
+            self._thread.join(1.0)
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            try:
+                process = subprocess.Popen(self._command(), env={**os.environ, "PROXYD_SUPERVISED": "1"}, stdin=subprocess.DEVNULL)
+            except OSError as error:
+                sys.stderr.write(f"proxyd: can't start the master: {error}\n")
+            else:
+                self._await_end(process)
+            lived = time.monotonic() - started
+            pause = _FIRST_PAUSE if lived > _GOOD_LIFE else min(_LONGEST_PAUSE, pause * 2)
+            if self._stopping.wait(pause):
+                return
+            sys.stderr.write(f"proxyd: the master (pid {self._pid}) ended after {lived:.1f} s; starting it again\n")
+
+    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
+        self._pid = process.pid
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if self._stopping.is_set():
+                os.kill(process.pid, signal.SIGTERM)
+            select.select([pidfd], [], [])
+        finally:
+            os.close(pidfd)
+            # The arbiter may have reaped it: Popen must not wait for a stranger with the same pid.
+            process.returncode = 0
+
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-m", "proxyd", "master", "--wait", "--parent", str(os.getpid())]
+        return [*command, "--config", self._config] if self._config else command

@@ -1,0 +1,55 @@
+"""Packaging of proxyd."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(line.split('"')[1] for line in (HERE / "proxyd" / "__init__.py").read_text().splitlines() if "__version__" in line)
+
+setup(
+    name="proxyd",
+    version=VERSION,
+    description="A dynamic reverse proxy with a service registry",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["proxyd", "proxyd.*"]),
+    package_data={"proxyd.admin": ["*.html", "*.css", "*.js"]},
+    install_requires=[
+        "gunicorn[gevent]>=27.0,<28",
+        "gevent>=25.5,<27",
+        "requests>=2.31,<3",
+        "peewee>=4.0,<5",
+        "pybreaker>=1.4,<2",
+        "limits>=5.5,<6",
+        "idna>=3.4,<4",
+        "brotli>=1.1,<2",
+        "zstandard>=0.22,<1",
+        "prometheus_client>=0.20,<1",
+        "cryptography>=42,<60",
+    ],
+    extras_require={
+        "http2": ["h2>=4.1,<5"],
+        "redis": ["redis>=5,<9"],
+        "postgresql": ["psycopg2-binary>=2.9,<3"],
+        "test": [
+            "pytest>=8,<10",
+            "pytest-timeout>=2.3,<3",
+            "hypothesis>=6.100,<7",
+            "h11>=0.14,<1",
+            "httptools>=0.6,<1",
+            "wsproto>=1.2,<2",
+            "websocket-client>=1.7,<2",
+            "psutil>=5.9,<8",
+            "httpbin>=0.10,<1",
+            "h2>=4.1,<5",
+            "redis>=5,<9",
+            "ruff>=0.9,<1",
+            "mypy>=1.13,<3",
+            "types-requests>=2.31,<3",
+        ],
+    },
+    entry_points={"console_scripts": ["proxyd = proxyd.cli:main", "proxyctl = proxyd.ctl.main:main"]},
+    classifiers=["Programming Language :: Python :: 3.11", "Environment :: No Input/Output (Daemon)", "Topic :: Internet :: Proxy Servers"],
+)
