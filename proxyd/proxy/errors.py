@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 from proxyd.proxy.clientside import ClientGone
@@ -54,7 +55,7 @@ def send(ex: Exchange, status: int, content_type: str, body: bytes, headers: tup
         raise ClientGone
     ex.status = status
     ex.response_started = True
-    fields = [("Content-Type", content_type), ("Cache-Control", "no-store"), *headers, *ex.set_headers,
+    fields = [("Date", formatdate(usegmt=True)), ("Content-Type", content_type), ("Cache-Control", "no-store"), *headers, *ex.set_headers,
               ("X-Request-ID", ex.request_id)]
     if ex.method == "HEAD":
         fields.append(("Content-Length", str(len(body))))

@@ -16,7 +16,7 @@ import gevent
 
 from proxyd.proxy.table import Table
 from proxyd.store.board import Board
-from proxyd.store.database import Store, StoreError
+from proxyd.store.database import Store, StoreEmpty, StoreError
 from proxyd.store.models import Worker
 from proxyd.store.snapshot import Snapshot, load_snapshot
 from proxyd.store.traffic import forget_worker
@@ -81,7 +81,9 @@ class Sync:
                 self._take(snapshot)
         except Exception as error:
             message = str(error)
-            if message != self._failing:
+            if isinstance(error, StoreEmpty):
+                log.debug("%s", message)
+            elif message != self._failing:
                 self._failing = message
                 log.error("can't read the routes, going on with version %d: %s", self._table.version, message,
                           exc_info=not isinstance(error, StoreError))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from proxyd.registry import fields
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import TRANSACTION
-from proxyd.text import suggest
 
 if TYPE_CHECKING:
     from proxyd.registry.context import Context
@@ -57,7 +56,8 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def command(name: str, topic: str, *declared: Field, answer: str, help: str, session: bool = True) -> Callable[[Handler], Handler]:
+def command(name: str, topic: str, *declared: Field, answer: str, help: str,
+            session: bool = True) -> Callable[[Handler], Handler]:
     """Declare the decorated function as the handler of a command.
 
     It is called with the context and the parsed fields (without the session id), and returns the answer.
@@ -101,7 +101,7 @@ def parse(line: str) -> Request:
     name, _, rest = line.partition("|")
     known = COMMANDS.get(name)
     if known is None:
-        raise CommandError(f"unknown command: {name[:64]}{suggest(name[:64], COMMANDS)}")
+        raise CommandError(f"unknown command: {name[:64]}")
     raw = rest.split("|") if "|" in line else []
     transaction = ""
     if known.session and len(raw) > 1 and raw[1].startswith(TRANSACTION):

@@ -26,6 +26,10 @@ class StoreError(Exception):
     """The database can't be used as asked; the message says what, where, and what to do."""
 
 
+class StoreEmpty(StoreError):
+    """The database has no tables yet: the master makes them when it starts."""
+
+
 class StoreBusy(StoreError):
     """Another process holds the database lock; nothing was changed, trying again later is right."""
 
@@ -71,7 +75,7 @@ class Store:
 
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
-        self._pool.apply(self._open)
+        self._run(self._open)
 
     def _open(self) -> None:
         if self.path is not None:
@@ -98,12 +102,26 @@ class Store:
         seconds for another process's lock (default: the busy timeout). Raises StoreBusy when the lock does not come
         free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
         """
-        result: Result = self._pool.apply(self._transaction, (function, args, kwargs, durable, patience))
+        result: Result = self._run(self._transaction, function, args, kwargs, durable, patience)
         return result
 
     def read(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Run a function that only reads, in the database thread; never waits for writers (WAL). Raises as `call`."""
-        result: Result = self._pool.apply(self._guarded, (self._snapshot, (function, args, kwargs), {}))
+        result: Result = self._run(self._guarded, self._snapshot, (function, args, kwargs), {})
+        return result
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run in the database thread. Errors come back as values: gevent prints what a pool's thread raises."""
+
+        def caught() -> tuple[Any, BaseException | None]:
+            try:
+                return function(*args), None
+            except Exception as error:
+                return None, error
+
+        result, error = self._pool.apply(caught)
+        if error is not None:
+            raise error
         return result
 
     def _snapshot(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
@@ -158,6 +176,8 @@ def explain(error: Exception, url: str) -> StoreError:
     message = str(error)
     if re.search(r"locked|busy", message):
         return StoreBusy(f"the database {url} is locked by another process; nothing was changed, try again")
+    if "no such table" in message or "does not exist" in message:
+        return StoreEmpty(f"the database {url} is not set up yet ({message}); the master does that, or: proxyd migrate")
     if "disk is full" in message or "disk I/O" in message:
         return StoreError(f"the database {url} can't be written ({message}); free space on its disk")
     if "malformed" in message or "not a database" in message:

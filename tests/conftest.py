@@ -1,0 +1,69 @@
+"""Fixtures with real parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.backends import Backend, RawBackend
+from tests.support.system import System
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One proxyd with two workers for all tests of a module; use services and domains of your own."""
+    running = System(tmp_path_factory.mktemp("system"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def new_system(tmp_path: Path) -> Iterator[Callable[..., System]]:
+    """Make a proxyd with settings of the test's own."""
+    made: list[System] = []
+
+    def make(**settings: object) -> System:
+        made.append(System(tmp_path / f"system{len(made)}", **settings))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    """A well-behaved backend."""
+    running = Backend()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def new_backend() -> Iterator[Callable[..., Backend]]:
+    """Make backends by name."""
+    made: list[Backend] = []
+
+    def make(name: str = "backend", port: int = 0) -> Backend:
+        made.append(Backend(name, port))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+@pytest.fixture
+def raw_backend() -> Iterator[Callable[..., RawBackend]]:
+    """Make backends that do what the test tells them."""
+    made: list[RawBackend] = []
+
+    def make(serve: Callable[..., None]) -> RawBackend:
+        made.append(RawBackend(serve))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.stop()
