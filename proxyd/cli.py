@@ -92,6 +92,9 @@ def _serve(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _master(settings: Settings, options: argparse.Namespace) -> int:
+    if os.environ.get("PROXYD_SUPERVISED"):
+        # The arbiter's listening sockets among them: they must close when it does.
+        os.closerange(3, 4096)
     from gevent import monkey
 
     monkey.patch_all()

@@ -10,13 +10,13 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _GOOD_LIFE = 10.0
+SUPERVISED = "PROXYD_SUPERVISED"
 _STOP_SECONDS = 8.0
 
 
@@ -58,31 +58,37 @@ class Supervisor:
         while not self._stopping.is_set():
             started = time.monotonic()
             try:
-                process = subprocess.Popen(self._command(), env={**os.environ, "PROXYD_SUPERVISED": "1"}, stdin=subprocess.DEVNULL)
+                pid = self._spawn()
             except OSError as error:
                 sys.stderr.write(f"proxyd: can't start the master: {error}\n")
             else:
-                self._await_end(process)
+                self._await_end(pid)
             lived = time.monotonic() - started
             pause = _FIRST_PAUSE if lived > _GOOD_LIFE else min(_LONGEST_PAUSE, pause * 2)
             if self._stopping.wait(pause):
                 return
             sys.stderr.write(f"proxyd: the master (pid {self._pid}) ended after {lived:.1f} s; starting it again\n")
 
-    def _await_end(self, process: subprocess.Popen[bytes]) -> None:
-        self._pid = process.pid
+    def _spawn(self) -> int:
+        """Start a master. Not with subprocess: it waits for the end of a pipe which the workers that the arbiter forks
+        meanwhile keep open. `proxyd master` closes by itself what it inherits."""
+        command = self._command()
+        environment = {**os.environ, SUPERVISED: "1"}
+        return os.posix_spawn(command[0], command, environment,
+                              file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)], setsigmask=[])
+
+    def _await_end(self, pid: int) -> None:
+        self._pid = pid
         try:
-            pidfd = os.pidfd_open(process.pid)
+            pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             return
         try:
             if self._stopping.is_set():
-                os.kill(process.pid, signal.SIGTERM)
+                os.kill(pid, signal.SIGTERM)
             select.select([pidfd], [], [])
         finally:
             os.close(pidfd)
-            # The arbiter may have reaped it: Popen must not wait for a stranger with the same pid.
-            process.returncode = 0
 
     def _command(self) -> list[str]:
         command = [sys.executable, "-m", "proxyd", "master", "--wait", "--parent", str(os.getpid())]
