@@ -10,7 +10,7 @@ SHELLS = ("bash", "zsh", "fish")
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
     """The text that a shell is to read (`eval "$(proxyctl completion bash)"`)."""
     commands = _commands(parser)
-    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](commands, _words(parser))
+    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](commands, _options(parser))
 
 
 def _commands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, list[str]]]:
@@ -22,13 +22,19 @@ def _commands(parser: argparse.ArgumentParser) -> dict[str, tuple[str, list[str]
     return {}
 
 
+def _options(parser: argparse.ArgumentParser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+
+
 def _words(parser: argparse.ArgumentParser) -> list[str]:
-    words: list[str] = []
+    words = _options(parser)
     for action in parser._actions:
-        words += [option for option in action.option_strings if option.startswith("--")]
-        if not action.option_strings and action.choices and not isinstance(action, argparse._SubParsersAction):
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                words += [name, *_words(sub)]
+        elif not action.option_strings and action.choices:
             words += [str(choice) for choice in action.choices]
-    return words
+    return list(dict.fromkeys(words))
 
 
 def _bash(commands: dict[str, tuple[str, list[str]]], top: list[str]) -> str:

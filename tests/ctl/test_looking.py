@@ -1,0 +1,138 @@
+"""The commands that only look, and what they have in common: JSON, colours, width, exit codes."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from proxyd.ctl.screen import Screen, fit, printable
+from tests.ctl.conftest import AdminStub, Outcome, route
+
+Ctl = Callable[..., Outcome]
+
+
+def test_status_tells_version_workers_and_who_is_behind(admin: AdminStub, ctl: Ctl) -> None:
+    outcome = ctl("status", "--admin", admin.url)
+    assert outcome.code == 0
+    assert "0.1.0" in outcome.out and "1, 1 behind" in outcome.out and "2h" in outcome.out
+
+
+def test_status_with_problems_is_a_bad_answer(admin: AdminStub, ctl: Ctl) -> None:
+    admin.answers["GET", "status"][1]["problems"] = ["worker 77 is behind"]
+    outcome = ctl("--admin", admin.url, "status")
+    assert outcome.code == 1
+    assert "problem: worker 77 is behind" in outcome.out
+
+
+@pytest.mark.parametrize("name", ["routes", "health", "circuits", "sessions", "stats"])
+def test_lists_come_as_json_before_and_after_the_command(admin: AdminStub, ctl: Ctl, name: str) -> None:
+    expected = admin.answers["GET", name][1][name]
+    assert ctl("--json", "--admin", admin.url, name).json == expected
+    assert ctl(name, "--json", "--admin", admin.url).json == expected
+
+
+def test_routes_show_what_keeps_traffic_away(admin: AdminStub, ctl: Ctl) -> None:
+    draining = route("r3", drain={"active": True, "traffic_percent": 40.0})
+    admin.answers["GET", "routes"] = (200, {"routes": [route("r1"), route("r2", maintenance={"active": True}), draining]})
+    lines = ctl("routes", "--admin", admin.url).out.splitlines()
+    assert "healthy" in lines[1] and "maintenance" in lines[2] and "drain 40%" in lines[3]
+
+
+def test_a_search_that_finds_nothing_is_a_bad_answer(admin: AdminStub, ctl: Ctl) -> None:
+    admin.answers["GET", "routes"] = (200, {"routes": []})
+    outcome = ctl("routes", "no such&thing", "--admin", admin.url)
+    assert (outcome.code, outcome.out) == (1, "no routes\n")
+    assert admin.asked[0][1].endswith("&q=no%20such%26thing")
+
+
+def test_a_route_that_is_not_there_is_named_and_exits_with_1(admin: AdminStub, ctl: Ctl) -> None:
+    outcome = ctl("route", "r9/../x", "--admin", admin.url)
+    assert outcome.code == 1
+    assert admin.asked[0][1] == "/api/v1/routes/r9%2F..%2Fx"
+    assert outcome.err.startswith("proxyctl: no routes/r9")
+
+
+@pytest.mark.parametrize(("change", "code"), [
+    ({}, 0), ({"health": {"status": "down"}}, 1), ({"circuit": {"state": "open"}}, 1), ({"health": None}, 0)])
+def test_a_route_that_takes_no_traffic_exits_with_1(admin: AdminStub, ctl: Ctl, change: dict[str, Any], code: int) -> None:
+    admin.answers["GET", "routes/r1"] = (200, route("r1", **change))
+    assert ctl("route", "r1", "--admin", admin.url).code == code
+
+
+def test_a_down_check_and_an_open_circuit_are_bad_answers(admin: AdminStub, ctl: Ctl) -> None:
+    admin.answers["GET", "health"] = (200, {"health": [{"route_id": "r1", "status": "down"}]})
+    admin.answers["GET", "circuits"] = (200, {"circuits": [{"route_id": "r1", "state": "open"}]})
+    assert ctl("health", "--admin", admin.url).code == 1
+    assert ctl("circuits", "--admin", admin.url).code == 1
+
+
+def test_nobody_there_exits_with_3_and_says_where(ctl: Ctl) -> None:
+    outcome = ctl("status", "--admin", "http://127.0.0.1:1")
+    assert outcome.code == 3
+    assert "http://127.0.0.1:1" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", [("nonsense",), ("drain",), ("run", "--port", "0"), ("status", "--config", "/no/such.ini")])
+def test_wrong_usage_exits_with_2(ctl: Ctl, arguments: tuple[str, ...]) -> None:
+    assert ctl(*arguments).code == 2
+
+
+def test_the_admin_address_comes_from_the_settings(admin: AdminStub, ctl: Ctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXYD_ADMIN_BIND", f"0.0.0.0:{admin.server_address[1]}")
+    assert ctl("status").code == 0
+
+
+def test_events_are_shown_oldest_first_and_then_as_they_happen(admin: AdminStub, ctl: Ctl) -> None:
+    admin.stream = (b"retry: 2000\n: hello\n\nevent: circuit_state_changed\n"
+                    b'data: {"type": "circuit_state_changed", "route_id": "r7", "data": {"state": "open"}}\n\n')
+    outcome = ctl("events", "--admin", admin.url)
+    lines = outcome.out.splitlines()
+    assert outcome.code == 3 and "ended the stream" in outcome.err
+    assert [line.split()[1] for line in lines] == ["backend_health_changed", "drain_completed", "circuit_state_changed"]
+    assert "r7" in lines[2] and "state=open" in lines[2]
+    assert ctl("events", "--type", "drain_completed", "--no-follow", "--admin", admin.url).out.count("\n") == 1
+
+
+def test_top_into_a_pipe_is_plain_text_with_rates(admin: AdminStub, ctl: Ctl) -> None:
+    outcome = ctl("top", "--count", "2", "--every", "10ms", "--admin", admin.url)
+    assert outcome.code == 0
+    assert outcome.out.count("req/s") == 2 and "\x1b" not in outcome.out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_command_and_the_shell_can_read_it(ctl: Ctl, shell: str) -> None:
+    outcome = ctl("completion", shell)
+    assert all(word in outcome.out for word in ("status", "maint", "enter", "restart"))
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=outcome.out, text=True, capture_output=True).stderr == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_colours_need_a_terminal_and_no_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert Screen(out=Terminal()).paint("down", "red") == "\x1b[31mdown\x1b[0m"
+    assert Screen(out=io.StringIO()).paint("down", "red") == "down"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert Screen(out=Terminal()).paint("down", "red") == "down"
+
+
+def test_a_table_gives_up_its_widest_column_to_fit_the_terminal() -> None:
+    screen = Screen(out=io.StringIO(), width=40)
+    lines = screen.table_lines(("ID", "DOMAINS", "STATE"), [("r1", "a" * 90, "healthy"), ("r2", "漢字" * 30, "down")], "")
+    assert all(len(line) <= 40 for line in lines)
+    assert "…" in lines[1] and lines[1].endswith("healthy")
+
+
+def test_what_services_named_themselves_cannot_steer_the_terminal() -> None:
+    assert printable("shop\x1b]0;owned\x07\n") == "shop�]0;owned��"
+    assert fit("漢字漢字", 5) == "漢字…"

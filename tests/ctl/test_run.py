@@ -1,0 +1,141 @@
+"""`proxyctl run` as a real process around real programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.test_client import ScriptedRegistry, until
+
+
+@pytest.fixture
+def registry() -> Iterator[ScriptedRegistry]:
+    server = ScriptedRegistry()
+    server.answers["DRAIN_START"] = lambda *_: "DRAIN_OK|2026-01-31T12:00:00Z"
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(registry: ScriptedRegistry, port: int, tmp_path: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+        def run(*arguments: str, program: list[str] | None = None) -> subprocess.Popen[str]:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "proxyd.ctl.main", "run", "--registry", registry.address, "--domain", "a.test",
+                 "--domain", "b.test", "--port", str(port), "--service", "files", "--instance", "files-1", *arguments, "--",
+                 *(program or [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(tmp_path)])],
+                stderr=subprocess.PIPE, text=True)
+
+            def end() -> None:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait(10)
+                assert process.stderr is not None
+                process.stderr.close()
+            stack.callback(end)
+            return process
+        yield run
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def test_a_program_is_registered_once_it_answers_then_drained_and_stopped(
+    start: Start, registry: ScriptedRegistry, port: int,
+) -> None:
+    process = start("--health", "/", "--option", "timeout=5s", "--drain", "300ms")
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    assert answers(port)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    until(lambda: "DRAIN_START" in registry.commands())
+    assert answers(port), "the program must serve while its traffic is drained"
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert time.monotonic() - began >= 0.3
+    assert not answers(port)
+    assert registry.lines == [
+        "REGISTER|files|files-1|0|{}", f"ROUTE_ADD|sid-1|a.test,b.test|/|http://127.0.0.1:{port}|0",
+        "HEALTH_SET|sid-1|r1|/|10s|5s", "OPTIONS_SET|sid-1|r1|timeout|5s", "CONFIG_APPLY|sid-1",
+        "DRAIN_START|sid-1|300ms", "CLIENT_SHUTDOWN|sid-1"]
+
+
+def test_the_exit_code_is_that_of_the_program(start: Start) -> None:
+    assert start("--restart", "never", program=[sys.executable, "-c", "raise SystemExit(7)"]).wait(10) == 7
+    assert start("--restart", "on-failure", program=[sys.executable, "-c", ""]).wait(10) == 0
+
+
+def test_a_program_that_does_not_exist_exits_with_127(start: Start) -> None:
+    assert start(program=["no-such-program-here"]).wait(10) == 127
+
+
+def test_a_program_that_fails_is_started_again_and_one_that_succeeds_is_not(start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "starts"
+    text = (f"import pathlib; log = pathlib.Path({str(log)!r}); n = log.stat().st_size if log.exists() else 0; "
+            "log.write_text('x' * (n + 1)); raise SystemExit(0 if n == 2 else 1)")
+    assert start("--backoff", "20ms", program=[sys.executable, "-c", text]).wait(10) == 0
+    assert log.read_text() == "xxx"
+
+
+def test_a_killed_program_is_registered_anew_after_its_restart(start: Start, registry: ScriptedRegistry, tmp_path: Path,
+                                                               port: int) -> None:
+    pid_file = tmp_path / "pid"
+    text = (f"import os, pathlib; pathlib.Path({str(pid_file)!r}).write_text(str(os.getpid())); "
+            f"from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTPRequestHandler).serve_forever()")
+    start("--backoff", "20ms", "--drain", "0", program=[sys.executable, "-c", text])
+    until(lambda: registry.commands().count("CONFIG_APPLY") == 1, 10)
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    until(lambda: registry.commands().count("CONFIG_APPLY") == 2, 10)
+    assert registry.commands().count("CLIENT_SHUTDOWN") == 1
+
+
+def test_a_program_whose_port_stays_closed_is_stopped(start: Start, registry: ScriptedRegistry) -> None:
+    process = start("--restart", "never", "--start-timeout", "300ms",
+                    program=[sys.executable, "-c", "import time; time.sleep(60)"])
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert registry.commands() == []
+
+
+def test_signals_are_passed_on(start: Start, registry: ScriptedRegistry, tmp_path: Path, port: int) -> None:
+    mark = tmp_path / "hup"
+    text = (f"import signal, pathlib; signal.signal(signal.SIGHUP, lambda *_: pathlib.Path({str(mark)!r}).write_text('x')); "
+            f"from http.server import *; HTTPServer(('127.0.0.1', {port}), SimpleHTTPRequestHandler).serve_forever()")
+    process = start("--drain", "0", program=[sys.executable, "-c", text])
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    process.send_signal(signal.SIGHUP)
+    until(mark.exists)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_a_second_request_to_stop_skips_the_drain(start: Start, registry: ScriptedRegistry) -> None:
+    process = start("--drain", "60s")
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    process.send_signal(signal.SIGTERM)
+    until(lambda: "DRAIN_START" in registry.commands())
+    process.send_signal(signal.SIGTERM)
+    process.wait(5)
+    assert registry.commands()[-1] == "CLIENT_SHUTDOWN"
