@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import lru_cache
-from http.cookies import CookieError, SimpleCookie
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -76,11 +75,12 @@ def stuck_to(cookie: str | None, name: str) -> str:
     """The replica identity in the sticky cookie of a Cookie header, or an empty text."""
     if not cookie or name not in cookie:
         return ""
-    try:
-        found = SimpleCookie(cookie).get(name)
-    except CookieError:
-        return ""
-    return found.value if found is not None else ""
+    # Not http.cookies: one value it does not like (JSON, say) makes it drop every cookie of the header.
+    for pair in cookie.split(";"):
+        found, equals, value = pair.partition("=")
+        if equals and found.strip() == name:
+            return value.strip().strip('"')
+    return ""
 
 
 def stick(ex: Exchange, pool: Pool, chosen: Upstream) -> None:
