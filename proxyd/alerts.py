@@ -68,10 +68,11 @@ class Alerts:
     def _take(self, event: Event) -> None:
         """An event of the bus: must not block."""
         route, data = event.route_id or "-", event.data
+        reason = data.get("reason", "")
         if event.type == "backend_health_changed" and data.get("status") == "down":
-            self._tell(("health", route), f"{data.get('url', 'the upstream')} of route {route} is down: {data.get('reason', '')}")
+            self._tell(("health", route), f"{data.get('url', 'the upstream')} of route {route} is down: {reason}")
         elif event.type == "circuit_state_changed" and data.get("to") == "open":
-            self._tell(("circuit", route), f"circuit of route {route} is open (was {data.get('from', '')}): {data.get('reason', '')}")
+            self._tell(("circuit", route), f"circuit of route {route} is open (was {data.get('from', '')}): {reason}")
 
     def _tell(self, subject: tuple[str, str], message: str) -> None:
         """Queue an alert, unless there was one about the same within the interval."""

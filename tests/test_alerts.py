@@ -1,0 +1,184 @@
+"""Alerts, received by a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from proxyd import alerts
+from proxyd.alerts import Alerts
+from proxyd.settings import AlertSettings
+from proxyd.store.bus import EventBus
+from proxyd.store.database import Store
+from proxyd.store.migrations import migrate
+from proxyd.store.models import SlowRequest
+from tests.support.backends import Backend
+
+Start = Callable[..., EventBus]
+
+
+def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        gevent.sleep(0.01)
+
+
+def texts(backend: Backend) -> list[str]:
+    return [json.loads(body)["text"] for _, _, _, body in list(backend.requests)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path}/p.db")
+    opened.open()
+    migrate(opened)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def start(store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Start alerts to the backend; returns their bus."""
+    monkeypatch.setattr(alerts, "_POLL", 0.02)
+    running: list[Alerts] = []
+
+    def begin(webhook: str | None = None, interval: float = 60.0) -> EventBus:
+        bus = EventBus(store)
+        settings = AlertSettings(webhook=f"{backend.url}/hook" if webhook is None else webhook, interval=interval)
+        running.append(Alerts(settings, store, bus, backoff=0.02))
+        running[-1].start()
+        return bus
+
+    yield begin
+    for part in running:
+        part.stop()
+
+
+def down(bus: EventBus, route: str = "r1", status: str = "down") -> None:
+    bus.publish("backend_health_changed", {"status": status, "previous": "up", "reason": "connection refused",
+                                           "url": "http://10.0.0.1:80/health"}, route, keep=False)
+
+
+def circuit(bus: EventBus, to: str, route: str = "r1") -> None:
+    bus.publish("circuit_state_changed", {"state": to, "from": "closed", "to": to, "reason": "error_rate"}, route, keep=False)
+
+
+def slow(store: Store, level: str, route: str = "r1") -> None:
+    store.call(lambda: SlowRequest.create(
+        route_id=route, at="2026-01-01T00:00:00.000Z", level=level, method="GET", url="a.test/report", status_code=200,
+        total_ms=12500.0, queue_ms=0, connect_ms=0, first_byte_ms=0, body_ms=0, request_id="abc", upstream="10.0.0.1:80"))
+
+
+def test_a_backend_that_goes_down_is_told_in_the_form_of_slack_and_of_discord(start: Start, backend: Backend) -> None:
+    bus = start()
+    down(bus, status="unstable")
+    down(bus)
+    until(lambda: backend.requests)
+    method, path, headers, body = backend.requests[0]
+    message = json.loads(body)
+    assert (method, path, headers["Content-Type"]) == ("POST", "/hook", "application/json")
+    assert message["text"] == message["content"]
+    assert "http://10.0.0.1:80/health of route r1 is down: connection refused" in message["text"]
+
+
+def test_a_circuit_that_opens_is_told_and_one_that_closes_is_not(start: Start, backend: Backend) -> None:
+    bus = start()
+    circuit(bus, "closed")
+    circuit(bus, "half-open")
+    circuit(bus, "open")
+    circuit(bus, "open", "r2")
+    until(lambda: len(backend.requests) == 2)
+    assert [text.partition(": ")[2] for text in texts(backend)] == [
+        f"circuit of route {route} is open (was closed): error_rate" for route in ("r1", "r2")]
+
+
+def test_new_critical_slow_requests_are_told_old_ones_and_warnings_are_not(start: Start, store: Store, backend: Backend) -> None:
+    slow(store, "critical", "old")
+    bus = start()
+    gevent.sleep(0.1)
+    slow(store, "warning", "r1")
+    slow(store, "critical", "r2")
+    until(lambda: backend.requests)
+    down(bus, "last")
+    until(lambda: len(backend.requests) == 2)
+    told = "slow request on route r2: GET a.test/report took 12.5 s (status 200, upstream 10.0.0.1:80, id abc)"
+    assert told in texts(backend)[0]
+
+
+def test_a_slow_request_is_told_though_its_id_was_used_before(start: Start, store: Store, backend: Backend) -> None:
+    slow(store, "critical", "old")
+    start()
+    gevent.sleep(0.1)
+    store.call(lambda: SlowRequest.delete().execute())
+    gevent.sleep(0.1)
+    slow(store, "critical", "r2")
+    until(lambda: backend.requests)
+    assert "route r2" in texts(backend)[0]
+
+
+def test_one_subject_is_told_once_an_interval_and_then_how_often_it_happened(start: Start, backend: Backend) -> None:
+    bus = start(interval=0.3)
+    for _ in range(4):
+        down(bus)
+    down(bus, "r2")
+    until(lambda: len(backend.requests) == 2)
+    gevent.sleep(0.35)
+    down(bus)
+    until(lambda: len(backend.requests) == 3)
+    assert ["r1" in text for text in texts(backend)] == [True, False, True]
+    assert texts(backend)[2].endswith("(3 more since the last alert)")
+
+
+def test_an_alert_is_sent_again_until_the_webhook_takes_it(start: Start, backend: Backend) -> None:
+    bus = start()
+    backend.failing = 503
+    down(bus)
+    until(lambda: len(backend.requests) == 2)
+    backend.failing = 0
+    down(bus, "r2")
+    until(lambda: any("r2" in text for text in texts(backend)))
+    assert sum("r1" in text for text in texts(backend)) in (3, 4)
+
+
+@pytest.mark.parametrize(("status", "attempts"), [(500, 4), (404, 1)])
+def test_an_alert_that_can_not_be_delivered_is_logged_without_the_secret_in_the_url(
+        start: Start, backend: Backend, caplog: pytest.LogCaptureFixture, status: int, attempts: int) -> None:
+    logging.getLogger("proxyd").propagate = True
+    backend.failing = status
+    bus = start(f"{backend.url}/services/SECRET")
+    down(bus)
+    until(lambda: "was not delivered" in caplog.text)
+    assert len(backend.requests) == attempts
+    assert f"answered {status}" in caplog.text
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("proxyd")]
+    assert not any("SECRET" in message for message in ours)
+
+
+def test_an_unreachable_webhook_does_not_hold_up_the_bus_nor_tell_its_secret(start: Start, backend: Backend,
+                                                                           caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("proxyd").propagate = True
+    backend.stop()
+    bus = start(f"{backend.url}/services/SECRET")
+    began = time.monotonic()
+    for number in range(1500):
+        down(bus, f"r{number}")
+    assert time.monotonic() - began < 1.0
+    until(lambda: "can't be reached (ConnectionError)" in caplog.text)
+    assert "this one is dropped" in caplog.text
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("proxyd")]
+    assert not any("SECRET" in message for message in ours)
+
+
+def test_without_a_webhook_nothing_is_sent(start: Start, backend: Backend) -> None:
+    down(start(""))
+    down(start(), "r2")
+    until(lambda: backend.requests)
+    assert ["r2" in text for text in texts(backend)] == [True]
