@@ -35,11 +35,11 @@ def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str],
         return _DISABLED
     # With all members in maintenance only those get here whom maintenance lets pass.
     spared = all(member.maintenance_since for member in members if member.enabled)
-    usable = [member for member in members
-              if member.enabled and (spared or not member.maintenance_since) and member.route_id not in blocked]
+    serving = [member for member in members if member.enabled and (spared or not member.maintenance_since)]
+    usable = [member for member in serving if member.route_id not in blocked]
     sound = [member for member in usable if circuits.usable(member, now)]
     if not sound:
-        return _unsound([member for member in members if member.enabled], circuits, now)
+        return _unsound(serving, circuits, now)
     if len(tried) < len(sound) or not all(member.route_id in tried for member in sound):
         sound = [member for member in sound if member.route_id not in tried]
     if pool.sticky:
@@ -81,7 +81,8 @@ def _takes(member: Upstream, circuits: Circuits, now: float) -> bool:
 
 def _unsound(members: list[Upstream], circuits: Circuits, now: float) -> Refusal:
     """Why no circuit lets the request through, and when to come back."""
-    if all(circuits.health_down(member) for member in members):
+    members = [member for member in members if not circuits.health_down(member)]
+    if not members:
         return _DOWN
     wait = max(1, math.ceil(min(circuits.retry_after(member, now) for member in members)))
     return Refusal(503, "circuit_open", "the upstream failed too often; its circuit is open", (("Retry-After", str(wait)),))
