@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from proxyd import __version__
 from proxyd.settings import CONFIG_VARIABLE, SettingsError, load
@@ -81,11 +81,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _serve(settings: Settings, options: argparse.Namespace) -> int:
+def _serve(settings: Settings, options: argparse.Namespace) -> NoReturn:
     gunicorn = shutil.which("gunicorn", path=os.path.dirname(sys.executable)) or shutil.which("gunicorn")
     if gunicorn is None:
-        print("gunicorn is not installed beside this Python: pip install 'gunicorn[gevent]'", file=sys.stderr)
-        return 1
+        raise SystemExit("gunicorn is not installed beside this Python: pip install 'gunicorn[gevent]'")
     own = os.path.join(os.path.dirname(__file__), "gunicorn_default.conf.py")
     config = "gunicorn.conf.py" if os.path.exists("gunicorn.conf.py") else own
     os.execv(gunicorn, [gunicorn, "-c", config, "proxyd.wsgi:app"])
@@ -114,9 +113,7 @@ def _where(settings: Settings, options: argparse.Namespace) -> int:
   config    {settings.file or "defaults and environment"}""")
     if not settings.registry.bind.startswith("unix:") and not settings.proxy.bind.startswith("unix:"):
         host, port = split_address(settings.registry.bind)
-        print(f"Try, with a web server of yours on port 3000:\n"
-              f"  (echo 'REGISTER|hello|me'; read -r -t 1; cat) | nc {host} {port}\n"
-              f"  and see README.md for the rest of the conversation")
+        print(f"Try: printf 'REGISTER|hello|me\\n' | nc -q 1 {host} {port}   (README.md has the whole conversation)")
     sys.stdout.flush()
     return 0
 

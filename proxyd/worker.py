@@ -24,7 +24,7 @@ from proxyd.settings import Settings
 from proxyd.tls import Certificates
 
 
-class ProxydWorker(GeventWorker):
+class ProxydWorker(GeventWorker):  # type: ignore[misc]
     """Serves `proxyd.wsgi:app`."""
 
     def run(self) -> None:

@@ -12,6 +12,7 @@ from proxyd.store.bus import EventBus
 from proxyd.store.circuits import OPEN, STATE_NAMES, CircuitBoard, Transition
 from proxyd.store.database import Store, StoreError
 from proxyd.store.models import Circuit, CircuitTransition, Counter, Route
+from proxyd.store.query import column
 from proxyd.store.upsert import upsert
 from proxyd.text import rfc3339
 
@@ -115,7 +116,7 @@ def _last_sequence() -> int:
 def _write_rows(rows: list[dict[str, Any]], transitions: list[Transition], sequence: int) -> list[str]:
     """Write; returns the ids of routes that are gone."""
     ids = [row["route_id"] for row in rows]
-    alive = {row[0] for row in Route.select(Route.route_id).where(Route.route_id.in_(ids)).tuples()}
+    alive = set(column(Route.select(Route.route_id).where(Route.route_id.in_(ids))))
     upsert(Circuit, [row for row in rows if row["route_id"] in alive])
     upsert(CircuitTransition, [
         {"route_id": f"r{item.number}", "at": rfc3339(item.at), "from_state": STATE_NAMES[item.before],

@@ -14,6 +14,7 @@ from proxyd.health.probe import Result, Target
 from proxyd.health.thresholds import DOWN, UNKNOWN, Standing
 from proxyd.store.database import Store, StoreBusy, StoreError
 from proxyd.store.models import HealthResult, HealthStatus, Route
+from proxyd.store.query import column, dicts
 from proxyd.store.upsert import upsert
 from proxyd.text import rfc3339
 
@@ -142,16 +143,16 @@ class HealthRecords:
 
 
 def _known() -> dict[str, dict[str, Any]]:
-    return {row["route_id"]: row for row in HealthStatus.select().dicts()}
+    return {row["route_id"]: row for row in dicts(HealthStatus.select())}
 
 
 def _write(history: list[dict[str, Any]], current: list[dict[str, Any]], gone: list[str]) -> None:
     for piece in chunked(history, 80):
         HealthResult.insert_many(piece).execute()
-    for piece in chunked(gone, 400):
-        HealthStatus.delete().where(HealthStatus.route_id.in_(piece)).execute()
+    for ids in chunked(gone, 400):
+        HealthStatus.delete().where(HealthStatus.route_id.in_(ids)).execute()
     # A route may have gone while its result waited.
-    alive = set()
-    for piece in chunked([row["route_id"] for row in current], 400):
-        alive.update(row[0] for row in Route.select(Route.route_id).where(Route.route_id.in_(piece)).tuples())
+    alive: set[str] = set()
+    for ids in chunked([row["route_id"] for row in current], 400):
+        alive.update(column(Route.select(Route.route_id).where(Route.route_id.in_(ids))))
     upsert(HealthStatus, [row for row in current if row["route_id"] in alive])

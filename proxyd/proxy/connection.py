@@ -325,7 +325,7 @@ class ClientConnection:
 
     def write(self, data: bytes | memoryview) -> None:
         if self._chunked_out:
-            self._send(b"%x\r\n%b\r\n" % (len(data), data))
+            self._send(b"%x\r\n%b\r\n" % (len(data), bytes(data) if isinstance(data, memoryview) else data))
         else:
             self._send(data)
 

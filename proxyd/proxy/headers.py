@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ _FORWARDED_FOR = re.compile(r"""for\s*=\s*(?:"\[?([0-9a-fA-F:.]+)\]?(?::\d+)?"|(
 _DOTS = re.compile(r"/(?:\.|%2e)", re.IGNORECASE)
 
 
-def trust_check(networks: tuple[Network, ...]) -> lru_cache:  # type: ignore[type-arg]
+def trust_check(networks: tuple[Network, ...]) -> Callable[[str], bool]:
     """A cached function from peer address to whether it lies in one of the networks."""
 
     @lru_cache(maxsize=4096)
@@ -43,7 +44,7 @@ def forwarded_fields(peer: str, secure: bool) -> str:
     return f"X-Forwarded-For: {peer}\r\nX-Real-IP: {peer}\r\nX-Forwarded-Proto: {proto}\r\n"
 
 
-def client_address(ex: Exchange, trusted: lru_cache) -> str:  # type: ignore[type-arg]
+def client_address(ex: Exchange, trusted: Callable[[str], bool]) -> str:
     """The client's address: the peer's, or, from a trusted peer, the last one in X-Forwarded-For or Forwarded that is
     not itself a trusted proxy."""
     peer = ex.client.peer

@@ -10,7 +10,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import socket as socket_constants
-from typing import Protocol
+from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
@@ -27,6 +27,9 @@ class Stream(Protocol):
     """What the core needs of a connection. Errors are OSError (ConnectionError among them)."""
 
     secure: bool
+    #: When it was last given back to its pool (monotonic seconds), and how many exchanges it has served.
+    idle_since: float
+    served: int
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
         """Some bytes, b"" at the end; what is there already is returned without waiting."""
@@ -76,7 +79,7 @@ class PlainStream:
         fd = sock.fileno()
         self._reader = self._hub.loop.io(fd, 1)
         self._writer = self._hub.loop.io(fd, 2)
-        self._poll = None
+        self._poll: Any = None
         self._closed = False
         self.idle_since = 0.0
         self.served = 0

@@ -20,6 +20,7 @@ from proxyd.store.models import (
     SessionSetting,
     StagedChange,
 )
+from proxyd.store.query import dicts
 from proxyd.store.upsert import upsert
 
 SettingKey = tuple[str, str, str]
@@ -134,17 +135,17 @@ class Loaded:
 
 def load() -> Loaded:
     """Read the live sessions with their settings, staged changes and routes."""
-    sessions = list(Session.select().where(Session.state != "ended").dicts())
+    sessions = dicts(Session.select().where(Session.state != "ended"))
     settings: dict[str, dict[SettingKey, str]] = {}
-    for row in SessionSetting.select().dicts():
+    for row in dicts(SessionSetting.select()):
         settings.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
     staged: dict[str, dict[SettingKey, str | None]] = {}
     staged_at: dict[str, str] = {}
-    for row in StagedChange.select().order_by(StagedChange.staged_at).dicts():
+    for row in dicts(StagedChange.select().order_by(StagedChange.staged_at)):
         staged.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
         staged_at[row["session"]] = row["staged_at"]
     version = Counter.get_by_id("config_version").value
-    return Loaded(version, sessions, settings, staged, staged_at, list(Route.select().dicts()))
+    return Loaded(version, sessions, settings, staged, staged_at, dicts(Route.select()))
 
 
 def parse_json(text: str | None, default: Any) -> Any:

@@ -39,7 +39,7 @@ NEWEST = STEPS[-1][0]
 
 def current_version() -> int:
     """The schema version of the open database, 0 for an empty one. Runs in the database thread."""
-    if not SchemaVersion.table_exists():
+    if not database.table_exists("schema_version"):
         return 0
     row = SchemaVersion.select().order_by(SchemaVersion.version.desc()).first()
     return row.version if row else 0

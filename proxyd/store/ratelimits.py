@@ -37,7 +37,7 @@ _MOVING_SIZE = _MOVING.size
 _EMPTY = bytes(_KEY)
 
 
-class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):  # type: ignore[misc]
+class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
     """Counters of up to `entries` keys in `directory`; `moving`: entries hold the parts of a moving window."""
 
     STORAGE_SCHEME = ["proxyd"]

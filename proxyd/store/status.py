@@ -7,6 +7,7 @@ from typing import Any
 
 from proxyd.store.circuits import OPEN, STATE_NAMES, CircuitBoard
 from proxyd.store.models import HealthStatus
+from proxyd.store.query import dicts
 from proxyd.store.traffic import route_stats
 from proxyd.text import parse_rfc3339, rfc3339
 
@@ -41,7 +42,7 @@ def circuit_state(row: dict[str, Any], circuits: CircuitBoard, now: float) -> di
 
 def health_rows(route_ids: list[str]) -> dict[str, dict[str, Any]]:
     """The health of routes by id; routes without a check are missing. Runs in the database thread."""
-    return {row["route_id"]: row for row in HealthStatus.select().where(HealthStatus.route_id.in_(route_ids)).dicts()}
+    return {row["route_id"]: row for row in dicts(HealthStatus.select().where(HealthStatus.route_id.in_(route_ids)))}
 
 
 def health_state(row: dict[str, Any] | None) -> dict[str, Any]:

@@ -18,14 +18,10 @@ def upsert(model: type[Table], rows: list[dict[str, Any]]) -> None:
     """Write rows, all with the same columns; a row that is there takes the new values."""
     if not rows:
         return
-    meta = model._meta
+    meta: Any = model._meta
     key = list(meta.primary_key.field_names) if isinstance(meta.primary_key, CompositeKey) else [meta.primary_key.name]
     preserve = [meta.fields[name] for name in rows[0] if name not in key]
     target = [meta.fields[name] for name in key]
     for piece in chunked(rows, _CHUNK):
         query = model.insert_many(piece)
-        if preserve:
-            query = query.on_conflict(conflict_target=target, preserve=preserve)
-        else:
-            query = query.on_conflict_ignore()
-        query.execute()
+        (query.on_conflict(conflict_target=target, preserve=preserve) if preserve else query.on_conflict_ignore()).execute()

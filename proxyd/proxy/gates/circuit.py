@@ -29,7 +29,7 @@ class _Failure(Exception):
     """What a breaker is shown for a failed request."""
 
 
-class SlotStorage(pybreaker.CircuitBreakerStorage):  # type: ignore[misc]
+class SlotStorage(pybreaker.CircuitBreakerStorage):
     """pybreaker's view of a slot that is held for change."""
 
     def __init__(self, slot: CircuitSlot, timeout: float, now: float) -> None:
