@@ -70,9 +70,9 @@ class RateLimiter:
 
         `now`: Unix seconds. All bounds must hold; the first that does not is the answer.
         """
-        if self._any_spared and self._spared(client_ip):
-            return None
         client = self._client(client_ip)
+        if client is None:
+            return None
         for number, (amount, window) in enumerate(upstream.rate_limits):
             key = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}/{number}/{client}"
             if not self._acquire(key, amount, window):
@@ -140,16 +140,18 @@ class RateLimiter:
         fields = (("Retry-After", str(wait)), *_fields(amount, window, 0, reset, now))
         return Decision(False, f"more than {amount} requests in {window:g} s from this address; try again in {wait} s", fields)
 
-    def _client_of(self, address: str) -> str:
-        """The address a limit is kept for: IPv6 clients own a whole prefix."""
+    def _client_of(self, address: str) -> str | None:
+        """The address a limit is kept for, None where none holds: IPv6 clients own a whole prefix."""
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
             return address
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        if self._any_spared and self._spared(str(ip)):
+            return None
         if ip.version == 4:
-            return address
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
+            return str(ip)
         return str(ipaddress.ip_network((ip, self._prefix), strict=False))
 
     def take(self) -> RejectionBatch | None:
@@ -178,14 +180,14 @@ def _item(amount: int, window: float) -> RateLimitItemPerSecond:
 
 def _sliding_wait(before: int, before_left: float, count: int, amount: int, window: float) -> float:
     """Seconds until one more request passes a sliding window counter: the old window's weight shrinks evenly, and
-    this window's count begins to shrink when it has become the old one."""
+    this window's count begins to shrink when it has become the old one. What is weighed must fall below the room that
+    there is, hence the millisecond more."""
     room = amount - count
-    if room > 0 and before > 0:
-        needed = before_left - room * window / before
-        return max(0.0, needed)
-    if room > 0:
+    if room <= 0:
+        return before_left + window * max(0.0, 1.0 - amount / max(count, 1)) + 0.001
+    if not before or before * before_left < room * window:
         return 0.0
-    return before_left + window * max(0.0, 1.0 - (amount - 1) / max(count, 1)) if before_left else window
+    return before_left - room * window / before + 0.001
 
 
 def _fields(amount: int, window: float, remaining: int, reset: float, now: float) -> tuple[tuple[str, str], ...]:

@@ -1,0 +1,334 @@
+"""Rate limits as the request path meets them: what passes, what the answer says, and what happens without Redis."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxyd.proxy.gates.ratelimit import Decision, RateLimiter
+from proxyd.proxy.table import Upstream
+from proxyd.settings import RatelimitSettings, Settings
+from tests.store.forks import in_processes
+from tests.support.waiting import free_port, wait_for
+
+from .build import upstream
+
+#: A minute's beginning, so that the windows of the tests begin there too.
+NOW = 1_700_000_040.0
+STRATEGIES = ("sliding-window-counter", "fixed-window", "moving-window")
+CLIENT = "192.0.2.1"
+
+
+class Limiter:
+    """A rate limiter whose local counters run on the test's clock."""
+
+    def __init__(self, directory: Path, now: float = NOW, **settings: Any) -> None:
+        self.gate = RateLimiter(Settings(ratelimit=RatelimitSettings(**settings)), str(directory))
+        self.now = now
+        self.gate._local._clock = lambda: self.now
+
+    def hit(self, up: Upstream, client: str = CLIENT) -> Decision | None:
+        return self.gate.hit(up, client, self.now)
+
+    def passed(self, up: Upstream, times: int, client: str = CLIENT) -> int:
+        """How many of that many hits pass."""
+        found = [self.hit(up, client) for _ in range(times)]
+        return sum(decision is None or decision.allowed for decision in found)
+
+    def refused(self, up: Upstream, client: str = CLIENT) -> Decision:
+        decision = self.hit(up, client)
+        assert decision is not None
+        assert not decision.allowed
+        return decision
+
+
+@pytest.fixture
+def new_limiter(tmp_path: Path) -> Iterator[Callable[..., Limiter]]:
+    made: list[Limiter] = []
+
+    def make(**settings: Any) -> Limiter:
+        made.append(Limiter(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for limiter in made:
+        limiter.gate.close()
+
+
+def limited(*limits: tuple[int, float], **fields: Any) -> Upstream:
+    return upstream(1, rate_limits=limits, **fields)
+
+
+# -- counting
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_exactly_the_limit_passes_and_later_as_many_again(new_limiter: Callable[..., Limiter], strategy: str) -> None:
+    limiter, up = new_limiter(strategy=strategy), limited((5, 60.0))
+    assert limiter.passed(up, 20) == 5
+    limiter.now += 130.0
+    assert limiter.passed(up, 20) == 5
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_limit_holds_over_processes(tmp_path: Path, strategy: str) -> None:
+    found = in_processes(4, lambda _: Limiter(tmp_path, strategy=strategy).passed(limited((50, 60.0)), 40))
+    assert sum(found) == 50
+
+
+def test_clients_and_routes_are_counted_apart(new_limiter: Callable[..., Limiter]) -> None:
+    limiter = new_limiter()
+    one, two = limited((5, 60.0)), limited((5, 60.0), priority=1)
+    assert [limiter.passed(one, 9), limiter.passed(one, 9, "192.0.2.2"), limiter.passed(two, 9)] == [5, 5, 5]
+
+
+def test_a_route_that_registers_anew_does_not_forget_its_clients(new_limiter: Callable[..., Limiter]) -> None:
+    limiter = new_limiter()
+    assert limiter.passed(limited((5, 60.0)), 9) == 5
+    assert limiter.passed(upstream(7, rate_limits=((5, 60.0),)), 9) == 0
+
+
+def test_all_of_several_limits_must_hold(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(strategy="fixed-window"), limited((3, 1.0), (5, 60.0))
+    assert limiter.passed(up, 9) == 3
+    assert "3 requests in 1 s" in limiter.refused(up).detail
+    limiter.now += 2.0
+    assert limiter.passed(up, 2) == 2
+    assert "5 requests in 60 s" in limiter.refused(up).detail
+    limiter.now += 2.0
+    assert limiter.refused(up).headers[0] == ("Retry-After", "56")
+    limiter.now = NOW + 60.0
+    assert limiter.passed(up, 9) == 3
+
+
+# -- what the client is told
+
+
+def test_the_answer_to_one_too_many_says_what_holds_and_when_to_come_back(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(strategy="fixed-window"), limited((5, 60.0))
+    limiter.passed(up, 5)
+    limiter.now += 17.5
+    decision = limiter.refused(up)
+    assert decision.headers == (
+        ("Retry-After", "43"), ("RateLimit-Policy", '"default";q=5;w=60'), ("RateLimit", '"default";r=0;t=43'),
+        ("X-RateLimit-Limit", "5"), ("X-RateLimit-Remaining", "0"), ("X-RateLimit-Reset", str(int(NOW + 60.0))))
+    assert decision.detail == "more than 5 requests in 60 s from this address; try again in 43 s"
+
+
+def test_answers_that_pass_carry_no_fields_unless_the_setting_asks_for_them(new_limiter: Callable[..., Limiter]) -> None:
+    assert new_limiter().hit(limited((5, 60.0))) is None
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_with_the_setting_answers_that_pass_count_down(new_limiter: Callable[..., Limiter], strategy: str) -> None:
+    limiter, up = new_limiter(headers=True, strategy=strategy), limited((3, 60.0))
+    remaining = []
+    for _ in range(3):
+        decision = limiter.hit(up)
+        assert decision is not None
+        assert decision.allowed
+        fields = dict(decision.headers)
+        assert "Retry-After" not in fields
+        assert (fields["RateLimit-Policy"], fields["X-RateLimit-Limit"]) == ('"default";q=3;w=60', "3")
+        assert fields["RateLimit"].startswith(f'"default";r={fields["X-RateLimit-Remaining"]};t=')
+        remaining.append(fields["X-RateLimit-Remaining"])
+    assert remaining == ["2", "1", "0"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("amount", "window"), [(1, 10.0), (2, 10.0), (5, 60.0), (100, 60.0)])
+@pytest.mark.parametrize("begin", [0.25, 3.75, 9.5])
+def test_who_waits_as_told_passes_and_is_not_told_to_wait_much_longer_than_needed(
+        new_limiter: Callable[..., Limiter], strategy: str, amount: int, window: float, begin: float) -> None:
+    limiter, up = new_limiter(strategy=strategy), limited((amount, window))
+    limiter.now += begin
+    for _ in range(4):
+        limiter.passed(up, amount)
+        wait = int(dict(limiter.refused(up).headers)["Retry-After"])
+        told = limiter.now + wait
+        # No more than the whole seconds Retry-After counts in, the odd millisecond, and a part of the moving window.
+        slack = 1.001 + window / 60
+        while limiter.now < told - slack:
+            limiter.now += min(0.25, told - slack - limiter.now)
+            assert not limiter.passed(up, 1), f"passes {told - limiter.now} s before the {wait} s it was told to wait are over"
+        limiter.now = told
+        assert limiter.passed(up, 1) == 1
+
+
+# -- who a client is
+
+
+def test_an_ipv6_client_is_its_whole_64(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(), limited((5, 60.0))
+    assert sum(limiter.passed(up, 1, f"2001:db8:0:1::{number:x}") for number in range(1, 20)) == 5
+    assert limiter.passed(up, 9, "2001:db8:0:1:ffff:ffff:ffff:ffff") == 0
+    assert limiter.passed(up, 9, "2001:db8:0:2::1") == 5
+
+
+def test_the_ipv6_prefix_is_a_setting(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(ipv6_prefix=128), limited((5, 60.0))
+    assert limiter.passed(up, 9, "2001:db8::1") == limiter.passed(up, 9, "2001:db8::2") == 5
+
+
+def test_ipv4_clients_are_told_apart_one_by_one_however_they_are_written(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(), limited((5, 60.0))
+    assert limiter.passed(up, 3, "192.0.2.1") == 3
+    assert limiter.passed(up, 9, "::ffff:192.0.2.1") == 2
+    assert limiter.passed(up, 9, "::ffff:192.0.2.2") == 5
+
+
+@pytest.mark.parametrize("client", ["", "unix", "fe80::1%eth0"])
+def test_a_client_without_a_plain_address_is_limited_too(new_limiter: Callable[..., Limiter], client: str) -> None:
+    assert new_limiter().passed(limited((5, 60.0)), 9, client) == 5
+
+
+def test_no_limit_holds_for_networks_that_are_let_through(new_limiter: Callable[..., Limiter]) -> None:
+    networks = tuple(ipaddress.ip_network(text) for text in ("192.0.2.0/28", "2001:db8::/32"))
+    limiter, up = new_limiter(allow=networks, headers=True), limited((5, 60.0))
+    assert limiter.passed(up, 50, "192.0.2.15") == limiter.passed(up, 50, "2001:db8::1") == 50
+    assert limiter.hit(up, "192.0.2.15") is None
+    assert limiter.passed(up, 50, "192.0.2.16") == 5
+
+
+def test_a_mapped_ipv4_client_is_let_through_as_its_ipv4_address(new_limiter: Callable[..., Limiter]) -> None:
+    limiter = new_limiter(allow=(ipaddress.ip_network("192.0.2.0/28"),))
+    assert limiter.passed(limited((5, 60.0)), 50, "::ffff:192.0.2.1") == 50
+
+
+# -- rejections for the database
+
+
+def test_rejections_are_kept_by_route_minute_and_client_until_they_are_taken(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(), limited((5, 60.0))
+    assert limiter.gate.take() is None
+    limiter.passed(up, 8)
+    limiter.passed(up, 6, "2001:db8::1")
+    batch = limiter.gate.take()
+    assert batch is not None
+    minute = "2023-11-14T22:14:00.000Z"
+    assert batch.rejected == {("r1", minute, CLIENT): 3, ("r1", minute, "2001:db8::/64"): 1}
+    assert limiter.gate.take() is None
+
+
+def test_a_batch_given_back_is_added_to_what_came_since(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(), limited((5, 60.0))
+    limiter.passed(up, 8)
+    batch = limiter.gate.take()
+    assert batch is not None
+    limiter.passed(up, 2)
+    limiter.gate.give_back(batch)
+    again = limiter.gate.take()
+    assert again is not None
+    assert list(again.rejected.values()) == [5]
+
+
+# -- Redis
+
+
+class Redis:
+    """A real redis-server on a port of its own, that can be stopped and started."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(self._answers, what="an answer of redis-server")
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1.0) as probe:
+                probe.sendall(b"PING\r\n")
+                return probe.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = Redis(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def words(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [entry.getMessage() for entry in caplog.records if entry.name == "proxyd.ratelimit"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_without_redis_the_host_counts_alone_and_says_so_once(
+        new_limiter: Callable[..., Limiter], strategy: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "proxyd.ratelimit")
+    limiter = new_limiter(strategy=strategy, storage=f"redis://127.0.0.1:{free_port()}/0", headers=True)
+    up = limited((5, 60.0))
+    assert limiter.passed(up, 9) == 5
+    limiter.gate._redis_after = 0.0
+    assert limiter.passed(up, 9) == 0
+    assert len(words(caplog)) == 1
+    assert "Redis can't be reached" in words(caplog)[0]
+
+
+def test_a_redis_that_does_not_answer_costs_a_moment_once_and_no_request(new_limiter: Callable[..., Limiter]) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        limiter = new_limiter(storage=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        begun = time.monotonic()
+        assert limiter.passed(limited((5, 60.0)), 500) == 5
+        assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_with_redis_the_limit_holds_over_hosts(tmp_path: Path, redis: Redis, strategy: str) -> None:
+    # Directories of their own: nothing is shared but Redis.
+    hosts = [Limiter(tmp_path / name, time.time(), strategy=strategy, storage=redis.url) for name in ("a", "b")]
+    up = limited((10, 600.0))
+    assert [hosts[0].passed(up, 6), hosts[1].passed(up, 6), hosts[0].passed(up, 6)] == [6, 4, 0]
+    decision = hosts[1].refused(up)
+    assert 1 <= int(dict(decision.headers)["Retry-After"]) <= 1200
+    for host in hosts:
+        host.gate.close()
+
+
+def test_redis_lost_and_found_again_each_get_one_word_and_cost_no_request(
+        tmp_path: Path, redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "proxyd.ratelimit")
+    limiter, up = Limiter(tmp_path, time.time(), storage=redis.url, headers=True), limited((1000, 600.0))
+    assert limiter.passed(up, 10) == 10
+    redis.stop()
+    assert limiter.passed(up, 10) == 10
+    limiter.gate._redis_after = 0.0
+    assert limiter.passed(up, 10) == 10
+    redis.start()
+    # Within the pause Redis is not asked.
+    assert limiter.passed(up, 10) == 10
+    assert len(words(caplog)) == 1
+    limiter.gate._redis_after = 0.0
+    decision = limiter.hit(up)
+    assert decision is not None
+    assert dict(decision.headers)["X-RateLimit-Remaining"] == "999"
+    assert [word.partition(":")[2][:20].strip() for word in words(caplog)] == ["Redis can't be reac", "Redis answers again"]
+    limiter.gate.close()
