@@ -1,0 +1,19 @@
+"""Generated documents: each is made from the declarations that the program itself runs by, so that none can drift."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+NAMES = ("configuration", "protocol", "proxyd.ini", "database")
+
+
+def document(name: str) -> str:
+    """The text of a document, by name (one of NAMES). Raises KeyError for another name."""
+    return _makers()[name]()
+
+
+def _makers() -> dict[str, Callable[[], str]]:
+    # Late, so that a document about settings does not load the database's driver.
+    from proxyd.docs import configuration, database, ini, protocol
+
+    return {"configuration": configuration.text, "protocol": protocol.text, "proxyd.ini": ini.text, "database": database.text}

@@ -1,0 +1,153 @@
+"""docs/configuration.md: settings, route options, site files and the tokens file."""
+
+from __future__ import annotations
+
+from proxyd.declare import Declaration
+from proxyd.docs.markdown import code, fenced, generated, table
+from proxyd.options import OPTIONS
+from proxyd.settings import SECTIONS, environment_name, setting_declarations
+
+_INTRODUCTION = """# Configuration
+
+Nothing has to be configured: without any file proxyd listens on loopback and keeps its database in `var/`. What you
+change goes into one of three places:
+
+- **Settings** of the whole proxy: `conf/proxyd.ini`, or the file that `PROXYD_CONFIG` or `--config` names. The file
+  that comes with proxyd has every setting, commented out, with its default and what to think of before changing it.
+  A variable `PROXYD_<SECTION>_<KEY>` beats the file.
+- **Route options**: what a service declares for its routes with `OPTIONS_SET` and its kin (docs/protocol.md), or what
+  a site file says under `[options]`.
+- **Site files** `conf/sites-enabled/*.ini`: routes of services that never register.
+
+`proxyd check` reads all of it and prints each problem with file, line, key, value and what was expected; a start with
+such a problem fails in the same words. SIGHUP to gunicorn reads site files, certificates and the `[log]` settings
+again and starts workers with the new settings; settings of the master (`[registry]`, `[admin]`, `[health]`,
+`[database]`) take effect when it restarts, which costs clients a reconnect and traffic nothing.
+
+## How values are written
+
+"""
+
+_KINDS = (
+    ("text", "any text on one line", "`Hello`"),
+    ("yes or no", "`yes`/`no`, `true`/`false`, `on`/`off`, `1`/`0`", "`yes`"),
+    ("whole number", "digits, within the bounds shown", "`256`"),
+    ("duration", "units `us`, `ms`, `s`, `m`, `h`, `d`, put together as you like; a bare whole number is seconds",
+     "`1h30m`, `500ms`, `60`"),
+    ("duration, 0 for off", "the same, and `0` (or `off`, `none`) lifts the bound", "`0`"),
+    ("size", "bytes, or with `k`, `m`, `g`, `t` (powers of 1024)", "`64k`, `10g`"),
+    ("address", "`host:port`, `[v6]:port` or `unix:/path`", "`127.0.0.1:8000`"),
+    ("list", "items with commas or spaces between them", "`text/html, text/css`"),
+    ("list of networks", "addresses and CIDR networks, v4 and v6", "`10.0.0.0/8, ::1`"),
+    ("status codes", "codes, ranges and classes", "`200-399`, `404, 5xx`"),
+)
+
+_FILE_RULES = """
+A line that begins with `#` or `;` is a comment; so is the rest of a line after white space and `#` or `;`. An indented
+line goes on with the value above it. Sections and keys that proxyd does not know are errors, with the close matches
+named: a misspelt bound is no bound.
+"""
+
+_OPTIONS = """# Route options
+
+One set a route. A client sets them with `OPTIONS_SET|sid|target|key|value`, where `target` is `ALL` or a route id and
+the route's own value beats `ALL`; a site file has them under `[options]` (all routes of the file) and
+`[options NAME]` (that route, which beats it). `HEALTH_SET` and `CIRCUIT_BREAKER_SET` are short forms for the
+`health_check_` and `circuit_` options they name. A pool of replicas goes by the options of its first member (the lowest
+route id) where they are about the request as a whole, such as `balance`, `sticky_cookie`, `max_body_size` and
+`total_timeout`; by the chosen member's own where they are about that upstream.
+
+"""
+
+_SITES = """# Site files
+
+Every file `*.ini` in the sites directory (`[sites] directory`) is a service with static routes. A file is applied in
+one transaction, all of it or nothing: with any problem the version that was last good stays, and the problem is in the
+log, in `proxyd check` and on the status page. With `[sites] watch` a saved file is live at once, else with SIGHUP.
+Deleting a file removes its routes; `enabled = no` does so and keeps the file.
+
+"""
+
+_SITE_TABLE = (
+    ("[site]", "enabled", "`yes`", "`no` takes the site's routes away."),
+    ("[site]", "service", "the file's name",
+     "Name of the service; routes of the same service, domain, path and priority form one pool."),
+    ("[route NAME]", "domains", "needed", "Exact names, `*.example.com` (one label) or `*`."),
+    ("[route NAME]", "path", "`/`", "Path prefix of whole segments: `/api` matches `/api` and `/api/x`, never `/apix`."),
+    ("[route NAME]", "backends", "needed", "http, https, ws or wss urls; several are replicas of one another."),
+    ("[route NAME]", "priority", "`0`", "Higher is tried first; among equals the longest path wins."),
+    ("[headers], [headers NAME]", "any header name", "", "Response header that takes the place of the backend's own."),
+    ("[options], [options NAME]", "any route option", "", "See above."),
+    ("[ratelimit], [ratelimit NAME]", "limits", "",
+     "Requests a window and client address: `100/minute; 1000/hour; 5/10s`. All bounds must hold."),
+)
+
+_SITE_EXAMPLE = """[site]
+service = shop
+
+[route web]
+domains  = shop.example.com
+backends = http://10.0.0.11:8080, http://10.0.0.12:8080
+
+[route api]
+domains  = shop.example.com
+path     = /api
+backends = http://10.0.0.21:9000/v2
+priority = 10
+
+[headers]
+X-Frame-Options = DENY
+
+[options]
+health_check_path = /healthz
+circuit_breaker = true
+
+[options api]
+timeout = 30s
+
+[ratelimit api]
+limits = 100/minute; 1000/hour
+"""
+
+_TOKENS = """# Tokens file
+
+`[registry] tokens_file` names it; with one, `REGISTER` must bring a token in its metadata:
+`REGISTER|shop|shop-1|0|{"token":"..."}`. The file holds hashes, never tokens, so that a leaked backup opens nothing.
+It is read again when it changes; a file with a problem in it leaves the grants that were good.
+
+"""
+
+_TOKEN_TABLE = (
+    ("hash", "needed", "`sha256:...`, as `proxyd token NAME` prints it; the token itself is shown that once."),
+    ("services", "`*`", "Patterns of service names the bearer may register, with commas: `shop, shop-*`."),
+    ("domains", "none", "Domains it may claim, with commas. `*` is any; `*.example.com` is every name below it, and that wildcard."),
+)
+
+_TOKEN_EXAMPLE = """$ proxyd token shop --services 'shop,shop-*' --domains shop.example.com
+# The token, shown this once: yIo...
+[token shop]
+hash = sha256:5e1f...
+services = shop,shop-*
+domains = shop.example.com
+"""
+
+
+def text() -> str:
+    """The document."""
+    parts = [generated("proxyd/settings.py and proxyd/options.py"), _INTRODUCTION,
+             table(("kind", "written as", "example"), _KINDS), _FILE_RULES, "\n# Settings\n"]
+    for section, cls in SECTIONS.items():
+        parts.append(f"\n## [{section}]\n\n{cls.__doc__}\n\n")
+        parts.append(table(("setting", "default", "kind", "what it does", "environment"), (
+            (*_row(item), code(environment_name(section, key))) for key, item in setting_declarations(section).items())))
+    parts += ["\n", _OPTIONS, table(("option", "default", "kind", "what it does"), map(_row, OPTIONS.values()))]
+    parts += ["\n", _SITES, table(("section", "key", "default", "what it does"), (
+        (code(section), code(key) if " " not in key else key, default, help) for section, key, default, help in _SITE_TABLE))]
+    parts += ["\n", fenced(_SITE_EXAMPLE, "ini"), "\n", _TOKENS]
+    parts += [table(("key", "default", "what it does"), ((code(key), default, help) for key, default, help in _TOKEN_TABLE))]
+    parts += ["\n", fenced(_TOKEN_EXAMPLE, "console")]
+    return "".join(parts)
+
+
+def _row(item: Declaration) -> tuple[str, str, str, str]:
+    return code(item.key), code(item.default) or "(empty)", item.kind.name, item.help

@@ -1,0 +1,145 @@
+"""docs/database.md: tables and views as a freshly migrated database has them, and queries run against sample rows."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from peewee import BooleanField
+
+from proxyd.docs.database_notes import COLUMN_NOTES, QUERIES, RETENTION, TABLE_NOTES, VIEW_NOTES
+from proxyd.docs.markdown import code, fenced, generated, table
+from proxyd.docs.samples import NOW, fill
+from proxyd.store import migrations, models
+from proxyd.store.database import Store
+from proxyd.store.database import database as current
+from proxyd.store.views import VIEWS
+
+_HEAD = """# Database
+
+Everything proxyd knows is in one database, and its tables are made to be read: by `sqlite3 var/proxyd.db`, by a
+dashboard, by you at night. Reading is safe while proxyd runs (SQLite is in WAL mode: readers wait for nobody, and nobody
+for them). Writing is proxyd's alone: what you change by hand is not seen, or overwritten. Don't leave a transaction
+open in a shell either, since an old reader keeps the WAL file from shrinking.
+
+**Times** are text, RFC 3339 in UTC with milliseconds: `2026-03-02T07:59:30.125Z`. They sort as text, so `at >= '2026-03-02'`
+does what it says, and SQLite's `strftime`, `julianday` and `unixepoch` read them. NULL is *never* or *not now*.
+**Durations** are seconds or, where the name ends in `_ms`, milliseconds. **Lists and objects** are JSON text: SQLite's
+`json_each` and `->>` (3.38 and later) take them apart. **Booleans** are 0 and 1.
+
+The same tables are in PostgreSQL where `[database] url` says so, with `text`, `integer`, `real` and `boolean` columns. The
+queries below are SQLite's; in PostgreSQL write
+`to_char((now() - interval '1 hour') at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')` for `strftime(...)`.
+
+The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, brings an older database up to
+date; one that a newer proxyd wrote is refused. `proxyd db check`, `proxyd db stats` and `proxyd db vacuum` look after the file.
+To back it up while proxyd runs: `sqlite3 var/proxyd.db ".backup proxyd-backup.db"`.
+
+"""
+
+_QUERIES_HEAD = f"""
+# Questions operators ask
+
+Each query runs as it stands. The output is that of a small sample database, at {NOW:%Y-%m-%d %H:%M} UTC.
+"""
+
+_BUCKETS = """
+## Latency buckets
+
+`route_latency.bucket` numbers a log-linear histogram over microseconds: below 32 a bucket is one microsecond wide, and from there
+on each power of two has 16 buckets, so that a percentile is within 3.2 % of the truth. Bucket *b* begins at *b* µs for *b* < 32,
+else at `(16 + (b & 15)) << ((b >> 4) - 1)` µs. Rows of workers and routes simply add up; the question about the 95th
+percentile below shows how to read it.
+"""
+
+
+@contextmanager
+def sample() -> Iterator[sqlite3.Connection]:
+    """A migrated SQLite database with sample rows, in which it is always NOW."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder, "proxyd.db"))
+        before = current.obj
+        store = Store(f"sqlite:///{path}")
+        store.open()
+        try:
+            migrations.migrate(store)
+        finally:
+            store.close()
+            current.initialize(before)
+        connection = sqlite3.connect(path)
+        clock = sqlite3.connect(":memory:")
+        try:
+            # SQLite's own function with another idea of now, so that the document is the same whenever it is made.
+            connection.create_function("strftime", -1, lambda *given: clock.execute(
+                f"SELECT strftime({', '.join('?' * len(given))})",
+                [NOW.strftime("%Y-%m-%dT%H:%M:%S") if item == "now" else item for item in given]).fetchone()[0])
+            fill(connection)
+            yield connection
+        finally:
+            clock.close()
+            connection.close()
+
+
+def queries(document: str) -> list[str]:
+    """The SQL of a document, block by block."""
+    return re.findall(r"```sql\n(.*?)```", document, re.DOTALL)
+
+
+def text() -> str:
+    """The document."""
+    with sample() as connection:
+        parts = [generated("proxyd/store/models.py and views.py"), _HEAD, "# Tables\n"]
+        parts += [_table(connection, model) for model in _models()]
+        parts += [_BUCKETS, "\n# Views\n\nWhat one mostly wants, joined. They are made anew when the master starts.\n"]
+        parts += [_view(connection, name) for name in VIEWS]
+        parts.append(_QUERIES_HEAD)
+        for question, remark, sql in QUERIES:
+            parts += [f"\n## {question}\n\n", f"{remark}\n\n" if remark else "", fenced(sql.strip(), "sql"), "\n",
+                      fenced(_output(connection, sql))]
+    return "".join(parts)
+
+
+def _models() -> list[type[models.Table]]:
+    return [models.SchemaVersion, *models.V1, *models.V2, *models.V3]
+
+
+def _table(connection: sqlite3.Connection, model: type[models.Table]) -> str:
+    meta = model._meta
+    name = meta.table_name
+    note = (model.__doc__ or "").strip() if model.__doc__ != models.Table.__doc__ else ""
+    prose = " ".join(filter(None, (" ".join(note.split()), TABLE_NOTES.get(name, ""), RETENTION.get(name, ""))))
+    by_column = {field.column_name: field for field in meta.sorted_fields}
+    rows = []
+    for _, column, kind, needed, _, key in connection.execute(f"PRAGMA table_info({name})"):
+        field = by_column[column]
+        # What a column refers to is a text here, and SQLite has no booleans of its own.
+        marks = ["key"] * bool(key) + ["may be NULL"] * (not needed and not key)
+        if hasattr(field, "rel_model"):
+            marks.append(f"refers to `{field.rel_model._meta.table_name}`")
+        shown = "text" if hasattr(field, "rel_model") else "boolean" if isinstance(field, BooleanField) else kind.lower()
+        remark = COLUMN_NOTES.get(f"{name}.{column}") or COLUMN_NOTES.get(column, "")
+        rows.append((code(column), shown, ", ".join(marks), remark))
+    return f"\n## {name}\n\n{prose}\n\n" + table(("column", "type", "", "what it is"), rows)
+
+
+def _view(connection: sqlite3.Connection, name: str) -> str:
+    """A view's columns; the type of a computed one is that of its value in the sample."""
+    described = connection.execute(f"PRAGMA table_info({name})").fetchall()
+    row = connection.execute(f"SELECT {', '.join(f'typeof({item[1]})' for item in described)} FROM {name} LIMIT 1").fetchone()
+    rows = [(code(column), (kind or seen).lower(), COLUMN_NOTES.get(f"{name}.{column}") or COLUMN_NOTES.get(column, ""))
+            for (_, column, kind, *_), seen in zip(described, row, strict=True)]
+    return f"\n## {name}\n\n{VIEW_NOTES[name]}\n\n" + table(("column", "type", "what it is"), rows)
+
+
+def _output(connection: sqlite3.Connection, sql: str) -> str:
+    """What sqlite3's `.mode column` would print."""
+    cursor = connection.execute(sql)
+    head = [item[0] for item in cursor.description]
+    rows = [["" if value is None else str(value) for value in row] for row in cursor]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = [head, ["-" * width for width in widths], *rows]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

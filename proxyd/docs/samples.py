@@ -1,0 +1,131 @@
+"""The rows behind docs/database.md's sample outputs: a morning after a night in which one backend misbehaved."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from proxyd.store.histogram import bucket_of
+
+#: The instant at which the sample is looked at.
+NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
+
+_SESSIONS = {"shop-1": ("shop", "9f2c41"), "shop-2": ("shop", "1b77e0"), "search-1": ("search", "c0a85d")}
+_ROUTES = (
+    ("r1", "shop-1", "shop.example.com", "/", "http://10.0.0.11:8080"),
+    ("r2", "shop-2", "shop.example.com", "/", "http://10.0.0.12:8080"),
+    ("r3", "search-1", "shop.example.com", "/search", "http://10.0.0.21:9000"),
+)
+
+
+def at(text: str) -> str:
+    """An instant as the tables have it: `07:30:00` is of this morning, a date before it is of another day."""
+    moment = datetime.fromisoformat(text if "T" in text else f"{NOW:%Y-%m-%d}T{text}")
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.000Z"
+
+
+def _insert(connection: sqlite3.Connection, table: str, **values: Any) -> None:
+    """Insert a row; needed columns that are not given are empty or 0."""
+    for _, name, kind, needed, default, key in connection.execute(f"PRAGMA table_info({table})").fetchall():
+        if needed and not key and default is None:
+            values.setdefault(name, "" if kind in ("TEXT", "VARCHAR(255)") else 0)
+    names = ", ".join(values)
+    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """Put the sample's rows into a migrated database."""
+    _configuration(connection)
+    _health(connection)
+    _traffic(connection)
+    _events(connection)
+    connection.commit()
+
+
+def _configuration(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE counters SET value = 12 WHERE name = 'config_version'")
+    for instance, (service, session_id) in _SESSIONS.items():
+        _insert(connection, "sessions", session_id=session_id, service_name=service, instance_name=instance, state="connected",
+                metadata="{}", connected_at=at("2026-02-27T09:12:00"), last_activity=at("07:59:40"), last_apply=at("2026-03-01T21:40:03"))
+    for slot, (route_id, instance, domain, path, backend) in enumerate(_ROUTES):
+        service, session_id = _SESSIONS[instance]
+        _insert(connection, "routes", route_id=route_id, session_id=session_id, service_name=service, instance_name=instance,
+                domains=json.dumps([domain]), path=path, backend_url=backend, priority=0, enabled=True, options="{}", headers="{}",
+                rate_limits="[]", slot=slot, version=12, created_at=at("2026-02-27T09:12:01"), updated_at=at("2026-03-01T21:40:03"))
+    for pid, version in ((4121, 12), (4122, 12), (4123, 11)):
+        _insert(connection, "workers", pid=pid, host="web1", started_at=at("2026-02-27T09:10:00"), config_version=version,
+                heartbeat_at=at("07:59:59") if version == 12 else at("07:58:11"))
+
+
+def _health(connection: sqlite3.Connection) -> None:
+    for number, (route_id, _, _, _, backend) in enumerate(_ROUTES):
+        failing = route_id == "r3"
+        _insert(connection, "health_status", route_id=route_id, url=f"{backend}/healthz", status="down" if failing else "healthy",
+                reason="no answer within 2 s" if failing else "", since=at("07:41:10" if failing else "2026-02-27T09:12:20"),
+                last_check=at("07:59:55"), last_success=at("07:41:00" if failing else "07:59:55"), response_time_ms=2.4 + number,
+                success_rate_percent=41.0 if failing else 100.0, consecutive_failures=112 if failing else 0, checks=8640)
+        for index in range(1440):
+            moment = NOW - timedelta(minutes=1440 - index)
+            bad = (index >= 1421 or index in (850, 851, 852, 895, 896, 897)) if failing else route_id == "r2" and index == 300
+            _insert(connection, "health_results", route_id=route_id, checked_at=at(moment.strftime("%Y-%m-%dT%H:%M:%S")), ok=not bad,
+                    status_code=None if bad else 200, response_time_ms=None if bad else 2.0 + number + index % 7 / 10,
+                    error="no answer within 2 s" if bad else None)
+    _insert(connection, "circuits", route_id="r3", state="open", reason="health_down", failures=5, opened_at=at("07:41:10"),
+            changed_at=at("07:41:10"))
+
+
+def _traffic(connection: sqlite3.Connection) -> None:
+    for route_id, per_minute, milliseconds, errors in (("r1", 610, 18.0, 0), ("r2", 596, 19.5, 0), ("r3", 145, 410.0, 9)):
+        requests = per_minute * 60
+        for minute in range(60):
+            _insert(connection, "route_minutes", route_id=route_id, minute=at((NOW - timedelta(minutes=60 - minute)).strftime(
+                "%Y-%m-%dT%H:%M:%S")), requests=per_minute, errors=errors, latency_ms_sum=per_minute * milliseconds,
+                bytes_sent=per_minute * 21_000, bytes_received=per_minute * 800)
+        _insert(connection, "route_stats", route_id=route_id, requests=requests, errors=errors * 60, latency_ms_sum=requests * milliseconds,
+                bytes_sent=requests * 21_000, bytes_received=requests * 800, rate_limited=1893 if route_id == "r3" else 0,
+                retries=212 if route_id == "r3" else 3, updated_at=at("07:59:59"))
+        for share, factor in ((50, 0.6), (35, 1.1), (10, 1.9), (4, 3.2), (1, 6.5)):
+            _insert(connection, "route_latency", route_id=route_id, bucket=bucket_of(milliseconds * factor / 1000),
+                    requests=requests * share // 100)
+        for status, count in ((200, requests - errors * 60 - 40), (404, 40), (504, errors * 60)):
+            if count:
+                _insert(connection, "route_status_codes", route_id=route_id, status_code=status, responses=count)
+    for pid, r1, sockets in ((4121, 6, 31), (4122, 4, 28), (4123, 5, 33)):
+        _insert(connection, "route_in_flight", pid=pid, route_id="r1", in_flight=r1 + sockets, websocket_active=sockets)
+    for started, address, rejected in (("07:12:00", "203.0.113.77", 911), ("07:13:00", "203.0.113.77", 870),
+                                      ("07:31:00", "2001:db8:12:40::/64", 112)):
+        _insert(connection, "rate_limit_rejections", route_id="r3", minute=at(started), address=address, rejected=rejected)
+    for moment, url, total in (("07:40:12", "shop.example.com/search", 8120.4), ("07:40:31", "shop.example.com/search/suggest", 5033.9)):
+        _insert(connection, "slow_requests", route_id="r3", at=at(moment), level="critical", method="GET", url=url, status_code=200,
+                total_ms=total, queue_ms=0.3, connect_ms=1.1, first_byte_ms=total - 12.4, body_ms=11.0, request_id="8d1f2c60a7b3-1f4",
+                upstream="10.0.0.21:9000")
+    for closed, client, reason in (("06:58:20", "198.51.100.23", "closed"), ("07:22:05", "198.51.100.40", "idle_timeout")):
+        _insert(connection, "websocket_connections", route_id="r1", opened_at=at("06:15:00"), closed_at=at(closed), client=client,
+                bytes_sent=48_112, bytes_received=9_204, reason=reason)
+
+
+def _events(connection: sqlite3.Connection) -> None:
+    def event(moment: str, kind: str, route_id: str | None, detail: dict[str, Any], session_id: str | None = None, actor: str = "") -> None:
+        _insert(connection, "events", at=at(moment), type=kind, route_id=route_id, session_id=session_id, actor=actor,
+                detail=json.dumps(detail))
+
+    for moment, version in (("2026-03-01T21:38:47", 2), ("2026-03-01T21:40:03", 1)):
+        applied = {"service": "search", "instance": "search-1", "routes": version, "removed": [], "settings": 3}
+        event(moment, "config_applied", None, applied, "c0a85d", "search/search-1@10.0.0.21:51422")
+    night = (("2026-03-01T22:10:10", "down", "closed", "open", "health_down"),
+             ("2026-03-01T22:13:20", "healthy", "open", "half_open", "health_recovered"),
+             ("2026-03-01T22:14:00", "", "half_open", "closed", "health_checks_passed"),
+             ("2026-03-01T22:55:10", "down", "closed", "open", "health_down"),
+             ("2026-03-01T22:58:20", "healthy", "open", "half_open", "health_recovered"),
+             ("2026-03-01T22:58:31", "", "half_open", "closed", "trial_succeeded"),
+             ("07:41:10", "down", "closed", "open", "health_down"))
+    for moment, status, before, after, reason in night:
+        if status:
+            why = "no answer within 2 s" if status == "down" else "2 good checks in a row"
+            event(moment, "backend_health_changed", "r3", {"healthy": status != "down", "status": status, "reason": why})
+        event(moment, "circuit_state_changed", "r3", {"state": after, "from": before, "to": after, "reason": reason})
+        _insert(connection, "circuit_transitions", route_id="r3", at=at(moment), from_state=before, to_state=after, reason=reason)
+    event("07:45:02", "drain_started", None, {"seconds": 120.0}, "1b77e0", "admin token from 127.0.0.1")
+    event("07:46:30", "drain_cancelled", None, {}, "1b77e0", "admin token from 127.0.0.1")
