@@ -14,19 +14,25 @@ workers. Three kinds of entry, one storage each:
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import struct
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
+from proxyd.store import mutex
+from proxyd.store.mutex import Mutex
 from proxyd.store.shared import SharedFile
 
 WAYS = 8
 PARTS = 64
-_HEADER = 4096
+_LOCKS = 1024
+_LOCKS_AT = 4096
+_HEADER = _LOCKS_AT + _LOCKS * mutex.SIZE
 _KEY = 16
 #: Key, last use, window number (fixed window: its end in ms), count, count of the window before.
 _COUNTS = struct.Struct("<16sdqII")
@@ -35,6 +41,19 @@ _VALUES = struct.Struct("<qII")
 _MOVING = struct.Struct(f"<16sdq{PARTS}I")
 _MOVING_SIZE = _MOVING.size
 _EMPTY = bytes(_KEY)
+
+
+def _boot() -> bytes:
+    """A mark of this boot of the machine: a mutex that was held when the power went would stay held for ever."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
+    except OSError:
+        boot = b""
+    return hashlib.blake2b(boot, digest_size=5).digest() + b"3"
+
+
+def _make_locks(data: mmap.mmap) -> None:
+    mutex.initialise(mutex.address_of(data) + _LOCKS_AT, _LOCKS)
 
 
 class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
@@ -48,9 +67,12 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self._moving = moving
         self._size = _MOVING_SIZE if moving else _COUNTS_SIZE
         self._sets = max(1, entries // WAYS)
-        layout = b"limitsm1" if moving else b"limitsc1"
-        self._file = SharedFile(os.path.join(directory, "proxyd.limits"), _HEADER + self._sets * WAYS * self._size, layout)
+        layout = (b"lm" if moving else b"lc") + _boot()
+        self._file = SharedFile(os.path.join(directory, "proxyd.limits"), _HEADER + self._sets * WAYS * self._size, layout,
+                                _make_locks)
         self._data = self._file.data
+        address = mutex.address_of(self._data) + _LOCKS_AT
+        self._locks = [Mutex(address + index * mutex.SIZE) for index in range(_LOCKS)]
         self._clock = clock
         self._places: dict[str, tuple[int, bytes]] = {}
 
@@ -95,7 +117,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
         number, digest = self._place(key)
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             now = self._clock()
             at, end, count, _ = self._counts(number, digest)
             # An end further away than a window comes from a clock that was set back, or from a longer limit.
@@ -107,21 +129,25 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
 
     def get(self, key: str) -> int:
         number, digest = self._place(key)
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             _, end, count, _ = self._counts(number, digest)
         return count if end > self._clock() * 1000 else 0
 
     def get_expiry(self, key: str) -> float:
         number, digest = self._place(key)
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             _, end, _, _ = self._counts(number, digest)
         return max(end / 1000, self._clock())
 
     # -- sliding window counter
 
     def acquire_sliding_window_entry(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
+        return self.take_sliding(key, limit, expiry, amount)
+
+    def take_sliding(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
+        """The same without what the library wraps around a storage's methods, for the request path."""
         number, digest = self._place(key)
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             now = self._clock()
             at, known, count, before = self._counts(number, digest)
             window, part = divmod(now, expiry)
@@ -137,7 +163,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             _, known, count, before = self._counts(number, digest)
         window, part = divmod(self._clock(), expiry)
         if known != int(window):
@@ -151,7 +177,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
         number, digest = self._place(key)
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             now = self._clock()
             part = int(now / expiry * (PARTS - 1))
             at, known, parts = self._parts(number, digest, part)
@@ -165,7 +191,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         number, digest = self._place(key)
         now = self._clock()
         part = int(now / expiry * (PARTS - 1))
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             _, known, parts = self._parts(number, digest, part)
         for age in range(PARTS - 1, -1, -1):
             if parts[(part - age) % PARTS]:
@@ -189,7 +215,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
 
     def clear(self, key: str) -> None:
         number, digest = self._place(key)
-        with self._file.lock(number):
+        with self._locks[number % _LOCKS]:
             at, there = self._find(number, digest)
             if there:
                 self._data[at:at + self._size] = bytes(self._size)

@@ -11,6 +11,7 @@ import fcntl
 import mmap
 import os
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 _LOCK_BASE = 1 << 40
@@ -25,15 +26,16 @@ class SharedFile:
     """A file of fixed size, mapped read-write; `data` is the mapping. Open it after fork.
 
     `layout` (8 bytes at most) names what is in it: a file of another layout or size, left by another version, is
-    replaced by an empty one. Raises SharedMemoryError.
+    replaced by an empty one. `prepare` is given the mapping of a file just made, before anybody else can use it. Raises
+    SharedMemoryError.
     """
 
-    def __init__(self, path: str, size: int, layout: bytes) -> None:
+    def __init__(self, path: str, size: int, layout: bytes, prepare: Callable[[mmap.mmap], None] | None = None) -> None:
         self.path = path
         magic = layout.ljust(8, b"\0")
         try:
             os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            self._fd = self._open(path, size, magic)
+            self._fd = self._open(path, size, magic, prepare)
         except OSError as error:
             raise SharedMemoryError(
                 f"can't set up the shared memory file {path}: {error.strerror}; it needs {size >> 20} MiB "
@@ -41,7 +43,7 @@ class SharedFile:
         self.data = mmap.mmap(self._fd, size)
 
     @staticmethod
-    def _open(path: str, size: int, magic: bytes) -> int:
+    def _open(path: str, size: int, magic: bytes, prepare: Callable[[mmap.mmap], None] | None) -> int:
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
             fcntl.lockf(fd, fcntl.LOCK_EX, 1, _LOCK_BASE - 1)
@@ -58,6 +60,10 @@ class SharedFile:
                 continue
             try:
                 os.posix_fallocate(fd, 0, size)
+                # Kept until the end: a mapping that goes away closes a descriptor, and with it the lock on this file.
+                mapping = mmap.mmap(fd, size)
+                if prepare is not None:
+                    prepare(mapping)
             except OSError:
                 os.unlink(path)
                 os.close(fd)

@@ -26,7 +26,7 @@ class Measure:
 
 def wrk(target: Target, path: str, connections: int, seconds: float, script: str | None = None) -> Measure:
     """Load the target from the other core. Raises RuntimeError when wrk fails."""
-    command = ["taskset", "-c", LOAD_CORE, need("wrk"), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "--timeout", "10s"]
+    command = ["taskset", "-c", LOAD_CORE, need("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "--timeout", "10s"]
     command += ["-s", script] if script else []
     cpu_before, _ = target.program.usage()
     done = subprocess.run([*command, f"http://127.0.0.1:{target.port}{path}"], capture_output=True, text=True, check=False)

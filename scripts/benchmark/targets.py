@@ -68,7 +68,7 @@ end)
 """)
     (folder / "haproxy.cfg").write_text(f"""global
   nbthread 1
-  maxconn 20000
+  maxconn 8000
   lua-load {folder}/slow.lua
 defaults
   mode http
@@ -123,7 +123,7 @@ def haproxy(folder: Path, upstream: int) -> Target:
     port = free_port()
     (folder / "haproxy.cfg").write_text(f"""global
   nbthread 1
-  maxconn 20000
+  maxconn 8000
 defaults
   mode http
   option forwardfor

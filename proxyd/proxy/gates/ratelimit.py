@@ -29,10 +29,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("proxyd.ratelimit")
 
 _MAX_ADDRESSES = 10_000
+_MAX_BOUNDS = 50_000
 _REDIS_TIMEOUT = 0.1
 _REDIS_PAUSE = 5.0
 _METHODS = {
-    "sliding-window-counter": SharedCounters.acquire_sliding_window_entry,
+    "sliding-window-counter": SharedCounters.take_sliding,
     "moving-window": SharedCounters.acquire_entry,
 }
 
@@ -63,6 +64,7 @@ class RateLimiter:
         self._redis_after = 0.0
         self._redis_lost = False
         self._rejected: dict[tuple[str, str, str], int] = {}
+        self._bounds: dict[tuple[Upstream, str], tuple[tuple[str, int, float], ...]] = {}
         self._client = lru_cache(maxsize=65536)(self._client_of)
 
     def hit(self, upstream: Upstream, client_ip: str, now: float) -> Decision | None:
@@ -70,20 +72,28 @@ class RateLimiter:
 
         `now`: Unix seconds. All bounds must hold; the first that does not is the answer.
         """
-        client = self._client(client_ip)
-        if client is None:
-            return None
-        for number, (amount, window) in enumerate(upstream.rate_limits):
-            key = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}/{number}/{client}"
+        bounds = self._bounds.get((upstream, client_ip))
+        if bounds is None:
+            bounds = self._bounds_of(upstream, client_ip)
+        for key, amount, window in bounds:
             if not self._acquire(key, amount, window):
-                return self._reject(upstream, key, amount, window, client, now)
-        if not self._show:
+                return self._reject(upstream, key, amount, window, self._client(client_ip) or client_ip, now)
+        if not self._show or not bounds:
             return None
-        amount, window = upstream.rate_limits[-1]
-        number = len(upstream.rate_limits) - 1
-        key = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}/{number}/{client}"
+        key, amount, window = bounds[-1]
         remaining, reset = self._standing(key, amount, window, now)
         return Decision(True, "", _fields(amount, window, remaining, reset, now))
+
+    def _bounds_of(self, upstream: Upstream, client_ip: str) -> tuple[tuple[str, int, float], ...]:
+        """The counters that hold for a client: key, requests, window each; none for one that is spared."""
+        client = self._client(client_ip)
+        place = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}"
+        bounds = () if client is None else tuple(
+            (f"{place}/{number}/{client}", amount, window) for number, (amount, window) in enumerate(upstream.rate_limits))
+        if len(self._bounds) >= _MAX_BOUNDS:
+            self._bounds.clear()
+        self._bounds[(upstream, client_ip)] = bounds
+        return bounds
 
     def _acquire(self, key: str, amount: int, window: float) -> bool:
         if self._redis_url and time.monotonic() >= self._redis_after:

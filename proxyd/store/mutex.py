@@ -1,0 +1,87 @@
+"""Locks in shared memory that cost no system call while nobody else holds them: pthread's robust, process-shared mutexes.
+
+The kernel marks a mutex whose holder died, however it died, and the next one to lock it goes on (EOWNERDEAD). A byte-range
+lock of fcntl would do as well, at two system calls a hit: for the rate limits, which lock on every request, those were a
+tenth of the whole request.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import time
+from types import TracebackType
+
+#: Room for one pthread_mutex_t of any libc, on a cache line of its own.
+SIZE = 64
+_ATTRIBUTE_SIZE = 64
+_SHARED, _ROBUST = 1, 1
+_PATIENCE = 0.05
+_SPINS = 200
+
+_libc = ctypes.PyDLL(None)
+_trylock = _libc.pthread_mutex_trylock
+_unlock = _libc.pthread_mutex_unlock
+_consistent = _libc.pthread_mutex_consistent
+for _function in (_trylock, _unlock, _consistent):
+    _function.argtypes = [ctypes.c_void_p]
+    _function.restype = ctypes.c_int
+
+
+def address_of(data: mmap.mmap) -> int:
+    """The address of a mapping. The mapping can't be closed while its memory is used."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(data))
+
+
+def initialise(address: int, count: int) -> None:
+    """Make `count` unlocked mutexes from `address` on. Only while no other process uses the memory. Raises OSError."""
+    attribute = ctypes.create_string_buffer(_ATTRIBUTE_SIZE)
+    pointer = ctypes.c_void_p(ctypes.addressof(attribute))
+    for failed in (_libc.pthread_mutexattr_init(pointer), _libc.pthread_mutexattr_setpshared(pointer, _SHARED),
+                   _libc.pthread_mutexattr_setrobust(pointer, _ROBUST)):
+        if failed:
+            raise OSError(failed, "this system's libc has no robust, process-shared mutexes")
+    for index in range(count):
+        failed = _libc.pthread_mutex_init(ctypes.c_void_p(address + index * SIZE), pointer)
+        if failed:
+            raise OSError(failed, "pthread_mutex_init")
+
+
+class Mutex:
+    """One mutex at an address, for use in `with`; held for microseconds, without a switch of greenlets.
+
+    Waits at most 50 ms: a stopped holder must not stop everybody. Then the section runs without the lock.
+    """
+
+    __slots__ = ("_address", "_held")
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+        self._held = False
+
+    def __enter__(self) -> None:
+        result = _trylock(self._address)
+        if result:
+            result = self._wait(result)
+        self._held = not result
+
+    def _wait(self, result: int) -> int:
+        """Take a mutex that was not simply free; 0 once it is taken."""
+        deadline = time.monotonic() + _PATIENCE
+        spins = 0
+        while True:
+            if result == errno.EOWNERDEAD:
+                return int(_consistent(self._address))
+            if result != errno.EBUSY or time.monotonic() > deadline:
+                return result
+            spins += 1
+            if spins > _SPINS:
+                os.sched_yield()
+            result = int(_trylock(self._address))
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        if self._held:
+            self._held = False
+            _unlock(self._address)
