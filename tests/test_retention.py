@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
 from proxyd import retention
@@ -45,7 +46,8 @@ def add_traffic(route_id: str, days: float) -> None:
 
 
 def ids(store: Store, model: type[models.Table], column: str = "route_id") -> set[str]:
-    return {row[0] for row in store.read(lambda: list(model.select(getattr(model, column)).tuples()))}
+    rows: list[tuple[str]] = store.read(lambda: list(model.select(getattr(model, column)).tuples()))  # type: ignore[arg-type]
+    return {row[0] for row in rows}
 
 
 def at(days: float) -> str:
@@ -123,7 +125,7 @@ def test_many_rows_go_in_small_batches_between_which_others_can_write(store: Sto
         other.execute("INSERT INTO events (at, type, actor, detail) VALUES (?, 'x', '', '{}')", (at(0),))
         left.append(other.execute("SELECT COUNT(*) FROM health_results").fetchone()[0])
 
-    monkeypatch.setattr(retention.gevent, "sleep", between)
+    monkeypatch.setattr(gevent, "sleep", between)
     assert Retention(DatabaseSettings(), store).prune(NOW) == {"health_results": 1750}
     other.close()
     assert left == [1250, 750, 250, 0]
@@ -140,12 +142,12 @@ def test_a_locked_database_is_left_for_the_next_round(store: Store, tmp_path: Pa
         part.prune(NOW)
     part.start()
     try:
-        retention.gevent.sleep(0.4)
+        gevent.sleep(0.4)
         assert ids(store, models.HealthResult) == {"r1"}
         other.execute("COMMIT")
         deadline = time.monotonic() + 5
         while ids(store, models.HealthResult) and time.monotonic() < deadline:
-            retention.gevent.sleep(0.02)
+            gevent.sleep(0.02)
         assert not ids(store, models.HealthResult)
     finally:
         part.stop()
