@@ -153,7 +153,7 @@ def text() -> str:
              _EVENTS_HEAD, table(("type", "what it says"), ((code(name), _EVENTS[name]) for name in SUBSCRIBABLE)),
              "\n## All commands\n\n", _index()]
     for topic, group in _by_topic():
-        parts.append(f"\n## {topic}\n")
+        parts.append(f"\n## Commands: {topic}\n")
         parts += map(_command, group)
     return "".join(parts)
 
