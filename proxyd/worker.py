@@ -7,6 +7,7 @@ how a plain connection is read and written (proxyd.proxy.connection), and how a 
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from functools import partial
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ from proxyd.proxy.connection import ClientConnection, no_delay
 from proxyd.proxy.stream import TlsStream, plain_stream
 from proxyd.settings import Settings
 from proxyd.tls import Certificates
+
+_GC_THRESHOLDS = (50_000, 20, 50)
 
 
 class ProxydWorker(GeventWorker):  # type: ignore[misc]
@@ -41,6 +44,10 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._call = call
         self._certificates = _certificates(self._runtime.settings)
         servers = [self._listen(listener) for listener in self.sockets]
+        # What is here now stays for good, and requests make few cycles: looking for them often only costs time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
         while self.alive:
             self.notify()
             if self._certificates is not None:
