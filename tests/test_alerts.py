@@ -20,6 +20,8 @@ from proxyd.store.database import Store
 from proxyd.store.migrations import migrate
 from proxyd.store.models import SlowRequest
 from tests.support.backends import Backend
+from tests.support.system import System
+from tests.support.waiting import free_port
 
 Start = Callable[..., EventBus]
 
@@ -182,3 +184,20 @@ def test_without_a_webhook_nothing_is_sent(start: Start, backend: Backend) -> No
     down(start(), "r2")
     until(lambda: backend.requests)
     assert ["r2" in text for text in texts(backend)] == [True]
+
+
+@pytest.mark.slow
+def test_a_whole_proxyd_tells_a_dead_backend_an_open_circuit_and_a_slow_request(
+        new_system: Callable[..., System], new_backend: Callable[..., Backend]) -> None:
+    hook, backend = new_backend("hook"), new_backend("backend")
+    system = new_system(alerts__webhook=f"{hook.url}/hook")
+    client = system.client("told")
+    slow_route = client.route("slow.test", backend.url)
+    dead_route = client.route("dead.test", f"http://127.0.0.1:{free_port()}")
+    assert client.command(f"OPTIONS_SET|SID|{slow_route}|slow_critical|100ms") == "OPTIONS_OK"
+    assert client.command(f"HEALTH_SET|SID|{dead_route}|/healthz|1s|500ms") == "HEALTH_OK"
+    client.apply()
+    assert system.get("/?s=0.2", "slow.test").status == 200
+    expected = (f"slow request on route {slow_route}: GET slow.test/", f"of route {dead_route} is down: ",
+                f"circuit of route {dead_route} is open (was closed): health_down")
+    until(lambda: all(any(part in text for text in texts(hook)) for part in expected), 15)

@@ -6,9 +6,10 @@ import gzip
 import os
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from proxyd.store.database import Store
 from proxyd.store.lock import MasterLock
 from proxyd.store.migrations import migrate
 from proxyd.store.models import Event
+from tests.support.backends import Backend
+from tests.support.system import System
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,7 +51,7 @@ def types(path: Path | str) -> list[str]:
         connection.close()
 
 
-def backup(store: Store, directory: Path) -> Path:
+def back_up(store: Store, directory: Path) -> Path:
     done = script("backup", store, directory)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
@@ -56,7 +59,7 @@ def backup(store: Store, directory: Path) -> Path:
 
 def test_a_backup_holds_what_is_only_in_the_log_and_is_alone_in_its_directory(store: Store, tmp_path: Path) -> None:
     add(store, "one")
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     assert list((tmp_path / "backups").iterdir()) == [made]
     (tmp_path / "plain.db").write_bytes(gzip.decompress(made.read_bytes()))
     assert types(tmp_path / "plain.db") == ["one"]
@@ -79,7 +82,7 @@ def test_a_backup_made_while_others_write_is_of_one_moment(store: Store, tmp_pat
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        made = backup(store, tmp_path / "backups")
+        made = back_up(store, tmp_path / "backups")
     finally:
         stop.set()
         writer.join()
@@ -104,7 +107,7 @@ def test_only_the_newest_backups_of_this_database_stay(store: Store, tmp_path: P
 
 
 def test_a_failed_backup_leaves_nothing_and_removes_nothing(store: Store, tmp_path: Path) -> None:
-    first = backup(store, tmp_path / "backups")
+    first = back_up(store, tmp_path / "backups")
     store.close()
     for suffix in ("-wal", "-shm"):
         (tmp_path / f"p.db{suffix}").unlink(missing_ok=True)
@@ -117,7 +120,7 @@ def test_a_failed_backup_leaves_nothing_and_removes_nothing(store: Store, tmp_pa
 
 def test_restore_brings_the_backup_back_and_sets_the_old_database_aside(store: Store, tmp_path: Path) -> None:
     add(store, "one")
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     add(store, "two")
     (tmp_path / "p.db").chmod(0o600)
     store.close()
@@ -134,7 +137,7 @@ def test_restore_brings_the_backup_back_and_sets_the_old_database_aside(store: S
 
 def test_a_log_left_by_a_crash_does_not_get_into_the_restored_database(store: Store, tmp_path: Path) -> None:
     add(store, "one")
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     add(store, "two")
     log = (tmp_path / "p.db-wal").read_bytes()
     before = (tmp_path / "p.db").read_bytes()
@@ -150,7 +153,7 @@ def test_a_log_left_by_a_crash_does_not_get_into_the_restored_database(store: St
 
 def test_a_corrupt_database_is_replaced_and_kept_with_its_log(store: Store, tmp_path: Path) -> None:
     add(store, "one")
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     store.close()
     (tmp_path / "p.db").write_text("not a database " * 1000)
     (tmp_path / "p.db-wal").write_text("rubbish")
@@ -164,7 +167,7 @@ def test_a_corrupt_database_is_replaced_and_kept_with_its_log(store: Store, tmp_
 
 def test_restore_works_where_no_database_is(store: Store, tmp_path: Path) -> None:
     add(store, "one")
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     target = tmp_path / "new" / "p.db"
     done = script("restore", store, made, PROXYD_DATABASE_URL=f"sqlite:///{target}")
     assert done.returncode == 0, done.stderr
@@ -172,7 +175,7 @@ def test_restore_works_where_no_database_is(store: Store, tmp_path: Path) -> Non
 
 
 def test_restore_refuses_while_a_master_runs(store: Store, tmp_path: Path) -> None:
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     add(store, "two")
     store.close()
     lock = MasterLock(store.path, str(tmp_path))
@@ -189,7 +192,7 @@ def test_restore_refuses_while_a_master_runs(store: Store, tmp_path: Path) -> No
 
 
 def test_restore_refuses_while_a_worker_has_the_database_open(store: Store, tmp_path: Path) -> None:
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     add(store, "two")
     began = time.monotonic()
     done = script("restore", store, made)
@@ -203,7 +206,7 @@ def test_restore_refuses_while_a_worker_has_the_database_open(store: Store, tmp_
 @pytest.mark.parametrize("kind", ["cut", "flipped", "text", "foreign", "missing"])
 def test_a_bad_backup_is_refused_and_nothing_is_changed(store: Store, tmp_path: Path, kind: str) -> None:
     add(store, "one")
-    made = backup(store, tmp_path / "backups")
+    made = back_up(store, tmp_path / "backups")
     add(store, "two")
     store.close()
     if kind == "cut":
@@ -254,3 +257,33 @@ def test_a_database_server_is_not_for_these_scripts(store: Store, tmp_path: Path
     done = script(name, store, tmp_path / "x", PROXYD_DATABASE_URL="postgresql://host/db")
     assert done.returncode == 1
     assert "use pg_" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_running_proxyd_is_backed_up_looked_after_and_restored(new_system: Callable[..., System], backend: Backend,
+                                                                 tmp_path: Path) -> None:
+    system = new_system()
+    client = system.client("kept")
+    client.route("kept.test", backend.url)
+
+    def run(*command: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*map(str, command)], env=system.environment, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    made = run("scripts/backup", tmp_path / "backups")
+    assert made.returncode == 0, made.stderr
+    for action in ("check", "stats", "vacuum", "check"):
+        done = run(sys.executable, "-m", "proxyd", "db", action)
+        assert done.returncode == 0, done.stderr
+    client.route("late.test", backend.url)
+    refused = run("scripts/restore", made.stdout.strip())
+    assert refused.returncode == 1 and "stop proxyd first" in refused.stderr
+    assert system.get("/", "late.test").status == 200
+    system.stop()
+    done = run("scripts/restore", made.stdout.strip())
+    assert done.returncode == 0, done.stderr
+    system.start()
+    assert client.session_id in {row[0] for row in system.sql("SELECT session_id FROM sessions")}
+    back = system.connect()
+    assert back.command(f"RECONNECT|{client.session_id}") == "OK"
+    assert system.get("/", "kept.test").status == 200
+    assert system.get("/", "late.test").status == 404
