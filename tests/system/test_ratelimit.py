@@ -1,0 +1,144 @@
+"""Rate limits over real workers: exact, told to the client, seen in SQL, and kept over a worker's end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.support.backends import Backend
+from tests.support.system import System
+from tests.support.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Four workers that believe X-Forwarded-For, so that a test can be many clients."""
+    running = System(tmp_path_factory.mktemp("ratelimit"), workers=4, proxy__trusted_proxies="127.0.0.0/8", ratelimit__headers="yes",
+                     ratelimit__allow="10.99.0.0/16")
+    yield running
+    running.stop()
+
+
+def limited(system: System, name: str, backend: Backend, requests: int, window: str) -> str:
+    """Register a service with a limit at `name`.test; returns the route id."""
+    client = system.client(name)
+    route_id = client.route(f"{name}.test", backend.url, apply=False)
+    assert client.command(f"RATELIMIT_SET|SID|{route_id}|{requests}|{window}") == "RATELIMIT_OK"
+    client.apply()
+    return route_id
+
+
+def test_of_500_concurrent_requests_over_four_workers_exactly_the_limit_of_100_passes(system: System, backend: Backend) -> None:
+    route_id = limited(system, "burst", backend, 100, "10m")
+    with ThreadPoolExecutor(100) as threads:
+        statuses = Counter(threads.map(lambda _: system.get("/", "burst.test", timeout=30).status, range(500)))
+    assert statuses == {200: 100, 429: 400}
+    assert len(backend.seen("/")) == 100
+    # Counted in STATS, and in SQL by minute and address, not by request.
+    wait_for(lambda: system.sql("SELECT rate_limited FROM route_stats WHERE route_id = ?", route_id) == [(400,)], what="the count in SQL")
+    rows = wait_for(lambda: system.sql("SELECT address, rejected FROM rate_limit_rejections WHERE route_id = ?", route_id))
+    assert {address for address, _ in rows} == {"127.0.0.1"}
+    assert sum(count for _, count in rows) == 400
+    assert len(rows) <= 2  # the minute may have turned meanwhile
+    pids_before = set(system.worker_pids())
+    os.kill(min(pids_before), signal.SIGKILL)
+    wait_for(lambda: set(system.worker_pids()) != pids_before and system.ready(), what="the new worker")
+    assert {system.get("/", "burst.test").status for _ in range(12)} == {429}
+
+
+def test_stats_and_route_status_tell_how_many_were_refused(system: System, backend: Backend) -> None:
+    client = system.client("told")
+    route_id = client.route("told.test", backend.url, apply=False)
+    client.ok("RATELIMIT_SET|SID|ALL|2|1m")
+    client.apply()
+    assert [system.get("/", "told.test").status for _ in range(5)] == [200, 200, 429, 429, 429]
+    wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["rate_limited"] == 3, what="rate_limited in STATS")
+    status = client.json(f"ROUTE_STATUS|SID|{route_id}")["ratelimit"]
+    assert (status["requests"], status["window_seconds"], status["rejected"]) == (2, 60, 3)
+
+
+def test_a_refused_client_is_told_when_to_come_back_in_every_usual_way(system: System, backend: Backend) -> None:
+    limited(system, "fields", backend, 2, "1m")
+    first = system.get("/", "fields.test")
+    assert first.headers["RateLimit-Policy"] == '"default";q=2;w=60'
+    assert first.headers["RateLimit"].startswith('"default";r=1;t=')
+    assert first.headers["X-RateLimit-Limit"] == "2"
+    assert first.headers["X-RateLimit-Remaining"] == "1"
+    system.get("/", "fields.test")
+    refused = system.get("/", "fields.test")
+    assert refused.status == 429
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert refused.headers["X-Proxyd-Reason"] == "rate_limited"
+    assert refused.headers["RateLimit"].startswith('"default";r=0;t=')
+    assert refused.headers["X-RateLimit-Remaining"] == "0"
+    assert abs(int(refused.headers["X-RateLimit-Reset"]) - time.time() - int(refused.headers["Retry-After"])) <= 2
+    assert refused.headers["Content-Type"] == "application/problem+json"
+    assert refused.json()["code"] == "rate_limited"
+    page = system.get("/", "fields.test", Accept="text/html")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "429 Too Many Requests" in page.text
+
+
+def test_who_waits_as_long_as_retry_after_says_passes(system: System, backend: Backend) -> None:
+    limited(system, "patient", backend, 2, "1s")
+    for _ in range(2):
+        assert system.get("/", "patient.test").status == 200
+    refused = wait_for(lambda: [answer for answer in [system.get("/", "patient.test")] if answer.status == 429])[0]
+    time.sleep(int(refused.headers["Retry-After"]))
+    assert system.get("/", "patient.test").status == 200
+
+
+def test_each_client_address_has_a_limit_of_its_own_and_listed_networks_have_none(system: System, backend: Backend) -> None:
+    limited(system, "clients", backend, 1, "10m")
+    for address in ("192.0.2.1", "192.0.2.2"):
+        assert [system.get("/", "clients.test", X_Forwarded_For=address).status for _ in range(2)] == [200, 429]
+    assert {system.get("/", "clients.test", X_Forwarded_For="10.99.3.4").status for _ in range(5)} == {200}
+
+
+def test_an_ipv6_client_can_not_go_round_its_limit_within_its_own_network(system: System, backend: Backend) -> None:
+    limited(system, "six", backend, 1, "10m")
+    assert system.get("/", "six.test", X_Forwarded_For="2001:db8:0:1::5").status == 200
+    assert system.get("/", "six.test", X_Forwarded_For="2001:db8:0:1:ffff::77").status == 429
+    assert system.get("/", "six.test", X_Forwarded_For="2001:db8:0:2::5").status == 200
+
+
+def test_a_client_that_is_not_trusted_can_not_name_another_address(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    system: System = new_system(workers=1)
+    limited(system, "liar", backend, 1, "10m")
+    assert [system.get("/", "liar.test", X_Forwarded_For=f"192.0.2.{number}").status for number in range(3)] == [200, 429, 429]
+
+
+def test_a_site_file_sets_several_limits_at_once(system: System, backend: Backend) -> None:
+    sites = Path(str(system.settings["sites__directory"]))
+    sites.mkdir(exist_ok=True)
+    (sites / "many.ini").write_text(f"[route main]\ndomains = many.test\nbackends = {backend.url}\n"
+                                    "[ratelimit]\nlimits = 3/hour; 100/minute\n")
+    wait_for(lambda: system.get("/", "many.test", X_Forwarded_For="10.99.0.1").status == 200, 15, "the site")
+    assert [system.get("/", "many.test", X_Forwarded_For="192.0.2.9").status for _ in range(4)] == [200, 200, 200, 429]
+    refused = system.get("/", "many.test", X_Forwarded_For="192.0.2.9")
+    assert refused.headers["RateLimit-Policy"] == '"default";q=3;w=3600'
+
+
+def test_the_limit_that_holds_after_an_apply_is_the_new_one(system: System, backend: Backend) -> None:
+    client = system.client("moved")
+    route_id = client.route("moved.test", backend.url, apply=False)
+    client.ok(f"RATELIMIT_SET|SID|{route_id}|1|10m")
+    client.apply()
+    assert [system.get("/", "moved.test").status for _ in range(2)] == [200, 429]
+    client.ok(f"RATELIMIT_SET|SID|{route_id}|50|10m")
+    client.apply()
+    assert {system.get("/", "moved.test").status for _ in range(8)} == {200}
+
+
+def test_a_redis_that_can_not_be_reached_costs_one_line_in_the_log_and_no_request(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    system: System = new_system(workers=1, ratelimit__storage="redis://127.0.0.1:9/0")
+    limited(system, "lonely", backend, 3, "10m")
+    assert [system.get("/", "lonely.test").status for _ in range(5)] == [200, 200, 200, 429, 429]
+    assert system.log().count("Redis can't be reached") == 1
