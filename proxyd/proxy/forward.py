@@ -102,7 +102,12 @@ def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, 
     ex.phase = "connect_timeout"
     begun = time.monotonic()
     limit = min(upstream.options.connect_timeout, max(0.001, ex.total_deadline - begun))
-    stream = connect(upstream, limit)
+    try:
+        stream = connect(upstream, limit)
+    except UpstreamError as error:
+        if error.code == "connect_timeout" and time.monotonic() >= ex.total_deadline:
+            error.code = ex.expired = "total_timeout"
+        raise
     ex.connect_seconds = time.monotonic() - begun
     return _exchange(runtime, ex, upstream, stream, admission, retry_statuses)
 

@@ -140,7 +140,8 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return f"slow_critical ({options['slow_critical']}) is below slow_warning ({options['slow_warning']})"
     if made.retry and made.retry_max_delay < made.retry_initial_delay:
         return "retry_max_delay is below retry_initial_delay"
-    if made.total_timeout and made.total_timeout < made.connect_timeout:
+    # A default is no contradiction: total_timeout alone bounds the connect as well.
+    if made.total_timeout and "connect_timeout" in options and made.total_timeout < made.connect_timeout:
         return "total_timeout is below connect_timeout"
     return None
 

@@ -1,0 +1,188 @@
+"""Each timeout, proven by a backend that stalls at that very point; the answer names which one it was."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.backends import Backend
+from tests.support.registry import RegistryClient
+from tests.support.system import System
+from tests.support.waiting import wait_for
+
+SHORT = 0.3
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port that is listened on but lets no one in: its queue is full, so that the kernel drops each SYN."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        waiting = []
+        for _ in range(4):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(listener.getsockname())
+            waiting.append(sock)
+        yield listener.getsockname()[1]
+        for sock in waiting:
+            sock.close()
+
+
+def served(system: System, name: str, url: str, **options: object) -> tuple[RegistryClient, str]:
+    """Register `name`.test with options."""
+    client = system.client(name)
+    route_id = client.route(f"{name}.test", url, apply=not options)
+    if options:
+        client.options(route_id, **options)
+    return client, route_id
+
+
+def stalling(raw_backend, release: threading.Event, *pieces: bytes):  # type: ignore[no-untyped-def]
+    """A backend that reads a request's head, sends the pieces, and then says nothing until `release`."""
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        for piece in pieces:
+            sock.sendall(piece)
+        release.wait(10)
+
+    backend = raw_backend(serve)
+    return backend
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Set in the end, so that no backend's thread outlives its test."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_connect_timeout_bounds_the_opening_of_a_connection(system: System, full_port: int) -> None:
+    served(system, "connect", f"http://127.0.0.1:{full_port}", connect_timeout="300ms")
+    begun = time.monotonic()
+    answer = system.get("/", "connect.test")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "connect_timeout")
+    assert SHORT <= time.monotonic() - begun < SHORT + 1
+
+
+def test_timeout_bounds_the_wait_for_the_response_header(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release)
+    served(system, "header", backend.url, timeout="300ms")
+    begun = time.monotonic()
+    answer = system.get("/", "header.test")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "timeout")
+    assert SHORT <= time.monotonic() - begun < SHORT + 1
+    assert answer.json()["detail"] == "the upstream did not answer in time (timeout)"
+
+
+def test_timeout_holds_in_the_middle_of_a_response_header_too(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release, HEAD[:20])
+    served(system, "half", backend.url, timeout="300ms")
+    answer = system.get("/", "half.test")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "timeout")
+
+
+def test_timeout_holds_for_an_upstream_that_does_not_take_the_body(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release)
+    served(system, "body", backend.url, timeout="300ms")
+    with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: body.test\r\nContent-Length: 50000000\r\n\r\n")
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                sock.sendall(b"x" * 50_000_000)
+
+        threading.Thread(target=send, daemon=True).start()
+        answer = sock.recv(65536).decode()
+    assert answer.startswith("HTTP/1.1 504 ")
+    assert "X-Proxyd-Reason: request_send\r\n" in answer
+
+
+def test_read_timeout_bounds_the_silence_within_a_body_and_cuts_it(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release, HEAD + b"12345")
+    served(system, "stalled", backend.url, read_timeout="300ms", timeout="5s")
+    begun = time.monotonic()
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+        system.get("/", "stalled.test")
+    assert SHORT <= time.monotonic() - begun < SHORT + 1
+    assert "read_timeout" in system.log()
+
+
+def test_read_timeout_is_for_each_silence_not_for_the_whole_body(system: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        sock.sendall(HEAD)
+        for _ in range(10):
+            time.sleep(0.08)
+            sock.sendall(b"x")
+
+    backend = raw_backend(serve)
+    served(system, "trickle", backend.url, read_timeout="300ms")
+    assert system.get("/", "trickle.test").body == b"x" * 10
+
+
+def test_total_timeout_bounds_all_of_it(system: System, raw_backend, release: threading.Event, full_port: int) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release)
+    served(system, "total", backend.url, total_timeout="300ms")
+    begun = time.monotonic()
+    answer = system.get("/", "total.test")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
+    assert SHORT <= time.monotonic() - begun < SHORT + 1
+
+
+def test_total_timeout_bounds_a_connect_that_may_last_longer(system: System, full_port: int) -> None:
+    served(system, "totalconnect", f"http://127.0.0.1:{full_port}", total_timeout="300ms")
+    answer = system.get("/", "totalconnect.test")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
+
+
+def test_total_timeout_cuts_a_body_that_trickles_on_and_on(system: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(100):
+            time.sleep(0.05)
+            sock.sendall(b"x")
+
+    backend = raw_backend(serve)
+    served(system, "endless", backend.url, total_timeout="400ms")
+    begun = time.monotonic()
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+        system.get("/", "endless.test")
+    assert time.monotonic() - begun < 1.5
+
+
+def test_total_timeout_includes_the_retries(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release)
+    served(system, "totalretry", backend.url, total_timeout="500ms", timeout="200ms", retry="true", retry_max_attempts=9,
+           retry_backoff="none")
+    begun = time.monotonic()
+    answer = system.get("/", "totalretry.test")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
+    assert time.monotonic() - begun < 1.5
+    assert len(backend.received) == 3
+
+
+def test_a_timeout_changed_by_apply_holds_for_the_next_request(system: System, backend: Backend) -> None:
+    client, route_id = served(system, "live", backend.url)
+    assert system.get("/slow?s=0.4", "live.test").status == 200
+    client.options(route_id, timeout="150ms")
+    assert [system.get("/slow?s=0.4", "live.test").status for _ in range(3)] == [504] * 3
+    client.options(route_id, timeout="5s")
+    assert [system.get("/slow?s=0.4", "live.test").status for _ in range(3)] == [200] * 3
+
+
+def test_the_access_log_and_stats_know_the_timeouts(system: System, backend: Backend) -> None:
+    client, route_id = served(system, "logged", backend.url, timeout="100ms")
+    system.get("/slow?s=0.3&mark=logged", "logged.test")
+    wait_for(lambda: any("mark=logged" in line and "timeout" in line and " 504 " in line for line in system.access_log().splitlines()))
+    wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["status_codes"].get("504") == 1)
