@@ -1,0 +1,193 @@
+"""Retries: what is tried again, where, how often, and what never is."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.backends import Backend, RawBackend
+from tests.support.registry import RegistryClient
+from tests.support.system import System
+from tests.support.waiting import free_port, wait_for
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nback"
+Serve = Callable[[socket.socket], None]
+NewRaw = Callable[[Serve], RawBackend]
+NewBackend = Callable[..., Backend]
+
+
+def replicas(system: System, name: str, *urls: str, **options: object) -> list[RegistryClient]:
+    """Register one instance of a service for each url, all at `name`.test; weights so uneven that the first url comes first."""
+    clients = []
+    for number, url in enumerate(urls):
+        client = system.client(name, f"{name}-{number}")
+        client.route(f"{name}.test", url, apply=False)
+        client.options("ALL", weight=1000 if number == 0 else 1, **{"retry_initial_delay": "1ms", **options})
+        clients.append(client)
+    return clients
+
+
+def resetting(new_raw: NewRaw, times: int = 1_000_000) -> RawBackend:
+    """A backend that reads a request whole and resets, the first `times` times; then it answers 200."""
+    def serve(sock: socket.socket) -> None:
+        head = backend.receive_head(sock)
+        length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
+        body = head.partition(b"\r\n\r\n")[2]
+        while len(body) < length:
+            body += sock.recv(65536)
+        bodies.append(body)
+        if len(backend.received) <= times:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return
+        sock.sendall(OK)
+
+    bodies: list[bytes] = []
+    backend = new_raw(serve)
+    backend.bodies = bodies  # type: ignore[attr-defined]
+    return backend
+
+
+def test_an_idempotent_request_is_tried_again_and_the_client_sees_nothing(system: System, raw_backend: NewRaw) -> None:
+    backend = resetting(raw_backend, 1)
+    client = replicas(system, "again", backend.url, retry="true")[0]
+    answer = system.get("/", "again.test")
+    assert (answer.status, answer.text) == (200, "back")
+    assert len(backend.received) == 2
+    route_id = client.json("ROUTE_LIST|SID")[0]["route_id"]
+    wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["retries"] == 1, what="the retry in STATS")
+    assert client.json(f"STATS_GET|SID|{route_id}")["requests"] == 1
+    assert system.sql("SELECT retries FROM route_stats WHERE route_id = ?", route_id) == [(1,)]
+
+
+def test_without_the_option_a_reset_is_answered_at_once(system: System, raw_backend: NewRaw) -> None:
+    backend = resetting(raw_backend, 1)
+    replicas(system, "once", backend.url)
+    answer = system.get("/", "once.test")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (502, "upstream_closed")
+    assert len(backend.received) == 1
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_what_may_have_been_done_is_not_done_twice(system: System, raw_backend: NewRaw, method: str) -> None:
+    backend = resetting(raw_backend)
+    name = f"twice-{method.lower()}"
+    replicas(system, name, backend.url, retry="true")
+    assert system.get("/", f"{name}.test", method, b"order=1").status == 502
+    assert len(backend.received) == 1
+
+
+def test_a_post_is_tried_again_where_no_connection_came_about(system: System, backend: Backend) -> None:
+    refused = f"http://127.0.0.1:{free_port()}"
+    replicas(system, "postrefused", refused, backend.url, retry="true")
+    assert {system.get("/echo", "postrefused.test", "POST", b"order=1").status for _ in range(5)} == {200}
+    assert len(backend.requests) == 5
+    assert {body for _, _, _, body in backend.requests} == {b"order=1"}
+
+
+def test_a_refused_connection_goes_to_another_replica_even_without_the_retry_option(system: System, backend: Backend) -> None:
+    replicas(system, "failover", f"http://127.0.0.1:{free_port()}", backend.url)
+    assert {system.get("/", "failover.test").status for _ in range(5)} == {200}
+
+
+def test_a_small_body_is_kept_and_sent_again_whole(system: System, raw_backend: NewRaw) -> None:
+    backend = resetting(raw_backend, 1)
+    replicas(system, "kept", backend.url, retry="true")
+    body = bytes(range(256)) * 200
+    assert system.get("/", "kept.test", "PUT", body).status == 200
+    assert backend.bodies == [body, body]  # type: ignore[attr-defined]
+
+
+def test_a_large_body_that_went_out_is_not_sent_again(system: System, raw_backend: NewRaw) -> None:
+    backend = resetting(raw_backend)
+    replicas(system, "large", backend.url, retry="true")
+    assert system.get("/", "large.test", "PUT", b"x" * 300_000).status == 502
+    assert len(backend.received) == 1
+
+
+def test_a_large_body_of_which_nothing_went_out_goes_to_another_replica(system: System, backend: Backend) -> None:
+    replicas(system, "unsent", f"http://127.0.0.1:{free_port()}", backend.url, retry="true")
+    assert system.get("/echo", "unsent.test", "POST", b"x" * 300_000).status == 200
+    assert [len(body) for _, _, _, body in backend.requests] == [300_000]
+
+
+def test_a_listed_status_is_tried_again_on_another_replica_first(system: System, new_backend: NewBackend) -> None:
+    bad, good = new_backend("bad"), new_backend("good")
+    bad.failing = 503
+    replicas(system, "other", bad.url, good.url, retry="true", retry_on="503")
+    assert {(answer.status, answer.headers["X-Backend"]) for answer in [system.get("/", "other.test") for _ in range(5)]} == {(200, "good")}
+    assert len(bad.requests) <= 5
+
+
+def test_a_status_that_is_not_listed_is_passed_on(system: System, new_backend: NewBackend) -> None:
+    bad, good = new_backend("bad"), new_backend("good")
+    bad.failing = 500
+    replicas(system, "unlisted", bad.url, good.url, retry="true", retry_on="502,503", balance="round_robin")
+    assert 500 in {system.get("/", "unlisted.test").status for _ in range(3)}
+
+
+def test_when_all_attempts_fail_the_last_answer_of_the_upstream_is_passed_on(system: System, backend: Backend) -> None:
+    backend.failing = 503
+    replicas(system, "lastword", backend.url, retry="true", retry_max_attempts=3)
+    answer = system.get("/", "lastword.test")
+    assert (answer.status, answer.headers["X-Backend"], answer.text) == (503, "backend", "backend /\n")
+    assert len(backend.requests) == 3
+
+
+def test_a_timeout_is_tried_again_on_another_replica(system: System, raw_backend: NewRaw, backend: Backend) -> None:
+    def serve(sock: socket.socket) -> None:
+        silent.receive_head(sock)
+        sock.recv(1)  # until the proxy gives up
+
+    silent = raw_backend(serve)
+    replicas(system, "silent", silent.url, backend.url, retry="true", timeout="200ms")
+    assert system.get("/", "silent.test").status == 200
+
+
+def test_nothing_is_tried_again_after_a_byte_of_the_response_went_out(system: System, raw_backend: NewRaw) -> None:
+    def serve(sock: socket.socket) -> None:
+        cutting.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
+
+    cutting = raw_backend(serve)
+    replicas(system, "started", cutting.url, retry="true")
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+        system.get("/", "started.test")
+    assert len(cutting.received) == 1
+
+
+def test_a_failing_backend_gets_at_most_a_fifth_more_requests_than_clients_send(new_system: Callable[..., System], raw_backend: NewRaw) -> None:
+    system = new_system(workers=1)
+    backend = resetting(raw_backend)
+    replicas(system, "budget", backend.url, retry="true", retry_backoff="none", retry_max_attempts=5)
+    connection = http.client.HTTPConnection("127.0.0.1", system.proxy_port, timeout=10)
+    count = 300
+    for _ in range(count):
+        connection.request("GET", "/", headers={"Host": "budget.test"})
+        response = connection.getresponse()
+        response.read()
+        assert response.status == 502
+    connection.close()
+    extra = len(backend.received) - count
+    # A fifth, and the few that a quiet route may always make: five, and one a second.
+    assert 5 <= extra <= count * 0.2 + 15
+
+
+def test_a_client_that_went_away_is_not_tried_for_again(system: System, raw_backend: NewRaw) -> None:
+    def serve(sock: socket.socket) -> None:
+        gone.receive_head(sock)
+        sock.recv(1)
+
+    gone = raw_backend(serve)
+    replicas(system, "gone", gone.url, retry="true", retry_backoff="none")
+    with socket.create_connection(("127.0.0.1", system.proxy_port)) as sock:
+        sock.sendall(b"GET /gone-away HTTP/1.1\r\nHost: gone.test\r\n\r\n")
+        wait_for(lambda: gone.received)
+    wait_for(lambda: "/gone-away" in system.access_log(), what="the end of the request")
+    assert len(gone.received) == 1
+    with contextlib.suppress(OSError):
+        gone.stop()
