@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -19,7 +20,7 @@ from proxyd.registry.auth import EVERYTHING
 from proxyd.registry.configuration import RouteSpec, Settings, Staged
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.staging import StagingError
-from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry
+from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry, sorted_ids
 from proxyd.settings import Problem
 from proxyd.sitefile import Site, SiteRoute, parse_site
 from proxyd.store import config
@@ -29,6 +30,7 @@ from proxyd.store.database import StoreError
 log = logging.getLogger("proxyd.sites")
 
 _WATCH_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
 _MAX_SIZE = 4 << 20
 
 
@@ -61,6 +63,7 @@ class Sites:
         self._directory = registry.settings.sites.directory
         self._marks: dict[str, tuple[int, int]] = {}
         self._greenlet: gevent.Greenlet | None = None
+        self._retry_at = math.inf
         self.problems: list[Problem] = []
 
     def start(self) -> None:
@@ -78,7 +81,7 @@ class Sites:
         while True:
             gevent.sleep(_WATCH_SECONDS)
             try:
-                if self._look() != self._marks:
+                if self._look() != self._marks or time.monotonic() >= self._retry_at:
                     self.reload()
             except Exception:
                 log.exception("site files")
@@ -99,7 +102,8 @@ class Sites:
 
     def reload(self) -> list[Problem]:
         """Read the files and apply what changed; returns what is wrong, which is also logged."""
-        self._marks = self._look()
+        self._marks, self._retry_at = self._look(), time.monotonic() + _RETRY_SECONDS
+        refused = False
         sites, problems = read_sites(self._directory)
         broken = {Path(problem.file).stem for problem in problems}
         wanted = {name: site for name, site in sites.items() if site.enabled}
@@ -112,11 +116,15 @@ class Sites:
             try:
                 self._apply(name, site)
             except (StagingError, StoreError) as error:
+                refused = True
                 problems.append(Problem(os.path.join(self._directory, f"{name}.ini"), 0, str(error)))
         for problem in problems:
             if problem not in self.problems:
                 log.error("%s (the last good version of this file stays)", problem)
         self.problems = problems
+        if not refused:
+            # Else it is tried again: who held the place may leave, a locked database comes free.
+            self._retry_at = math.inf
         return problems
 
     def _apply(self, name: str, site: Site) -> None:
@@ -152,14 +160,21 @@ class Sites:
 
     def _declared(self, session: LiveSession, site: Site) -> tuple[dict[str, RouteSpec], Settings]:
         """Routes by id and settings, as the file has them; a route that is there keeps its id."""
-        known = {(spec.domains, spec.path, spec.backend_url): spec.route_id for spec in session.routes.values()}
+        known: dict[tuple[tuple[str, ...], str, str], list[str]] = {}
+        for route_id in sorted_ids(session.routes):
+            spec = session.routes[route_id]
+            known.setdefault((spec.domains, spec.path, spec.backend_url), []).append(route_id)
         wanted = [(route, backend) for route in site.routes.values() for backend in route.backends]
-        fresh = sum((route.domains, route.path, backend) not in known for route, backend in wanted)
+        # Two routes may differ in nothing but their priority: each takes an id of its own, in the order of the file.
+        ids = []
+        for route, backend in wanted:
+            same = known.get((route.domains, route.path, backend))
+            ids.append(same.pop(0) if same else "")
+        fresh = ids.count("")
         number = self._registry.store.call(config.new_route_numbers, fresh) if fresh else 0
         specs: dict[str, RouteSpec] = {}
         settings: Settings = {}
-        for route, backend in wanted:
-            route_id = known.pop((route.domains, route.path, backend), "")
+        for (route, backend), route_id in zip(wanted, ids, strict=True):
             if not route_id:
                 route_id, number = f"r{number}", number + 1
             specs[route_id] = RouteSpec(route_id, route.domains, route.path, backend, route.priority)

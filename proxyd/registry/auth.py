@@ -6,9 +6,12 @@ stored, logged or echoed.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import hmac
+import json
+import logging
 import os
 import secrets
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ from pathlib import Path
 from proxyd.settings import Problem, read_ini
 from proxyd.text import split_list, suggest
 from proxyd.urls import normalize_domain
+
+log = logging.getLogger("proxyd.registry")
 
 _KEYS = ("hash", "services", "domains")
 _WINDOW = 60.0
@@ -34,6 +39,16 @@ class Grant:
     name: str
     services: tuple[str, ...] = ("*",)
     domains: tuple[str, ...] = ("*",)
+
+    def to_json(self) -> str:
+        """The text kept with the session."""
+        return json.dumps([self.name, self.services, self.domains])
+
+    @staticmethod
+    def from_json(text: str) -> Grant:
+        """The grant in a kept text."""
+        name, services, domains = json.loads(text)
+        return Grant(name, tuple(services), tuple(domains))
 
     def covers_service(self, service: str) -> bool:
         """Whether the service name may be used."""
@@ -95,8 +110,17 @@ def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
         if "hash" not in values:
             problems.append(Problem(path, 0, f"[token {name}] has no hash"))
             continue
-        grants[values["hash"]] = Grant(name, split_list(values.get("services", "*")), split_list(values.get("domains", "")))
+        grants[values["hash"]] = Grant(name, split_list(values.get("services", "*")), _normal(split_list(values.get("domains", ""))))
     return grants, problems
+
+
+def _normal(domains: tuple[str, ...]) -> tuple[str, ...]:
+    """Domains in the form in which routes have them; a wrong one was named as a problem."""
+    normal = []
+    for domain in domains:
+        with contextlib.suppress(ValueError):
+            normal.append(normalize_domain(domain))
+    return tuple(normal)
 
 
 class Gatekeeper:
@@ -139,8 +163,11 @@ class Gatekeeper:
             return
         mark = (status.st_mtime_ns, status.st_size)
         if mark != self._mark:
+            self._mark = mark
             grants, problems = read_tokens(self._path)
+            for problem in problems:
+                log.error("%s (the tokens read before stay)", problem)
             if not problems:
-                self._grants, self._mark = grants, mark
+                self._grants = grants
 
 

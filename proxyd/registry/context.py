@@ -25,6 +25,8 @@ class Context:
         self.gate = gate
         self.address = address
         self.closing = False
+        #: The master stops: its clients lose a connection, not their routes, and the next master takes them up.
+        self.stopping = False
         self.subscriptions: set[str] = set()
         self.deliver: Callable[[Event], None] = lambda event: None
         self.unhurried: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -61,6 +63,6 @@ class Context:
 
     def lost(self) -> None:
         """The connection is gone: so is the session's hold on live traffic."""
-        if self._session is not None and self.has_session:
-            self.registry.disconnect(self._session)
+        if self._session is not None and self.has_session and not self.stopping:
+            self.registry.disconnect(self._session, self)
         self._session = None

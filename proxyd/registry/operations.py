@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import time
@@ -35,6 +36,7 @@ class Operations:
         self.registry = registry
         self._said: set[str] = set()
         self._drains: dict[str, int] = {}
+        self._generations = itertools.count(1)
 
     # -- maintenance
 
@@ -52,6 +54,7 @@ class Operations:
         with registry.exclusive():
             self._check_known(route_ids)
             before = {route_id: registry.rows[route_id]["maintenance_since"] for route_id in route_ids}
+            owners = {route_id: registry.rows[route_id]["session"] for route_id in route_ids}
             changed = []
             for route_id in route_ids:
                 kept = before[route_id] if active and before[route_id] else columns["maintenance_since"]
@@ -61,7 +64,7 @@ class Operations:
         for route_id in route_ids:
             if bool(before[route_id]) is not active:
                 registry.bus.publish("maintenance_changed", {"active": active, "page_url": columns["maintenance_page_url"] or ""},
-                                     route_id, registry.rows[route_id]["session"], actor)
+                                     route_id, owners[route_id], actor)
 
     def _check_known(self, route_ids: list[str]) -> None:
         for route_id in route_ids:
@@ -115,7 +118,7 @@ class Operations:
                 self._watch(session)
 
     def _watch(self, session: LiveSession) -> None:
-        generation = self._drains.get(session.session_id, 0) + 1
+        generation = next(self._generations)
         self._drains[session.session_id] = generation
         gevent.spawn(self._run_drain, session, generation)
 

@@ -100,18 +100,18 @@ def parse(line: str) -> Request:
     """Take a command line apart. Raises CommandError for an unknown command, or too few or too many fields."""
     name, _, rest = line.partition("|")
     known = COMMANDS.get(name)
-    if known is None:
-        raise CommandError(f"unknown command: {name[:64]}")
     raw = rest.split("|") if "|" in line else []
     transaction = ""
-    if known.session and len(raw) > 1 and raw[1].startswith(TRANSACTION):
+    if len(raw) > 1 and raw[1].startswith(TRANSACTION) and (known is None or known.fields[0].name == SESSION_ID.name):
         transaction = raw.pop(1)
+    if known is None:
+        raise CommandErrorWith(transaction, f"unknown command: {name[:64]}")
     count = len(known.fields)
     if len(raw) < known.required:
-        plural = "field" if count == 1 else "fields"
+        plural = "field" if known.required == 1 else "fields"
         raise CommandErrorWith(transaction, f"{name} needs {known.required} {plural}: {known.usage()} (got {len(raw)})")
     if len(raw) > count:
-        if count <= 1 and known.session:
+        if count <= 1 and known.fields[0].name == SESSION_ID.name:
             raise CommandErrorWith(transaction, f"{name} takes 1 field: {known.usage()} (got {len(raw)})")
         raw[count - 1:] = ["|".join(raw[count - 1:])]
     return Request(known, raw, transaction)

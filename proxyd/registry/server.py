@@ -159,6 +159,8 @@ class Connection:
                     return
                 if line:
                     self._carry_out(decode(line))
+                    # A client that pipelines takes turns with all others.
+                    gevent.sleep(0)
             except LineError as error:
                 self._send(answer_line(f"ERROR|{error}"))
                 if error.fatal:
@@ -220,6 +222,7 @@ class Connection:
 
     def goodbye(self) -> None:
         """The server stops."""
+        self.context.stopping = True
         self._send(answer_line("SHUTDOWN"))
         self._end()
 

@@ -9,7 +9,7 @@ from typing import Any
 from proxyd.registry import configuration
 from proxyd.registry.configuration import EVERY, RouteSpec, Settings, Staged, by_target, effective, staged_routes
 from proxyd.registry.fields import SCOPES
-from proxyd.registry.state import LiveSession, Registry, sorted_ids
+from proxyd.registry.state import ENDED, LiveSession, Registry, sorted_ids
 from proxyd.store import config
 from proxyd.store.config import Change, SettingKey
 from proxyd.text import rfc3339
@@ -124,6 +124,8 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
     Raises StagingError, StoreError: then nothing was applied.
     """
     with registry.exclusive():
+        if session.state == ENDED:
+            raise StagingError("invalid session")
         picked = chosen(session, scopes)
         problem = validate(registry, session, scopes)
         if problem:

@@ -34,6 +34,8 @@ log = logging.getLogger("proxyd.registry")
 CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
 _POLL = 0.001
 SITE_PREFIX = "site:"
+#: Where the database keeps what a session's token lets it claim: a restart must not widen it.
+GRANT = ("grant", "", "")
 
 
 @dataclass(eq=False, slots=True)
@@ -95,6 +97,9 @@ class Registry:
                 row["address"], row["state"], parse_rfc3339(row["connected_at"]), parse_rfc3339(row["last_activity"]),
                 parse_rfc3339(row["last_apply"]) if row["last_apply"] else 0.0,
                 settings=loaded.settings.get(session_id, {}), staged=loaded.staged.get(session_id, {}))
+            grant = session.settings.pop(GRANT, None)
+            if grant is not None:
+                session.grant = Grant.from_json(grant)
             if session_id in loaded.staged_at:
                 session.staged_at = parse_rfc3339(loaded.staged_at[session_id])
             if row["state"] == DISCONNECTED and row["disconnected_at"]:
@@ -215,6 +220,9 @@ class Registry:
                      if item.service == service and item.instance == instance and not item.is_site()]
             change = self._ending(older, now)
             change.session = self.session_row(session)
+            change.session_id = session.session_id
+            if grant is not EVERYTHING:
+                change.settings[GRANT] = grant.to_json()
             version = self.commit(change)
             for item in older:
                 self._forget(item)
@@ -237,6 +245,7 @@ class Registry:
 
     def _forget(self, session: LiveSession) -> None:
         session.state = ENDED
+        session.holder = None
         session.routes = {}
         session.staged = {}
         self.sessions.pop(session.session_id, None)
@@ -252,10 +261,13 @@ class Registry:
                 self._forget(item)
         self.await_workers(version)
 
-    def disconnect(self, session: LiveSession) -> None:
-        """The connection is lost: routes take no traffic from now on, and wait for RECONNECT until the grace is over."""
+    def disconnect(self, session: LiveSession, holder: Any) -> None:
+        """The holder's connection is lost: routes take no traffic from now on, and wait for RECONNECT until the grace is over.
+
+        Nothing happens where another connection took the session up meanwhile.
+        """
         with self._write:
-            if session.state != CONNECTED:
+            if session.state != CONNECTED or session.holder is not holder:
                 return
             now = time.time()
             self.commit(Change(
