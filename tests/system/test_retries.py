@@ -160,7 +160,8 @@ def test_nothing_is_tried_again_after_a_byte_of_the_response_went_out(system: Sy
     assert len(cutting.received) == 1
 
 
-def test_a_failing_backend_gets_at_most_a_fifth_more_requests_than_clients_send(new_system: Callable[..., System], raw_backend: NewRaw) -> None:
+def test_a_failing_backend_gets_at_most_a_fifth_more_requests_than_clients_send(
+        new_system: Callable[..., System], raw_backend: NewRaw) -> None:
     system = new_system(workers=1)
     backend = resetting(raw_backend)
     replicas(system, "budget", backend.url, retry="true", retry_backoff="none", retry_max_attempts=5)

@@ -87,13 +87,16 @@ class Maintenance:
         self._session: requests.Session | None = None
 
     def answer(self, ex: Exchange, pool: Pool) -> Answer | None:
-        """The answer, or None where the request may pass: another replica is in service, or the client is let through."""
+        """The answer, or None where the request may pass: another replica is in service, or the client is let through.
+
+        A member that lost its session holds the page up as well: services restart while they are in maintenance.
+        """
         held: Upstream | None = None
         for member in pool.members:
-            if not member.enabled:
-                continue
             if not member.maintenance_since:
-                return None
+                if member.enabled:
+                    return None
+                continue
             if held is None or member.maintenance_page_url:
                 held = member
         if held is None or self._bypasses(ex.client_ip):

@@ -1,0 +1,259 @@
+"""Maintenance: who sees it, from when, what is shown, and what it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.backends import Backend, RawBackend
+from tests.support.registry import RegistryClient
+from tests.support.system import System
+from tests.support.waiting import free_port, wait_for
+
+BYPASS = "10.99.0.7"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Two workers that believe X-Forwarded-For, with one operator's address let through."""
+    running = System(tmp_path_factory.mktemp("maintenance"), proxy__trusted_proxies="127.0.0.0/8", maintenance__bypass="10.99.0.0/24",
+                     maintenance__retry_after="90s")
+    yield running
+    running.stop()
+
+
+def enter(client: RegistryClient, target: str, page: str = "") -> None:
+    assert client.command(f"MAINT_ENTER|SID|{target}|{page}") == "ACK"
+    assert client.line() == f"MAINT_OK|{target}"
+
+
+def leave(client: RegistryClient, target: str) -> None:
+    assert client.command(f"MAINT_EXIT|SID|{target}") == "ACK"
+    assert client.line() == f"MAINT_OK|{target}"
+
+
+def statuses(system: System, host: str, path: str = "/") -> set[int]:
+    """What several connections, so both workers, get."""
+    return {system.get(path, host).status for _ in range(8)}
+
+
+def page_server(raw_backend: Callable[..., RawBackend]) -> RawBackend:
+    """A maintenance server: a page at /, a style sheet, nothing else."""
+    def serve(sock: socket.socket) -> None:
+        path = server.receive_head(sock).split(b" ")[1]
+        status, kind, body = {
+            b"/": (b"200 OK", b"text/html; charset=utf-8", b"<h1>Our own page</h1>"),
+            b"/style.css": (b"200 OK", b"text/css", b"h1{color:red}"),
+        }.get(path, (b"404 Not Found", b"text/html", b"no"))
+        sock.sendall(b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, kind, len(body), body))
+
+    server = raw_backend(serve)
+    return server
+
+
+def test_each_of_the_four_kinds_of_target_holds_for_what_it_names_alone(system: System, backend: Backend) -> None:
+    client = system.client("targets")
+    first = client.route("one.targets.test", backend.url, "/")
+    second = client.route("one.targets.test", backend.url, "/admin")
+    third = client.route("two.targets.test", backend.url, "/")
+    places = {first: ("one.targets.test", "/x"), second: ("one.targets.test", "/admin/x"), third: ("two.targets.test", "/x")}
+    for target, held in (("ALL", {first, second, third}), (f"{first},{third}", {first, third}), (second, {second}), ("/admin", {second}),
+                         ("two.targets.test", {third})):
+        enter(client, target)
+        for route_id, (host, path) in places.items():
+            assert statuses(system, host, path) == {503 if route_id in held else 200}, (target, route_id)
+        status = client.json("MAINT_STATUS|SID")
+        assert set(status["in_maintenance"]) == held
+        assert status["entered_at"].endswith("Z")
+        leave(client, target)
+        assert {system.get(path, host).status for host, path in places.values()} == {200}
+    assert client.json("MAINT_STATUS|SID") == {"in_maintenance": [], "maintenance_backend": "", "entered_at": None}
+
+
+def test_a_target_that_names_nothing_is_an_error_and_changes_nothing(system: System, backend: Backend) -> None:
+    client = system.client("nothing")
+    client.route("nothing.test", backend.url)
+    for target in ("r999999", "/other", "other.test"):
+        assert client.command(f"MAINT_ENTER|SID|{target}|").startswith('ERROR|target: "')
+    assert statuses(system, "nothing.test") == {200}
+
+
+def test_the_built_in_page_is_for_people_and_a_problem_for_programs(system: System, backend: Backend) -> None:
+    client = system.client("page")
+    route_id = client.route("page.test", backend.url)
+    enter(client, "ALL")
+    page = system.get("/", "page.test", Accept="text/html,*/*;q=0.8")
+    assert page.status == 503
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert (page.headers["Retry-After"], page.headers["X-Maintenance-Mode"], page.headers["X-Proxyd-Reason"]) == ("90", "true", "maintenance")
+    assert page.headers["Cache-Control"] == "no-store"
+    for part in ('<html lang="en">', "Down for maintenance", "page.test", "prefers-color-scheme:dark", page.headers["X-Request-ID"]):
+        assert part in page.text
+    assert "http://" not in page.text and "https://" not in page.text and "src=" not in page.text
+    problem = system.get("/", "page.test", Accept="application/json")
+    assert problem.headers["Content-Type"] == "application/problem+json"
+    assert (problem.status, problem.json()["code"], problem.json()["retry_after_seconds"]) == (503, "maintenance", 90)
+    head = system.get("/", "page.test", "HEAD")
+    assert (head.status, head.body) == (503, b"")
+    assert not backend.requests
+    wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["maintenance"]["hits"] == 3, what="the hits")
+    maintenance = client.json(f"ROUTE_STATUS|SID|{route_id}")["maintenance"]
+    assert (maintenance["active"], maintenance["page_url"]) == (True, "")
+
+
+def test_an_operator_gets_through_to_the_backend_while_everybody_else_waits(system: System, backend: Backend) -> None:
+    client = system.client("bypass")
+    client.route("bypass.test", backend.url)
+    enter(client, "ALL")
+    assert system.get("/", "bypass.test", X_Forwarded_For=BYPASS).text == "backend /\n"
+    assert system.get("/", "bypass.test", X_Forwarded_For="10.98.0.1").status == 503
+
+
+def test_traffic_sees_maintenance_from_before_the_ack(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    client = system.client("early")
+    client.route("early.test", backend.url)
+    # A page that does not answer, so that nothing but the ACK is awaited.
+    assert client.command(f"MAINT_ENTER|SID|ALL|http://127.0.0.1:{free_port()}/") == "ACK"
+    assert statuses(system, "early.test") == {503}
+
+
+def test_the_page_must_answer_before_maint_ok(system: System, backend: Backend, new_backend: Callable[..., Backend]) -> None:
+    client = system.client("later")
+    client.route("later.test", backend.url)
+    port = free_port()
+    assert client.command(f"MAINT_ENTER|SID|ALL|http://127.0.0.1:{port}/") == "ACK"
+    client.socket.settimeout(0.4)
+    with pytest.raises(TimeoutError):
+        client.socket.recv(1)
+    client.socket.settimeout(15)
+    new_backend("page", port)
+    # A socket's file can't be read on after a timeout, so the line is read by hand.
+    assert client.socket.recv(100) == b"MAINT_OK|ALL\n"
+
+
+def test_the_services_own_page_is_shown_with_status_503_and_its_assets_as_they_are(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    server = page_server(raw_backend)
+    client = system.client("own")
+    client.route("own.test", backend.url)
+    enter(client, "ALL", f"{server.url}/")
+    page = system.get("/shop/cart?x=1", "own.test", Accept="text/html")
+    assert (page.status, page.text, page.headers["X-Maintenance-Mode"]) == (503, "<h1>Our own page</h1>", "true")
+    asset = system.get("/style.css", "own.test")
+    assert (asset.status, asset.headers["Content-Type"], asset.text) == (200, "text/css", "h1{color:red}")
+    assert system.get("/missing.png", "own.test").status == 503
+    assert client.json("MAINT_STATUS|SID")["maintenance_backend"] == f"{server.url}/"
+
+
+def test_a_dead_page_server_is_replaced_by_the_built_in_page_without_slowing_anybody(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    server = page_server(raw_backend)
+    client = system.client("dead")
+    client.route("dead.test", backend.url)
+    enter(client, "ALL", f"{server.url}/")
+    server.stop()
+    wait_for(lambda: "Down for maintenance" in system.get("/", "dead.test", Accept="text/html").text, what="the built-in page")
+    begun = time.monotonic()
+    for _ in range(20):
+        answer = system.get("/other", "dead.test", Accept="text/html")
+        assert answer.status == 503
+    assert time.monotonic() - begun < 2
+
+
+def test_a_page_server_that_says_nothing_holds_nobody_up_for_long(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    def serve(sock: socket.socket) -> None:
+        if not mute.received:
+            mute.receive_head(sock)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+            return
+        sock.recv(65536)
+        time.sleep(4)
+
+    mute = raw_backend(serve)
+    client = system.client("mute")
+    client.route("mute.test", backend.url)
+    enter(client, "ALL", f"{mute.url}/")
+    begun = time.monotonic()
+    answer = system.get("/", "mute.test", Accept="text/html")
+    assert answer.status == 503 and "Down for maintenance" in answer.text
+    assert time.monotonic() - begun < 3
+
+
+@pytest.mark.slow
+def test_maint_exit_lifts_it_even_where_the_backend_is_dead_and_says_so(system: System) -> None:
+    client = system.client("exit")
+    client.route("exit.test", f"http://127.0.0.1:{free_port()}")
+    enter(client, "ALL")
+    assert system.get("/", "exit.test").status == 503
+    assert client.command("MAINT_EXIT|SID|ALL") == "ACK"
+    assert system.get("/", "exit.test").headers["X-Proxyd-Reason"] == "upstream_refused"
+    answer = client.line()
+    assert answer.startswith("ERROR|") and answer.endswith("maintenance lifted")
+
+
+
+def test_one_replica_in_maintenance_is_passed_over_and_nobody_sees_it(system: System, new_backend: Callable[..., Backend]) -> None:
+    backends = [new_backend("a"), new_backend("b")]
+    clients = [system.client("half", str(number)) for number in range(2)]
+    for client, backend in zip(clients, backends, strict=True):
+        client.route("half.test", backend.url)
+    enter(clients[0], "ALL")
+    assert {(answer.status, answer.text) for answer in [system.get("/", "half.test") for _ in range(10)]} == {(200, "b /\n")}
+
+
+def test_maintenance_survives_the_end_of_workers_and_master(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    system: System = new_system()
+    client = system.client("durable")
+    client.route("durable.test", backend.url)
+    enter(client, "ALL")
+    before = client.json("MAINT_STATUS|SID")
+    old, pids = system.master_pid(), set(system.worker_pids())
+    for pid in (old, *pids):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: system.master_pid() not in (0, old) and not pids & set(system.worker_pids()) and system.ready(), 15, "all anew")
+    for _ in range(8):
+        answer = system.get("/", "durable.test")
+        assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (503, "maintenance")
+    back = system.connect()
+    assert back.command(f"RECONNECT|{client.session_id}") == "OK"
+    back.session_id = client.session_id
+    assert back.json("MAINT_STATUS|SID") == before
+    leave(back, "ALL")
+    assert statuses(system, "durable.test") == {200}
+
+
+def test_the_page_stays_while_the_service_restarts_behind_it(system: System, backend: Backend) -> None:
+    client = system.client("restarting")
+    client.route("restarting.test", backend.url)
+    enter(client, "ALL")
+    client.close()
+    wait_for(lambda: system.sql("SELECT 1 FROM routes WHERE service_name = 'restarting' AND NOT enabled"), what="the lost session")
+    for _ in range(8):
+        assert system.get("/", "restarting.test").headers["X-Proxyd-Reason"] == "maintenance"
+
+
+def test_the_operators_own_page_is_shown_instead_of_the_built_in_one(new_system, backend: Backend, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    page = tmp_path / "page.html"
+    page.write_text("<p>Back at nine</p>")
+    system: System = new_system(workers=1, maintenance__page=page)
+    client = system.client("operator")
+    client.route("operator.test", backend.url)
+    enter(client, "ALL")
+    assert system.get("/", "operator.test", Accept="text/html").text == "<p>Back at nine</p>"
+    assert system.get("/", "operator.test").json()["code"] == "maintenance"
+
+
+def test_subscribers_and_the_database_are_told(system: System, backend: Backend) -> None:
+    client = system.client("events")
+    route_id = client.route("events.test", backend.url)
+    assert client.command("SUBSCRIBE|SID|maintenance_changed") == "SUBSCRIBE_OK"
+    client.send("MAINT_ENTER|SID|ALL|")
+    client.send("MAINT_EXIT|SID|ALL")
+    lines = [client.line() for _ in range(6)]
+    events = [json.loads(line.split("|", 2)[2]) for line in lines if line.startswith("EVENT|maintenance_changed|")]
+    assert [(event["route_id"], event["active"]) for event in events] == [(route_id, True), (route_id, False)]
+    wait_for(lambda: len(system.sql("SELECT 1 FROM events WHERE type = 'maintenance_changed' AND route_id = ?", route_id)) == 2)
