@@ -33,6 +33,7 @@ from proxyd.store.database import Store, StoreError
 from proxyd.store.lock import MasterLock
 from proxyd.store.rescue import set_aside_if_corrupt
 from proxyd.store.shared import SharedMemoryError
+from proxyd.supervisor import SUPERVISED
 
 log = logging.getLogger("proxyd.master")
 
@@ -52,8 +53,9 @@ class Master:
 
     def run(self, wait: bool) -> int:
         """Serve until TERM or INT; exit status. `wait`: where another master holds the database, wait for its end."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            gevent.signal_handler(number, self._stop.set)
+        gevent.signal_handler(signal.SIGTERM, self._stop.set)
+        # Ctrl-C reaches every process of a terminal; a supervised master is stopped by its supervisor, last.
+        gevent.signal_handler(signal.SIGINT, (lambda: None) if os.environ.get(SUPERVISED) else self._stop.set)
         gevent.signal_handler(signal.SIGHUP, lambda: gevent.spawn(self._reload))
         if self._parent:
             gevent.spawn(self._watch_parent)
@@ -96,10 +98,10 @@ class Master:
         self._stopping.append(bus.stop)
         registry = Registry(settings, store, board, bus, circuits)
         operations = Operations(registry)
-        registry.load()
         certificates = CertificateWatch(settings, bus)
         sites = self._sites = Sites(registry)
         server = RegistryServer(registry, operations)
+        registry.load(server.gate.grant_named)
         watching = self._watchers(settings, store, bus, circuits, registry)
         state = MasterState(
             store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],
@@ -175,7 +177,7 @@ class Master:
 def _notify(state: str) -> None:
     """Tell systemd (sd_notify(3)), if it asked."""
     address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address or os.environ.get("PROXYD_SUPERVISED"):
+    if not address or os.environ.get(SUPERVISED):
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.connect("\0" + address[1:] if address[0] == "@" else address)

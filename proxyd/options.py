@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -53,6 +54,14 @@ def _strip_prefix(value: str) -> str:
     return word.rstrip("/")
 
 
+def _cookie_name(value: str) -> str:
+    """A cookie's name (RFC 6265 4.1.1: a token), or nothing."""
+    name = value.strip()
+    if name and not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", name):
+        raise ValueError(f'"{value[:64]}" is not a cookie name (letters, digits, dash, underscore; 64 at most)')
+    return name
+
+
 @dataclass(frozen=True, slots=True)
 class RouteOptions:
     """The options of one route; defaults are what a route has that sets none. Times are seconds, sizes bytes."""
@@ -97,7 +106,7 @@ class RouteOptions:
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",
                                 "Path prefix taken off before the request goes upstream.")
     balance: str = declare(choice("least_conn", "round_robin", "ip_hash"), "least_conn", "How replicas share requests.")
-    sticky_cookie: str = declare(bounded_text(64), "", "Name of a cookie that keeps a client on its replica; empty: none.")
+    sticky_cookie: str = declare(Kind("cookie name", _cookie_name), "", "Name of a cookie that keeps a client on its replica; empty: none.")
     weight: int = declare(integer(0, 1000), "100", "Share of this replica among its pool.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which a recovered replica's share grows to full; 0: at once.")
     pool_size: int = declare(integer(0, 10_000), "64", "Idle connections kept to the upstream by each worker.")

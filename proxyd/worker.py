@@ -93,7 +93,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             stream: Any = TlsStream(secured)
         else:
             stream = plain_stream(client)
-        peer = addr[0] if isinstance(addr, tuple) and addr else ""
+        peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else ""
         with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
 

@@ -34,7 +34,7 @@ def test_an_unknown_option_is_refused_with_the_closest_names() -> None:
     ("retry_on", "refused", "neither one of"),
     ("strip_prefix", "api", "is not a path"), ("strip_prefix", "/a b", "is not a path"),
     ("health_expected_status", "700", "status code"), ("max_body_size", "1x", "size"),
-    ("sticky_cookie", "x" * 65, "longer than 64"),
+    ("sticky_cookie", "x" * 65, "64 at most"),
     ("health_check_path", "/a\nb", "control character"), ("compression_algorithms", "gzip,lzma", "lzma"),
     ("circuit_threshold", "0", "between 1"),
 ])

@@ -146,13 +146,13 @@ def _live(command: Command) -> None:
 
 
 def _run(one: argparse.ArgumentParser) -> None:
-    one.usage = "proxyctl run --domain D --port N --service NAME [options] -- COMMAND [ARGUMENT ...]"
+    one.usage = "proxyctl run --domain D --port N [options] -- COMMAND [ARGUMENT ...]"
     one.add_argument("--domain", action="append", required=True, metavar="D", help="domain of the route; may be given again")
     one.add_argument("--path", default="/", metavar="P", help="path of the route (default: /)")
     one.add_argument("--port", type=bounded(1, 65535), required=True, metavar="N", help="port the program listens on")
     one.add_argument("--host", default="127.0.0.1", metavar="H", help="address the program listens on (default: 127.0.0.1)")
     one.add_argument("--health", default="", metavar="PATH", help="path of the health check (default: none)")
-    one.add_argument("--service", required=True, metavar="NAME", help="name to register as")
+    one.add_argument("--service", default="", metavar="NAME", help="name to register as (default: the first label of the first domain)")
     one.add_argument("--instance", default="", metavar="I", help="name of this instance (default: host name and port)")
     one.add_argument("--priority", type=bounded(-1_000_000, 1_000_000), default=0, metavar="N", help="priority (default: 0)")
     one.add_argument("--option", action="append", type=option_pair, default=[], metavar="KEY=VALUE",

@@ -29,6 +29,8 @@ class Supervisor:
 
     def __init__(self, options: argparse.Namespace, token: str) -> None:
         self._options = options
+        if not options.service:
+            options.service = options.domain[0].removeprefix("*.").split(".")[0].strip("*") or "app"
         self._token = token
         self._program: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()

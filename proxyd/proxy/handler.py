@@ -16,7 +16,7 @@ from proxyd.proxy.accesslog import Entry
 from proxyd.proxy.choose import choose
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.forward import ResponseCut, attempt
-from proxyd.proxy.headers import client_address, kept_request_id, loops
+from proxyd.proxy.headers import client_address, forwarded_secure, kept_request_id, loops
 from proxyd.proxy.refusal import Refusal
 from proxyd.proxy.upstream import UpstreamError
 
@@ -94,7 +94,7 @@ def _route(runtime: Runtime, ex: Exchange) -> None:
     ex.host = host = normalize_host(head.host or "")
     ex.path = path = normalize_path(head.path)
     settings = runtime.settings.proxy
-    if settings.redirect_https and not client.secure:
+    if settings.redirect_https and not client.secure and not (client.trusted and forwarded_secure(ex)):
         location = (("Location", f"https://{ex.host}{head.path}"),)
         return _answer(ex, 308, "https_only", "this service is reached by HTTPS", location)
     pool = runtime.table.match(host, path)

@@ -69,6 +69,12 @@ def client_address(ex: Exchange, trusted: Callable[[str], bool]) -> str:
     return peer
 
 
+def forwarded_secure(ex: Exchange) -> bool:
+    """Whether a trusted front says that the client speaks HTTPS to it."""
+    return any((name == "x-forwarded-proto" and value.rpartition(",")[2].strip().lower() == "https")
+               or (name == "forwarded" and "proto=https" in value.lower()) for name, value in ex.head.edge)
+
+
 def kept_request_id(ex: Exchange) -> str:
     """The request id the client sent, if it is one that can be passed on and logged; else an empty text."""
     for name, value in ex.head.edge:

@@ -151,6 +151,13 @@ class Gatekeeper:
             raise Refused(f'this token may not register as "{service}"')
         return grant
 
+    def grant_named(self, name: str) -> Grant:
+        """What the token of that name may claim now; one that is no longer in the file may claim nothing."""
+        if not name:
+            return EVERYTHING
+        self._refresh()
+        return next((grant for grant in self._grants.values() if grant.name == name), Grant(name, (), ()))
+
     def _fail(self, address: str, recent: list[float], now: float) -> None:
         if len(self._failures) > _MAX_ADDRESSES:
             self._failures.clear()

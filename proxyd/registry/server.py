@@ -290,7 +290,8 @@ _TOLD = frozenset(("backend_health_changed", "circuit_state_changed", "drain_pro
 
 def check_exposure(settings: RegistrySettings) -> None:
     """Raises ListenError for an address beyond loopback that nothing protects."""
-    if is_loopback(settings.bind) or settings.tokens_file or settings.tls_client_ca or settings.allow_unprotected:
+    demands_certificates = settings.tls_certificate and settings.tls_client_ca
+    if is_loopback(settings.bind) or settings.tokens_file or demands_certificates or settings.allow_unprotected:
         return
     raise ListenError(
         f"[registry] bind = {settings.bind} is not loopback, and neither tokens_file nor tls_client_ca is set: anybody who "

@@ -85,8 +85,11 @@ class Registry:
 
     # -- reading
 
-    def load(self) -> None:
-        """Take over what the database has. Sessions that were connected get the grace to come back, routes live on."""
+    def load(self, grants: Callable[[str], Grant]) -> None:
+        """Take over what the database has. Sessions that were connected get the grace to come back, routes live on.
+
+        `grants`: what the token of a name may claim.
+        """
         loaded = self.store.read(config.load)
         now = time.time()
         grace = self.settings.registry.reconnect_grace
@@ -96,7 +99,8 @@ class Registry:
                 session_id, row["service_name"], row["instance_name"], json.loads(row["metadata"]), row["maintenance_port"],
                 row["address"], row["state"], parse_rfc3339(row["connected_at"]), parse_rfc3339(row["last_activity"]),
                 parse_rfc3339(row["last_apply"]) if row["last_apply"] else 0.0,
-                settings=loaded.settings.get(session_id, {}), staged=loaded.staged.get(session_id, {}))
+                settings=loaded.settings.get(session_id, {}), staged=loaded.staged.get(session_id, {}),
+                grant=grants(row["token_name"]))
             grant = session.settings.pop(GRANT, None)
             if grant is not None:
                 session.grant = Grant.from_json(grant)
@@ -235,7 +239,8 @@ class Registry:
         return {
             "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
             "maintenance_port": session.maintenance_port, "metadata": json.dumps(session.metadata), "state": session.state,
-            "address": session.address, "connected_at": rfc3339(session.connected_at), "disconnected_at": None, "ended_at": None,
+            "address": session.address, "token_name": session.grant.name, "connected_at": rfc3339(session.connected_at),
+            "disconnected_at": None, "ended_at": None,
             "last_activity": rfc3339(session.last_activity),
             "last_apply": rfc3339(session.last_apply) if session.last_apply else None}
 

@@ -90,7 +90,7 @@ class Store:
         try:
             opened.connect()
         except (peewee.PeeweeException, sqlite3.Error) as error:
-            raise StoreError(f"can't open the database {self.url}: {error}") from None
+            raise explain(error, self.url) from None
         database.initialize(opened)
         self._database = opened
 
@@ -137,9 +137,8 @@ class Store:
 
     def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool,
                      patience: float | None) -> Result:
-        self._tune(durable, self.busy_timeout if patience is None else patience)
-
         def inside() -> Result:
+            self._tune(durable, self.busy_timeout if patience is None else patience)
             if self.path is None:
                 with database.atomic():
                     return function(*args, **kwargs)

@@ -45,6 +45,7 @@ class Session(Table):
     metadata = TextField(default="{}")
     state = TextField()
     address = TextField(default="")
+    token_name = TextField(default="")
     connected_at = TextField()
     disconnected_at = TextField(null=True)
     ended_at = TextField(null=True)

@@ -52,7 +52,9 @@ SCENARIOS = [
 Results = dict[str, dict[str, list[Measure]]]
 
 
-def run_scenario(scenario: Scenario, names: list[str], upstream: Target, folder: Path, rounds: int, seconds: float) -> dict[str, list[Measure]]:
+def run_scenario(
+    scenario: Scenario, names: list[str], upstream: Target, folder: Path, rounds: int, seconds: float
+) -> dict[str, list[Measure]]:
     """All targets up, loaded one after the other, `rounds` times over, so that what the machine does hits all alike."""
     results: dict[str, list[Measure]] = {}
     running: dict[str, Target] = {}

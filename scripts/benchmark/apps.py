@@ -27,8 +27,14 @@ def naive(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
     body = environ["wsgi.input"] if environ.get("CONTENT_LENGTH") else None
     if body is not None:
         headers["Content-Length"] = environ["CONTENT_LENGTH"]
-    answer = _session.request(environ["REQUEST_METHOD"], os.environ["BENCH_UPSTREAM"] + environ["RAW_URI"], headers=headers, data=body,
-                              stream=True, allow_redirects=False)
+    answer = _session.request(
+        environ["REQUEST_METHOD"],
+        os.environ["BENCH_UPSTREAM"] + environ["RAW_URI"],
+        headers=headers,
+        data=body,
+        stream=True,
+        allow_redirects=False,
+    )
     fields = [(name, value) for name, value in answer.headers.items() if name.lower() not in _HOP]
     start_response(f"{answer.status_code} {answer.reason}", fields)
     return answer.iter_content(65536)

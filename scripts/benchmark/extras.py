@@ -42,7 +42,9 @@ def features(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
             rows.append(f"| {name} | {statistics.median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |")
     finally:
         plain.stop()
-    return "\n".join(["### Cost of each feature (1 KiB, 64 connections; 1.00 is proxyd plain)", "", "| on | ratio | range |", "|---|---|---|", *rows])
+    return "\n".join(
+        ["### Cost of each feature (1 KiB, 64 connections; 1.00 is proxyd plain)", "", "| on | ratio | range |", "|---|---|---|", *rows]
+    )
 
 
 def routes(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
@@ -50,8 +52,13 @@ def routes(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
     rows = []
     base = 0.0
     for count in (10, 1_000, 10_000, 100_000):
-        target = targets.proxyd_system("proxyd", folder / str(count), [], workers=2, environment={
-            "PROXYD_REGISTRY_MAX_ROUTES_PER_SESSION": "100000", "PROXYD_REGISTRY_MAX_STAGED_BYTES": "1g"})
+        target = targets.proxyd_system(
+            "proxyd",
+            folder / str(count),
+            [],
+            workers=2,
+            environment={"PROXYD_REGISTRY_MAX_ROUTES_PER_SESSION": "100000", "PROXYD_REGISTRY_MAX_STAGED_BYTES": "1g"},
+        )
         try:
             port = target.registry_port  # type: ignore[attr-defined]
             before = target.program.usage()[1]
@@ -66,17 +73,25 @@ def routes(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
             target.stop()
         base = base or rate
         rows.append(f"| {count:,} | {rate / base:.2f} | {statistics.median(samples):.1f} | {max(samples):.1f} | {per_route / 1024:.1f} |")
-    return "\n".join(["### Number of routes (2 workers)", "",
-                      "| routes | requests/s, to 10 routes | apply one change, median ms | worst ms | KiB a route, all processes |",
-                      "|---|---|---|---|---|", *rows])
+    return "\n".join(
+        [
+            "### Number of routes (2 workers)",
+            "",
+            "| routes | requests/s, to 10 routes | apply one change, median ms | worst ms | KiB a route, all processes |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )
 
 
 def bulk(count: int, backend_port: int) -> list[str]:
     """Commands that stage `count` routes with hosts of their own."""
     lines = []
     for start in range(0, count, 100):
-        items = [{"domains": [f"h{number}.example.com"], "path": "/", "backend_url": f"http://127.0.0.1:{backend_port}"}
-                 for number in range(start, min(count, start + 100))]
+        items = [
+            {"domains": [f"h{number}.example.com"], "path": "/", "backend_url": f"http://127.0.0.1:{backend_port}"}
+            for number in range(start, min(count, start + 100))
+        ]
         lines.append("ROUTE_ADD_BULK|{sid}|" + json.dumps(items, separators=(",", ":")))
     return lines
 
@@ -108,16 +123,26 @@ def workers(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
     """More workers on the same core: what sharing costs (another core is taken by the load)."""
     rows, base = [], 0.0
     for count in (1, 2, 4):
-        target = targets.proxyd_system("proxyd", folder / str(count), [
-            f"ROUTE_ADD|{{sid}}|127.0.0.1|/|http://127.0.0.1:{backend.port}|0", "RATELIMIT_SET|{sid}|ALL|1000000000|60s",
-            "CIRCUIT_BREAKER_SET|{sid}|ALL|5|10s|1", "CONFIG_APPLY|{sid}"], workers=count)
+        target = targets.proxyd_system(
+            "proxyd",
+            folder / str(count),
+            [
+                f"ROUTE_ADD|{{sid}}|127.0.0.1|/|http://127.0.0.1:{backend.port}|0",
+                "RATELIMIT_SET|{sid}|ALL|1000000000|60s",
+                "CIRCUIT_BREAKER_SET|{sid}|ALL|5|10s|1",
+                "CONFIG_APPLY|{sid}",
+            ],
+            workers=count,
+        )
         try:
             rate = statistics.median(wrk(target, "/1k", 64, seconds).rate for _ in range(rounds))
         finally:
             target.stop()
         base = base or rate
         rows.append(f"| {count} | {rate / base:.2f} |")
-    return "\n".join(["### Workers, all on one core (rate limit and circuit shared)", "", "| workers | to one worker |", "|---|---|", *rows])
+    return "\n".join(
+        ["### Workers, all on one core (rate limit and circuit shared)", "", "| workers | to one worker |", "|---|---|", *rows]
+    )
 
 
 def latency_at_half_load(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
@@ -133,7 +158,9 @@ def latency_at_half_load(backend: Target, folder: Path, rounds: int, seconds: fl
             rows.append(f"| {connections} | {statistics.median(m.rate for m in through):,.0f} | {p50:.3f} | {p99:.3f} |")
     finally:
         target.stop()
-    return "\n".join(["### Latency added over the backend", "", "| connections | requests/s | p50, ms | p99, ms |", "|---|---|---|---|", *rows])
+    return "\n".join(
+        ["### Latency added over the backend", "", "| connections | requests/s | p50, ms | p99, ms |", "|---|---|---|---|", *rows]
+    )
 
 
 def registry(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
@@ -165,7 +192,9 @@ def registry(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
             sock.close()
     finally:
         target.stop()
-    return "\n".join(["### Registry commands a second, one connection", "", "| command | one by one | pipelined by 100 |", "|---|---|---|", *rows])
+    return "\n".join(
+        ["### Registry commands a second, one connection", "", "| command | one by one | pipelined by 100 |", "|---|---|---|", *rows]
+    )
 
 
 def memory(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
@@ -189,5 +218,13 @@ def memory(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
         grown = (target.program.usage()[1] - before) / (1 << 20)
     finally:
         target.stop()
-    return "\n".join(["### Memory", "", "| what | |", "|---|---|", f"| an idle keep-alive connection | {held:.1f} KiB |",
-                      f"| growth over 10 MiB downloads on 64 connections | {grown:.1f} MiB |"])
+    return "\n".join(
+        [
+            "### Memory",
+            "",
+            "| what | |",
+            "|---|---|",
+            f"| an idle keep-alive connection | {held:.1f} KiB |",
+            f"| growth over 10 MiB downloads on 64 connections | {grown:.1f} MiB |",
+        ]
+    )

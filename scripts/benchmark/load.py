@@ -26,7 +26,18 @@ class Measure:
 
 def wrk(target: Target, path: str, connections: int, seconds: float, script: str | None = None) -> Measure:
     """Load the target from the other core. Raises RuntimeError when wrk fails."""
-    command = ["taskset", "-c", LOAD_CORE, need("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency", "--timeout", "10s"]
+    command = [
+        "taskset",
+        "-c",
+        LOAD_CORE,
+        need("wrk"),
+        "-t1",
+        f"-c{connections}",
+        f"-d{max(1, round(seconds))}s",
+        "--latency",
+        "--timeout",
+        "10s",
+    ]
     command += ["-s", script] if script else []
     cpu_before, _ = target.program.usage()
     done = subprocess.run([*command, f"http://127.0.0.1:{target.port}{path}"], capture_output=True, text=True, check=False)
@@ -36,8 +47,14 @@ def wrk(target: Target, path: str, connections: int, seconds: float, script: str
     if not rate or not total:
         raise RuntimeError(f"wrk against {target.name}: {done.stdout}{done.stderr}")
     failed = sum(int(number) for number in re.findall(r"(?:connect|read|write|timeout|Non-2xx or 3xx responses:) ?(\d+)", done.stdout))
-    return Measure(float(rate[1]), _latency(done.stdout, "50%"), _latency(done.stdout, "99%"),
-                   (cpu_after - cpu_before) / max(1, int(total[1])) * 1e6, resident / (1 << 20), failed)
+    return Measure(
+        float(rate[1]),
+        _latency(done.stdout, "50%"),
+        _latency(done.stdout, "99%"),
+        (cpu_after - cpu_before) / max(1, int(total[1])) * 1e6,
+        resident / (1 << 20),
+        failed,
+    )
 
 
 def _latency(output: str, percentile: str) -> float:

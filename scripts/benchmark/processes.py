@@ -42,8 +42,13 @@ class Program:
         self.log = folder / "log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                ["taskset", "-c", core, *command], stdout=log, stderr=log, cwd=folder, start_new_session=True,
-                env={**os.environ, **(environment or {})})
+                ["taskset", "-c", core, *command],
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
+                env={**os.environ, **(environment or {})},
+            )
 
     def family(self) -> list[psutil.Process]:
         """The process and its descendants."""

@@ -18,7 +18,22 @@ class OneBackend(ReverseProxyBasePlugin):
 
 
 if __name__ == "__main__":
-    with proxy.Proxy(["--hostname", "127.0.0.1", "--port", sys.argv[1], "--num-workers", "1", "--num-acceptors", "1",
-                      "--enable-reverse-proxy", "--disable-http-proxy", "--log-level", "ERROR"], plugins=[OneBackend]):
+    with proxy.Proxy(
+        [
+            "--hostname",
+            "127.0.0.1",
+            "--port",
+            sys.argv[1],
+            "--num-workers",
+            "1",
+            "--num-acceptors",
+            "1",
+            "--enable-reverse-proxy",
+            "--disable-http-proxy",
+            "--log-level",
+            "ERROR",
+        ],
+        plugins=[OneBackend],
+    ):
         while True:
             time.sleep(3600)

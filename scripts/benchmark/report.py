@@ -13,9 +13,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 CHART = ROOT / "docs" / "performance.png"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-LABELS = {"direct": "backend, directly", "hello": "gunicorn gevent hello (ceiling)", "proxyd": "**proxyd**",
-          "full": "**proxyd**, health + circuit + rate limit + log", "naive": "gevent + requests", "nginx": "nginx",
-          "haproxy": "HAProxy", "caddy": "Caddy", "proxy.py": "proxy.py"}
+LABELS = {
+    "direct": "backend, directly",
+    "hello": "gunicorn gevent hello (ceiling)",
+    "proxyd": "**proxyd**",
+    "full": "**proxyd**, health + circuit + rate limit + log",
+    "naive": "gevent + requests",
+    "nginx": "nginx",
+    "haproxy": "HAProxy",
+    "caddy": "Caddy",
+    "proxy.py": "proxy.py",
+}
 
 
 def _rate(measures: list[Measure]) -> float:
@@ -24,8 +32,12 @@ def _rate(measures: list[Measure]) -> float:
 
 def scenario_table(name: str, result: dict[str, list[Measure]], ceiling: float | None) -> str:
     """One scenario as a Markdown table: medians, spread, and ratios to the ceiling and to nginx."""
-    lines = [f"### {name}", "", "| | requests/s | spread | p50 ms | p99 ms | CPU µs/request | RSS MiB | to the ceiling | to nginx | failed |",
-             "|---|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        f"### {name}",
+        "",
+        "| | requests/s | spread | p50 ms | p99 ms | CPU µs/request | RSS MiB | to the ceiling | to nginx | failed |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     against = _rate(result["nginx"]) if "nginx" in result else None
     for target, measures in result.items():
         rates = [measure.rate for measure in measures]
@@ -35,7 +47,8 @@ def scenario_table(name: str, result: dict[str, list[Measure]], ceiling: float |
             f"| {LABELS[target]} | {rate:,.0f} | {spread:.0f} % | {statistics.median(m.p50 for m in measures):.2f} "
             f"| {statistics.median(m.p99 for m in measures):.2f} | {statistics.median(m.cpu for m in measures):.0f} "
             f"| {max(m.resident for m in measures):.0f} | {f'{rate / ceiling:.2f}' if ceiling else '–'} "
-            f"| {f'{rate / against:.2f}' if against else '–'} | {sum(m.failed for m in measures)} |")
+            f"| {f'{rate / against:.2f}' if against else '–'} | {sum(m.failed for m in measures)} |"
+        )
     return "\n".join(lines)
 
 
@@ -43,8 +56,10 @@ def markdown(results: dict[str, dict[str, list[Measure]]], tables: list[str], ro
     """Everything that was measured, as Markdown."""
     first = next(iter(results.values()))
     ceiling = _rate(first["hello"]) if first.get("hello") else None
-    parts = [f"Measured on {platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}: the server on one core, "
-             f"load and backend on the other; {rounds} rounds of {seconds:g} s, alternating. Compare rows, not machines."]
+    parts = [
+        f"Measured on {platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}: the server on one core, "
+        f"load and backend on the other; {rounds} rounds of {seconds:g} s, alternating. Compare rows, not machines."
+    ]
     for index, (name, result) in enumerate(results.items()):
         parts.append(scenario_table(name, result, ceiling if index == 0 else None))
     return "\n\n".join([*parts, *tables]) + "\n"
@@ -55,8 +70,10 @@ def write(results: dict[str, dict[str, list[Measure]]], tables: list[str], round
     page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n![Requests a second](performance.png)\n\n{markdown(results, tables, rounds, seconds)}\n{END}{after}",
-                    encoding="utf-8")
+    PAGE.write_text(
+        f"{before}{BEGIN}\n![Requests a second](performance.png)\n\n{markdown(results, tables, rounds, seconds)}\n{END}{after}",
+        encoding="utf-8",
+    )
     _chart(results)
 
 
@@ -72,8 +89,11 @@ def _chart(results: dict[str, dict[str, list[Measure]]]) -> None:
         shown = [target for target in result if target != "direct"]
         rates = [_rate(result[target]) for target in shown]
         colours = ["#2b6cb0" if target in ("proxyd", "full") else "#a0aec0" for target in shown]
-        bars = axis.barh([LABELS[target].replace("*", "").replace(", health + circuit + rate limit + log", ", all on") for target in shown],
-                         rates, color=colours)
+        bars = axis.barh(
+            [LABELS[target].replace("*", "").replace(", health + circuit + rate limit + log", ", all on") for target in shown],
+            rates,
+            color=colours,
+        )
         axis.bar_label(bars, [f"{rate:,.0f}" for rate in rates], padding=3, fontsize=8)
         axis.invert_yaxis()
         axis.set_title(name, fontsize=10)

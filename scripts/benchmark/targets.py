@@ -48,10 +48,13 @@ def backend(folder: Path) -> Target:
     for name, size in (("1k", 1 << 10), ("64k", 1 << 16), ("1m", 1 << 20), ("10m", 10 << 20)):
         (files / name).write_bytes(b"x" * size)
     port, sink = free_port(), free_port()
-    config = _nginx_config(folder, f"""sendfile on;
+    config = _nginx_config(
+        folder,
+        f"""sendfile on;
 server {{ listen 127.0.0.1:{port} backlog=4096; root {files};
   location = /post {{ proxy_pass http://127.0.0.1:{sink}; proxy_request_buffering off; proxy_http_version 1.1; }} }}
-server {{ listen 127.0.0.1:{sink} backlog=4096; location / {{ client_body_buffer_size 2m; return 200 "ok"; }} }}""")
+server {{ listen 127.0.0.1:{sink} backlog=4096; location / {{ client_body_buffer_size 2m; return 200 "ok"; }} }}""",
+    )
     program = Program([need("nginx"), "-c", str(config)], folder, LOAD_CORE)
     wait_for_port(port)
     return Target("backend", port, program)
@@ -87,9 +90,27 @@ frontend f
 def hello(folder: Path, upstream: int) -> Target:
     """Stock gunicorn with its gevent worker and an application that says hello in 1 KiB: the ceiling to compare with."""
     port = free_port()
-    program = Program([sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{port}", "--backlog", "4096",
-                       "--worker-connections", "10000", "--no-control-socket", "benchmark.apps:hello"], folder,
-                      environment={"PYTHONPATH": str(HERE.parent)})
+    program = Program(
+        [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "-k",
+            "gevent",
+            "-w",
+            "1",
+            "-b",
+            f"127.0.0.1:{port}",
+            "--backlog",
+            "4096",
+            "--worker-connections",
+            "10000",
+            "--no-control-socket",
+            "benchmark.apps:hello",
+        ],
+        folder,
+        environment={"PYTHONPATH": str(HERE.parent)},
+    )
     wait_for_port(port)
     return Target("gunicorn gevent hello", port, program)
 
@@ -97,9 +118,27 @@ def hello(folder: Path, upstream: int) -> Target:
 def naive(folder: Path, upstream: int) -> Target:
     """What one would write in ten lines: a WSGI proxy with requests, under gunicorn's gevent worker."""
     port = free_port()
-    program = Program([sys.executable, "-m", "gunicorn", "-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{port}", "--backlog", "4096",
-                       "--worker-connections", "10000", "--no-control-socket", "benchmark.apps:naive"], folder,
-                      environment={"PYTHONPATH": str(HERE.parent), "BENCH_UPSTREAM": f"http://127.0.0.1:{upstream}"})
+    program = Program(
+        [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "-k",
+            "gevent",
+            "-w",
+            "1",
+            "-b",
+            f"127.0.0.1:{port}",
+            "--backlog",
+            "4096",
+            "--worker-connections",
+            "10000",
+            "--no-control-socket",
+            "benchmark.apps:naive",
+        ],
+        folder,
+        environment={"PYTHONPATH": str(HERE.parent), "BENCH_UPSTREAM": f"http://127.0.0.1:{upstream}"},
+    )
     wait_for_port(port)
     return Target("gevent + requests", port, program)
 
@@ -107,11 +146,14 @@ def naive(folder: Path, upstream: int) -> Target:
 def nginx(folder: Path, upstream: int) -> Target:
     """nginx as a proxy with upstream keep-alive."""
     port = free_port()
-    config = _nginx_config(folder, f"""upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; }}
+    config = _nginx_config(
+        folder,
+        f"""upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; }}
 server {{ listen 127.0.0.1:{port} backlog=4096;
   location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_request_buffering off; proxy_max_temp_file_size 0; }} }}""",
-                           16384)
+        16384,
+    )
     program = Program([need("nginx"), "-c", str(config)], folder)
     wait_for_port(port)
     return Target("nginx", port, program)
@@ -153,8 +195,11 @@ http://127.0.0.1:{port}, http://:{port} {{
   reverse_proxy 127.0.0.1:{upstream}
 }}
 """)
-    program = Program([need("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"], folder,
-                      environment={"GOMAXPROCS": "1", "HOME": str(folder)})
+    program = Program(
+        [need("caddy"), "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"],
+        folder,
+        environment={"GOMAXPROCS": "1", "HOME": str(folder)},
+    )
     wait_for_port(port)
     return Target("Caddy", port, program)
 
@@ -162,8 +207,9 @@ http://127.0.0.1:{port}, http://:{port} {{
 def proxy_py(folder: Path, upstream: int) -> Target:
     """proxy.py as a reverse proxy."""
     port = free_port()
-    program = Program([sys.executable, "-m", "benchmark.proxypy", str(port), str(upstream)], folder,
-                      environment={"PYTHONPATH": str(HERE.parent)})
+    program = Program(
+        [sys.executable, "-m", "benchmark.proxypy", str(port), str(upstream)], folder, environment={"PYTHONPATH": str(HERE.parent)}
+    )
     wait_for_port(port)
     return Target("proxy.py", port, program)
 
@@ -189,12 +235,22 @@ def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1
     """proxyd with its master, after `commands` on one registry session."""
     folder.mkdir(parents=True, exist_ok=True)
     port, registry, admin = free_port(), free_port(), free_port()
-    settings = {"PROXYD_PROXY_BIND": f"127.0.0.1:{port}", "PROXYD_REGISTRY_BIND": f"127.0.0.1:{registry}",
-                "PROXYD_ADMIN_BIND": f"127.0.0.1:{admin}", "PROXYD_PROXY_WORKERS": str(workers),
-                "PROXYD_PROXY_BACKLOG": "4096", "PROXYD_DATABASE_URL": f"sqlite:///{folder}/proxyd.db",
-                "PROXYD_MASTER_PID_FILE": f"{folder}/master.pid", "PROXYD_LOG_ACCESS": "off", **(environment or {})}
-    program = Program([sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"], folder,
-                      environment={**settings, "PYTHONPATH": str(ROOT)})
+    settings = {
+        "PROXYD_PROXY_BIND": f"127.0.0.1:{port}",
+        "PROXYD_REGISTRY_BIND": f"127.0.0.1:{registry}",
+        "PROXYD_ADMIN_BIND": f"127.0.0.1:{admin}",
+        "PROXYD_PROXY_WORKERS": str(workers),
+        "PROXYD_PROXY_BACKLOG": "4096",
+        "PROXYD_DATABASE_URL": f"sqlite:///{folder}/proxyd.db",
+        "PROXYD_MASTER_PID_FILE": f"{folder}/master.pid",
+        "PROXYD_LOG_ACCESS": "off",
+        **(environment or {}),
+    }
+    program = Program(
+        [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
+        folder,
+        environment={**settings, "PYTHONPATH": str(ROOT)},
+    )
     wait_for_port(registry)
     wait_for_port(port)
     sock, _ = registry_lines(registry, commands)
