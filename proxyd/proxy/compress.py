@@ -110,12 +110,13 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
         return None
     if response.body_kind == LENGTH and response.content_length < options.compression_min_size:
         return None
-    if "no-transform" in fields.get("cache-control", "").lower():
+    # RFC 9111 5.2.1.6 and 5.2.2.6: either side can ask for it.
+    if "no-transform" in fields.get("cache-control", "").lower() or "no-transform" in (ex.head.get("cache-control") or "").lower():
         return None
     if not compressible(fields.get("content-type", ""), options.compression_types):
         return None
     _add_vary(headers)
-    accept = ex.head.get("accept-encoding")
+    accept = ", ".join(ex.head.get_all("accept-encoding"))
     coding = choose_coding(accept, options.compression_algorithms) if accept else ""
     if not coding:
         return None

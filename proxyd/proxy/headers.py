@@ -85,7 +85,7 @@ def kept_request_id(ex: Exchange) -> str:
 
 def loops(ex: Exchange, via: str) -> bool:
     """Whether the request has been here before: our own name stands in its Via."""
-    return any(name == "via" and via in value for name, value in ex.head.edge)
+    return any(name == "via" and via in value and any(via in hop.split() for hop in value.split(",")) for name, value in ex.head.edge)
 
 
 def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
@@ -108,7 +108,7 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     if head.edge:
         text += _edge_fields(ex)
     else:
-        text += (f"{client.forwarded}X-Forwarded-Host: {head.host}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
+        text += (f"{client.forwarded}X-Forwarded-Host: {head.host or ''}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
                  f"Via: 1.{head.version - 10} {client.via}\r\n")
     return f"{text}X-Request-ID: {ex.request_id}\r\n\r\n".encode("latin-1")
 
@@ -121,7 +121,7 @@ def _edge_fields(ex: Exchange) -> str:
         sent.setdefault(name, []).append(value)
     via = ", ".join([*sent.get("via", []), f"1.{head.version - 10} {client.via}"])
     if not client.trusted:
-        return (f"{client.forwarded}X-Forwarded-Host: {head.host}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
+        return (f"{client.forwarded}X-Forwarded-Host: {head.host or ''}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
                 f"Via: {via}\r\n")
     chain = ", ".join([*sent.get("x-forwarded-for", []), client.peer])
     proto = sent.get("x-forwarded-proto", ["https" if client.secure else "http"])[-1]

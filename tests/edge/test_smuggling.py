@@ -76,7 +76,7 @@ CASES = [
     te("chunked then identity", "Transfer-Encoding: chunked, identity", 400),
     te("identity", "Transfer-Encoding: identity"),
     te("identity then chunked", "Transfer-Encoding: identity, chunked"),
-    te("gzip then chunked", "Transfer-Encoding: gzip, chunked"),
+    te("gzip then chunked", "Transfer-Encoding: gzip, chunked", 501),
     te("chunked twice", "Transfer-Encoding: chunked, chunked"),
     te("two fields", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
     te("two fields, one in disguise", "Transfer-Encoding: chunked\r\nTransfer-encoding: cow"),
