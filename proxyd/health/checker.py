@@ -28,6 +28,8 @@ from proxyd.store.snapshot import RouteRecord, load_snapshot
 log = logging.getLogger("proxyd.health")
 
 _FIRST_WITHIN = 0.5
+#: Of very many new targets, as after a start with thousands of routes, about this many are begun a second.
+_BEGUN_A_SECOND = 2000
 _RELOAD_PAUSE = 0.5
 
 
@@ -54,6 +56,7 @@ class Check:
     grid: float
     routes: dict[str, Watched] = field(default_factory=dict)
     gone: bool = False
+    spread: bool = False
 
 
 class Checker:
@@ -112,16 +115,20 @@ class Checker:
             for route_id in gone:
                 self._drop(route_id)
                 self._records.forget(route_id)
+            within = max(min(_FIRST_WITHIN, self._settings.jitter), len(snapshot.routes) / _BEGUN_A_SECOND)
             for record in snapshot.routes:
-                self._take(record)
+                self._take(record, within)
+            if snapshot.full:
+                self._records.forget_others(self._by_route)
 
-    def _take(self, record: RouteRecord) -> None:
-        """Register, change or unregister the check of one route."""
+    def _take(self, record: RouteRecord, within: float) -> None:
+        """Register, change or unregister the check of one route; a new check begins `within` seconds."""
         found = target_of(record, self._settings)
         known = self._by_route.get(record.route_id)
+        if found is None or not self._settings.drive_circuits:
+            self._release(record)
         if found is None:
             if known is not None:
-                self._release(known.routes[record.route_id])
                 self._drop(record.route_id)
                 self._records.forget(record.route_id)
             return
@@ -134,13 +141,19 @@ class Checker:
             self._drop(record.route_id)
         check = self._checks.get(target)
         if check is None:
-            standing = self._records.standing(record.route_id, target, self._settings.window)
-            check = Check(target, standing, time.monotonic() + random.uniform(0, min(_FIRST_WITHIN, self._settings.jitter)))
+            if known is not None and known.target.url == target.url:
+                standing = known.standing.under(target.rise, target.fall)
+            else:
+                standing = self._records.standing(record.route_id, target, self._settings.window)
+            check = Check(target, standing, time.monotonic() + random.uniform(0, min(within, target.interval)))
             self._checks[target] = check
             self._push(check, check.grid)
         check.routes[record.route_id] = watched
         self._by_route[record.route_id] = check
-        self._records.current(record.route_id, target, check.standing, None, time.time())
+        now = time.time()
+        self._records.current(record.route_id, target, check.standing, None, now)
+        if self._settings.drive_circuits and check.standing.status == DOWN:
+            self._drive(watched, check.standing, False, now)
 
     def _drop(self, route_id: str) -> None:
         check = self._by_route.pop(route_id, None)
@@ -151,10 +164,11 @@ class Checker:
             check.gone = True
             self._checks.pop(check.target, None)
 
-    def _release(self, watched: Watched) -> None:
-        """A route is no longer checked: what a check held closed must not stay so."""
-        if self._circuits.read(watched.slot, watched.number).by_health:
-            self._circuits.move(watched.slot, watched.number, CLOSED, "check_removed", time.time())
+    def _release(self, record: RouteRecord) -> None:
+        """No check drives the route's circuit any more: what a check held open must not stay so."""
+        number = int(record.route_id[1:])
+        if self._circuits.read(record.slot, number).by_health:
+            self._circuits.move(record.slot, number, CLOSED, "check_removed", time.time())
 
     def _push(self, check: Check, due: float) -> None:
         heapq.heappush(self._heap, (due, next(self._count), check))
@@ -189,6 +203,10 @@ class Checker:
         """The next point of the target's grid, shifted by chance: neither drift nor everybody at once."""
         interval = check.target.interval
         now = time.monotonic()
+        if not check.spread:
+            # Routes that came together are not checked together for ever.
+            check.spread = True
+            check.grid = now - random.uniform(0, interval)
         check.grid += interval
         if check.grid < now:
             check.grid += interval * ((now - check.grid) // interval + 1)
@@ -203,7 +221,7 @@ class Checker:
             self._records.result(watched.route_id, result, now)
             self._records.current(watched.route_id, check.target, standing, result, now, changed)
             if self._settings.drive_circuits:
-                self._drive(watched, standing, result, changed, now)
+                self._drive(watched, standing, result.ok, now)
             if changed:
                 self._bus.publish("backend_health_changed", {
                     "healthy": standing.status != DOWN, "status": standing.status, "previous": before, "reason": standing.reason,
@@ -212,7 +230,7 @@ class Checker:
             log.log(logging.WARNING if standing.status == DOWN else logging.INFO, "%s is %s (was %s): %s", check.target.url,
                     standing.status, before, standing.reason)
 
-    def _drive(self, watched: Watched, standing: Standing, result: Result, changed: bool, now: float) -> None:
+    def _drive(self, watched: Watched, standing: Standing, ok: bool, now: float) -> None:
         """What a result means for the circuit: down opens it, recovery half-opens it, and lasting health closes it even
         where no user's request comes to prove it."""
         circuits, slot, number = self._circuits, watched.slot, watched.number
@@ -221,7 +239,7 @@ class Checker:
             if state != OPEN or not circuits.read(slot, number).by_health:
                 circuits.move(slot, number, OPEN, "health_down", now, by_health=True)
             return
-        if not result.ok or state == CLOSED:
+        if not ok or state == CLOSED:
             return
         circuit = circuits.read(slot, number)
         if state == OPEN:
@@ -230,7 +248,9 @@ class Checker:
             elif now >= circuit.next_attempt:
                 circuits.move(slot, number, HALF_OPEN, "health_check_passed", now, only_from=(OPEN,))
             return
-        rise = watched.options.health_rise
-        long_enough = now - circuit.changed_at >= 2 * rise * watched.options.health_check_interval
-        if standing.successes >= 2 * rise and long_enough and not circuit.trials:
+        options = watched.options
+        rise = options.health_rise
+        long_enough = now - circuit.changed_at >= 2 * rise * options.health_check_interval
+        undecided = circuit.trials and not circuit.stale_trials(options.connect_timeout + options.timeout, now)
+        if standing.successes >= 2 * rise and long_enough and not undecided:
             circuits.move(slot, number, CLOSED, "health_checks_passed", now, only_from=(HALF_OPEN,))

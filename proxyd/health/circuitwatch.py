@@ -9,10 +9,10 @@ from typing import Any
 import gevent
 
 from proxyd.store.bus import EventBus
-from proxyd.store.circuits import OPEN, STATE_NAMES, CircuitBoard, Transition
+from proxyd.store.circuits import CLOSED, OPEN, STATE_NAMES, CircuitBoard, Transition
 from proxyd.store.database import Store, StoreError
 from proxyd.store.models import Circuit, CircuitTransition, Counter, Route
-from proxyd.store.query import column
+from proxyd.store.query import column, dicts
 from proxyd.store.upsert import upsert
 from proxyd.text import rfc3339
 
@@ -34,7 +34,7 @@ class CircuitWatch:
         self._waiting: list[Transition] = []
         self._live: dict[int, Transition] = {}
         self._shown: dict[int, tuple[Any, ...]] = {}
-        self._greenlet: gevent.Greenlet | None = None
+        self._greenlets: list[gevent.Greenlet] = []
 
     def start(self) -> None:
         """Go on behind the last transition that the database has."""
@@ -42,27 +42,34 @@ class CircuitWatch:
         if self._seen > self._circuits.sequence:
             # The shared memory is new: it counts from the beginning.
             self._seen = 0
-        self._greenlet = gevent.spawn(self._run)
+        # Rows that the last master left must not outlive what they told of, as they would after a reboot.
+        self._live = {int(row["route_id"][1:]): Transition(0, row["slot"], int(row["route_id"][1:]), 0.0, 0, 0, row["reason"])
+                      for row in self._store.read(_not_closed)}
+        # Two, so that an event never waits for the database.
+        self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._keep)]
 
     def stop(self) -> None:
         """Watch no more."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        for greenlet in self._greenlets:
+            greenlet.kill()
 
-    def _run(self) -> None:
-        refreshed = 0.0
+    def _follow(self) -> None:
         while True:
             gevent.sleep(_TICK)
             try:
                 if self._circuits.sequence > self._seen:
                     self._tell()
-                now = time.monotonic()
-                if now - refreshed >= _REFRESH:
-                    refreshed = now
-                    self._write()
+            except Exception:
+                log.exception("circuit transitions")
+                gevent.sleep(1.0)
+
+    def _keep(self) -> None:
+        while True:
+            gevent.sleep(_REFRESH)
+            try:
+                self._write()
             except StoreError as error:
                 log.debug("circuit rows wait: %s", error)
-                gevent.sleep(0.2)
             except Exception:
                 log.exception("circuit transitions")
                 gevent.sleep(1.0)
@@ -106,6 +113,11 @@ class CircuitWatch:
         for route_id in gone:
             self._live.pop(int(route_id[1:]), None)
             self._shown.pop(int(route_id[1:]), None)
+
+
+def _not_closed() -> list[dict[str, Any]]:
+    return dicts(Circuit.select(Circuit.route_id, Circuit.reason, Route.slot).join(Route, on=Circuit.route_id == Route.route_id)
+                 .where(Circuit.state != STATE_NAMES[CLOSED]))
 
 
 def _last_sequence() -> int:

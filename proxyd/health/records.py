@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Container
 from typing import Any
 
 import gevent
@@ -12,7 +13,7 @@ from peewee import chunked
 
 from proxyd.health.probe import Result, Target
 from proxyd.health.thresholds import DOWN, UNKNOWN, Standing
-from proxyd.store.database import Store, StoreBusy, StoreError
+from proxyd.store.database import Store, StoreError
 from proxyd.store.models import HealthResult, HealthStatus, Route
 from proxyd.store.query import column, dicts
 from proxyd.store.upsert import upsert
@@ -22,7 +23,9 @@ log = logging.getLogger("proxyd.health")
 
 _PERIOD = 0.1
 _BATCH = 2000
-_PATIENCE = 0.5
+#: How long the database thread, which others need, waits for another process's lock; and then leaves it to others.
+_PATIENCE = 0.25
+_PAUSE_WHILE_LOCKED = 0.5
 
 
 class HealthRecords:
@@ -48,7 +51,8 @@ class HealthRecords:
         """Write what is left."""
         if self._greenlet is not None:
             self._greenlet.kill()
-        self.flush()
+        while self.flush() and self._history:
+            pass
 
     def load(self) -> None:
         """Read the status that the last master left."""
@@ -83,7 +87,7 @@ class HealthRecords:
         """The state of a route now; without a result, its check has just begun."""
         at = rfc3339(now)
         row = self._current.get(route_id)
-        if row is None:
+        if row is None or row["url"] != target.url:
             row = self._current[route_id] = {
                 "route_id": route_id, "url": target.url, "status": standing.status, "reason": standing.reason, "since": at,
                 "last_check": None, "last_success": None, "last_error": None, "response_time_ms": None,
@@ -106,19 +110,24 @@ class HealthRecords:
             self._dirty.discard(route_id)
             self._forgotten.add(route_id)
 
+    def forget_others(self, checked: Container[str]) -> None:
+        """Drop what the last master left of routes that have no check any more."""
+        self._forgotten.update(route_id for route_id in self._known if route_id not in checked)
+        self._known.clear()
+
     def _run(self) -> None:
         while True:
-            gevent.sleep(_PERIOD)
+            gevent.sleep(_PAUSE_WHILE_LOCKED if self._failing else _PERIOD)
             try:
                 self.flush()
             except Exception:
                 log.exception("health results could not be written")
                 gevent.sleep(1.0)
 
-    def flush(self) -> None:
-        """Write what waits; what can't be written waits on."""
+    def flush(self) -> bool:
+        """Write what waits, a batch of it; what can't be written waits on. Whether it was written."""
         if not (self._history or self._dirty or self._forgotten):
-            return
+            return True
         history = [self._history.popleft() for _ in range(min(_BATCH, len(self._history)))]
         dirty, self._dirty = self._dirty, set()
         gone, self._forgotten = self._forgotten, set()
@@ -134,12 +143,11 @@ class HealthRecords:
             if not self._failing:
                 self._failing = True
                 log.warning("health results wait for the database: %s", error)
-            if not isinstance(error, StoreBusy):
-                gevent.sleep(1.0)
-        else:
-            if self._failing:
-                self._failing = False
-                log.info("health results are written again; %d of the oldest were dropped so far", self.dropped)
+            return False
+        if self._failing:
+            self._failing = False
+            log.info("health results are written again; %d of the oldest were dropped so far", self.dropped)
+        return True
 
 
 def _known() -> dict[str, dict[str, Any]]:

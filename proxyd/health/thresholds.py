@@ -7,7 +7,7 @@ good ones in a row. In between, fewer than nine in ten good ones mean `degraded`
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 UNKNOWN, HEALTHY, DEGRADED, DOWN = "unknown", "healthy", "degraded", "down"
 _HEALTHY_RATE, _DOWN_RATE = 0.9, 0.5
@@ -48,6 +48,10 @@ class Standing:
             results.extend([True] * min(self.successes, self.window))
         return self.status != before
 
+    def under(self, rise: int, fall: int) -> Standing:
+        """The same standing to be judged by other thresholds from now on."""
+        return replace(self, rise=rise, fall=fall, results=deque(self.results))
+
     def rate(self) -> float | None:
         """Share of good results among the last ones, None without any."""
         return sum(self.results) / len(self.results) if self.results else None
@@ -60,7 +64,7 @@ class Standing:
                 return DOWN, self.reason
             return HEALTHY, f"{self.successes} checks in a row passed"
         if self.status == UNKNOWN and not ok:
-            return UNKNOWN, f"the first check failed: {error}"
+            return UNKNOWN, f"no check passed yet: {error}"
         rate = self.rate() or 0.0
         if len(self.results) < _ENOUGH or rate >= _HEALTHY_RATE:
             return HEALTHY, "checks pass" if ok else f"a check failed: {error}"

@@ -15,6 +15,7 @@ from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, encode_last_
 from proxyd.http1.response import CHUNKED, LENGTH, NONE, ResponseHead
 from proxyd.proxy import compress
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.exchange import CLIENT_PHASES
 from proxyd.proxy.headers import replace_fields, request_head
 from proxyd.proxy.upstream import UpstreamError, connect, idle_connection, release
 
@@ -121,11 +122,18 @@ def _exchange(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream
         _send_request(ex, upstream, stream)
         response, rest = _read_response_head(runtime, ex, upstream, stream)
         status = response.status
-        runtime.circuits.report(upstream, admission, status not in upstream.options.circuit_failure_status, time.time())
-        if status in retry_statuses:
-            ex.status = status
-            return False
-        reusable = _relay(ex, upstream, stream, response, rest)
+        ok = status not in upstream.options.circuit_failure_status
+        if admission or not ok or status in retry_statuses:
+            runtime.circuits.report(upstream, admission, ok, time.time())
+            if status in retry_statuses:
+                ex.status = status
+                return False
+            reusable = _relay(ex, upstream, stream, response, rest)
+        else:
+            # A success only once the body is complete, or failures in the body would never add up. A trial can't wait
+            # for a body that streams for hours.
+            reusable = _relay(ex, upstream, stream, response, rest)
+            runtime.circuits.report(upstream, admission, True, time.time())
         return True
     except ProtocolError as error:
         if error.status != 502:
@@ -173,6 +181,9 @@ def failure(ex: Exchange, reason: str, unsent: bool = False) -> Exception:
     upload = ex.upload
     if upload is not None and upload.error is not None:
         return upload.error
+    if ex.expired in CLIENT_PHASES:
+        # Its connection was shut down because the client kept us waiting: nothing the upstream is to blame for.
+        return BodyTimeout() if ex.expired == "request_body" else ClientGone()
     if ex.expired:
         return UpstreamError("timeout", 504, ex.expired, f"the upstream did not answer in time ({ex.expired})")
     if ex.client_gone:

@@ -17,6 +17,8 @@ from proxyd.store.shared import SharedFile
 
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 STATE_NAMES = ("closed", "open", "half_open")
+#: A trial whose worker died is forgotten after this long beyond the time its request can take.
+_TRIAL_LEASE = 5.0
 
 SLOTS = 131072
 _SLOT_SIZE = 128
@@ -51,6 +53,10 @@ class CircuitSlot:
     changed_at: float = 0.0
     trial_at: float = 0.0
     recovered_at: float = 0.0
+
+    def stale_trials(self, longest: float, now: float) -> bool:
+        """Whether the trials under way are those of a worker that died: a request takes `longest` seconds at most."""
+        return self.trials > 0 and now - self.trial_at > longest + _TRIAL_LEASE
 
 
 @dataclass(frozen=True, slots=True)

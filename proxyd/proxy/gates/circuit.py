@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _NAMES = {CLOSED: pybreaker.STATE_CLOSED, OPEN: pybreaker.STATE_OPEN, HALF_OPEN: pybreaker.STATE_HALF_OPEN}
 _STATES = {name: state for state, name in _NAMES.items()}
-#: A trial whose worker died is forgotten after this long beyond the time its request can take.
-_TRIAL_LEASE = 5.0
 
 
 class _Failure(Exception):
@@ -199,6 +197,4 @@ def _generation(circuit: CircuitSlot) -> int:
 
 
 def _leaked(circuit: CircuitSlot, upstream: Upstream, now: float) -> bool:
-    options = upstream.options
-    longest = options.connect_timeout + options.timeout + _TRIAL_LEASE
-    return circuit.trials > 0 and now - circuit.trial_at > longest
+    return circuit.stale_trials(upstream.options.connect_timeout + upstream.options.timeout, now)

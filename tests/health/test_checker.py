@@ -1,0 +1,353 @@
+"""The checker on a real database, real backends and the circuits in shared memory; in-process, as the master runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from proxyd.health.checker import Checker
+from proxyd.health.circuitwatch import CircuitWatch
+from proxyd.settings import HealthSettings
+from proxyd.store import migrations
+from proxyd.store.bus import Event, EventBus
+from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, CircuitBoard
+from proxyd.store.database import Store
+from proxyd.store.models import Counter, Route, RouteRemoval, Session
+from proxyd.store.upsert import upsert
+from tests.support.backends import Backend
+from tests.support.waiting import free_port
+
+FAST = {"health_check_path": "/healthz", "health_check_interval": "100ms", "health_check_timeout": "300ms"}
+NOW = "2026-01-01T00:00:00.000Z"
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 3.0) -> Any:
+    """The first true value; other greenlets of this process run meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come true"
+        gevent.sleep(0.01)
+    return value
+
+
+class Running:
+    """A checker and what is around it. `put` and `remove` change the routes as CONFIG_APPLY does."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.path = directory / "proxyd.db"
+        self.store = Store(f"sqlite:///{self.path}", 0.5)
+        self.store.open()
+        migrations.migrate(self.store)
+        self.circuits = CircuitBoard(str(directory))
+        self.bus = EventBus(self.store)
+        self.bus.start()
+        self.events: list[Event] = []
+        self.bus.subscribe(self.events.append)
+        self.checker = Checker(HealthSettings(**settings), self.store, self.bus, self.circuits)
+        self.watch = CircuitWatch(self.store, self.bus, self.circuits)
+        self.watch.start()
+        self.checker.start()
+        self.checker.changed(0)
+
+    def put(self, number: int, backend: str, **options: str) -> None:
+        """Add or change route r<number>."""
+        def write() -> int:
+            Session.insert(session_id="s", **_session()).on_conflict_ignore().execute()
+            version = _next_version()
+            upsert(Route, [{
+                "route_id": f"r{number}", "session": "s", "service_name": "svc", "instance_name": "i", "domains": '["h"]', "path": "/",
+                "backend_url": backend, "priority": 0, "enabled": True, "options": json.dumps(options), "slot": number,
+                "version": version, "created_at": NOW, "updated_at": NOW}])
+            return version
+
+        self.checker.changed(self.store.call(write))
+
+    def remove(self, number: int) -> None:
+        """Take route r<number> away."""
+        def write() -> int:
+            version = _next_version()
+            Route.delete().where(Route.route_id == f"r{number}").execute()
+            upsert(RouteRemoval, [{"route_id": f"r{number}", "version": version}])
+            return version
+
+        self.checker.changed(self.store.call(write))
+
+    def sql(self, query: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+            return connection.execute(query).fetchall()
+
+    def status(self, number: int = 1) -> str:
+        rows = self.sql(f"SELECT status FROM health_status WHERE route_id = 'r{number}'")
+        return rows[0][0] if rows else ""
+
+    def reasons(self) -> list[str]:
+        return [item.reason for item in self.circuits.transitions(0)]
+
+    def health_events(self) -> list[tuple[str, str]]:
+        return [(event.data["previous"], event.data["status"]) for event in self.events if event.type == "backend_health_changed"]
+
+    def stop(self) -> None:
+        self.checker.stop()
+        self.watch.stop()
+        self.bus.stop()
+        self.store.close()
+        self.circuits.close()
+
+
+def _session() -> dict[str, Any]:
+    columns = {name: field for name, field in Session._meta.fields.items() if name != "session_id"}
+    return {name: _filler(field) for name, field in columns.items() if not field.null and field.default is None}
+
+
+def _filler(field: Any) -> Any:
+    return 0 if field.field_type in ("INT", "FLOAT", "BOOL") else NOW
+
+
+def _next_version() -> int:
+    row = Counter.get_or_none(Counter.name == "config_version")
+    version = (row.value if row else 0) + 1
+    upsert(Counter, [{"name": "config_version", "value": version}])
+    return version
+
+
+@pytest.fixture
+def new_running(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Make checkers, one after the other or one alone, over the same database."""
+    made: list[Running] = []
+
+    def make(**settings: Any) -> Running:
+        while made:
+            made.pop().stop()
+        made.append(Running(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.stop()
+
+
+@pytest.fixture
+def running(new_running: Callable[..., Running]) -> Running:
+    return new_running()
+
+
+class Counted(Backend):
+    """A backend that counts its health checks."""
+
+    health_checks = 0
+
+    def _answer(self, handler: Any) -> None:
+        self.health_checks += handler.path == "/healthz"
+        super()._answer(handler)
+
+
+@pytest.fixture
+def counted() -> Iterator[Counted]:
+    """A backend that counts its health checks."""
+    backend = Counted()
+    yield backend
+    backend.stop()
+
+
+def test_the_first_check_comes_within_a_second(running: Running, counted: Counted) -> None:
+    running.put(1, counted.url, **{**FAST, "health_check_interval": "1h"})
+    begun = time.monotonic()
+    wait_until(lambda: running.status() == "healthy", 1.5)
+    assert time.monotonic() - begun < 1.2
+    assert counted.health_checks == 1
+    assert running.sql("SELECT route_id, ok, status_code, error FROM health_results") == [("r1", 1, 200, None)]
+
+
+def test_without_a_declared_check_nobody_is_asked(running: Running, counted: Counted) -> None:
+    running.put(1, counted.url)
+    running.put(2, counted.url, **FAST)
+    wait_until(lambda: running.status(2) == "healthy")
+    assert running.status(1) == ""
+    assert counted.requests == []
+
+
+def test_the_default_check_is_for_routes_that_declare_none(new_running: Callable[..., Running], counted: Counted) -> None:
+    running = new_running(default_check=True, default_path="/healthz")
+    running.put(1, counted.url)
+    wait_until(lambda: running.status() == "healthy")
+
+
+def test_routes_with_the_same_target_and_settings_share_one_check(running: Running, counted: Counted) -> None:
+    slow = {**FAST, "health_check_interval": "1h"}
+    running.put(1, counted.url, **slow)
+    running.put(2, counted.url, **slow)
+    wait_until(lambda: running.status(1) == running.status(2) == "healthy")
+    assert counted.health_checks == 1
+    running.put(3, counted.url, **slow)
+    wait_until(lambda: running.status(3) == "healthy")
+    assert counted.health_checks == 1
+    running.put(4, counted.url, **{**slow, "health_fall": "9"})
+    wait_until(lambda: running.status(4) == "healthy")
+    assert counted.health_checks == 2
+
+
+def test_a_route_that_joins_a_down_check_is_closed_to_traffic_at_once(running: Running) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    slow = {**FAST, "health_fall": "1", "health_check_interval": "1h"}
+    running.put(1, gone, **slow)
+    wait_until(lambda: running.status(1) == "down")
+    running.put(2, gone, **slow)
+    wait_until(lambda: running.circuits.state(2, 2) == OPEN, 0.5)
+
+
+def test_a_removed_route_is_checked_no_more_and_has_no_status(running: Running, counted: Counted) -> None:
+    running.put(1, counted.url, **FAST)
+    running.put(2, counted.url, **FAST)
+    wait_until(lambda: running.status(1) and running.status(2))
+    running.remove(1)
+    wait_until(lambda: not running.status(1))
+    assert running.status(2) == "healthy"
+    running.remove(2)
+    wait_until(lambda: not running.status(2))
+    gevent.sleep(0.05)
+    seen = counted.health_checks
+    gevent.sleep(0.4)
+    assert counted.health_checks == seen
+
+
+def test_taking_the_check_away_gives_the_circuit_back(running: Running) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    running.put(1, gone, **FAST)
+    wait_until(lambda: running.circuits.state(1, 1) == OPEN)
+    running.put(1, gone)
+    wait_until(lambda: running.circuits.state(1, 1) == CLOSED)
+    wait_until(lambda: not running.status(1))
+    assert running.reasons() == ["health_down", "check_removed"]
+
+
+def test_other_thresholds_or_intervals_forget_nothing_but_another_address_does(running: Running, new_backend: Any) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    running.put(1, gone, **FAST)
+    wait_until(lambda: running.status() == "down")
+    running.put(1, gone, **{**FAST, "health_check_interval": "200ms"})
+    gevent.sleep(0.3)
+    assert running.status() == "down"
+    assert running.health_events() == [("unknown", "down")]
+    running.put(1, new_backend().url, **{**FAST, "health_rise": "50"})
+    wait_until(lambda: running.status() == "healthy")
+    assert running.health_events() == [("unknown", "down"), ("unknown", "healthy")]
+
+
+def test_down_opens_the_circuit_and_lasting_health_closes_it_without_any_request(running: Running, backend: Backend) -> None:
+    running.put(1, backend.url, **FAST)
+    wait_until(lambda: running.status() == "healthy")
+    backend.health = 500
+    wait_until(lambda: running.circuits.state(1, 1) == OPEN)
+    assert running.circuits.read(1, 1).by_health
+    backend.health = 200
+    wait_until(lambda: running.circuits.state(1, 1) == HALF_OPEN)
+    wait_until(lambda: running.circuits.state(1, 1) == CLOSED)
+    assert running.reasons() == ["health_down", "health_recovered", "health_checks_passed"]
+    assert running.health_events() == [("unknown", "healthy"), ("healthy", "down"), ("down", "healthy")]
+
+
+def test_a_circuit_that_users_failures_opened_is_half_opened_by_a_check_after_its_time(running: Running, backend: Backend) -> None:
+    running.put(1, backend.url, **FAST)
+    wait_until(lambda: running.status() == "healthy")
+    with running.circuits.changing(1, 1) as circuit:
+        circuit.state, circuit.changed_at, circuit.next_attempt = OPEN, time.time(), time.time() + 0.4
+    gevent.sleep(0.3)
+    assert running.circuits.state(1, 1) == OPEN
+    wait_until(lambda: running.circuits.state(1, 1) == CLOSED)
+    assert running.reasons() == ["health_check_passed", "health_checks_passed"]
+
+
+def test_a_trial_of_a_worker_that_died_does_not_hold_the_circuit_half_open(running: Running, backend: Backend) -> None:
+    running.put(1, backend.url, **FAST, connect_timeout="100ms", timeout="100ms")
+    now = time.time()
+    with running.circuits.changing(1, 1) as circuit:
+        circuit.state, circuit.changed_at, circuit.trials, circuit.trial_at = HALF_OPEN, now - 60.0, 1, now - 4.5
+    wait_until(lambda: running.status() == "healthy")
+    gevent.sleep(0.3)
+    assert running.circuits.state(1, 1) == HALF_OPEN
+    wait_until(lambda: running.circuits.state(1, 1) == CLOSED)
+
+
+def test_with_the_link_off_health_leaves_circuits_alone(new_running: Callable[..., Running], backend: Backend) -> None:
+    linked = new_running()
+    linked.put(1, backend.url, **FAST)
+    backend.health = 500
+    wait_until(lambda: linked.circuits.state(1, 1) == OPEN)
+    running = new_running(drive_circuits=False)
+    wait_until(lambda: running.circuits.state(1, 1) == CLOSED)
+    wait_until(lambda: running.sql("SELECT checks FROM health_status")[0][0] > 5)
+    assert running.status() == "down"
+    assert running.circuits.state(1, 1) == CLOSED
+
+
+def test_a_new_master_goes_on_where_the_last_one_stood(new_running: Callable[..., Running]) -> None:
+    gone = f"http://127.0.0.1:{free_port()}"
+    running = new_running()
+    running.put(1, gone, **FAST)
+    running.put(2, gone, **FAST)
+    wait_until(lambda: running.status(1) == running.status(2) == "down")
+    since = running.sql("SELECT since FROM health_status WHERE route_id = 'r1'")
+    running.store.call(lambda: Route.update(options="{}").where(Route.route_id == "r2").execute())
+    running = new_running()
+    wait_until(lambda: not running.status(2))
+    gevent.sleep(0.3)
+    assert running.status(1) == "down"
+    assert running.sql("SELECT since FROM health_status WHERE route_id = 'r1'") == since
+    assert running.events == [] or running.health_events() == []
+
+
+def test_a_locked_database_stalls_no_check_and_loses_nothing(running: Running, counted: Counted) -> None:
+    running.put(1, counted.url, **FAST)
+    wait_until(lambda: running.status() == "healthy")
+    with contextlib.closing(sqlite3.connect(running.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        before = counted.health_checks
+        counted.health = 503
+        begun = time.monotonic()
+        wait_until(lambda: ("healthy", "down") in running.health_events(), 1.5)
+        assert running.circuits.state(1, 1) == OPEN
+        wait_until(lambda: any(event.type == "circuit_state_changed" for event in running.events), 0.3)
+        gevent.sleep(max(0.0, 1.2 - (time.monotonic() - begun)))
+        assert running.status() == "healthy"
+        assert counted.health_checks - before >= 8
+        assert running.checker.lag < 0.2
+        other.execute("ROLLBACK")
+    wait_until(lambda: running.status() == "down", 2.0)
+    made = counted.health_checks
+    wait_until(lambda: running.sql("SELECT COUNT(*) FROM health_results")[0][0] >= made)
+    times = [row[0] for row in running.sql("SELECT checked_at FROM health_results ORDER BY id")]
+    assert times == sorted(times)
+
+
+def test_of_what_waits_the_oldest_history_goes_first_and_the_current_state_never(
+        new_running: Callable[..., Running], counted: Counted) -> None:
+    running = new_running(queue=5)
+    running.put(1, counted.url, **{**FAST, "health_check_interval": "30ms"})
+    wait_until(lambda: running.status() == "healthy")
+    with contextlib.closing(sqlite3.connect(running.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        counted.health = 503
+        wait_until(lambda: running.checker._records.dropped > 10)
+        other.execute("ROLLBACK")
+    wait_until(lambda: running.status() == "down")
+    newest = running.sql("SELECT ok FROM health_results ORDER BY id DESC LIMIT 1")
+    assert newest == [(0,)]
+
+
+def test_circuit_rows_of_a_lost_shared_memory_are_put_right(new_running: Callable[..., Running], backend: Backend) -> None:
+    running = new_running()
+    running.put(1, backend.url)
+    running.circuits.move(1, 1, OPEN, "failures", time.time())
+    wait_until(lambda: running.sql("SELECT state FROM circuits") == [("open",)])
+    running.circuits.forget(1)
+    running = new_running()
+    wait_until(lambda: running.sql("SELECT state FROM circuits") == [("closed",)])
+    assert running.sql("SELECT failures, opened_at FROM circuits") == [(0, None)]
