@@ -51,12 +51,14 @@ def page_server(raw_backend: Callable[..., RawBackend]) -> RawBackend:
             b"/": (b"200 OK", b"text/html; charset=utf-8", b"<h1>Our own page</h1>"),
             b"/style.css": (b"200 OK", b"text/css", b"h1{color:red}"),
         }.get(path, (b"404 Not Found", b"text/html", b"no"))
-        sock.sendall(b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%b" % (status, kind, len(body), body))
+        head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, kind, len(body))
+        sock.sendall(head + body)
 
     server = raw_backend(serve)
     return server
 
 
+@pytest.mark.slow
 def test_each_of_the_four_kinds_of_target_holds_for_what_it_names_alone(system: System, backend: Backend) -> None:
     client = system.client("targets")
     first = client.route("one.targets.test", backend.url, "/")
@@ -91,7 +93,7 @@ def test_the_built_in_page_is_for_people_and_a_problem_for_programs(system: Syst
     page = system.get("/", "page.test", Accept="text/html,*/*;q=0.8")
     assert page.status == 503
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert (page.headers["Retry-After"], page.headers["X-Maintenance-Mode"], page.headers["X-Proxyd-Reason"]) == ("90", "true", "maintenance")
+    assert [page.headers[name] for name in ("Retry-After", "X-Maintenance-Mode", "X-Proxyd-Reason")] == ["90", "true", "maintenance"]
     assert page.headers["Cache-Control"] == "no-store"
     for part in ('<html lang="en">', "Down for maintenance", "page.test", "prefers-color-scheme:dark", page.headers["X-Request-ID"]):
         assert part in page.text

@@ -1,0 +1,119 @@
+"""Stopping and reloading: what was begun is ended, what comes meanwhile is served."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.backends import Backend
+from tests.support.load import KeepAliveLoad, quick_backend
+from tests.support.system import Answer, System
+from tests.support.waiting import wait_for
+
+REQUESTS = 50_000
+REQUEST = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n"
+NewSystem = Callable[..., System]
+
+
+def ended(system: System) -> bool:
+    return system.process is not None and system.process.poll() is not None
+
+
+def answer_on(sock: socket.socket) -> bytes:
+    """One whole answer of the backend's."""
+    data = b""
+    while not data.endswith(b"backend /\n"):
+        piece = sock.recv(65536)
+        assert piece, f"the connection ended after {data!r}"
+        data += piece
+    return data
+
+
+@pytest.mark.slow
+def test_term_lets_what_is_in_flight_end_and_says_that_the_connection_closes(new_system: NewSystem, backend: Backend) -> None:
+    system = new_system()
+    system.client().route("app.test", backend.url)
+    answers: list[Answer] = []
+    threads = [threading.Thread(target=lambda: answers.append(system.get("/slow?s=1"))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: backend.in_flight == 6)
+    system.signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join(10)
+    assert [answer.status for answer in answers] == [200] * 6
+    wait_for(lambda: ended(system), what="the end of gunicorn")
+    assert system.process is not None and system.process.returncode == 0
+    assert system.master_pid() == 0
+
+
+def test_term_closes_idle_connections_cleanly_and_serves_the_request_that_just_comes(new_system: NewSystem, backend: Backend) -> None:
+    system = new_system(workers=1)
+    system.client().route("app.test", backend.url)
+    idle, late = (socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) for _ in range(2))
+    with idle, late:
+        for sock in (idle, late):
+            sock.sendall(REQUEST)
+            assert b"Connection: close" not in answer_on(sock)
+        system.signal(signal.SIGTERM)
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", system.proxy_port)) != 0, what="the listener to close")
+        late.sendall(REQUEST)
+        answer = answer_on(late)
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"Connection: close\r\n" in answer
+        assert idle.recv(65536) == b""
+        wait_for(lambda: ended(system), what="the end of gunicorn")
+
+
+@pytest.mark.slow
+def test_graceful_timeout_bounds_the_wait_for_what_is_in_flight(new_system: NewSystem, backend: Backend) -> None:
+    system = new_system(workers=1, proxy__graceful_timeout="1s")
+    system.client().route("app.test", backend.url)
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            system.get("/slow?s=9")
+
+    threading.Thread(target=ask, daemon=True).start()
+    wait_for(lambda: backend.in_flight == 1)
+    begun = time.monotonic()
+    system.signal(signal.SIGTERM)
+    wait_for(lambda: ended(system), what="the end of gunicorn")
+    assert 0.8 < time.monotonic() - begun < 5
+
+
+@pytest.mark.slow
+def test_rolling_reloads_and_a_restart_of_the_master_lose_no_request(new_system: NewSystem) -> None:
+    system = new_system()
+    with quick_backend() as url:
+        client = system.client()
+        client.route("app.test", url)
+        load = KeepAliveLoad(system.proxy_port, "app.test")
+        for number in range(5):
+            before = set(system.worker_pids())
+            system.signal(signal.SIGHUP)
+            wait_for(lambda before=before: not before & set(system.worker_pids()) and len(system.worker_pids()) == 2,  # type: ignore[misc]
+                     20, f"new workers in reload {number}")
+        old = system.master_pid()
+        os.kill(old, signal.SIGTERM)
+        wait_for(lambda: system.master_pid() not in (0, old) and system.ready(), 15, "the new master")
+        connection = system.connect()
+        assert connection.command(f"RECONNECT|{client.session_id}") == "OK"
+        wait_for(lambda: load.failures or load_count(system) >= REQUESTS, 45, "50,000 requests")
+        load.stop()
+    assert load.failures == []
+    assert load.answered >= REQUESTS
+    assert load.reconnects < load.answered / 10
+
+
+def load_count(system: System) -> int:
+    """Requests served, as the database has them."""
+    rows = system.sql("SELECT requests FROM route_stats WHERE route_id = 'r1'")
+    return int(rows[0][0]) if rows else 0
