@@ -112,11 +112,19 @@ def _check_sizes(fields: list[tuple[str, str]], limits: HeadLimits, status: int)
             raise ProtocolError(431 if status == 400 else status, "field_too_large", detail)
 
 
+def head_too_large(head: bytes, limits: HeadLimits, status: int) -> ProtocolError:
+    """The error for a head, or the beginning of one, that is longer than its limit: 414 where its first line alone is too long."""
+    start = leading_empty_lines(head)
+    if status == 400 and head.find(b"\r\n", start, start + limits.request_line + 2) < 0:
+        return ProtocolError(414, "request_line_too_long", f"the request line is longer than {limits.request_line} bytes")
+    detail = f"the head is longer than {limits.head_size} bytes"
+    return ProtocolError(431 if status == 400 else status, "head_too_large", detail)
+
+
 def check_head_size(head: bytes, limits: HeadLimits, status: int) -> None:
     """Refuse a head longer than its limit, or one that does not end in an empty line, before reading any of it."""
     if len(head) > limits.head_size:
-        detail = f"the head is longer than {limits.head_size} bytes"
-        raise ProtocolError(431 if status == 400 else status, "head_too_large", detail)
+        raise head_too_large(head, limits, status)
     if head[-4:] != b"\r\n\r\n":
         if _LINE_FEED_ALONE.search(head):
             raise ProtocolError(status, "bare_lf", "a line of the head ends in LF without CR")

@@ -21,6 +21,7 @@ from proxyd.http1 import (
     find_head_end,
     parse_request_head,
 )
+from proxyd.http1.grammar import head_too_large
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.exchange import Exchange
 
@@ -166,8 +167,7 @@ class ClientConnection:
         end = find_head_end(buffer) if buffer else -1
         while end < 0:
             if len(buffer) > self._limits.head_size:
-                detail = f"the request header is larger than {self._limits.head_size} bytes"
-                raise ProtocolError(431, "header_too_large", detail)
+                raise head_too_large(buffer, self._limits, 400)
             data = stream.recv() if buffer or not self._served else stream.recv_later()
             if not data:
                 return None

@@ -9,11 +9,13 @@ GOING_AWAY = 1001
 
 
 class FrameBoundary:
-    """Follows the frames in a byte stream, so that a frame of ours can be put between two of them."""
+    """Follows the frames in a byte stream, so that a frame of ours can be put between two of them; `sending` is whether
+    some of the bytes followed are still on their way out."""
 
-    __slots__ = ("_header", "_left")
+    __slots__ = ("_header", "_left", "sending")
 
     def __init__(self) -> None:
+        self.sending = False
         self._header = b""
         self._left = 0
 

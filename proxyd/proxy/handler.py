@@ -15,6 +15,7 @@ from proxyd.proxy import balance, errors, retry, websocket
 from proxyd.proxy.accesslog import Entry
 from proxyd.proxy.choose import choose
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.exchange import CLIENT_PHASES
 from proxyd.proxy.forward import ResponseCut, attempt
 from proxyd.proxy.headers import client_address, forwarded_secure, kept_request_id, loops
 from proxyd.proxy.refusal import Refusal
@@ -198,10 +199,13 @@ def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admis
         circuits.report(chosen, admission, False, time.time())
         return error
     except ResponseCut:
-        circuits.report(chosen, 0, False, time.time())
+        if ex.expired not in CLIENT_PHASES:
+            circuits.report(chosen, 0, False, time.time())
         raise
-    except (ClientGone, BodyTimeout, ProtocolError):
-        circuits.cancel(chosen, admission)
+    except BaseException:
+        # Nothing was learnt of the upstream. Once a response went out, the trial has been reported.
+        if not ex.response_started:
+            circuits.cancel(chosen, admission)
         raise
     finally:
         state.in_flight -= 1

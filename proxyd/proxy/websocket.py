@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from proxyd.proxy.table import Upstream
 
 _PIECE = 65536
+_MAX_INFORMATIONAL = 16
 
 
 def tunnel(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -> None:
@@ -86,12 +87,17 @@ def _handshake(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Strea
     buffer = b""
     try:
         stream.send_all(request_head(ex, upstream, upgrade="websocket"))
-        while (end := find_head_end(buffer) if buffer else -1) < 0:
-            data = stream.recv()
-            if not data or len(buffer) > runtime.response_limits.head_size:
-                raise forward.failure(ex, "no response to the upgrade")
-            buffer += data
-        return parse_response_head(buffer[:end], ex.method, runtime.response_limits), buffer[end:]
+        for _ in range(_MAX_INFORMATIONAL):
+            while (end := find_head_end(buffer) if buffer else -1) < 0:
+                data = stream.recv()
+                if not data or len(buffer) > runtime.response_limits.head_size:
+                    raise forward.failure(ex, "no response to the upgrade")
+                buffer += data
+            response = parse_response_head(buffer[:end], ex.method, runtime.response_limits)
+            buffer = buffer[end:]
+            if response.status == 101 or response.status >= 200:
+                return response, buffer
+        raise UpstreamError("other", 502, "too_many_informational", "the upstream sent too many informational responses")
     except OSError as error:
         raise forward.failure(ex, str(error)) from None
     except ProtocolError as error:
@@ -138,7 +144,9 @@ class Tunnel:
             while True:
                 if data:
                     boundary.feed(data)
+                    boundary.sending = True
                     target.send_all(data)
+                    boundary.sending = False
                     if upward:
                         ex.bytes_received += len(data)
                     else:
@@ -167,7 +175,8 @@ class Tunnel:
     def _say_goodbye(self) -> None:
         with gevent.Timeout(1.0, False):
             for stream, boundary, masked in ((self._client, self._to_client, False), (self._upstream, self._to_upstream, True)):
-                if boundary.between:
+                # One that is still sending has the middle of a frame on its way, and its greenlet waits on the stream.
+                if boundary.between and not boundary.sending:
                     try:
                         stream.send_all(close_frame(GOING_AWAY, masked))
                     except OSError:

@@ -1,0 +1,185 @@
+"""Bounds on what a client may do: sizes, counts, times, and how many slow ones there may be."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.edge.conftest import make_route
+from tests.edge.wire import Recorder, Wire, get
+from tests.support.system import System
+from tests.support.waiting import wait_for
+
+
+@pytest.fixture(scope="module")
+def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A proxyd with small bounds."""
+    running = System(
+        tmp_path_factory.mktemp("tight"), workers=1, proxy__header_timeout="700ms", proxy__body_timeout="600ms",
+        proxy__max_request_line=300, proxy__max_header_count=20, proxy__max_header_size="2k", proxy__max_body_size="100k",
+        proxy__requests_per_connection=3,
+        proxy__keepalive_timeout="600ms")
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    running = Recorder()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="module")
+def host(tight: System, recorder: Recorder) -> str:
+    return make_route(tight, recorder.url)
+
+
+def refusal(system: System, sent: bytes) -> tuple[int, str | None]:
+    """Status and reason of the one answer to `sent`, behind which the connection is closed."""
+    with Wire(system.proxy_port) as wire:
+        response = wire.send(sent).response()
+        assert response.get("connection") == "close"
+        assert wire.ended()
+        return response.status, response.get("x-proxyd-reason")
+
+
+def test_a_request_line_up_to_its_bound_passes_and_a_longer_one_is_414(tight: System, host: str) -> None:
+    fits = "/" + "x" * (300 - len("GET / HTTP/1.1"))
+    assert tight.get(fits, host).status == 200
+    assert refusal(tight, get(host, fits + "x")) == (414, "request_line_too_long")
+
+
+@pytest.mark.parametrize("length", [1_500, 10_000, 1_000_000])
+def test_a_request_line_of_any_length_is_414(length: int, tight: System, host: str) -> None:
+    assert refusal(tight, get(host, "/" + "x" * length))[0] == 414
+
+
+def test_a_request_line_without_end_is_414_before_it_is_all_read(tight: System) -> None:
+    assert refusal(tight, b"GET /" + b"x" * 5_000)[0] == 414
+
+
+def test_too_many_fields_are_431(tight: System, host: str) -> None:
+    with Wire(tight.proxy_port) as wire:
+        assert wire.send(get(host, "/", *["X-A: b"] * 19)).response().status == 200
+    assert refusal(tight, get(host, "/", *["X-A: b"] * 20)) == (431, "too_many_fields")
+
+
+def test_a_header_too_large_is_431_whether_it_ends_or_not(tight: System, host: str) -> None:
+    assert refusal(tight, get(host, "/", "X-A: " + "b" * 3000))[0] == 431
+    assert refusal(tight, get(host, "/", *[f"X-{n}: " + "b" * 190 for n in range(12)]))[0] == 431
+    assert refusal(tight, f"GET / HTTP/1.1\r\nHost: {host}\r\nX-A: {'b' * 5000}".encode())[0] == 431
+
+
+def test_a_body_said_to_be_too_large_is_413_before_any_of_it_is_read(tight: System, recorder: Recorder, host: str) -> None:
+    before = len(recorder.requests())
+    head = get(host, "/large", "Content-Length: 102401", method="POST")
+    assert refusal(tight, head) == (413, "body_too_large")
+    assert refusal(tight, get(host, "/large", "Content-Length: 102401", "Expect: 100-continue", method="POST")) == (413, "body_too_large")
+    assert len(recorder.requests()) == before
+    with Wire(tight.proxy_port) as wire:
+        assert wire.send(get(host, "/", "Content-Length: 102400", method="POST") + b"x" * 102400).response().status == 200
+
+
+def test_a_chunked_body_is_cut_at_its_bound(tight: System, recorder: Recorder, host: str) -> None:
+    chunk = b"2000\r\n" + b"x" * 8192 + b"\r\n"
+    with Wire(tight.proxy_port) as wire:
+        response = wire.send(get(host, "/chunked", "Transfer-Encoding: chunked", method="POST") + chunk * 30 + b"0\r\n\r\n").response()
+        assert (response.status, response.get("connection")) == (413, "close")
+    (got,) = wait_for(lambda: [request for request in recorder.requests() if request.line.startswith("POST /chunked")])
+    assert not got.complete, "what was cut must not look whole"
+    assert len(got.body) <= 102400
+
+
+def test_a_route_can_set_its_own_bound(tight: System, recorder: Recorder) -> None:
+    small = make_route(tight, recorder.url, max_body_size="10")
+    assert refusal(tight, get(small, "/", "Content-Length: 11", method="POST")) == (413, "body_too_large")
+
+
+def test_an_incomplete_header_is_answered_408_in_time(tight: System, host: str) -> None:
+    begun = time.monotonic()
+    assert refusal(tight, f"GET / HTTP/1.1\r\nHost: {host}\r\n".encode()) == (408, "header_timeout")
+    assert 0.5 < time.monotonic() - begun < 2
+
+
+def test_trickling_does_not_prolong_the_time_for_a_header(tight: System, host: str) -> None:
+    begun = time.monotonic()
+    with Wire(tight.proxy_port) as wire:
+        wire.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n")
+        wire.sock.settimeout(0.1)
+        while time.monotonic() - begun < 3:
+            wire.send("X-A: b\r\n")
+            try:
+                if wire.more():
+                    break
+            except TimeoutError:
+                continue
+        assert wire.data.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - begun < 2
+
+
+def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(tight: System, host: str) -> None:
+    with Wire(tight.proxy_port) as wire:
+        assert wire.ended(3)
+    with Wire(tight.proxy_port) as wire:
+        assert wire.send(get(host)).response().status == 200
+        assert wire.ended(3), "idle after a request"
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100", "Content-Length: 90000", "Transfer-Encoding: chunked"])
+def test_a_body_that_stops_coming_is_answered_408(framing: str, tight: System, recorder: Recorder, host: str) -> None:
+    with Wire(tight.proxy_port) as wire:
+        wire.send(get(host, "/stalled", framing, method="POST") + b"4\r\nabcd\r\n")
+        response = wire.response()
+        assert (response.status, response.get("x-proxyd-reason"), response.get("connection")) == (408, "body_timeout", "close")
+        assert wire.ended()
+    assert not [request for request in recorder.requests() if "/stalled" in request.line and request.complete]
+
+
+def test_a_client_that_stops_reading_is_cut(tight: System) -> None:
+    large = Recorder(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000)
+    stopped = make_route(tight, large.url)
+    with Wire(tight.proxy_port) as wire:
+        wire.send(get(stopped))
+        wait_for(lambda: "response_write" in tight.access_log(), 5, "the cut in the access log")
+    large.stop()
+
+
+def test_a_connection_ends_after_its_share_of_requests(tight: System, host: str) -> None:
+    with Wire(tight.proxy_port) as wire:
+        wire.send(get(host) * 5)
+        assert [wire.response().get("connection") for _ in range(3)] == [None, None, "close"]
+        assert wire.ended()
+
+
+def _latency(system: System, host: str) -> float:
+    """The median of some requests, in seconds."""
+    taken = []
+    for _ in range(60):
+        begun = time.perf_counter()
+        assert system.get("/", host).status == 200
+        taken.append(time.perf_counter() - begun)
+    return statistics.median(taken)
+
+
+def test_five_hundred_trickling_clients_leave_latency_as_it_was(edge: System) -> None:
+    recorder = Recorder()
+    host = make_route(edge, recorder.url)
+    before = _latency(edge, host)
+    slow = [Wire(edge.proxy_port) for _ in range(500)]
+    for wire in slow:
+        wire.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n")
+    for _ in range(3):
+        for number, wire in enumerate(slow):
+            wire.send(f"X-{number}: 1\r\n")
+    during = _latency(edge, host)
+    for wire in slow:
+        wire.send("\r\n")
+    assert all(wire.response().status == 200 for wire in slow), "slow is not wrong"
+    for wire in slow:
+        wire.close()
+    recorder.stop()
+    assert during < before * 3 + 0.005, f"{before * 1000:.2f} ms before, {during * 1000:.2f} ms during"
