@@ -152,6 +152,18 @@ def test_the_services_own_page_is_shown_with_status_503_and_its_assets_as_they_a
     assert client.json("MAINT_STATUS|SID")["maintenance_backend"] == f"{server.url}/"
 
 
+def test_no_path_makes_the_proxy_fetch_from_anywhere_but_the_page_server(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    server = page_server(raw_backend)
+    secret = raw_backend(lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/css\r\nContent-Length: 6\r\n\r\nsecret"))
+    client = system.client("elsewhere")
+    client.route("elsewhere.test", backend.url)
+    enter(client, "ALL", f"{server.url}/")
+    there = f"127.0.0.1:{secret.port}/x.css"
+    for path in (f"//{there}", f"/..//{there}", f"/a/..//{there}", f"http://{there}", f"/http://{there}", f"/@{there}"):
+        assert "secret" not in system.get(path, "elsewhere.test").text
+    assert secret.connections == 0
+
+
 def test_a_dead_page_server_is_replaced_by_the_built_in_page_without_slowing_anybody(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
     server = page_server(raw_backend)
     client = system.client("dead")

@@ -16,7 +16,6 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
 
 import pybreaker
 
@@ -127,7 +126,8 @@ class Maintenance:
         path = ex.head.path.partition("?")[0]
         extension = posixpath.splitext(path)[1].lower()
         if ex.method in ("GET", "HEAD") and extension not in ("", ".html", ".htm", ".php"):
-            asset = self._fetch(urljoin(page_url, ex.path))
+            # Put together by hand: joined as a reference, //elsewhere/x.css would be fetched from elsewhere.
+            asset = self._fetch(f"{_origin(page_url)}/{ex.path.lstrip('/')}")
             if asset is not None and asset.status == 200 and not asset.content_type.startswith("text/html"):
                 return asset
         page = self._fetch(page_url)
@@ -140,7 +140,7 @@ class Maintenance:
         kept = self._kept.get(url)
         if kept is not None and now - kept[0] < _KEPT_SECONDS:
             return kept[1]
-        origin = "/".join(url.split("/", 3)[:3])
+        origin = _origin(url)
         breaker = self._breakers.get(origin)
         if breaker is None:
             if len(self._breakers) > 1000:
@@ -174,6 +174,11 @@ class Maintenance:
                 if size > _MAX_BODY or time.monotonic() > deadline:
                     raise ValueError(f"{url} is larger than {_MAX_BODY} bytes or too slow")
             return _Fetched(response.status_code, response.headers.get("Content-Type", ""), b"".join(pieces))
+
+
+def _origin(url: str) -> str:
+    """Scheme and authority of a url."""
+    return "/".join(url.split("/", 3)[:3])
 
 
 def _operators_page(path: str) -> bytes | None:
