@@ -7,6 +7,7 @@ said can be passed on.
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 import gevent
@@ -100,7 +101,8 @@ def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, 
             stale = error.code == "upstream_closed" and not ex.expired and not ex.client_gone
             if not stale or (ex.method not in IDEMPOTENT and not error.unsent) or ex.upload is not None:
                 raise
-    ex.phase = "connect_timeout"
+    # The connect has a bound of its own; what was waited for before must not run out on it.
+    ex.phase, ex.deadline = "connect_timeout", inf
     begun = time.monotonic()
     limit = min(upstream.options.connect_timeout, max(0.001, ex.total_deadline - begun))
     try:

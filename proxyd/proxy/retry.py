@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from functools import lru_cache
+from math import inf
 from typing import TYPE_CHECKING
 
 import gevent
@@ -111,6 +112,8 @@ def pause(runtime: Runtime, ex: Exchange, pool: Pool, upstream: Upstream, failur
     runtime.stats.of(upstream.route_id).retries += 1
     ex.expired = ""
     ex.status = 0
+    # The deadline of the failed attempt must not run out on the pause, or the next one would count as expired.
+    ex.deadline = inf
     if delay:
         gevent.sleep(delay)
         if ex.client.gone():

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import socket
 import struct
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -128,6 +129,22 @@ def test_a_status_that_is_not_listed_is_passed_on(system: System, new_backend: N
     bad.failing = 500
     replicas(system, "unlisted", bad.url, good.url, retry="true", retry_on="502,503", balance="round_robin")
     assert 500 in {system.get("/", "unlisted.test").status for _ in range(3)}
+
+
+@pytest.mark.slow
+def test_a_timeout_does_not_run_on_through_the_pause_between_two_attempts(system: System, raw_backend: NewRaw) -> None:
+    def serve(sock: socket.socket) -> None:
+        late.receive_head(sock)
+        if len(late.received) == 1:
+            threading.Event().wait(0.2)
+            sock.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        else:
+            # Ends with the connection: whoever believes that a timeout ended it cuts it.
+            sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+
+    late = raw_backend(serve)
+    replicas(system, "pause", late.url, retry="true", timeout="300ms", retry_backoff="constant", retry_initial_delay="2s")
+    assert system.get("/", "pause.test").text == "all of it"
 
 
 def test_when_all_attempts_fail_the_last_answer_of_the_upstream_is_passed_on(system: System, backend: Backend) -> None:
