@@ -11,6 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import gevent
+from gevent.hub import get_hub
 
 from proxyd.http1 import (
     LAST_CHUNK,
@@ -55,7 +56,8 @@ class ClientConnection:
     """One connection and its current request; is the ClientSide of its exchanges and is watched while idle."""
 
     __slots__ = (
-        "_answered_100", "_buffer", "_chunked_out", "_decoder", "_left", "_limits", "_runtime", "_served", "_settings",
+        "_answered_100", "_awaits_head", "_buffer", "_chunked_out", "_decoder", "_greenlet", "_left", "_limits", "_runtime", "_served",
+        "_settings",
         "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "secure", "stream", "taken",
         "trusted", "version", "via", "via_field",
     )  # fmt: skip
@@ -79,6 +81,8 @@ class ClientConnection:
         self._runtime = runtime
         self._settings = runtime.settings.proxy
         self._limits = runtime.head_limits
+        self._greenlet = gevent.getcurrent()
+        self._awaits_head = False
         self._buffer = b""
         self._served = 0
         self._left = 0
@@ -91,6 +95,7 @@ class ClientConnection:
     def serve(self, handle: Handler) -> None:
         """Serve requests until the connection ends; closes the stream, and raises nothing."""
         runtime = self._runtime
+        self._greenlet = gevent.getcurrent()
         runtime.idle_watch.add(self)
         try:
             while True:
@@ -122,18 +127,22 @@ class ClientConnection:
         if self.idle:
             self.stream.shutdown()
         else:
-            gevent.spawn(self._refuse_slow)
+            get_hub().loop.run_callback(self._interrupt_head)
 
     def look(self, now: float) -> None:
         """Nothing to look for while idle."""
 
-    def _refuse_slow(self) -> None:
-        detail = f"the request header was not complete within {self._settings.header_timeout:g} s"
-        self._refuse(ProtocolError(408, "header_timeout", detail))
-        self.stream.shutdown()
+    def _interrupt_head(self) -> None:
+        """Wake the greenlet that waits for the rest of a head, with what it then answers. Runs in the hub: only there is it
+        sure that the greenlet still waits, and no second one may read from its stream."""
+        if self._awaits_head:
+            detail = f"the request header was not complete within {self._settings.header_timeout:g} s"
+            self._greenlet.throw(ProtocolError(408, "header_timeout", detail))
 
     def _refuse(self, error: ProtocolError) -> None:
         """Answer a request that never became one, and close."""
+        self._awaits_head = False
+        self.deadline = inf
         self._runtime.refuse_unread(self, error)
         self._linger()
 
@@ -164,6 +173,7 @@ class ClientConnection:
         self.idle = not buffer
         wait = self._settings.header_timeout if buffer or not self._served else self._runtime.idle_seconds
         self.deadline = time.monotonic() + wait
+        self._awaits_head = True
         end = find_head_end(buffer) if buffer else -1
         while end < 0:
             if len(buffer) > self._limits.head_size:
@@ -181,6 +191,7 @@ class ClientConnection:
                     self.deadline = time.monotonic() + self._settings.header_timeout
                 buffer = data
                 end = find_head_end(buffer)
+        self._awaits_head = False
         self.deadline = inf
         self.idle = False
         if end == len(buffer):
