@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proxyd.tls")
 
-_CHECK_SECONDS = 10.0
+_CHECK_SECONDS = 2.0
 _WARN_DAYS = (1, 7, 30)
 
 

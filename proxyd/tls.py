@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 
 log = logging.getLogger("proxyd.tls")
 
-RELOAD_SECONDS = 10.0
+RELOAD_SECONDS = 2.0
 
 
 class CertificateError(Exception):
