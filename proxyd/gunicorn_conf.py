@@ -38,6 +38,12 @@ def configuration() -> dict[str, Any]:
         "graceful_timeout": max(1, round(settings.proxy.graceful_timeout)),
         "keepalive": max(1, round(settings.proxy.keepalive_timeout)),
         "worker_tmp_dir": heartbeat,
+        # For HTTP/2, which gunicorn reads; whom we trust is decided by [proxy] trusted_proxies alone.
+        "forwarded_allow_ips": "",
+        "secure_scheme_headers": {},
+        "limit_request_line": min(settings.proxy.max_request_line, 8190),
+        "limit_request_fields": settings.proxy.max_header_count,
+        "limit_request_field_size": settings.proxy.max_header_size,
         "preload_app": False,
         "proc_name": "proxyd",
         "errorlog": settings.log.error,

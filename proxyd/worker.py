@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import gevent
+from gevent.hub import get_hub
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn import sock as gunicorn_sock
@@ -42,6 +43,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             wsgi({"proxyd.exchange": exchange}, None)
 
         self._call = call
+        self._idle_http2: set[Any] = set()
         self._certificates = _certificates(self._runtime.settings)
         servers = [self._listen(listener) for listener in self.sockets]
         # What is here now stays for good, and requests make few cycles: looking for them often only costs time.
@@ -54,6 +56,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
                 self._certificates.refresh(time.monotonic())
             gevent.sleep(0.25)
         self._runtime.stop()
+        self._end_idle_http2()
         for server in servers:
             server.close()
         deadline = time.monotonic() + self.cfg.graceful_timeout
@@ -88,7 +91,11 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             if secured is None:
                 return
             if gunicorn_sock.is_http2_negotiated(secured):
-                super().handle(listener, secured, addr)
+                self._idle_http2.add(gevent.getcurrent())
+                try:
+                    super().handle(listener, secured, addr)
+                finally:
+                    self._idle_http2.discard(gevent.getcurrent())
                 return
             stream: Any = TlsStream(secured)
         else:
@@ -96,6 +103,25 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else ""
         with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
+
+    def handle_http2_request(self, *arguments: Any) -> None:
+        """Serve one HTTP/2 request; meanwhile its connection is not idle."""
+        own = gevent.getcurrent()
+        self._idle_http2.discard(own)
+        try:
+            super().handle_http2_request(*arguments)
+        finally:
+            self._idle_http2.add(own)
+
+    def _end_idle_http2(self) -> None:
+        """Let idle HTTP/2 connections end as they do when their keepalive time is over: with a GOAWAY."""
+
+        def interrupt(greenlet: Any) -> None:
+            if greenlet in self._idle_http2:
+                greenlet.throw(TimeoutError("the worker stops"))
+
+        for greenlet in list(self._idle_http2):
+            get_hub().loop.run_callback(interrupt, greenlet)
 
     def _handshake(self, client: Any) -> Any:
         """The client's connection after its TLS handshake, or None; a handshake has as long as a request header."""

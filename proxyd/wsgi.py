@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from proxyd.http1 import ProtocolError
 from proxyd.proxy.exchange import Exchange
 from proxyd.proxy.handler import handle
 from proxyd.proxy.wsgiclient import WsgiClient
@@ -40,7 +41,12 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         return ()
     current = runtime()
     client = WsgiClient(environ, start_response, current)
-    exchange = Exchange(client, client.head, time.monotonic())
+    try:
+        head = client.read_head()
+    except ProtocolError as error:
+        current.refuse_unread(client, error)
+        return client.result()
+    exchange = Exchange(client, head, time.monotonic())
     client.exchange = exchange
     handle(current, exchange)
     return client.result()

@@ -95,9 +95,16 @@ def _route(runtime: Runtime, ex: Exchange) -> None:
     ex.host = host = normalize_host(head.host or "")
     ex.path = path = normalize_path(head.path)
     settings = runtime.settings.proxy
-    if settings.redirect_https and not client.secure and not (client.trusted and forwarded_secure(ex)):
-        location = (("Location", f"https://{ex.host}{head.path}"),)
-        return _answer(ex, 308, "https_only", "this service is reached by HTTPS", location)
+    if settings.redirect_https or settings.hsts:
+        secure = client.secure or (client.trusted and forwarded_secure(ex))
+        if settings.redirect_https and not secure:
+            if not host:
+                return _answer(ex, 400, "missing_host", "this service is reached by HTTPS, and the request names no host to go to")
+            location = (("Location", f"https://{host}{head.path}"),)
+            return _answer(ex, 308, "https_only", "this service is reached by HTTPS", location)
+        if settings.hsts and secure:
+            # Not on plain HTTP, where a browser must not believe it (RFC 6797 7.2).
+            ex.set_headers.append(("Strict-Transport-Security", f"max-age={int(settings.hsts)}"))
     pool = runtime.table.match(host, path)
     if pool is None:
         return _unmatched(runtime, ex, host)
