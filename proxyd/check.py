@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from proxyd.ini import Problem, read_ini
+from proxyd.listen import ListenError
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
-from proxyd.registry.server import ListenError, check_exposure
-from proxyd.settings import Problem, Settings, environment_name, read_ini
+from proxyd.registry.server import check_exposure
+from proxyd.settings import Settings, environment_name
 from proxyd.sitefile import Site
 from proxyd.sites import read_sites
 from proxyd.store.database import StoreError, sqlite_path
@@ -33,7 +35,7 @@ class Places:
                 content = Path(file).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError):
                 return
-            for entry in read_ini(content, file)[0]:
+            for entry in read_ini(content, file, lambda section: None)[0]:
                 self._lines[entry.section, entry.key] = entry.line
 
     def problem(self, section: str, key: str, message: str) -> Problem:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from gevent import socket
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
@@ -21,8 +18,8 @@ from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.http import SECURITY_HEADERS, Refusal, Request, Response, as_problem
 from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
+from proxyd.listen import listen
 from proxyd.settings import Settings
-from proxyd.text import split_address
 
 log = logging.getLogger("proxyd.admin")
 
@@ -58,8 +55,8 @@ class AdminServer:
         return self._server.server_port or 0 if self._server is not None and not self.address.startswith("unix:") else 0
 
     def start(self) -> None:
-        """Listen. Raises OSError when the address can't be had."""
-        listener = _listen(self.address)
+        """Listen. Raises ListenError."""
+        listener = listen(self.address, _BACKLOG)
         self._server = WSGIServer(listener, self._application, spawn=Pool(_MAX_CONNECTIONS), handler_class=AdminHandler,
                                   log=None, error_log=log)
         self._server.start()
@@ -101,41 +98,3 @@ class AdminServer:
             mark = secrets.token_hex(4)
             log.exception("admin request %s %s failed (id %s)", request.method, request.path[:200], mark)
             return as_problem(Refusal(500, "internal", f"internal error (id {mark}); the log has more"))
-
-
-def _listen(address: str) -> Any:
-    """A listening socket. Raises OSError."""
-    if address.startswith("unix:"):
-        return _listen_unix(address.removeprefix("unix:"))
-    host, port = split_address(address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _listen_unix(path: str) -> Any:
-    """A Unix socket for owner and group; one that nobody listens on any more is replaced."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.stat(path).st_mode) and listener.connect_ex(path) == errno.ECONNREFUSED:
-                os.unlink(path)
-        listener.close()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o117)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(mask)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import socket
@@ -14,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import gevent
-from gevent import socket as gevent_socket
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from proxyd.listen import ListenError, listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.context import Context
@@ -31,7 +30,7 @@ from proxyd.registry.state import Registry
 from proxyd.settings import RegistrySettings
 from proxyd.store.bus import Event
 from proxyd.store.database import StoreError
-from proxyd.text import is_loopback, split_address
+from proxyd.text import is_loopback
 
 log = logging.getLogger("proxyd.registry")
 
@@ -39,10 +38,6 @@ assert commands.__all__, "importing the handlers fills the command table"
 _RECEIVE = 65536
 _GOODBYE_SECONDS = 1.0
 _HANDSHAKE_SECONDS = 10.0
-
-
-class ListenError(Exception):
-    """The registry can't listen; the message says what to do."""
 
 
 class RegistryServer:
@@ -314,42 +309,6 @@ def tls_context(settings: RegistrySettings) -> Any:
     except OSError as error:
         raise ListenError(f"[registry] TLS: can't load {settings.tls_certificate} or {settings.tls_client_ca}: {error}") from None
     return context
-
-
-def listen(address: str, backlog: int) -> Any:
-    """A listening socket on a normal-form address. Raises ListenError saying what to do."""
-    backlog = min(backlog, 4096)
-    try:
-        if address.startswith("unix:"):
-            path = address.removeprefix("unix:")
-            _remove_stale(path)
-            sock = gevent_socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.bind(path)
-            os.chmod(path, 0o660)
-        else:
-            host, port = split_address(address)
-            sock = gevent_socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((host, port))
-        sock.listen(backlog)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise ListenError(f"{address} is in use by another program: stop it, or choose another address") from None
-        if error.errno == errno.EACCES:
-            raise ListenError(f"no permission to listen on {address}: choose a port above 1023, or grant the capability") from None
-        raise ListenError(f"can't listen on {address}: {error.strerror or error}") from None
-    return sock
-
-
-def _remove_stale(path: str) -> None:
-    """Remove the socket file a dead process left; one that answers stays, and binding fails."""
-    if not os.path.exists(path):
-        return
-    with gevent_socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(path)
-        except OSError:
-            os.unlink(path)
 
 
 def _tune(sock: Any, settings: RegistrySettings) -> None:

@@ -11,6 +11,7 @@ import requests
 
 from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.schemas import SCHEMAS
+from proxyd.listen import ListenError
 from proxyd.store.bus import Event
 from proxyd.store.models import Route
 from proxyd.store.traffic import route_stats
@@ -202,11 +203,11 @@ def test_readyz_names_a_database_that_fails(master: Master) -> None:
     assert any("database" in reason for reason in master.get("/readyz").json()["reasons"])
 
 
-def test_a_busy_port_is_an_os_error(tmp_path: Path) -> None:
+def test_a_busy_port_is_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(OSError), running(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}"):
+        with pytest.raises(ListenError, match="is in use by another program"), running(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}"):
             pass
 
 
