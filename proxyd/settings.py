@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from proxyd.declare import (
     declare,
     integer,
 )
+from proxyd.ini import Problem, read_ini
 
 DEFAULT_CONFIG = "conf/proxyd.ini"
 CONFIG_VARIABLE = "PROXYD_CONFIG"
@@ -231,18 +231,6 @@ SECTIONS: dict[str, type] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong with the configuration; `line` is 0 where it has none (environment)."""
-
-    file: str
-    line: int
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
-
-
 class SettingsError(Exception):
     """The configuration can't be used; `problems` says why."""
 
@@ -261,42 +249,6 @@ def setting_declarations(section: str) -> dict[str, Declaration]:
     return declarations(SECTIONS[section])
 
 
-@dataclass(frozen=True, slots=True)
-class IniEntry:
-    """One `key = value` of an INI file, with its line; `name` is the key as written, `key` in lower case."""
-
-    section: str
-    key: str
-    value: str
-    line: int
-    name: str
-
-
-def read_ini(content: str, file: str) -> tuple[list[IniEntry], list[Problem]]:
-    """The entries of INI text, in order, and what can't be read; later indented lines continue a value."""
-    entries: list[IniEntry] = []
-    problems: list[Problem] = []
-    section = ""
-    for line_number, raw in enumerate(content.splitlines(), 1):
-        line = raw.strip()
-        if not line or line[0] in "#;":
-            continue
-        if raw[0] in " \t" and entries and entries[-1].section == section:
-            last = entries[-1]
-            entries[-1] = dataclasses.replace(last, value=f"{last.value} {line}".strip())
-        elif line[0] == "[" and line[-1] == "]":
-            section = line[1:-1].strip()
-        elif "=" in line:
-            key, value = (part.strip() for part in line.split("=", 1))
-            value = re.sub(r"\s[#;].*$", "", " " + value).strip()
-            if not section:
-                problems.append(Problem(file, line_number, f'"{key}" stands before any [section]'))
-            entries.append(IniEntry(section, key.lower(), value, line_number, key))
-        else:
-            problems.append(Problem(file, line_number, f'"{line[:60]}" is neither [section] nor key = value'))
-    return entries, problems
-
-
 def load(path: str | None = None, environment: Mapping[str, str] | None = None) -> Settings:
     """Settings from the config file and the environment.
 
@@ -312,11 +264,12 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
             content = Path(chosen).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError([Problem(chosen, 0, f"can't read the config file: {error}")]) from None
-        entries, problems = read_ini(content, chosen)
+        entries, problems = read_ini(content, chosen, _unknown_section)
         for entry in entries:
             message = _take(values, entry.section, entry.key, entry.value)
             if message:
                 problems.append(Problem(chosen, entry.line, message))
+        problems.sort(key=lambda problem: problem.line)
     for name, value in env.items():
         target = _from_environment(name)
         if target:
@@ -329,6 +282,10 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
     return Settings(**sections, file=chosen)
 
 
+def _unknown_section(section: str) -> str | None:
+    return None if section in SECTIONS else f"unknown section [{section}]{text.suggest(section, SECTIONS)}"
+
+
 def _from_environment(name: str) -> tuple[str, str] | None:
     """Section and key of a PROXYD_ variable; an unknown key of a known section is kept, to be reported."""
     if not name.startswith("PROXYD_") or name == CONFIG_VARIABLE:
@@ -339,8 +296,6 @@ def _from_environment(name: str) -> tuple[str, str] | None:
 
 def _take(values: dict[str, dict[str, Any]], section: str, key: str, value: str) -> str | None:
     """Check one value and put it in its place; the message where it can't be taken."""
-    if section not in SECTIONS:
-        return f"unknown section [{section}]{text.suggest(section, SECTIONS)}"
     known = setting_declarations(section)
     if key not in known:
         return f'unknown setting "{key}" in [{section}]{text.suggest(key, known)}'

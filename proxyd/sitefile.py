@@ -11,16 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxyd import text
+from proxyd import declared, text
+from proxyd.ini import IniEntry, Problem, read_ini
 from proxyd.options import parse_option
-from proxyd.settings import IniEntry, Problem, read_ini
 from proxyd.urls import normalize_domain, normalize_route_path, parse_backend
 
-_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ROUTE_KEYS = ("domains", "path", "backends", "priority")
 _SITE_KEYS = ("enabled", "service")
 _LIMIT_KEYS = ("limits",)
+_COMMON = ("headers", "options", "ratelimit")
 _MAX_ROUTES = 1000
 
 
@@ -56,9 +56,7 @@ def parse_limits(value: str) -> list[tuple[int, float]]:
         count, slash, window = item.partition("/")
         if not slash:
             raise ValueError(f'"{item}" is not requests/window (like 100/minute or 20/10s)')
-        requests = text.parse_int(count)
-        if not 1 <= requests <= 1_000_000_000:
-            raise ValueError(f'"{count.strip()}" is not a number of requests from 1 to 1000000000')
+        requests = declared.requests(count.strip())
         word = window.strip().lower()
         limits.append((requests, _PER[word] if word in _PER else text.parse_duration(word)))
     if not limits:
@@ -68,22 +66,20 @@ def parse_limits(value: str) -> list[tuple[int, float]]:
 
 def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]:
     """The site in the text of a file, and everything that is wrong with it: with any problem it must not be used."""
-    entries, problems = read_ini(content, file)
+    entries, problems = read_ini(content, file, _unknown_section)
     site = Site(name, service=name)
-    common: dict[str, list[IniEntry]] = {"headers": [], "options": [], "ratelimit": []}
+    common: dict[str, list[IniEntry]] = {kind: [] for kind in _COMMON}
     for entry in entries:
         kind, _, owner = entry.section.partition(" ")
         owner = owner.strip()
         message = None
-        if kind == "site" and not owner:
+        if kind == "site":
             message = _site_key(site, entry)
-        elif kind == "route" and owner:
+        elif kind == "route":
             route = site.routes.setdefault(owner, SiteRoute(owner, entry.line))
             message = _route_key(route, entry)
-        elif kind in common:
-            common[kind].append(entry)
         else:
-            message = f"unknown section [{entry.section}] (known: site, route NAME, headers, options, ratelimit)"
+            common[kind].append(entry)
         if message:
             problems.append(Problem(file, entry.line, message))
     _spread(site, common, file, problems)
@@ -95,7 +91,15 @@ def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]
         problems.append(Problem(file, 0, "the file has no [route NAME] section"))
     if len(site.routes) > _MAX_ROUTES:
         problems.append(Problem(file, 0, f"more than {_MAX_ROUTES} routes"))
-    return site, problems
+    return site, sorted(problems, key=lambda problem: problem.line)
+
+
+def _unknown_section(section: str) -> str | None:
+    kind, _, owner = section.partition(" ")
+    if kind in _COMMON or section == "site" or (kind == "route" and owner.strip()):
+        return None
+    known = ("site", "route NAME", *_COMMON)
+    return f"unknown section [{section}]{text.suggest(section, known)} (known: {', '.join(known)})"
 
 
 def _checked(entry: IniEntry, take: Callable[[], None]) -> str | None:
@@ -139,7 +143,7 @@ def _route_key(route: SiteRoute, entry: IniEntry) -> str | None:
             for backend in route.backends:
                 parse_backend(backend)
         else:
-            route.priority = text.parse_int(entry.value)
+            route.priority = declared.priority(entry.value)
 
     return _checked(entry, take)
 
@@ -147,7 +151,7 @@ def _route_key(route: SiteRoute, entry: IniEntry) -> str | None:
 def _spread(site: Site, common: dict[str, list[IniEntry]], file: str, problems: list[Problem]) -> None:
     """Give each route what the file says for all, then what it says for that route: the own one wins."""
     setters: dict[str, Callable[[SiteRoute, IniEntry, Any], None]] = {
-        "headers": lambda route, entry, value: route.headers.__setitem__(entry.name, value),
+        "headers": lambda route, entry, value: route.headers.__setitem__(declared.header_name(entry.name), value),
         "options": lambda route, entry, value: route.options.__setitem__(entry.key, value),
         "ratelimit": lambda route, entry, value: setattr(route, "rate_limits", value),
     }
@@ -178,8 +182,8 @@ def _shared_value(kind: str, entry: IniEntry) -> Any:
         if entry.key not in _LIMIT_KEYS:
             raise ValueError(_unknown(entry, _LIMIT_KEYS))
         return parse_limits(entry.value)
-    if not _FIELD_NAME.fullmatch(entry.name):
-        raise ValueError(f'"{entry.name}" is not a header name')
-    if any(ord(char) < 32 or ord(char) > 255 for char in entry.value):
-        raise ValueError(f"{entry.name}: the value holds a control character or one beyond Latin-1")
-    return entry.value
+    declared.header_name(entry.name)
+    try:
+        return declared.header_value(entry.value)
+    except ValueError as error:
+        raise ValueError(f"{entry.name}: {error}") from None

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import gevent
 
+from proxyd.ini import Problem
 from proxyd.registry import staging
 from proxyd.registry.auth import EVERYTHING
 from proxyd.registry.configuration import RouteSpec, Settings, Staged
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry, sorted_ids
-from proxyd.settings import Problem
 from proxyd.sitefile import Site, SiteRoute, parse_site
 from proxyd.store import config
 from proxyd.store.config import Change

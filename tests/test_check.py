@@ -25,7 +25,10 @@ SITE = "[site]\nservice = {service}\n\n[route main]\ndomains = a.test\npath = {p
 def configuration(tmp_path: Path, content: str = "") -> Path:
     (tmp_path / "sites").mkdir(exist_ok=True)
     file = tmp_path / "proxyd.ini"
-    file.write_text(f"[database]\nurl = sqlite:///{tmp_path}/p.db\n[sites]\ndirectory = {tmp_path}/sites\n{content}")
+    # What the test sets itself leaves empty lines, as nothing may be set twice.
+    database = "\n\n" if "[database]" in content else f"[database]\nurl = sqlite:///{tmp_path}/p.db\n"
+    sites = "\n\n" if "[sites]" in content else f"[sites]\ndirectory = {tmp_path}/sites\n"
+    file.write_text(database + sites + content)
     return file
 
 

@@ -80,8 +80,12 @@ def test_domains_and_paths_are_normalised() -> None:
     (SMALL + "[headers]\nX Y = 1\n", 'x.ini:5: [headers] "X Y" is not a header name'),
     (SMALL + "[headers]\nX = a\tb\n", "x.ini:5: [headers] X: the value holds a control character"),
     (SMALL + "[headers]\nX = €\n", "beyond Latin-1"),
-    (SMALL + "[sites]\nx = 1\n", "x.ini:5: unknown section [sites]"),
-    (SMALL + "[route]\nx = 1\n", "x.ini:5: unknown section [route]"),
+    (SMALL + "[sites]\nx = 1\n", "x.ini:4: unknown section [sites] (did you mean site?)"),
+    (SMALL + "[route]\nx = 1\n", "x.ini:4: unknown section [route]"),
+    (SMALL + "[optoins]\n", "x.ini:4: unknown section [optoins] (did you mean options?)"),
+    (SMALL + "path = /a\npath = /b\n", "x.ini:5: [route main] path is set twice (first in line 4)"),
+    (SMALL + "[headers]\nContent-Length = 5\n", 'x.ini:5: [headers] "Content-Length" is the proxy'),
+    (SMALL + "priority = 9999999\n", 'x.ini:4: [route main] priority: "9999999" is not a whole number from'),
     (SMALL + "nonsense\n", 'x.ini:4: "nonsense" is neither'),
 ])
 def test_a_mistake_is_named_with_its_line(content: str, message: str) -> None:

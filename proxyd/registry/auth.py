@@ -17,7 +17,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxyd.settings import Problem, read_ini
+from proxyd.ini import Problem, read_ini
 from proxyd.text import split_list, suggest
 from proxyd.urls import normalize_domain
 
@@ -78,6 +78,11 @@ def hash_of(token: str) -> str:
     return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
 
 
+def _unknown_section(section: str) -> str | None:
+    kind, _, owner = section.partition(" ")
+    return None if kind == "token" and owner.strip() else f"unknown section [{section}] (known: token NAME)"
+
+
 def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
     """The grants in a tokens file by hash, and what is wrong with it.
 
@@ -87,13 +92,11 @@ def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
         content = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return {}, [Problem(path, 0, f"can't read the tokens file: {error}")]
-    entries, problems = read_ini(content, path)
+    entries, problems = read_ini(content, path, _unknown_section)
     found: dict[str, dict[str, str]] = {}
     for entry in entries:
-        kind, _, owner = entry.section.partition(" ")
-        if kind != "token" or not owner.strip():
-            problems.append(Problem(path, entry.line, f"unknown section [{entry.section}] (known: token NAME)"))
-        elif entry.key not in _KEYS:
+        owner = entry.section.partition(" ")[2]
+        if entry.key not in _KEYS:
             problems.append(Problem(path, entry.line, f'unknown key "{entry.key}"{suggest(entry.key, _KEYS)}'))
         else:
             if entry.key == "domains":

@@ -9,15 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxyd import text
+from proxyd.declared import priority, whole_number
 from proxyd.options import parse_option
 from proxyd.urls import normalize_domain, normalize_route_path, parse_backend
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`~0-9A-Za-z-]{1,128}")
-#: Response fields that frame the message or belong to the connection: nobody else may set them.
-_OWN_HEADERS = frozenset(("connection", "content-length", "transfer-encoding", "keep-alive", "upgrade", "trailer", "te",
-                          "proxy-connection", "date", "via"))
-MAX_REQUESTS = 1_000_000_000
 SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
 
 
@@ -30,18 +26,6 @@ class Field:
     help: str
     optional: bool = False
     default: Any = None
-
-
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """A whole number from low to high."""
-
-    def parse(value: str) -> int:
-        number = text.parse_int(value)
-        if not low <= number <= high:
-            raise ValueError(f'"{value}" is not a whole number from {low} to {high}')
-        return number
-
-    return parse
 
 
 def anything(value: str) -> str:
@@ -107,8 +91,6 @@ def page_url(value: str) -> str:
     return value
 
 
-priority = whole_number(-1_000_000, 1_000_000)
-requests = whole_number(1, MAX_REQUESTS)
 threshold = whole_number(1, 100_000)
 trials = whole_number(1, 1000)
 duration = text.parse_duration
@@ -136,26 +118,6 @@ def route_id(value: str) -> str:
     if not re.fullmatch(r"r\d{1,15}", value):
         raise ValueError(f'"{value}" is not a route id (like r1)')
     return value
-
-
-def header_name(value: str) -> str:
-    """A response header that may be set, in the customary capitals: names are one whatever their case."""
-    if not _HEADER_NAME.fullmatch(value):
-        raise ValueError(f'"{value}" is not a header name')
-    if value.lower() in _OWN_HEADERS:
-        raise ValueError(f'"{value}" is the proxy\'s own: it frames the response or belongs to the connection')
-    return "-".join(part.capitalize() for part in value.split("-"))
-
-
-def header_value(value: str) -> str:
-    """A header value: no control characters (the line has none), Latin-1."""
-    if len(value) > 4096:
-        raise ValueError(f"a value of {len(value)} characters is longer than 4096")
-    try:
-        value.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(f'"{value[:60]}" holds characters beyond Latin-1, which no header can carry') from None
-    return value.strip()
 
 
 def option_key(value: str) -> str:

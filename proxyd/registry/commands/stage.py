@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+from proxyd import declared
 from proxyd.registry import fields, staging
 from proxyd.registry.context import Context
 from proxyd.registry.fields import Field
@@ -20,7 +21,7 @@ TOPIC = "Staging"
          Field("domains", fields.domains, "Domains with commas: exact, `*.example.com` (one label) or `*`."),
          Field("path", fields.path, "Path prefix of whole segments."),
          Field("backend_url", fields.backend, "http, https, ws or wss url; its path is put before the request's."),
-         Field("priority", fields.priority, "Higher first."),
+         Field("priority", declared.priority, "Higher first."),
          answer="`ROUTE_OK|route_id`", help="Stage a new route.")
 def route_add(context: Context, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:
     item = {"domains": domains, "path": path, "backend_url": backend_url, "priority": priority}
@@ -69,15 +70,15 @@ def _set(context: Context, scope: str, target: str, name: str, value: str) -> No
 
 
 @command("HEADERS_SET", TOPIC, TARGET,
-         Field("name", fields.header_name, "Response header."),
-         Field("value", fields.header_value, "Its value; it takes the place of the backend's own."),
+         Field("name", declared.header_name, "Response header."),
+         Field("value", declared.header_value, "Its value; it takes the place of the backend's own."),
          answer="`HEADERS_OK`", help="Stage a response header.")
 def headers_set(context: Context, target: str, name: str, value: str) -> str:
     _set(context, "headers", target, name, value)
     return "HEADERS_OK"
 
 
-@command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", fields.header_name, "Response header."),
+@command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", declared.header_name, "Response header."),
          answer="`HEADERS_OK`", help="Stage that a header set with HEADERS_SET is no longer set.")
 def headers_remove(context: Context, target: str, name: str) -> str:
     staging.require_target(context.session, target)
@@ -121,7 +122,7 @@ def health_set(context: Context, route_id: str, path: str, interval: float, time
 
 
 @command("RATELIMIT_SET", TOPIC, TARGET,
-         Field("requests", fields.requests, "Requests allowed to one client address in a window."),
+         Field("requests", declared.requests, "Requests allowed to one client address in a window."),
          Field("window", fields.duration, "Length of the window."),
          answer="`RATELIMIT_OK`", help="Stage a rate limit per client address.")
 def ratelimit_set(context: Context, target: str, requests: int, window: float) -> str:
