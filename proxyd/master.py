@@ -18,11 +18,16 @@ from gevent.event import Event as Signal
 from proxyd import logs
 from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
+from proxyd.alerts import Alerts
 from proxyd.certwatch import CertificateWatch
+from proxyd.health.checker import Checker
+from proxyd.health.circuitwatch import CircuitWatch
+from proxyd.listen import ListenError
 from proxyd.registry.janitor import Janitor
 from proxyd.registry.operations import Operations
-from proxyd.registry.server import ListenError, RegistryServer
+from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
+from proxyd.retention import Retention
 from proxyd.settings import Settings, SettingsError, load
 from proxyd.sites import Sites
 from proxyd.store import migrations
@@ -102,12 +107,17 @@ class Master:
         sites = self._sites = Sites(registry)
         server = RegistryServer(registry, operations)
         registry.load(server.gate.grant_named)
-        watching = self._watchers(settings, store, bus, circuits, registry)
+        checker = Checker(settings.health, store, bus, circuits)
+        registry.on_change = checker.changed
+        checker.changed(registry.version)
         state = MasterState(
             store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
-                     for item in certificates.certificates.values()])
-        parts: list[Any] = [sites, certificates, *watching, Janitor(registry), server]
+                     for item in certificates.certificates.values()],
+            checker.alive)
+        parts: list[Any] = [
+            sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
+            Alerts(settings.alerts, store, bus), Janitor(registry), server]
         if settings.admin.enabled:
             parts.append(AdminServer(settings, state))
         for part in parts:
@@ -118,20 +128,6 @@ class Master:
         log.info("the master serves %s: registry %s, admin %s", settings.database.url, settings.registry.bind,
                  settings.admin.bind if settings.admin.enabled else "off")
         return True
-
-    @staticmethod
-    def _watchers(settings: Settings, store: Store, bus: EventBus, circuits: CircuitBoard, registry: Registry) -> list[Any]:
-        """What looks at the upstreams and at what the workers leave for the master."""
-        from proxyd.alerts import Alerts
-        from proxyd.health.checker import Checker
-        from proxyd.health.circuitwatch import CircuitWatch
-        from proxyd.retention import Retention
-
-        checker = Checker(settings.health, store, bus, circuits)
-        registry.on_change = checker.changed
-        checker.changed(registry.version)
-        return [CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-                Alerts(settings.alerts, store, bus)]
 
     def _unwind(self) -> None:
         for stop in reversed(self._stopping):

@@ -89,6 +89,9 @@ class Supervisor:
             select.select([pidfd], [], [])
         finally:
             os.close(pidfd)
+        # The arbiter does that too, while it runs; it has stopped doing so when it stops us.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
     def _command(self) -> list[str]:
         command = [sys.executable, "-m", "proxyd", "master", "--wait", "--parent", str(os.getpid())]

@@ -85,6 +85,10 @@ class Checker:
         self._records.start()
         self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._run)]
 
+    def alive(self) -> bool:
+        """Whether it follows and checks."""
+        return bool(self._greenlets) and not any(greenlet.dead for greenlet in self._greenlets)
+
     def stop(self) -> None:
         """Check no more, write what is known."""
         for greenlet in self._greenlets:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import secrets
 import socket
@@ -27,12 +26,11 @@ from proxyd.proxy.sync import Sync
 from proxyd.proxy.table import Table
 from proxyd.proxy.upstream import close_idle, prune
 from proxyd.proxy.watchdog import Watchdog
+from proxyd.proxy.wsgiclient import WsgiClient
 from proxyd.settings import Settings
 from proxyd.store.board import Board
 from proxyd.store.circuits import CircuitBoard
-from proxyd.store.database import Store, StoreError
-
-log = logging.getLogger("proxyd.proxy")
+from proxyd.store.database import Store
 
 #: Idle client connections of a stopping worker are closed after this long without a request: a client in the
 #: middle of sending one is answered instead of reset.
@@ -46,7 +44,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         proxy = settings.proxy
-        self.store = Store(settings.database.url, settings.database.busy_timeout)
+        self.store = Store(settings.database.url, settings.database.busy_timeout, follow=True)
         directory = settings.shared_memory_directory()
         self.board = Board(directory)
         self.circuits = Circuits(CircuitBoard(directory))
@@ -79,10 +77,6 @@ class Runtime:
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
-        try:
-            self.store.open()
-        except StoreError as error:
-            log.error("%s", error)
         self._sync.start()
         self.flusher.start()
         gevent.spawn(self._prune)
@@ -130,7 +124,7 @@ class Runtime:
         """The X-Forwarded lines of an untrusted peer's requests."""
         return forwarded_fields(peer, secure)
 
-    def refuse_unread(self, client: ClientConnection, error: ProtocolError) -> None:
+    def refuse_unread(self, client: ClientConnection | WsgiClient, error: ProtocolError) -> None:
         """Answer a client whose request could not be read; the caller closes the connection."""
         request_id = self.next_request_id()
         content_type, body = body_of(error.status, error.code, error.detail, request_id, None)

@@ -28,6 +28,8 @@ log = logging.getLogger("proxyd.proxy")
 _TICK = 0.005
 _HEARTBEAT = 1.0
 _FAILURE_PAUSE = 0.5
+#: A database without tables is one that the master makes right now.
+_EMPTY_PAUSE = 0.02
 
 
 class Sync:
@@ -41,6 +43,8 @@ class Sync:
         self._table = Table.empty()
         self._loaded = False
         self._failing = ""
+        self._empty = False
+        self._generation = 0
         self._started = time.time()
         self._greenlets: list[gevent.Greenlet] = []
 
@@ -70,18 +74,22 @@ class Sync:
             if posted > self._table.version or not self._loaded or now - looked >= self._poll:
                 looked = now
                 if not self._load():
-                    gevent.sleep(_FAILURE_PAUSE)
+                    gevent.sleep(_EMPTY_PAUSE if self._empty else _FAILURE_PAUSE)
 
     def _load(self) -> bool:
         """Read what changed and swap the table; whether that went well."""
         try:
-            since = self._table.version if self._loaded else 0
-            snapshot = self._store.read(load_snapshot, since)
+            snapshot = self._store.read(load_snapshot, self._table.version if self._loaded else 0)
+            if self._store.generation != self._generation:
+                # Another database: its versions say nothing of what this table lacks.
+                snapshot = self._store.read(load_snapshot, 0)
+                self._generation = self._store.generation
             if snapshot.full or snapshot.version != self._table.version or not self._loaded:
                 self._take(snapshot)
         except Exception as error:
             message = str(error)
-            if isinstance(error, StoreEmpty):
+            self._empty = isinstance(error, StoreEmpty)
+            if self._empty:
                 log.debug("%s", message)
             elif message != self._failing:
                 self._failing = message

@@ -90,8 +90,8 @@ class Board:
         return live
 
     def behind(self, version: int) -> list[WorkerState]:
-        """The live workers that do not yet route by `version`."""
-        return [worker for worker in self.workers() if worker.version < version]
+        """The live workers that do not yet route by `version`: one beyond what was posted still has another database's table."""
+        return [worker for worker in self.workers() if not version <= worker.version <= max(version, self.version)]
 
     def close(self) -> None:
         """Leave and unmap."""

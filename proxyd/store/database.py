@@ -62,12 +62,20 @@ def connect(url: str, busy_timeout: float) -> peewee.Database:
 
 
 class Store:
-    """The database of this process. Open it after fork; `close` ends its thread."""
+    """The database of this process. Use it after fork; `close` ends its thread.
 
-    def __init__(self, url: str, busy_timeout: float = 5.0) -> None:
+    `open` tells at once whether it can be used; without it, the first call opens. `follow`: an SQLite file that another
+    one took the place of (a corrupt one set aside, a backup brought back) is left for the new one, and `generation` counts
+    these changes; only for a process that can begin anew with another content.
+    """
+
+    def __init__(self, url: str, busy_timeout: float = 5.0, follow: bool = False) -> None:
         self.url = url
         self.busy_timeout = busy_timeout
         self.path = sqlite_path(url)
+        self.generation = 0
+        self._follow = follow and self.path is not None
+        self._file: tuple[int, int] | None = None
         self._database: peewee.Database | None = None
         self._pool = ThreadPool(1)
         self._patience = busy_timeout
@@ -90,9 +98,33 @@ class Store:
         try:
             opened.connect()
         except (peewee.PeeweeException, sqlite3.Error) as error:
+            opened.close()
             raise explain(error, self.url) from None
         database.initialize(opened)
         self._database = opened
+        self._file = self._identity()
+        self._patience, self._durable = self.busy_timeout, False
+        self.generation += 1
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What tells the SQLite file from another one under its name; None where there is none."""
+        try:
+            status = os.stat(self.path or "")
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+    def _usable(self) -> peewee.Database:
+        """The open database. Raises StoreError."""
+        if self._database is not None and self._follow:
+            found = self._identity()
+            if found is not None and found != self._file:
+                self._database.close()
+                self._database = None
+        if self._database is None:
+            self._open()
+            assert self._database is not None
+        return self._database
 
     def call(self, function: Callable[..., Result], *args: Any, durable: bool = False, patience: float | None = None,
              **kwargs: Any) -> Result:
@@ -158,11 +190,10 @@ class Store:
             self._patience = patience
 
     def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
-        if self._database is None:
-            raise StoreError(f"the database {self.url} is not open")
+        opened = self._usable()
         try:
-            if self._database.is_closed():
-                self._database.connect()
+            if opened.is_closed():
+                opened.connect()
             return function(*args, **kwargs)
         except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
             if isinstance(error, peewee.IntegrityError):

@@ -16,8 +16,9 @@ from proxyd.text import rfc3339
 
 def _first() -> None:
     database.create_tables(V1)
-    for name in ("config_version", "next_route_number", "removals_from"):
-        Counter.create(name=name, value=1 if name == "next_route_number" else 0)
+    # Config versions begin at 1: a worker that has loaded nothing yet is at 0, and behind.
+    for name, value in (("config_version", 1), ("next_route_number", 1), ("removals_from", 0)):
+        Counter.create(name=name, value=value)
 
 
 def _second() -> None:

@@ -34,7 +34,15 @@ def test_the_live_workers_are_listed_with_what_they_reported(tmp_path: Path) -> 
         assert [(state.pid, state.version) for state in found] == [(first, 7), (second, 8)]
         assert [(state.slot, state.started, state.heartbeat) for state in found] == [(0, 100.0, 101.0), (1, 100.0, 101.0)]
         assert [state.pid for state in board.behind(8)] == [first]
+        board.post(8)
         assert board.behind(7) == []
+
+
+def test_a_worker_beyond_what_was_posted_is_behind_it_routes_by_another_database(tmp_path: Path) -> None:
+    board = Board(str(tmp_path))
+    with living(lambda: worker(tmp_path, 7)) as pid:
+        board.post(2)
+        assert [state.pid for state in board.behind(2)] == [pid]
 
 
 def test_a_killed_worker_is_gone_at_once_and_its_slot_is_taken_again(tmp_path: Path) -> None:
