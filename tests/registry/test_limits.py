@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 
@@ -108,7 +110,7 @@ def test_with_one_command_in_flight_at_a_time_all_are_still_answered(small: Syst
 
 
 def test_a_command_that_waits_for_a_backend_does_not_hold_the_place_of_others(small: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
-    silent = raw_backend(lambda sock: sock.recv(1) and time.sleep(5))
+    silent = raw_backend(lambda sock: sock.recv(1) and time.sleep(4))
     waiting, other = small.client("waits", "i1"), small.client("waits", "i2")
     waiting.send(f"BACKEND_TEST|SID|{silent.url}")
     wait_for(lambda: silent.connections, what="the test of the backend")
@@ -196,21 +198,36 @@ def test_a_worker_that_does_not_follow_is_named_in_the_log_and_the_answer_is_ok(
     assert {small.get("/", "stuck.test").headers["X-A"] for _ in range(8)} == {"2"}
 
 
-def test_an_error_inside_answers_with_an_id_logs_it_and_keeps_the_connection(small: System) -> None:
-    # The database is taken away under the master: a table that it needs is dropped by somebody else.
-    import sqlite3
+def tamper(system: System, statement: str) -> None:
+    """Change the database behind the master's back."""
+    with contextlib.closing(sqlite3.connect(system.database, timeout=5)) as connection, connection:
+        connection.execute(statement)
 
+
+def test_an_error_inside_answers_with_an_id_logs_it_and_keeps_the_connection(small: System) -> None:
     client = small.client("broken")
-    with contextlib.closing(sqlite3.connect(small.database, timeout=5)) as connection, connection:
-        connection.execute("ALTER TABLE staged_changes RENAME TO hidden")
+    route_id = client.route("broken.test", NOWHERE)
+    tamper(small, f"INSERT INTO route_latency (route_id, bucket, requests) VALUES ('{route_id}', 'not a number', 1)")
     try:
-        answer = client.command("HEADERS_SET|SID|ALL|X-A|1|txn")
-        assert answer.startswith("ERROR|the database sqlite:///")
+        answer = client.command(f"STATS_GET|SID|txn-3|{route_id}")
+        found = re.fullmatch(r"ERROR\|txn-3\|internal error \(id ([0-9a-f]{12})\)", answer)
+        assert found, answer
+        assert client.command("PING|SID") == "PONG"
+        wait_for(lambda: f"internal error {found[1]} in command STATS_GET" in small.log(), what="the log line")
+        assert "Traceback" in small.log()
+    finally:
+        tamper(small, "DELETE FROM route_latency WHERE bucket = 'not a number'")
+
+
+def test_a_database_that_fails_is_an_error_that_changes_nothing_and_passes(small: System) -> None:
+    client = small.client("failing")
+    tamper(small, "ALTER TABLE staged_changes RENAME TO hidden")
+    try:
+        assert client.command("HEADERS_SET|SID|ALL|X-A|1").startswith("ERROR|the database sqlite:///")
         assert client.command("PING|SID") == "PONG"
         assert client.json("CONFIG_DIFF|SID")["headers"]["added"] == 0
     finally:
-        with contextlib.closing(sqlite3.connect(small.database, timeout=5)) as connection, connection:
-            connection.execute("ALTER TABLE hidden RENAME TO staged_changes")
+        tamper(small, "ALTER TABLE hidden RENAME TO staged_changes")
     client.ok("HEADERS_SET|SID|ALL|X-A|1")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import Any
@@ -65,5 +66,8 @@ class RegistryClient:
 
     def close(self) -> None:
         """Close the connection without a word."""
+        with contextlib.suppress(OSError):
+            # A reader in another thread holds the file until it has read an end.
+            self.socket.shutdown(socket.SHUT_RDWR)
         self._file.close()
         self.socket.close()
