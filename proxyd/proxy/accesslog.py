@@ -1,4 +1,4 @@
-"""The access log: entries are collected on the request path, formatted and written in batches off it.
+"""The access log: a line is made when its request is over, and written in batches off the request path.
 
 Text is the combined format plus route, upstream, upstream time, total time, request id and reason; JSON by a
 setting. Writing happens in a native thread: a slow disk or a full pipe delays the log, never a request, and
@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -24,51 +24,28 @@ if TYPE_CHECKING:
 log = logging.getLogger("proxyd.proxy")
 
 _FLUSH_SECONDS = 0.2
+_LAST_SECONDS = 2.0
 _MAX_PENDING = 100_000
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 34, 92, 127)}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-class Entry(NamedTuple):
-    """One request as it is logged; times in seconds, `at` in Unix seconds."""
-
-    at: float
-    client: str
-    head: RequestHead
-    status: int
-    sent: int
-    route: str
-    upstream: str
-    upstream_seconds: float
-    total_seconds: float
-    request_id: str
-    reason: str
+def _clean(value: str) -> str:
+    """A header value made safe between quotes. The reader of heads lets no other control character pass."""
+    return value.translate(_ESCAPES) if '"' in value or "\\" in value or "\t" in value else value or "-"
 
 
-def _clean(value: str | None) -> str:
-    """A header value made safe between quotes: nothing in it can end the field or the line."""
-    return value.translate(_ESCAPES) if value else "-"
-
-
-def text_line(entry: Entry, stamp: str) -> str:
-    """The entry in combined format and our fields behind it."""
-    head = entry.head
-    line = f"{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}"
-    return (f'{entry.client} - - [{stamp}] "{line}" {entry.status} {entry.sent} '
-            f'"{_clean(head.get("referer"))}" "{_clean(head.get("user-agent"))}" route={entry.route or "-"} '
-            f'upstream={entry.upstream or "-"} upstream_time={entry.upstream_seconds:.4f} time={entry.total_seconds:.4f} '
-            f'id={entry.request_id} reason={entry.reason or "-"}\n')
-
-
-def json_line(entry: Entry) -> str:
-    """The entry as one JSON object."""
-    head = entry.head
-    return json.dumps({
-        "at": rfc3339(entry.at), "client": entry.client, "method": head.method, "host": head.host, "target": head.target,
-        "protocol": f"HTTP/1.{head.version - 10}", "status": entry.status, "bytes": entry.sent, "referer": head.get("referer"),
-        "user_agent": head.get("user-agent"), "route": entry.route, "upstream": entry.upstream,
-        "upstream_seconds": round(entry.upstream_seconds, 6), "seconds": round(entry.total_seconds, 6),
-        "request_id": entry.request_id, "reason": entry.reason}, separators=(",", ":")) + "\n"
+def _referer_and_agent(head: RequestHead) -> tuple[str, str]:
+    """The two fields of the combined format, empty where they are missing."""
+    referer = agent = ""
+    for name, value in head.headers:
+        size = len(name)
+        if size == 10:
+            if name.lower() == "user-agent":
+                agent = value
+        elif size == 7 and name.lower() == "referer":
+            referer = value
+    return referer, agent
 
 
 def common_stamp(at: float) -> str:
@@ -79,21 +56,45 @@ def common_stamp(at: float) -> str:
 
 
 class AccessLog:
-    """Where entries go: `add` is a list append. `target`: a path, `-` for standard output, `off`."""
+    """Where the lines go. `target`: a path, `-` for standard output, `off`; `form`: text or json.
+
+    A line is made at once rather than with its batch: keeping what it is made of would keep thousands of requests alive.
+    """
 
     def __init__(self, target: str, form: str) -> None:
         self._target = target
-        self._json = form == "json"
-        self._pending: list[Entry] = []
+        self._pending: list[str] = []
+        self._append = self._pending.append
         self._dropped = 0
+        self._second = -1
+        self._stamp = ""
         self._pool = ThreadPool(1)
+        self._writing: gevent.Greenlet | None = None
         self._fd = -1
         self.enabled = target != "off"
-        self.add = self._pending.append if self.enabled else self._ignore
+        self.record = self._json if form == "json" else self._text
 
-    @staticmethod
-    def _ignore(entry: Entry) -> None:
-        """The log is off."""
+    def _text(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
+              seconds: float, request_id: str, reason: str) -> None:
+        """Log a request that is over; sizes in bytes, times in seconds."""
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._stamp = second, common_stamp(second)
+        referer, agent = _referer_and_agent(head)
+        self._append(
+            f'{client} - - [{self._stamp}] "{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}" {status} {sent} '
+            f'"{_clean(referer)}" "{_clean(agent)}" route={route or "-"} upstream={upstream or "-"} '
+            f'upstream_time={upstream_seconds:.4f} time={seconds:.4f} id={request_id} reason={reason or "-"}\n')
+
+    def _json(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
+              seconds: float, request_id: str, reason: str) -> None:
+        """The same as one JSON object."""
+        referer, agent = _referer_and_agent(head)
+        self._append(json.dumps({
+            "at": rfc3339(time.time()), "client": client, "method": head.method, "host": head.host, "target": head.target,
+            "protocol": f"HTTP/1.{head.version - 10}", "status": status, "bytes": sent, "referer": referer or None,
+            "user_agent": agent or None, "route": route, "upstream": upstream, "upstream_seconds": round(upstream_seconds, 6),
+            "seconds": round(seconds, 6), "request_id": request_id, "reason": reason}, separators=(",", ":")) + "\n")
 
     def start(self) -> None:
         """Open the file and begin to write. Raises OSError where it can't be opened."""
@@ -108,7 +109,8 @@ class AccessLog:
         try:
             old = self._fd
             self._open()
-            os.close(old)
+            # By the writing thread, after what it still has to write there.
+            self._pool.spawn(os.close, old)
         except OSError as error:
             log.error("can't reopen the access log %s: %s", self._target, error.strerror)
 
@@ -124,36 +126,35 @@ class AccessLog:
     def _run(self) -> None:
         while True:
             gevent.sleep(_FLUSH_SECONDS)
-            self.flush()
+            if self._writing is None or self._writing.dead:
+                if self._pending:
+                    self._writing = gevent.spawn(self._write)
+            elif len(self._pending) > _MAX_PENDING:
+                self._dropped += len(self._pending) - _MAX_PENDING
+                del self._pending[_MAX_PENDING:]
 
     def flush(self) -> None:
-        """Write what is pending; waits for the writing thread, not for requests."""
-        pending = self._pending
-        if not pending:
-            return
-        batch = pending[:_MAX_PENDING]
-        self._dropped += len(pending) - len(batch)
-        pending.clear()
+        """Write what is pending, as far as that is quick; waits for the writing thread, not for requests."""
+        with gevent.Timeout(_LAST_SECONDS, False):
+            if self._writing is not None:
+                self._writing.join()
+            self._write()
+
+    def _write(self) -> None:
+        lines = self._pending.copy()
+        self._pending.clear()
+        if self._dropped:
+            log.warning("the access log %s is too slow or can't be written: %d lines lost", self._target, self._dropped)
+            self._dropped = 0
         try:
-            self._pool.apply(_write, (self._fd, self._format(batch)))
+            # Latin-1 gives back the bytes that clients sent; JSON is ASCII.
+            self._pool.apply(_write_all, (self._fd, "".join(lines).encode("latin-1", "replace")))
         except OSError as error:
-            self._dropped += len(batch)
-            log.error("can't write the access log %s: %s; %d entries lost so far", self._target, error.strerror, self._dropped)
-
-    def _format(self, batch: list[Entry]) -> bytes:
-        if self._json:
-            return "".join([json_line(entry) for entry in batch]).encode("utf-8", "replace")
-        lines = []
-        second, stamp = -1, ""
-        for entry in batch:
-            if int(entry.at) != second:
-                second = int(entry.at)
-                stamp = common_stamp(second)
-            lines.append(text_line(entry, stamp))
-        return "".join(lines).encode("latin-1", "replace")
+            self._dropped += len(lines)
+            log.error("can't write the access log %s: %s", self._target, error.strerror)
 
 
-def _write(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view):]

@@ -12,7 +12,6 @@ import gevent
 from proxyd.http1 import ProtocolError
 from proxyd.paths import normalize_host, normalize_path
 from proxyd.proxy import balance, errors, retry, websocket
-from proxyd.proxy.accesslog import Entry
 from proxyd.proxy.choose import choose
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.exchange import CLIENT_PHASES
@@ -263,7 +262,7 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
             runtime.rows.slow(ex, upstream, counters, total)
     access = runtime.access
     if access.enabled:
-        access.add(Entry(
-            time.time(), ex.client_ip, ex.head, ex.status, ex.bytes_sent, upstream.route_id if upstream is not None else "",
+        access.record(
+            ex.head, ex.client_ip, ex.status, ex.bytes_sent, upstream.route_id if upstream is not None else "",
             upstream.authority if upstream is not None else "", ended - ex.upstream_started if ex.upstream_started else 0.0,
-            total, ex.request_id, ex.failure))
+            total, ex.request_id, ex.failure)

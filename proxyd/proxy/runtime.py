@@ -11,7 +11,7 @@ import time
 import gevent
 
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
-from proxyd.proxy.accesslog import AccessLog, Entry
+from proxyd.proxy.accesslog import AccessLog
 from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.connection import ClientConnection, reason_phrase
 from proxyd.proxy.errors import body_of
@@ -137,7 +137,8 @@ class Runtime:
             return
         self.stats.of("-").record(error.status, 0.0, len(body), 0)
         head = RequestHead("-", "-", 11, [], [])
-        self.access.add(Entry(time.time(), client.peer, head, error.status, len(body), "", "", 0.0, 0.0, request_id, error.code))
+        if self.access.enabled:
+            self.access.record(head, client.peer, error.status, len(body), "", "", 0.0, 0.0, request_id, error.code)
 
 
 def _own_name(settings: Settings) -> str:
