@@ -14,18 +14,20 @@ import os
 import time
 from types import TracebackType
 
+from proxyd.store.shared import PATIENCE, PATIENCE_WITH_STUCK
+
 #: Room for one pthread_mutex_t of any libc, on a cache line of its own.
 SIZE = 64
 _ATTRIBUTE_SIZE = 64
 _SHARED, _ROBUST = 1, 1
-_PATIENCE = 0.05
 _SPINS = 200
 
 _libc = ctypes.PyDLL(None)
-_trylock = _libc.pthread_mutex_trylock
-_unlock = _libc.pthread_mutex_unlock
+#: For one who can't afford a `with`: 0 where the mutex at the address is taken now, else ask `Mutex.wait`.
+trylock = _libc.pthread_mutex_trylock
+unlock = _libc.pthread_mutex_unlock
 _consistent = _libc.pthread_mutex_consistent
-for _function in (_trylock, _unlock, _consistent):
+for _function in (trylock, unlock, _consistent):
     _function.argtypes = [ctypes.c_void_p]
     _function.restype = ctypes.c_int
 
@@ -52,36 +54,40 @@ def initialise(address: int, count: int) -> None:
 class Mutex:
     """One mutex at an address, for use in `with`; held for microseconds, without a switch of greenlets.
 
-    Waits at most 50 ms: a stopped holder must not stop everybody. Then the section runs without the lock.
+    Waits at most half a second: a stopped holder must not stop everybody. Then the section runs without the lock.
     """
 
-    __slots__ = ("_address", "_held")
+    __slots__ = ("_held", "_stuck", "address")
 
     def __init__(self, address: int) -> None:
-        self._address = address
-        self._held = False
+        self.address = address
+        self._held = self._stuck = False
 
     def __enter__(self) -> None:
-        result = _trylock(self._address)
+        result = trylock(self.address)
         if result:
-            result = self._wait(result)
+            result = self.wait(result)
         self._held = not result
 
-    def _wait(self, result: int) -> int:
-        """Take a mutex that was not simply free; 0 once it is taken."""
-        deadline = time.monotonic() + _PATIENCE
+    def wait(self, result: int) -> int:
+        """Take a mutex that was not simply free, as `result` of `trylock` says; 0 once it is taken."""
+        deadline = time.monotonic() + (PATIENCE_WITH_STUCK if self._stuck else PATIENCE)
         spins = 0
         while True:
             if result == errno.EOWNERDEAD:
-                return int(_consistent(self._address))
-            if result != errno.EBUSY or time.monotonic() > deadline:
+                return int(_consistent(self.address))
+            if result != errno.EBUSY:
+                self._stuck = False
+                return result
+            if time.monotonic() > deadline:
+                self._stuck = True
                 return result
             spins += 1
             if spins > _SPINS:
                 os.sched_yield()
-            result = int(_trylock(self._address))
+            result = int(trylock(self.address))
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         if self._held:
             self._held = False
-            _unlock(self._address)
+            unlock(self.address)

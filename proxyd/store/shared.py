@@ -15,7 +15,9 @@ from collections.abc import Callable
 from types import TracebackType
 
 _LOCK_BASE = 1 << 40
-_LOCK_PATIENCE = 0.05
+#: Longer than the kernel keeps a runnable holder from its turn on a crowded machine. The second number is for a lock
+#: whose holder was waited for once in vain: it is stopped, and must not stop everybody time and again.
+PATIENCE, PATIENCE_WITH_STUCK = 0.5, 0.001
 
 
 class SharedMemoryError(Exception):
@@ -41,6 +43,7 @@ class SharedFile:
                 f"can't set up the shared memory file {path}: {error.strerror}; it needs {size >> 20} MiB "
                 "and a writable directory ([database] shared_memory)") from None
         self.data = mmap.mmap(self._fd, size)
+        self._stuck: set[int] = set()
 
     @staticmethod
     def _open(path: str, size: int, magic: bytes, prepare: Callable[[mmap.mmap], None] | None) -> int:
@@ -74,7 +77,7 @@ class SharedFile:
 
     def lock(self, index: int) -> RangeLock:
         """A lock to hold for microseconds, for use in `with`; one index, one lock over all processes."""
-        return RangeLock(self._fd, _LOCK_BASE + index)
+        return RangeLock(self._fd, _LOCK_BASE + index, self._stuck)
 
     def hold(self, index: int) -> bool:
         """Take lock `index` and keep it until this process ends or `release`s; False if another process has it."""
@@ -95,16 +98,17 @@ class SharedFile:
 
 
 class RangeLock:
-    """A byte-range lock held inside `with`. Waits at most 50 ms: a stopped holder must not stop everybody.
+    """A byte-range lock held inside `with`. Waits at most half a second: a stopped holder must not stop everybody.
 
     The caller's critical section must not switch greenlets (locks belong to the process, not to the greenlet).
     """
 
-    __slots__ = ("_fd", "_offset")
+    __slots__ = ("_fd", "_offset", "_stuck")
 
-    def __init__(self, fd: int, offset: int) -> None:
+    def __init__(self, fd: int, offset: int, stuck: set[int]) -> None:
         self._fd = fd
         self._offset = offset
+        self._stuck = stuck
 
     def __enter__(self) -> None:
         try:
@@ -113,14 +117,16 @@ class RangeLock:
             self._wait()
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + _LOCK_PATIENCE
+        deadline = time.monotonic() + (PATIENCE_WITH_STUCK if self._offset in self._stuck else PATIENCE)
         while time.monotonic() < deadline:
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
             except OSError:
                 os.sched_yield()
             else:
+                self._stuck.discard(self._offset)
                 return
+        self._stuck.add(self._offset)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset)

@@ -127,6 +127,10 @@ def test_a_stopped_holder_makes_others_wait_for_a_moment_only(tmp_path: Path) ->
         began = time.monotonic()
         with shared.lock(1):
             waited = time.monotonic() - began
-        assert 0.04 < waited < 1.0
+        assert 0.4 < waited < 2.0
+        began = time.monotonic()
+        with shared.lock(1):
+            waited = time.monotonic() - began
+        assert waited < 0.2, "once is enough"
         with shared.lock(2):
             pass
