@@ -25,7 +25,7 @@ from typing import Any
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
 from proxyd.store import mutex
-from proxyd.store.mutex import Mutex
+from proxyd.store.mutex import Mutex, trylock, unlock
 from proxyd.store.shared import SharedFile
 
 WAYS = 8
@@ -37,6 +37,7 @@ _KEY = 16
 #: Key, last use, window number (fixed window: its end in ms), count, count of the window before.
 _COUNTS = struct.Struct("<16sdqII")
 _COUNTS_SIZE = 48
+_unpack_counts, _pack_counts = _COUNTS.unpack_from, _COUNTS.pack_into
 _VALUES = struct.Struct("<qII")
 _MOVING = struct.Struct(f"<16sdq{PARTS}I")
 _MOVING_SIZE = _MOVING.size
@@ -75,6 +76,8 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self._locks = [Mutex(address + index * mutex.SIZE) for index in range(_LOCKS)]
         self._clock = clock
         self._places: dict[str, tuple[int, bytes]] = {}
+        #: Lock, last known offset and digest of keys that are hit again and again.
+        self._known: dict[str, tuple[Mutex, int, bytes]] = {}
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -145,21 +148,40 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         return self.take_sliding(key, limit, expiry, amount)
 
     def take_sliding(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
-        """The same without what the library wraps around a storage's methods, for the request path."""
-        number, digest = self._place(key)
-        with self._locks[number % _LOCKS]:
+        """The same without what the library wraps around a storage's methods, for the request path: every limited
+        request comes through here, so it is written out instead of put together."""
+        lock, at, digest = self._known.get(key) or self._look_up(key)
+        failed = trylock(lock.address)
+        if failed:
+            failed = lock.wait(failed)
+        try:
+            found, _, known, count, before = _unpack_counts(self._data, at)
+            if found != digest:
+                # It was evicted, or never there; the set is locked now.
+                number, _ = self._place(key)
+                at, known, count, before = self._counts(number, digest)
+                self._known[key] = (lock, at, digest)
             now = self._clock()
-            at, known, count, before = self._counts(number, digest)
-            window, part = divmod(now, expiry)
-            window = int(window)
+            position = now / expiry
+            window = int(position)
             if known != window:
                 before, count = (count, 0) if known == window - 1 else (0, 0)
-            weighted = before * (1.0 - part / expiry)
-            allowed = int(weighted) + count + amount <= limit
+            weighted = int(before * (1.0 - (position - window))) if before else 0
+            allowed: bool = weighted + count + amount <= limit
             if allowed:
                 count += amount
-            _COUNTS.pack_into(self._data, at, digest, now, window, count, before)
+            _pack_counts(self._data, at, digest, now, window, count, before)
+        finally:
+            if not failed:
+                unlock(lock.address)
         return allowed
+
+    def _look_up(self, key: str) -> tuple[Mutex, int, bytes]:
+        number, digest = self._place(key)
+        if len(self._known) > 20_000:
+            self._known.clear()
+        found = self._known[key] = (self._locks[number % _LOCKS], _HEADER + number * WAYS * self._size, digest)
+        return found
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)

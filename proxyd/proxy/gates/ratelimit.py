@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -32,10 +33,9 @@ _MAX_ADDRESSES = 10_000
 _MAX_BOUNDS = 50_000
 _REDIS_TIMEOUT = 0.1
 _REDIS_PAUSE = 5.0
-_METHODS = {
-    "sliding-window-counter": SharedCounters.take_sliding,
-    "moving-window": SharedCounters.acquire_entry,
-}
+
+#: Counts a hit on a key with so many requests allowed in a window of seconds; whether it is allowed.
+Take = Callable[[str, int, float], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,10 @@ class RateLimiter:
         self._redis_lost = False
         self._rejected: dict[tuple[str, str, str], int] = {}
         self._bounds: dict[tuple[Upstream, str], tuple[tuple[str, int, float], ...]] = {}
+        #: Straight to the counters where no Redis has to be asked first.
+        local: dict[str, Take] = {"fixed-window": self._take_fixed, "moving-window": self._local.acquire_entry}
+        self._take_local: Take = local.get(self._strategy, self._local.take_sliding)
+        self._take: Take = self._take_anywhere if self._redis_url else self._take_local
         self._client = lru_cache(maxsize=65536)(self._client_of)
 
     def hit(self, upstream: Upstream, client_ip: str, now: float) -> Decision | None:
@@ -75,8 +79,9 @@ class RateLimiter:
         bounds = self._bounds.get((upstream, client_ip))
         if bounds is None:
             bounds = self._bounds_of(upstream, client_ip)
+        take = self._take
         for key, amount, window in bounds:
-            if not self._acquire(key, amount, window):
+            if not take(key, amount, window):
                 return self._reject(upstream, key, amount, window, self._client(client_ip) or client_ip, now)
         if not self._show or not bounds:
             return None
@@ -95,15 +100,16 @@ class RateLimiter:
         self._bounds[(upstream, client_ip)] = bounds
         return bounds
 
-    def _acquire(self, key: str, amount: int, window: float) -> bool:
-        if self._redis_url and time.monotonic() >= self._redis_after:
+    def _take_anywhere(self, key: str, amount: int, window: float) -> bool:
+        if time.monotonic() >= self._redis_after:
             try:
                 return bool(self._redis_limiter().hit(_item(amount, window), key))
             except Exception as error:  # whatever a driver raises, the request goes on
                 self._redis_fails(error)
-        if self._strategy == "fixed-window":
-            return self._local.incr(key, window) <= amount
-        return _METHODS[self._strategy](self._local, key, amount, window)
+        return self._take_local(key, amount, window)
+
+    def _take_fixed(self, key: str, amount: int, window: float) -> bool:
+        return self._local.incr(key, window) <= amount
 
     def _redis_limiter(self) -> Any:
         if self._redis is None:
