@@ -33,6 +33,7 @@ setup(
         "http2": ["h2>=4.1,<5"],
         "redis": ["redis>=5,<9"],
         "postgresql": ["psycopg2-binary>=2.9,<3"],
+        "bench": ["proxy.py>=2.4,<3", "matplotlib>=3.8,<4", "psutil>=5.9,<8"],
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
