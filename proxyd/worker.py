@@ -31,8 +31,11 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 class ProxydWorker(GeventWorker):  # type: ignore[misc]
     """Serves `proxyd.wsgi:app`."""
 
+    #: Told by INT or QUIT to stop at once.
+    _quick = False
+
     def run(self) -> None:
-        """Accept and serve until told to stop; then let what is in flight end within graceful_timeout."""
+        """Accept and serve until told to stop; then let what is in flight end within graceful_timeout (INT, QUIT: cut it)."""
         from proxyd.proxy.exchange import Exchange
         from proxyd.wsgi import runtime
 
@@ -61,13 +64,16 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             server.close()
         deadline = time.monotonic() + self.cfg.graceful_timeout
         while any(server.pool.free_count() != server.pool.size for server in servers):
-            if time.monotonic() >= deadline:
-                self.log.warning("worker %s: graceful_timeout is over, cutting what is left", self.pid)
+            if self._quick or time.monotonic() >= deadline:
+                if not self._quick:
+                    self.log.warning("worker %s: graceful_timeout is over, cutting what is left", self.pid)
                 for server in servers:
                     server.stop(timeout=1)
                 break
             self.notify()
             gevent.sleep(0.05)
+        if self._quick:
+            self.cfg.worker_int(self)
         self._runtime.finish()
 
     def _listen(self, listener: Any) -> StreamServer:
@@ -133,6 +139,12 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             self.log.debug("TLS handshake failed: %s", error)
             client.close()
             return None
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once. gunicorn's own handler ends the process in the middle of whatever it does, with a traceback, and with
+        the last lines of the log and the last counts lost."""
+        self._quick = True
+        self.alive = False
 
     def handle_usr1(self, sig: int, frame: Any) -> None:
         """Reopen the logs."""

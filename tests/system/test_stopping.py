@@ -72,6 +72,31 @@ def test_term_closes_idle_connections_cleanly_and_serves_the_request_that_just_c
         wait_for(lambda: ended(system), what="the end of gunicorn")
 
 
+def test_ctrl_c_stops_all_of_it_at_once_without_a_traceback_and_with_its_last_log_lines(new_system: NewSystem, backend: Backend) -> None:
+    system = new_system()
+    system.client().route("app.test", backend.url)
+
+    def ask() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            system.get("/slow?s=9")
+
+    threading.Thread(target=ask, daemon=True).start()
+    wait_for(lambda: backend.in_flight == 1)
+    begun = time.monotonic()
+    for number in range(20):
+        assert system.get(f"/last/{number}").status == 200
+    assert system.process is not None
+    os.killpg(system.process.pid, signal.SIGINT)
+    wait_for(lambda: ended(system), what="the end of gunicorn")
+    assert time.monotonic() - begun < 6
+    assert system.process.returncode == 0
+    with pytest.raises(ProcessLookupError):
+        os.killpg(system.process.pid, 0)
+    assert "Traceback" not in system.log() and "failed with" not in system.log()
+    assert all(f"/last/{number} " in system.access_log() for number in range(20))
+    assert "the master stops" in system.log() and not system.master_pid()
+
+
 @pytest.mark.slow
 def test_graceful_timeout_bounds_the_wait_for_what_is_in_flight(new_system: NewSystem, backend: Backend) -> None:
     system = new_system(workers=1, proxy__graceful_timeout="1s")
