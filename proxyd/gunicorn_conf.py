@@ -14,20 +14,37 @@ from proxyd.supervisor import Supervisor
 from proxyd.text import split_address
 
 _supervisor: Supervisor | None = None
+_settings: Settings | None = None
+
+
+def current() -> Settings | None:
+    """What the arbiter that forked this worker runs by, None under another server. A worker that starts by itself must not
+    meet a file that somebody is editing."""
+    return _settings
 
 
 def configuration() -> dict[str, Any]:
-    """The settings of gunicorn by name. Prints what is wrong with the configuration and exits with status 2."""
+    """The settings of gunicorn by name.
+
+    At the start it prints what is wrong with the configuration and exits with status 2, or 1 for an address or a directory
+    that can't be used; a reload goes on with the settings before instead.
+    """
+    global _settings
+    problems, status = [], 2
     try:
         settings = load()
     except SettingsError as error:
-        for problem in error.problems:
-            sys.stderr.write(f"{problem}\n")
-        raise SystemExit(2) from None
-    binds = [settings.proxy.bind]
-    if settings.tls.bind:
-        binds.append(settings.tls.bind)
-    _check(settings, binds)
+        problems = [str(problem) for problem in error.problems]
+    else:
+        problems, status = _unusable(settings), 1
+    if problems:
+        sys.stderr.write("".join(f"{problem}\n" for problem in problems))
+        if _settings is None:
+            raise SystemExit(status)
+        sys.stderr.write("proxyd: nothing is reloaded, the workers go on with the settings before\n")
+        settings = _settings
+    _settings = settings
+    binds = _binds(settings)
     heartbeat = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return {
         "bind": binds,
@@ -82,24 +99,27 @@ def _hook(settings: Settings, name: str) -> Any:
     return hook
 
 
-def _check(settings: Settings, binds: list[str]) -> None:
-    """Find at once what gunicorn would try for seconds, or not at all: a port in use, a directory that can't be written."""
-    if _supervisor is not None or os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS"):
-        return
-    for address in binds:
-        problem = _can_listen(address)
+def _binds(settings: Settings) -> list[str]:
+    return [settings.proxy.bind, settings.tls.bind] if settings.tls.bind else [settings.proxy.bind]
+
+
+def _unusable(settings: Settings) -> list[str]:
+    """What gunicorn would try for seconds, or not find at all: a port in use, a directory that can't be written."""
+    if os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS"):
+        return []
+    held = _binds(_settings) if _settings is not None else []
+    for address in _binds(settings):
+        problem = _can_listen(address) if address not in held else None
         if problem:
-            sys.stderr.write(f"proxyd: can't listen on {address}: {problem}\n")
-            raise SystemExit(1)
+            return [f"proxyd: can't listen on {address}: {problem}"]
     directory = os.path.abspath(settings.shared_memory_directory())
     try:
         os.makedirs(directory, exist_ok=True)
     except OSError as error:
-        sys.stderr.write(f"proxyd: can't make the directory {directory} ([database] url): {error.strerror}\n")
-        raise SystemExit(1) from None
+        return [f"proxyd: can't make the directory {directory} ([database] url): {error.strerror}"]
     if not os.access(directory, os.W_OK):
-        sys.stderr.write(f"proxyd: the directory {directory} ([database] url) is not writable by this user\n")
-        raise SystemExit(1)
+        return [f"proxyd: the directory {directory} ([database] url) is not writable by this user"]
+    return []
 
 
 def _can_listen(address: str) -> str | None:

@@ -25,10 +25,11 @@ def runtime() -> Runtime:
     """The runtime of this worker process; made and started at the first call. Raises SettingsError, StoreError."""
     global _runtime
     if _runtime is None:
+        from proxyd.gunicorn_conf import current
         from proxyd.proxy.runtime import Runtime
         from proxyd.settings import load
 
-        _runtime = Runtime(load())
+        _runtime = Runtime(current() or load())
         _runtime.start()
     return _runtime
 
