@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.threadpool import ThreadPool
 
+from proxyd.logs import Trouble
 from proxyd.text import rfc3339
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class AccessLog:
         self._pool = ThreadPool(1)
         self._writing: gevent.Greenlet | None = None
         self._fd = -1
+        self._trouble = Trouble(log, f"can't write the access log {target}")
         self.enabled = target != "off"
         self.record = self._json if form == "json" else self._text
 
@@ -82,7 +84,7 @@ class AccessLog:
             self._second, self._stamp = second, common_stamp(second)
         referer, agent = _referer_and_agent(head)
         self._append(
-            f'{client} - - [{self._stamp}] "{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}" {status} {sent} '
+            f'{client or "-"} - - [{self._stamp}] "{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}" {status} {sent} '
             f'"{_clean(referer)}" "{_clean(agent)}" route={route or "-"} upstream={upstream or "-"} '
             f'upstream_time={upstream_seconds:.4f} time={seconds:.4f} id={request_id} reason={reason or "-"}\n')
 
@@ -97,22 +99,32 @@ class AccessLog:
             "seconds": round(seconds, 6), "request_id": request_id, "reason": reason}, separators=(",", ":")) + "\n")
 
     def start(self) -> None:
-        """Open the file and begin to write. Raises OSError where it can't be opened."""
+        """Open the file and begin to write; one that can't be opened is said so and tried again: traffic goes on without."""
         if self.enabled:
-            self._open()
+            try:
+                self._open()
+            except OSError as error:
+                self._trouble.goes_on(error.strerror)
             gevent.spawn(self._run)
 
     def reopen(self) -> None:
         """Open the file anew, after it was rotated; on failure the old one stays."""
         if self._target in ("-", "off"):
             return
+        failure = self._pool.apply(self._exchange)
+        if failure is not None:
+            log.error("can't reopen the access log %s: %s", self._target, failure)
+
+    def _exchange(self) -> str | None:
+        """Reopen in the thread that writes: a number closed under it could be a client's the next moment."""
+        old = self._fd
         try:
-            old = self._fd
             self._open()
-            # By the writing thread, after what it still has to write there.
-            self._pool.spawn(os.close, old)
         except OSError as error:
-            log.error("can't reopen the access log %s: %s", self._target, error.strerror)
+            return error.strerror
+        if old >= 0:
+            os.close(old)
+        return None
 
     def _open(self) -> None:
         if self._target == "-":
@@ -132,6 +144,7 @@ class AccessLog:
             elif len(self._pending) > _MAX_PENDING:
                 self._dropped += len(self._pending) - _MAX_PENDING
                 del self._pending[_MAX_PENDING:]
+                self._trouble.goes_on("it takes lines more slowly than they come")
 
     def flush(self) -> None:
         """Write what is pending, as far as that is quick; waits for the writing thread, not for requests."""
@@ -143,18 +156,23 @@ class AccessLog:
     def _write(self) -> None:
         lines = self._pending.copy()
         self._pending.clear()
-        if self._dropped:
-            log.warning("the access log %s is too slow or can't be written: %d lines lost", self._target, self._dropped)
-            self._dropped = 0
-        try:
-            # Latin-1 gives back the bytes that clients sent; JSON is ASCII.
-            self._pool.apply(_write_all, (self._fd, "".join(lines).encode("latin-1", "replace")))
-        except OSError as error:
+        # Latin-1 gives back the bytes that clients sent; JSON is ASCII.
+        failure = self._pool.apply(self._write_all, ("".join(lines).encode("latin-1", "replace"),))
+        if failure is not None:
             self._dropped += len(lines)
-            log.error("can't write the access log %s: %s", self._target, error.strerror)
+            self._trouble.goes_on(failure)
+        else:
+            self._trouble.is_over(f"; {self._dropped} lines were lost" if self._dropped else "")
+            self._dropped = 0
 
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view):]
+    def _write_all(self, data: bytes) -> str | None:
+        """Write in the thread; why that failed, as a value: gevent prints what a pool's thread raises."""
+        try:
+            if self._fd < 0:
+                self._open()
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._fd, view):]
+        except OSError as error:
+            return error.strerror
+        return None

@@ -7,6 +7,7 @@ import time
 
 import gevent
 
+from proxyd.logs import Trouble
 from proxyd.registry import staging
 from proxyd.registry.state import Registry
 from proxyd.store.database import StoreError
@@ -27,6 +28,7 @@ class Janitor:
         self._registry = registry
         self._greenlet: gevent.Greenlet | None = None
         self._workers_at = 0.0
+        self._trouble = Trouble(log, "what is due waits for the database")
 
     def start(self) -> None:
         """Begin."""
@@ -42,8 +44,9 @@ class Janitor:
             gevent.sleep(_PERIOD)
             try:
                 self.look(time.time())
+                self._trouble.is_over()
             except StoreError as error:
-                log.warning("janitor: %s", error)
+                self._trouble.goes_on(error)
                 gevent.sleep(1.0)
             except Exception:
                 log.exception("janitor")

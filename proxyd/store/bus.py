@@ -13,6 +13,7 @@ from typing import Any
 import gevent
 from gevent.event import Event as Signal
 
+from proxyd.logs import Trouble
 from proxyd.store.database import Store, StoreError
 from proxyd.store.models import Event as EventRow
 from proxyd.text import rfc3339
@@ -52,6 +53,7 @@ class EventBus:
         self._callbacks: list[Callable[[Event], None]] = []
         self._pending: deque[Event] = deque(maxlen=_MAX_PENDING)
         self._wake = Signal()
+        self._trouble = Trouble(log, "events wait for the database")
         self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
@@ -103,9 +105,10 @@ class EventBus:
         try:
             self._store.call(write_events, batch)
         except StoreError as error:
-            log.warning("events wait for the database: %s", error)
+            self._trouble.goes_on(error)
             self._pending.extendleft(reversed(batch))
             return False
+        self._trouble.is_over()
         return True
 
 
