@@ -20,6 +20,7 @@ from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
 from proxyd.alerts import Alerts
 from proxyd.certwatch import CertificateWatch
+from proxyd.dbwatch import DatabaseWatch
 from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.listen import ListenError
@@ -52,6 +53,7 @@ class Master:
         self.settings = settings
         self._parent = parent
         self._stop = Signal()
+        self._status = 0
         self._stopping: list[Callable[[], None]] = []
         self._sites: Sites | None = None
         self._bus: EventBus | None = None
@@ -76,7 +78,12 @@ class Master:
         _notify("STOPPING=1")
         log.info("the master stops")
         self._unwind()
-        return 0
+        return self._status
+
+    def _fail(self) -> None:
+        """Stop, with a status that says so to whoever keeps the master alive."""
+        self._status = 1
+        self._stop.set()
 
     def _start(self, wait: bool) -> bool:
         settings = self.settings
@@ -117,14 +124,18 @@ class Master:
             checker.alive)
         parts: list[Any] = [
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-            Alerts(settings.alerts, store, bus), Janitor(registry), server]
+            Alerts(settings.alerts, store, bus), Janitor(registry), DatabaseWatch(store, lock, (board.file, circuits.file), self._fail),
+            server]
         if settings.admin.enabled:
             parts.append(AdminServer(settings, state))
         for part in parts:
             part.start()
             self._stopping.append(part.stop)
         operations.resume()
-        self._write_pid()
+        try:
+            self._write_pid()
+        except OSError as error:
+            log.error("can't write the pid file %s: %s", settings.master.pid_file, error.strerror)
         log.info("the master serves %s: registry %s, admin %s", settings.database.url, settings.registry.bind,
                  settings.admin.bind if settings.admin.enabled else "off")
         return True

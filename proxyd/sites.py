@@ -110,8 +110,13 @@ class Sites:
         for session in list(self._registry.sessions.values()):
             name = session.session_id.removeprefix(SITE_PREFIX)
             if session.is_site() and name not in wanted and name not in broken:
+                try:
+                    self._registry.end([session])
+                except StoreError as error:
+                    refused = True
+                    problems.append(Problem(os.path.join(self._directory, f"{name}.ini"), 0, f"gone, but its routes stay: {error}"))
+                    continue
                 log.info("site %s is gone: its routes are removed", name)
-                self._registry.end([session])
         for name, site in wanted.items():
             try:
                 self._apply(name, site)

@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +80,7 @@ class Registry:
         self.places: dict[tuple[str, str, int], dict[str, str]] = {}
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
-        self._write = RLock()
+        self._lock = RLock()
         self._free: list[int] = []
         self._next_slot = 0
 
@@ -147,7 +148,7 @@ class Registry:
 
     def commit(self, change: Change, durable: bool = True) -> int:
         """Write a change and take it over; returns the config version it made, or 0. Raises StoreError: nothing changed."""
-        with self._write:
+        with self.exclusive():
             version = self.store.call(config.write, change, durable=durable)
             for route_id in change.removed:
                 self._drop_row(route_id)
@@ -161,9 +162,10 @@ class Registry:
             self.on_change(version)
         return version
 
-    def exclusive(self) -> RLock:
-        """To be held while a change is worked out from the state and committed."""
-        return self._write
+    def exclusive(self) -> AbstractContextManager[None]:
+        """To be held while a change is worked out from the state and committed. Entering raises StoreBusy where whoever holds
+        it waits for a locked database for too long."""
+        return self.store.turn(self._lock, self.store.busy_timeout)
 
     def await_workers(self, version: int) -> None:
         """Wait until every live worker routes by `version`, at most apply_wait; who does not is named in the log."""
@@ -219,7 +221,7 @@ class Registry:
         now = time.time()
         session = LiveSession(secrets.token_hex(16), service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
                               holder=holder, grant=grant)
-        with self._write:
+        with self.exclusive():
             older = [item for item in self.sessions.values()
                      if item.service == service and item.instance == instance and not item.is_site()]
             change = self._ending(older, now)
@@ -257,7 +259,7 @@ class Registry:
 
     def end(self, sessions: list[LiveSession]) -> None:
         """End sessions: their routes are gone from every worker when this returns."""
-        with self._write:
+        with self.exclusive():
             sessions = [item for item in sessions if item.state != ENDED]
             if not sessions:
                 return
@@ -271,7 +273,7 @@ class Registry:
 
         Nothing happens where another connection took the session up meanwhile.
         """
-        with self._write:
+        with self.exclusive():
             if session.state != CONNECTED or session.holder is not holder:
                 return
             now = time.time()
@@ -285,7 +287,7 @@ class Registry:
 
     def reconnect(self, session: LiveSession, address: str, holder: Any) -> None:
         """The client is back: routes are live again in every worker when this returns."""
-        with self._write:
+        with self.exclusive():
             now = time.time()
             version = self.commit(Change(
                 session_id=session.session_id, routes=self.changed_rows(session.routes, {"enabled": True}),

@@ -43,6 +43,11 @@ class Board:
         self._slot: int | None = None
 
     @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._file
+
+    @property
     def version(self) -> int:
         """The config version that was last posted."""
         value: int = _VERSION.unpack_from(self._file.data, _VERSION_AT)[0]

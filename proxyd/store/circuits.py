@@ -79,6 +79,11 @@ class CircuitBoard:
         self._file = SharedFile(os.path.join(directory, "proxyd.circuits"), _SIZE, b"circuit1")
         self._data = self._file.data
 
+    @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._file
+
     def state(self, slot: int, number: int) -> int:
         """The state alone, as cheaply as it can be had."""
         at = _HEADER + slot * _SLOT_SIZE

@@ -6,17 +6,27 @@ runs a function in the database thread and parks only the calling greenlet.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+import gevent
 import peewee
+from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
+from proxyd.store import rescue
+
 Result = TypeVar("Result")
+#: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
+_TURN = 20
+#: Between two such waits.
+_PAUSE = 0.005
 
 #: The models are bound to this; `Store.open` gives it the real database.
 database = peewee.DatabaseProxy()
@@ -43,15 +53,14 @@ def sqlite_path(url: str) -> str | None:
     return url.removeprefix("sqlite:///")
 
 
-def connect(url: str, busy_timeout: float) -> peewee.Database:
-    """A peewee database for the url, not yet connected. Raises StoreError for one it can't be."""
+def connect(url: str, busy_timeout: float, create: bool = True) -> peewee.Database:
+    """A peewee database for the url, not yet connected; `create`: make a missing SQLite file. Raises StoreError for one it
+    can't be."""
     path = sqlite_path(url)
     if path is not None:
         return peewee.SqliteDatabase(
-            path,
-            pragmas={"journal_mode": "wal", "busy_timeout": int(busy_timeout * 1000), "foreign_keys": 1, "synchronous": 1},
-            thread_safe=False,
-        )
+            f"file:{quote(os.path.abspath(path))}?mode={'rwc' if create else 'rw'}", uri=True, timeout=busy_timeout,
+            pragmas={"journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1}, thread_safe=False)
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise StoreError(f"[database] url: {url!r} is neither sqlite:///... nor postgresql://...")
@@ -66,7 +75,7 @@ class Store:
 
     `open` tells at once whether it can be used; without it, the first call opens. `follow`: an SQLite file that another
     one took the place of (a corrupt one set aside, a backup brought back) is left for the new one, and `generation` counts
-    these changes; only for a process that can begin anew with another content.
+    these changes; only for a process that can begin anew with another content. It never makes a missing file.
     """
 
     def __init__(self, url: str, busy_timeout: float = 5.0, follow: bool = False) -> None:
@@ -75,11 +84,14 @@ class Store:
         self.path = sqlite_path(url)
         self.generation = 0
         self._follow = follow and self.path is not None
-        self._file: tuple[int, int] | None = None
+        self._file: rescue.Identity = None
+        self._log: rescue.Identity = None
         self._database: peewee.Database | None = None
         self._pool = ThreadPool(1)
-        self._patience = busy_timeout
+        self._writing = BoundedSemaphore(1)
         self._durable = False
+        #: Another process holds the lock, as the last attempt to write has found.
+        self.blocked = False
 
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
@@ -94,30 +106,48 @@ class Store:
                 raise StoreError(f"can't make the directory {folder} of the database: {error.strerror}") from None
             if not os.access(folder, os.W_OK):
                 raise StoreError(f"the directory {folder} of the database is not writable by this user")
-        opened = connect(self.url, self.busy_timeout)
+        opened = connect(self.url, self.busy_timeout, not self._follow)
         try:
             opened.connect()
         except (peewee.PeeweeException, sqlite3.Error) as error:
             opened.close()
+            if self._follow and not os.path.exists(self.path or ""):
+                raise StoreEmpty(f"there is no database {self.url}; the master makes it when it starts, or: proxyd migrate") from None
             raise explain(error, self.url) from None
         database.initialize(opened)
         self._database = opened
-        self._file = self._identity()
-        self._patience, self._durable = self.busy_timeout, False
+        self._file, self._log = rescue.identity(self.path or ""), None
+        self._durable = False
         self.generation += 1
 
-    def _identity(self) -> tuple[int, int] | None:
-        """What tells the SQLite file from another one under its name; None where there is none."""
+    def displaced(self) -> str:
+        """What became of the SQLite file that is open: "" where it is in its place, `deleted`, or `replaced` by another one."""
+        if self._database is None or self.path is None:
+            return ""
+        found, log = rescue.identity(self.path), rescue.identity(f"{self.path}-wal")
+        if found is not None and found != self._file:
+            return "replaced"
+        # Without its log the file is an old state of itself, and whoever opens it begins another log.
+        self._log = self._log or log
+        return "deleted" if found is None or log != self._log else ""
+
+    def put_back(self) -> None:
+        """Write a deleted database again, as the open connection still has it, and go on with the new file. Raises StoreError."""
+        self._run(self._put_back)
+
+    def _put_back(self) -> None:
+        assert self._database is not None and self.path is not None
         try:
-            status = os.stat(self.path or "")
-        except OSError:
-            return None
-        return status.st_dev, status.st_ino
+            rescue.put_back(self._database.execute_sql, self.path, self._file)
+        except (OSError, peewee.PeeweeException, sqlite3.Error) as error:
+            raise StoreError(f"the database {self.url} was deleted while in use, and can't be written again: {error}") from None
+        self._database.close()
+        self._open()
 
     def _usable(self) -> peewee.Database:
         """The open database. Raises StoreError."""
         if self._database is not None and self._follow:
-            found = self._identity()
+            found = rescue.identity(self.path or "")
             if found is not None and found != self._file:
                 self._database.close()
                 self._database = None
@@ -134,13 +164,43 @@ class Store:
         seconds for another process's lock (default: the busy timeout). Raises StoreBusy when the lock does not come
         free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
         """
-        result: Result = self._run(self._transaction, function, args, kwargs, durable, patience)
+        limit = self.busy_timeout if patience is None else patience
+        deadline = time.monotonic() + limit
+        with self.turn(self._writing, limit):
+            result: Result = self._insist(deadline, True, self._transaction, function, args, kwargs, durable)
         return result
+
+    @contextlib.contextmanager
+    def turn(self, lock: Any, limit: float) -> Iterator[None]:
+        """Hold a gevent lock of those who write one after the other. Raises StoreBusy after `limit` seconds in which another
+        process's lock kept the one in front: all wait at the same time, not each after the other."""
+        while not lock.acquire(timeout=limit):
+            if self.blocked:
+                raise busy(self.url)
+        try:
+            yield
+        finally:
+            lock.release()
 
     def read(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Run a function that only reads, in the database thread; never waits for writers (WAL). Raises as `call`."""
-        result: Result = self._run(self._guarded, self._snapshot, (function, args, kwargs), {})
+        deadline = time.monotonic() + self.busy_timeout
+        result: Result = self._insist(deadline, False, self._guarded, self._snapshot, (function, args, kwargs), {})
         return result
+
+    def _insist(self, deadline: float, writes: bool, function: Callable[..., Any], *args: Any) -> Any:
+        """Run in the database thread, again and again while another process has the lock; in between the thread is others'."""
+        while True:
+            try:
+                result = self._run(function, *args)
+            except StoreBusy:
+                self.blocked = self.blocked or writes
+                if time.monotonic() >= deadline:
+                    raise
+                gevent.sleep(_PAUSE)
+            else:
+                self.blocked = self.blocked and not writes
+                return result
 
     def _run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run in the database thread. Errors come back as values: gevent prints what a pool's thread raises."""
@@ -167,27 +227,18 @@ class Store:
             self._database = None
         self._pool.kill()
 
-    def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool,
-                     patience: float | None) -> Result:
+    def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool) -> Result:
         def inside() -> Result:
-            self._tune(durable, self.busy_timeout if patience is None else patience)
             if self.path is None:
                 with database.atomic():
                     return function(*args, **kwargs)
+            if durable != self._durable:
+                database.execute_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             with database.atomic("IMMEDIATE"):
                 return function(*args, **kwargs)
 
         return self._guarded(inside, (), {})
-
-    def _tune(self, durable: bool, patience: float) -> None:
-        if self.path is None:
-            return
-        if durable != self._durable:
-            database.execute_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._durable = durable
-        if patience != self._patience:
-            database.execute_sql(f"PRAGMA busy_timeout = {int(patience * 1000)}")
-            self._patience = patience
 
     def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
         opened = self._usable()
@@ -198,14 +249,26 @@ class Store:
         except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
             if isinstance(error, peewee.IntegrityError):
                 raise
-            raise explain(error, self.url) from error
+            raise explain(_first(error), self.url) from error
+
+
+def _first(error: Exception) -> Exception:
+    """The error that others followed: SQLite ends the transaction by itself on a full disk, and rolling back fails then."""
+    while "cannot rollback" in str(error) and isinstance(error.__context__, Exception):
+        error = error.__context__
+    return error
+
+
+def busy(url: str) -> StoreBusy:
+    """The error for a lock that does not come free."""
+    return StoreBusy(f"the database {url} is locked by another process; nothing was changed, try again")
 
 
 def explain(error: Exception, url: str) -> StoreError:
     """The StoreError that tells a person what a driver's error means and what to do."""
     message = str(error)
     if re.search(r"locked|busy", message):
-        return StoreBusy(f"the database {url} is locked by another process; nothing was changed, try again")
+        return busy(url)
     if "no such table" in message or "does not exist" in message:
         return StoreEmpty(f"the database {url} is not set up yet ({message}); the master does that, or: proxyd migrate")
     if "disk is full" in message or "disk I/O" in message:
@@ -214,4 +277,6 @@ def explain(error: Exception, url: str) -> StoreError:
         return StoreError(f"the database {url} is corrupt ({message}); restore a backup or set the file aside")
     if "readonly" in message:
         return StoreError(f"the database {url} is read-only for this user; check owner and mode of file and directory")
+    if "unable to open" in message:
+        return StoreError(f"the database {url} can't be opened; check owner and mode of file and directory, and that it is no directory")
     return StoreError(f"the database {url} failed: {message}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import time
 from collections.abc import Callable
 
 from proxyd.store.database import StoreError
@@ -29,10 +29,21 @@ class MasterLock:
         except OSError:
             os.close(fd)
             return False
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):
+            # The pid is for people; on a full disk the lock holds without it.
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        self.release()
         self._fd = fd
         return True
+
+    def in_place(self) -> bool:
+        """Whether the lock that is held is still the one that another master would try to take: its file may be deleted."""
+        try:
+            named, held = os.stat(self.path), os.fstat(self._fd)
+        except OSError:
+            return False
+        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 
     def wait(self, sleep: Callable[[float], None], goes_on: Callable[[], bool]) -> bool:
         """Take the lock, waiting for its holder as long as `goes_on()`; whether it was taken."""
@@ -55,9 +66,3 @@ class MasterLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def monotonic_deadline(seconds: float) -> Callable[[], bool]:
-    """A `goes_on` that is true for that long."""
-    end = time.monotonic() + seconds
-    return lambda: time.monotonic() < end

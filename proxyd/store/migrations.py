@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from proxyd.store.database import Store, StoreError, database
 from proxyd.store.models import V1, V2, V3, Counter, SchemaVersion
-from proxyd.store.views import create_views
+from proxyd.store.views import create_views, views_are_current
 from proxyd.text import rfc3339
 
 
@@ -47,24 +47,24 @@ def current_version() -> int:
 
 
 def migrate(store: Store) -> tuple[int, int]:
-    """Bring the database up to date; returns the version before and after. Raises StoreError for a newer one."""
-    before = store.call(_prepare, durable=True)
+    """Bring the database up to date; returns the version before and after. Raises StoreError for a newer one.
+
+    One that is up to date already is only read: a locked database or a full disk must not keep a master from starting.
+    """
+    before = store.read(current_version)
     if before > NEWEST:
         raise StoreError(f"the database {store.url} has schema version {before}, this proxyd knows {NEWEST}: "
                          "install the newer proxyd, or restore a backup made before the upgrade")
     for number, description, step in STEPS:
         if number > before:
             store.call(_run, number, description, step, durable=True)
-    store.call(create_views)
+    if not store.read(views_are_current):
+        store.call(create_views)
     return before, NEWEST
 
 
-def _prepare() -> int:
-    database.create_tables([SchemaVersion])
-    return current_version()
-
-
 def _run(number: int, description: str, step: Callable[[], None]) -> None:
+    database.create_tables([SchemaVersion])
     if current_version() >= number:
         return
     step()

@@ -1,13 +1,67 @@
-"""A database that is corrupt at start is set aside, so that the system starts: with the sites' routes, and whoever registers."""
+"""What happens to an SQLite file behind our back. One that is corrupt at start is set aside, so that the system starts: with
+the sites' routes, and whoever registers. One that is deleted while in use is written again from what is still open."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
 import time
+from collections.abc import Callable
+from typing import Any
 
 log = logging.getLogger("proxyd.master")
+
+#: What tells a file from another one under its name; None where there is none.
+Identity = tuple[int, int] | None
+
+
+def identity(path: str) -> Identity:
+    """The identity of the file that has this name now."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def put_back(execute: Callable[..., Any], path: str, own: Identity) -> None:
+    """Make a deleted database anew, from what a connection that is still open reads; `execute` runs SQL on it, `own` is its file.
+
+    What is left of it goes first: its log must not be taken for the new file's. Raises OSError, sqlite3.Error, and what
+    `execute` raises; FileExistsError where somebody else was quicker.
+    """
+    copy = f"{path}.again"
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    try:
+        _remove(copy)
+        execute("VACUUM INTO ?", (copy,))
+        _settle(copy)
+        if identity(path) == own:
+            os.unlink(path)
+        for suffix in ("-wal", "-shm"):
+            _remove(path + suffix)
+        os.link(copy, path)
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(copy)
+
+
+def _settle(path: str) -> None:
+    """Put a finished copy into WAL mode, so that nobody has to while others use it, and bring it to the disk."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = wal")
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def is_corrupt(path: str) -> str | None:

@@ -75,6 +75,14 @@ class SharedFile:
             fcntl.lockf(fd, fcntl.LOCK_UN, 1, _LOCK_BASE - 1)
             return fd
 
+    def in_place(self) -> bool:
+        """Whether a process that starts now maps the same file: this one may have been deleted."""
+        try:
+            named, held = os.stat(self.path), os.fstat(self._fd)
+        except OSError:
+            return False
+        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
+
     def lock(self, index: int) -> RangeLock:
         """A lock to hold for microseconds, for use in `with`; one index, one lock over all processes."""
         return RangeLock(self._fd, _LOCK_BASE + index, self._stuck)

@@ -55,15 +55,25 @@ _POSTGRES = {
 }
 
 
+def _is_sqlite() -> bool:
+    return type(database.obj).__name__.startswith("Sqlite")
+
+
+def _statements() -> dict[str, str]:
+    words = _SQLITE if _is_sqlite() else _POSTGRES
+    return {name: f"CREATE VIEW {name} AS {text.format(**words)}" for name, text in VIEWS.items()}
+
+
+def views_are_current() -> bool:
+    """Whether the views are there with these texts, as far as the database keeps the text. Runs in the database thread."""
+    if not _is_sqlite():
+        return False
+    there = dict(database.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+    return all(there.get(name) == text for name, text in _statements().items())
+
+
 def create_views() -> None:
-    """Make the views anew where their text changed. Runs in the database thread."""
-    sqlite = type(database.obj).__name__.startswith("Sqlite")
-    words = _SQLITE if sqlite else _POSTGRES
-    for name, text in VIEWS.items():
-        wanted = f"CREATE VIEW {name} AS {text.format(**words)}"
-        if sqlite:
-            row = database.execute_sql("SELECT sql FROM sqlite_master WHERE type = 'view' AND name = ?", (name,)).fetchone()
-            if row is not None and row[0] == wanted:
-                continue
+    """Make the views anew. Runs in the database thread."""
+    for name, text in _statements().items():
         database.execute_sql(f"DROP VIEW IF EXISTS {name}")
-        database.execute_sql(wanted)
+        database.execute_sql(text)
