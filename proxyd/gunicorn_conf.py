@@ -113,12 +113,13 @@ def _unusable(settings: Settings) -> list[str]:
         if problem:
             return [f"proxyd: can't listen on {address}: {problem}"]
     directory = os.path.abspath(settings.shared_memory_directory())
+    setting = "[database] shared_memory" if settings.database.shared_memory else "[database] url"
     try:
         os.makedirs(directory, exist_ok=True)
     except OSError as error:
-        return [f"proxyd: can't make the directory {directory} ([database] url): {error.strerror}"]
+        return [f"proxyd: can't make the directory {directory} ({setting}): {error.strerror}"]
     if not os.access(directory, os.W_OK):
-        return [f"proxyd: the directory {directory} ([database] url) is not writable by this user"]
+        return [f"proxyd: the directory {directory} ({setting}) is not writable by this user"]
     return []
 
 

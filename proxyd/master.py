@@ -24,6 +24,7 @@ from proxyd.dbwatch import DatabaseWatch
 from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.listen import ListenError
+from proxyd.logs import Trouble
 from proxyd.registry.janitor import Janitor
 from proxyd.registry.operations import Operations
 from proxyd.registry.server import RegistryServer
@@ -44,6 +45,7 @@ from proxyd.supervisor import SUPERVISED
 log = logging.getLogger("proxyd.master")
 
 _PARENT_TICK = 0.25
+_LISTEN_AGAIN = 2.0
 
 
 class Master:
@@ -126,11 +128,11 @@ class Master:
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus), Janitor(registry), DatabaseWatch(store, lock, (board.file, circuits.file), self._fail),
             server]
-        if settings.admin.enabled:
-            parts.append(AdminServer(settings, state))
         for part in parts:
             part.start()
             self._stopping.append(part.stop)
+        if settings.admin.enabled:
+            self._start_admin(AdminServer(settings, state))
         operations.resume()
         try:
             self._write_pid()
@@ -139,6 +141,27 @@ class Master:
         log.info("the master serves %s: registry %s, admin %s", settings.database.url, settings.registry.bind,
                  settings.admin.bind if settings.admin.enabled else "off")
         return True
+
+    def _start_admin(self, admin: AdminServer) -> None:
+        """Start the admin HTTP; services must not wait because an address for operators is taken."""
+        trouble = Trouble(log, "the registry goes on without the admin HTTP")
+
+        def listens() -> bool:
+            try:
+                admin.start()
+            except ListenError as error:
+                trouble.goes_on(f"{error} ([admin] bind)")
+                return False
+            trouble.is_over()
+            self._stopping.append(admin.stop)
+            return True
+
+        def again() -> None:
+            while not self._stop.wait(_LISTEN_AGAIN) and not listens():
+                pass
+
+        if not listens():
+            gevent.spawn(again)
 
     def _unwind(self) -> None:
         for stop in reversed(self._stopping):

@@ -57,7 +57,10 @@ class RegistryServer:
     def start(self) -> None:
         """Listen. Raises ListenError."""
         check_exposure(self.settings)
-        listener = listen(self.settings.bind, self.settings.max_connections)
+        try:
+            listener = listen(self.settings.bind, self.settings.max_connections)
+        except ListenError as error:
+            raise ListenError(f"{error} ([registry] bind)") from None
         self._server = StreamServer(listener, self._accepted, spawn=Pool(self.settings.max_connections + 64))
         self._server.start()
 
@@ -262,7 +265,7 @@ class Connection:
         try:
             self.context.lost()
         except StoreError as error:
-            log.error("the loss of session %s could not be written: %s", self._peer, error)
+            log.error("%s is gone, but its routes stay until that can be written: %s", self.context.actor, error)
             gevent.spawn(self._lost_later)
         self._ending = True
         self._wake.set()

@@ -157,15 +157,29 @@ def test_a_killed_arbiter_takes_the_master_along(new_system: Callable[..., Syste
 # -- starts that fail
 
 
-@pytest.mark.parametrize("what", ["registry", "admin"])
-def test_a_port_in_use_ends_the_master_with_a_clear_message(tmp_path: Path, what: str) -> None:
+def test_a_registry_port_in_use_ends_the_master_with_a_clear_message(tmp_path: Path) -> None:
     system = System(tmp_path, start=False)
-    port = system.registry_port if what == "registry" else system.admin_port
-    with socket.create_server(("127.0.0.1", port)):
+    with socket.create_server(("127.0.0.1", system.registry_port)):
         ended = master(system)
     assert ended.returncode == 1
-    assert f"127.0.0.1:{port} is in use by another program: stop it, or choose another address" in ended.stdout
+    assert (f"127.0.0.1:{system.registry_port} is in use by another program: stop it, or choose another address ([registry] bind)"
+            in ended.stdout)
     assert "Traceback" not in ended.stdout
+
+
+def test_an_admin_port_in_use_is_told_and_keeps_no_service_from_registering(tmp_path: Path) -> None:
+    system = System(tmp_path, workers=1, start=False)
+    starting = threading.Thread(target=system.start, daemon=True)
+    try:
+        with socket.create_server(("127.0.0.1", system.admin_port)):
+            starting.start()
+            told = f"127.0.0.1:{system.admin_port} is in use by another program: stop it, or choose another address ([admin] bind)"
+            wait_for(lambda: (tmp_path / "output.log").exists() and told in system.log(), 10, "the message")
+            assert system.client("goeson").command("PING|SID") == "PONG"
+        starting.join(10)
+        assert system.admin("/readyz").status == 200
+    finally:
+        system.stop()
 
 
 def test_gunicorn_says_at_once_that_its_port_is_in_use(tmp_path: Path) -> None:
