@@ -43,7 +43,7 @@ def parse_duration_or_zero(text: str) -> float:
 
 
 def _duration_seconds(text: str) -> float:
-    stripped = text.strip()
+    stripped = text.strip().removeprefix("+")
     if re.fullmatch(r"\d{1,12}", stripped, re.ASCII):
         return float(stripped)
     position, seconds = 0, 0.0
@@ -61,6 +61,8 @@ def format_duration(seconds: float) -> str:
     """The shortest exact text of a duration: 5400.0 -> `1h30m`, 0.25 -> `250ms`, 0 -> `0`."""
     if seconds == 0:
         return "0"
+    if seconds < 1e-6:
+        return f"{max(1, round(seconds * 1e9))}ns"
     micro = round(seconds * 1e6)
     if micro % 1_000_000 == 0:
         rest, text = micro // 1_000_000, ""

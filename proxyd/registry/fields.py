@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,12 +46,29 @@ def port(value: str) -> int:
     return whole_number(0, 65535)(value) if value else 0
 
 
+def _refused(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return number
+
+
+def _read_json(value: str) -> Any:
+    """JSON without what Python alone takes for it (NaN, Infinity): clients that are shown it could not read it. Raises ValueError,
+    RecursionError."""
+    return json.loads(value, parse_constant=_refused, parse_float=_finite)
+
+
 def metadata(value: str) -> dict[str, Any]:
     """A JSON object; nothing and null count as an empty one."""
     if not value.strip():
         return {}
     try:
-        found = json.loads(value)
+        found = _read_json(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'"{value[:60]}" is not JSON: {error}') from None
     if found is None:
@@ -150,7 +168,7 @@ ROUTE_FIELDS: dict[str, Callable[[str], Any]] = {
 def bulk(value: str) -> list[dict[str, Any]]:
     """The routes of ROUTE_ADD_BULK, each checked; the error names the entry."""
     try:
-        items = json.loads(value)
+        items = _read_json(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(items, list) or not items:
@@ -172,8 +190,11 @@ def _bulk_item(number: int, item: Any) -> dict[str, Any]:
     made = {}
     for key, parse in ROUTE_FIELDS.items():
         given_value = given[key]
-        if given_value is None or isinstance(given_value, (bool, dict, list, float)):
-            raise ValueError(f"entry {number}: {key}: missing or of the wrong type")
+        if given_value is None:
+            raise ValueError(f"entry {number}: {key}: missing")
+        if isinstance(given_value, (bool, dict, list, float)):
+            wanted = "a whole number" if key == "priority" else "an array of texts" if key == "domains" else "a text"
+            raise ValueError(f"entry {number}: {key}: {json.dumps(given_value)[:60]} is not {wanted}")
         try:
             made[key] = parse(str(given_value))
         except ValueError as error:

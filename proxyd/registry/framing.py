@@ -12,7 +12,10 @@ from typing import Any
 MAX_ANSWER = 65535
 MAX_COMPRESSED = 1 << 20
 TRANSACTION = "txn-"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_RETURN = ord("\r")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: What no line may hold as it is (the json module escapes what is below a space), and half characters, which UTF-8 can't carry.
+_ESCAPED = re.compile(r"[|\x7f-\x9f\ud800-\udfff]")
 
 
 class LineError(Exception):
@@ -37,7 +40,8 @@ class LineReader:
     def next_line(self) -> bytes | None:
         """The next complete line without its end, or None. Raises LineError (fatal) for one that is too long."""
         end = self._buffer.find(b"\n")
-        if end > self._max or (end < 0 and len(self._buffer) > self._max):
+        length = end if end >= 0 else len(self._buffer)
+        if length > self._max and (length > self._max + 1 or self._buffer[self._max] != _RETURN):
             raise LineError(f"line too long (max {self._max} bytes)", fatal=True)
         if end < 0:
             return None
@@ -60,7 +64,10 @@ def decode(line: bytes) -> str:
 
 def to_json(value: Any) -> str:
     """JSON on one line, its `|` written as an escape: clients split lines at `|` without looking."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("|", "\\u007c")
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if text.isascii():
+        return text.replace("|", "\\u007c").replace("\x7f", "\\u007f")
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def compressed(text: str) -> str:
@@ -83,4 +90,4 @@ def answer_line(answer: str, transaction: str = "", compressed: bool = False) ->
 
 def _printable(answer: str) -> str:
     """No answer spans lines, whatever a client's value that it repeats holds."""
-    return _CONTROL.sub("?", answer)
+    return answer if answer.isprintable() else _CONTROL.sub("?", answer)

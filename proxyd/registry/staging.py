@@ -65,10 +65,10 @@ def check_domains(registry: Registry, session: LiveSession, domains: tuple[str, 
             raise StagingError(f'domains: the token of this session may not claim "{domain}"')
 
 
-def require_target(session: LiveSession, target: str) -> None:
-    """Raises StagingError for a target that is neither ALL nor a route of the session."""
+def require_target(session: LiveSession, target: str, field: str = "target") -> None:
+    """Raises StagingError, naming the command's field, for a target that is neither ALL nor a route of the session."""
     if target != EVERY and target not in merged(session):
-        raise StagingError(f'target: "{target}" is not a route of this session')
+        raise StagingError(f'{field}: "{target}" is not a route of this session')
 
 
 def require_route(session: LiveSession, route_id: str) -> RouteSpec:

@@ -65,8 +65,14 @@ def test_a_line_above_the_bound_is_fatal_with_or_without_its_end(end: bytes) -> 
 
 def test_a_line_of_exactly_the_bound_is_taken() -> None:
     reader = LineReader(16384)
-    reader.feed(b"x" * 16384 + b"\n")
-    assert reader.next_line() == b"x" * 16384
+    for end in (b"\n", b"\r\n"):
+        reader.feed(b"x" * 16384 + end)
+        assert reader.next_line() == b"x" * 16384
+    reader.feed(b"x" * 16384 + b"\r")
+    assert reader.next_line() is None, "the line's end may come yet"
+    reader.feed(b"x\n")
+    with pytest.raises(LineError):
+        reader.next_line()
 
 
 def test_short_lines_before_a_long_one_are_still_taken() -> None:
@@ -82,6 +88,12 @@ def test_a_control_character_is_refused_by_code_and_place_and_the_connection_goe
     with pytest.raises(LineError, match=rf"^control character 0x{code:02x} at character 2$") as caught:
         decode(b"ab" + bytes([code]) + b"c")
     assert not caught.value.fatal
+
+
+@pytest.mark.parametrize("code", range(0x80, 0xa0))
+def test_so_is_one_beyond_ascii(code: int) -> None:
+    with pytest.raises(LineError, match=rf"^control character 0x{code:02x} at character 2$"):
+        decode(f"ab{chr(code)}c".encode())
 
 
 @pytest.mark.parametrize("line", [b"\xff", b"ok\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf8\x88\x80\x80\x80"])
@@ -109,8 +121,12 @@ def test_json_that_is_sent_holds_no_bar_and_no_line_end_and_reads_back_the_same(
     assert json.loads(text) == value
 
 
-def test_the_bar_in_json_is_written_as_an_escape() -> None:
+def test_the_bar_in_json_is_written_as_an_escape_and_so_is_what_no_line_can_carry() -> None:
     assert to_json({"a|b": "c|d"}) == '{"a\\u007cb":"c\\u007cd"}'
+    value = "\x00\n\x7f\x85\x9f\ud800"
+    line = answer_line("X|" + to_json(value))
+    assert line == b'X|"\\u0000\\n\\u007f\\u0085\\u009f\\ud800"\n'
+    assert json.loads(line[2:]) == value
 
 
 @given(JSON, st.sampled_from(["", "txn-7"]))

@@ -180,7 +180,8 @@ def test_both_lines_of_maintenance_carry_the_transaction_id(system: System) -> N
 # -- durations
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("120", 120), ("1h30m", 5400), ("1.5s", 1.5), ("500ms", 0.5), ("2m", 120), (" 5s ", 5)])
+@pytest.mark.parametrize(("text", "seconds"), [("120", 120), ("1h30m", 5400), ("1.5s", 1.5), ("500ms", 0.5), ("2m", 120), (" 5s ", 5),
+                                              ("+3s", 3), ("1ns", 1e-9)])
 def test_durations_are_gos_or_whole_seconds(system: System, text: str, seconds: float) -> None:
     client = system.client("duration", f"i{seconds}")
     client.route("duration.test", NOWHERE)
@@ -208,6 +209,9 @@ def test_register_takes_metadata_that_is_absent_empty_null_or_an_object(system: 
 
 @pytest.mark.parametrize(("line", "error"), [
     ("REGISTER|app|i1|0|[1]", 'metadata: "[1]" is not a JSON object'), ("REGISTER|app|i1|0|5", 'metadata: "5" is not a JSON object'),
+    ('REGISTER|app|i1|0|{"a":NaN}', 'metadata: "{"a":NaN}" is not JSON: NaN is no JSON number'),
+    ('REGISTER|app|i1|0|{"a":-Infinity}', 'metadata: "{"a":-Infinity}" is not JSON: -Infinity is no JSON number'),
+    ('REGISTER|app|i1|0|{"a":1e999}', 'metadata: "{"a":1e999}" is not JSON: 1e999 is too large a number'),
     ('REGISTER|app|i1|0|"x"', "metadata:"), ("REGISTER|app|i1|0|{", 'metadata: "{" is not JSON'), ("REGISTER|app|i1|0|true", "metadata:"),
     ("REGISTER|app|i1|65536|{}", 'maintenance_port: "65536" is not a whole number from 0 to 65535'),
     ("REGISTER|app|i1|x|{}", 'maintenance_port: "x" is not a whole number'), ("REGISTER||i1", 'service: "" is not a name'),
@@ -360,7 +364,8 @@ GOOD = [
     ("HEADERS_SET|SID|ALL|X-A|", "HEADERS_OK"), ("HEADERS_SET|SID|RID|x-a|v|w", "HEADERS_OK"), ("HEADERS_REMOVE|SID|ALL|X-A", "HEADERS_OK"),
     ("OPTIONS_SET|SID|ALL|compression|true", "OPTIONS_OK"), ("OPTIONS_SET|SID|RID|timeout|5s", "OPTIONS_OK"),
     ("OPTIONS_REMOVE|SID|RID|timeout", "OPTIONS_OK"), ("HEALTH_SET|SID|RID|/healthz|10s|500ms", "HEALTH_OK"),
-    ("HEALTH_SET|SID|ALL|tcp://|5|1", "HEALTH_OK"), ("RATELIMIT_SET|SID|ALL|100|1m", "RATELIMIT_OK"),
+    ("HEALTH_SET|SID|RID|/h|1h|250ns", "HEALTH_OK"), ("HEALTH_SET|SID|ALL|tcp://|5|1", "HEALTH_OK"),
+    ("RATELIMIT_SET|SID|ALL|100|1m", "RATELIMIT_OK"),
     ("RATELIMIT_SET|SID|RID|1|60", "RATELIMIT_OK"), ("CIRCUIT_BREAKER_SET|SID|RID|5|30s|2", "CIRCUIT_OK"),
     ("CIRCUIT_BREAKER_SET|SID|ALL|1|250ms|1", "CIRCUIT_OK")]
 
@@ -372,6 +377,7 @@ def test_a_staging_command_answers_and_changes_the_staged_copy_alone(system: Sys
     version = system.sql("SELECT value FROM counters WHERE name = 'config_version'")
     before = dict(system.get("/", "good.test").headers)
     assert client.command(line.replace("RID", route_id)) == answer
+    assert client.command("CONFIG_VALIDATE|SID") == "OK"
     after = system.get("/", "good.test")
     assert after.status == 200
     assert dict(after.headers).keys() == before.keys()
@@ -398,6 +404,9 @@ BAD = [
     ('ROUTE_ADD_BULK|SID|[{"domains":["a.test"],"backend_url":"http://a","prio":1}]', 'routes: entry 0: unknown key "prio"'),
     ('ROUTE_ADD_BULK|SID|[{"domains":["a.test"],"backend_url":"http://a","priority":"x"}]', "routes: entry 0: priority:"),
     ('ROUTE_ADD_BULK|SID|[{"domains":[],"backend_url":"http://a"}]', "routes: entry 0: domains:"),
+    ('ROUTE_ADD_BULK|SID|[{"domains":["a.test"]}]', "routes: entry 0: backend_url: missing"),
+    ('ROUTE_ADD_BULK|SID|[{"domains":["a.test"],"backend_url":"http://a","priority":1.5}]',
+     "routes: entry 0: priority: 1.5 is not a whole number"),
     ("ROUTE_UPDATE|SID|RID|colour|red", 'field: "colour" is not one of backend_url, priority, domains, path'),
     ("ROUTE_UPDATE|SID|RID|priority|high", 'priority: "high" is not a whole number'),
     ("ROUTE_UPDATE|SID|RID|backend_url|x", "backend_url:"),
@@ -417,7 +426,7 @@ BAD = [
     ("OPTIONS_REMOVE|SID|ALL|nothing", "key:"),
     ("HEALTH_SET|SID|RID|healthz|1s|1s", 'path: "healthz" is not a path'),
     ("HEALTH_SET|SID|RID|/h|often|1s", 'interval: "often" is not a duration'),
-    ("HEALTH_SET|SID|r999999999|/h|1s|1s", "target:"),
+    ("HEALTH_SET|SID|r999999999|/h|1s|1s", 'route_id: "r999999999" is not a route of this session'),
     ("RATELIMIT_SET|SID|ALL|0|1m", 'requests: "0" is not a whole number from 1'),
     ("RATELIMIT_SET|SID|ALL|many|1m", "requests:"),
     ("CIRCUIT_BREAKER_SET|SID|ALL|0|30s|1", "threshold:"),
@@ -428,7 +437,7 @@ BAD = [
     ("SUBSCRIBE|SID|weather", 'type: "weather" is not one of'),
     ("CIRCUIT_BREAKER_STATUS|SID|r999999999", "route_id:"),
     ("ROUTE_STATUS|SID|x", "route_id:"),
-    ("STATS_GET|SID|x", "target:"),
+    ("STATS_GET|SID|x", "target:"), ("STATS_GET|SID|r999999999", 'target: "r999999999" is not a route of this session'),
     ("MAINT_ENTER|SID|nowhere.test|", 'target: "nowhere.test" is no active route of this session'),
     ("MAINT_ENTER|SID|ALL|ftp://x", "page_url:"),
     ("MAINT_EXIT|SID|/nowhere", "target:"),
@@ -730,16 +739,18 @@ def test_a_client_that_never_reads_is_cut_and_holds_up_nobody(system: System) ->
             cut = True
         slowest = max(slowest, slowest_ping(other, 3))
     assert cut
-    assert slowest < 0.5
+    assert slowest < 3, "on a busy machine; held up, it would be as long as the flood"
     assert "does not read: cut with" in system.log()
 
 
 def test_a_flood_of_costly_commands_lets_others_in_between(system: System) -> None:
     busy, other = system.client("busy"), system.client("inbetween")
     many_routes(busy, 800)
+    began = time.monotonic()
     busy.send("\n".join(["ROUTE_LIST|SID"] * 200))
-    assert slowest_ping(other, 5) < 0.5
+    slowest = slowest_ping(other, 5)
     assert all(line.startswith("ERROR|response too large") for line in answers(busy, 200))
+    assert slowest < (time.monotonic() - began) / 5
 
 
 def test_a_client_that_reads_late_gets_every_answer(system: System) -> None:

@@ -23,11 +23,11 @@ _STATS = ("route_id", "requests", "errors", "avg_latency_ms", "p50_latency_ms", 
           "bytes_received", "status_codes", "rate_limited", "retries", "websocket_active")
 
 
-def _row(context: Context, route_id: str) -> dict[str, Any]:
-    """The row of an active route of the session. Raises CommandError."""
+def _row(context: Context, route_id: str, field: str = "route_id") -> dict[str, Any]:
+    """The row of an active route of the session. Raises CommandError, naming the command's field."""
     if route_id not in context.session.routes:
         staged = ("routes", route_id, "") in context.session.staged
-        raise CommandError(f'route_id: "{route_id}" is {"staged, but not applied yet" if staged else "not a route of this session"}')
+        raise CommandError(f'{field}: "{route_id}" is {"staged, but not applied yet" if staged else "not a route of this session"}')
     return context.registry.rows[route_id]
 
 
@@ -75,7 +75,7 @@ def stats_get(context: Context, target: str, compress: bool) -> str:
         found = context.registry.store.read(route_stats, ids)
         result: Any = [_shown(found[route_id]) for route_id in ids]
     else:
-        _row(context, target)
+        _row(context, target, "target")
         result = _shown(context.registry.store.read(route_stats, [target])[target])
     text = to_json(result)
     return "STATS_OK|" + (compressed(text) if compress else text)

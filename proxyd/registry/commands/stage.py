@@ -64,8 +64,8 @@ def route_remove(context: Context, route_id: str) -> str:
     return "ROUTE_OK"
 
 
-def _set(context: Context, scope: str, target: str, name: str, value: str) -> None:
-    staging.require_target(context.session, target)
+def _set(context: Context, scope: str, target: str, name: str, value: str, field: str = "target") -> None:
+    staging.require_target(context.session, target, field)
     staging.stage(context.registry, context.session, {(scope, target, name): value})
 
 
@@ -117,7 +117,7 @@ def options_remove(context: Context, target: str, key: str) -> str:
 def health_set(context: Context, route_id: str, path: str, interval: float, timeout: float) -> str:
     _set(context, "health", route_id, "check", json.dumps({
         "health_check_path": path, "health_check_interval": format_duration(interval),
-        "health_check_timeout": format_duration(timeout)}))
+        "health_check_timeout": format_duration(timeout)}), "route_id")
     return "HEALTH_OK"
 
 
@@ -140,5 +140,3 @@ def circuit_breaker_set(context: Context, target: str, threshold: int, timeout: 
         "circuit_breaker": "true", "circuit_threshold": str(threshold), "circuit_timeout": format_duration(timeout),
         "circuit_half_open_requests": str(half_open_requests)}))
     return "CIRCUIT_OK"
-
-
