@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import Any
 
+from proxyd.descriptors import raise_limit
 from proxyd.settings import Settings, SettingsError, load
 from proxyd.supervisor import Supervisor
 from proxyd.text import split_address
@@ -44,6 +45,7 @@ def configuration() -> dict[str, Any]:
         sys.stderr.write("proxyd: nothing is reloaded, the workers go on with the settings before\n")
         settings = _settings
     _settings = settings
+    raise_limit()
     binds = _binds(settings)
     heartbeat = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return {

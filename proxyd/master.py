@@ -21,6 +21,7 @@ from proxyd.admin.state import MasterState
 from proxyd.alerts import Alerts
 from proxyd.certwatch import CertificateWatch
 from proxyd.dbwatch import DatabaseWatch
+from proxyd.descriptors import raise_limit
 from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.listen import ListenError
@@ -46,6 +47,8 @@ log = logging.getLogger("proxyd.master")
 
 _PARENT_TICK = 0.25
 _LISTEN_AGAIN = 2.0
+#: Beside the registry's connections: the database, logs, health checks, the admin HTTP.
+_OTHER_FILES = 512
 
 
 class Master:
@@ -218,4 +221,8 @@ def main(settings: Settings, wait: bool, parent: int) -> int:
     """Run a master in this process, which must have been monkey-patched; exit status."""
     logs.configure(settings.log)
     sys.stdout.flush()
+    files, connections = raise_limit(), settings.registry.max_connections
+    if files < connections + _OTHER_FILES:
+        log.warning("this process may have %d files open, too few for [registry] max_connections = %d: raise the hard limit (ulimit -Hn, "
+                    "LimitNOFILE) or lower the setting", files, connections)
     return Master(settings, parent).run(wait)

@@ -16,8 +16,8 @@ EXPLANATIONS: dict[str, str] = {
         "number.",
     "proxy.worker_connections":
         "Beyond it, clients wait in the kernel's backlog. A connection takes a file descriptor, one in the middle of a "
-        "request another for the upstream: raise the descriptor limit (LimitNOFILE, ulimit -n) to about 2.5 times this "
-        "number, or accepting stops with EMFILE before the bound is reached.",
+        "request another for the upstream. proxyd raises its soft limit of open files by itself; the hard one (ulimit -Hn, "
+        "LimitNOFILE) should be about 2.5 times this number, or accepting stops with EMFILE before the bound is reached.",
     "proxy.backlog":
         "It takes the bursts that come while workers are busy. The kernel cuts it to net.core.somaxconn without a word. "
         "Too small, and clients see refused or slow connects in a burst; very large, and an overloaded proxy answers "

@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -25,13 +27,22 @@ TCP_REPAIR = 19
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    running = System(
-        tmp_path_factory.mktemp("small"), registry__max_connections=10, registry__max_routes_per_session=5, registry__max_routes=8,
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[0]), before[1]))
+    try:
+        running = small_system(tmp_path_factory.mktemp("small"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    yield running
+    running.stop()
+
+
+def small_system(directory: Path) -> System:
+    return System(
+        directory, registry__max_connections=10, registry__max_routes_per_session=5, registry__max_routes=8,
         registry__max_domains_per_route=3, registry__max_staged_bytes="2k", registry__max_in_flight=1, registry__staged_ttl="1s",
         registry__reconnect_grace="1s", registry__register_timeout="1s", registry__apply_wait="300ms", registry__keepalive_idle=1,
         registry__keepalive_interval=1, registry__keepalive_count=1)
-    yield running
-    running.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +56,13 @@ def nobody_left(small: System) -> Iterator[None]:
         client.close()
     small._clients.clear()
     wait_for(lambda: small.sql("SELECT count(*) FROM routes") == [(0,)], 5, "all routes to go")
+
+
+def test_every_process_may_open_as_many_files_as_the_system_allows_whatever_the_shell_says(small: System) -> None:
+    assert small.process is not None
+    for pid in (small.process.pid, small.master_pid(), *small.worker_pids()):
+        now, most = psutil.Process(pid).rlimit(psutil.RLIMIT_NOFILE)
+        assert now == min(most, 1 << 20) > 256
 
 
 def test_connections_beyond_the_bound_are_told_so_and_closed(small: System) -> None:
