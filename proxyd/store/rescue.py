@@ -4,6 +4,7 @@ the sites' routes, and whoever registers. One that is deleted while in use is wr
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -38,8 +39,11 @@ def put_back(execute: Callable[..., Any], path: str, own: Identity) -> None:
         _remove(copy)
         execute("VACUUM INTO ?", (copy,))
         _settle(copy)
-        if identity(path) == own:
+        found = identity(path)
+        if found == own:
             os.unlink(path)
+        elif found is not None:
+            raise FileExistsError(errno.EEXIST, "another file took its place", path)
         for suffix in ("-wal", "-shm"):
             _remove(path + suffix)
         os.link(copy, path)
