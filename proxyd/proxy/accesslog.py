@@ -83,8 +83,10 @@ class AccessLog:
         if second != self._second:
             self._second, self._stamp = second, common_stamp(second)
         referer, agent = _referer_and_agent(head)
+        # A request that could not be read has no line.
+        line = f"{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}" if head.method != "-" else "-"
         self._append(
-            f'{client or "-"} - - [{self._stamp}] "{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}" {status} {sent} '
+            f'{client or "-"} - - [{self._stamp}] "{line}" {status} {sent} '
             f'"{_clean(referer)}" "{_clean(agent)}" route={route or "-"} upstream={upstream or "-"} '
             f'upstream_time={upstream_seconds:.4f} time={seconds:.4f} id={request_id} reason={reason or "-"}\n')
 

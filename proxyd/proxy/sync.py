@@ -28,8 +28,9 @@ log = logging.getLogger("proxyd.proxy")
 _TICK = 0.005
 _HEARTBEAT = 1.0
 _FAILURE_PAUSE = 0.5
-#: A database without tables is one that the master makes right now.
+#: A database that is missing or without tables is one that the master makes right now; if that takes longer, it is said.
 _EMPTY_PAUSE = 0.02
+_EMPTY_SILENCE = 3.0
 
 
 class Sync:
@@ -89,7 +90,7 @@ class Sync:
         except Exception as error:
             message = str(error)
             self._empty = isinstance(error, StoreEmpty)
-            if self._empty:
+            if self._empty and not self._loaded and time.time() - self._started < _EMPTY_SILENCE:
                 log.debug("%s", message)
             elif message != self._failing:
                 self._failing = message
