@@ -51,6 +51,7 @@ class System:
             "log__access": f"{directory}/access.log", **settings}
         self.database = f"{directory}/proxyd.db"
         self.process: subprocess.Popen[bytes] | None = None
+        self.command = [sys.executable, "-m", "gunicorn"]
         self._clients: list[RegistryClient] = []
         if start:
             self.start()
@@ -65,7 +66,7 @@ class System:
         """Start gunicorn, and wait until every worker serves and the master answers."""
         self._log = open(self.directory / "output.log", "ab")  # noqa: SIM115 - the process keeps it
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
+            [*self.command, "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
             env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
         wait_for(self.ready, 20, f"a ready system (see {self.directory}/output.log)")
 

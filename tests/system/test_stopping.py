@@ -7,14 +7,18 @@ import http.client
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.backends import Backend
 from tests.support.load import KeepAliveLoad, quick_backend
+from tests.support.registry import RegistryClient
 from tests.support.system import Answer, System
 from tests.support.waiting import wait_for
 
@@ -136,6 +140,46 @@ def test_rolling_reloads_and_a_restart_of_the_master_lose_no_request(new_system:
     assert load.failures == []
     assert load.answered >= REQUESTS
     assert load.reconnects < load.answered / 10
+
+
+@pytest.mark.slow
+def test_a_new_arbiter_beside_the_old_one_takes_over_with_one_master_at_a_time_and_no_request_lost(new_system: NewSystem) -> None:
+    system = new_system(start=False)
+    # Executed anew by USR2, `python -m gunicorn` would look for modules in gunicorn's own directory.
+    system.command = [str(Path(sys.executable).with_name("gunicorn"))]
+    system.start()
+    assert system.process is not None
+    old, master = psutil.Process(system.process.pid), system.master_pid()
+    with quick_backend() as url:
+        client = system.client()
+        client.route("app.test", url)
+        load = KeepAliveLoad(system.proxy_port, "app.test", 4)
+        system.signal(signal.SIGUSR2)
+        wait_for(lambda: f"waiting for the master with pid {master} to end" in system.log(), 15, "the second master")
+        new = next(child for child in old.children() if len(child.children()) == 3)
+        try:
+            client.route("more.test", url)
+            assert {system.get("/", "more.test").status for _ in range(8)} == {200}
+            old.terminate()
+            wait_for(lambda: system.master_pid() not in (0, master), 15, "the second master's turn")
+            back = wait_for(lambda: reconnected(system, client.session_id), 10, "its registry")
+            back.route("third.test", url)
+            assert {system.get("/", "third.test").status for _ in range(8)} == {200}
+            load.stop()
+        finally:
+            new.terminate()
+            new.wait(15)
+    assert load.failures == [] and load.answered > 100
+
+
+def reconnected(system: System, session_id: str) -> RegistryClient | None:
+    try:
+        back = system.connect()
+    except OSError:
+        return None
+    assert back.command(f"RECONNECT|{session_id}") == "OK"
+    back.session_id = session_id
+    return back
 
 
 def load_count(system: System) -> int:
