@@ -6,8 +6,11 @@ import os
 import signal
 import time
 
+import psutil
+
+from proxyd.docs.database import queries
 from tests.support.backends import Backend
-from tests.support.system import System
+from tests.support.system import ROOT, System
 from tests.support.waiting import wait_for
 
 
@@ -24,6 +27,17 @@ def test_staged_changes_touch_no_traffic_until_applied(system: System, backend: 
     assert system.get("/", "staged.test").status == 404
     client.apply()
     assert system.get("/", "staged.test").status == 200
+
+
+def test_every_query_of_the_database_document_runs_on_a_live_database(system: System) -> None:
+    for sql in queries((ROOT / "docs/database.md").read_text(encoding="utf-8")):
+        system.sql(sql)
+
+
+def test_the_database_is_opened_after_the_fork(system: System) -> None:
+    assert system.process is not None
+    for pid, opens in ((system.process.pid, False), (system.master_pid(), True), *((pid, True) for pid in system.worker_pids())):
+        assert any(file.path == system.database for file in psutil.Process(pid).open_files()) is opens, pid
 
 
 def test_the_way_existing_clients_use_it(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
