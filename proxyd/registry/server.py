@@ -38,6 +38,8 @@ assert commands.__all__, "importing the handlers fills the command table"
 _RECEIVE = 65536
 _GOODBYE_SECONDS = 1.0
 _HANDSHAKE_SECONDS = 10.0
+#: Longest wait for a place among the commands in flight before another look whether it is the database that all wait for.
+_PLACE_SECONDS = 0.5
 
 
 class RegistryServer:
@@ -120,7 +122,7 @@ class Connection:
         self._wake = Signal()
         self._ending = False
         self._cut = False
-        self._working = False
+        self._has_place = False
         self.context = Context(server.registry, server.operations, server.gate, peer)
         self.context.unhurried = self._unhurried
         self._writer = gevent.spawn(self._write)
@@ -171,14 +173,10 @@ class Connection:
             request = parse(line)
             transaction = request.transaction
             big = request.values[-1:] == ["compressed"]
-            with self._server.working:
-                self._working = True
-                try:
-                    answer = carry_out(self.context, request)
-                    for part in (answer,) if isinstance(answer, str) else answer:
-                        self._send(answer_line(part, transaction, big))
-                finally:
-                    self._working = False
+            with self._placed():
+                answer = carry_out(self.context, request)
+                for part in (answer,) if isinstance(answer, str) else answer:
+                    self._send(answer_line(part, transaction, big))
         except CommandErrorWith as error:
             self._send(answer_line(f"ERROR|{error}", error.transaction))
         except (CommandError, StagingError, StoreError) as error:
@@ -193,8 +191,25 @@ class Connection:
             self._end()
 
     @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """A place among the commands in flight. While the database is locked they are taken by those who wait for it, and
+        nobody else has to."""
+        store, working = self._server.registry.store, self._server.working
+        while not store.blocked and not self._has_place:
+            self._has_place = working.acquire(timeout=_PLACE_SECONDS)
+        try:
+            yield
+        finally:
+            if self._has_place:
+                self._has_place = False
+                working.release()
+
+    @contextlib.contextmanager
     def _unhurried(self) -> Iterator[None]:
         """While a command waits for a backend, its place among the commands in flight is free."""
+        if not self._has_place:
+            yield
+            return
         self._server.working.release()
         try:
             yield

@@ -6,13 +6,11 @@ import contextlib
 import json
 import os
 import re
-import resource
 import signal
 import socket
 import sqlite3
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -27,22 +25,15 @@ TCP_REPAIR = 19
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, before[0]), before[1]))
-    try:
-        running = small_system(tmp_path_factory.mktemp("small"))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    running = System(
+        tmp_path_factory.mktemp("small"), start=False, registry__max_connections=10, registry__max_routes_per_session=5,
+        registry__max_routes=8, registry__max_domains_per_route=3, registry__max_staged_bytes="2k", registry__max_in_flight=1,
+        registry__staged_ttl="1s", registry__reconnect_grace="1s", registry__register_timeout="1s", registry__apply_wait="300ms",
+        registry__keepalive_idle=1, registry__keepalive_interval=1, registry__keepalive_count=1)
+    running.command = ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "-", *running.command]
+    running.start()
     yield running
     running.stop()
-
-
-def small_system(directory: Path) -> System:
-    return System(
-        directory, registry__max_connections=10, registry__max_routes_per_session=5, registry__max_routes=8,
-        registry__max_domains_per_route=3, registry__max_staged_bytes="2k", registry__max_in_flight=1, registry__staged_ttl="1s",
-        registry__reconnect_grace="1s", registry__register_timeout="1s", registry__apply_wait="300ms", registry__keepalive_idle=1,
-        registry__keepalive_interval=1, registry__keepalive_count=1)
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +127,19 @@ def test_a_command_that_waits_for_a_backend_does_not_hold_the_place_of_others(sm
     assert other.command("PING|SID") == "PONG"
     assert time.monotonic() - began < 1
     assert waiting.line().startswith("BACKEND_FAIL|")
+
+
+def test_who_waits_for_a_locked_database_does_not_hold_the_place_of_others(small: System) -> None:
+    waiting, other = small.client("locked", "i1"), small.client("locked", "i2")
+    with contextlib.closing(sqlite3.connect(small.database, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        waiting.send("HEADERS_SET|SID|ALL|X-A|1")
+        began = time.monotonic()
+        for _ in range(20):
+            assert other.command("PING|SID") == "PONG"
+        assert time.monotonic() - began < 2
+        holder.execute("ROLLBACK")
+    assert waiting.line() == "HEADERS_OK"
 
 
 def test_staged_changes_left_untouched_are_dropped_and_live_ones_stay(small: System, backend: Backend) -> None:
