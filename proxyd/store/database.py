@@ -116,7 +116,7 @@ class Store:
             raise explain(error, self.url) from None
         database.initialize(opened)
         self._database = opened
-        self._file, self._log = rescue.identity(self.path or ""), None
+        self._file, self._log = rescue.identity(self.path or ""), rescue.identity(f"{self.path}-wal")
         self._durable = False
         self.generation += 1
 
@@ -127,7 +127,7 @@ class Store:
         found, log = rescue.identity(self.path), rescue.identity(f"{self.path}-wal")
         if found is not None and found != self._file:
             return "replaced"
-        # Without its log the file is an old state of itself, and whoever opens it begins another log.
+        # Without its log the file is an old state of itself, and whoever opens it begins another log. A new file has none yet.
         self._log = self._log or log
         return "deleted" if found is None or log != self._log else ""
 
