@@ -15,7 +15,9 @@ import threading
 import time
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-_GOOD_LIFE = 10.0
+#: Seconds of life after which a master that ends is one that was killed or crashed, and not one that can't start: it is back at
+#: once, however often that happens.
+_GOOD_LIFE = 1.5
 SUPERVISED = "PROXYD_SUPERVISED"
 _STOP_SECONDS = 8.0
 
