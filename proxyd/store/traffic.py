@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from peewee import chunked
+from peewee import EXCLUDED, chunked
 
 from proxyd.store.histogram import percentile
 from proxyd.store.models import (
@@ -84,9 +84,14 @@ class RejectionBatch:
     rejected: dict[tuple[str, str, str], int]
 
     def write(self) -> None:
-        """Add them to the table."""
-        for (route_id, minute, address), count in self.rejected.items():
-            _add(RateLimitRejection, {"route_id": route_id, "minute": minute, "address": address}, {"rejected": count})
+        """Add them to the table, many rows a statement: under attack there are thousands."""
+        table = RateLimitRejection
+        rows = [{"route_id": route_id, "minute": minute, "address": address, "rejected": count}
+                for (route_id, minute, address), count in self.rejected.items()]
+        for piece in chunked(rows, _CHUNK):
+            table.insert_many(piece).on_conflict(
+                conflict_target=[table.route_id, table.minute, table.address],
+                update={table.rejected: table.rejected + EXCLUDED.rejected}).execute()
 
 
 @dataclass(slots=True)
