@@ -175,12 +175,7 @@ def _directory_problem(folder: str) -> str | None:
 
 
 def _ratelimit(settings: Settings, places: Places) -> Iterator[Problem]:
-    storage = settings.ratelimit.storage
-    if storage == "shared":
-        return
-    if not storage.startswith(("redis://", "rediss://", "unix://", "redis+unix://")):
-        yield places.problem("ratelimit", "storage", f'"{storage}" is neither shared nor redis://host:port/db')
-    elif importlib.util.find_spec("redis") is None:
+    if settings.ratelimit.storage != "shared" and importlib.util.find_spec("redis") is None:
         yield places.problem("ratelimit", "storage", "Redis needs the redis package: pip install redis")
 
 

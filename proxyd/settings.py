@@ -24,6 +24,7 @@ from proxyd.declare import (
     SIZE,
     TEXT,
     Declaration,
+    Kind,
     choice,
     declarations,
     declare,
@@ -33,6 +34,17 @@ from proxyd.ini import Problem, read_ini
 
 DEFAULT_CONFIG = "conf/proxyd.ini"
 CONFIG_VARIABLE = "PROXYD_CONFIG"
+
+
+_REDIS_SCHEMES = ("redis://", "rediss://", "redis+unix://")
+
+
+def _counted_in(value: str) -> str:
+    """`shared`, or the url of a Redis."""
+    place = value.strip()
+    if place != "shared" and not (place.startswith(_REDIS_SCHEMES) and len(place.partition("://")[2]) > 0):
+        raise ValueError(f'"{value}" is neither shared nor a Redis url (redis://host:port/db, rediss://..., redis+unix:///path)')
+    return place
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +161,8 @@ class HealthSettings:
 class RatelimitSettings:
     """Rate limits."""
 
-    storage: str = declare(TEXT, "shared", "Where hits are counted: shared (all workers of the host) or redis://host:port/db.")
+    storage: str = declare(Kind("shared, or a Redis url", _counted_in), "shared",
+                           "Where hits are counted: shared (all workers of the host) or redis://host:port/db.")
     strategy: str = declare(choice("sliding-window-counter", "fixed-window", "moving-window"), "sliding-window-counter",
                             "How hits are counted in a window.")
     ipv6_prefix: int = declare(integer(32, 128), "64", "Prefix length by which IPv6 clients are told apart.")

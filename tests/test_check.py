@@ -114,7 +114,6 @@ def test_defaults_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("[database]\nurl = postgresql://host\n", 6, "names no database"),
     ("[database]\nurl = sqlite://p.db\n", 6, "names no file"),
     ("[database]\nurl = sqlite:///{dir}/text/p.db\n", 6, "text is not a directory"),
-    ("[ratelimit]\nstorage = memcached://x\n", 6, "is neither shared nor redis://"),
     ("[alerts]\nwebhook = hooks.example/x\n", 6, "not an http:// or https:// url"),
     ("[sites]\ndirectory = {dir}/none\n", 6, "none does not exist"),
     ("[sites]\ndirectory = {dir}/text\n", 6, "text is not a directory"),

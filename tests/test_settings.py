@@ -64,6 +64,12 @@ def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize("storage", ["memcached://x", "redi://127.0.0.1:6379/0", "redis://", "unix:///run/redis.sock", ""])
+def test_rate_limits_are_counted_in_shared_memory_or_redis_and_nowhere_else(tmp_path: Path, storage: str) -> None:
+    found = messages(written(tmp_path, f"[ratelimit]\nstorage = {storage}\n"))
+    assert len(found) == 1 and "is neither shared nor a Redis url (redis://host:port/db" in found[0]
+
+
 def test_a_file_that_is_named_must_be_there_and_be_text(tmp_path: Path) -> None:
     assert "can't read the config file" in messages(str(tmp_path / "absent.ini"))[0]
     (tmp_path / "binary.ini").write_bytes(b"\xff\xfe[proxy]")
