@@ -58,7 +58,10 @@ def parse_limits(value: str) -> list[tuple[int, float]]:
             raise ValueError(f'"{item}" is not requests/window (like 100/minute or 20/10s)')
         requests = declared.requests(count.strip())
         word = window.strip().lower()
-        limits.append((requests, _PER[word] if word in _PER else text.parse_duration(word)))
+        seconds = _PER[word] if word in _PER else text.parse_duration(word)
+        if any(seconds == known for _, known in limits):
+            raise ValueError(f'"{item}" is a second limit for the same window')
+        limits.append((requests, seconds))
     if not limits:
         raise ValueError("no limit given (like 100/minute)")
     return limits

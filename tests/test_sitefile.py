@@ -76,6 +76,7 @@ def test_domains_and_paths_are_normalised() -> None:
     (SMALL + "[options]\ntimeout = 0\n", "x.ini:5: [options] timeout: "),
     (SMALL + "[options mian]\ntimeout = 1s\n", "x.ini:5: [options mian]: there is no [route mian] (did you mean main?)"),
     (SMALL + "[ratelimit]\nlimits = many\n", 'x.ini:5: [ratelimit] "many" is not requests/window'),
+    (SMALL + "[ratelimit]\nlimits = 9/minute; 5/60s\n", 'x.ini:5: [ratelimit] "5/60s" is a second limit for the same window'),
     (SMALL + "[ratelimit]\nlimit = 1/s\n", 'unknown key "limit"'),
     (SMALL + "[headers]\nX Y = 1\n", 'x.ini:5: [headers] "X Y" is not a header name'),
     (SMALL + "[headers]\nX = a\tb\n", "x.ini:5: [headers] X: the value holds a control character"),
