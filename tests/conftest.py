@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.backends import Backend, RawBackend
+from tests.support.redis import Redis
 from tests.support.system import System
 
 
@@ -67,3 +68,12 @@ def raw_backend() -> Iterator[Callable[..., RawBackend]]:
     yield make
     for running in made:
         running.stop()
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[Redis]:
+    """A running redis-server."""
+    server = Redis(tmp_path)
+    server.start()
+    yield server
+    server.stop()

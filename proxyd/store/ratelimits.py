@@ -2,7 +2,8 @@
 
 A hash table of fixed size: each key has one place in a set of eight; when a set is full, its longest unused entry
 goes. A set's lock is held for microseconds, and the kernel frees it when its holder dies. Counters survive restarts of
-workers. Three kinds of entry, one storage each:
+workers. The clock is the machine's own since its start, which nobody sets: a window is neither cut short nor drawn out
+when the time of day is set right. Three kinds of entry, one storage each:
 
 - fixed window: a count and its window's end;
 - sliding window counter: the counts of this window and the last one, the last one weighted by how much of it still
@@ -25,11 +26,13 @@ from typing import Any
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
 from proxyd.store import mutex
-from proxyd.store.mutex import Mutex, trylock, unlock
+from proxyd.store.mutex import Mutex
+from proxyd.store.outage import Outage
 from proxyd.store.shared import SharedFile
 
 WAYS = 8
 PARTS = 64
+_OUTAGE_AT = 64
 _LOCKS = 1024
 _LOCKS_AT = 4096
 _HEADER = _LOCKS_AT + _LOCKS * mutex.SIZE
@@ -37,7 +40,6 @@ _KEY = 16
 #: Key, last use, window number (fixed window: its end in ms), count, count of the window before.
 _COUNTS = struct.Struct("<16sdqII")
 _COUNTS_SIZE = 48
-_unpack_counts, _pack_counts = _COUNTS.unpack_from, _COUNTS.pack_into
 _VALUES = struct.Struct("<qII")
 _MOVING = struct.Struct(f"<16sdq{PARTS}I")
 _MOVING_SIZE = _MOVING.size
@@ -50,7 +52,7 @@ def _boot() -> bytes:
         boot = Path("/proc/sys/kernel/random/boot_id").read_bytes()
     except OSError:
         boot = b""
-    return hashlib.blake2b(boot, digest_size=5).digest() + b"3"
+    return hashlib.blake2b(boot, digest_size=5).digest() + b"4"
 
 
 def _make_locks(data: mmap.mmap) -> None:
@@ -58,12 +60,16 @@ def _make_locks(data: mmap.mmap) -> None:
 
 
 class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
-    """Counters of up to `entries` keys in `directory`; `moving`: entries hold the parts of a moving window."""
+    """Counters of up to `entries` keys in `directory`; `moving`: entries hold the parts of a moving window.
+
+    Instants that come out of it are Unix seconds, as the library wants them, or those of `clock` where one is given.
+    `outage`: what the host's workers agree on about a storage that this one stands in for.
+    """
 
     STORAGE_SCHEME = ["proxyd"]
 
     def __init__(self, uri: str | None = None, wrap_exceptions: bool = False, directory: str = ".", entries: int = 65536,
-                 moving: bool = False, clock: Callable[[], float] = time.time, **options: Any) -> None:
+                 moving: bool = False, clock: Callable[[], float] | None = None, **options: Any) -> None:
         super().__init__(uri, wrap_exceptions)
         self._moving = moving
         self._size = _MOVING_SIZE if moving else _COUNTS_SIZE
@@ -74,10 +80,10 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self._data = self._file.data
         address = mutex.address_of(self._data) + _LOCKS_AT
         self._locks = [Mutex(address + index * mutex.SIZE) for index in range(_LOCKS)]
-        self._clock = clock
+        self._clock = clock or time.monotonic
+        self.wall = clock or time.time
+        self.outage = Outage(self._data, _OUTAGE_AT, self._locks[0])
         self._places: dict[str, tuple[int, bytes]] = {}
-        #: Lock, last known offset and digest of keys that are hit again and again.
-        self._known: dict[str, tuple[Mutex, int, bytes]] = {}
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -119,6 +125,13 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
     # -- fixed window
 
     def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        return self._count(key, expiry, amount)
+
+    def take_fixed(self, key: str, limit: int, expiry: float) -> bool:
+        """Count a hit; whether it is within the limit. Without what the library wraps around a storage's methods."""
+        return self._count(key, expiry, 1) <= limit
+
+    def _count(self, key: str, expiry: float, amount: int) -> int:
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
             now = self._clock()
@@ -140,7 +153,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
             _, end, _, _ = self._counts(number, digest)
-        return max(end / 1000, self._clock())
+        return self.wall() + max(0.0, end / 1000 - self._clock())
 
     # -- sliding window counter
 
@@ -148,40 +161,21 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         return self.take_sliding(key, limit, expiry, amount)
 
     def take_sliding(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
-        """The same without what the library wraps around a storage's methods, for the request path: every limited
-        request comes through here, so it is written out instead of put together."""
-        lock, at, digest = self._known.get(key) or self._look_up(key)
-        failed = trylock(lock.address)
-        if failed:
-            failed = lock.wait(failed)
-        try:
-            found, _, known, count, before = _unpack_counts(self._data, at)
-            if found != digest:
-                # It was evicted, or never there; the set is locked now.
-                number, _ = self._place(key)
-                at, known, count, before = self._counts(number, digest)
-                self._known[key] = (lock, at, digest)
+        """The same for the request path."""
+        number, digest = self._place(key)
+        with self._locks[number % _LOCKS]:
             now = self._clock()
-            position = now / expiry
-            window = int(position)
+            at, known, count, before = self._counts(number, digest)
+            window, part = divmod(now, expiry)
+            window = int(window)
             if known != window:
                 before, count = (count, 0) if known == window - 1 else (0, 0)
-            weighted = int(before * (1.0 - (position - window))) if before else 0
-            allowed: bool = weighted + count + amount <= limit
+            weighted = before * (1.0 - part / expiry)
+            allowed = int(weighted) + count + amount <= limit
             if allowed:
                 count += amount
-            _pack_counts(self._data, at, digest, now, window, count, before)
-        finally:
-            if not failed:
-                unlock(lock.address)
+            _COUNTS.pack_into(self._data, at, digest, now, window, count, before)
         return allowed
-
-    def _look_up(self, key: str) -> tuple[Mutex, int, bytes]:
-        number, digest = self._place(key)
-        if len(self._known) > 20_000:
-            self._known.clear()
-        found = self._known[key] = (self._locks[number % _LOCKS], _HEADER + number * WAYS * self._size, digest)
-        return found
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)
@@ -198,6 +192,10 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
     # -- moving window
 
     def acquire_entry(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
+        return self.take_moving(key, limit, expiry, amount)
+
+    def take_moving(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
+        """The same for the request path."""
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
             now = self._clock()
@@ -218,8 +216,8 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         for age in range(PARTS - 1, -1, -1):
             if parts[(part - age) % PARTS]:
                 # The end of the part, as its hits are given back together when the last of them may be.
-                return (part - age + 1) * expiry / (PARTS - 1), sum(parts)
-        return now, 0
+                return (part - age + 1) * expiry / (PARTS - 1) - now + self.wall(), sum(parts)
+        return self.wall(), 0
 
     def _parts(self, number: int, digest: bytes, part: int) -> tuple[int, int, list[int]]:
         """Offset, last part written, and the counts of the parts that are not past. The set must be locked."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,10 @@ import pytest
 from proxyd.proxy.gates.ratelimit import Decision, RateLimiter
 from proxyd.proxy.table import Upstream
 from proxyd.settings import RatelimitSettings, Settings
+from proxyd.store.outage import TRY, WITHOUT
 from tests.store.forks import in_processes
+from tests.support.redis import Redis
+from tests.support.system import ROOT
 from tests.support.waiting import free_port, wait_for
 
 from .build import upstream
@@ -32,9 +35,8 @@ class Limiter:
     """A rate limiter whose local counters run on the test's clock."""
 
     def __init__(self, directory: Path, now: float = NOW, **settings: Any) -> None:
-        self.gate = RateLimiter(Settings(ratelimit=RatelimitSettings(**settings)), str(directory))
         self.now = now
-        self.gate._local._clock = lambda: self.now
+        self.gate = RateLimiter(Settings(ratelimit=RatelimitSettings(**settings)), str(directory), lambda: self.now)
 
     def hit(self, up: Upstream, client: str = CLIENT) -> Decision | None:
         return self.gate.hit(up, client, self.now)
@@ -110,6 +112,33 @@ def test_all_of_several_limits_must_hold(new_limiter: Callable[..., Limiter]) ->
     assert limiter.passed(up, 9) == 3
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("limits", [((3, 1.0), (50, 60.0)), ((50, 60.0), (3, 1.0))])
+def test_what_one_of_several_limits_refuses_counts_for_none(
+        new_limiter: Callable[..., Limiter], strategy: str, limits: tuple[tuple[int, float], ...]) -> None:
+    limiter, up = new_limiter(strategy=strategy), limited(*limits)
+    passed = 0
+    # A client that never waits: of the fifty of the minute none may be lost on what the second refuses.
+    for _ in range(20):
+        passed += limiter.passed(up, 10)
+        limiter.now += 2.1
+    assert passed == 50
+
+
+def test_a_limit_added_to_others_does_not_forget_what_those_counted(new_limiter: Callable[..., Limiter]) -> None:
+    limiter = new_limiter()
+    assert limiter.passed(limited((5, 60.0)), 9) == 5
+    assert limiter.passed(limited((3, 1.0), (5, 60.0)), 9) == 0
+
+
+def test_no_clock_that_is_set_cuts_a_window_short(tmp_path: Path) -> None:
+    # Without a clock of the test's: the gate is told another time of day with each request.
+    gate = RateLimiter(Settings(), str(tmp_path))
+    passed = [gate.hit(limited((5, 600.0)), CLIENT, now) is None for now in (NOW, NOW + 1e6, NOW - 1e6, 0.0, NOW, 4e9, NOW, NOW)]
+    assert passed == [True] * 5 + [False] * 3
+    gate.close()
+
+
 # -- what the client is told
 
 
@@ -162,6 +191,34 @@ def test_who_waits_as_told_passes_and_is_not_told_to_wait_much_longer_than_neede
             assert not limiter.passed(up, 1), f"passes {told - limiter.now} s before the {wait} s it was told to wait are over"
         limiter.now = told
         assert limiter.passed(up, 1) == 1
+
+
+def test_with_several_limits_each_is_a_policy_with_its_own_name(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(strategy="fixed-window", headers=True), limited((3, 10.0), (5, 3600.0))
+    first = limiter.hit(up)
+    assert first is not None
+    assert dict(first.headers) == {
+        "RateLimit-Policy": '"10s";q=3;w=10, "1h";q=5;w=3600', "RateLimit": '"10s";r=2;t=10, "1h";r=4;t=3600',
+        "X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "2", "X-RateLimit-Reset": str(int(NOW + 10))}
+    limiter.passed(up, 2)
+    limiter.now += 4
+    # Of a refusal the field has what refused, alone: Retry-After must not be earlier than the end of its window.
+    fields = dict(limiter.refused(up).headers)
+    assert (fields["RateLimit-Policy"], fields["RateLimit"], fields["Retry-After"]) == (
+        '"10s";q=3;w=10, "1h";q=5;w=3600', '"10s";r=0;t=6', "6")
+    limiter.now += 6
+    limiter.passed(up, 2)
+    fields = dict(limiter.refused(up).headers)
+    assert (fields["RateLimit"], fields["X-RateLimit-Limit"], fields["Retry-After"]) == ('"1h";r=0;t=3590', "5", "3590")
+
+
+def test_while_something_remains_the_window_in_the_field_is_not_empty(new_limiter: Callable[..., Limiter]) -> None:
+    # A client may take r / t for the rate it is welcome at.
+    limiter, up = new_limiter(headers=True), limited((100, 60.0))
+    limiter.now += 15.0
+    decision = limiter.hit(up)
+    assert decision is not None
+    assert dict(decision.headers)["RateLimit"] == '"default";r=99;t=45'
 
 
 # -- who a client is
@@ -219,6 +276,27 @@ def test_rejections_are_kept_by_route_minute_and_client_until_they_are_taken(new
     assert limiter.gate.take() is None
 
 
+def test_a_flood_of_addresses_is_kept_in_few_rows(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(), limited((1, 3600.0))
+    clients = [f"10.0.{number >> 8}.{number & 255}" for number in range(3000)]
+    kept: dict[str, int] = {}
+    for _ in range(2):
+        for client in clients:
+            limiter.passed(up, 1, client)
+        # Written twice a minute, say: the row of a minute is one row all the same.
+        for (_, _, client), count in (batch := limiter.gate.take()) and batch.rejected.items() or ():
+            kept[client] = kept.get(client, 0) + count
+    assert sum(kept.values()) == 3000
+    assert len(kept) == 1001
+    assert kept["others"] == 2000
+    limiter.now += 60.0
+    limiter.passed(up, 1, "10.9.9.9")
+    limiter.refused(up, "10.9.9.9")
+    batch = limiter.gate.take()
+    assert batch is not None
+    assert [client for _, _, client in batch.rejected] == ["10.9.9.9"]
+
+
 def test_a_batch_given_back_is_added_to_what_came_since(new_limiter: Callable[..., Limiter]) -> None:
     limiter, up = new_limiter(), limited((5, 60.0))
     limiter.passed(up, 8)
@@ -234,46 +312,6 @@ def test_a_batch_given_back_is_added_to_what_came_since(new_limiter: Callable[..
 # -- Redis
 
 
-class Redis:
-    """A real redis-server on a port of its own, that can be stopped and started."""
-
-    def __init__(self, directory: Path) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._directory)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(self._answers, what="an answer of redis-server")
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1.0) as probe:
-                probe.sendall(b"PING\r\n")
-                return probe.recv(64).startswith(b"+PONG")
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[Redis]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = Redis(tmp_path)
-    server.start()
-    yield server
-    server.stop()
-
-
 def words(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [entry.getMessage() for entry in caplog.records if entry.name == "proxyd.ratelimit"]
 
@@ -285,7 +323,6 @@ def test_without_redis_the_host_counts_alone_and_says_so_once(
     limiter = new_limiter(strategy=strategy, storage=f"redis://127.0.0.1:{free_port()}/0", headers=True)
     up = limited((5, 60.0))
     assert limiter.passed(up, 9) == 5
-    limiter.gate._redis_after = 0.0
     assert limiter.passed(up, 9) == 0
     assert len(words(caplog)) == 1
     assert "Redis can't be reached" in words(caplog)[0]
@@ -313,22 +350,61 @@ def test_with_redis_the_limit_holds_over_hosts(tmp_path: Path, redis: Redis, str
         host.gate.close()
 
 
-def test_redis_lost_and_found_again_each_get_one_word_and_cost_no_request(
-        tmp_path: Path, redis: Redis, caplog: pytest.LogCaptureFixture) -> None:
+def test_redis_lost_and_found_again_each_get_one_word_for_all_workers_and_cost_no_request(
+        tmp_path: Path, redis: Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     caplog.set_level(logging.INFO, "proxyd.ratelimit")
-    limiter, up = Limiter(tmp_path, time.time(), storage=redis.url, headers=True), limited((1000, 600.0))
-    assert limiter.passed(up, 10) == 10
+    monkeypatch.setattr("proxyd.store.outage._PAUSE", 0.3)
+    workers = [Limiter(tmp_path, time.time(), storage=redis.url, headers=True) for _ in range(3)]
+    up = limited((1000, 600.0))
+    assert sum(worker.passed(up, 10) for worker in workers) == 30
     redis.stop()
-    assert limiter.passed(up, 10) == 10
-    limiter.gate._redis_after = 0.0
-    assert limiter.passed(up, 10) == 10
-    redis.start()
-    # Within the pause Redis is not asked.
-    assert limiter.passed(up, 10) == 10
+    assert sum(worker.passed(up, 10) for worker in workers) == 30
     assert len(words(caplog)) == 1
-    limiter.gate._redis_after = 0.0
-    decision = limiter.hit(up)
-    assert decision is not None
-    assert dict(decision.headers)["X-RateLimit-Remaining"] == "999"
+    # It is tried again in vain, which nobody needs to be told.
+    wait_for(lambda: [worker.passed(up, 1) for worker in workers] and redis_tried(workers[0]), what="a try")
+    redis.start()
+
+    def remaining() -> list[str]:
+        decisions = [worker.hit(up) for worker in workers]
+        return [dict(decision.headers)["X-RateLimit-Remaining"] for decision in decisions if decision is not None]
+
+    # Redis has forgotten: who counts there begins anew, and does so together.
+    wait_for(lambda: all(int(left) > 990 for left in remaining()), what="counting in Redis again")
+    first, second, third = map(int, remaining())
+    assert (second, third) == (first - 1, first - 2)
     assert [word.partition(":")[2][:20].strip() for word in words(caplog)] == ["Redis can't be reac", "Redis answers again"]
-    limiter.gate.close()
+    for worker in workers:
+        worker.gate.close()
+
+
+def redis_tried(worker: Limiter) -> bool:
+    """Whether somebody tried Redis once more since it was lost."""
+    now = time.monotonic()
+    time.sleep(0.31)
+    return worker.gate._host.outage.turn(now + 0.31) == TRY and worker.gate._host.outage.turn(now + 0.31) == WITHOUT
+
+
+def test_a_redis_that_can_not_be_used_at_all_costs_no_request(new_limiter: Callable[..., Limiter], redis: Redis) -> None:
+    redis.says(b"CONFIG SET requirepass secret")
+    assert new_limiter(storage=redis.url).passed(limited((5, 60.0)), 9) == 5
+
+
+def test_many_clients_at_once_share_the_few_connections_to_redis(tmp_path: Path, redis: Redis) -> None:
+    # As in a worker: with sockets that wait by switching to another greenlet.
+    done = subprocess.run([sys.executable, "-c", _CROWD, str(tmp_path), redis.url], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert done.stdout.split() == ["100", "16"], done.stdout + done.stderr
+
+
+_CROWD = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from proxyd.proxy.gates.ratelimit import RateLimiter
+from proxyd.settings import RatelimitSettings, Settings
+from tests.proxy.build import upstream
+gate = RateLimiter(Settings(ratelimit=RatelimitSettings(storage=sys.argv[2])), sys.argv[1])
+up = upstream(1, rate_limits=((100, 600.0),))
+crowd = [gevent.spawn(gate.hit, up, "192.0.2.1", 0.0) for _ in range(1000)]
+gevent.joinall(crowd)
+print(sum(item.value is None for item in crowd))
+print(len(gate._redis._limiter.storage.storage.client_list()))
+"""

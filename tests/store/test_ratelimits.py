@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from limits import RateLimitItemPerMinute
 from limits.strategies import STRATEGIES
 
-from proxyd.store.ratelimits import WAYS, SharedCounters
+from proxyd.store.ratelimits import _LOCKS, WAYS, SharedCounters
 
 from .forks import in_processes, kill, living
 
@@ -72,12 +74,41 @@ def test_a_holder_that_is_killed_stops_nobody(kind: str, tmp_path: Path) -> None
 
     def enter() -> object:
         own = counters(tmp_path, kind, Clock(6000.0))
-        own._file.lock(own._place("k")[0]).__enter__()
+        own._locks[own._place("k")[0] % _LOCKS].__enter__()
         return own
 
     with living(enter) as pid:
+        begun = time.monotonic()
+        hit(storage, kind, key="k")
+        # Held by somebody who lives: waited for, but not for long.
+        assert 0.04 < time.monotonic() - begun < 1.0
+        storage.clear("k")
         kill(pid)
+        begun = time.monotonic()
         assert hits(storage, kind, 200) == LIMIT
+        assert time.monotonic() - begun < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_processes_killed_while_they_count_leave_counters_that_count(kind: str, tmp_path: Path) -> None:
+    storage = counters(tmp_path, kind, Clock(6000.0))
+
+    def enter() -> object:
+        own = counters(tmp_path, kind, Clock(6000.0))
+
+        def count() -> None:
+            while True:
+                hit(own, kind, key="k", limit=1_000_000_000)
+
+        threading.Thread(target=count, daemon=True).start()
+        return own
+
+    for _ in range(20):
+        with living(enter) as pid:
+            time.sleep(0.005)
+            kill(pid)
+        storage.clear("k")
+        assert hits(storage, kind, 150) == LIMIT
 
 
 @pytest.mark.parametrize("kind", KINDS)

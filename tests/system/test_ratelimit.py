@@ -6,13 +6,14 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.backends import Backend
+from tests.support.redis import Redis
 from tests.support.system import System
 from tests.support.waiting import wait_for
 
@@ -123,7 +124,8 @@ def test_a_site_file_sets_several_limits_at_once(system: System, backend: Backen
     wait_for(lambda: system.get("/", "many.test", X_Forwarded_For="10.99.0.1").status == 200, 15, "the site")
     assert [system.get("/", "many.test", X_Forwarded_For="192.0.2.9").status for _ in range(4)] == [200, 200, 200, 429]
     refused = system.get("/", "many.test", X_Forwarded_For="192.0.2.9")
-    assert refused.headers["RateLimit-Policy"] == '"default";q=3;w=3600'
+    assert refused.headers["RateLimit-Policy"] == '"1h";q=3;w=3600, "1m";q=100;w=60'
+    assert refused.headers["RateLimit"] == f'"1h";r=0;t={refused.headers["Retry-After"]}'
 
 
 def test_the_limit_that_holds_after_an_apply_is_the_new_one(system: System, backend: Backend) -> None:
@@ -137,8 +139,47 @@ def test_the_limit_that_holds_after_an_apply_is_the_new_one(system: System, back
     assert {system.get("/", "moved.test").status for _ in range(8)} == {200}
 
 
-def test_a_redis_that_can_not_be_reached_costs_one_line_in_the_log_and_no_request(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
-    system: System = new_system(workers=1, ratelimit__storage="redis://127.0.0.1:9/0")
-    limited(system, "lonely", backend, 3, "10m")
-    assert [system.get("/", "lonely.test").status for _ in range(5)] == [200, 200, 200, 429, 429]
-    assert system.log().count("Redis can't be reached") == 1
+def test_over_two_hosts_that_share_a_redis_exactly_the_limit_passes_and_its_end_fails_no_request(
+        new_system: Callable[..., System], backend: Backend, redis: Redis) -> None:
+    # Two systems with nothing in common but Redis: databases, shared memory, masters are each host's own.
+    hosts = [new_system(workers=4, ratelimit__storage=redis.url) for _ in range(2)]
+    for host in hosts:
+        limited(host, "far", backend, 100, "10m")
+        limited(host, "lost", backend, 100_000, "10m")
+    with ThreadPoolExecutor(100) as threads:
+        statuses = Counter(threads.map(lambda number: hosts[number % 2].get("/", "far.test", timeout=30).status, range(500)))
+        assert statuses == {200: 100, 429: 400}
+
+        def ask(number: int) -> int:
+            if number == 200:
+                redis.stop()
+            return hosts[number % 2].get("/", "lost.test", timeout=30).status
+
+        assert Counter(threads.map(ask, range(600))) == {200: 600}
+    # All eight workers met the end of Redis; each host says so once.
+    assert [host.log().count("Redis can't be reached") for host in hosts] == [1, 1]
+    assert [host.get("/", "far.test").status for host in hosts] == [200, 200]
+    redis.start()
+    for host in hosts:
+        wait_for(lambda host=host: host.get("/", "lost.test") and "Redis answers again" in host.log(), what="Redis to be found again")  # type: ignore[misc]
+    assert {hosts[number % 2].get("/", "far.test").status for number in range(20)} == {200}
+    assert b"far.test" in redis.says(b"KEYS *")
+    assert [host.log().count("Redis answers again") for host in hosts] == [1, 1]
+
+
+def test_several_limits_of_a_site_file_hold_together_over_all_workers(system: System, backend: Backend) -> None:
+    sites = Path(str(system.settings["sites__directory"]))
+    sites.mkdir(exist_ok=True)
+    (sites / "both.ini").write_text(f"[route main]\ndomains = both.test\nbackends = {backend.url}\n"
+                                    "[ratelimit]\nlimits = 30/hour; 50/day; 20/10m\n")
+    wait_for(lambda: system.get("/", "both.test", X_Forwarded_For="10.99.0.1").status == 200, 15, "the site")
+    backend.requests.clear()
+    with ThreadPoolExecutor(20) as threads:
+        answers = list(threads.map(lambda _: system.get("/", "both.test", X_Forwarded_For="192.0.2.77"), range(100)))
+    assert Counter(answer.status for answer in answers) == {200: 20, 429: 80}
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert refused.headers["RateLimit-Policy"] == '"1h";q=30;w=3600, "1d";q=50;w=86400, "10m";q=20;w=600'
+    assert refused.headers["RateLimit"] == f'"10m";r=0;t={refused.headers["Retry-After"]}'
+    # What the ten minutes refused has taken nothing from the hour.
+    with_room = [answer for answer in answers if answer.status == 200]
+    assert min(int(answer.headers["RateLimit"].split(", ")[0].split(";r=")[1].split(";")[0]) for answer in with_room) == 10

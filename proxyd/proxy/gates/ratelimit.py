@@ -5,37 +5,29 @@ through Redis. A Redis that can't be reached costs a word in the log and the exa
 from __future__ import annotations
 
 import ipaddress
-import logging
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
-
-from limits import RateLimitItemPerSecond
-from limits.errors import StorageError
-from limits.storage import storage_from_string
-from limits.strategies import STRATEGIES
+from typing import TYPE_CHECKING
 
 from proxyd.proxy.headers import trust_check
+from proxyd.proxy.ratecounts import HostCounters, RedisCounters, Standing
 from proxyd.settings import Settings
-from proxyd.store.ratelimits import SharedCounters
 from proxyd.store.traffic import RejectionBatch
-from proxyd.text import rfc3339
+from proxyd.text import format_duration, rfc3339
 
 if TYPE_CHECKING:
     from proxyd.proxy.table import Upstream
 
-log = logging.getLogger("proxyd.ratelimit")
-
-_MAX_ADDRESSES = 10_000
+#: Addresses told apart of each minute, and rows kept while the database is locked; what is beyond that has a row together.
+_MAX_ADDRESSES = 1000
+_MAX_ROWS = 10_000
+OTHERS = "others"
 _MAX_BOUNDS = 50_000
-_REDIS_TIMEOUT = 0.1
-_REDIS_PAUSE = 5.0
 
-#: Counts a hit on a key with so many requests allowed in a window of seconds; whether it is allowed.
-Take = Callable[[str, int, float], bool]
+#: The counter of a bound, the requests it allows, and its window in seconds.
+Bound = tuple[str, int, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,112 +40,75 @@ class Decision:
 
 
 class RateLimiter:
-    """The limits of one worker; made after fork."""
+    """The limits of one worker; made after fork. `clock`: what the host's windows go by, for tests."""
 
-    def __init__(self, settings: Settings, directory: str) -> None:
+    def __init__(self, settings: Settings, directory: str, clock: Callable[[], float] | None = None) -> None:
         limits = settings.ratelimit
-        self._strategy = limits.strategy
         self._show = limits.headers
         self._prefix = limits.ipv6_prefix
         self._spared = trust_check(limits.allow)
         self._any_spared = bool(limits.allow)
-        self._local = SharedCounters(directory=directory, entries=limits.entries, moving=limits.strategy == "moving-window")
-        self._local_limiter = STRATEGIES[self._strategy](self._local)
-        self._redis: Any = None
-        self._redis_url = limits.storage if limits.storage != "shared" else ""
-        self._redis_after = 0.0
-        self._redis_lost = False
+        self._host = HostCounters(limits, directory, clock)
+        self._redis = RedisCounters(limits, self._host.outage) if limits.storage != "shared" else None
+        self._hit = self._host.hit if self._redis is None else self._hit_in_redis
         self._rejected: dict[tuple[str, str, str], int] = {}
-        self._bounds: dict[tuple[Upstream, str], tuple[tuple[str, int, float], ...]] = {}
-        #: Straight to the counters where no Redis has to be asked first.
-        local: dict[str, Take] = {"fixed-window": self._take_fixed, "moving-window": self._local.acquire_entry}
-        self._take_local: Take = local.get(self._strategy, self._local.take_sliding)
-        self._take: Take = self._take_anywhere if self._redis_url else self._take_local
+        self._minute = 0
+        self._minute_text = ""
+        self._named: set[tuple[str, str]] = set()
+        self._bounds: dict[tuple[Upstream, str], tuple[Bound, ...]] = {}
         self._client = lru_cache(maxsize=65536)(self._client_of)
 
     def hit(self, upstream: Upstream, client_ip: str, now: float) -> Decision | None:
         """Count a request against the upstream's limits; None: it passes, and no header is to be sent.
 
-        `now`: Unix seconds. All bounds must hold; the first that does not is the answer.
+        `now`: Unix seconds. All bounds must hold; a request that one of them refuses counts for none.
         """
         bounds = self._bounds.get((upstream, client_ip))
         if bounds is None:
             bounds = self._bounds_of(upstream, client_ip)
-        take = self._take
-        for key, amount, window in bounds:
-            if not take(key, amount, window):
-                return self._reject(upstream, key, amount, window, self._client(client_ip) or client_ip, now)
+        over = self._exceeded(bounds) if bounds else bounds
+        if over:
+            return self._reject(upstream, client_ip, bounds, over, now)
         if not self._show or not bounds:
             return None
-        key, amount, window = bounds[-1]
-        remaining, reset = self._standing(key, amount, window, now)
-        return Decision(True, "", _fields(amount, window, remaining, reset, now))
+        return Decision(True, "", _fields(bounds, {bound: self._standing(bound) for bound in bounds}, now))
 
-    def _bounds_of(self, upstream: Upstream, client_ip: str) -> tuple[tuple[str, int, float], ...]:
-        """The counters that hold for a client: key, requests, window each; none for one that is spared."""
+    def _bounds_of(self, upstream: Upstream, client_ip: str) -> tuple[Bound, ...]:
+        """The counters that hold for a client; none for one that is spared."""
         client = self._client(client_ip)
         place = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}"
         bounds = () if client is None else tuple(
-            (f"{place}/{number}/{client}", amount, window) for number, (amount, window) in enumerate(upstream.rate_limits))
+            (f"{place}/{window:g}/{client}", amount, window) for amount, window in upstream.rate_limits)
         if len(self._bounds) >= _MAX_BOUNDS:
             self._bounds.clear()
         self._bounds[(upstream, client_ip)] = bounds
         return bounds
 
-    def _take_anywhere(self, key: str, amount: int, window: float) -> bool:
-        if time.monotonic() >= self._redis_after:
-            try:
-                return bool(self._redis_limiter().hit(_item(amount, window), key))
-            except Exception as error:  # whatever a driver raises, the request goes on
-                self._redis_fails(error)
-        return self._take_local(key, amount, window)
+    def _exceeded(self, bounds: tuple[Bound, ...]) -> tuple[Bound, ...]:
+        """Those of the bounds that refuse one more hit; where none does, it is counted in all."""
+        if len(bounds) == 1:
+            return () if self._hit(*bounds[0]) else bounds
+        over = tuple(bound for bound in bounds if not self._standing(bound)[0])
+        # Another worker may take the last one in between: then one bound has counted a hit too many, never too few.
+        return over or tuple(bound for bound in bounds if not self._hit(*bound))
 
-    def _take_fixed(self, key: str, amount: int, window: float) -> bool:
-        return self._local.incr(key, window) <= amount
+    def _hit_in_redis(self, key: str, amount: int, window: float) -> bool:
+        assert self._redis is not None
+        passes = self._redis.hit(key, amount, window)
+        return self._host.hit(key, amount, window) if passes is None else passes
 
-    def _redis_limiter(self) -> Any:
-        if self._redis is None:
-            storage = storage_from_string(self._redis_url, wrap_exceptions=True, socket_timeout=_REDIS_TIMEOUT,
-                                          socket_connect_timeout=_REDIS_TIMEOUT)
-            self._redis = STRATEGIES[self._strategy](storage)
-        if self._redis_lost:
-            if not self._redis.storage.check():
-                raise StorageError(ConnectionError("no answer to PING"))
-            self._redis_lost = False
-            log.warning("rate limits: Redis answers again, hits are counted there")
-        return self._redis
+    def _standing(self, bound: Bound) -> Standing:
+        found = self._redis.standing(*bound) if self._redis is not None else None
+        return self._host.standing(*bound) if found is None else found
 
-    def _redis_fails(self, error: Exception) -> None:
-        self._redis_after = time.monotonic() + _REDIS_PAUSE
-        if not self._redis_lost:
-            self._redis_lost = True
-            log.warning("rate limits: Redis can't be reached (%s); counting on this host alone until it answers", error)
-
-    def _standing(self, key: str, amount: int, window: float, now: float) -> tuple[int, float]:
-        """What remains of a bound, and the instant (Unix seconds) at which more does."""
-        if self._redis_url and not self._redis_lost and self._redis is not None:
-            try:
-                stats = self._redis.get_window_stats(_item(amount, window), key)
-            except Exception as error:
-                self._redis_fails(error)
-            else:
-                return max(0, stats.remaining), stats.reset_time
-        if self._strategy == "fixed-window":
-            return max(0, amount - self._local.get(key)), self._local.get_expiry(key)
-        if self._strategy == "moving-window":
-            start, used = self._local.get_moving_window(key, amount, window)
-            return max(0, amount - used), start + window
-        before, before_left, count, _ = self._local.get_sliding_window(key, window)
-        remaining = max(0, amount - int(before * before_left / window) - count)
-        return remaining, now + _sliding_wait(before, before_left, count, amount, window)
-
-    def _reject(self, upstream: Upstream, key: str, amount: int, window: float, client: str, now: float) -> Decision:
-        row = (upstream.route_id, rfc3339(now)[:16] + ":00.000Z", client)
-        if row in self._rejected or len(self._rejected) < _MAX_ADDRESSES:
-            self._rejected[row] = self._rejected.get(row, 0) + 1
-        _, reset = self._standing(key, amount, window, now)
-        wait = max(1, math.ceil(reset - now))
-        fields = (("Retry-After", str(wait)), *_fields(amount, window, 0, reset, now))
+    def _reject(self, upstream: Upstream, client_ip: str, bounds: tuple[Bound, ...], over: tuple[Bound, ...],
+                now: float) -> Decision:
+        self._count_rejection(upstream.route_id, self._client(client_ip) or client_ip, now)
+        standings = {bound: (0, max(1.0, self._standing(bound)[1])) for bound in over}
+        worst = max(over, key=lambda bound: standings[bound][1])
+        _, amount, window = worst
+        wait = math.ceil(standings[worst][1])
+        fields = (("Retry-After", str(wait)), *_fields(bounds, standings, now))
         return Decision(False, f"more than {amount} requests in {window:g} s from this address; try again in {wait} s", fields)
 
     def _client_of(self, address: str) -> str | None:
@@ -170,6 +125,25 @@ class RateLimiter:
             return str(ip)
         return str(ipaddress.ip_network((ip, self._prefix), strict=False))
 
+    # -- rejections for the database
+
+    def _count_rejection(self, route_id: str, client: str, now: float) -> None:
+        minute = int(now // 60)
+        if minute != self._minute:
+            self._minute, self._minute_text = minute, rfc3339(minute * 60.0)
+            self._named.clear()
+        if (route_id, client) not in self._named:
+            if len(self._named) >= _MAX_ADDRESSES:
+                client = OTHERS
+            else:
+                self._named.add((route_id, client))
+        self._add((route_id, self._minute_text, client), 1)
+
+    def _add(self, row: tuple[str, str, str], count: int) -> None:
+        if row not in self._rejected and len(self._rejected) >= _MAX_ROWS:
+            row = (row[0], row[1], OTHERS)
+        self._rejected[row] = self._rejected.get(row, 0) + count
+
     def take(self) -> RejectionBatch | None:
         """The rejections since the last call, for the database."""
         if not self._rejected:
@@ -181,35 +155,22 @@ class RateLimiter:
     def give_back(self, batch: RejectionBatch) -> None:
         """A batch that could not be written."""
         for row, count in batch.rejected.items():
-            if row in self._rejected or len(self._rejected) < _MAX_ADDRESSES:
-                self._rejected[row] = self._rejected.get(row, 0) + count
+            self._add(row, count)
 
     def close(self) -> None:
         """Unmap the counters."""
-        self._local.close()
+        self._host.close()
 
 
-@lru_cache(maxsize=4096)
-def _item(amount: int, window: float) -> RateLimitItemPerSecond:
-    return RateLimitItemPerSecond(amount, max(1, math.ceil(window)), "proxyd")
+def _fields(bounds: tuple[Bound, ...], standings: dict[Bound, Standing], now: float) -> tuple[tuple[str, str], ...]:
+    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), and the X- fields older clients read.
 
-
-def _sliding_wait(before: int, before_left: float, count: int, amount: int, window: float) -> float:
-    """Seconds until one more request passes a sliding window counter: the old window's weight shrinks evenly, and
-    this window's count begins to shrink when it has become the old one. What is weighed must fall below the room that
-    there is, hence the millisecond more."""
-    room = amount - count
-    if room <= 0:
-        return before_left + window * max(0.0, 1.0 - amount / max(count, 1)) + 0.001
-    if not before or before * before_left < room * window:
-        return 0.0
-    return before_left - room * window / before + 0.001
-
-
-def _fields(amount: int, window: float, remaining: int, reset: float, now: float) -> tuple[tuple[str, str], ...]:
-    """RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers), and the X- fields older clients read."""
-    wait = max(0, math.ceil(reset - now))
-    return (("RateLimit-Policy", f'"default";q={amount};w={max(1, math.ceil(window))}'),
-            ("RateLimit", f'"default";r={remaining};t={wait}'),
-            ("X-RateLimit-Limit", str(amount)), ("X-RateLimit-Remaining", str(remaining)),
-            ("X-RateLimit-Reset", str(math.ceil(reset))))
+    Of a refusal `standings` has the bounds that refused alone: Retry-After must not be earlier than any of them says.
+    """
+    names = {bound: "default" if len(bounds) == 1 else format_duration(bound[2]) for bound in bounds}
+    policies = ", ".join(f'"{names[bound]}";q={bound[1]};w={max(1, math.ceil(bound[2]))}' for bound in bounds)
+    limits = ", ".join(f'"{names[bound]}";r={remaining};t={max(0, math.ceil(wait))}' for bound, (remaining, wait) in standings.items())
+    tightest = min(standings, key=lambda bound: (standings[bound][0], -standings[bound][1]))
+    remaining, wait = standings[tightest]
+    return (("RateLimit-Policy", policies), ("RateLimit", limits), ("X-RateLimit-Limit", str(tightest[1])),
+            ("X-RateLimit-Remaining", str(remaining)), ("X-RateLimit-Reset", str(math.ceil(now + wait))))
