@@ -51,7 +51,7 @@ class Site:
 
 def parse_limits(value: str) -> list[tuple[int, float]]:
     """(requests, window in seconds) of each bound in `100/minute; 1000/hour; 5/10s`. Raises ValueError."""
-    limits = []
+    limits: list[tuple[int, float]] = []
     for item in filter(None, (part.strip() for part in value.split(";"))):
         count, slash, window = item.partition("/")
         if not slash:
