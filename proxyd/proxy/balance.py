@@ -71,6 +71,12 @@ def place_of(client: str, salt: str) -> float:
     return (int.from_bytes(digest, "big") + 1) / ((1 << 64) + 2)
 
 
+def place_in_queue(client_ip: str, upstream: Upstream) -> float:
+    """A client's fixed place (0 to 1) among those who leave a draining member or come to a warming one; independent of the one
+    by which it was hashed there."""
+    return place_of(client_ip, f"{identity(upstream)}/queue")
+
+
 def stuck_to(cookie: str | None, name: str) -> str:
     """The replica identity in the sticky cookie of a Cookie header, or an empty text."""
     if not cookie or name not in cookie:

@@ -108,6 +108,56 @@ def test_half_way_through_its_drain_a_member_gets_half_its_share(pick: Picker) -
     assert found["r1"] + found["r2"] == 4000
 
 
+def test_a_draining_member_that_looks_idle_gets_no_more_than_its_share(pick: Picker) -> None:
+    pool = pool_of(record(1, **DRAINING), record(2))
+    pool.members[1].state.in_flight = 100
+    assert 850 < pick.shares(pool, 4000)["r1"] < 1150
+
+
+def test_a_draining_members_share_is_one_of_its_weight(pick: Picker) -> None:
+    pool = pool_of(record(1, {"weight": "300"}, **DRAINING), record(2))
+    assert 1350 < pick.shares(pool, 4000)["r1"] < 1650
+
+
+@pytest.mark.parametrize("ahead", [0.0, 20.0, 29.0, 30.0])
+def test_members_that_drain_one_after_the_other_leave_no_gap(pick: Picker, ahead: float) -> None:
+    # The second has just begun, so it must take nearly all, wherever the first is.
+    pool = pool_of(record(1, drain_started_at=NOW - 30.0 - ahead, drain_seconds=60.0), record(2, drain_started_at=NOW - 0.6,
+                                                                                            drain_seconds=60.0))
+    found = pick.shares(pool, 2000)
+    assert found["draining"] < 60
+    assert found["r2"] > found["r1"]
+
+
+def test_replicas_that_drain_together_refuse_as_one_that_drains_alone(pick: Picker) -> None:
+    found = pick.shares(pool_of(record(1, **DRAINING), record(2, **DRAINING)), 4000)
+    assert 1850 < found["draining"] < 2150
+    assert 850 < found["r1"] < 1150
+
+
+def test_clients_hashed_to_a_draining_member_leave_it_one_by_one_and_for_good(pick: Picker) -> None:
+    clients = [f"10.0.{number >> 8}.{number & 255}" for number in range(450)]
+
+    def homes(elapsed: float) -> dict[str, set[str]]:
+        pool = pool_of(record(1, {"balance": "ip_hash"}, drain_started_at=NOW - elapsed if elapsed else 0.0, drain_seconds=100.0),
+                       record(2), record(3))
+        return {client: set(pick.shares(pool, 2, client=client)) for client in clients}
+
+    before = homes(0.0)
+    own = {client for client in clients if before[client] == {"r1"}}
+    left = own
+    for elapsed in (10.0, 30.0, 50.0, 90.0):
+        now = homes(elapsed)
+        assert all(len(home) == 1 for home in now.values()), "a client is thrown to and fro"
+        assert all(now[client] == before[client] for client in clients if client not in own)
+        staying = {client for client in own if now[client] == {"r1"}}
+        assert staying < left
+        assert abs(len(staying) / len(own) - (1 - elapsed / 100)) < 0.15
+        left = staying
+    gone = homes(100.0)
+    assert {home for client in own for home in gone[client]} == {"r2", "r3"}
+
+
 @pytest.mark.parametrize(("elapsed", "low", "high"), [(0.0, 2000, 2000), (15.0, 1400, 1600), (45.0, 400, 600), (60.0, 0, 0)])
 def test_a_lone_draining_upstream_refuses_a_growing_share(pick: Picker, elapsed: float, low: int, high: int) -> None:
     pool = pool_of(record(1, drain_started_at=NOW - elapsed, drain_seconds=60.0))
@@ -215,6 +265,19 @@ def test_a_recovered_members_share_grows_to_full(pick: Picker, board: CircuitBoa
     assert low <= pick.shares(pool, 4000, now=NOW + later)["r1"] <= high
 
 
+def test_a_recovering_member_that_looks_idle_gets_no_more_than_its_share(pick: Picker, board: CircuitBoard) -> None:
+    pool = pool_of(record(1), record(2))
+    recovered(board, 1)
+    pool.members[1].state.in_flight = 100
+    assert 850 < pick.shares(pool, 4000, now=NOW + 5.0)["r1"] < 1150
+
+
+def test_a_clock_set_back_does_not_keep_a_member_at_the_beginning_of_its_slow_start(pick: Picker, board: CircuitBoard) -> None:
+    pool = pool_of(*(record(number, {"balance": "round_robin"}) for number in (1, 2)))
+    recovered(board, 1)
+    assert pick.shares(pool, 100, now=NOW - 3600.0) == {"r1": 50, "r2": 50}
+
+
 def test_slow_start_can_be_turned_off(pick: Picker, board: CircuitBoard) -> None:
     pool = pool_of(*(record(number, {"balance": "round_robin", "slow_start": "0"}) for number in (1, 2)))
     recovered(board, 1)
@@ -279,6 +342,10 @@ def test_sticky_clients_stay_for_three_quarters_of_a_drain_and_then_leave_one_by
                 if pick.shares(pool, 20, client=client, cookie=cookie_for(pool, 0))["r1"] == 20}
 
     assert staying(75.0) == set(clients)
+    # Who has left does not come back while others still go there.
+    pool = sticky_pool(drain_started_at=NOW - 82.0, drain_seconds=100.0)
+    left = set(clients) - staying(82.0)
+    assert {route for client in left for route in pick.shares(pool, 20, client=client, cookie=cookie_for(pool, 0))} == {"r2"}
     early, late = staying(82.0), staying(93.0)
     assert late < early < set(clients)
     assert 110 < len(early) < 170
