@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxyd.proxy.gates.ratelimit import RateLimiter
     from proxyd.proxy.slow import Rows
     from proxyd.proxy.stats import Stats
+    from proxyd.store.board import Board
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -28,10 +29,11 @@ def _write(batches: list[Any]) -> None:
 
 
 class Flusher:
-    """Takes batches from the counters and writes them."""
+    """Takes batches from the counters and writes them; the board says up to when."""
 
-    def __init__(self, store: Store, stats: Stats, rows: Rows, limiter: RateLimiter) -> None:
+    def __init__(self, store: Store, board: Board, stats: Stats, rows: Rows, limiter: RateLimiter) -> None:
         self._store = store
+        self._board = board
         self._stats = stats
         self._rows = rows
         self._limiter = limiter
@@ -58,10 +60,12 @@ class Flusher:
 
     def flush(self) -> None:
         """Write what there is; what can't be written is kept for the next time."""
+        taken = time.monotonic()
         sources: list[tuple[Any, Any]] = [
             (self._stats, self._stats.take(time.time())), (self._rows, self._rows.take()), (self._limiter, self._limiter.take())]
         batches = [batch for _, batch in sources if batch is not None]
         if not batches:
+            self._board.count(taken)
             return
         try:
             self._store.call(_write, batches, patience=_PATIENCE)
@@ -76,3 +80,4 @@ class Flusher:
                 log.error("counters are kept in memory: %s", error)
         else:
             self._failing = False
+            self._board.count(taken)

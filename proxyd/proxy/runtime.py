@@ -55,7 +55,7 @@ class Runtime:
         self.stopping = False
         self.stats = Stats()
         self.rows = Rows()
-        self.flusher = Flusher(self.store, self.stats, self.rows, self.limiter)
+        self.flusher = Flusher(self.store, self.board, self.stats, self.rows, self.limiter)
         self.access = AccessLog(settings.log.access, settings.log.format)
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)

@@ -26,6 +26,8 @@ log = logging.getLogger("proxyd.registry")
 _PROBE_TIMEOUT = (2.0, 3.0)
 _PROBE_PAUSE = 0.25
 _TICK = 0.05
+#: Workers write their counts twice a second; a locked database delays that.
+_COUNTS_PERIOD, _COUNTS_PATIENCE = 0.6, 30.0
 
 
 class Operations:
@@ -138,8 +140,7 @@ class Operations:
             gevent.sleep(_TICK)
         if row is None:
             return
-        # What the workers counted last is on its way to the database.
-        gevent.sleep(0.6)
+        self._await_counts(time.monotonic() + _TICK)
         open_now = self._in_flight(session)
         bus.publish("drain_completed", {"traffic_percent": 0.0, "in_flight": open_now}, None, session.session_id)
         while open_now and self._still(session, generation) is not None:
@@ -147,6 +148,14 @@ class Operations:
             open_now = self._in_flight(session)
             if not open_now:
                 bus.publish("drain_completed", {"traffic_percent": 0.0, "in_flight": 0}, None, session.session_id)
+
+    def _await_counts(self, moment: float) -> None:
+        """Wait until the database has what the workers had counted at `moment` (time.monotonic() seconds): a request they took
+        just before must not be missing. Other hosts' workers, which are not on the board, write as often."""
+        deadline = moment + _COUNTS_PATIENCE
+        gevent.sleep(_COUNTS_PERIOD)
+        while any(worker.counted < moment for worker in self.registry.board.workers()) and time.monotonic() < deadline:
+            gevent.sleep(_TICK)
 
     def _still(self, session: LiveSession, generation: int) -> dict[str, Any] | None:
         if self._drains.get(session.session_id) != generation:

@@ -17,6 +17,8 @@ from proxyd.store.shared import SharedFile
 
 MAX_WORKERS = 256
 _WORKER = struct.Struct("<IIQdd")
+_COUNTED = struct.Struct("<d")
+_COUNTED_AT = _WORKER.size
 _WORKER_SIZE = 64
 _WORKERS_AT = 4096
 _VERSION = struct.Struct("<Q")
@@ -26,13 +28,15 @@ _SIZE = _WORKERS_AT + MAX_WORKERS * _WORKER_SIZE
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A live worker: process id, config version it routes by, start and last heartbeat in Unix seconds."""
+    """A live worker: process id, config version it routes by, start and last heartbeat in Unix seconds; `counted`: the instant
+    (time.monotonic() seconds) up to which the database has what it counted, requests in flight among it."""
 
     slot: int
     pid: int
     version: int
     started: float
     heartbeat: float
+    counted: float
 
 
 class Board:
@@ -62,6 +66,7 @@ class Board:
         for slot in range(MAX_WORKERS):
             if self._file.hold(slot):
                 _WORKER.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, os.getpid(), 0, 0, now, now)
+                _COUNTED.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE + _COUNTED_AT, 0.0)
                 self._slot = slot
                 return slot
         raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
@@ -72,6 +77,11 @@ class Board:
         at = _WORKERS_AT + self._slot * _WORKER_SIZE
         pid, _, _, started, _ = _WORKER.unpack_from(self._file.data, at)
         _WORKER.pack_into(self._file.data, at, pid, 0, version, started, now)
+
+    def count(self, now: float) -> None:
+        """All that this worker counted before `now` (time.monotonic() seconds) is in the database."""
+        if self._slot is not None:
+            _COUNTED.pack_into(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _COUNTED_AT, now)
 
     def leave(self) -> None:
         """Give the slot back."""
@@ -91,7 +101,8 @@ class Board:
                 _WORKER.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, 0, 0, 0, 0, 0)
                 self._file.release(slot)
                 continue
-            live.append(WorkerState(slot, pid, version, started, heartbeat))
+            counted: float = _COUNTED.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE + _COUNTED_AT)[0]
+            live.append(WorkerState(slot, pid, version, started, heartbeat, counted))
         return live
 
     def behind(self, version: int) -> list[WorkerState]:
@@ -102,5 +113,3 @@ class Board:
         """Leave and unmap."""
         self.leave()
         self._file.close()
-
-
