@@ -10,19 +10,23 @@ from __future__ import annotations
 import ctypes
 import errno
 import mmap
-import os
 import time
 from types import TracebackType
-
-from proxyd.store.shared import PATIENCE, PATIENCE_WITH_STUCK
 
 #: Room for one pthread_mutex_t of any libc, on a cache line of its own.
 SIZE = 64
 _ATTRIBUTE_SIZE = 64
 _SHARED, _ROBUST = 1, 1
+#: A holder that runs gives it back in microseconds; one that has lost its processor on a busy machine needs a little longer.
+_PATIENCE = 0.5
+#: How long nobody waits again for a mutex that was waited for in vain: its holder is stopped.
+_STUCK_SECONDS = 5.0
 _SPINS = 200
+_NAP_MICROSECONDS = 200
 
 _libc = ctypes.PyDLL(None)
+# Not time.sleep, which in a worker lets other greenlets run; and without the interpreter's lock, which other threads may need.
+_usleep = ctypes.CDLL(None).usleep
 #: For one who can't afford a `with`: 0 where the mutex at the address is taken now, else ask `Mutex.wait`.
 trylock = _libc.pthread_mutex_trylock
 unlock = _libc.pthread_mutex_unlock
@@ -54,14 +58,16 @@ def initialise(address: int, count: int) -> None:
 class Mutex:
     """One mutex at an address, for use in `with`; held for microseconds, without a switch of greenlets.
 
-    Waits at most half a second: a stopped holder must not stop everybody. Then the section runs without the lock.
+    Waits at most half a second: a stopped holder must not stop everybody. Then the section runs without the lock, and so
+    do the next ones for a while.
     """
 
-    __slots__ = ("_held", "_stuck", "address")
+    __slots__ = ("_held", "_stuck_until", "address")
 
     def __init__(self, address: int) -> None:
         self.address = address
-        self._held = self._stuck = False
+        self._held = False
+        self._stuck_until = 0.0
 
     def __enter__(self) -> None:
         result = trylock(self.address)
@@ -71,20 +77,20 @@ class Mutex:
 
     def wait(self, result: int) -> int:
         """Take a mutex that was not simply free, as `result` of `trylock` says; 0 once it is taken."""
-        deadline = time.monotonic() + (PATIENCE_WITH_STUCK if self._stuck else PATIENCE)
+        now = time.monotonic()
+        deadline = now + _PATIENCE if now >= self._stuck_until else now
         spins = 0
         while True:
             if result == errno.EOWNERDEAD:
                 return int(_consistent(self.address))
             if result != errno.EBUSY:
-                self._stuck = False
                 return result
-            if time.monotonic() > deadline:
-                self._stuck = True
-                return result
-            spins += 1
             if spins > _SPINS:
-                os.sched_yield()
+                if time.monotonic() >= deadline:
+                    self._stuck_until = deadline + _STUCK_SECONDS
+                    return result
+                _usleep(_NAP_MICROSECONDS)
+            spins += 1
             result = int(trylock(self.address))
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
