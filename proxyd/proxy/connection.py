@@ -269,7 +269,7 @@ class ClientConnection:
             data = b""
         if not data:
             self.keep_alive = False
-            if exchange is not None and exchange.expired == "request_body":
+            if exchange is not None and exchange.expired:
                 raise BodyTimeout
             raise ClientGone
         return data

@@ -101,6 +101,16 @@ def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, 
             stale = error.code == "upstream_closed" and not ex.expired and not ex.client_gone
             if not stale or (ex.method not in IDEMPOTENT and not error.unsent) or ex.upload is not None:
                 raise
+            # Or it failed in the middle of the request, which looks the same: hence out of the budget.
+            if not upstream.state.spend_retry():
+                raise
+            if ex.counters is not None:
+                ex.counters.retries += 1
+    return _exchange(runtime, ex, upstream, new_connection(ex, upstream), admission, retry_statuses)
+
+
+def new_connection(ex: Exchange, upstream: Upstream) -> Stream:
+    """Connect within connect_timeout, and what is left of total_timeout. Raises UpstreamError."""
     # The connect has a bound of its own; what was waited for before must not run out on it.
     ex.phase, ex.deadline = "connect_timeout", inf
     begun = time.monotonic()
@@ -112,7 +122,7 @@ def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, 
             error.code = ex.expired = "total_timeout"
         raise
     ex.connect_seconds = time.monotonic() - begun
-    return _exchange(runtime, ex, upstream, stream, admission, retry_statuses)
+    return stream
 
 
 def _exchange(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream, admission: int,
@@ -175,7 +185,8 @@ def _send_all(ex: Exchange, stream: Stream, data: bytes) -> None:
     try:
         stream.send_all(data)
     except OSError as error:
-        raise failure(ex, str(error), stream.served > 0) from None
+        # With a body that was to go along, part of the whole may have arrived.
+        raise failure(ex, str(error), stream.served > 0 and not ex.body) from None
 
 
 def failure(ex: Exchange, reason: str, unsent: bool = False) -> Exception:
@@ -183,9 +194,9 @@ def failure(ex: Exchange, reason: str, unsent: bool = False) -> Exception:
     upload = ex.upload
     if upload is not None and upload.error is not None:
         return upload.error
-    if ex.expired in CLIENT_PHASES:
+    if ex.expired and ex.phase in CLIENT_PHASES:
         # Its connection was shut down because the client kept us waiting: nothing the upstream is to blame for.
-        return BodyTimeout() if ex.expired == "request_body" else ClientGone()
+        return BodyTimeout() if ex.phase == "request_body" else ClientGone()
     if ex.expired:
         return UpstreamError("timeout", 504, ex.expired, f"the upstream did not answer in time ({ex.expired})")
     if ex.client_gone:

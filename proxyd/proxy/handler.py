@@ -18,6 +18,7 @@ from proxyd.proxy.exchange import CLIENT_PHASES
 from proxyd.proxy.forward import ResponseCut, attempt
 from proxyd.proxy.headers import client_address, forwarded_secure, kept_request_id, loops
 from proxyd.proxy.refusal import Refusal
+from proxyd.proxy.table import RETRIES_AT_MOST
 from proxyd.proxy.upstream import UpstreamError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def _serve(runtime: Runtime, ex: Exchange) -> None:
     try:
         _route(runtime, ex)
     except BodyTimeout:
-        _answer(ex, 408, "body_timeout", "the request body did not arrive in time")
+        code = "total_timeout" if ex.expired == "total_timeout" else "body_timeout"
+        _answer(ex, 408, code, "the request body did not arrive in time")
     except ProtocolError as error:
         _answer(ex, error.status, error.code, error.detail)
 
@@ -136,12 +138,8 @@ def _unmatched(runtime: Runtime, ex: Exchange, host: str) -> None:
 
 def _through_gates(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
     """Maintenance, rate limit, then an upstream that takes it: each can refuse, in this order."""
-    held = runtime.maintenance.answer(ex, pool) if pool.maintained else None
-    if held is not None:
-        ex.failure = "maintenance"
-        if ex.counters is not None:
-            ex.counters.maintenance_hits += 1
-        return errors.send(ex, held.status, held.content_type, held.body, held.headers)
+    if pool.maintained and _in_maintenance(runtime, ex, pool):
+        return None
     limited = pool.limited
     if limited is not None:
         decision = runtime.limiter.hit(limited, ex.client_ip, time.time())
@@ -151,7 +149,34 @@ def _through_gates(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
                     ex.counters.rate_limited += 1
                 return _answer(ex, 429, "rate_limited", decision.detail, decision.headers)
             ex.set_headers.extend(decision.headers)
+    if _keep_body(ex):
+        current = _current(runtime, ex)
+        if current is None:
+            return _unmatched(runtime, ex, ex.host)
+        pool = current
+        if pool.maintained and _in_maintenance(runtime, ex, pool):
+            return None
     return _forward(runtime, ex, pool)
+
+
+def _in_maintenance(runtime: Runtime, ex: Exchange, pool: Pool) -> bool:
+    """Whether the pool is in maintenance for this client, who has been answered then."""
+    held = runtime.maintenance.answer(ex, pool)
+    if held is None:
+        return False
+    ex.failure = "maintenance"
+    if ex.counters is not None:
+        ex.counters.maintenance_hits += 1
+    errors.send(ex, held.status, held.content_type, held.body, held.headers)
+    return True
+
+
+def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
+    """The request's pool as it is now, after a wait: it may drain, be in maintenance, or be gone meanwhile."""
+    found = runtime.table.match(ex.host, ex.path)
+    if found is not None:
+        ex.pool = found
+    return found
 
 
 def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
@@ -171,15 +196,27 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
         if admission < 0:
             blocked.append(chosen.route_id)
             continue
-        _keep_body(ex)
         if chosen.route_id != pool.members[0].route_id or ex.counters is None:
             ex.counters = runtime.stats.of(chosen.route_id)
         failure = _attempt(runtime, ex, pool, chosen, admission)
         if failure is None:
             return None
         tried.append(chosen.route_id)
-        if not retry.pause(runtime, ex, pool, chosen, failure):
+        if retry.never_connected(ex, failure):
+            without = [*blocked, chosen.route_id]
+            if not isinstance(choose(pool, ex.client_ip, cookie, tried, without, runtime.circuits, time.time()), Refusal):
+                blocked = without
+                retry.again(runtime, ex, chosen)
+                continue
+        if not retry.pause(ex, chosen, failure):
             return _failed(ex, failure)
+        current = _current(runtime, ex)
+        if current is None:
+            return _failed(ex, failure)
+        pool = current
+        retry.again(runtime, ex, chosen)
+        if pool.maintained and _in_maintenance(runtime, ex, pool):
+            return None
 
 
 def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admission: int) -> UpstreamError | None:
@@ -188,7 +225,9 @@ def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admis
     counters = ex.counters
     state = chosen.state
     ex.attempts += 1
-    statuses = retry.statuses(runtime, ex, chosen) if chosen.options.retry else _NO_STATUSES
+    if ex.attempts == 1 and state.retry_budget < RETRIES_AT_MOST:
+        state.retry_budget += 1
+    statuses = retry.statuses(ex, chosen) if chosen.options.retry else _NO_STATUSES
     if pool.sticky:
         balance.stick(ex, pool, chosen)
     state.in_flight += 1
@@ -219,12 +258,15 @@ def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admis
             counters.in_flight -= 1
 
 
-def _keep_body(ex: Exchange) -> None:
-    """Read a small body of known length whole, so that it can go out with the head, and go out again."""
+def _keep_body(ex: Exchange) -> bool:
+    """Read a small body of known length whole, so that it can go out with the head, and go out again; whether there was one.
+
+    Before an upstream is chosen, since the client may take its time: who is chosen is asked at once.
+    """
     client = ex.client
     length = ex.head.content_length
-    if ex.body is not None or not 0 < length <= KEPT_BODY or not client.has_body():
-        return
+    if not 0 < length <= KEPT_BODY or not client.has_body():
+        return False
     if client.expects_continue():
         client.send_continue()
     pieces = []
@@ -232,6 +274,7 @@ def _keep_body(ex: Exchange) -> None:
         pieces.append(client.read_body())
     ex.body = b"".join(pieces)
     ex.bytes_received = length
+    return True
 
 
 def _failed(ex: Exchange, failure: UpstreamError) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from proxyd.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options
 from proxyd.store.snapshot import Pairs, RouteRecord, Snapshot
@@ -23,17 +23,31 @@ log = logging.getLogger("proxyd.proxy")
 PoolKey = tuple[str, str, int]
 
 
-class UpstreamState:
-    """What this worker knows of an upstream beside its declaration; survives changes of the table."""
+#: A retry for every five requests: at most a fifth more than clients send. What there is of it at first, and at most.
+RETRY_COST = 5
+_RETRIES_AT_FIRST = 5 * RETRY_COST
+RETRIES_AT_MOST = 100 * RETRY_COST
 
-    __slots__ = ("budget", "current_weight", "idle", "in_flight", "made")
+
+class UpstreamState:
+    """What this worker knows of an upstream beside its declaration; survives changes of the table. `retry_budget`: in fifths
+    of a retry; each request brings one."""
+
+    __slots__ = ("current_weight", "idle", "in_flight", "made", "retry_budget")
 
     def __init__(self) -> None:
         self.idle: list[Stream] = []
         self.in_flight = 0
         self.current_weight = 0.0
-        self.budget: Any = None
+        self.retry_budget = _RETRIES_AT_FIRST
         self.made = 0.0
+
+    def spend_retry(self) -> bool:
+        """Take a retry out of the budget; whether it was there."""
+        if self.retry_budget < RETRY_COST:
+            return False
+        self.retry_budget -= RETRY_COST
+        return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

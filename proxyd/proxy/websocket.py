@@ -18,7 +18,7 @@ from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.frames import GOING_AWAY, FrameBoundary, close_frame
 from proxyd.proxy.headers import request_head
 from proxyd.proxy.stream import Stream
-from proxyd.proxy.upstream import UpstreamError, connect
+from proxyd.proxy.upstream import UpstreamError
 from proxyd.text import rfc3339
 
 if TYPE_CHECKING:
@@ -42,9 +42,8 @@ def tunnel(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -
     if options.websocket_max_connections and counters.websocket_active >= options.websocket_max_connections:
         runtime.circuits.cancel(upstream, admission)
         return errors.respond(ex, 503, "websocket_limit", "too many WebSockets are open on this route", (("Retry-After", "5"),))
-    now = ex.upstream_started = time.monotonic()
-    stream = connect(upstream, options.connect_timeout)
-    ex.connect_seconds = time.monotonic() - now
+    ex.upstream_started = time.monotonic()
+    stream = forward.new_connection(ex, upstream)
     ex.upstream_stream = stream
     try:
         response, rest = _handshake(runtime, ex, upstream, stream)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
 
 import pytest
 
+from proxyd.text import parse_rfc3339
 from tests.support.backends import Backend
 from tests.support.system import Answer, System
 from tests.support.waiting import wait_for
@@ -19,17 +23,17 @@ from tests.support.waiting import wait_for
 class Load(threading.Thread):
     """Requests one after another until `stop`, each with the time at which it was sent."""
 
-    def __init__(self, system: System, host: str, **headers: str) -> None:
+    def __init__(self, system: System, host: str, path: str = "/", **headers: str) -> None:
         super().__init__(daemon=True)
         self.answers: list[tuple[float, Answer]] = []
-        self._system, self._host, self._headers = system, host, headers
+        self._system, self._host, self._path, self._headers = system, host, path, headers
         self._ending = threading.Event()
         self.start()
 
     def run(self) -> None:
         while not self._ending.is_set():
             begun = time.time()
-            self.answers.append((begun, self._system.get("/", self._host, **self._headers)))
+            self.answers.append((begun, self._system.get(self._path, self._host, **self._headers)))
 
     def stop(self) -> list[tuple[float, Answer]]:
         self._ending.set()
@@ -43,26 +47,27 @@ def events_of(lines: list[str]) -> list[tuple[str, dict[str, object]]]:
 
 
 @pytest.mark.slow
-def test_replicas_take_over_and_no_client_sees_anything(system: System, new_backend: Callable[..., Backend]) -> None:
-    clients = [system.client("moving", str(number)) for number in range(2)]
-    for client, name in zip(clients, ("leaving", "staying"), strict=True):
-        client.route("moving.test", new_backend(name).url)
-    loads = [Load(system, "moving.test") for _ in range(3)]
-    begun = time.time()
-    assert clients[0].command("DRAIN_START|SID|1500ms").startswith("DRAIN_OK|")
+@pytest.mark.parametrize("policy", ["least_conn", "round_robin"])
+def test_replicas_take_over_evenly_and_no_client_sees_anything(system: System, new_backend: Callable[..., Backend], policy: str) -> None:
+    name = policy.replace("_", "-")
+    clients = [system.client(name, str(number)) for number in range(2)]
+    for client, backend in zip(clients, ("leaving", "staying"), strict=True):
+        client.route(f"{name}.test", new_backend(backend).url, apply=False)
+        client.options("ALL", balance=policy)
+    # Requests that take a while, so that both have some in flight: a policy that looks at load has something to look at.
+    loads = [Load(system, f"{name}.test", "/?s=0.02") for _ in range(6)]
+    clients[0].ok("DRAIN_START|SID|3s")
+    begun = parse_rfc3339(clients[0].json("DRAIN_STATUS|SID")["started_at"])
     wait_for(lambda: clients[0].json("DRAIN_STATUS|SID")["remaining_seconds"] == 0, what="the end of the drain")
     time.sleep(0.3)
     answers = [item for load in loads for item in load.stop()]
     assert {answer.status for _, answer in answers} == {200}
-
-    def share(start: float, end: float) -> float:
-        seen = [answer.headers["X-Backend"] for at, answer in answers if start <= at - begun < end]
-        return seen.count("leaving") / len(seen)
-
-    early, late = share(0.0, 0.75), share(0.75, 1.5)
-    assert 0.2 < early < 0.5
-    assert 0.0 <= late < early
-    assert share(1.6, 9) == 0.0
+    for third in range(3):
+        seen = [answer.headers["X-Backend"] for at, answer in answers if third <= at - begun < third + 1]
+        # Half of all at first, nothing in the end.
+        expected = 0.5 * (1 - (third + 0.5) / 3)
+        assert abs(seen.count("leaving") / len(seen) - expected) < 0.12, (third, seen.count("leaving"), len(seen))
+    assert "leaving" not in [answer.headers["X-Backend"] for at, answer in answers if at - begun > 3.05]
 
 
 @pytest.mark.slow
@@ -127,6 +132,47 @@ def test_what_is_in_flight_is_never_cut_and_the_events_count_it(system: System, 
     assert [event["in_flight"] for kind, event in events if kind == "drain_completed"] == [1, 0]
 
 
+@pytest.mark.slow
+def test_a_request_taken_just_before_the_end_is_counted_however_busy_the_database_is(system: System, backend: Backend) -> None:
+    client = system.client("justbefore")
+    client.route("justbefore.test", backend.url)
+    client.ok("SUBSCRIBE|SID|drain_progress")
+    with contextlib.closing(sqlite3.connect(system.database, timeout=5, isolation_level=None)) as other:
+        client.send("DRAIN_START|SID|700ms")
+        lines = [client.line()]
+        wait_for(lambda: int(time.time() * 1000) and client.command("DRAIN_STATUS|SID"))
+        # Nobody can write from now on until the drain is long over.
+        other.execute("BEGIN IMMEDIATE")
+        answers: list[Answer] = []
+
+        def ask() -> None:
+            while not answers or answers[-1].status != 200:
+                answers.append(system.get("/slow?s=4", "justbefore.test"))
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        wait_for(lambda: backend.in_flight == 1)
+        time.sleep(2.0)
+        other.execute("ROLLBACK")
+    while sum("drain_completed" in line for line in lines) < 2:
+        lines.append(client.line())
+        assert lines[-1], "the connection ended"
+    thread.join(5)
+    assert [event["in_flight"] for kind, event in events_of(lines) if kind == "drain_completed"] == [1, 0]
+
+
+def test_no_request_that_a_slow_client_began_before_comes_after_the_end(system: System, backend: Backend) -> None:
+    client = system.client("latecomer")
+    client.route("latecomer.test", backend.url)
+    with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: latecomer.test\r\nContent-Length: 10\r\n\r\nfirst")
+        client.ok("DRAIN_START|SID|300ms")
+        wait_for(lambda: client.json("DRAIN_STATUS|SID")["remaining_seconds"] == 0, what="the end of the drain")
+        sock.sendall(b" half")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 503 ")
+    assert not backend.requests
+
+
 def test_the_end_of_a_drain_without_anything_in_flight_is_told_once(system: System, backend: Backend) -> None:
     client = system.client("calm")
     client.route("calm.test", backend.url)
@@ -157,6 +203,8 @@ def test_sticky_clients_move_last(system: System, new_backend: Callable[..., Bac
     # Before three quarters of the drain no sticky client moves; then it moves once and for good.
     assert max(stayed) - (ended - 1.2) > 0.75
     assert all(name == names[home] for at, name in moved if at < ended - 1.2 + 0.8)
+    first_move = next(at for at, name in moved if name != names[home])
+    assert not [at for at in stayed if at > first_move]
     assert system.get("/", "clinging.test", Cookie=cookie).headers["X-Backend"] != names[home]
 
 

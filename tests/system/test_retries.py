@@ -190,9 +190,38 @@ def test_a_failing_backend_gets_at_most_a_fifth_more_requests_than_clients_send(
         response.read()
         assert response.status == 502
     connection.close()
-    extra = len(backend.received) - count
-    # A fifth, and the few that a quiet route may always make: five, and one a second.
-    assert 5 <= extra <= count * 0.2 + 15
+    # A fifth, and the five that a worker has at first.
+    assert len(backend.received) == count + count // 5 + 5
+
+
+def test_the_budget_is_no_reason_to_fail_while_a_replica_refuses_connections(
+        new_system: Callable[..., System], backend: Backend) -> None:
+    system = new_system(workers=1)
+    replicas(system, "dead", f"http://127.0.0.1:{free_port()}", backend.url, retry="true", retry_max_attempts=2)
+    assert {system.get("/", "dead.test").status for _ in range(100)} == {200}
+    assert len(backend.requests) == 100
+
+
+def test_a_kept_connection_that_the_backend_closed_just_then_is_replaced_and_counted_but_not_without_bound(
+        new_system: Callable[..., System], raw_backend: NewRaw) -> None:
+    def serve(sock: socket.socket) -> None:
+        bad.receive_head(sock)
+        sock.sendall(OK)
+        bad.receive_head(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    bad = raw_backend(serve)
+    system = new_system(workers=1)
+    client = replicas(system, "closing", bad.url)[0]
+    assert [system.get("/", "closing.test").status for _ in range(6)] == [200] * 6
+    # A POST may have been carried out: it is not sent again.
+    assert system.get("/", "closing.test", "POST").status == 502
+    statuses = [system.get("/", "closing.test").status for _ in range(100)]
+    assert len(bad.received) <= 107 * 1.2 + 5
+    assert 502 in statuses
+    route_id = client.json("ROUTE_LIST|SID")[0]["route_id"]
+    extra = len(bad.received) - 107
+    wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["retries"] == extra, what="the attempts in STATS")
 
 
 def test_a_client_that_went_away_is_not_tried_for_again(system: System, raw_backend: NewRaw) -> None:

@@ -20,23 +20,6 @@ SHORT = 0.3
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 
 
-@pytest.fixture
-def full_port() -> Iterator[int]:
-    """A port that is listened on but lets no one in: its queue is full, so that the kernel drops each SYN."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        waiting = []
-        for _ in range(4):
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(listener.getsockname())
-            waiting.append(sock)
-        yield listener.getsockname()[1]
-        for sock in waiting:
-            sock.close()
-
-
 def served(system: System, name: str, url: str, **options: object) -> tuple[RegistryClient, str]:
     """Register `name`.test with options."""
     client = system.client(name)
@@ -170,6 +153,42 @@ def test_total_timeout_includes_the_retries(system: System, raw_backend, release
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
     assert time.monotonic() - begun < 1.5
     assert len(backend.received) == 3
+
+
+@pytest.mark.parametrize("length", [1000, 1_000_000])
+def test_total_timeout_bounds_a_client_that_sends_its_body_slowly_and_blames_nobody_else(
+        system: System, raw_backend, release: threading.Event, length: int) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release)
+    client, route_id = served(system, f"slowly{length}", backend.url, total_timeout="400ms", circuit_breaker="true", circuit_threshold=1)
+    with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as sock:
+        sock.sendall(f"PUT / HTTP/1.1\r\nHost: slowly{length}.test\r\nContent-Length: {length}\r\n\r\nbegun".encode())
+        begun = time.monotonic()
+        answer = sock.recv(65536).decode()
+        assert time.monotonic() - begun < 1.5
+    assert answer.startswith("HTTP/1.1 408 ")
+    assert "X-Proxyd-Reason: total_timeout\r\n" in answer
+    assert client.json(f"CIRCUIT_BREAKER_STATUS|SID|{route_id}")["state"] == "closed"
+
+
+def test_total_timeout_bounds_the_opening_of_a_websocket_too(system: System, full_port: int) -> None:
+    served(system, "tunnel", f"ws://127.0.0.1:{full_port}", total_timeout="300ms")
+    begun = time.monotonic()
+    answer = system.get("/", "tunnel.test", Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="13",
+                        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
+    assert time.monotonic() - begun < SHORT + 1
+
+
+def test_a_client_that_is_slow_with_its_body_does_not_hold_up_the_trial_of_a_circuit(system: System, backend: Backend) -> None:
+    client, route_id = served(system, "trial", backend.url, circuit_breaker="true", circuit_threshold=1, circuit_timeout="200ms")
+    backend.failing = 503
+    assert system.get("/", "trial.test").status == 503
+    backend.failing = 0
+    with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as sock:
+        sock.sendall(b"PUT / HTTP/1.1\r\nHost: trial.test\r\nContent-Length: 10\r\n\r\nbegun")
+        wait_for(lambda: system.get("/", "trial.test").status == 200, 2, "the circuit to close")
+        sock.sendall(b" half")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_timeout_changed_by_apply_holds_for_the_next_request(system: System, backend: Backend) -> None:
