@@ -229,6 +229,11 @@ class Operations:
                 gevent.sleep(_PROBE_PAUSE)
         return None
 
+    def verifies(self, route_ids: list[str]) -> bool:
+        """Whether the workers check the certificates of what stands behind any of the routes."""
+        options = (json.loads(self.registry.rows[route_id]["options"]) for route_id in route_ids)
+        return any(parse_option("tls_verify", item.get("tls_verify", "true")) for item in options)
+
     def backend_urls(self, route_ids: list[str]) -> list[str]:
         """What to ask to see whether the backends of routes answer."""
         urls = []

@@ -6,12 +6,17 @@ import json
 import os
 import signal
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from tests.admin.browser import CHROMIUM, Browser
 from tests.support.backends import Backend, RawBackend
+from tests.support.certificates import Authority
 from tests.support.registry import RegistryClient
 from tests.support.system import System
 from tests.support.waiting import free_port, wait_for
@@ -195,6 +200,134 @@ def test_a_page_server_that_says_nothing_holds_nobody_up_for_long(system: System
     answer = system.get("/", "mute.test", Accept="text/html")
     assert answer.status == 503 and "Down for maintenance" in answer.text
     assert time.monotonic() - begun < 3
+
+
+@pytest.mark.slow
+def test_a_slow_page_server_is_asked_for_many_files_at_once_and_never_for_long(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    def serve(sock: socket.socket) -> None:
+        path = slow.receive_head(sock).split(b" ")[1].decode()
+        if path.endswith("trickle.css"):
+            # Each byte comes in time, the whole never.
+            for byte in b"HTTP/1.1 200 OK\r\nContent-Type: text/css\r\nX-Filler: " + b"x" * 100:
+                sock.sendall(bytes([byte]))
+                time.sleep(0.1)
+            return
+        if path != "/":
+            time.sleep(0.8)
+        kind = "text/html" if path == "/" else "text/css"
+        sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(path)}\r\nConnection: close\r\n\r\n{path}".encode())
+
+    slow = raw_backend(serve)
+    client = system.client("slowpage")
+    client.route("slowpage.test", backend.url)
+    enter(client, "ALL", f"{slow.url}/")
+
+    def ask(path: str) -> tuple[float, int]:
+        begun = time.monotonic()
+        status = system.get(path, "slowpage.test").status
+        return time.monotonic() - begun, status
+
+    with ThreadPoolExecutor(24) as threads:
+        found = list(threads.map(ask, [f"/{number % 12}.css" for number in range(24)]))
+    assert {status for _, status in found} == {200}
+    assert max(seconds for seconds, _ in found) < 4
+    # Two workers, twelve files: nobody asked twice for what somebody was asking for.
+    assert len(slow.received) <= 2 * 12 + 8
+    seconds, status = ask("/trickle.css")
+    assert status == 503 and seconds < 4
+
+
+def test_a_page_server_that_redirects_has_no_page(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+    def serve(sock: socket.socket) -> None:
+        moved.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    moved = raw_backend(serve)
+    client = system.client("moved")
+    client.route("moved.test", backend.url)
+    enter(client, "ALL", f"{moved.url}/")
+    assert "Down for maintenance" in system.get("/", "moved.test", Accept="text/html").text
+
+
+def test_a_page_server_with_a_certificate_of_its_own_is_shown_where_the_route_does_not_verify(
+        system: System, backend: Backend, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(Authority(tmp_path).issue("page.pem", "127.0.0.1"))
+    server = Backend("page")
+    assert server._server is not None
+    server._server.socket = context.wrap_socket(server._server.socket, server_side=True)
+    client = system.client("selfsigned")
+    client.route("selfsigned.test", backend.url, apply=False)
+    client.options("ALL", tls_verify="false")
+    enter(client, "ALL", f"https://127.0.0.1:{server.port}/")
+    answer = system.get("/", "selfsigned.test")
+    assert (answer.status, answer.text) == (503, "page /\n")
+    server.stop()
+
+
+def test_an_open_websocket_stays_and_a_new_one_is_refused(system: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
+    def serve(sock: socket.socket) -> None:
+        echo.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        while data := sock.recv(65536):
+            sock.sendall(data)
+
+    echo = raw_backend(serve)
+    client = system.client("open")
+    client.route("open.test", echo.url, apply=False)
+    client.options("ALL", websocket="true")
+    ask = (b"GET /ws HTTP/1.1\r\nHost: open.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+           b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as before:
+        before.sendall(ask)
+        assert before.recv(65536).startswith(b"HTTP/1.1 101 ")
+        # A masked text frame, there and back.
+        frame = b"\x81\x85\0\0\0\0hello"
+        before.sendall(frame)
+        assert before.recv(65536) == frame
+        client.send("MAINT_ENTER|SID|ALL|")
+        assert [client.line(), client.line()] == ["ACK", "MAINT_OK|ALL"]
+        with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as after:
+            after.sendall(ask)
+            answer = after.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 503 ") and b"X-Maintenance-Mode: true\r\n" in answer
+        before.sendall(frame)
+        assert before.recv(65536) == frame
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_built_in_page_can_be_read_in_light_and_dark_on_a_phone_and_loads_nothing(system: System, backend: Backend, dark: bool) -> None:
+    name = "dark" if dark else "light"
+    client = system.client(name)
+    client.route(f"{name}.localhost", backend.url)
+    enter(client, "ALL")
+    with Browser(360, 640, dark=dark) as browser:
+        browser.open(f"http://{name}.localhost:{system.proxy_port}/deep/down")
+        browser.until("document.querySelector('h1') !== null")
+        assert browser.evaluate("document.querySelector('h1').textContent") == "Down for maintenance"
+        assert browser.evaluate("document.documentElement.lang") == "en"
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 360
+        # Nothing but the page itself, and the icon that the browser asks for by itself.
+        assert set(browser.evaluate("performance.getEntriesByType('resource').map(e => new URL(e.name).pathname)")) <= {"/favicon.ico"}
+        ratio = browser.evaluate(_CONTRAST)
+        assert (ratio["paper"] < 0.1) is dark
+        # WCAG 2.2 AAA for text.
+        assert min(ratio["text"]) >= 7, ratio
+
+
+_CONTRAST = """(() => {
+  const light = rgb => { const [r, g, b] = rgb.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+                         return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+  const numbers = text => text.match(/[0-9.]+/g).slice(0, 3).map(Number);
+  const under = numbers(getComputedStyle(document.body).backgroundColor);
+  const paper = light(under);
+  const text = [...document.querySelectorAll('h1, p, small')].map(element => {
+    const style = getComputedStyle(element), ink = numbers(style.color), part = Number(style.opacity);
+    const seen = light(ink.map((value, index) => value * part + under[index] * (1 - part)));
+    return (Math.max(seen, paper) + 0.05) / (Math.min(seen, paper) + 0.05) });
+  return {paper, text} })()"""
 
 
 @pytest.mark.slow

@@ -81,7 +81,9 @@ def _routes(context: Context, target: str) -> list[str]:
 def maint_enter(context: Context, target: str, page_url: str) -> Iterator[str]:
     route_ids = _routes(context, target)
     context.operations.enter_maintenance(route_ids, page_url, context.actor)
-    return _after_ack(context, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does")
+    # As strict as the workers, or it would answer here and never be shown.
+    verify = context.operations.verifies(route_ids)
+    return _after_ack(context, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does", verify)
 
 
 @command("MAINT_EXIT", TOPIC, _TARGET,
@@ -90,13 +92,13 @@ def maint_enter(context: Context, target: str, page_url: str) -> Iterator[str]:
 def maint_exit(context: Context, target: str) -> Iterator[str]:
     route_ids = _routes(context, target)
     context.operations.exit_maintenance(route_ids, context.actor)
-    return _after_ack(context, target, context.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted")
+    return _after_ack(context, target, context.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted", False)
 
 
-def _after_ack(context: Context, target: str, urls: list[str], seconds: float, consolation: str) -> Iterator[str]:
+def _after_ack(context: Context, target: str, urls: list[str], seconds: float, consolation: str, verify: bool) -> Iterator[str]:
     yield "ACK"
     with context.unhurried():
-        problem = context.operations.await_answer(urls, seconds, verify=False)
+        problem = context.operations.await_answer(urls, seconds, verify)
     yield f"ERROR|{problem}; {consolation}" if problem else f"MAINT_OK|{target}"
 
 

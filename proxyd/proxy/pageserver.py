@@ -1,0 +1,126 @@
+"""Services' own maintenance servers: asked with short timeouts, their answers kept for a moment, and a dead or slow one left
+alone for a while, so that it slows nobody down."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import gevent
+
+log = logging.getLogger("proxyd.proxy")
+
+#: For one answer in all; what takes longer, or is larger, is no page for people who wait.
+_PATIENCE, _CONNECT_TIMEOUT = 2.0, 0.5
+_MAX_BODY = 1 << 20
+_KEPT_SECONDS = 2.0
+_KEPT_ANSWERS = 64
+_FAILURES, _REST_SECONDS = 3, 10.0
+#: Questions at once, over all servers: who asks for a file beyond that gets the page that is kept, or the built-in one.
+_MAX_ASKED = 16
+_MAX_SERVERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """An answer of a maintenance server."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class _Breaker:
+    """After three failures in a row a server rests for ten seconds; then one question decides. `now`: monotonic seconds."""
+
+    __slots__ = ("failures", "rests_until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.rests_until = 0.0
+
+    def admits(self, now: float) -> bool:
+        if now < self.rests_until:
+            return False
+        if self.failures >= _FAILURES:
+            self.rests_until = now + _PATIENCE
+        return True
+
+    def ended(self, good: bool, now: float) -> None:
+        self.failures = 0 if good else self.failures + 1
+        self.rests_until = now + _REST_SECONDS if self.failures >= _FAILURES else 0.0
+
+
+class PageServers:
+    """All maintenance servers that this worker asks."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[float, Fetched]] = OrderedDict()
+        self._asked: dict[str, gevent.Greenlet] = {}
+        self._breakers: dict[str, _Breaker] = {}
+
+    def get(self, url: str, verify: bool) -> Fetched | None:
+        """What the server answers, None when it fails; many who ask for the same at once make one question."""
+        now = time.monotonic()
+        kept = self._kept.get(url)
+        if kept is not None and now - kept[0] < _KEPT_SECONDS:
+            return kept[1]
+        asked = self._asked.get(url)
+        if asked is None:
+            breaker = self._breaker(url)
+            if len(self._asked) >= _MAX_ASKED or not breaker.admits(now):
+                return None
+            asked = self._asked[url] = gevent.spawn(self._ask, url, verify, breaker)
+        # The greenlet ends by itself in time, whoever waits for it.
+        asked.join()
+        found: Fetched | None = asked.value
+        return found
+
+    def _breaker(self, url: str) -> _Breaker:
+        server = origin(url)
+        breaker = self._breakers.get(server)
+        if breaker is None:
+            if len(self._breakers) >= _MAX_SERVERS:
+                self._breakers.clear()
+            breaker = self._breakers[server] = _Breaker()
+        return breaker
+
+    def _ask(self, url: str, verify: bool, breaker: _Breaker) -> Fetched | None:
+        fetched: Fetched | None = None
+        try:
+            with gevent.Timeout(_PATIENCE, TimeoutError(f"no complete answer within {_PATIENCE:g} s")):
+                fetched = _fetch(url, verify)
+        except Exception as error:
+            log.warning("the maintenance server %s failed, showing the built-in page: %s", origin(url), error)
+        finally:
+            self._asked.pop(url, None)
+        now = time.monotonic()
+        breaker.ended(fetched is not None, now)
+        if fetched is not None:
+            self._kept[url] = (now, fetched)
+            self._kept.move_to_end(url)
+            if len(self._kept) > _KEPT_ANSWERS:
+                self._kept.popitem(last=False)
+        return fetched
+
+
+def _fetch(url: str, verify: bool) -> Fetched:
+    import requests  # costs a tenth of a second, which no worker without maintenance should pay
+
+    with requests.Session() as session:
+        session.trust_env = False
+        with session.get(url, timeout=(_CONNECT_TIMEOUT, _PATIENCE), stream=True, allow_redirects=False, verify=verify) as response:
+            pieces, size = [], 0
+            for piece in response.iter_content(65536):
+                pieces.append(piece)
+                size += len(piece)
+                if size > _MAX_BODY:
+                    raise ValueError(f"{url} is larger than {_MAX_BODY} bytes")
+            return Fetched(response.status_code, response.headers.get("Content-Type", ""), b"".join(pieces))
+
+
+def origin(url: str) -> str:
+    """Scheme and authority of a url."""
+    return "/".join(url.split("/", 3)[:3])
