@@ -77,7 +77,8 @@ class RouteOptions:
     health_expected_body: str = declare(bounded_text(256), "", "Text that the checked body must hold; empty: any.")
     health_rise: int = declare(integer(1, 100), "2", "Good checks in a row until a down upstream is healthy.")
     health_fall: int = declare(integer(1, 100), "3", "Failed checks in a row until an upstream is down.")
-    retry: bool = declare(BOOL, "false", "Try again, another replica first, when the upstream fails.")
+    retry: bool = declare(BOOL, "false", "Try again, another replica first, when the upstream fails. Where no connection comes "
+                                 "about, another replica is asked with or without it.")
     retry_max_attempts: int = declare(integer(1, 10), "3", "Attempts in all, the first included.")
     retry_on: tuple[str, ...] = declare(
         Kind("list of causes and status codes", _retry_on), "connection_refused,reset,timeout,502,503,504",

@@ -82,10 +82,11 @@ COLUMN_NOTES: dict[str, str] = {
     "rate_limited": "Answered 429.",
     "route_stats.circuit_rejected": "Refused since the circuit was open.",
     "route_stats.drain_rejected": "Refused since all replicas were draining.",
-    "route_stats.retries": "Attempts beyond the first.",
+    "route_stats.retries": "Attempts beyond the first, and kept connections that had to be replaced.",
     "route_stats.websockets": "Opened in all.",
     "minute": "Its beginning.",
-    "rate_limit_rejections.address": "Client address, or network for IPv6 (`[ratelimit] ipv6_prefix`).",
+    "rate_limit_rejections.address": "Client address, or network for IPv6 (`[ratelimit] ipv6_prefix`); `others` has what is "
+                                     "beyond the first 1000 addresses of a minute and worker.",
     "bucket": "See *Latency buckets*.",
     "level": "`warning` or `critical`: which of the route's two bounds was exceeded.",
     "queue_ms": "From the request's header to the start of the upstream exchange.",

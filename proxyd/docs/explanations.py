@@ -169,12 +169,12 @@ EXPLANATIONS: dict[str, str] = {
         "failing. With no, health is shown, told as events and stored, and traffic goes by what requests themselves meet.",
     "ratelimit.storage":
         "shared counts exactly over the workers of this host, without a server. With redis:// several hosts share a "
-        "count, for a round trip a request; while Redis can't be reached, this host counts alone, and the log says so "
-        "once.",
+        "count, for a round trip a request, in whole seconds (a window is rounded up); while Redis can't be reached, "
+        "each host counts alone, and its log says so once.",
     "ratelimit.strategy":
         "sliding-window-counter weighs the last window into this one: near to exact, small, and no burst at the edge. "
-        "fixed-window is the cheapest and lets twice the limit through around an edge. moving-window never lets more than "
-        "the limit through in any window, and takes six times the memory.",
+        "fixed-window lets twice the limit through around an edge. moving-window never lets more than the limit through in "
+        "any window, and takes six times the memory. Another strategy begins with counts of its own.",
     "ratelimit.ipv6_prefix":
         "A customer usually has a /64 at least; with 128 he has 2^64 addresses to evade a limit with. 56 or 48 catches "
         "more, and may put neighbours into one bucket.",
@@ -182,8 +182,9 @@ EXPLANATIONS: dict[str, str] = {
         "Your monitoring and your own offices. Behind a front, set proxy.trusted_proxies as well: otherwise everybody has "
         "the front's address.",
     "ratelimit.entries":
-        "About 50 bytes each (290 with moving-window), allocated in full at the start. Too few, and under an attack from "
-        "many addresses the longest unused counters are forgotten, so that some clients get a fresh start.",
+        "48 bytes each (288 with moving-window), allocated in full at the start; another number begins all counts anew. Too "
+        "few, and under an attack from many addresses the longest unused counters are forgotten, so that some clients get "
+        "a fresh start.",
     "maintenance.bypass":
         "So that you can look at a backend before the users are let in again.",
     "maintenance.retry_after":
