@@ -88,7 +88,7 @@ def test_exactly_what_may_be_tried_again_is(new_system: Callable[..., System], n
                 client.route(domain, good.url if number else url, apply=False)
             # The first is asked first, nearly always.
             client.options("ALL", weight=1 if number else 1000, balance="round_robin", retry=retry, retry_backoff="none",
-                           timeout="300ms", connect_timeout="300ms", pool_size=0, retry_on="connection_refused,reset,timeout,502,503")
+                           timeout="150ms", connect_timeout="150ms", pool_size=0, retry_on="connection_refused,reset,timeout,502,503")
 
         def ask(method: str, body: str, failure: str, name: str) -> str:
             host = f"{failure}.test" if failure in ("refused", "deaf") else "fails.test"
@@ -102,7 +102,7 @@ def test_exactly_what_may_be_tried_again_is(new_system: Callable[..., System], n
                 connection.close()
 
         # Requests that go well, so that the budget does not decide.
-        with ThreadPoolExecutor(8) as threads:
+        with ThreadPoolExecutor(16) as threads:
             assert set(threads.map(lambda number: ask("GET", "none", "none", f"warm{number}"), range(520))) <= {"200", "200 good"}
             cases = {f"case{number}": case for number, case in enumerate(itertools.product(METHODS, BODIES, FAILURES))
                      if not (case[0] == "HEAD" and case[1] != "none")}

@@ -200,6 +200,29 @@ def test_a_timeout_changed_by_apply_holds_for_the_next_request(system: System, b
     assert [system.get("/slow?s=0.4", "live.test").status for _ in range(3)] == [200] * 3
 
 
+@pytest.mark.parametrize(("option", "path"), [("timeout", "/slow?s=0.4"), ("total_timeout", "/slow?s=0.4")])
+def test_each_bound_can_be_taken_away_again(system: System, backend: Backend, option: str, path: str) -> None:
+    name = option.replace("_", "-")
+    client, route_id = served(system, name, backend.url, **{option: "150ms"})
+    assert system.get(path, f"{name}.test").headers["X-Proxyd-Reason"] == option
+    client.ok(f"OPTIONS_REMOVE|SID|{route_id}|{option}")
+    client.apply()
+    assert system.get(path, f"{name}.test").status == 200
+
+
+def test_connect_and_read_timeouts_changed_by_apply_hold_for_the_next_request(
+        system: System, raw_backend, release: threading.Event, full_port: int) -> None:  # type: ignore[no-untyped-def]
+    backend = stalling(raw_backend, release, HEAD + b"12345")
+    for option, url in (("connect_timeout", f"http://127.0.0.1:{full_port}"), ("read_timeout", backend.url)):
+        name = f"live-{option[:4]}"
+        client, route_id = served(system, name, url, **{option: "30s"})
+        client.options(route_id, **{option: "100ms"})
+        begun = time.monotonic()
+        with contextlib.suppress(http.client.IncompleteRead, ConnectionResetError):
+            assert system.get("/", f"{name}.test").status == 504
+        assert time.monotonic() - begun < 2
+
+
 def test_the_access_log_and_stats_know_the_timeouts(system: System, backend: Backend) -> None:
     client, route_id = served(system, "logged", backend.url, timeout="100ms")
     system.get("/slow?s=0.3&mark=logged", "logged.test")
