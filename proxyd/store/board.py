@@ -13,7 +13,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-from proxyd.store.shared import SharedFile
+from proxyd.store.shared import SharedFile, put
 
 MAX_WORKERS = 256
 _WORKER = struct.Struct("<IIQdd")
@@ -59,14 +59,14 @@ class Board:
 
     def post(self, version: int) -> None:
         """Tell the workers that `version` is committed."""
-        _VERSION.pack_into(self._file.data, _VERSION_AT, version)
+        put(self._file.data, _VERSION_AT, _VERSION.pack(version))
 
     def join(self, now: float) -> int:
         """Take a worker slot for this process, at version 0; returns it. Raises RuntimeError when all are taken."""
         for slot in range(MAX_WORKERS):
             if self._file.hold(slot):
-                _WORKER.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, os.getpid(), 0, 0, now, now)
-                _COUNTED.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE + _COUNTED_AT, 0.0)
+                put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE,
+                    _WORKER.pack(os.getpid(), 0, 0, now, now) + _COUNTED.pack(0.0))
                 self._slot = slot
                 return slot
         raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
@@ -76,17 +76,17 @@ class Board:
         assert self._slot is not None, "join first"
         at = _WORKERS_AT + self._slot * _WORKER_SIZE
         pid, _, _, started, _ = _WORKER.unpack_from(self._file.data, at)
-        _WORKER.pack_into(self._file.data, at, pid, 0, version, started, now)
+        put(self._file.data, at, _WORKER.pack(pid, 0, version, started, now))
 
     def count(self, now: float) -> None:
         """All that this worker counted before `now` (time.monotonic() seconds) is in the database."""
         if self._slot is not None:
-            _COUNTED.pack_into(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _COUNTED_AT, now)
+            put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _COUNTED_AT, _COUNTED.pack(now))
 
     def leave(self) -> None:
         """Give the slot back."""
         if self._slot is not None:
-            _WORKER.pack_into(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE, 0, 0, 0, 0, 0)
+            put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE, bytes(_WORKER.size))
             self._file.release(self._slot)
             self._slot = None
 
@@ -98,7 +98,7 @@ class Board:
             if not pid:
                 continue
             if self._file.hold(slot):
-                _WORKER.pack_into(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, 0, 0, 0, 0, 0)
+                put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, bytes(_WORKER.size))
                 self._file.release(slot)
                 continue
             counted: float = _COUNTED.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE + _COUNTED_AT)[0]

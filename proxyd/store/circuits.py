@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from proxyd.store.shared import SharedFile
+from proxyd.store.shared import SharedFile, put
 
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 STATE_NAMES = ("closed", "open", "half_open")
@@ -114,18 +114,17 @@ class CircuitBoard:
         with self._file.lock(slot):
             found = self.read(slot, number)
             yield found
-            _SLOT.pack_into(
-                self._data, _HEADER + slot * _SLOT_SIZE, found.state, _HEALTH if found.by_health else 0, 0, found.failures,
-                found.successes, found.trials, number, found.opened_at, found.last_failure, found.next_attempt,
-                found.changed_at, found.trial_at, found.recovered_at)
+            put(self._data, _HEADER + slot * _SLOT_SIZE, _SLOT.pack(
+                found.state, _HEALTH if found.by_health else 0, 0, found.failures, found.successes, found.trials, number,
+                found.opened_at, found.last_failure, found.next_attempt, found.changed_at, found.trial_at, found.recovered_at))
 
     def note(self, slot: int, number: int, before: int, after: int, reason: str, now: float) -> None:
         """Put a transition into the ring."""
         with self._file.lock(_RING_LOCK):
             sequence = self.sequence + 1
             at = _RING_AT + (sequence % _RING) * _ENTRY_SIZE
-            _ENTRY.pack_into(self._data, at, sequence, number, now, before, after, 0, slot, reason.encode()[:32])
-            _SEQUENCE.pack_into(self._data, _SEQUENCE_AT, sequence)
+            put(self._data, at, _ENTRY.pack(sequence, number, now, before, after, 0, slot, reason.encode()[:32]))
+            put(self._data, _SEQUENCE_AT, _SEQUENCE.pack(sequence))
 
     @property
     def sequence(self) -> int:

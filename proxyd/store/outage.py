@@ -10,6 +10,7 @@ import mmap
 import struct
 
 from proxyd.store.mutex import Mutex
+from proxyd.store.shared import put
 
 _UNTIL = struct.Struct("<d")
 _PAUSE = 5.0
@@ -45,19 +46,19 @@ class Outage:
                 return USE
             if now < until <= now + _PAUSE:
                 return WITHOUT
-            _UNTIL.pack_into(self._data, self._offset, now + _PAUSE)
+            put(self._data, self._offset, _UNTIL.pack(now + _PAUSE))
         return TRY
 
     def begin(self, now: float) -> bool:
         """There is no answer; whether that is news."""
         with self._lock:
             news = not self._until()
-            _UNTIL.pack_into(self._data, self._offset, now + _PAUSE)
+            put(self._data, self._offset, _UNTIL.pack(now + _PAUSE))
         return news
 
     def end(self) -> bool:
         """There is an answer again; whether that is news."""
         with self._lock:
             news = bool(self._until())
-            _UNTIL.pack_into(self._data, self._offset, 0.0)
+            put(self._data, self._offset, _UNTIL.pack(0.0))
         return news

@@ -40,6 +40,8 @@ _KEY = 16
 #: Key, last use, window number (fixed window: its end in ms), count, count of the window before.
 _COUNTS = struct.Struct("<16sdqII")
 _COUNTS_SIZE = 48
+#: Written as one copy (see shared.put), so that who is killed in the middle leaves a count and no hole.
+_COUNTS_USED = _COUNTS.size
 _VALUES = struct.Struct("<qII")
 _MOVING = struct.Struct(f"<16sdq{PARTS}I")
 _MOVING_SIZE = _MOVING.size
@@ -140,7 +142,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
             if not now * 1000 < end <= (now + expiry) * 1000:
                 end, count = int((now + expiry) * 1000), 0
             count = min(count + amount, 0xFFFFFFFF)
-            _COUNTS.pack_into(self._data, at, digest, now, end, count, 0)
+            self._data[at:at + _COUNTS_USED] = _COUNTS.pack(digest, now, end, count, 0)
         return count
 
     def get(self, key: str) -> int:
@@ -174,7 +176,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
             allowed = int(weighted) + count + amount <= limit
             if allowed:
                 count += amount
-            _COUNTS.pack_into(self._data, at, digest, now, window, count, before)
+            self._data[at:at + _COUNTS_USED] = _COUNTS.pack(digest, now, window, count, before)
         return allowed
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
@@ -204,7 +206,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
             allowed = sum(parts) + amount <= limit
             if allowed:
                 parts[part % PARTS] += amount
-            _MOVING.pack_into(self._data, at, digest, now, part, *parts)
+            self._data[at:at + _MOVING_SIZE] = _MOVING.pack(digest, now, part, *parts)
         return allowed
 
     def get_moving_window(self, key: str, limit: int, expiry: float) -> tuple[float, int]:

@@ -24,6 +24,12 @@ class SharedMemoryError(Exception):
     """The shared memory file can't be used; the message says what to do."""
 
 
+def put(data: mmap.mmap, at: int, value: bytes) -> None:
+    """Write a packed value in one copy. `struct.pack_into` would clear the place first, and who reads without a lock would see
+    zeros: an open circuit closed, a worker gone."""
+    data[at:at + len(value)] = value
+
+
 class SharedFile:
     """A file of fixed size, mapped read-write; `data` is the mapping. Open it after fork.
 

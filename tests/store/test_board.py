@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,22 @@ def test_a_posted_version_is_seen_by_all(tmp_path: Path) -> None:
     assert board.version == 0
     board.post(1 << 40)
     assert in_processes(2, lambda number: Board(str(tmp_path)).version) == [1 << 40] * 2
+
+
+def test_a_worker_that_reports_is_never_missing_from_the_list(tmp_path: Path) -> None:
+    def report() -> object:
+        own = worker(tmp_path, 7)
+
+        def on() -> None:
+            while True:
+                own.report(7, 102.0)
+
+        threading.Thread(target=on, daemon=True).start()
+        return own
+
+    board = Board(str(tmp_path))
+    with living(report):
+        assert {tuple(state.version for state in board.workers()) for _ in range(3000)} == {(7,)}
 
 
 def test_the_live_workers_are_listed_with_what_they_reported(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
 from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, SLOTS, CircuitBoard, CircuitSlot
+from tests.support.waiting import wait_for
 
 from .forks import in_processes, kill, living
 
@@ -32,6 +34,25 @@ def test_every_field_written_is_read_back(board: CircuitBoard) -> None:
     assert board.state(3, 1 << 40) == OPEN
     assert not board.clean(3)
     assert board.read(2, 1).state == board.read(4, 1).state == CLOSED
+
+
+def test_who_looks_while_others_write_never_sees_an_open_circuit_closed(board: CircuitBoard, tmp_path: Path) -> None:
+    board.move(3, 7, OPEN, "failures", 10.0)
+
+    def write() -> object:
+        own = CircuitBoard(str(tmp_path))
+
+        def on() -> None:
+            while True:
+                with own.changing(3, 7) as circuit:
+                    circuit.failures += 1
+
+        threading.Thread(target=on, daemon=True).start()
+        return own
+
+    with living(write):
+        wait_for(lambda: board.read(3, 7).failures > 10)
+        assert {board.state(3, 7) for _ in range(200_000)} == {OPEN}
 
 
 def test_a_slot_that_another_route_left_behind_starts_afresh(board: CircuitBoard) -> None:
