@@ -27,7 +27,7 @@ log = logging.getLogger("proxyd.ratelimit")
 
 SLIDING, FIXED, MOVING = "sliding-window-counter", "fixed-window", "moving-window"
 #: Time a question to Redis may take, connecting included, and the connections of a worker.
-_REDIS_PATIENCE = 0.5
+_REDIS_PATIENCE = 1.0
 _REDIS_CONNECTIONS = 16
 
 Standing = tuple[int, float]
