@@ -125,7 +125,7 @@ ROUTE = st.fixed_dictionaries({
     "backends": st.lists(st.integers(1, 65535).map(lambda port: f"http://127.0.0.1:{port}"), min_size=1, max_size=3).map(tuple),
     "priority": st.integers(-1000, 1000),
     "weight": st.integers(0, 1000),
-    "limits": st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 86400)), min_size=1, max_size=3),
+    "limits": st.lists(st.tuples(st.integers(1, 10**6), st.integers(1, 86400)), min_size=1, max_size=3, unique_by=lambda limit: limit[1]),
 })
 
 

@@ -68,7 +68,11 @@ class System:
         self.process = subprocess.Popen(
             [*self.command, "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
             env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
-        wait_for(self.ready, 20, f"a ready system (see {self.directory}/output.log)")
+        try:
+            wait_for(self.ready, 20, f"a ready system (see {self.directory}/output.log)")
+        except BaseException:
+            self.stop()
+            raise
 
     def ready(self) -> bool:
         """Whether the admin HTTP says that all is well."""
