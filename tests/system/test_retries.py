@@ -194,16 +194,14 @@ def test_a_failing_backend_gets_at_most_a_fifth_more_requests_than_clients_send(
     assert len(backend.received) == count + count // 5 + 5
 
 
-def test_the_budget_is_no_reason_to_fail_while_a_replica_refuses_connections(
-        new_system: Callable[..., System], backend: Backend) -> None:
-    system = new_system(workers=1)
+def test_the_budget_is_no_reason_to_fail_while_a_replica_refuses_connections(system: System, backend: Backend) -> None:
     replicas(system, "dead", f"http://127.0.0.1:{free_port()}", backend.url, retry="true", retry_max_attempts=2)
     assert {system.get("/", "dead.test").status for _ in range(50)} == {200}
     assert len(backend.requests) == 50
 
 
 def test_a_kept_connection_that_the_backend_closed_just_then_is_replaced_and_counted_but_not_without_bound(
-        new_system: Callable[..., System], raw_backend: NewRaw) -> None:
+        system: System, raw_backend: NewRaw) -> None:
     def serve(sock: socket.socket) -> None:
         bad.receive_head(sock)
         sock.sendall(OK)
@@ -211,16 +209,15 @@ def test_a_kept_connection_that_the_backend_closed_just_then_is_replaced_and_cou
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     bad = raw_backend(serve)
-    system = new_system(workers=1)
     client = replicas(system, "closing", bad.url)[0]
     assert [system.get("/", "closing.test").status for _ in range(6)] == [200] * 6
-    # A POST may have been carried out: it is not sent again.
-    assert system.get("/", "closing.test", "POST").status == 502
+    # A POST may have been carried out: it is not sent again. It comes to a kept connection of one worker or the other.
+    assert 502 in [system.get("/", "closing.test", "POST").status for _ in range(4)]
     statuses = [system.get("/", "closing.test").status for _ in range(100)]
-    assert len(bad.received) <= 107 * 1.2 + 5
+    assert len(bad.received) <= 110 * 1.2 + 2 * 5
     assert 502 in statuses
     route_id = client.json("ROUTE_LIST|SID")[0]["route_id"]
-    extra = len(bad.received) - 107
+    extra = len(bad.received) - 110
     wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["retries"] == extra, what="the attempts in STATS")
 
 
