@@ -26,7 +26,7 @@ from typing import Any
 from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Storage
 
 from proxyd.store import mutex
-from proxyd.store.mutex import Mutex
+from proxyd.store.mutex import Mutex, trylock, unlock
 from proxyd.store.outage import Outage
 from proxyd.store.shared import SharedFile
 
@@ -42,6 +42,7 @@ _COUNTS = struct.Struct("<16sdqII")
 _COUNTS_SIZE = 48
 #: Written as one copy (see shared.put), so that who is killed in the middle leaves a count and no hole.
 _COUNTS_USED = _COUNTS.size
+_unpack_counts, _pack_counts = _COUNTS.unpack_from, _COUNTS.pack_into
 _VALUES = struct.Struct("<qII")
 _MOVING = struct.Struct(f"<16sdq{PARTS}I")
 _MOVING_SIZE = _MOVING.size
@@ -86,6 +87,8 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self.wall = clock or time.time
         self.outage = Outage(self._data, _OUTAGE_AT, self._locks[0])
         self._places: dict[str, tuple[int, bytes]] = {}
+        #: Lock, last known offset and digest of keys that are hit again and again.
+        self._known: dict[str, tuple[Mutex, int, bytes]] = {}
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -163,21 +166,40 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         return self.take_sliding(key, limit, expiry, amount)
 
     def take_sliding(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
-        """The same for the request path."""
-        number, digest = self._place(key)
-        with self._locks[number % _LOCKS]:
+        """The same for the request path: every limited request comes through here, so it is written out instead of put
+        together."""
+        lock, at, digest = self._known.get(key) or self._look_up(key)
+        failed = trylock(lock.address)
+        if failed:
+            failed = lock.wait(failed)
+        try:
+            found, _, known, count, before = _unpack_counts(self._data, at)
+            if found != digest:
+                # It was evicted, or never there; the set is locked now.
+                number, _ = self._place(key)
+                at, known, count, before = self._counts(number, digest)
+                self._known[key] = (lock, at, digest)
             now = self._clock()
-            at, known, count, before = self._counts(number, digest)
-            window, part = divmod(now, expiry)
-            window = int(window)
+            position = now / expiry
+            window = int(position)
             if known != window:
                 before, count = (count, 0) if known == window - 1 else (0, 0)
-            weighted = before * (1.0 - part / expiry)
-            allowed = int(weighted) + count + amount <= limit
+            weighted = int(before * (1.0 - (position - window))) if before else 0
+            allowed: bool = weighted + count + amount <= limit
             if allowed:
                 count += amount
-            self._data[at:at + _COUNTS_USED] = _COUNTS.pack(digest, now, window, count, before)
+            _pack_counts(self._data, at, digest, now, window, count, before)
+        finally:
+            if not failed:
+                unlock(lock.address)
         return allowed
+
+    def _look_up(self, key: str) -> tuple[Mutex, int, bytes]:
+        number, digest = self._place(key)
+        if len(self._known) > 20_000:
+            self._known.clear()
+        found = self._known[key] = (self._locks[number % _LOCKS], _HEADER + number * WAYS * self._size, digest)
+        return found
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)
