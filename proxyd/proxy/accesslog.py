@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gevent
@@ -57,13 +58,14 @@ def common_stamp(at: float) -> str:
 
 
 class AccessLog:
-    """Where the lines go. `target`: a path, `-` for standard output, `off`; `form`: text or json.
+    """Where the lines go. `target`: a path, `-` for standard output, `off`; `form`: text or json; `clock`: Unix seconds.
 
     A line is made at once rather than with its batch: keeping what it is made of would keep thousands of requests alive.
     """
 
-    def __init__(self, target: str, form: str) -> None:
+    def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time) -> None:
         self._target = target
+        self._clock = clock
         self._pending: list[str] = []
         self._append = self._pending.append
         self._dropped = 0
@@ -79,7 +81,7 @@ class AccessLog:
     def _text(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
               seconds: float, request_id: str, reason: str) -> None:
         """Log a request that is over; sizes in bytes, times in seconds."""
-        second = int(time.time())
+        second = int(self._clock())
         if second != self._second:
             self._second, self._stamp = second, common_stamp(second)
         referer, agent = _referer_and_agent(head)
@@ -95,7 +97,7 @@ class AccessLog:
         """The same as one JSON object."""
         referer, agent = _referer_and_agent(head)
         self._append(json.dumps({
-            "at": rfc3339(time.time()), "client": client, "method": head.method, "host": head.host, "target": head.target,
+            "at": rfc3339(self._clock()), "client": client, "method": head.method, "host": head.host, "target": head.target,
             "protocol": f"HTTP/1.{head.version - 10}", "status": status, "bytes": sent, "referer": referer or None,
             "user_agent": agent or None, "route": route, "upstream": upstream, "upstream_seconds": round(upstream_seconds, 6),
             "seconds": round(seconds, 6), "request_id": request_id, "reason": reason}, separators=(",", ":")) + "\n")

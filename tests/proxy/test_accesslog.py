@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 from proxyd.http1 import HeadLimits, parse_request_head
-from proxyd.proxy.accesslog import AccessLog, Entry, common_stamp, json_line, text_line
+from proxyd.proxy.accesslog import AccessLog
 from tests.support.backends import Backend
 from tests.support.system import System
 from tests.support.waiting import wait_for
@@ -31,35 +31,43 @@ COMBINED = re.compile(
 HEAD = b"GET /a?b=c HTTP/1.1\r\nHost: app.test\r\nReferer: http://x/\r\nUser-Agent: curl/8\r\n\r\n"
 
 
-def entry(head: bytes = HEAD, **other: object) -> Entry:
+def record(log: AccessLog, head: bytes = HEAD, **other: object) -> None:
     values = {"client": "192.0.2.7", "status": 200, "sent": 512, "route": "r7", "upstream": "10.0.0.1:3000", "upstream_seconds": 0.01234567,
-              "total_seconds": 0.0156, "request_id": "ab12-3", "reason": "", **other}
-    return Entry(AT, head=parse_request_head(head, LIMITS), **values)  # type: ignore[arg-type]
+              "seconds": 0.0156, "request_id": "ab12-3", "reason": "", **other}
+    log.record(parse_request_head(head, LIMITS), **values)  # type: ignore[arg-type]
 
 
-def test_a_line_of_text() -> None:
-    assert text_line(entry(), common_stamp(AT)) == (
+def line_of(directory: Path, form: str, head: bytes = HEAD, **other: object) -> str:
+    """What is written of one request at the instant AT."""
+    log = AccessLog(f"{directory}/one.log", form, lambda: AT)
+    log.start()
+    record(log, head, **other)
+    log.flush()
+    return (directory / "one.log").read_text("latin-1")
+
+
+def test_a_line_of_text(tmp_path: Path) -> None:
+    assert line_of(tmp_path, "text") == (
         '192.0.2.7 - - [04/Nov/2026:09:05:07 +0000] "GET /a?b=c HTTP/1.1" 200 512 "http://x/" "curl/8" route=r7 '
         "upstream=10.0.0.1:3000 upstream_time=0.0123 time=0.0156 id=ab12-3 reason=-\n")
 
 
-def test_what_is_not_known_is_a_dash() -> None:
-    made = entry(b"GET / HTTP/1.0\r\n\r\n", client="", status=404, sent=0, route="", upstream="", upstream_seconds=0.0, reason="no_route")
-    assert text_line(made, common_stamp(AT)) == (
+def test_what_is_not_known_is_a_dash(tmp_path: Path) -> None:
+    what = {"client": "", "status": 404, "sent": 0, "route": "", "upstream": "", "upstream_seconds": 0.0, "reason": "no_route"}
+    assert line_of(tmp_path, "text", b"GET / HTTP/1.0\r\n\r\n", **what) == (
         '- - - [04/Nov/2026:09:05:07 +0000] "GET / HTTP/1.0" 404 0 "-" "-" route=- upstream=- upstream_time=0.0000 time=0.0156 '
         "id=ab12-3 reason=no_route\n")
 
 
-def test_nothing_that_a_client_sends_ends_a_field_or_a_line() -> None:
-    made = entry(b'GET /"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: a" 200 \\"b\t\xe9\r\n\r\n')
-    line = text_line(made, common_stamp(AT))
+def test_nothing_that_a_client_sends_ends_a_field_or_a_line(tmp_path: Path) -> None:
+    line = line_of(tmp_path, "text", b'GET /"\\ HTTP/1.1\r\nHost: a\r\nUser-Agent: a" 200 \\"b\t\xe9\r\n\r\n')
     assert '"GET /\\x22\\x5c HTTP/1.1"' in line
     assert '"a\\x22 200 \\x5c\\x22b\\x09\xe9"' in line
     assert COMBINED.fullmatch(line.rstrip("\n"))
 
 
-def test_a_line_of_json() -> None:
-    assert json_line(entry()) == (
+def test_a_line_of_json(tmp_path: Path) -> None:
+    assert line_of(tmp_path, "json") == (
         '{"at":"2026-11-04T09:05:07.250Z","client":"192.0.2.7","method":"GET","host":"app.test","target":"/a?b=c","protocol":"HTTP/1.1",'
         '"status":200,"bytes":512,"referer":"http://x/","user_agent":"curl/8","route":"r7","upstream":"10.0.0.1:3000",'
         '"upstream_seconds":0.012346,"seconds":0.0156,"request_id":"ab12-3","reason":""}\n')
@@ -72,26 +80,26 @@ def test_a_file_that_can_not_be_opened_is_tried_again_and_what_was_lost_is_told(
     log = AccessLog(f"{tmp_path}/logs/access.log", "text")
     log.start()
     for _ in range(3):
-        log.add(entry())
+        record(log)
         log.flush()
     (tmp_path / "logs").unlink()
-    log.add(entry())
+    record(log)
     log.flush()
     assert (tmp_path / "logs" / "access.log").read_text().count("\n") == 1
     assert [record.getMessage() for record in caplog.records] == [
         f"can't write the access log {tmp_path}/logs/access.log: File exists",
-        f"can't write the access log {tmp_path}/logs/access.log: over; 3 entries were lost"]
+        f"can't write the access log {tmp_path}/logs/access.log: over; 3 lines were lost"]
 
 
 def test_a_rotated_file_is_left_for_a_new_one(tmp_path: Path) -> None:
     log = AccessLog(f"{tmp_path}/access.log", "json")
     log.start()
-    log.add(entry())
+    record(log)
     log.flush()
     (tmp_path / "access.log").rename(tmp_path / "access.log.1")
     log.reopen()
     for _ in range(2):
-        log.add(entry())
+        record(log)
     log.flush()
     gevent.sleep(0)
     assert [len((tmp_path / name).read_text().splitlines()) for name in ("access.log.1", "access.log")] == [1, 2]
