@@ -14,10 +14,15 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
+from gevent.monkey import get_original
+
 _LOCK_BASE = 1 << 40
 #: Longer than the kernel keeps a runnable holder from its turn on a crowded machine. The second number is for a lock
 #: whose holder was waited for once in vain: it is stopped, and must not stop everybody time and again.
 PATIENCE, PATIENCE_WITH_STUCK = 0.5, 0.001
+_SPINS = 50
+#: Waiting must not switch greenlets: another one of this process would be let in (see RangeLock).
+_sleep = get_original("time", "sleep")
 
 
 class SharedMemoryError(Exception):
@@ -132,15 +137,22 @@ class RangeLock:
 
     def _wait(self) -> None:
         deadline = time.monotonic() + (PATIENCE_WITH_STUCK if self._offset in self._stuck else PATIENCE)
-        while time.monotonic() < deadline:
+        spins = 0
+        while True:
             try:
                 fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._offset)
             except OSError:
-                os.sched_yield()
+                if time.monotonic() > deadline:
+                    self._stuck.add(self._offset)
+                    return
             else:
                 self._stuck.discard(self._offset)
                 return
-        self._stuck.add(self._offset)
+            spins += 1
+            if spins > _SPINS:
+                _sleep(0.0001)
+            else:
+                os.sched_yield()
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._offset)
