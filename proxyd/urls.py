@@ -58,6 +58,35 @@ def parse_backend(url: str) -> Backend:
     return Backend(scheme, host, chosen, parts.path.rstrip("/"), parts.scheme in ("ws", "wss"), authority)
 
 
+def parse_check(text: str) -> str:
+    """What a health check asks for: a path with its query, `tcp://` to connect to the backend only, or `tcp://host:port`
+    to connect elsewhere. Raises ValueError."""
+    value = text.strip()
+    expected = "a path (like /healthz), tcp:// or tcp://host:port"
+    if value.startswith("tcp://"):
+        if value != "tcp://":
+            where = value.removeprefix("tcp://")
+            if not re.search(r":\d+$", where) or "/" in where or parse_backend("http://" + where).path:
+                raise ValueError(f'"{text[:80]}" is not {expected}')
+        return value
+    if not value.startswith("/") or len(value) > 1024 or any(ord(char) <= 32 or ord(char) >= 127 or char == "#" for char in value):
+        raise ValueError(f'"{text[:80]}" is not {expected}')
+    return value
+
+
+def parse_check_or_none(text: str) -> str:
+    """The same, or nothing for no check."""
+    return parse_check(text) if text.strip() else ""
+
+
+def same_server(one: str, other: str) -> bool:
+    """Whether two backend urls name the same server, whatever their paths. Raises ValueError for what is no backend."""
+    if one == other:
+        return True
+    first, second = parse_backend(one), parse_backend(other)
+    return (first.scheme, first.host, first.port) == (second.scheme, second.host, second.port)
+
+
 def _host(host: str, url: str) -> str:
     try:
         return str(ipaddress.ip_address(host))

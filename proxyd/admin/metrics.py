@@ -20,9 +20,10 @@ from prometheus_client.registry import Collector
 
 from proxyd import __version__
 from proxyd.admin import views
-from proxyd.store.circuits import STATE_NAMES, CircuitBoard
+from proxyd.store.circuits import CircuitBoard
 from proxyd.store.histogram import bounds
 from proxyd.store.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
+from proxyd.store.transitions import STATE_NAMES
 
 #: Upper bounds of the duration histogram, in seconds.
 LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from peewee import Expression, chunked, fn
 
-from proxyd.store.circuits import STATE_NAMES, CircuitBoard
+from proxyd.store.circuits import CircuitBoard
 from proxyd.store.histogram import percentile
 from proxyd.store.models import (
     Circuit,
@@ -28,6 +28,7 @@ from proxyd.store.models import (
     RouteStatusCode,
     Session,
 )
+from proxyd.store.transitions import STATE_NAMES
 from proxyd.text import parse_rfc3339, rfc3339
 
 _CHUNK = 500

@@ -21,9 +21,10 @@ from proxyd.health.thresholds import DOWN, Standing
 from proxyd.options import RouteOptions
 from proxyd.settings import HealthSettings
 from proxyd.store.bus import EventBus
-from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, CircuitBoard
+from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store, StoreError
 from proxyd.store.snapshot import RouteRecord, load_snapshot
+from proxyd.store.transitions import CLOSED, OPEN
 
 log = logging.getLogger("proxyd.health")
 
@@ -172,7 +173,7 @@ class Checker:
         """No check drives the route's circuit any more: what a check held open must not stay so."""
         number = int(record.route_id[1:])
         if self._circuits.read(record.slot, number).by_health:
-            self._circuits.move(record.slot, number, CLOSED, "check_removed", time.time())
+            self._circuits.move(record.slot, number, "check_removed", time.time())
 
     def _push(self, check: Check, due: float) -> None:
         heapq.heappush(self._heap, (due, next(self._count), check))
@@ -241,20 +242,20 @@ class Checker:
         state = circuits.state(slot, number)
         if standing.status == DOWN:
             if state != OPEN or not circuits.read(slot, number).by_health:
-                circuits.move(slot, number, OPEN, "health_down", now, by_health=True)
+                circuits.move(slot, number, "health_down", now)
             return
         if not ok or state == CLOSED:
             return
         circuit = circuits.read(slot, number)
         if state == OPEN:
             if circuit.by_health:
-                circuits.move(slot, number, HALF_OPEN, "health_recovered", now, only_from=(OPEN,))
+                circuits.move(slot, number, "health_recovered", now)
             elif now >= circuit.next_attempt:
-                circuits.move(slot, number, HALF_OPEN, "health_check_passed", now, only_from=(OPEN,))
+                circuits.move(slot, number, "health_check_passed", now)
             return
         options = watched.options
         rise = options.health_rise
         long_enough = now - circuit.changed_at >= 2 * rise * options.health_check_interval
-        undecided = circuit.trials and not circuit.stale_trials(options.connect_timeout + options.timeout, now)
-        if standing.successes >= 2 * rise and long_enough and not undecided:
-            circuits.move(slot, number, CLOSED, "health_checks_passed", now, only_from=(HALF_OPEN,))
+        circuit.forget_lost_trials(options.connect_timeout + options.timeout, now)
+        if standing.successes >= 2 * rise and long_enough and not circuit.trials:
+            circuits.move(slot, number, "health_checks_passed", now)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import gevent
+from gevent.event import Event as Signal
+from peewee import chunked
 
 from proxyd.store.bus import EventBus
-from proxyd.store.circuits import CLOSED, OPEN, STATE_NAMES, CircuitBoard, Transition
+from proxyd.store.circuits import CircuitBoard, CircuitSlot, Transition
 from proxyd.store.database import Store, StoreError
 from proxyd.store.models import Circuit, CircuitTransition, Counter, Route
-from proxyd.store.query import column, dicts
+from proxyd.store.query import dicts
+from proxyd.store.transitions import CLOSED, OPEN, STATE_NAMES
 from proxyd.store.upsert import upsert
 from proxyd.text import rfc3339
 
@@ -20,6 +24,8 @@ log = logging.getLogger("proxyd.health")
 
 _TICK = 0.02
 _REFRESH = 0.5
+#: Looking through all slots takes a few milliseconds.
+_SEARCH = 0.9
 _COUNTER = "circuit_sequence"
 
 
@@ -32,9 +38,10 @@ class CircuitWatch:
         self._circuits = circuits
         self._seen = 0
         self._waiting: list[Transition] = []
-        self._live: dict[int, Transition] = {}
-        self._shown: dict[int, tuple[Any, ...]] = {}
+        self._live: dict[int, _Row] = {}
         self._greenlets: list[gevent.Greenlet] = []
+        self._news = Signal()
+        self._searched = 0.0
 
     def start(self) -> None:
         """Go on behind the last transition that the database has."""
@@ -43,8 +50,8 @@ class CircuitWatch:
             # The shared memory is new: it counts from the beginning.
             self._seen = 0
         # Rows that the last master left must not outlive what they told of, as they would after a reboot.
-        self._live = {int(row["route_id"][1:]): Transition(0, row["slot"], int(row["route_id"][1:]), 0.0, 0, 0, row["reason"])
-                      for row in self._store.read(_not_closed)}
+        for row in self._store.read(_left_behind):
+            self._live[int(row["route_id"][1:])] = _Row(row["slot"], row["reason"])
         # Two, so that an event never waits for the database.
         self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._keep)]
 
@@ -65,14 +72,18 @@ class CircuitWatch:
 
     def _keep(self) -> None:
         while True:
-            gevent.sleep(_REFRESH)
+            # A transition is written at once; what circuits count meanwhile, now and then.
+            self._news.wait(_REFRESH)
+            self._news.clear()
             try:
                 self._write()
             except StoreError as error:
                 log.debug("circuit rows wait: %s", error)
+                gevent.sleep(_REFRESH)
             except Exception:
                 log.exception("circuit transitions")
                 gevent.sleep(1.0)
+            gevent.sleep(_TICK)
 
     def _tell(self) -> None:
         for transition in self._circuits.transitions(self._seen):
@@ -83,41 +94,70 @@ class CircuitWatch:
             self._bus.publish("circuit_state_changed", {"state": after, "from": before, "to": after, "reason": transition.reason},
                               route_id, at=transition.at)
             self._waiting.append(transition)
-            self._live[transition.number] = transition
+            self._live[transition.number] = _Row(transition.slot, transition.reason)
             self._seen = transition.sequence
+        self._news.set()
 
     def _write(self) -> None:
-        """Rows of the transitions, and of the circuits that ever changed, as they are now."""
-        rows = []
-        for number, transition in self._live.items():
-            slot = self._circuits.read(transition.slot, number)
-            facts = (slot.state, slot.failures, slot.successes, slot.opened_at, slot.next_attempt, slot.changed_at)
-            if self._shown.get(number) != facts:
-                self._shown[number] = facts
-                rows.append({
-                    "route_id": f"r{number}", "state": STATE_NAMES[slot.state], "reason": transition.reason,
-                    "failures": slot.failures, "successes": slot.successes,
-                    "opened_at": rfc3339(slot.opened_at) if slot.state and slot.opened_at else None,
-                    "last_failure": rfc3339(slot.last_failure) if slot.last_failure else None,
-                    "next_attempt": rfc3339(slot.next_attempt) if slot.state == OPEN and slot.next_attempt else None,
-                    "changed_at": rfc3339(slot.changed_at or time.time())})
+        """Rows of the transitions, and of the circuits that ever were anything but closed and clean, as they are now."""
+        if time.monotonic() - self._searched >= _SEARCH:
+            self._searched = time.monotonic()
+            for slot, number in self._circuits.busy():
+                if number not in self._live:
+                    self._live[number] = _Row(slot, "")
+        rows = {}
+        for number, known in self._live.items():
+            slot_now = self._circuits.read(known.slot, number)
+            facts = (slot_now.state, slot_now.failures, slot_now.successes, slot_now.opened_at, slot_now.next_attempt, slot_now.changed_at)
+            if known.facts != facts:
+                known.facts = facts
+                rows[number] = _row(number, slot_now, known.reason)
         if not rows and not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
         try:
-            gone = self._store.call(_write_rows, rows, waiting, self._seen, patience=0.25)
+            slots = self._store.call(_write_rows, list(rows.values()), waiting, self._seen, patience=0.25)
         except StoreError:
             self._waiting = waiting + self._waiting
-            self._shown.clear()
+            for known in self._live.values():
+                known.facts = ()
             raise
-        for route_id in gone:
-            self._live.pop(int(route_id[1:]), None)
-            self._shown.pop(int(route_id[1:]), None)
+        for number in rows:
+            self._settle(number, slots.get(f"r{number}"))
+
+    def _settle(self, number: int, slot: int | None) -> None:
+        """A row was written: drop what is known of a circuit whose route is gone, or has its circuit in another slot now."""
+        known = self._live[number]
+        if slot == known.slot:
+            return
+        self._circuits.retire(known.slot, number)
+        if slot is None:
+            del self._live[number]
+        else:
+            self._live[number] = _Row(slot, known.reason)
 
 
-def _not_closed() -> list[dict[str, Any]]:
+@dataclass(slots=True)
+class _Row:
+    """A circuit that has a row: its slot, why it changed last, and what was written of it."""
+
+    slot: int
+    reason: str
+    facts: tuple[Any, ...] = ()
+
+
+def _row(number: int, slot: CircuitSlot, reason: str) -> dict[str, Any]:
+    return {
+        "route_id": f"r{number}", "state": STATE_NAMES[slot.state], "reason": reason, "failures": slot.failures,
+        "successes": slot.successes, "opened_at": rfc3339(slot.opened_at) if slot.state and slot.opened_at else None,
+        "last_failure": rfc3339(slot.last_failure) if slot.last_failure else None,
+        "next_attempt": rfc3339(slot.next_attempt) if slot.state == OPEN and slot.next_attempt else None,
+        "changed_at": rfc3339(slot.changed_at or time.time())}
+
+
+def _left_behind() -> list[dict[str, Any]]:
     return dicts(Circuit.select(Circuit.route_id, Circuit.reason, Route.slot).join(Route, on=Circuit.route_id == Route.route_id)
-                 .where(Circuit.state != STATE_NAMES[CLOSED]))
+                 .where((Circuit.state != STATE_NAMES[CLOSED]) | (Circuit.failures > 0)))
 
 
 def _last_sequence() -> int:
@@ -125,13 +165,15 @@ def _last_sequence() -> int:
     return row.value if row else 0
 
 
-def _write_rows(rows: list[dict[str, Any]], transitions: list[Transition], sequence: int) -> list[str]:
-    """Write; returns the ids of routes that are gone."""
-    ids = [row["route_id"] for row in rows]
-    alive = set(column(Route.select(Route.route_id).where(Route.route_id.in_(ids))))
-    upsert(Circuit, [row for row in rows if row["route_id"] in alive])
+def _write_rows(rows: list[dict[str, Any]], transitions: list[Transition], sequence: int) -> dict[str, int]:
+    """Write; returns the slots of the routes that rows are about, without those that are gone."""
+    slots: dict[str, int] = {}
+    for ids in chunked([row["route_id"] for row in rows], 400):
+        found = dicts(Route.select(Route.route_id, Route.slot).where(Route.route_id.in_(ids)))
+        slots.update((row["route_id"], row["slot"]) for row in found)
+    upsert(Circuit, [row for row in rows if row["route_id"] in slots])
     upsert(CircuitTransition, [
         {"route_id": f"r{item.number}", "at": rfc3339(item.at), "from_state": STATE_NAMES[item.before],
          "to_state": STATE_NAMES[item.after], "reason": item.reason} for item in transitions])
     upsert(Counter, [{"name": _COUNTER, "value": sequence}])
-    return [route_id for route_id in ids if route_id not in alive]
+    return slots

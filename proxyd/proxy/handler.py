@@ -31,6 +31,7 @@ log = logging.getLogger("proxyd.proxy")
 #: Bodies up to this size are read before the upstream is chosen, so that they can be sent again.
 KEPT_BODY = 65536
 _NO_STATUSES: frozenset[int] = frozenset()
+_BY_CIRCUIT = frozenset(("circuit_open", "upstream_down"))
 
 
 def handle(runtime: Runtime, ex: Exchange) -> None:
@@ -192,7 +193,9 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
             if failure is not None:
                 return _failed(ex, failure)
             return _refused(ex, chosen)
-        admission = runtime.circuits.admit(chosen, now)
+        # A client that leaves while its body is read must not take a trial with it.
+        _keep_body(ex)
+        admission = runtime.circuits.admit(chosen, time.time() if ex.body else now)
         if admission < 0:
             blocked.append(chosen.route_id)
             continue
@@ -285,7 +288,7 @@ def _failed(ex: Exchange, failure: UpstreamError) -> None:
 def _refused(ex: Exchange, refusal: Refusal) -> None:
     counters = ex.counters
     if counters is not None:
-        if refusal.code == "circuit_open":
+        if refusal.code in _BY_CIRCUIT:
             counters.circuit_rejected += 1
         elif refusal.code == "draining":
             counters.drain_rejected += 1

@@ -31,6 +31,7 @@ from proxyd.settings import Settings
 from proxyd.store.board import Board
 from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store
+from proxyd.store.snapshot import Snapshot
 
 #: Idle client connections of a stopping worker are closed after this long without a request: a client in the
 #: middle of sending one is answered instead of reset.
@@ -105,8 +106,11 @@ class Runtime:
         self.flusher.stop()
         self._sync.stop()
 
-    def _swap(self, table: Table, gone: tuple[str, ...]) -> None:
+    def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table
+        # The master did so on its own host; the circuits of another one have nobody else to.
+        for record in snapshot.routes:
+            self.circuits.claim(record)
         self.table = table
         self.ready = True
         for route_id in gone:

@@ -34,9 +34,11 @@ _EMPTY_SILENCE = 3.0
 
 
 class Sync:
-    """Keeps a worker's table current. `on_table` gets every new table, and the ids of the routes it no longer has."""
+    """Keeps a worker's table current. `on_table` gets every new table, the snapshot that made it, and the ids of the routes
+    it no longer has."""
 
-    def __init__(self, store: Store, board: Board, on_table: Callable[[Table, tuple[str, ...]], None], poll: float) -> None:
+    def __init__(self, store: Store, board: Board, on_table: Callable[[Table, Snapshot, tuple[str, ...]], None],
+                 poll: float) -> None:
         self._store = store
         self._board = board
         self._on_table = on_table
@@ -110,7 +112,7 @@ class Sync:
             gone = tuple(route_id for route_id in before.upstreams if route_id not in table.upstreams)
         self._table = table
         self._loaded = True
-        self._on_table(table, gone)
+        self._on_table(table, snapshot, gone)
         self._board.report(table.version, time.time())
 
     def _beat(self) -> None:

@@ -14,7 +14,6 @@ import requests
 
 from proxyd.options import parse_option
 from proxyd.registry.state import LiveSession, Registry, sorted_ids
-from proxyd.store.circuits import CLOSED
 from proxyd.store.config import Change
 from proxyd.store.status import drain_state
 from proxyd.store.traffic import route_stats
@@ -180,7 +179,7 @@ class Operations:
         """Close a route's circuit in every worker."""
         self._check_known([route_id])
         row = self.registry.rows[route_id]
-        self.registry.circuits.move(row["slot"], int(route_id[1:]), CLOSED, "reset", time.time())
+        self.registry.circuits.move(row["slot"], int(route_id[1:]), "reset", time.time())
         self.registry.bus.publish("circuit_reset", {}, route_id, row["session"], actor)
 
     # -- probes

@@ -13,6 +13,7 @@ from proxyd.registry.state import ENDED, LiveSession, Registry, sorted_ids
 from proxyd.store import config
 from proxyd.store.config import Change, SettingKey
 from proxyd.text import rfc3339
+from proxyd.urls import same_server
 
 
 class StagingError(Exception):
@@ -147,9 +148,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         try:
             version = registry.commit(change)
         except BaseException:
-            for row in change.routes:
-                if row["route_id"] not in registry.rows:
-                    registry.free_slot(row["slot"])
+            registry.free_slots(change.routes)
             raise
         session.routes = routes
         session.settings = settings
@@ -176,7 +175,9 @@ def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec]
         if known is None:
             rows.append(_new_row(registry, session, route_id, columns, inherited, now))
         elif any(known[name] != value for name, value in columns.items()):
-            rows.append({**known, **columns, "updated_at": now})
+            # Another backend is another upstream: what the circuit knows is not about it.
+            slot = known["slot"] if same_server(known["backend_url"], spec.backend_url) else registry.slot(route_id)
+            rows.append({**known, **columns, "slot": slot, "updated_at": now})
     return rows
 
 
@@ -188,7 +189,7 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
         "enabled": True, "maintenance_since": None, "maintenance_page_url": None,
         "drain_started_at": inherited["drain_started_at"] if inherited else None,
         "drain_seconds": inherited["drain_seconds"] if inherited else None,
-        "slot": registry.slot(), "created_at": now, "updated_at": now, **columns}
+        "slot": registry.slot(route_id), "created_at": now, "updated_at": now, **columns}
 
 
 def rollback(registry: Registry, session: LiveSession) -> None:

@@ -118,6 +118,7 @@ class Registry:
         for row in loaded.routes:
             self._take_row(row)
             used.add(row["slot"])
+            self.circuits.claim(row["slot"], number_of(row["route_id"]))
             owner = self.sessions.get(row["session"])
             if owner is not None:
                 owner.routes[row["route_id"]] = spec_of(row)
@@ -154,6 +155,7 @@ class Registry:
                 self._drop_row(route_id)
             for row in change.routes:
                 self._drop_places(row["route_id"])
+                self._leave_slot(row)
                 self._take_row(row)
             if version:
                 self.version = version
@@ -179,17 +181,27 @@ class Registry:
                 return
             gevent.sleep(_POLL)
 
-    def slot(self) -> int:
-        """A free place in the shared memory of circuits, made as new."""
+    def slot(self, route_id: str) -> int:
+        """A free place in the shared memory of circuits, made as new for a route."""
         slot = heapq.heappop(self._free) if self._free else self._next_slot
         if slot == self._next_slot:
             self._next_slot += 1
-        self.circuits.forget(slot)
+        self.circuits.renew(slot, number_of(route_id))
         return slot
 
-    def free_slot(self, slot: int) -> None:
-        """Give a place back that was taken for a change that was not made."""
-        heapq.heappush(self._free, slot)
+    def free_slots(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Give back the places that were taken for a change that was not made."""
+        for row in rows:
+            known = self.rows.get(row["route_id"])
+            if known is None or known["slot"] != row["slot"]:
+                heapq.heappush(self._free, row["slot"])
+
+    def _leave_slot(self, row: dict[str, Any]) -> None:
+        """Free the place that a route had, where its new row has another: its backend is another."""
+        known = self.rows.get(row["route_id"])
+        if known is not None and known["slot"] != row["slot"]:
+            self.circuits.replace(known["slot"], row["slot"], number_of(row["route_id"]), time.time())
+            heapq.heappush(self._free, known["slot"])
 
     def _take_row(self, row: dict[str, Any]) -> None:
         self.rows[row["route_id"]] = row
@@ -211,6 +223,7 @@ class Registry:
         self._drop_places(route_id)
         row = self.rows.pop(route_id, None)
         if row is not None:
+            self.circuits.retire(row["slot"], number_of(route_id))
             heapq.heappush(self._free, row["slot"])
 
     # -- sessions

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxyd.store.circuits import OPEN, STATE_NAMES, CircuitBoard
+from proxyd.store.circuits import CircuitBoard
 from proxyd.store.models import HealthStatus
 from proxyd.store.query import dicts
 from proxyd.store.traffic import route_stats
+from proxyd.store.transitions import OPEN, STATE_NAMES
 from proxyd.text import parse_rfc3339, rfc3339
 
 

@@ -32,11 +32,12 @@ VIEWS: dict[str, str] = {
         WHERE x.checked_at >= {day_ago}
         GROUP BY x.route_id, r.service_name, r.instance_name""",
     "v_circuits": """
-        SELECT c.route_id, r.service_name, r.instance_name, r.backend_url, c.state, c.reason, c.failures, c.opened_at,
+        SELECT r.route_id, r.service_name, r.instance_name, r.backend_url, COALESCE(c.state, 'closed') AS state,
+               COALESCE(c.reason, '') AS reason, COALESCE(c.failures, 0) AS failures, c.opened_at, c.last_failure,
                c.next_attempt, c.changed_at,
                (SELECT COUNT(*) FROM circuit_transitions t
-                WHERE t.route_id = c.route_id AND t.to_state = 'open' AND t.at >= {day_ago}) AS opened_24h
-        FROM circuits c JOIN routes r ON r.route_id = c.route_id""",
+                WHERE t.route_id = r.route_id AND t.to_state = 'open' AND t.at >= {day_ago}) AS opened_24h
+        FROM routes r LEFT JOIN circuits c ON c.route_id = r.route_id""",
     "v_slowest": """
         SELECT at, route_id, level, method, url, status_code, total_ms, queue_ms, connect_ms, first_byte_ms, body_ms,
                upstream, request_id

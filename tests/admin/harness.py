@@ -21,7 +21,7 @@ from proxyd.admin.state import MasterState
 from proxyd.settings import AdminSettings, Settings
 from proxyd.store.board import Board
 from proxyd.store.bus import EventBus
-from proxyd.store.circuits import OPEN, CircuitBoard
+from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store
 from proxyd.store.migrations import migrate
 from proxyd.store.models import Event, HealthStatus, Route, Session
@@ -202,7 +202,7 @@ def add_health(route_id: str, status: str = "healthy", **more: Any) -> None:
 
 
 def open_circuit(master: Master, number: int) -> None:
-    master.circuits.move(number, number, OPEN, "5 failures", time.time())
+    master.circuits.move(number, number, "failures", time.time())
 
 
 def add_event(type_: str, route_id: str | None = None, session_id: str | None = None, detail: str = "{}") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -18,9 +19,10 @@ from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.settings import HealthSettings
 from proxyd.store import migrations
 from proxyd.store.bus import Event, EventBus
-from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, CircuitBoard
+from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store
 from proxyd.store.models import Counter, Route, RouteRemoval, Session
+from proxyd.store.transitions import CLOSED, HALF_OPEN, OPEN
 from proxyd.store.upsert import upsert
 from tests.support.backends import Backend
 from tests.support.waiting import free_port
@@ -258,18 +260,20 @@ def test_a_circuit_that_users_failures_opened_is_half_opened_by_a_check_after_it
     running.put(1, backend.url, **FAST)
     wait_until(lambda: running.status() == "healthy")
     with running.circuits.changing(1, 1) as circuit:
-        circuit.state, circuit.changed_at, circuit.next_attempt = OPEN, time.time(), time.time() + 0.4
+        circuit.turn(OPEN, "failures", time.time())
+        circuit.next_attempt = time.time() + 0.4
     gevent.sleep(0.3)
     assert running.circuits.state(1, 1) == OPEN
     wait_until(lambda: running.circuits.state(1, 1) == CLOSED)
-    assert running.reasons() == ["health_check_passed", "health_checks_passed"]
+    assert running.reasons() == ["failures", "health_check_passed", "health_checks_passed"]
 
 
 def test_a_trial_of_a_worker_that_died_does_not_hold_the_circuit_half_open(running: Running, backend: Backend) -> None:
     running.put(1, backend.url, **FAST, connect_timeout="100ms", timeout="100ms")
     now = time.time()
     with running.circuits.changing(1, 1) as circuit:
-        circuit.state, circuit.changed_at, circuit.trials, circuit.trial_at = HALF_OPEN, now - 60.0, 1, now - 4.5
+        circuit.turn(HALF_OPEN, "timeout", now - 60.0)
+        circuit.begin_trial(os.getpid(), now - 4.5)
     wait_until(lambda: running.status() == "healthy")
     gevent.sleep(0.3)
     assert running.circuits.state(1, 1) == HALF_OPEN
@@ -345,9 +349,9 @@ def test_of_what_waits_the_oldest_history_goes_first_and_the_current_state_never
 def test_circuit_rows_of_a_lost_shared_memory_are_put_right(new_running: Callable[..., Running], backend: Backend) -> None:
     running = new_running()
     running.put(1, backend.url)
-    running.circuits.move(1, 1, OPEN, "failures", time.time())
+    running.circuits.move(1, 1, "failures", time.time())
     wait_until(lambda: running.sql("SELECT state FROM circuits") == [("open",)])
-    running.circuits.forget(1)
+    running.circuits.renew(1, 1)
     running = new_running()
     wait_until(lambda: running.sql("SELECT state FROM circuits") == [("closed",)])
     assert running.sql("SELECT failures, opened_at FROM circuits") == [(0, None)]

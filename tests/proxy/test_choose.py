@@ -14,7 +14,7 @@ from proxyd.proxy.choose import choose
 from proxyd.proxy.gates.circuit import Circuits
 from proxyd.proxy.refusal import Refusal
 from proxyd.proxy.table import Pool, Upstream
-from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, CircuitBoard
+from proxyd.store.circuits import CircuitBoard
 
 from .build import pool_of, record
 
@@ -98,7 +98,7 @@ def test_where_all_are_in_maintenance_those_let_through_are_served(pick: Picker)
 
 def test_a_member_in_maintenance_does_not_help_out_for_one_that_is_down(pick: Picker, board: CircuitBoard) -> None:
     pool = pool_of(record(1, **MAINTAINED), record(2))
-    board.move(2, 2, OPEN, "health", NOW, by_health=True)
+    board.move(2, 2, "health_down", NOW)
     assert pick.refused(pool) == (503, "upstream_down", {"Retry-After": "5"})
 
 
@@ -209,7 +209,7 @@ def test_blocked_members_are_never_asked(pick: Picker) -> None:
 
 
 def opened(board: CircuitBoard, number: int, next_attempt: float) -> None:
-    board.move(number, number, OPEN, "failures", NOW)
+    board.move(number, number, "failures", NOW)
     with board.changing(number, number) as circuit:
         circuit.next_attempt = next_attempt
 
@@ -230,7 +230,8 @@ def test_a_lone_upstream_with_an_open_circuit_refuses(pick: Picker, board: Circu
 
 def test_a_half_open_circuit_with_all_its_trials_out_is_passed_over(pick: Picker, board: CircuitBoard) -> None:
     pool = pool_of(record(1))
-    board.move(1, 1, HALF_OPEN, "reset", NOW)
+    board.move(1, 1, "failures", NOW)
+    board.move(1, 1, "health_check_passed", NOW)
     assert pick.chosen(pool) == "r1"
     assert pick.circuits.admit(pool.members[0], NOW) > 0
     assert pick.refused(pool) == (503, "circuit_open", {"Retry-After": "1"})
@@ -239,13 +240,13 @@ def test_a_half_open_circuit_with_all_its_trials_out_is_passed_over(pick: Picker
 def test_all_down_by_health_is_said_as_such(pick: Picker, board: CircuitBoard) -> None:
     pool = pool_of(record(1), record(2))
     for number in (1, 2):
-        board.move(number, number, OPEN, "health", NOW, by_health=True)
+        board.move(number, number, "health_down", NOW)
     assert pick.refused(pool) == (503, "upstream_down", {"Retry-After": "5"})
     assert pick.refused(pool, now=NOW + 1e6)[1] == "upstream_down"
 
 
 def test_an_unhealthy_member_does_not_promise_an_earlier_end_than_the_open_circuit(pick: Picker, board: CircuitBoard) -> None:
-    board.move(1, 1, OPEN, "health", NOW, by_health=True)
+    board.move(1, 1, "health_down", NOW)
     opened(board, 2, NOW + 20.0)
     assert pick.refused(pool_of(record(1), record(2))) == (503, "circuit_open", {"Retry-After": "20"})
 
@@ -254,8 +255,8 @@ def test_an_unhealthy_member_does_not_promise_an_earlier_end_than_the_open_circu
 
 
 def recovered(board: CircuitBoard, number: int) -> None:
-    board.move(number, number, OPEN, "failures", NOW - 5.0)
-    board.move(number, number, CLOSED, "reset", NOW)
+    board.move(number, number, "failures", NOW - 5.0)
+    board.move(number, number, "reset", NOW)
 
 
 @pytest.mark.parametrize(("later", "low", "high"), [(0.0, 60, 150), (5.0, 900, 1100), (10.0, 2000, 2000)])

@@ -11,7 +11,8 @@ import pytest
 
 from proxyd.proxy.gates.circuit import Circuits
 from proxyd.proxy.table import Upstream
-from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, CircuitBoard, CircuitSlot
+from proxyd.store.circuits import CircuitBoard, CircuitSlot
+from proxyd.store.transitions import CLOSED, HALF_OPEN, OPEN
 from tests.store.forks import in_processes, kill, living
 
 from .build import upstream
@@ -271,7 +272,7 @@ def test_a_trial_of_an_earlier_half_open_stay_counts_for_nothing_in_a_later_one(
     assert gate.slot(up) == before
 
 
-def test_a_trial_whose_process_was_killed_is_forgotten_once_its_request_would_be_over(tmp_path: Path) -> None:
+def test_a_trial_that_nobody_reports_is_forgotten_once_its_request_would_be_over(tmp_path: Path) -> None:
     up = guarded(connect_timeout="5s", timeout="20s")
     gate = Gate(tmp_path)
     gate.fail(up, 3, NOW - TIMEOUT)
@@ -281,15 +282,33 @@ def test_a_trial_whose_process_was_killed_is_forgotten_once_its_request_would_be
         assert own.circuits.admit(up, NOW) > 0
         return own
 
-    with living(trial) as pid:
-        kill(pid)
-    assert gate.circuits.admit(up, NOW + 29.0) < 0
-    assert not gate.circuits.usable(up, NOW + 29.0)
-    assert gate.circuits.usable(up, NOW + 31.0)
-    admission = gate.circuits.admit(up, NOW + 31.0)
+    with living(trial):
+        assert gate.circuits.admit(up, NOW + 29.0) < 0
+        assert not gate.circuits.usable(up, NOW + 29.0)
+        assert gate.circuits.usable(up, NOW + 31.0)
+        admission = gate.circuits.admit(up, NOW + 31.0)
     assert admission > 0
     gate.circuits.report(up, admission, True, NOW + 32.0)
     assert not gate.circuits.opened(up)
+
+
+@pytest.mark.parametrize("others", [0, 1, 20])
+def test_the_trials_of_a_process_that_was_killed_are_free_at_once_and_no_others(tmp_path: Path, others: int) -> None:
+    up = guarded(circuit_half_open_requests=str(2 + others), circuit_success_threshold="1000")
+    gate = Gate(tmp_path)
+    gate.fail(up, 3, NOW - TIMEOUT)
+
+    def trials() -> Any:
+        own = Gate(tmp_path)
+        assert all(own.circuits.admit(up, NOW) > 0 for _ in range(2))
+        return own
+
+    with living(trials) as pid:
+        assert all(gate.circuits.admit(up, NOW) > 0 for _ in range(others))
+        assert gate.circuits.admit(up, NOW) < 0
+        kill(pid)
+        assert gate.circuits.usable(up, NOW)
+        assert [gate.circuits.admit(up, NOW) > 0 for _ in range(3)] == [True, True, False]
 
 
 # -- health checks, resets and slots
@@ -297,7 +316,7 @@ def test_a_trial_whose_process_was_killed_is_forgotten_once_its_request_would_be
 
 def test_a_circuit_that_a_health_check_opened_lets_nothing_through_however_long(gate: Gate) -> None:
     up = guarded()
-    gate.board.move(up.slot, up.number, OPEN, "health_down", NOW, by_health=True)
+    gate.board.move(up.slot, up.number, "health_down", NOW)
     assert gate.circuits.health_down(up)
     assert not gate.circuits.usable(up, NOW + 1e6)
     assert gate.circuits.admit(up, NOW + 1e6) < 0
@@ -308,7 +327,7 @@ def test_a_health_check_takes_over_a_circuit_that_failures_opened(gate: Gate) ->
     up = guarded()
     gate.fail(up, 3)
     assert not gate.circuits.health_down(up)
-    assert not gate.board.move(up.slot, up.number, OPEN, "health_down", NOW + 1.0, by_health=True)
+    assert not gate.board.move(up.slot, up.number, "health_down", NOW + 1.0)
     assert gate.circuits.health_down(up)
     assert gate.circuits.admit(up, NOW + TIMEOUT) < 0
 
@@ -316,8 +335,8 @@ def test_a_health_check_takes_over_a_circuit_that_failures_opened(gate: Gate) ->
 @pytest.mark.parametrize(("ok", "state"), [(True, CLOSED), (False, OPEN)])
 def test_after_health_half_opened_it_a_request_decides(gate: Gate, ok: bool, state: int) -> None:
     up = guarded()
-    gate.board.move(up.slot, up.number, OPEN, "health_down", NOW, by_health=True)
-    gate.board.move(up.slot, up.number, HALF_OPEN, "health_recovered", NOW + 5.0, only_from=(OPEN,))
+    gate.board.move(up.slot, up.number, "health_down", NOW)
+    gate.board.move(up.slot, up.number, "health_recovered", NOW + 5.0)
     admission = gate.circuits.admit(up, NOW + 6.0)
     assert admission > 0
     assert gate.circuits.admit(up, NOW + 6.0) < 0
@@ -330,9 +349,9 @@ def test_after_health_half_opened_it_a_request_decides(gate: Gate, ok: bool, sta
 
 def test_health_drives_the_circuit_of_an_upstream_without_breaker_too(gate: Gate) -> None:
     up = upstream(1)
-    gate.board.move(up.slot, up.number, OPEN, "health_down", NOW, by_health=True)
+    gate.board.move(up.slot, up.number, "health_down", NOW)
     assert gate.circuits.admit(up, NOW) < 0
-    gate.board.move(up.slot, up.number, HALF_OPEN, "health_recovered", NOW + 5.0)
+    gate.board.move(up.slot, up.number, "health_recovered", NOW + 5.0)
     gate.circuits.report(up, gate.circuits.admit(up, NOW + 5.0), True, NOW + 6.0)
     assert gate.circuits.admit(up, NOW + 6.0) == 0
 
@@ -340,18 +359,18 @@ def test_health_drives_the_circuit_of_an_upstream_without_breaker_too(gate: Gate
 def test_a_reset_forgets_failures_successes_and_trials_and_starts_slowly(gate: Gate) -> None:
     up = guarded(circuit_success_threshold="2")
     half_open(gate, up)
-    assert gate.board.move(up.slot, up.number, CLOSED, "reset", NOW + 1.0)
+    assert gate.board.move(up.slot, up.number, "reset", NOW + 1.0)
     slot = gate.slot(up)
     assert (slot.state, slot.failures, slot.successes, slot.trials, slot.opened_at) == (CLOSED, 0, 0, 0, 0.0)
     gate.fail(up, 3)
-    assert gate.board.move(up.slot, up.number, CLOSED, "reset", NOW + 2.0)
+    assert gate.board.move(up.slot, up.number, "reset", NOW + 2.0)
     assert gate.circuits.recovered_at(up) == NOW + 2.0
 
 
 def test_a_reset_of_a_closed_circuit_forgets_its_failures_and_is_no_transition(gate: Gate) -> None:
     up = guarded()
     gate.fail(up, 2)
-    assert not gate.board.move(up.slot, up.number, CLOSED, "reset", NOW)
+    assert not gate.board.move(up.slot, up.number, "reset", NOW)
     assert gate.board.clean(up.slot)
     assert gate.reasons() == []
 
@@ -360,31 +379,48 @@ def test_a_move_from_another_state_than_those_named_does_nothing(gate: Gate) -> 
     up = guarded()
     gate.fail(up, 2)
     before = gate.slot(up)
-    assert not gate.board.move(up.slot, up.number, HALF_OPEN, "health_recovered", NOW, only_from=(OPEN,))
+    assert not gate.board.move(up.slot, up.number, "health_recovered", NOW)
     assert gate.slot(up) == before
 
 
 def test_a_move_in_one_process_is_seen_in_all(tmp_path: Path) -> None:
     up = guarded()
-    in_processes(1, lambda _: Gate(tmp_path).board.move(up.slot, up.number, OPEN, "health_down", NOW, by_health=True))
+    in_processes(1, lambda _: Gate(tmp_path).board.move(up.slot, up.number, "health_down", NOW))
     assert in_processes(2, lambda _: Gate(tmp_path).circuits.health_down(up)) == [True, True]
 
 
 def test_of_several_processes_that_move_a_circuit_alike_one_makes_the_transition(tmp_path: Path) -> None:
     up = guarded()
-    assert sorted(in_processes(4, lambda _: Gate(tmp_path).board.move(up.slot, up.number, OPEN, "reset", NOW))) == [False] * 3 + [True]
-    assert Gate(tmp_path).reasons() == [(CLOSED, OPEN, "reset")]
+    assert sorted(in_processes(4, lambda _: Gate(tmp_path).board.move(up.slot, up.number, "health_down", NOW))) == [False] * 3 + [True]
+    assert Gate(tmp_path).reasons() == [(CLOSED, OPEN, "health_down")]
 
 
 def test_a_route_that_got_anothers_slot_starts_closed_and_without_failures(gate: Gate) -> None:
     old = guarded(1, circuit_threshold="5")
     new = upstream(2, {"circuit_breaker": "true", "circuit_threshold": "3"}, slot=old.slot)
     gate.fail(old, 4)
+    gate.board.claim(new.slot, new.number)
     gate.fail(new, 2)
     assert not gate.circuits.opened(new)
     gate.fail(new)
     assert gate.circuits.opened(new)
     assert not gate.circuits.opened(old)
+
+
+def test_what_a_route_that_is_gone_reports_late_leaves_its_slots_next_route_alone(gate: Gate) -> None:
+    old = guarded(1, circuit_threshold="1")
+    new = upstream(2, {"circuit_breaker": "true", "circuit_threshold": "3"}, slot=old.slot)
+    trial = half_open(gate, old)
+    gate.board.claim(new.slot, new.number)
+    gate.fail(new, 3)
+    before = gate.slot(new)
+    for ok in (True, False):
+        gate.circuits.report(old, 0, ok, NOW)
+        gate.circuits.report(old, trial, ok, NOW)
+    gate.circuits.cancel(old, trial)
+    assert gate.circuits.admit(old, NOW) == 0
+    assert gate.slot(new) == before
+    assert before.state == OPEN
 
 
 def test_successes_of_a_healthy_upstream_write_nothing(gate: Gate, tmp_path: Path) -> None:

@@ -9,15 +9,18 @@ again and reset the shared counters.) Trial requests of the half-open state are 
 from __future__ import annotations
 
 import contextlib
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pybreaker
 
-from proxyd.store.circuits import CLOSED, HALF_OPEN, OPEN, CircuitBoard, CircuitSlot
+from proxyd.store.circuits import CircuitBoard, CircuitSlot
+from proxyd.store.transitions import BY_REQUEST, CLOSED, HALF_OPEN, OPEN
 
 if TYPE_CHECKING:
     from proxyd.proxy.table import Upstream
+    from proxyd.store.snapshot import RouteRecord
 
 _NAMES = {CLOSED: pybreaker.STATE_CLOSED, OPEN: pybreaker.STATE_OPEN, HALF_OPEN: pybreaker.STATE_HALF_OPEN}
 _STATES = {name: state for state, name in _NAMES.items()}
@@ -46,17 +49,11 @@ class SlotStorage(pybreaker.CircuitBreakerStorage):
         after = _STATES[name]
         if after == slot.state:
             return
-        slot.trials = 0
-        slot.by_health = False
+        slot.turn(after, BY_REQUEST[slot.state, after], self._now)
         if after == OPEN:
             slot.next_attempt = self._now + self._timeout
-        else:
-            slot.next_attempt = 0.0
-        if after == CLOSED:
-            slot.opened_at = 0.0
+        elif after == CLOSED:
             slot.recovered_at = self._now
-        slot.state = after
-        slot.changed_at = self._now
 
     def increment_counter(self) -> None:
         self._slot.failures += 1
@@ -111,7 +108,7 @@ class Circuits:
         circuit = self._board.read(upstream.slot, upstream.number)
         if state == OPEN:
             return not circuit.by_health and now >= circuit.next_attempt
-        return circuit.trials < upstream.options.circuit_half_open_requests or _leaked(circuit, upstream, now)
+        return _has_room(circuit, upstream, now)
 
     def admit(self, upstream: Upstream, now: float) -> int:
         """0: go; above 0: go as a trial, to be reported with this number; below 0: no."""
@@ -125,18 +122,10 @@ class Circuits:
                 if circuit.by_health or now < circuit.next_attempt:
                     return -1
                 self._breaker(circuit, upstream, now).half_open()
-                circuit.trials, circuit.trial_at = 1, now
-                admission = _generation(circuit)
-            else:
-                if _leaked(circuit, upstream, now):
-                    circuit.trials = 0
-                if circuit.trials >= upstream.options.circuit_half_open_requests:
-                    return -1
-                circuit.trials += 1
-                circuit.trial_at = now
-                return _generation(circuit)
-        self._board.note(upstream.slot, upstream.number, OPEN, HALF_OPEN, "timeout", now)
-        return admission
+            elif not _has_room(circuit, upstream, now):
+                return -1
+            circuit.begin_trial(os.getpid(), now)
+            return _generation(circuit)
 
     def report(self, upstream: Upstream, admission: int, ok: bool, now: float) -> None:
         """The outcome of an admitted request: microseconds, and next to nothing for a success of a healthy upstream."""
@@ -148,22 +137,18 @@ class Circuits:
                 # It was admitted before the circuit changed: it says nothing about now.
                 return
             if before == HALF_OPEN:
-                circuit.trials = max(0, circuit.trials - 1)
+                circuit.end_trial(os.getpid())
             elif not ok and upstream.options.circuit_window and now - circuit.last_failure > upstream.options.circuit_window:
                 circuit.failures = 0
             with contextlib.suppress(_Failure, pybreaker.CircuitBreakerError):
                 self._breaker(circuit, upstream, now).call(_outcome, ok)
-            after = circuit.state
-        if before != after:
-            reason = "failures" if before == CLOSED else "trial_succeeded" if after == CLOSED else "trial_failed"
-            self._board.note(upstream.slot, upstream.number, before, after, reason, now)
 
     def cancel(self, upstream: Upstream, admission: int) -> None:
         """An admitted request ended without saying anything about the upstream (the client went away)."""
         if admission > 0:
             with self._board.changing(upstream.slot, upstream.number) as circuit:
                 if circuit.state == HALF_OPEN and admission == _generation(circuit):
-                    circuit.trials = max(0, circuit.trials - 1)
+                    circuit.end_trial(os.getpid())
 
     def retry_after(self, upstream: Upstream, now: float) -> float:
         """Seconds until a request has a chance."""
@@ -177,7 +162,12 @@ class Circuits:
 
     def recovered_at(self, upstream: Upstream) -> float:
         """When the upstream last came back, 0.0 where it was never away."""
-        return self._board.read(upstream.slot, upstream.number).recovered_at
+        return self._board.recovered_at(upstream.slot, upstream.number)
+
+    def claim(self, record: RouteRecord) -> None:
+        """A route's slot is its own from now on, on this host, too."""
+        if record.route_id[1:].isdigit():
+            self._board.claim(record.slot, int(record.route_id[1:]))
 
     def close(self) -> None:
         """Unmap the board."""
@@ -196,5 +186,9 @@ def _generation(circuit: CircuitSlot) -> int:
     return int(circuit.changed_at * 1000) or 1
 
 
-def _leaked(circuit: CircuitSlot, upstream: Upstream, now: float) -> bool:
-    return circuit.stale_trials(upstream.options.connect_timeout + upstream.options.timeout, now)
+def _has_room(circuit: CircuitSlot, upstream: Upstream, now: float) -> bool:
+    """Whether another trial may go; trials that nobody carries any more are forgotten."""
+    options = upstream.options
+    if circuit.trials >= options.circuit_half_open_requests:
+        circuit.forget_lost_trials(options.connect_timeout + options.timeout, now)
+    return circuit.trials < options.circuit_half_open_requests
