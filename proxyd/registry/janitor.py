@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 
 import gevent
@@ -27,7 +28,6 @@ class Janitor:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._greenlet: gevent.Greenlet | None = None
-        self._workers_at = 0.0
         self._trouble = Trouble(log, "what is due waits for the database")
 
     def start(self) -> None:
@@ -66,15 +66,21 @@ class Janitor:
             if session.staged and session.staged_at and now - session.staged_at > ttl:
                 log.info("staged changes of %s/%s were left untouched for %g s and are dropped", session.service, session.instance, ttl)
                 staging.rollback(registry, session)
-        if now - self._workers_at > 2.0:
-            self._workers_at = now
-            alive = {worker.pid for worker in registry.board.workers()}
-            registry.store.call(_drop_dead, alive, rfc3339(now - _WORKER_SILENCE), patience=0.25)
+        alive = {worker.pid for worker in registry.board.workers()}
+        dead = registry.store.read(_dead, alive, socket.gethostname(), rfc3339(now - _WORKER_SILENCE))
+        if dead:
+            registry.store.call(_drop, dead, patience=0.25)
 
 
-def _drop_dead(alive: set[int], silent_since: str) -> None:
-    """Remove workers that are silent and not on this host's board; another host's beat keeps theirs."""
-    for row in Worker.select().where(Worker.heartbeat_at < silent_since):
-        if row.pid not in alive:
-            forget_worker(row.pid)
-            Worker.delete().where(Worker.pid == row.pid).execute()
+def _dead(alive: set[int], host: str, silent_since: str) -> list[int]:
+    """The pids of workers with rows that this host's board does not have: its own, and those that have been silent for long;
+    another host's beat keeps theirs."""
+    mine_or_silent = (Worker.host == host) | (Worker.heartbeat_at < silent_since)
+    return [row.pid for row in Worker.select(Worker.pid).where(mine_or_silent) if row.pid not in alive]
+
+
+def _drop(pids: list[int]) -> None:
+    """Remove what dead workers left, so that nothing of theirs counts as open any more."""
+    for pid in pids:
+        forget_worker(pid)
+        Worker.delete().where(Worker.pid == pid).execute()

@@ -24,6 +24,8 @@ log = logging.getLogger("proxyd.events")
 SUBSCRIBABLE = ("backend_health_changed", "circuit_state_changed", "drain_progress", "maintenance_changed", "cert_renewed",
                 "global_config_changed", "all")
 _MAX_PENDING = 100_000
+#: How long the database thread, which others need, waits for another process's lock.
+_PATIENCE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ class EventBus:
         if not batch:
             return True
         try:
-            self._store.call(write_events, batch)
+            self._store.call(write_events, batch, patience=_PATIENCE)
         except StoreError as error:
             self._trouble.goes_on(error)
             self._pending.extendleft(reversed(batch))
