@@ -126,7 +126,7 @@ class Master:
             store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()],
-            checker.alive)
+            checker.alive, checker.numbers)
         parts: list[Any] = [
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus), Janitor(registry), DatabaseWatch(store, lock, (board.file, circuits.file), self._fail),

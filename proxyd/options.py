@@ -26,6 +26,7 @@ from proxyd.declare import (
     integer,
     words,
 )
+from proxyd.urls import parse_check_or_none
 
 RETRY_CAUSES = ("connection_refused", "reset", "timeout")
 
@@ -70,11 +71,13 @@ class RouteOptions:
     timeout: float = declare(DURATION, "60s", "Time from the sent request to the upstream's response header.")
     read_timeout: float = declare(DURATION, "60s", "Longest silence between two pieces of the response body.")
     total_timeout: float = declare(DURATION_OR_OFF, "0", "Time for the whole exchange, retries included; 0 for none.")
-    health_check_path: str = declare(bounded_text(), "", "Path of the health check, or tcp:// for connect only; empty: none.")
+    health_check_path: str = declare(Kind("path, tcp:// or tcp://host:port", parse_check_or_none), "",
+                                     "What the health check asks the backend for: a path, or tcp:// to connect only; empty: no check.")
     health_check_interval: float = declare(DURATION, "10s", "Time between two health checks.")
     health_check_timeout: float = declare(DURATION, "5s", "Time for one health check: connect, header and body together.")
     health_expected_status: frozenset[int] = declare(STATUSES, "200-399", "Statuses that count as healthy.")
     health_expected_body: str = declare(bounded_text(256), "", "Text that the checked body must hold; empty: any.")
+    health_check_keepalive: bool = declare(BOOL, "false", "Keep the connection to the target open between two checks.")
     health_rise: int = declare(integer(1, 100), "2", "Good checks in a row until a down upstream is healthy.")
     health_fall: int = declare(integer(1, 100), "3", "Failed checks in a row until an upstream is down.")
     retry: bool = declare(BOOL, "false", "Try again, another replica first, when the upstream fails. Where no connection comes "

@@ -31,6 +31,7 @@ from proxyd.declare import (
     integer,
 )
 from proxyd.ini import Problem, read_ini
+from proxyd.urls import parse_check
 
 DEFAULT_CONFIG = "conf/proxyd.ini"
 CONFIG_VARIABLE = "PROXYD_CONFIG"
@@ -148,7 +149,7 @@ class HealthSettings:
     """The health checker."""
 
     default_check: bool = declare(BOOL, "no", "Check routes that declare no health check, at default_path.")
-    default_path: str = declare(TEXT, "/", "Path of the default check.")
+    default_path: str = declare(Kind("path or tcp://", parse_check), "/", "Path of the default check.")
     pool: int = declare(integer(1, 10_000), "256", "Checks under way at once.")
     jitter: float = declare(DURATION_OR_OFF, "500ms", "Upper bound of the random shift of each check.")
     max_body: int = declare(SIZE, "64k", "Most of a checked body that is read.")

@@ -74,10 +74,12 @@ def test_every_label_that_is_summed_by_or_shown_exists_on_a_metric_of_the_expres
 
 
 def test_states_that_are_named_exist() -> None:
+    from proxyd.health.thresholds import STATUSES
     from proxyd.store.transitions import STATE_NAMES
 
     text = " ".join(expressions())
     assert set(re.findall(r'proxyd_circuit_state\{[^}]*state!?="(\w+)"', text)) <= set(STATE_NAMES)
+    assert set(re.findall(r'proxyd_health_status\{[^}]*status="(\w+)"', text)) == {"degraded"} <= set(STATUSES)
     assert set(re.findall(r'proxyd_sessions\{[^}]*state="(\w+)"', text)) <= {"connected", "disconnected"}
 
 

@@ -35,7 +35,11 @@ def test_an_unknown_option_is_refused_with_the_closest_names() -> None:
     ("strip_prefix", "api", "is not a path"), ("strip_prefix", "/a b", "is not a path"),
     ("health_expected_status", "700", "status code"), ("max_body_size", "1x", "size"),
     ("sticky_cookie", "x" * 65, "64 at most"),
-    ("health_check_path", "/a\nb", "control character"), ("compression_algorithms", "gzip,lzma", "lzma"),
+    ("health_check_path", "/a\nb", "not a path"), ("health_check_path", "healthz", "like /healthz"),
+    ("health_check_path", "tcp://db", "tcp://host:port"),
+    ("health_check_path", "tcp://db:0", "port 0"), ("health_check_path", "tcp://db:1/x", "tcp://host:port"),
+    ("health_check_path", "/gesund?wie=ü", "not a path"), ("health_check_path", "/a b", "not a path"),
+    ("compression_algorithms", "gzip,lzma", "lzma"),
     ("circuit_threshold", "0", "between 1"),
 ])
 def test_a_bad_value_is_refused_by_key_value_and_expectation(key: str, value: str, expected: str) -> None:

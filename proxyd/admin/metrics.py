@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 
 from proxyd import __version__
 from proxyd.admin import views
+from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.circuits import CircuitBoard
 from proxyd.store.histogram import bounds
 from proxyd.store.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
@@ -29,7 +30,6 @@ from proxyd.store.transitions import STATE_NAMES
 LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: The route id under which requests are counted that matched no route.
 NO_ROUTE = "-"
-HEALTHY = ("healthy", "up")
 
 _COUNTERS = (
     ("rate_limited", "proxyd_rate_limited", "Requests refused by rate limits."),
@@ -67,6 +67,7 @@ class Process:
     workers: list[tuple[int, int]]
     certificates: list[dict[str, Any]]
     problems: int
+    health: dict[str, float] = field(default_factory=dict)
 
 
 def read(circuits: CircuitBoard) -> Readings:
@@ -153,9 +154,13 @@ class ProxydCollector(Collector):
         yield websockets
 
     def _states(self) -> Iterator[Metric]:
-        health = GaugeMetricFamily("proxyd_health_up", "1 where the health check finds the upstream healthy.", labels=("route",))
-        for route_id, status in self._readings.health.items():
-            health.add_metric((route_id,), float(status in HEALTHY))
+        health = GaugeMetricFamily("proxyd_health_up", "0 where the health check finds the upstream down, else 1.", labels=("route",))
+        statuses = GaugeMetricFamily("proxyd_health_status", "1 for the status that the health check gives the upstream.",
+                                     labels=("route", "status"))
+        for route_id, current in self._readings.health.items():
+            health.add_metric((route_id,), float(current != DOWN))
+            for status in STATUSES:
+                statuses.add_metric((route_id, status), float(status == current))
         circuit = GaugeMetricFamily("proxyd_circuit_state", "1 for the state that the circuit is in.", labels=("route", "state"))
         for route_id, current in self._readings.circuits.items():
             for state in STATE_NAMES:
@@ -169,7 +174,7 @@ class ProxydCollector(Collector):
                 share = views.drain_share(row.drain_started_at, row.drain_seconds or 0.0, self._now)
             drain.add_metric((row.route_id,), share)
             maintenance.add_metric((row.route_id,), float(row.maintenance_since is not None))
-        yield from (health, circuit, drain, maintenance)
+        yield from (health, statuses, circuit, drain, maintenance)
 
     def _own(self) -> Iterator[Metric]:
         process = self._process
@@ -189,11 +194,22 @@ class ProxydCollector(Collector):
         for item in process.certificates:
             certificates.add_metric((str(item["path"]), ",".join(item["names"])), float(item["expires"]))
         yield certificates
+        yield from self._checks()
         yield GaugeMetricFamily("proxyd_problems", "Things in the configuration that are broken now.", value=process.problems)
         yield GaugeMetricFamily("proxyd_start_time_seconds", "Start of the master, in Unix seconds.", value=process.started)
         build = GaugeMetricFamily("proxyd_build_info", "1, with the version as label.", labels=("version",))
         build.add_metric((__version__,), 1)
         yield build
+
+    def _checks(self) -> Iterator[Metric]:
+        numbers = {"targets": 0.0, "lag": 0.0, "waiting": 0.0, "dropped": 0.0, **self._process.health}
+        yield GaugeMetricFamily("proxyd_health_targets", "Targets that are checked; routes can share one.", value=numbers["targets"])
+        yield GaugeMetricFamily("proxyd_health_lag_seconds", "How late the latest health check of the last half minute began.",
+                                value=numbers["lag"])
+        yield GaugeMetricFamily("proxyd_health_results_waiting", "Results of health checks that wait to be written.",
+                                value=numbers["waiting"])
+        yield CounterMetricFamily("proxyd_health_results_dropped", "Results of health checks that no row was kept of: the database "
+                                  "could not be written for long.", value=numbers["dropped"])
 
 
 def _place(bucket: int) -> int:

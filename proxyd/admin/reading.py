@@ -64,7 +64,7 @@ def prometheus(context: Context, request: Request) -> Response:
         readings = context.read(metrics.read, state.circuits)
         process = metrics.Process(
             state.started, state.board.version, [(worker.pid, worker.version) for worker in state.board.workers()],
-            state.certificates(), len(state.problems()))
+            state.certificates(), len(state.problems()), state.health_numbers() if state.health_numbers is not None else {})
         body, content_type = gevent.get_hub().threadpool.apply(
             metrics.render, (readings, process, request.header("Accept"), time.time()))
     return Response(200, body, content_type)

@@ -40,7 +40,7 @@ class MasterState:
 
     `started` is Unix seconds. `problems()` gives sentences about what is broken now (site files and the like).
     `certificates()` gives {path, names, expires} each, `expires` in Unix seconds. `health_alive()`, where given, says
-    whether the health checker is at work.
+    whether the health checker is at work, and `health_numbers()` how it fares: targets, lag, waiting, dropped.
     """
 
     store: Store
@@ -52,3 +52,4 @@ class MasterState:
     problems: Callable[[], list[str]] = _nothing
     certificates: Callable[[], list[dict[str, Any]]] = _nothing
     health_alive: Callable[[], bool] | None = None
+    health_numbers: Callable[[], dict[str, float]] | None = None

@@ -13,8 +13,8 @@ TABLE_NOTES: dict[str, str] = {
               "`maintenance_changed`, `drain_started`, `drain_progress`, `drain_completed`, `drain_cancelled`, "
               "`login_refused`, `cert_renewed`, "
               "`global_config_changed`.",
-    "circuits": "A copy, at most some tenths of a second old, of what the workers share in memory; "
-                "a route whose circuit never changed has no row.",
+    "circuits": "A copy, at most a second old, of what the workers share in memory; "
+                "a route whose circuit never changed nor counted a failure has no row.",
     "route_in_flight": "Written with the statistics, about every half second. "
                        "A row with nothing open is deleted; so are those of a worker that died.",
     "health_status": "`down` takes no traffic while `[health] drive_circuits` is on.",
@@ -70,7 +70,7 @@ COLUMN_NOTES: dict[str, str] = {
     "health_results.error": "NULL for a good check.",
     "circuits.state": "`closed`, `open` or `half_open`.",
     "v_circuits.state": "`closed`, `open` or `half_open`.",
-    "circuits.reason": "`failures`, `timeout`, `trial_succeeded`, `trial_failed`, `reset`, or one that begins with `health_`.",
+    "circuits.reason": "Why it changed last: a name of the chart in docs/health.md; empty where it never did.",
     "next_attempt": "When trials begin; NULL where only a health check can end it.",
     "circuits.failures": "Consecutive ones.",
     "circuits.successes": "Successful trials.",
@@ -111,7 +111,7 @@ VIEW_NOTES: dict[str, str] = {
     "v_routes": "Every active route with all that keeps traffic from it, and its traffic.",
     "v_health_now": "Health of each checked route.",
     "v_uptime_24h": "Share of good health checks in the last 24 hours, by route.",
-    "v_circuits": "Circuits that ever changed, as they are now.",
+    "v_circuits": "The circuit of each route as it is now, and how often it opened in the last 24 hours.",
     "v_slowest": "The hundred slowest requests that are still kept.",
     "v_flapping": "Routes whose health or circuit changed four times or more in the last 24 hours.",
 }

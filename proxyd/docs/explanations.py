@@ -154,7 +154,9 @@ EXPLANATIONS: dict[str, str] = {
         "Off, because asking a backend for / every 10 s can have effects that its owner does not expect. On, every route "
         "is watched, those of clients that never heard of health checks included.",
     "health.pool":
-        "Checks beyond it wait, which shows as late checks with many slow targets. Each takes a descriptor of the master.",
+        "As many targets that answer within a second, and as many others: targets that hang wait for each other, and no "
+        "target that answers waits for them. Checks beyond it wait, which proxyd_health_lag_seconds shows. Each takes a "
+        "descriptor of the master.",
     "health.jitter":
         "Without it, all checks of routes applied together would run together for ever. It is cut to a quarter of the "
         "interval.",
@@ -163,10 +165,12 @@ EXPLANATIONS: dict[str, str] = {
         "good; below nine in ten it is degraded, and keeps its traffic. A short window forgets flapping sooner; a long "
         "one remembers an outage of the morning at noon (100 checks every 10 s look back 17 minutes).",
     "health.queue":
-        "They wait in memory. Status changes act at once, whether or not their rows can be written.",
+        "They wait in memory, about half a kilobyte each. Status changes act at once, whether or not their rows can be "
+        "written, and the current state is never dropped. proxyd_health_results_dropped_total counts what was.",
     "health.drive_circuits":
         "With yes, the first requests after a backend died are refused by the circuit (or go to a replica) instead of "
-        "failing. With no, health is shown, told as events and stored, and traffic goes by what requests themselves meet.",
+        "failing. With no, health is shown, told as events and stored, and traffic goes by what requests themselves meet. "
+        "Circuits of routes in maintenance, or without their session, are left alone (docs/health.md).",
     "ratelimit.storage":
         "shared counts exactly over the workers of this host, without a server. With redis:// several hosts share a "
         "count, for a round trip a request, in whole seconds (a window is rounded up); while Redis can't be reached, "

@@ -63,15 +63,16 @@ def _health(connection: sqlite3.Connection) -> None:
     for number, (route_id, _, _, _, backend) in enumerate(_ROUTES):
         failing = route_id == "r3"
         _insert(connection, "health_status", route_id=route_id, url=f"{backend}/healthz", status="down" if failing else "healthy",
-                reason="no answer within 2 s" if failing else "", since=at("07:41:10" if failing else "2026-02-27T09:12:20"),
-                last_check=at("07:59:55"), last_success=at("07:41:00" if failing else "07:59:55"), response_time_ms=2.4 + number,
+                reason="112 checks in a row failed: no complete answer within 2 s" if failing else "checks pass",
+                since=at("07:41:10" if failing else "2026-02-27T09:12:20"), last_check=at("07:59:55"),
+                last_success=at("07:41:00" if failing else "07:59:55"), response_time_ms=None if failing else 2.4 + number,
                 success_rate_percent=41.0 if failing else 100.0, consecutive_failures=112 if failing else 0, checks=8640)
         for index in range(1440):
             moment = NOW - timedelta(minutes=1440 - index)
             bad = (index >= 1421 or index in (850, 851, 852, 895, 896, 897)) if failing else route_id == "r2" and index == 300
             _insert(connection, "health_results", route_id=route_id, checked_at=at(moment.strftime("%Y-%m-%dT%H:%M:%S")), ok=not bad,
                     status_code=None if bad else 200, response_time_ms=None if bad else 2.0 + number + index % 7 / 10,
-                    error="no answer within 2 s" if bad else None)
+                    error="no complete answer within 2 s" if bad else None)
     _insert(connection, "circuits", route_id="r3", state="open", reason="health_down", failures=5, opened_at=at("07:41:10"),
             changed_at=at("07:41:10"))
 

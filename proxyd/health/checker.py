@@ -3,61 +3,50 @@ events and circuits."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
-import random
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 import gevent
 from gevent.event import Event as Signal
-from gevent.pool import Pool
 
-from proxyd.health.probe import Result, Target, probe
+from proxyd.health.drive import Watched, drive, join, release, watch
+from proxyd.health.probe import Probe, Result, Target
 from proxyd.health.records import HealthRecords
+from proxyd.health.schedule import Schedule, Turn
 from proxyd.health.targets import target_of
 from proxyd.health.thresholds import DOWN, Standing
-from proxyd.options import RouteOptions
 from proxyd.settings import HealthSettings
 from proxyd.store.bus import EventBus
 from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store, StoreError
-from proxyd.store.snapshot import RouteRecord, load_snapshot
-from proxyd.store.transitions import CLOSED, OPEN
+from proxyd.store.snapshot import RouteRecord, Snapshot, load_snapshot
 
 log = logging.getLogger("proxyd.health")
 
 _FIRST_WITHIN = 0.5
 #: Of very many new targets, as after a start with thousands of routes, about this many are begun a second.
 _BEGUN_A_SECOND = 2000
+#: Routes taken up between two turns of the master's other greenlets.
+_TAKEN_AT_ONCE = 200
 _RELOAD_PAUSE = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A route whose target is checked."""
-
-    route_id: str
-    slot: int
-    options: RouteOptions
-
-    @property
-    def number(self) -> int:
-        """The number in the route id, by which the shared memory knows it."""
-        return int(self.route_id[1:])
 
 
 @dataclass(eq=False, slots=True)
 class Check:
-    """A target, who asks for it, and where it stands. `grid`: monotonic instant of the next check before jitter."""
+    """A target, who asks for it, and where it stands. `returning`: its next good result ends being down."""
 
-    target: Target
+    probe: Probe
     standing: Standing
-    grid: float
+    turn: Turn
     routes: dict[str, Watched] = field(default_factory=dict)
-    gone: bool = False
-    spread: bool = False
+    returning: bool = False
+
+    @property
+    def target(self) -> Target:
+        """What is checked."""
+        return self.probe.target
 
 
 class Checker:
@@ -69,37 +58,38 @@ class Checker:
         self._bus = bus
         self._circuits = circuits
         self._records = HealthRecords(store, settings.queue)
+        self._schedule = Schedule(settings.pool, settings.jitter)
         self._checks: dict[Target, Check] = {}
         self._by_route: dict[str, Check] = {}
-        self._heap: list[tuple[float, int, Check]] = []
-        self._count = itertools.count()
-        self._pool = Pool(settings.pool)
         self._version = -1
-        self._wanted = 0
         self._news = Signal()
-        self._due = Signal()
-        self._greenlets: list[gevent.Greenlet] = []
-        self.lag = 0.0
+        self._greenlet: gevent.Greenlet | None = None
 
     def start(self) -> None:
         """Begin to follow and to check."""
         self._records.start()
-        self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._run)]
+        self._schedule.start()
+        self._greenlet = gevent.spawn(self._follow)
 
     def alive(self) -> bool:
         """Whether it follows and checks."""
-        return bool(self._greenlets) and not any(greenlet.dead for greenlet in self._greenlets)
+        return self._greenlet is not None and not self._greenlet.dead and self._schedule.alive()
 
     def stop(self) -> None:
         """Check no more, write what is known."""
-        for greenlet in self._greenlets:
-            greenlet.kill()
-        self._pool.kill(timeout=1)
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        self._schedule.stop()
         self._records.stop()
+
+    def numbers(self) -> dict[str, float]:
+        """How it fares: targets checked, seconds that the latest check came late, results that wait to be written, results
+        of which the history was dropped."""
+        return {"targets": len(self._checks), "lag": self._schedule.lag, "waiting": self._records.waiting,
+                "dropped": self._records.dropped}
 
     def changed(self, version: int) -> None:
         """There is a new config version; the routes are read by another greenlet."""
-        self._wanted = version
         self._news.set()
 
     def _follow(self) -> None:
@@ -108,57 +98,79 @@ class Checker:
             self._news.clear()
             try:
                 snapshot = self._store.read(load_snapshot, max(self._version, 0))
+                if self._version < 0:
+                    self._records.load()
+                self._take_up(snapshot)
+                self._version = snapshot.version
             except StoreError as error:
                 log.warning("the checked routes can't be read: %s", error)
-                gevent.sleep(_RELOAD_PAUSE)
-                self._news.set()
-                continue
-            if self._version < 0:
-                self._records.load()
-            self._version = snapshot.version
-            gone = set(self._by_route) - {record.route_id for record in snapshot.routes} if snapshot.full else snapshot.removed
-            for route_id in gone:
-                self._drop(route_id)
-                self._records.forget(route_id)
-            within = max(min(_FIRST_WITHIN, self._settings.jitter), len(snapshot.routes) / _BEGUN_A_SECOND)
-            for record in snapshot.routes:
-                self._take(record, within)
-            if snapshot.full:
-                self._records.forget_others(self._by_route)
+                self._later()
+            except Exception:
+                log.exception("the checked routes can't be taken up")
+                self._later()
+
+    def _later(self) -> None:
+        gevent.sleep(_RELOAD_PAUSE)
+        self._news.set()
+
+    def _take_up(self, snapshot: Snapshot) -> None:
+        gone = set(self._by_route) - {record.route_id for record in snapshot.routes} if snapshot.full else snapshot.removed
+        for route_id in gone:
+            self._drop(route_id)
+            self._records.forget(route_id)
+        within = max(min(_FIRST_WITHIN, self._settings.jitter), len(snapshot.routes) / _BEGUN_A_SECOND)
+        for number, record in enumerate(snapshot.routes):
+            self._take(record, within)
+            if number % _TAKEN_AT_ONCE == _TAKEN_AT_ONCE - 1:
+                gevent.sleep(0)
+        if snapshot.full:
+            self._records.forget_others(self._by_route)
 
     def _take(self, record: RouteRecord, within: float) -> None:
         """Register, change or unregister the check of one route; a new check begins `within` seconds."""
         found = target_of(record, self._settings)
         known = self._by_route.get(record.route_id)
+        now = time.time()
         if found is None or not self._settings.drive_circuits:
-            self._release(record)
+            release(self._circuits, record, now)
         if found is None:
             if known is not None:
                 self._drop(record.route_id)
                 self._records.forget(record.route_id)
             return
         target, options = found
-        watched = Watched(record.route_id, record.slot, options)
-        if known is not None and known.target == target:
+        watched = watch(record, options)
+        before = known.routes[record.route_id] if known is not None else watched
+        if known is None or known.target != target:
+            self._join(watched, target, known, within, now)
+        else:
             known.routes[record.route_id] = watched
-            return
+        check = self._by_route[record.route_id]
+        if watched.live and not before.live and check.standing.status == DOWN:
+            # Its service says that it is back: not to be kept waiting for the next checks in turn.
+            check.returning = True
+            self._schedule.hurry(check.turn)
+        elif self._settings.drive_circuits and check is not known:
+            join(self._circuits, watched, check.standing, now)
+
+    def _join(self, watched: Watched, target: Target, known: Check | None, within: float, now: float) -> None:
+        """Have a route's target checked, alone or with others; `known`: the check that the route had until now."""
+        route_id = watched.route_id
         if known is not None:
-            self._drop(record.route_id)
+            self._drop(route_id)
+        self._records.adopt(route_id, target)
         check = self._checks.get(target)
         if check is None:
             if known is not None and known.target.url == target.url:
                 standing = known.standing.under(target.rise, target.fall)
             else:
-                standing = self._records.standing(record.route_id, target, self._settings.window)
-            check = Check(target, standing, time.monotonic() + random.uniform(0, min(within, target.interval)))
-            self._checks[target] = check
-            self._push(check, check.grid)
-        check.routes[record.route_id] = watched
-        self._by_route[record.route_id] = check
-        now = time.time()
-        self._records.current(record.route_id, target, check.standing, None, now)
-        if self._settings.drive_circuits and check.standing.status == DOWN:
-            self._drive(watched, check.standing, False, now)
+                standing = self._records.standing(route_id, target, self._settings.window)
+            check = self._checks[target] = Check(Probe(target, self._settings.max_body), standing, Turn(target.interval))
+            check.turn.work = partial(self._check, check)
+            self._schedule.add(check.turn, min(within, target.interval))
+        check.routes[route_id] = watched
+        self._by_route[route_id] = check
+        self._records.current(route_id, target, check.standing, None, now)
 
     def _drop(self, route_id: str) -> None:
         check = self._by_route.pop(route_id, None)
@@ -166,56 +178,19 @@ class Checker:
             return
         del check.routes[route_id]
         if not check.routes:
-            check.gone = True
+            self._schedule.end(check.turn)
+            check.probe.close()
             self._checks.pop(check.target, None)
 
-    def _release(self, record: RouteRecord) -> None:
-        """No check drives the route's circuit any more: what a check held open must not stay so."""
-        number = int(record.route_id[1:])
-        if self._circuits.read(record.slot, number).by_health:
-            self._circuits.move(record.slot, number, "check_removed", time.time())
-
-    def _push(self, check: Check, due: float) -> None:
-        heapq.heappush(self._heap, (due, next(self._count), check))
-        self._due.set()
-
-    def _run(self) -> None:
-        """Start each check when it is due; the pool bounds how many are under way."""
-        while True:
-            wait = self._heap[0][0] - time.monotonic() if self._heap else None
-            if wait is None or wait > 0:
-                self._due.clear()
-                self._due.wait(wait)
-                continue
-            due, _, check = heapq.heappop(self._heap)
-            if check.gone:
-                continue
-            self.lag = max(0.0, time.monotonic() - due)
-            self._pool.spawn(self._check, check)
-
     def _check(self, check: Check) -> None:
-        try:
-            result = probe(check.target, self._settings.max_body)
-            if not check.gone:
-                self._judge(check, result, time.time())
-        except Exception:
-            log.exception("health check of %s", check.target.url)
-        finally:
-            if not check.gone:
-                self._schedule(check)
-
-    def _schedule(self, check: Check) -> None:
-        """The next point of the target's grid, shifted by chance: neither drift nor everybody at once."""
-        interval = check.target.interval
-        now = time.monotonic()
-        if not check.spread:
-            # Routes that came together are not checked together for ever.
-            check.spread = True
-            check.grid = now - random.uniform(0, interval)
-        check.grid += interval
-        if check.grid < now:
-            check.grid += interval * ((now - check.grid) // interval + 1)
-        self._push(check, check.grid + random.uniform(0, min(self._settings.jitter, interval / 4)))
+        returning, check.returning = check.returning, False
+        result = check.probe.check()
+        if check.turn.ended:
+            check.probe.close()
+            return
+        if returning:
+            check.standing.one_will_do()
+        self._judge(check, result, time.time())
 
     def _judge(self, check: Check, result: Result, now: float) -> None:
         """Count a result for every route that asked for the check."""
@@ -226,7 +201,7 @@ class Checker:
             self._records.result(watched.route_id, result, now)
             self._records.current(watched.route_id, check.target, standing, result, now, changed)
             if self._settings.drive_circuits:
-                self._drive(watched, standing, result.ok, now)
+                drive(self._circuits, watched, standing, result.ok, now)
             if changed:
                 self._bus.publish("backend_health_changed", {
                     "healthy": standing.status != DOWN, "status": standing.status, "previous": before, "reason": standing.reason,
@@ -234,28 +209,3 @@ class Checker:
         if changed:
             log.log(logging.WARNING if standing.status == DOWN else logging.INFO, "%s is %s (was %s): %s", check.target.url,
                     standing.status, before, standing.reason)
-
-    def _drive(self, watched: Watched, standing: Standing, ok: bool, now: float) -> None:
-        """What a result means for the circuit: down opens it, recovery half-opens it, and lasting health closes it even
-        where no user's request comes to prove it."""
-        circuits, slot, number = self._circuits, watched.slot, watched.number
-        state = circuits.state(slot, number)
-        if standing.status == DOWN:
-            if state != OPEN or not circuits.read(slot, number).by_health:
-                circuits.move(slot, number, "health_down", now)
-            return
-        if not ok or state == CLOSED:
-            return
-        circuit = circuits.read(slot, number)
-        if state == OPEN:
-            if circuit.by_health:
-                circuits.move(slot, number, "health_recovered", now)
-            elif now >= circuit.next_attempt:
-                circuits.move(slot, number, "health_check_passed", now)
-            return
-        options = watched.options
-        rise = options.health_rise
-        long_enough = now - circuit.changed_at >= 2 * rise * options.health_check_interval
-        circuit.forget_lost_trials(options.connect_timeout + options.timeout, now)
-        if standing.successes >= 2 * rise and long_enough and not circuit.trials:
-            circuits.move(slot, number, "health_checks_passed", now)

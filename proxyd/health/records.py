@@ -12,7 +12,7 @@ import gevent
 from peewee import chunked
 
 from proxyd.health.probe import Result, Target
-from proxyd.health.thresholds import DOWN, UNKNOWN, Standing
+from proxyd.health.thresholds import UNKNOWN, Standing
 from proxyd.store.database import Store, StoreError
 from proxyd.store.models import HealthResult, HealthStatus, Route
 from proxyd.store.query import column, dicts
@@ -61,16 +61,20 @@ class HealthRecords:
         except StoreError as error:
             log.warning("the last health status can't be read: %s", error)
 
+    def adopt(self, route_id: str, target: Target) -> None:
+        """Go on with the row that the last master left of a route, if it is about the same target."""
+        known = self._known.pop(route_id, None)
+        if known is not None and known["url"] == target.url:
+            self._current[route_id] = known
+
     def standing(self, route_id: str, target: Target, window: int) -> Standing:
         """Where a target stands when its check begins: where the last master left it, or unknown."""
         standing = Standing(target.rise, target.fall, window)
-        known = self._known.pop(route_id, None)
-        if known is not None and known["url"] == target.url and known["status"] != UNKNOWN:
-            standing.status, standing.reason = known["status"], known["reason"]
-            standing.failures, standing.successes = known["consecutive_failures"], known["consecutive_successes"]
-            self._current[route_id] = known
-            if known["status"] == DOWN:
-                standing.failures = max(standing.failures, 1)
+        row = self._current.get(route_id)
+        if row is not None and row["url"] == target.url and row["status"] != UNKNOWN:
+            rate = row["success_rate_percent"]
+            standing.restore(row["status"], row["reason"], row["consecutive_failures"], row["consecutive_successes"],
+                             rate / 100 if rate is not None else None, row["checks"])
         return standing
 
     def result(self, route_id: str, result: Result, now: float) -> None:
@@ -80,7 +84,7 @@ class HealthRecords:
             self.dropped += 1
         self._history.append({
             "route_id": route_id, "checked_at": rfc3339(now), "ok": result.ok, "status_code": result.status_code,
-            "response_time_ms": round(result.seconds * 1000, 3), "error": result.error or None})
+            "response_time_ms": _milliseconds(result), "error": result.error or None})
 
     def current(self, route_id: str, target: Target, standing: Standing, result: Result | None, now: float,
                 changed: bool = False) -> None:
@@ -99,7 +103,7 @@ class HealthRecords:
         if changed:
             row["since"] = at
         if result is not None:
-            row.update(last_check=at, response_time_ms=round(result.seconds * 1000, 3), checks=row["checks"] + 1)
+            row.update(last_check=at, response_time_ms=_milliseconds(result), checks=row["checks"] + 1)
             row["last_success" if result.ok else "last_error"] = at if result.ok else result.error
         self._dirty.add(route_id)
         self._forgotten.discard(route_id)
@@ -109,6 +113,11 @@ class HealthRecords:
         if self._current.pop(route_id, None) is not None:
             self._dirty.discard(route_id)
             self._forgotten.add(route_id)
+
+    @property
+    def waiting(self) -> int:
+        """Results that are not written yet."""
+        return len(self._history)
 
     def forget_others(self, checked: Container[str]) -> None:
         """Drop what the last master left of routes that have no check any more."""
@@ -134,12 +143,16 @@ class HealthRecords:
         current = [dict(self._current[route_id]) for route_id in dirty if route_id in self._current]
         try:
             self._store.call(_write, history, current, sorted(gone), patience=_PATIENCE)
-        except StoreError as error:
+        except Exception as error:
+            self._dirty |= dirty
+            self._forgotten |= gone - set(self._current)
+            if not isinstance(error, StoreError):
+                # Rows that no database takes must not come again and again.
+                self.dropped += len(history)
+                raise
             room = max(0, self._queue - len(self._history))
             self.dropped += max(0, len(history) - room)
             self._history.extendleft(reversed(history[len(history) - min(room, len(history)):]))
-            self._dirty |= dirty
-            self._forgotten |= gone - set(self._current)
             if not self._failing:
                 self._failing = True
                 log.warning("health results wait for the database: %s", error)
@@ -148,6 +161,11 @@ class HealthRecords:
             self._failing = False
             log.info("health results are written again; %d of the oldest were dropped so far", self.dropped)
         return True
+
+
+def _milliseconds(result: Result) -> float | None:
+    """How long the target took; how long nobody answered is no response time."""
+    return round(result.seconds * 1000, 3) if result.ok or result.status_code is not None else None
 
 
 def _known() -> dict[str, dict[str, Any]]:

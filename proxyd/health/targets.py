@@ -19,11 +19,12 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
             return None
         if path.startswith("tcp://"):
             other = parse_backend("http://" + path.removeprefix("tcp://")) if len(path) > len("tcp://") else backend
-            scheme, host, port, authority, path = "tcp", other.host, other.port, f"{other.host}:{other.port}", ""
+            shown = f"[{other.host}]" if ":" in other.host else other.host
+            scheme, host, port, authority, path = "tcp", other.host, other.port, f"{shown}:{other.port}", ""
         else:
             scheme, host, port, authority = backend.scheme, backend.host, backend.port, backend.authority
     except ValueError:
         return None
     return Target(scheme, host, port, authority, path, options.health_check_interval, options.health_check_timeout,
                   options.health_expected_status, options.health_expected_body, options.health_rise, options.health_fall,
-                  options.tls_verify), options
+                  options.tls_verify, options.health_check_keepalive), options

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-UNKNOWN, HEALTHY, DEGRADED, DOWN = "unknown", "healthy", "degraded", "down"
+STATUSES = UNKNOWN, HEALTHY, DEGRADED, DOWN = "unknown", "healthy", "degraded", "down"
 _HEALTHY_RATE, _DOWN_RATE = 0.9, 0.5
 #: Fewer results than this say nothing about a rate.
 _ENOUGH = 10
@@ -51,6 +51,21 @@ class Standing:
     def under(self, rise: int, fall: int) -> Standing:
         """The same standing to be judged by other thresholds from now on."""
         return replace(self, rise=rise, fall=fall, results=deque(self.results))
+
+    def one_will_do(self) -> None:
+        """The next good result ends being down: there is a sign that the upstream is back."""
+        self.successes = max(self.successes, self.rise - 1)
+
+    def restore(self, status: str, reason: str, failures: int, successes: int, rate: float | None, checks: int) -> None:
+        """Stand where another one stood, which looked back on `checks` results of which the share `rate` was good."""
+        self.status, self.reason, self.failures, self.successes = status, reason, failures, successes
+        if status == DOWN:
+            self.failures = max(failures, 1)
+        elif rate is not None:
+            count = min(checks, self.window)
+            good = round(rate * count)
+            # In which order they came is not known: evenly spread, no row of failures is made up.
+            self.results.extend((place + 1) * good // count > place * good // count for place in range(count))
 
     def rate(self) -> float | None:
         """Share of good results among the last ones, None without any."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
-import socket
 import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ import gevent
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
+from proxyd.dial import dial
 from proxyd.proxy.connection import no_delay
 from proxyd.proxy.stream import Stream, TlsStream, plain_stream
 
@@ -82,7 +81,7 @@ def connect(upstream: Upstream, limit: float) -> Stream:
     opened: gevent_socket.socket | None = None
     try:
         with gevent.Timeout(limit):
-            opened = _open(upstream.host, upstream.port)
+            opened = dial(upstream.host, upstream.port)
             no_delay(opened)
             if upstream.scheme != "https":
                 return plain_stream(opened)
@@ -109,36 +108,6 @@ def connect(upstream: Upstream, limit: float) -> Stream:
 def _close(sock: gevent_socket.socket | None) -> None:
     if sock is not None:
         sock.close()
-
-
-def _open(host: str, port: int) -> gevent_socket.socket:
-    """A connected TCP socket to the first address that answers. Raises OSError."""
-    failure: OSError | None = None
-    for family, kind, protocol, address in addresses(host, port):
-        sock = gevent_socket.socket(family, kind, protocol)
-        try:
-            sock.connect(address)
-        except OSError as error:
-            failure = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise failure or OSError(errno.EHOSTUNREACH, "no address")
-
-
-def addresses(host: str, port: int) -> list[tuple[int, int, int, tuple[str, int] | tuple[str, int, int, int]]]:
-    """Socket family, type, protocol and address to try for a host, in order; a literal address needs no resolver."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            _socket.inet_pton(family, host)
-        except OSError:
-            continue
-        return [(family, socket.SOCK_STREAM, 0, (host, port))]
-    found = gevent_socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
 
 
 @lru_cache(maxsize=2)

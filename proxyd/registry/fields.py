@@ -12,7 +12,7 @@ from typing import Any
 from proxyd import text
 from proxyd.declared import priority, whole_number
 from proxyd.options import parse_option
-from proxyd.urls import normalize_domain, normalize_route_path, parse_backend
+from proxyd.urls import normalize_domain, normalize_route_path, parse_backend, parse_check
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
 SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
@@ -112,16 +112,7 @@ def page_url(value: str) -> str:
 threshold = whole_number(1, 100_000)
 trials = whole_number(1, 1000)
 duration = text.parse_duration
-
-
-def health_path(value: str) -> str:
-    """The path of a health check, or tcp:// for a check that only connects."""
-    value = value.strip()
-    if value.startswith("tcp://"):
-        return value
-    if not value.startswith("/") or len(value) > 1024 or any(ord(char) <= 32 or ord(char) >= 127 for char in value):
-        raise ValueError(f'"{value[:80]}" is not a path (like /healthz) nor tcp://')
-    return value
+check = parse_check
 
 
 def target(value: str) -> str:

@@ -29,6 +29,8 @@ def test_the_metrics_say_what_the_database_and_the_boards_say(master: Master) ->
     assert value("proxyd_retries_total", route="r1") == 3 and value("proxyd_rate_limited_total", route="r1") == 4
     assert value("proxyd_upstream_in_flight", route="r1") == 2
     assert value("proxyd_health_up", route="r1") == 1
+    assert value("proxyd_health_status", route="r1", status="healthy") == 1
+    assert value("proxyd_health_status", route="r1", status="degraded") == 0
     assert value("proxyd_circuit_state", route="r1", state="open") == 1
     assert value("proxyd_circuit_state", route="r1", state="closed") == 0
     assert value("proxyd_sessions", state="connected") == 1

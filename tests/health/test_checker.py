@@ -21,7 +21,7 @@ from proxyd.store import migrations
 from proxyd.store.bus import Event, EventBus
 from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store
-from proxyd.store.models import Counter, Route, RouteRemoval, Session
+from proxyd.store.models import Counter, HealthStatus, Route, RouteRemoval, Session
 from proxyd.store.transitions import CLOSED, HALF_OPEN, OPEN
 from proxyd.store.upsert import upsert
 from tests.support.backends import Backend
@@ -59,14 +59,15 @@ class Running:
         self.checker.start()
         self.checker.changed(0)
 
-    def put(self, number: int, backend: str, **options: str) -> None:
-        """Add or change route r<number>."""
+    def put(self, number: int, backend: str, since: str | None = None, enabled: bool = True, **options: str) -> None:
+        """Add or change route r<number>; `since`: when its maintenance began."""
         def write() -> int:
             Session.insert(session_id="s", **_session()).on_conflict_ignore().execute()
             version = _next_version()
             upsert(Route, [{
                 "route_id": f"r{number}", "session": "s", "service_name": "svc", "instance_name": "i", "domains": '["h"]', "path": "/",
-                "backend_url": backend, "priority": 0, "enabled": True, "options": json.dumps(options), "slot": number,
+                "backend_url": backend, "priority": 0, "enabled": enabled, "maintenance_since": since,
+                "options": json.dumps(options), "slot": number,
                 "version": version, "created_at": NOW, "updated_at": NOW}])
             return version
 
@@ -77,6 +78,7 @@ class Running:
         def write() -> int:
             version = _next_version()
             Route.delete().where(Route.route_id == f"r{number}").execute()
+            self.circuits.retire(number, number)
             upsert(RouteRemoval, [{"route_id": f"r{number}", "version": version}])
             return version
 
@@ -322,7 +324,7 @@ def test_a_locked_database_stalls_no_check_and_loses_nothing(running: Running, c
         gevent.sleep(max(0.0, 1.2 - (time.monotonic() - begun)))
         assert running.status() == "healthy"
         assert counted.health_checks - before >= 8
-        assert running.checker.lag < 0.2
+        assert running.checker.numbers()["lag"] < 0.2
         other.execute("ROLLBACK")
     wait_until(lambda: running.status() == "down", 2.0)
     made = counted.health_checks
@@ -339,7 +341,7 @@ def test_of_what_waits_the_oldest_history_goes_first_and_the_current_state_never
     with contextlib.closing(sqlite3.connect(running.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         counted.health = 503
-        wait_until(lambda: running.checker._records.dropped > 10)
+        wait_until(lambda: running.checker.numbers()["dropped"] > 10)
         other.execute("ROLLBACK")
     wait_until(lambda: running.status() == "down")
     newest = running.sql("SELECT ok FROM health_results ORDER BY id DESC LIMIT 1")
@@ -355,3 +357,113 @@ def test_circuit_rows_of_a_lost_shared_memory_are_put_right(new_running: Callabl
     running = new_running()
     wait_until(lambda: running.sql("SELECT state FROM circuits") == [("closed",)])
     assert running.sql("SELECT failures, opened_at FROM circuits") == [(0, None)]
+
+
+# -- maintenance, lost sessions and other backends
+
+
+def test_a_service_that_restarts_in_its_maintenance_opens_no_circuit_and_is_back_with_one_good_check(
+        running: Running, backend: Backend) -> None:
+    slow = {**FAST, "health_rise": "50"}
+    running.put(1, backend.url, **slow)
+    wait_until(lambda: running.status() == "healthy")
+    running.put(1, backend.url, since=NOW, **slow)
+    backend.health = 503
+    wait_until(lambda: running.status() == "down")
+    assert running.circuits.state(1, 1) == CLOSED
+    backend.health = 200
+    gevent.sleep(0.3)
+    assert running.status() == "down"
+    running.put(1, backend.url, **slow)
+    wait_until(lambda: running.status() == "healthy", 1.0)
+    assert running.reasons() == []
+
+
+def test_a_service_that_is_not_back_after_its_maintenance_opens_the_circuit_at_once(running: Running, backend: Backend) -> None:
+    running.put(1, backend.url, enabled=False, **FAST)
+    backend.health = 503
+    wait_until(lambda: running.status() == "down")
+    assert running.circuits.state(1, 1) == CLOSED
+    running.put(1, backend.url, **{**FAST, "weight": "50"})
+    wait_until(lambda: running.circuits.state(1, 1) == OPEN, 0.5)
+
+
+def test_a_circuit_that_was_open_before_the_maintenance_half_opens_after_one_good_check(running: Running, backend: Backend) -> None:
+    slow = {**FAST, "health_check_interval": "1h", "health_fall": "1"}
+    backend.health = 503
+    running.put(1, backend.url, **slow)
+    wait_until(lambda: running.circuits.state(1, 1) == OPEN)
+    running.put(1, backend.url, since=NOW, **slow)
+    gevent.sleep(0.3)
+    backend.health = 200
+    running.put(1, backend.url, **slow)
+    wait_until(lambda: running.circuits.state(1, 1) == HALF_OPEN, 1.0)
+    assert running.reasons() == ["health_down", "health_recovered"]
+
+
+def test_a_route_that_joins_a_healthy_check_is_not_held_open_by_its_last_one(running: Running, backend: Backend) -> None:
+    slow = {**FAST, "health_check_interval": "1h", "health_fall": "1"}
+    running.put(1, backend.url, **slow)
+    wait_until(lambda: running.status(1) == "healthy")
+    running.put(2, backend.url, **{**slow, "health_check_path": "/status/500"})
+    wait_until(lambda: running.circuits.state(2, 2) == OPEN)
+    running.put(2, backend.url, **slow)
+    wait_until(lambda: running.circuits.state(2, 2) == HALF_OPEN, 0.5)
+
+
+# -- what a new master knows
+
+
+def test_a_degraded_target_is_degraded_under_a_new_master_too(new_running: Callable[..., Running], backend: Backend) -> None:
+    running = new_running()
+    for number in (1, 2):
+        running.put(number, backend.url, **FAST)
+    wait_until(lambda: running.status(1) == running.status(2) == "healthy")
+    running.checker.stop()
+    left = {"status": "degraded", "success_rate_percent": 80.0, "checks": 500, "since": NOW}
+    running.store.call(lambda: HealthStatus.update(left).execute())
+    running = new_running()
+    rows = wait_until(lambda: running.sql("SELECT status, since, success_rate_percent < 82 FROM health_status WHERE checks > 500"))
+    assert set(rows) == {("degraded", NOW, 1)}
+    wait_until(lambda: len(running.sql("SELECT 1 FROM health_status WHERE checks > 502")) == 2)
+    assert running.health_events() == []
+
+
+def test_a_route_that_cant_be_read_keeps_nobody_elses_from_being_checked(running: Running, backend: Backend) -> None:
+    running.put(1, "http://127.0.0.1:99999", **FAST)
+    running.put(2, backend.url, **{**FAST, "health_rise": "many"})
+    running.store.call(lambda: Route.update(options="{").where(Route.route_id == "r2").execute())
+    running.checker.changed(0)
+    gevent.sleep(0.7)
+    assert running.checker.alive()
+    running.put(2, backend.url, **FAST)
+    wait_until(lambda: running.status(2) == "healthy")
+
+
+def test_a_connection_is_kept_between_checks_where_the_route_asks_for_it(running: Running, raw_backend: Callable[..., Any]) -> None:
+    asked = []
+
+    def serve(sock: Any) -> None:
+        while data := sock.recv(65536):
+            asked.append(data)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            if len(asked) == 5:
+                return
+
+    backend = raw_backend(serve)
+    running.put(1, backend.url, health_check_keepalive="true", **FAST)
+    wait_until(lambda: len(asked) >= 8)
+    assert backend.connections == 2
+    assert b"Connection: keep-alive" in asked[0]
+    assert running.health_events() == [("unknown", "healthy")]
+    running.remove(1)
+    wait_until(lambda: not running.status(1))
+
+
+def test_every_failure_counted_shows_in_the_rows_before_anything_opens(running: Running, backend: Backend) -> None:
+    running.put(1, backend.url)
+    with running.circuits.changing(1, 1) as circuit:
+        circuit.failures, circuit.last_failure = 2, time.time()
+    wait_until(lambda: running.sql("SELECT state, failures, reason FROM v_circuits") == [("closed", 2, "")])
+    running.remove(1)
+    wait_until(lambda: running.circuits.busy() == [])

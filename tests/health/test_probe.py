@@ -16,7 +16,7 @@ import gevent
 import pytest
 
 from proxyd import __version__
-from proxyd.health.probe import Result, Target, probe
+from proxyd.health.probe import Probe, Result, Target
 from tests.support.backends import Backend, RawBackend
 from tests.support.waiting import free_port
 
@@ -50,7 +50,7 @@ def silent(sock: socket.socket) -> None:
 
 
 def check(port: int, max_body: int = 65536, path: str = "/healthz", **changes: Any) -> Result:
-    return probe(target(port, path, **changes), max_body)
+    return Probe(target(port, path, **changes), max_body).check()
 
 
 def test_a_good_answer_is_ok_and_timed(backend: Backend) -> None:

@@ -89,3 +89,27 @@ def test_whatever_comes_down_means_down_and_rise_good_ones_end_it(results: list[
     for _ in range(max(rise, window)):
         standing.take(True, "")
     assert standing.status == HEALTHY
+
+
+def test_one_good_result_will_do_once_there_is_a_sign_that_it_is_back() -> None:
+    standing = after("----", rise=5)
+    standing.one_will_do()
+    assert standing.take(True, "")
+    assert standing.status == HEALTHY
+    standing = after("----", rise=5)
+    standing.one_will_do()
+    standing.take(False, "refused")
+    for _ in range(4):
+        assert not standing.take(True, "")
+    assert standing.take(True, "")
+
+
+@pytest.mark.parametrize("results", ["+", "+-", "+" * 9 + "-", "+-" * 20, "+" * 300, "+---", "+---+", "--"])
+def test_who_takes_over_stands_where_the_last_one_stood(results: str) -> None:
+    last = after(results)
+    restored = Standing(2, 3, 100)
+    restored.restore(last.status, last.reason, last.failures, last.successes, last.rate(), len(results))
+    assert (restored.status, restored.reason) == (last.status, last.reason)
+    for ok in (True, True, False, True, False, False):
+        assert restored.take(ok, "refused") == last.take(ok, "refused")
+        assert restored.status == last.status
