@@ -120,7 +120,7 @@ class Master:
         server = RegistryServer(registry, operations)
         registry.load(server.gate.grant_named)
         checker = Checker(settings.health, store, bus, circuits)
-        registry.on_change = checker.changed
+        registry.on_change, registry.live_health = checker.changed, checker.current
         checker.changed(registry.version)
         state = MasterState(
             store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],

@@ -99,7 +99,7 @@ def text() -> str:
         parts.append(_QUERIES_HEAD)
         for question, remark, sql in QUERIES:
             parts += [f"\n## {question}\n\n", f"{remark}\n\n" if remark else "", fenced(sql.strip(), "sql"), "\n",
-                      fenced(_output(connection, sql))]
+                      fenced(output(connection, sql))]
     return "".join(parts)
 
 
@@ -135,7 +135,7 @@ def _view(connection: sqlite3.Connection, name: str) -> str:
     return f"\n## {name}\n\n{VIEW_NOTES[name]}\n\n" + table(("column", "type", "what it is"), rows)
 
 
-def _output(connection: sqlite3.Connection, sql: str) -> str:
+def output(connection: sqlite3.Connection, sql: str) -> str:
     """What sqlite3's `.mode column` would print."""
     cursor = connection.execute(sql)
     head = [item[0] for item in cursor.description]

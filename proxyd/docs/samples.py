@@ -73,8 +73,8 @@ def _health(connection: sqlite3.Connection) -> None:
             _insert(connection, "health_results", route_id=route_id, checked_at=at(moment.strftime("%Y-%m-%dT%H:%M:%S")), ok=not bad,
                     status_code=None if bad else 200, response_time_ms=None if bad else 2.0 + number + index % 7 / 10,
                     error="no complete answer within 2 s" if bad else None)
-    _insert(connection, "circuits", route_id="r3", state="open", reason="health_down", failures=5, opened_at=at("07:41:10"),
-            changed_at=at("07:41:10"))
+    _insert(connection, "circuits", route_id="r3", state="open", reason="health_down", opened_at=at("07:41:10"),
+            last_failure=at("07:41:10"), changed_at=at("07:41:10"))
 
 
 def _traffic(connection: sqlite3.Connection) -> None:
@@ -124,7 +124,7 @@ def _events(connection: sqlite3.Connection) -> None:
              ("07:41:10", "down", "closed", "open", "health_down"))
     for moment, status, before, after, reason in night:
         if status:
-            why = "no answer within 2 s" if status == "down" else "2 good checks in a row"
+            why = "3 checks in a row failed: no complete answer within 2 s" if status == "down" else "2 checks in a row passed"
             event(moment, "backend_health_changed", "r3", {"healthy": status != "down", "status": status, "reason": why})
         event(moment, "circuit_state_changed", "r3", {"state": after, "from": before, "to": after, "reason": reason})
         _insert(connection, "circuit_transitions", route_id="r3", at=at(moment), from_state=before, to_state=after, reason=reason)

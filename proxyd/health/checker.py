@@ -7,6 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
@@ -81,6 +82,10 @@ class Checker:
             self._greenlet.kill()
         self._schedule.stop()
         self._records.stop()
+
+    def current(self, route_id: str) -> dict[str, Any] | None:
+        """The row of table health_status of a route that is checked, as it is now, whether or not it is written."""
+        return self._records.now(route_id)
 
     def numbers(self) -> dict[str, float]:
         """How it fares: targets checked, seconds that the latest check came late, results that wait to be written, results

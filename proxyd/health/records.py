@@ -114,6 +114,10 @@ class HealthRecords:
             self._dirty.discard(route_id)
             self._forgotten.add(route_id)
 
+    def now(self, route_id: str) -> dict[str, Any] | None:
+        """The row of a route that is checked."""
+        return self._current.get(route_id)
+
     @property
     def waiting(self) -> int:
         """Results that are not written yet."""

@@ -12,7 +12,7 @@ from typing import Any
 from proxyd import text
 from proxyd.declared import priority, whole_number
 from proxyd.options import parse_option
-from proxyd.urls import normalize_domain, normalize_route_path, parse_backend, parse_check
+from proxyd.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
 SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
@@ -112,7 +112,7 @@ def page_url(value: str) -> str:
 threshold = whole_number(1, 100_000)
 trials = whole_number(1, 1000)
 duration = text.parse_duration
-check = parse_check
+check = parse_check_or_none
 
 
 def target(value: str) -> str:

@@ -241,8 +241,8 @@ class Operations:
             backend = parse_backend(row["backend_url"])
             path = json.loads(row["options"]).get("health_check_path", "")
             if not path.startswith("/"):
-                path = "/"
-            urls.append(f"{backend.scheme}://{urlsplit(row['backend_url']).netloc}{backend.path}{path}")
+                path = f"{backend.path}/"
+            urls.append(f"{backend.scheme}://{urlsplit(row['backend_url']).netloc}{path}")
         return list(dict.fromkeys(urls))
 
     # -- what can't be spoken

@@ -67,7 +67,8 @@ class LiveSession:
 
 
 class Registry:
-    """All sessions and routes. `on_change` is called after each new config version."""
+    """All sessions and routes. `on_change` is called after each new config version; `live_health` gives the health row of a
+    route as the checker has it, before the database does, or None."""
 
     def __init__(self, settings: ProxydSettings, store: Store, board: Board, bus: EventBus, circuits: CircuitBoard) -> None:
         self.settings = settings
@@ -80,6 +81,7 @@ class Registry:
         self.places: dict[tuple[str, str, int], dict[str, str]] = {}
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
+        self.live_health: Callable[[str], dict[str, Any] | None] = lambda route_id: None
         self._lock = RLock()
         self._free: list[int] = []
         self._next_slot = 0

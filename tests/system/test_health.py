@@ -101,7 +101,7 @@ def test_event_status_sql_metrics_and_traffic_agree_when_a_backend_stops_and_whe
     backend.stop()
     wait_for(all_say(("down", "open", False), (503, "upstream_down")), BOUND, f"agreement ({last})")
     told = client.of("backend_health_changed", route_id)[-1]
-    assert told["previous"] == "healthy" and told["reason"].startswith("3 checks in a row failed: Connection refused"), told
+    assert told["previous"] in ("healthy", "degraded") and told["reason"].startswith("3 checks in a row failed: Connection refused"), told
     assert health(client, route_id)["last_error"] == "Connection refused"
     assert health(client, route_id)["consecutive_failures"] >= FALL
     backend.start()
@@ -180,10 +180,15 @@ def test_a_check_begins_with_its_apply_follows_updates_and_ends_with_its_route(
     client.apply()
     wait_for(lambda: second.of("/check"), 1.0)
     count = len(first.of("/check"))
-    # A plain option takes the place of what HEALTH_SET said of the same thing only where that is gone.
     client.ok(f"HEALTH_SET|SID|{route_id}|/other|100ms|1s")
     client.apply()
     wait_for(lambda: second.of("/other"), 1.0)
+    client.ok(f"HEALTH_SET|SID|{route_id}||100ms|1s")
+    client.apply()
+    wait_for(lambda: system.sql("SELECT 1 FROM health_status WHERE route_id = ?", route_id) == [], 1.0)
+    client.ok(f"HEALTH_SET|SID|{route_id}|/other|100ms|1s")
+    client.apply()
+    wait_for(lambda: system.sql("SELECT 1 FROM health_status WHERE route_id = ?", route_id) == [(1,)], 1.0)
     client.ok(f"ROUTE_REMOVE|SID|{route_id}")
     client.apply()
     wait_for(lambda: system.sql("SELECT 1 FROM health_status WHERE route_id = ?", route_id) == [], 1.0)
@@ -226,14 +231,13 @@ def test_options_and_site_files_declare_checks_as_health_set_does(system: System
     wait_for(lambda: system.sql("SELECT status FROM v_health_now WHERE service_name = 'static'") == [], 3)
 
 
-@pytest.mark.parametrize("path", ["healthz", "tcp://db", "tcp://:1", "http://a/b", "/a b", "/ü", ""])
+@pytest.mark.parametrize("path", ["healthz", "tcp://db", "tcp://:1", "http://a/b", "/a b", "/ü", "#"])
 def test_a_check_that_cant_be_made_is_refused_when_it_is_staged(system: System, path: str) -> None:
     client = system.client("refused")
     route_id = client.route("refused.test", "http://127.0.0.1:1", apply=False)
     answer = client.command(f"HEALTH_SET|SID|{route_id}|{path}|1s|1s")
     assert answer.startswith("ERROR|path: "), answer
-    if path:
-        assert client.command(f"OPTIONS_SET|SID|{route_id}|health_check_path|{path}").startswith("ERROR|health_check_path: ")
+    assert client.command(f"OPTIONS_SET|SID|{route_id}|health_check_path|{path}").startswith("ERROR|health_check_path: ")
 
 
 # -- services that come back
@@ -276,16 +280,17 @@ def test_a_locked_database_delays_rows_and_nothing_else(system: System, backend:
     with contextlib.closing(sqlite3.connect(system.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         backend.health = 503
-        client.wait_for_change(2, "backend_health_changed", route_id)
         client.wait_for_change(1, "circuit_state_changed", route_id)
         for _ in range(5):
             begun = time.monotonic()
-            assert client.json(f"ROUTE_STATUS|SID|{route_id}")["circuit"]["state"] == "open"
+            told = client.json(f"ROUTE_STATUS|SID|{route_id}")
+            assert (told["health"]["status"], told["circuit"]["state"], told["healthy"]) == ("down", "open", False)
             assert time.monotonic() - begun < 2.0
         assert system.get("/", "locked.test").headers["X-Proxyd-Reason"] == "upstream_down"
         other.execute("ROLLBACK")
     wait_for(lambda: health(client, route_id)["status"] == "down", 3)
-    wait_for(lambda: system.sql("SELECT COUNT(*) FROM events WHERE route_id = ? AND type LIKE '%_changed'", route_id) == [(3,)], 3)
+    count = len(client.of("backend_health_changed", route_id)) + len(client.of("circuit_state_changed", route_id))
+    wait_for(lambda: system.sql("SELECT COUNT(*) FROM events WHERE route_id = ? AND type LIKE '%_changed'", route_id) == [(count,)], 3)
     wait_for(lambda: system.sql("SELECT COUNT(*) FROM health_results WHERE route_id = ? AND ok = 0", route_id)[0][0] >= FALL, 3)
 
 
@@ -313,14 +318,12 @@ def test_views_are_read_by_the_command_line_tool_while_everything_runs(system: S
                                      capture_output=True, text=True, timeout=10, check=True)
                 assert run.stderr == ""
                 found[name] = json.loads(run.stdout or "[]")
-            return any(row["route_id"] == route_id for row in found["v_flapping"])
+            return all(route_id in {row["route_id"] for row in rows} for rows in found.values())
 
         wait_for(read_all)
     finally:
         ending.set()
         loader.join()
-    for name in VIEWS:
-        assert route_id in {row["route_id"] for row in found[name]}, name
 
 
 def test_what_a_killed_worker_had_open_counts_no_longer_than_a_second(system: System, backend: Backend) -> None:

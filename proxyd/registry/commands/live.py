@@ -39,8 +39,8 @@ def _row(context: Context, route_id: str, field: str = "route_id") -> dict[str, 
          help="Everything about one active route, as the workers have it.")
 def route_status_command(context: Context, route_id: str) -> str:
     row = _row(context, route_id)
-    health, stats = context.registry.store.read(route_facts, route_id)
-    status = route_status(row, health, stats, context.registry.circuits, time.time())
+    written, stats = context.registry.store.read(route_facts, route_id)
+    status = route_status(row, context.registry.live_health(route_id) or written, stats, context.registry.circuits, time.time())
     options = json.loads(row["options"])
     del status["options"]
     status["upstream_timeout_seconds"] = parse_option("timeout", options.get("timeout", "60s"))

@@ -110,7 +110,8 @@ def options_remove(context: Context, target: str, key: str) -> str:
 
 @command("HEALTH_SET", TOPIC,
          Field("route_id", fields.target, "A route of the session, or `ALL`."),
-         Field("path", fields.check, "Path that is asked for, `tcp://` to connect only, or `tcp://host:port` to connect elsewhere."),
+         Field("path", fields.check,
+               "Path that is asked for, `tcp://` to connect only, `tcp://host:port` to connect elsewhere; empty: no check."),
          Field("interval", fields.duration, "Time between two checks."),
          Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
          answer="`HEALTH_OK`", help="Stage a health check.")
