@@ -16,6 +16,7 @@ _OWN_HEADERS = frozenset(("connection", "content-length", "transfer-encoding", "
                           "proxy-connection", "date", "via"))
 _MAX_HEADER_VALUE = 4096
 MAX_REQUESTS = 1_000_000_000
+MIN_CHECK_INTERVAL = 0.01
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -33,6 +34,14 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 priority = whole_number(-1_000_000, 1_000_000)
 #: Requests that a rate limit allows in its window.
 requests = whole_number(1, MAX_REQUESTS)
+
+
+def check_interval(value: str) -> float:
+    """Seconds between two health checks: not so few that one target keeps the checker busy."""
+    seconds = text.parse_duration(value)
+    if seconds < MIN_CHECK_INTERVAL:
+        raise ValueError(f'"{value}" is shorter than {text.format_duration(MIN_CHECK_INTERVAL)}')
+    return seconds
 
 
 def header_name(value: str) -> str:

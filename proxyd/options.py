@@ -26,6 +26,7 @@ from proxyd.declare import (
     integer,
     words,
 )
+from proxyd.declared import check_interval
 from proxyd.urls import parse_check_or_none
 
 RETRY_CAUSES = ("connection_refused", "reset", "timeout")
@@ -73,7 +74,7 @@ class RouteOptions:
     total_timeout: float = declare(DURATION_OR_OFF, "0", "Time for the whole exchange, retries included; 0 for none.")
     health_check_path: str = declare(Kind("path, tcp:// or tcp://host:port", parse_check_or_none), "",
                                      "What the health check asks the backend for: a path, or tcp:// to connect only; empty: no check.")
-    health_check_interval: float = declare(DURATION, "10s", "Time between two health checks.")
+    health_check_interval: float = declare(Kind("duration", check_interval), "10s", "Time between two health checks, at least 10ms.")
     health_check_timeout: float = declare(DURATION, "5s", "Time for one health check: connect, header and body together.")
     health_expected_status: frozenset[int] = declare(STATUSES, "200-399", "Statuses that count as healthy.")
     health_expected_body: str = declare(bounded_text(256), "", "Text that the checked body must hold; empty: any.")

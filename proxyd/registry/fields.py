@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxyd import text
-from proxyd.declared import priority, whole_number
+from proxyd.declared import check_interval, priority, whole_number
 from proxyd.options import parse_option
 from proxyd.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
 
@@ -113,6 +113,7 @@ threshold = whole_number(1, 100_000)
 trials = whole_number(1, 1000)
 duration = text.parse_duration
 check = parse_check_or_none
+interval = check_interval
 
 
 def target(value: str) -> str:

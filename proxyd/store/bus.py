@@ -108,7 +108,9 @@ class EventBus:
             self._store.call(write_events, batch, patience=_PATIENCE)
         except StoreError as error:
             self._trouble.goes_on(error)
-            self._pending.extendleft(reversed(batch))
+            # Where there is no room for all, the oldest go: a full deque would drop the newest.
+            room = _MAX_PENDING - len(self._pending)
+            self._pending.extendleft(reversed(batch[max(0, len(batch) - room):]))
             return False
         self._trouble.is_over()
         return True

@@ -112,7 +112,7 @@ def options_remove(context: Context, target: str, key: str) -> str:
          Field("route_id", fields.target, "A route of the session, or `ALL`."),
          Field("path", fields.check,
                "Path that is asked for, `tcp://` to connect only, `tcp://host:port` to connect elsewhere; empty: no check."),
-         Field("interval", fields.duration, "Time between two checks."),
+         Field("interval", fields.interval, "Time between two checks."),
          Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
          answer="`HEALTH_OK`", help="Stage a health check.")
 def health_set(context: Context, route_id: str, path: str, interval: float, timeout: float) -> str:
