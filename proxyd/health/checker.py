@@ -133,6 +133,8 @@ class Checker:
 
     def _take(self, record: RouteRecord, within: float) -> None:
         """Register, change or unregister the check of one route; a new check begins `within` seconds."""
+        if not record.route_id[1:].isdigit():
+            return
         found = target_of(record, self._settings)
         known = self._by_route.get(record.route_id)
         now = time.time()
