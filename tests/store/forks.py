@@ -11,8 +11,9 @@ from typing import Any
 
 
 def in_processes(count: int, work: Callable[[int], Any]) -> list[Any]:
-    """The answers of `count` forked processes that all begin `work(number)` at the same moment."""
+    """The answers of `count` forked processes that all begin `work(number)` at the same moment, and live until all are done."""
     gate_read, gate_write = os.pipe()
+    end_read, end_write = os.pipe()
     children = []
     for number in range(count):
         answer_read, answer_write = os.pipe()
@@ -21,8 +22,11 @@ def in_processes(count: int, work: Callable[[int], Any]) -> list[Any]:
             status = 1
             try:
                 os.close(gate_write)
+                os.close(end_write)
                 os.read(gate_read, 1)
                 os.write(answer_write, pickle.dumps(work(number)))
+                os.close(answer_write)
+                os.read(end_read, 1)
                 status = 0
             finally:
                 os._exit(status)
@@ -30,13 +34,15 @@ def in_processes(count: int, work: Callable[[int], Any]) -> list[Any]:
         children.append((pid, answer_read))
     os.close(gate_read)
     os.close(gate_write)
-    answers = []
-    for pid, answer_read in children:
+    os.close(end_read)
+    contents = []
+    for _, answer_read in children:
         with os.fdopen(answer_read, "rb") as pipe:
-            content = pipe.read()
+            contents.append(pipe.read())
+    os.close(end_write)
+    for pid, _ in children:
         assert os.waitpid(pid, 0)[1] == 0, "a child process failed"
-        answers.append(pickle.loads(content))
-    return answers
+    return [pickle.loads(content) for content in contents]
 
 
 @contextmanager
