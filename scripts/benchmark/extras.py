@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmark import targets
+from benchmark import health, targets
 from benchmark.load import wrk
 from benchmark.targets import Target
 
@@ -17,7 +17,7 @@ from benchmark.targets import Target
 def all_tables(backend: Target, folder: Path, rounds: int, seconds: float) -> list[str]:
     """The tables as Markdown."""
     tables = []
-    for make in (features, routes, workers, latency_at_half_load, registry, memory):
+    for make in (features, routes, workers, latency_at_half_load, registry, checks, memory):
         print(make.__name__, file=sys.stderr)
         tables.append(make(backend, folder / make.__name__, rounds, seconds))
     return tables
@@ -195,6 +195,11 @@ def registry(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
     return "\n".join(
         ["### Registry commands a second, one connection", "", "| command | one by one | pipelined by 100 |", "|---|---|---|", *rows]
     )
+
+
+def checks(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
+    """Health checks a second, and whether they keep their intervals."""
+    return health.table(folder, 10_000, 30.0) if rounds > 1 else health.table(folder, 1_000, 11.0)
 
 
 def memory(backend: Target, folder: Path, rounds: int, seconds: float) -> str:
