@@ -83,6 +83,7 @@ def _hook(settings: Settings, name: str) -> Any:
         def forked(server: Any, worker: Any) -> None:
             from proxyd import logs
 
+            _heed_term(server, worker)
             logs.configure(settings.log)
         return forked
 
@@ -99,6 +100,19 @@ def _hook(settings: Settings, name: str) -> Any:
                 _supervisor.stop()
 
     return hook
+
+
+def _heed_term(server: Any, worker: Any) -> None:
+    """Take a TERM that comes while the worker boots: until gunicorn sets the worker's own handlers, the arbiter's are in place and
+    only put it into this process's copy of the arbiter's queue."""
+
+    def stop(*_: object) -> None:
+        worker.alive = False
+
+    signal.signal(signal.SIGTERM, stop)
+    while not server.SIG_QUEUE.empty():
+        if server.SIG_QUEUE.get_nowait() == signal.SIGTERM:
+            stop()
 
 
 def _binds(settings: Settings) -> list[str]:

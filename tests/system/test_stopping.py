@@ -102,6 +102,16 @@ def test_ctrl_c_stops_all_of_it_at_once_without_a_traceback_and_with_its_last_lo
 
 
 @pytest.mark.slow
+def test_term_while_a_worker_boots_is_heeded_by_that_worker_too(new_system: NewSystem) -> None:
+    system = new_system(workers=1)
+    (old,) = system.worker_pids()
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: set(system.worker_pids()) - {old}, 5, "the new worker", 0.001)
+    system.signal(signal.SIGTERM)
+    wait_for(lambda: ended(system), 5, "the end of gunicorn")
+
+
+@pytest.mark.slow
 def test_graceful_timeout_bounds_the_wait_for_what_is_in_flight(new_system: NewSystem, backend: Backend) -> None:
     system = new_system(workers=1, proxy__graceful_timeout="1s")
     system.client().route("app.test", backend.url)
