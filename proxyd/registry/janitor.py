@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 
@@ -12,7 +13,7 @@ from proxyd.logs import Trouble
 from proxyd.registry import staging
 from proxyd.registry.state import Registry
 from proxyd.store.database import StoreError
-from proxyd.store.models import Worker
+from proxyd.store.models import RouteInFlight, Worker
 from proxyd.store.traffic import forget_worker
 from proxyd.text import rfc3339
 
@@ -73,10 +74,15 @@ class Janitor:
 
 
 def _dead(alive: set[int], host: str, silent_since: str) -> list[int]:
-    """The pids of workers with rows that this host's board does not have: its own, and those that have been silent for long;
-    another host's beat keeps theirs."""
-    mine_or_silent = (Worker.host == host) | (Worker.heartbeat_at < silent_since)
-    return [row.pid for row in Worker.select(Worker.pid).where(mine_or_silent) if row.pid not in alive]
+    """The pids of workers that left something behind, and are neither on this host's board nor alive otherwise: on another
+    host their beat says so."""
+    kept, dead = set(alive), set()
+    for row in Worker.select():
+        lives = row.pid in alive or (row.heartbeat_at >= silent_since and (row.host != host or _runs(row.pid)))
+        (kept if lives else dead).add(row.pid)
+    # One that was killed before its first beat has counts and no row.
+    dead.update(row.pid for row in RouteInFlight.select(RouteInFlight.pid).distinct() if row.pid not in kept)
+    return sorted(dead)
 
 
 def _drop(pids: list[int]) -> None:
@@ -84,3 +90,14 @@ def _drop(pids: list[int]) -> None:
     for pid in pids:
         forget_worker(pid)
         Worker.delete().where(Worker.pid == pid).execute()
+
+
+def _runs(pid: int) -> bool:
+    """Whether this host has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
