@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import signal
 import socket
@@ -13,6 +14,9 @@ from proxyd.descriptors import raise_limit
 from proxyd.settings import Settings, SettingsError, load
 from proxyd.supervisor import Supervisor
 from proxyd.text import split_address
+
+#: Seconds a worker may take to cut what is left when graceful_timeout is over.
+_CUTTING = 5
 
 _supervisor: Supervisor | None = None
 _settings: Settings | None = None
@@ -54,7 +58,9 @@ def configuration() -> dict[str, Any]:
         "worker_class": "proxyd.worker.ProxydWorker",
         "worker_connections": settings.proxy.worker_connections,
         "backlog": settings.proxy.backlog,
-        "graceful_timeout": max(1, round(settings.proxy.graceful_timeout)),
+        # The arbiter kills what is left after this time; the worker's own bound must be over by then, or it could neither
+        # tell WebSockets goodbye nor write what it counted.
+        "graceful_timeout": math.ceil(settings.proxy.graceful_timeout) + _CUTTING,
         "keepalive": max(1, round(settings.proxy.keepalive_timeout)),
         "worker_tmp_dir": heartbeat,
         # For HTTP/2, which gunicorn reads; whom we trust is decided by [proxy] trusted_proxies alone.

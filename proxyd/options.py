@@ -101,7 +101,8 @@ class RouteOptions:
               " application/wasm image/svg+xml font/ttf font/otf",
         "Content types that are compressed; * stands for anything.")
     websocket: bool = declare(BOOL, "false", "Let WebSocket upgrades through.")
-    websocket_max_connections: int = declare(integer(0, 1_000_000), "0", "Open WebSockets a worker and route; 0 for no bound.")
+    websocket_max_connections: int = declare(
+        integer(0, 1_000_000), "0", "Open WebSockets of the route on a host, over all its workers; 0 for no bound.")
     websocket_max_duration: float = declare(DURATION_OR_OFF, "0", "Longest life of a WebSocket; 0 for no bound.")
     websocket_idle_timeout: float = declare(DURATION_OR_OFF, "5m", "Longest silence of a WebSocket; 0 for no bound.")
     slow_warning: float = declare(DURATION_OR_OFF, "0", "Requests that take longer are logged and kept as slow; 0: off.")

@@ -62,11 +62,12 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._end_idle_http2()
         for server in servers:
             server.close()
-        deadline = time.monotonic() + self.cfg.graceful_timeout
+        deadline = time.monotonic() + self._runtime.settings.proxy.graceful_timeout
         while any(server.pool.free_count() != server.pool.size for server in servers):
             if self._quick or time.monotonic() >= deadline:
                 if not self._quick:
                     self.log.warning("worker %s: graceful_timeout is over, cutting what is left", self.pid)
+                self._runtime.end_websockets()
                 for server in servers:
                     server.stop(timeout=1)
                 break

@@ -79,7 +79,7 @@ class Exchange:
         self.expired = "total_timeout" if now >= self.total_deadline else self.phase
         self.deadline = inf
         if self.tunnel is not None:
-            self.tunnel.expire("max_duration" if self.expired == "total_timeout" else "idle_timeout")
+            self.tunnel.end("max_duration" if self.expired == "total_timeout" else "idle_timeout")
         elif self.phase in CLIENT_PHASES:
             self.client.interrupt(self.phase == "request_body")
             if self.upstream_stream is not None:

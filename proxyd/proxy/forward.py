@@ -243,18 +243,24 @@ def _read_response_head(runtime: Runtime, ex: Exchange, upstream: Upstream, stre
     raise UpstreamError("other", 502, "too_many_informational", "the upstream sent too many informational responses")
 
 
-def _relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
-    """Pass the response on; whether the upstream connection can be used again."""
-    client = ex.client
-    kind = response.body_kind
-    status = ex.status = response.status
+def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) -> list[tuple[str, str]]:
+    """The response's fields as the client gets them, framing aside: the upstream's, the route's own, and ours."""
     headers = response.end_to_end()
     if upstream.headers:
         headers = replace_fields(headers, upstream.headers)
     if ex.set_headers:
         headers += ex.set_headers
-    headers.append(("Via", client.via_field))
+    headers.append(("Via", ex.client.via_field))
     headers.append(("X-Request-ID", ex.request_id))
+    return headers
+
+
+def _relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
+    """Pass the response on; whether the upstream connection can be used again."""
+    client = ex.client
+    kind = response.body_kind
+    status = ex.status = response.status
+    headers = response_fields(ex, upstream, response)
     if kind == NONE:
         if response.content_length >= 0:
             headers.append(("Content-Length", str(response.content_length)))

@@ -185,6 +185,7 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
     tried: list[str] = []
     blocked: list[str] = []
     failure: UpstreamError | None = None
+    full: Refusal | None = None
     cookie = ex.head.get("cookie") if pool.sticky else None
     while True:
         now = time.time()
@@ -192,13 +193,17 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
         if isinstance(chosen, Refusal):
             if failure is not None:
                 return _failed(ex, failure)
-            return _refused(ex, chosen)
-        # A client that leaves while its body is read must not take a trial with it.
-        _keep_body(ex)
-        admission = runtime.circuits.admit(chosen, time.time() if ex.body else now)
+            return _refused(ex, full or chosen)
+        admission = runtime.circuits.admit(chosen, now)
         if admission < 0:
             blocked.append(chosen.route_id)
             continue
+        if ex.head.upgrade == "websocket":
+            full = websocket.reserve(runtime, chosen)
+            if full is not None:
+                runtime.circuits.cancel(chosen, admission)
+                blocked.append(chosen.route_id)
+                continue
         if chosen.route_id != pool.members[0].route_id or ex.counters is None:
             ex.counters = runtime.stats.of(chosen.route_id)
         failure = _attempt(runtime, ex, pool, chosen, admission)

@@ -15,6 +15,7 @@ from proxyd.proxy.accesslog import AccessLog
 from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.connection import ClientConnection, reason_phrase
 from proxyd.proxy.errors import body_of
+from proxyd.proxy.exchange import Exchange
 from proxyd.proxy.flush import Flusher
 from proxyd.proxy.gates.circuit import Circuits
 from proxyd.proxy.gates.maintenance import Maintenance
@@ -32,6 +33,7 @@ from proxyd.store.board import Board
 from proxyd.store.circuits import CircuitBoard
 from proxyd.store.database import Store
 from proxyd.store.snapshot import Snapshot
+from proxyd.store.websockets import OpenWebSockets
 
 #: Idle client connections of a stopping worker are closed after this long without a request: a client in the
 #: middle of sending one is answered instead of reset.
@@ -49,6 +51,7 @@ class Runtime:
         directory = settings.shared_memory_directory()
         self.board = Board(directory)
         self.circuits = Circuits(CircuitBoard(directory))
+        self.websockets = OpenWebSockets(directory)
         self.limiter = RateLimiter(settings, directory)
         self.maintenance = Maintenance(settings)
         self.table = Table.empty()
@@ -75,6 +78,7 @@ class Runtime:
 
     def start(self) -> None:
         """Load the table, begin to follow changes, and start everything that runs beside requests."""
+        self.websockets.join()
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
@@ -100,11 +104,18 @@ class Runtime:
             if isinstance(item, ClientConnection) and item.idle:
                 item.deadline = min(item.deadline, deadline)
 
+    def end_websockets(self) -> None:
+        """End those that are left: both sides get a close frame."""
+        for item in self.busy_watch.watched():
+            if isinstance(item, Exchange) and item.tunnel is not None:
+                item.tunnel.end("worker_stopping")
+
     def finish(self) -> None:
         """The last request is over: write what is still in memory, as far as that is quick."""
         self.access.flush()
         self.flusher.stop()
         self._sync.stop()
+        self.websockets.leave()
 
     def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table

@@ -76,7 +76,8 @@ class Janitor:
 def _dead(alive: set[int], host: str, silent_since: str) -> list[int]:
     """The pids of workers that left something behind, and are neither on this host's board nor alive otherwise: on another
     host their beat says so."""
-    kept, dead = set(alive), set()
+    kept: set[int] = set(alive)
+    dead: set[int] = set()
     for row in Worker.select():
         lives = row.pid in alive or (row.heartbeat_at >= silent_since and (row.host != host or _runs(row.pid)))
         (kept if lives else dead).add(row.pid)
