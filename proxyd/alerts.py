@@ -16,7 +16,8 @@ from gevent.queue import Full, Queue
 from proxyd.settings import AlertSettings
 from proxyd.store.bus import Event, EventBus
 from proxyd.store.database import Store, StoreError
-from proxyd.store.models import SlowRequest
+from proxyd.store.models import RouteStats, SlowRequest
+from proxyd.text import rfc3339
 
 log = logging.getLogger("proxyd.alerts")
 
@@ -25,7 +26,8 @@ _RETRIES = 3
 _LONGEST_WAIT = 30.0
 _TIMEOUT = (5.0, 10.0)
 _POLL = 1.0
-_SLOW_AT_ONCE = 200
+#: A row older than this is not the request that was just counted.
+_RECENT = 10.0
 _MAX_SUBJECTS = 10_000
 #: Discord refuses longer ones.
 _MAX_TEXT = 1900
@@ -74,14 +76,15 @@ class Alerts:
         elif event.type == "circuit_state_changed" and data.get("to") == "open":
             self._tell(("circuit", route), f"circuit of route {route} is open (was {data.get('from', '')}): {reason}")
 
-    def _tell(self, subject: tuple[str, str], message: str) -> None:
-        """Queue an alert, unless there was one about the same within the interval."""
+    def _tell(self, subject: tuple[str, str], message: str, times: int = 1) -> None:
+        """Queue an alert of what happened `times`, unless there was one about the same within the interval."""
         now = time.monotonic()
         known = self._subjects.get(subject)
         if known is not None and now - known.told < self._settings.interval:
-            known.held_back += 1
+            known.held_back += times
             return
-        more = f" ({known.held_back} more since the last alert)" if known is not None and known.held_back else ""
+        others = times - 1 + (known.held_back if known is not None else 0)
+        more = f" ({others} more since the last alert)" if others else ""
         if known is None and len(self._subjects) >= _MAX_SUBJECTS:
             self._forget(now)
         self._subjects[subject] = _Subject(now)
@@ -130,18 +133,17 @@ class Alerts:
         log.error("[alerts] webhook: %s; this alert was not delivered: %s", failure, text)
 
     def _follow_slow(self) -> None:
-        """Look for new critical rows each second. Workers write them, so there is no event to hear of."""
-        seen: int | None = None
+        """Look each second at how many critical requests the workers have counted: they write that, so there is no event to
+        hear of. Not at the rows alone: of those only the worst of an hour are kept, and the next trouble may be a lesser one."""
+        seen: dict[str, int] | None = None
         while True:
             try:
-                if seen is None:
-                    seen, _ = self._store.read(_slow_since, None)
-                else:
-                    seen, rows = self._store.read(_slow_since, seen)
-                    for row in rows:
-                        self._tell(("slow", row.route_id), f"slow request on route {row.route_id}: {row.method} {row.url} took "
-                                   f"{row.total_ms / 1000:.1f} s (status {row.status_code}, upstream {row.upstream}, "
-                                   f"id {row.request_id})")
+                counted = self._store.read(_criticals)
+                for route_id, count in counted.items() if seen is not None else ():
+                    more = count - seen.get(route_id, 0)  # type: ignore[union-attr]
+                    if more > 0:
+                        self._tell(("slow", route_id), self._store.read(_latest_critical, route_id), more)
+                seen = counted
             except StoreError as error:
                 log.debug("slow requests are looked at later: %s", error)
             except Exception:
@@ -149,12 +151,17 @@ class Alerts:
             gevent.sleep(_POLL)
 
 
-def _slow_since(seen: int | None) -> tuple[int, list[SlowRequest]]:
-    """The newest id, and critical rows behind `seen` (None: none), at most a few hundred. Runs in the database thread."""
-    newest = SlowRequest.select(SlowRequest.id).order_by(SlowRequest.id.desc()).limit(1).scalar() or 0
-    # Ids come again after the newest rows were deleted, so the mark goes back with them.
-    if seen is None or newest <= seen:
-        return newest, []
-    rows = (SlowRequest.select().where((SlowRequest.id > seen) & (SlowRequest.id <= newest) & (SlowRequest.level == "critical"))
-            .order_by(SlowRequest.id).limit(_SLOW_AT_ONCE))
-    return newest, list(rows)
+def _criticals() -> dict[str, int]:
+    """How many critical requests each route has had. Runs in the database thread."""
+    rows = RouteStats.select(RouteStats.route_id, RouteStats.slow_criticals).where(RouteStats.slow_criticals > 0)
+    return {row.route_id: row.slow_criticals for row in rows}
+
+
+def _latest_critical(route_id: str) -> str:
+    """What to tell of a route's last critical request. Runs in the database thread."""
+    row = SlowRequest.select().where((SlowRequest.route_id == route_id) & (SlowRequest.level == "critical")).order_by(
+        SlowRequest.at.desc(), SlowRequest.id.desc()).first()
+    if row is None or row.at < rfc3339(time.time() - _RECENT):
+        return f"slow request on route {route_id}: it took longer than slow_critical"
+    return (f"slow request on route {route_id}: {row.method} {row.url} took {row.total_ms / 1000:.1f} s "
+            f"(status {row.status_code}, upstream {row.upstream}, id {row.request_id})")

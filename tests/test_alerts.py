@@ -18,7 +18,8 @@ from proxyd.settings import AlertSettings
 from proxyd.store.bus import EventBus
 from proxyd.store.database import Store
 from proxyd.store.migrations import migrate
-from proxyd.store.models import SlowRequest
+from proxyd.store.traffic import SLOW_KEPT, RowBatch, Traffic, TrafficBatch
+from proxyd.text import rfc3339
 from tests.support.backends import Backend
 from tests.support.system import System
 from tests.support.waiting import free_port
@@ -73,10 +74,14 @@ def circuit(bus: EventBus, to: str, route: str = "r1") -> None:
     bus.publish("circuit_state_changed", {"state": to, "from": "closed", "to": to, "reason": "error_rate"}, route, keep=False)
 
 
-def slow(store: Store, level: str, route: str = "r1") -> None:
-    store.call(lambda: SlowRequest.create(
-        route_id=route, at="2026-01-01T00:00:00.000Z", level=level, method="GET", url="a.test/report", status_code=200,
-        total_ms=12500.0, queue_ms=0, connect_ms=0, first_byte_ms=0, body_ms=0, request_id="abc", upstream="10.0.0.1:80"))
+def slow(store: Store, level: str, route: str = "r1", total: float = 12500.0, times: int = 1) -> None:
+    """What a worker writes of slow requests."""
+    at = rfc3339(time.time())
+    rows = [{"route_id": route, "at": at, "level": level, "method": "GET", "url": "a.test/report", "status_code": 200, "total_ms": total,
+             "queue_ms": 0, "connect_ms": 0, "first_byte_ms": 0, "body_ms": 0, "request_id": "abc", "upstream": "10.0.0.1:80"}] * times
+    sums = {"slow_criticals": times} if level == "critical" else {"slow_warnings": times}
+    for batch in (TrafficBatch(1, at, {route: Traffic(sums, {}, {})}), RowBatch([], rows)):
+        store.call(batch.write)
 
 
 def test_a_backend_that_goes_down_is_told_in_the_form_of_slack_and_of_discord(start: Start, backend: Backend) -> None:
@@ -115,15 +120,29 @@ def test_new_critical_slow_requests_are_told_old_ones_and_warnings_are_not(start
     assert told in texts(backend)[0]
 
 
-def test_a_slow_request_is_told_though_its_id_was_used_before(start: Start, store: Store, backend: Backend) -> None:
-    slow(store, "critical", "old")
+def test_a_critical_request_is_told_though_the_hour_has_had_worse_ones(
+        start: Start, store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "_RECENT", 0.2)
+    slow(store, "critical", "r2", 60_000, times=SLOW_KEPT)
+    start(interval=0.1)
+    gevent.sleep(0.25)
+    slow(store, "critical", "r2", 5_000)
+    until(lambda: backend.requests)
+    gevent.sleep(0.15)
+    slow(store, "critical", "r2", 70_000, times=3)
+    until(lambda: len(backend.requests) == 2)
+    first, second = (text.partition(": ")[2] for text in texts(backend))
+    assert first == "slow request on route r2: it took longer than slow_critical"
+    assert second == ("slow request on route r2: GET a.test/report took 70.0 s (status 200, upstream 10.0.0.1:80, id abc) "
+                      "(2 more since the last alert)")
+
+
+def test_a_critical_request_without_a_row_of_its_own_is_told_all_the_same(start: Start, store: Store, backend: Backend) -> None:
     start()
     gevent.sleep(0.1)
-    store.call(lambda: SlowRequest.delete().execute())
-    gevent.sleep(0.1)
-    slow(store, "critical", "r2")
+    store.call(TrafficBatch(1, rfc3339(time.time()), {"r2": Traffic({"slow_criticals": 1}, {}, {})}).write)
     until(lambda: backend.requests)
-    assert "route r2" in texts(backend)[0]
+    assert texts(backend)[0].endswith("slow request on route r2: it took longer than slow_critical")
 
 
 def test_one_subject_is_told_once_an_interval_and_then_how_often_it_happened(start: Start, backend: Backend) -> None:

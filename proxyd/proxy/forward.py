@@ -106,23 +106,22 @@ def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, 
                 raise
             if ex.counters is not None:
                 ex.counters.retries += 1
-    return _exchange(runtime, ex, upstream, new_connection(ex, upstream), admission, retry_statuses)
+    return _exchange(runtime, ex, upstream, open_connection(ex, upstream), admission, retry_statuses)
 
 
-def new_connection(ex: Exchange, upstream: Upstream) -> Stream:
-    """Connect within connect_timeout, and what is left of total_timeout. Raises UpstreamError."""
-    # The connect has a bound of its own; what was waited for before must not run out on it.
+def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
+    """A new connection, within connect_timeout and what is left of total_timeout. Raises UpstreamError."""
+    # What was waited for before must not run out on it.
     ex.phase, ex.deadline = "connect_timeout", inf
     begun = time.monotonic()
-    limit = min(upstream.options.connect_timeout, max(0.001, ex.total_deadline - begun))
     try:
-        stream = connect(upstream, limit)
+        return connect(upstream, min(upstream.options.connect_timeout, max(0.001, ex.total_deadline - begun)))
     except UpstreamError as error:
         if error.code == "connect_timeout" and time.monotonic() >= ex.total_deadline:
             error.code = ex.expired = "total_timeout"
         raise
-    ex.connect_seconds = time.monotonic() - begun
-    return stream
+    finally:
+        ex.connect_seconds = time.monotonic() - begun
 
 
 def _exchange(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream, admission: int,

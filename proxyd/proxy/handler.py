@@ -233,7 +233,9 @@ def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admis
     counters = ex.counters
     state = chosen.state
     ex.attempts += 1
-    if ex.attempts == 1 and state.retry_budget < RETRIES_AT_MOST:
+    if ex.attempts > 1:
+        ex.connect_seconds = ex.first_byte_seconds = 0.0
+    elif state.retry_budget < RETRIES_AT_MOST:
         state.retry_budget += 1
     statuses = retry.statuses(ex, chosen) if chosen.options.retry else _NO_STATUSES
     if pool.sticky:
@@ -308,8 +310,9 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
     counters = ex.counters or runtime.stats.of("-")
     counters.record(ex.status, total, ex.bytes_sent, ex.bytes_received)
     if upstream is not None:
-        slow = upstream.options.slow_warning or upstream.options.slow_critical
-        if slow and total >= slow:
+        options = upstream.options
+        # How long a WebSocket was open says nothing about its speed.
+        if (options.slow_warning or options.slow_critical) and ex.status != 101:
             runtime.rows.slow(ex, upstream, counters, total)
     access = runtime.access
     if access.enabled:

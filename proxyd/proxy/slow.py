@@ -20,6 +20,18 @@ log = logging.getLogger("proxyd.slow")
 _MAX_PENDING = 10_000
 
 
+def _split(ex: Exchange, total: float) -> tuple[float, float, float, float]:
+    """Seconds until the last attempt began (a small body is read before that), to its connection, to the first byte of its
+    answer, and from there to the end."""
+    if not ex.upstream_started:
+        return total, 0.0, 0.0, 0.0
+    queued = max(0.0, ex.upstream_started - ex.started)
+    connect = ex.connect_seconds
+    left = max(0.0, total - queued - connect)
+    first_byte = min(max(0.0, ex.first_byte_seconds - connect), left) if ex.first_byte_seconds else left
+    return queued, connect, first_byte, left - first_byte
+
+
 class Rows:
     """Rows that wait to be written; the oldest go first when the database stays away."""
 
@@ -32,16 +44,16 @@ class Rows:
         self._websockets.append(columns)
 
     def slow(self, ex: Exchange, upstream: Upstream, counters: RouteCounters, total: float) -> None:
-        """A request took `total` seconds, longer than its route's slow_warning or slow_critical."""
-        critical = bool(upstream.options.slow_critical) and total >= upstream.options.slow_critical
+        """A request took `total` seconds: keep it if that is longer than its route's slow_warning or slow_critical."""
+        options = upstream.options
+        critical = 0 < options.slow_critical <= total
         if critical:
             counters.slow_criticals += 1
-        else:
+        elif 0 < options.slow_warning <= total:
             counters.slow_warnings += 1
-        queued = max(0.0, ex.upstream_started - ex.started) if ex.upstream_started else total
-        connect = ex.connect_seconds
-        first_byte = max(0.0, ex.first_byte_seconds - connect)
-        body = max(0.0, total - queued - connect - first_byte)
+        else:
+            return
+        queued, connect, first_byte, body = _split(ex, total)
         level = "critical" if critical else "warning"
         log.warning("slow request (%s) id=%s %s %s%s route=%s status=%d total=%.3fs queue=%.3fs connect=%.3fs first_byte=%.3fs "
                     "body=%.3fs", level, ex.request_id, ex.method, ex.host, ex.path, upstream.route_id, ex.status, total, queued,

@@ -62,8 +62,7 @@ def tunnel(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -
 def _open(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -> None:
     options = upstream.options
     ex.upstream_started = time.monotonic()
-    stream = forward.new_connection(ex, upstream)
-    ex.upstream_stream = stream
+    stream = ex.upstream_stream = forward.open_connection(ex, upstream)
     try:
         response, rest = _handshake(runtime, ex, upstream, stream)
         switched = response.status == 101
