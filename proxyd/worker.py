@@ -15,6 +15,7 @@ from typing import Any
 
 import gevent
 from gevent.hub import get_hub
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn import sock as gunicorn_sock
@@ -98,6 +99,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             if secured is None:
                 return
             if gunicorn_sock.is_http2_negotiated(secured):
+                _send_in_turn(secured)
                 self._idle_http2.add(gevent.getcurrent())
                 try:
                     super().handle(listener, secured, addr)
@@ -159,6 +161,18 @@ def _certificates(settings: Settings) -> Certificates | None:
         return None
     protocols = ["h2", "http/1.1"] if settings.tls.http2 and find_spec("h2") is not None else ["http/1.1"]
     return Certificates(settings.tls.certificates, settings.tls.min_version, protocols)
+
+
+def _send_in_turn(sock: Any) -> None:
+    """Let each greenlet send its frames whole: one answers a request, another may read its body and give the client room for more."""
+    turn = BoundedSemaphore(1)
+    send = sock.sendall
+
+    def sendall(data: bytes) -> None:
+        with turn:
+            send(data)
+
+    sock.sendall = sendall
 
 
 def _address(listener: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from proxyd.http1 import ProtocolError
+from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.exchange import Exchange
 from proxyd.proxy.handler import handle
 from proxyd.proxy.wsgiclient import WsgiClient
@@ -46,6 +47,8 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         head = client.read_head()
     except ProtocolError as error:
         current.refuse_unread(client, error)
+        return client.result()
+    except ClientGone:
         return client.result()
     exchange = Exchange(client, head, time.monotonic())
     client.exchange = exchange

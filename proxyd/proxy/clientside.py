@@ -70,6 +70,10 @@ class ClientSide(Protocol):
     def gone(self) -> bool:
         """Whether the client has closed its connection."""
 
+    def takes(self) -> float:
+        """For a client that has taken some of what is being sent since this was asked last: how long to wait for it to take
+        more, in seconds; 0.0 for one that has not."""
+
     def interrupt(self, reading_only: bool) -> None:
         """Wake whoever waits for the client, for good; `reading_only`: an answer can still be sent."""
 

@@ -148,12 +148,12 @@ class ClientConnection:
 
     def _linger(self) -> None:
         """Let the last response reach a client that is still sending: closing now would reset it away."""
-        self.stream.stop_sending()
+        stream = self.stream.end()
         got = 0
         with gevent.Timeout(_LINGER_SECONDS, False):
             try:
                 while got < _LINGER_BYTES:
-                    data = self.stream.recv()
+                    data = stream.recv()
                     if not data:
                         break
                     got += len(data)
@@ -262,7 +262,7 @@ class ClientConnection:
     def _receive(self, size: int) -> bytes:
         exchange = self.exchange
         if exchange is not None:
-            exchange.wait_for("request_body", time.monotonic() + self._settings.body_timeout)
+            exchange.wait_for_body("request_body", time.monotonic() + self._settings.body_timeout)
         try:
             data = self.stream.recv(size)
         except OSError:
@@ -362,6 +362,9 @@ class ClientConnection:
 
     def gone(self) -> bool:
         return self.stream.gone()
+
+    def takes(self) -> float:
+        return self._settings.body_timeout if self.stream.moved() else 0.0
 
     def interrupt(self, reading_only: bool) -> None:
         if reading_only:

@@ -74,8 +74,18 @@ class Exchange:
         self.phase = phase
         self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
 
+    def wait_for_body(self, phase: str, deadline: float) -> None:
+        """The same for a body on its way to the upstream. Once the answer is on its way back, it is that one's waits that count: a
+        client may well stop sending when it reads an early one."""
+        if not self.response_started:
+            self.wait_for(phase, deadline)
+
     def expire(self, now: float) -> None:
-        """The watchdog's call: end the wait by shutting down the side that is waited for."""
+        """The watchdog's call: end the wait by shutting down the side that is waited for, unless it is slow and not silent."""
+        more = self._slow_peer() if now < self.total_deadline else 0.0
+        if more:
+            self.wait_for(self.phase, now + more)
+            return
         self.expired = "total_timeout" if now >= self.total_deadline else self.phase
         self.deadline = inf
         if self.tunnel is not None:
@@ -86,6 +96,16 @@ class Exchange:
                 self.upstream_stream.shutdown()
         elif self.upstream_stream is not None:
             self.upstream_stream.shutdown()
+
+    def _slow_peer(self) -> float:
+        """Seconds to go on waiting for a peer that takes what we send, if slowly; 0.0 for one that does not."""
+        if self.phase == "response_write":
+            return self.client.takes()
+        # What the kernel has of a large body is on its way for a while after the last piece was sent.
+        sending = self.phase == "request_send" or (self.phase == "timeout" and self.upload is not None)
+        if sending and self.upstream_stream is not None and self.upstream_stream.moved():
+            return self.upstream_timeout
+        return 0.0
 
     def look(self, now: float) -> None:
         """The watchdog's call each tick: a client that went away ends the work done for it."""

@@ -63,16 +63,17 @@ class Upload:
                 ex.bytes_received += len(data)
                 if limit and ex.bytes_received > limit:
                     raise ProtocolError(413, "body_too_large", f"the request body is larger than {limit} bytes")
-                ex.wait_for("request_send", time.monotonic() + ex.upstream_timeout)
+                ex.wait_for_body("request_send", time.monotonic() + ex.upstream_timeout)
                 stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             if chunked:
                 trailers = client.trailers()
                 stream.send_all(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
             self.done = True
-            ex.wait_for("timeout", time.monotonic() + ex.upstream_timeout)
+            stream.moved()
+            ex.wait_for_body("timeout", time.monotonic() + ex.upstream_timeout)
         except OSError:
             # The upstream stopped taking the body; its answer, or its end, is read by the other greenlet.
-            ex.wait_for("timeout", time.monotonic() + ex.upstream_timeout)
+            ex.wait_for_body("timeout", time.monotonic() + ex.upstream_timeout)
         except (ClientGone, BodyTimeout, ProtocolError) as error:
             self.error = error
             stream.shutdown()

@@ -17,6 +17,8 @@ from gevent import monkey
 from gevent import socket as gevent_socket
 from gevent.hub import get_hub
 
+from proxyd.proxy.peer import Peer, acknowledged
+
 RECV_SIZE = 65536
 _SHUT_RD, _SHUT_WR, _SHUT_RDWR = socket_constants.SHUT_RD, socket_constants.SHUT_WR, socket_constants.SHUT_RDWR
 _PEEK = socket_constants.MSG_PEEK | socket_constants.MSG_DONTWAIT
@@ -52,6 +54,9 @@ class Stream(Protocol):
     def stop_sending(self) -> None:
         """End our side; the peer reads an end after all that was sent."""
 
+    def end(self) -> Stream:
+        """End our side for good: what the peer still sends is for nobody, and can be read to its end from what this returns."""
+
     def close(self) -> None:
         """Close; safe to call again."""
 
@@ -62,13 +67,16 @@ class Stream(Protocol):
         """Whether nothing has arrived, no end and no error either."""
 
     def gone(self) -> bool:
-        """Whether the peer has closed (and left no data before that)."""
+        """Whether the peer has closed (and, without TLS, left no data before that)."""
+
+    def moved(self) -> bool:
+        """Whether the peer has taken some of what is being sent, since that began to wait or since this was asked last."""
 
 
 class PlainStream:
     """A TCP or UNIX stream on a non-blocking socket."""
 
-    __slots__ = ("_closed", "_hub", "_poll", "_reader", "_writer", "idle_since", "served", "sock")
+    __slots__ = ("_closed", "_hub", "_poll", "_reader", "_taken", "_writer", "idle_since", "served", "sock")
 
     secure = False
 
@@ -81,6 +89,7 @@ class PlainStream:
         self._writer = self._hub.loop.io(fd, 2)
         self._poll: Any = None
         self._closed = False
+        self._taken = 0
         self.idle_since = 0.0
         self.served = 0
 
@@ -110,6 +119,7 @@ class PlainStream:
         if sent == len(data):
             return
         rest = memoryview(data)[sent:]
+        self._taken = acknowledged(self.sock)
         while rest:
             self._hub.wait(self._writer)
             with contextlib.suppress(BlockingIOError):
@@ -123,6 +133,10 @@ class PlainStream:
 
     def stop_sending(self) -> None:
         self._shut(_SHUT_WR)
+
+    def end(self) -> PlainStream:
+        self._shut(_SHUT_WR)
+        return self
 
     def _shut(self, how: int) -> None:
         with contextlib.suppress(OSError):
@@ -150,11 +164,15 @@ class PlainStream:
     def gone(self) -> bool:
         return _peek_is_end(self.sock)
 
+    def moved(self) -> bool:
+        before, self._taken = self._taken, acknowledged(self.sock)
+        return self._taken > before
+
 
 class TlsStream:
     """A TLS stream on a gevent SSLSocket, handshake done."""
 
-    __slots__ = ("_closed", "idle_since", "served", "sock")
+    __slots__ = ("_closed", "_drained", "_peer", "idle_since", "served", "sock")
 
     secure = True
 
@@ -162,6 +180,8 @@ class TlsStream:
         sock.settimeout(None)
         self.sock = sock
         self._closed = False
+        self._drained: PlainStream | None = None
+        self._peer = Peer(sock)
         self.idle_since = 0.0
         self.served = 0
 
@@ -176,6 +196,7 @@ class TlsStream:
         return count
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._peer.moved()
         self.sock.sendall(data)
 
     def shutdown(self) -> None:
@@ -186,6 +207,19 @@ class TlsStream:
 
     def stop_sending(self) -> None:
         self._shut(_SHUT_WR)
+
+    def end(self) -> Stream:
+        # A close_notify lets the peer tell an end from a cut (RFC 8446 6.1). OpenSSL looks for the peer's at once and finds fault
+        # with data there, so that what still comes is read from the socket below. Without a timeout nothing waits here.
+        self.sock.settimeout(0.0)
+        with contextlib.suppress(OSError, ValueError):
+            self.sock.unwrap()
+        self._shut(_SHUT_WR)
+        raw = _duplicate(self.sock)
+        if raw is None:
+            return self
+        self._drained = PlainStream(raw)
+        return self._drained
 
     def _shut(self, how: int) -> None:
         raw = _duplicate(self.sock)
@@ -198,9 +232,12 @@ class TlsStream:
         if self._closed:
             return
         self._closed = True
-        # A close_notify lets the peer tell an end from a cut (RFC 8446 6.1); it must not keep us waiting.
-        with contextlib.suppress(OSError, ValueError), gevent.Timeout(1.0, False):
-            self.sock.unwrap()
+        if self._drained is not None:
+            self._drained.close()
+        else:
+            # It must not keep us waiting.
+            with contextlib.suppress(OSError, ValueError), gevent.Timeout(1.0, False):
+                self.sock.unwrap()
         self.sock.close()
 
     def reset(self) -> None:
@@ -226,13 +263,10 @@ class TlsStream:
         return False
 
     def gone(self) -> bool:
-        raw = _duplicate(self.sock)
-        if raw is None:
-            return True
-        try:
-            return _peek_is_end(raw)
-        finally:
-            raw.close()
+        return self._peer.gone()
+
+    def moved(self) -> bool:
+        return self._peer.moved()
 
 
 def _duplicate(sock: gevent_socket.socket) -> _socket.socket | None:

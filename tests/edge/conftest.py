@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import socket
+import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.certificates import Authority
+from tests.support.http2 import Http2Client
 from tests.support.system import System
+from tests.support.waiting import free_port
 
 #: Options of a route as keywords.
 RouteMaker = Callable[..., str]
@@ -33,6 +40,38 @@ def make_route(system: System, url: str, path: str = "/", domain: str = "", **op
         client.ok(f"OPTIONS_SET|SID|{route_id}|{key}|{value}")
     client.apply()
     return domain
+
+
+class Secure:
+    """A proxyd with HTTPS and HTTP/2 for *.two.test, and small bounds."""
+
+    def __init__(self, directory: Path) -> None:
+        self.authority = Authority(directory)
+        self.port = free_port()
+        certificate = self.authority.issue("two.pem", "*.two.test")
+        self.system = System(directory / "system", workers=1, tls__bind=f"127.0.0.1:{self.port}", tls__certificates=certificate,
+                             proxy__body_timeout="700ms", proxy__max_body_size="200k")
+
+    def connect(self, name: str, **options: Any) -> ssl.SSLSocket:
+        """A TLS connection that asks for a name; options are those of `wrap_socket`."""
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return self.authority.trusting().wrap_socket(raw, server_hostname=name, **options)
+
+    def client(self, name: str, validate: bool = True) -> Http2Client:
+        """An HTTP/2 connection."""
+        return Http2Client(self.port, self.authority.trusting(), name, validate)
+
+    def route(self, url: str, **options: object) -> str:
+        """A route of a name of its own."""
+        return make_route(self.system, url, domain=f"r{next(_count)}.two.test", **options)
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
+    """One for all tests."""
+    running = Secure(tmp_path_factory.mktemp("secure"))
+    yield running
+    running.system.stop()
 
 
 @pytest.fixture

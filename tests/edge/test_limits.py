@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.edge.conftest import make_route
+from tests.edge.conftest import Secure, make_route
 from tests.edge.wire import Recorder, Wire, get
+from tests.support.backends import RawBackend
 from tests.support.system import System
 from tests.support.waiting import wait_for
 
@@ -146,6 +148,37 @@ def test_a_client_that_stops_reading_is_cut(tight: System) -> None:
         wire.send(get(stopped))
         wait_for(lambda: "response_write" in tight.access_log(), 5, "the cut in the access log")
     large.stop()
+
+
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "TLS"])
+def test_a_client_that_reads_slowly_but_steadily_is_not_cut(secured: bool, tight: System, secure: Secure) -> None:
+    large = Recorder(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000)
+    slow = secure.route(large.url) if secured else make_route(tight, large.url)
+    sock = secure.connect(slow) if secured else socket.create_connection(("127.0.0.1", tight.proxy_port), timeout=10)
+    with sock:
+        sock.sendall(get(slow))
+        began = time.monotonic()
+        while time.monotonic() - began < 2.5:
+            time.sleep(0.05)
+            assert sock.recv(20_000), "cut"
+        assert len(sock.recv(20_000)) > 0
+    large.stop()
+
+
+def test_a_backend_that_takes_a_body_slowly_but_steadily_gets_it_all(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
+    def serve(sock: socket.socket) -> None:
+        left = 4_000_000 - len(backend.receive_head(sock).partition(b"\r\n\r\n")[2])
+        while left > 0:
+            time.sleep(0.04)
+            left -= len(sock.recv(100_000))
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    backend = raw_backend(serve)
+    host = make_route(edge, backend.url, timeout="400ms")
+    began = time.monotonic()
+    with Wire(edge.proxy_port) as wire:
+        assert wire.send(get(host, "/", "Content-Length: 4000000", method="POST") + b"x" * 4_000_000).response().status == 200
+    assert time.monotonic() - began > 0.8
 
 
 def test_a_connection_ends_after_its_share_of_requests(tight: System, host: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import h2.connection
@@ -16,6 +17,8 @@ class Http2Answer:
 
     status: int = 0
     headers: list[tuple[str, str]] = field(default_factory=list)
+    hints: list[tuple[str, str]] = field(default_factory=list)
+    trailers: list[tuple[str, str]] = field(default_factory=list)
     body: bytes = b""
     ended: bool = False
     reset: bool = False
@@ -42,28 +45,57 @@ class Http2Client:
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: list[tuple[str, str]] | None = None) -> Http2Answer:
         """Send a request and read its answer to the end."""
-        stream = self._connection.get_next_available_stream_id()
-        pseudo = [(":method", method), (":authority", self._name)]
-        if method != "CONNECT":
-            pseudo += [(":scheme", "https"), (":path", path)]
-        self._connection.send_headers(stream, [*pseudo, *(headers or [])], end_stream=not body)
-        self._flush()
+        stream = self.open(method, path, headers, end=not body)
         answer = Http2Answer()
+        if body:
+            self.send(stream, body, answer)
+        return self.answer(stream, answer)
+
+    def open(self, method: str, path: str, headers: list[tuple[str, str]] | None = None, end: bool = True,
+             pseudo: list[tuple[str, str]] | None = None) -> int:
+        """Send a request's head, and return its stream. `pseudo` stands for the usual pseudo-header fields."""
+        stream: int = self._connection.get_next_available_stream_id()
+        if pseudo is None:
+            pseudo = [(":method", method), (":authority", self._name)]
+            if method != "CONNECT":
+                pseudo += [(":scheme", "https"), (":path", path)]
+        self._connection.send_headers(stream, [*pseudo, *(headers or [])], end_stream=end)
+        self._flush()
+        return stream
+
+    def send(self, stream: int, body: bytes, answer: Http2Answer | None = None, end: bool = True) -> None:
+        """Send a piece of a body, as fast as the server takes it, until its answer ends."""
+        answer = answer or Http2Answer()
         while body and not answer.ended:
             room = min(self._connection.local_flow_control_window(stream), self._connection.max_outbound_frame_size)
             if room <= 0:
                 self._read(stream, answer)
                 continue
             piece, body = body[:room], body[room:]
-            self._connection.send_data(stream, piece, end_stream=not body)
+            self._connection.send_data(stream, piece, end_stream=end and not body)
             self._flush()
-        while not answer.ended:
+
+    def trailers(self, stream: int, fields: list[tuple[str, str]]) -> None:
+        """End a body with trailers."""
+        self._connection.send_headers(stream, fields, end_stream=True)
+        self._flush()
+
+    def reset(self, stream: int) -> None:
+        """Cancel a request."""
+        self._connection.reset_stream(stream, 8)
+        self._flush()
+
+    def answer(self, stream: int, answer: Http2Answer | None = None, until: Callable[[Http2Answer], object] | None = None) -> Http2Answer:
+        """Read until the answer has ended, or until `until(answer)` is true."""
+        answer = answer or Http2Answer()
+        while not answer.ended and not (until is not None and until(answer)):
             self._read(stream, answer)
         return answer
 
     def _read(self, stream: int, answer: Http2Answer) -> None:
         data = self.socket.recv(65536)
-        assert data, "the connection ended"
+        if not data:
+            answer.ended = answer.reset = True
         for event in self._connection.receive_data(data):
             if isinstance(event, h2.events.ConnectionTerminated):
                 answer.ended = answer.reset = True
@@ -75,6 +107,10 @@ class Http2Client:
             elif isinstance(event, h2.events.DataReceived):
                 answer.body += event.data
                 self._connection.acknowledge_received_data(event.flow_controlled_length, stream)
+            elif isinstance(event, h2.events.InformationalResponseReceived):
+                answer.hints += [(str(name), str(value)) for name, value in event.headers]
+            elif isinstance(event, h2.events.TrailersReceived):
+                answer.trailers = [(str(name), str(value)) for name, value in event.headers]
             elif isinstance(event, h2.events.StreamEnded):
                 answer.ended = True
             elif isinstance(event, h2.events.StreamReset):

@@ -1,0 +1,71 @@
+"""What TLS changes at the edge: ends that are told, and clients that go."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.edge.conftest import Secure
+from tests.edge.wire import Recorder, get
+from tests.support.backends import RawBackend
+
+
+def read_to_the_end(sock: socket.socket) -> bytes:
+    """All that comes; SSLEOFError where the end was not told."""
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+    return data
+
+
+@pytest.mark.parametrize(("request_", "status"), [
+    (lambda host: get(host, "/", "Connection: close"), 200),
+    (lambda host: get(host, "/", version="1.0"), 200),
+    (lambda host: b"GET / HTTP/1.1\r\n\r\n", 400),
+    (lambda host: get(host, "/", "Content-Length: 300000", method="POST") + b"x" * 300_000, 413),
+], ids=["asked to close", "HTTP/1.0", "refused", "refused while sending"])
+def test_the_end_of_the_last_answer_is_told_in_tls(request_: Callable[[str], bytes], status: int, secure: Secure) -> None:
+    recorder = Recorder()
+    host = secure.route(recorder.url)
+    with secure.connect(host, suppress_ragged_eofs=False) as sock:
+        sock.sendall(request_(host))
+        assert read_to_the_end(sock).startswith(f"HTTP/1.1 {status} ".encode())
+    recorder.stop()
+
+
+@pytest.mark.parametrize("how", ["told", "untold"])
+def test_a_client_that_goes_closes_the_upstream_at_once(how: str, secure: Secure, raw_backend: Callable[..., RawBackend]) -> None:
+    asked, closed = threading.Event(), threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        asked.set()
+        if not sock.recv(1):
+            closed.set()
+
+    backend = raw_backend(serve)
+    host = secure.route(backend.url)
+    sock = secure.connect(host)
+    sock.sendall(get(host))
+    assert asked.wait(5)
+    if how == "told":
+        # A close_notify, as browsers and curl send it; the proxy's own never comes.
+        sock.settimeout(0.05)
+        with contextlib.suppress(OSError):
+            sock.unwrap()
+    sock.close()
+    assert closed.wait(2)
+
+
+def test_pipelined_requests_over_tls_are_all_answered(secure: Secure) -> None:
+    recorder = Recorder()
+    host = secure.route(recorder.url)
+    with secure.connect(host) as sock:
+        sock.sendall(get(host, "/1") + get(host, "/2", "Content-Length: 3", method="POST") + b"abc" + get(host, "/3", "Connection: close"))
+        assert read_to_the_end(sock).count(b"HTTP/1.1 200 OK") == 3
+    assert [(request.line.split()[1], request.body) for request in recorder.requests()] == [("/1", b""), ("/2", b"abc"), ("/3", b"")]
+    recorder.stop()
