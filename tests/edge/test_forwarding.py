@@ -127,6 +127,15 @@ def test_a_request_id_is_kept_or_made_and_comes_back(edge: System, recorder: Rec
     assert len({forwarded(edge, recorder, host).get("x-request-id") for _ in range(5)}) == 5
 
 
+def test_a_backend_that_sends_the_request_id_back_does_not_double_it(edge: System) -> None:
+    recorder = Recorder(f"{OK}Content-Length: 2\r\nX-Request-ID: sent-back\r\nVia: 1.1 inner\r\n\r\nok".encode())
+    with Wire(edge.proxy_port) as wire:
+        response = wire.send(get(make_route(edge, recorder.url), "/", "X-Request-ID: abc")).response()
+    assert response.get("x-request-id") == "abc"
+    assert response.all("via")[0] == "1.1 inner" and len(response.all("via")) == 2
+    recorder.stop()
+
+
 def test_trace_context_is_passed_as_it_is(edge: System, recorder: Recorder) -> None:
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     got = forwarded(edge, recorder, make_route(edge, recorder.url), f"traceparent: {parent}", "tracestate: a=b")
