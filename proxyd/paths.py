@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from functools import lru_cache
 
@@ -14,10 +15,14 @@ _CACHED_PATH = 256
 
 @lru_cache(maxsize=4096)
 def normalize_host(raw: str) -> str:
-    """A Host value as routes name it: lower case, without port and trailing dot, punycode; `[v6]` keeps its brackets."""
+    """A Host value as routes name it: lower case, without port and trailing dot, punycode; `[v6]` shortened, in brackets."""
     host = raw.strip(" \t")
     if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
+        address = host[1:].partition("]")[0]
+        try:
+            return f"[{ipaddress.IPv6Address(address)}]"
+        except ValueError:
+            return f"[{address.lower()}]"
     host = host.partition(":")[0].rstrip(".")
     if host.isascii():
         return host.lower()
