@@ -7,11 +7,12 @@ read in two ways is refused with a reason code (`ProtocolError`), never repaired
 from proxyd.http1.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, encode_last_chunk
 from proxyd.http1.errors import ProtocolError
 from proxyd.http1.grammar import REQUEST_LIMITS, RESPONSE_LIMITS, HeadLimits, find_head_end
-from proxyd.http1.request import RequestHead, parse_request_head
+from proxyd.http1.request import PROTOCOLS, RequestHead, parse_request_head
 from proxyd.http1.response import ResponseHead, parse_response_head
 
 __all__ = [
     "LAST_CHUNK",
+    "PROTOCOLS",
     "REQUEST_LIMITS",
     "RESPONSE_LIMITS",
     "ChunkedDecoder",

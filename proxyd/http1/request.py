@@ -26,7 +26,7 @@ from proxyd.http1.grammar import (
 )
 from proxyd.http1.target import check_host, split_target
 
-__all__ = ["REQUEST_LIMITS", "HeadLimits", "RequestHead", "find_head_end", "parse_request_head"]
+__all__ = ["PROTOCOLS", "REQUEST_LIMITS", "HeadLimits", "RequestHead", "find_head_end", "parse_request_head"]
 
 # Targets are visible ASCII; a fragment is for the user agent alone and never sent (RFC 9112 3.2).
 _REQUEST_LINE = re.compile(rf"({TOKEN}) ([!\"$-~]+) HTTP/1\.([01])\r\n")
@@ -34,11 +34,15 @@ _ANY_REQUEST_LINE = re.compile(rf"{TOKEN} (?P<target>[^ ]+) (?P<version>HTTP/[0-
 _PROTOCOLS = re.compile(rf"{TOKEN}(?:/{TOKEN})?(?:[ \t]*,[ \t]*{TOKEN}(?:/{TOKEN})?)*")
 
 
+#: How a version is written, in Via (RFC 9110 7.6.3) and in logs.
+PROTOCOLS = {10: "1.0", 11: "1.1", 20: "2.0"}
+
+
 class RequestHead:
     """A request head that passed every check.
 
     method, target       as sent
-    version              10 or 11
+    version              10 or 11; 20 where a request that came by HTTP/2 was put into this form
     headers              (name as sent, value without surrounding white space), in order; never a name with `_`
     host                 the authority of an absolute-form target, else the Host field; None only in HTTP/1.0
     path                 the target to forward in origin form; `*` for OPTIONS, the authority for CONNECT

@@ -41,6 +41,7 @@ class ResponseHead:
     content_length       bytes, or -1 if not given; for HEAD and 304 what the body would have had
     chunked              Transfer-Encoding says so, even if there is no body to apply it to
     body_kind            NONE, LENGTH, CHUNKED or CLOSE, for the request's method
+    dated                there is a Date field
     keep_alive           the connection can be used again after this body; never for CLOSE and 101
     connection           lower-cased Connection options
     upgrade              the protocols of Upgrade, lower case, if Connection lists upgrade too; else empty
@@ -53,6 +54,7 @@ class ResponseHead:
         "chunked",
         "connection",
         "content_length",
+        "dated",
         "headers",
         "keep_alive",
         "reason",
@@ -71,7 +73,7 @@ class ResponseHead:
         self.headers = headers
         self.skip = skip
         self.content_length = -1
-        self.chunked = False
+        self.chunked = self.dated = False
         self.body_kind = CLOSE
         self.keep_alive = version == 11
         self.connection = NO_OPTIONS
@@ -110,6 +112,7 @@ def parse_response_head(head: bytes, method: str, limits: HeadLimits = RESPONSE_
     skip: list[int] = []
     status = int(code)
     response = ResponseHead(11 if minor == "1" else 10, status, reason or "", headers, skip)
+    response.dated = "\nDate:" in text or "\ndate:" in text or "\ndate:" in text.lower()
     length: str | None = None
     coding: str | None = None
     connection: str | None = None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.threadpool import ThreadPool
 
+from proxyd.http1 import PROTOCOLS
 from proxyd.logs import Trouble
 from proxyd.text import rfc3339
 
@@ -86,7 +87,7 @@ class AccessLog:
             self._second, self._stamp = second, common_stamp(second)
         referer, agent = _referer_and_agent(head)
         # A request that could not be read has no line.
-        line = f"{head.method} {_clean(head.target)} HTTP/1.{head.version - 10}" if head.method != "-" else "-"
+        line = f"{head.method} {_clean(head.target)} HTTP/{PROTOCOLS[head.version]}" if head.method != "-" else "-"
         self._append(
             f'{client or "-"} - - [{self._stamp}] "{line}" {status} {sent} '
             f'"{_clean(referer)}" "{_clean(agent)}" route={route or "-"} upstream={upstream or "-"} '
@@ -98,7 +99,7 @@ class AccessLog:
         referer, agent = _referer_and_agent(head)
         self._append(json.dumps({
             "at": rfc3339(self._clock()), "client": client, "method": head.method, "host": head.host, "target": head.target,
-            "protocol": f"HTTP/1.{head.version - 10}", "status": status, "bytes": sent, "referer": referer or None,
+            "protocol": f"HTTP/{PROTOCOLS[head.version]}", "status": status, "bytes": sent, "referer": referer or None,
             "user_agent": agent or None, "route": route, "upstream": upstream, "upstream_seconds": round(upstream_seconds, 6),
             "seconds": round(seconds, 6), "request_id": request_id, "reason": reason}, separators=(",", ":")) + "\n")
 

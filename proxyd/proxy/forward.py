@@ -7,6 +7,7 @@ said can be passed on.
 from __future__ import annotations
 
 import time
+from email.utils import formatdate
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -250,6 +251,9 @@ def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) ->
         headers = replace_fields(headers, upstream.headers)
     if ex.set_headers:
         headers += ex.set_headers
+    if not response.dated:
+        # RFC 9110 6.6.1: whoever passes on a response without a date gives it one.
+        headers.append(("Date", formatdate(usegmt=True)))
     headers.append(("Via", ex.client.via_field))
     headers.append(("X-Request-ID", ex.request_id))
     return headers

@@ -16,7 +16,7 @@ from proxyd.proxy.choose import choose
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.exchange import CLIENT_PHASES
 from proxyd.proxy.forward import ResponseCut, attempt
-from proxyd.proxy.headers import client_address, forwarded_secure, kept_request_id, loops
+from proxyd.proxy.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
 from proxyd.proxy.refusal import Refusal
 from proxyd.proxy.table import RETRIES_AT_MOST
 from proxyd.proxy.upstream import UpstreamError
@@ -30,6 +30,8 @@ log = logging.getLogger("proxyd.proxy")
 
 #: Bodies up to this size are read before the upstream is chosen, so that they can be sent again.
 KEPT_BODY = 65536
+#: Methods that may be meant for the proxy itself.
+_STEERED = frozenset(("CONNECT", "OPTIONS", "TRACE"))
 _NO_STATUSES: frozenset[int] = frozenset()
 _BY_CIRCUIT = frozenset(("circuit_open", "upstream_down"))
 
@@ -90,8 +92,8 @@ def _route(runtime: Runtime, ex: Exchange) -> None:
     if client.trusted:
         ex.client_ip = client_address(ex, runtime.trusts)
     ex.request_id = (kept_request_id(ex) if head.edge else "") or runtime.next_request_id()
-    if head.method == "CONNECT":
-        return _answer(ex, 405, "connect_refused", "this is not a forward proxy: CONNECT is refused")
+    if head.method in _STEERED and not _may_go_on(ex):
+        return None
     if head.edge and loops(ex, runtime.via):
         return _answer(ex, 508, "loop", "the request has been through this proxy before: a backend points back to it")
     ex.host = host = normalize_host(head.host or "")
@@ -121,6 +123,20 @@ def _route(runtime: Runtime, ex: Exchange) -> None:
     if first.options.total_timeout:
         ex.total_deadline = ex.started + first.options.total_timeout
     return _through_gates(runtime, ex, pool)
+
+
+def _may_go_on(ex: Exchange) -> bool:
+    """Whether a CONNECT, OPTIONS or TRACE is for somebody behind us; it is answered here where it is not."""
+    if ex.method == "CONNECT":
+        _answer(ex, 405, "connect_refused", "this is not a forward proxy: CONNECT is refused")
+        return False
+    if max_forwards(ex):
+        return True
+    if ex.method == "OPTIONS":
+        errors.send(ex, 200, "text/plain", b"", ())
+    else:
+        _answer(ex, 405, "trace_ends_here", "Max-Forwards is 0, and this proxy does not answer TRACE", (("Allow", "OPTIONS"),))
+    return False
 
 
 def _unmatched(runtime: Runtime, ex: Exchange, host: str) -> None:

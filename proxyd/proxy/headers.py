@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from proxyd.http1 import PROTOCOLS
 from proxyd.text import Network
 
 if TYPE_CHECKING:
@@ -88,6 +89,17 @@ def loops(ex: Exchange, via: str) -> bool:
     return any(name == "via" and via in value and any(via in hop.split() for hop in value.split(",")) for name, value in ex.head.edge)
 
 
+def max_forwards(ex: Exchange) -> bool:
+    """Count Max-Forwards down (RFC 9110 7.6.2); whether the request may go on. What is no number is passed on as it is."""
+    fields = ex.head.headers
+    for index, (name, value) in enumerate(fields):
+        if name.lower() == "max-forwards" and value.isascii() and value.isdigit() and len(value) < 10:
+            if not int(value):
+                return False
+            fields[index] = (name, str(int(value) - 1))
+    return True
+
+
 def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     """The head of the request as the upstream gets it; `upgrade` keeps the client's Upgrade (RFC 9110 7.8)."""
     head = ex.head
@@ -109,7 +121,7 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
         text += _edge_fields(ex)
     else:
         text += (f"{client.forwarded}X-Forwarded-Host: {head.host or ''}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
-                 f"Via: 1.{head.version - 10} {client.via}\r\n")
+                 f"Via: {PROTOCOLS[head.version]} {client.via}\r\n")
     return f"{text}X-Request-ID: {ex.request_id}\r\n\r\n".encode("latin-1")
 
 
@@ -119,7 +131,7 @@ def _edge_fields(ex: Exchange) -> str:
     sent: dict[str, list[str]] = {}
     for name, value in head.edge:
         sent.setdefault(name, []).append(value)
-    via = ", ".join([*sent.get("via", []), f"1.{head.version - 10} {client.via}"])
+    via = ", ".join([*sent.get("via", []), f"{PROTOCOLS[head.version]} {client.via}"])
     if not client.trusted:
         return (f"{client.forwarded}X-Forwarded-Host: {head.host or ''}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
                 f"Via: {via}\r\n")

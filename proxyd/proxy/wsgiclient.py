@@ -78,6 +78,8 @@ class WsgiClient:
         head = self.head = parse_request_head(_head_bytes(self._environ, bool(self._ahead), self._http2), self._limits)
         # There is no way to hand over a raw connection: what asks for one gets the backend's plain answer.
         head.upgrade = ""
+        if self._http2:
+            head.version = 20
         self._left = head.content_length
         self._ended = not head.chunked and self._left <= 0
         return head

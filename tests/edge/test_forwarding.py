@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -161,6 +162,36 @@ def test_where_a_target_arrives(base: str, options: dict[str, str], sent: str, a
     assert forwarded(edge, recorder, host, path=sent).line == f"GET {arrives} HTTP/1.1"
 
 
+def test_max_forwards_is_counted_down_and_ends_here_at_0(edge: System, recorder: Recorder) -> None:
+    host = make_route(edge, recorder.url)
+    for method, path in (("OPTIONS", "*"), ("TRACE", "/")):
+        assert forwarded(edge, recorder, host, "Max-Forwards: 2", path=path, method=method).get("max-forwards") == "1"
+        assert forwarded(edge, recorder, host, "Max-Forwards: many", path=path, method=method).get("max-forwards") == "many"
+    assert forwarded(edge, recorder, host, "Max-Forwards: 0").get("max-forwards") == "0", "GET does not know it"
+    count = len(recorder.requests())
+    with Wire(edge.proxy_port) as wire:
+        assert wire.send(get(host, "/", "Max-Forwards: 0", method="OPTIONS")).response().status == 200
+        response = wire.send(get(host, "/", "max-forwards: 00", method="TRACE")).response()
+        assert (response.status, response.get("x-proxyd-reason")) == (405, "trace_ends_here")
+    assert len(recorder.requests()) == count
+
+
+def test_a_request_without_a_host_goes_where_all_hosts_go(tmp_path: Path) -> None:
+    recorder = Recorder()
+    system = System(tmp_path / "any", workers=1)
+    try:
+        with Wire(system.proxy_port) as wire:
+            assert wire.send("GET / HTTP/1.0\r\n\r\n").response().status == 404
+        make_route(system, recorder.url, domain="*")
+        with Wire(system.proxy_port) as wire:
+            assert wire.send("GET /a HTTP/1.0\r\n\r\n").response().status == 200
+        (got,) = recorder.requests()
+        assert (got.line, got.get("host"), got.get("x-forwarded-host")) == ("GET /a HTTP/1.1", recorder.url.removeprefix("http://"), "")
+    finally:
+        system.stop()
+        recorder.stop()
+
+
 def test_options_of_the_server_itself(edge: System, recorder: Recorder) -> None:
     assert forwarded(edge, recorder, make_route(edge, recorder.url), path="*", method="OPTIONS").line == "OPTIONS * HTTP/1.1"
 
@@ -197,6 +228,16 @@ def test_hop_by_hop_fields_of_a_response_end_here_and_ours_come(edge: System) ->
     assert (response.get("via") or "").startswith("1.1 proxyd-")
     assert response.get("x-request-id")
     recorder.stop()
+
+
+def test_a_response_without_a_date_is_given_one(edge: System) -> None:
+    for sent, kept in (("", False), ("date: Tue, 15 Nov 1994 08:12:31 GMT\r\n", True), ("DATE: Tue, 15 Nov 1994 08:12:31 GMT\r\n", True)):
+        recorder = Recorder(f"{OK}{sent}X-Date: x\r\nContent-Length: 2\r\n\r\nok".encode())
+        with Wire(edge.proxy_port) as wire:
+            date = wire.send(get(make_route(edge, recorder.url))).response().get("date") or ""
+        assert (date == "Tue, 15 Nov 1994 08:12:31 GMT") is kept
+        assert re.fullmatch(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", date)
+        recorder.stop()
 
 
 def test_headers_set_replaces_what_the_backend_says(edge: System) -> None:

@@ -119,6 +119,8 @@ def test_fields_names_and_paths_arrive_as_they_were_sent(secure: Secure, recorde
     assert got.get("x-a") == "gr\xfc\xdfe".encode().decode("latin-1"), "the very bytes"
     assert got.get("x-b") == "\u20ac".encode().decode("latin-1")
     assert (got.get("cookie"), got.get("te"), got.get("x-forwarded-for")) == ("a=1; b=2", "trailers", "127.0.0.1")
+    assert (got.get("via") or "").startswith("2.0 ")
+    wait_for(lambda: "PUT //a/../b%2F?x=%20 HTTP/2.0" in secure.system.access_log())
     assert not [name for name, value in got.fields if "_" in name or name.lower() == "http2-settings" or "6.6.6.6" in value]
 
 
