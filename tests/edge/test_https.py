@@ -1,17 +1,21 @@
-"""What TLS changes at the edge: ends that are told, and clients that go."""
+"""What TLS changes at the edge: ends that are told, clients that go, and upstreams that are not who they say they are."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.edge.conftest import Secure
+from tests.edge.conftest import Secure, make_route
 from tests.edge.wire import Recorder, get
 from tests.support.backends import RawBackend
+from tests.support.certificates import Authority
+from tests.support.system import System
 
 
 def read_to_the_end(sock: socket.socket) -> bytes:
@@ -69,3 +73,34 @@ def test_pipelined_requests_over_tls_are_all_answered(secure: Secure) -> None:
         assert read_to_the_end(sock).count(b"HTTP/1.1 200 OK") == 3
     assert [(request.line.split()[1], request.body) for request in recorder.requests()] == [("/1", b""), ("/2", b"abc"), ("/3", b"")]
     recorder.stop()
+
+
+def test_an_upstream_is_verified_by_authority_name_and_date(
+        tmp_path: Path, new_system: Callable[..., System], raw_backend: Callable[..., RawBackend], monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, other = Authority(tmp_path), Authority(tmp_path, "another authority")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    system = new_system(workers=1)
+
+    def backend(certificate: Path) -> str:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+
+        def serve(sock: socket.socket) -> None:
+            with context.wrap_socket(sock, server_side=True) as secured:
+                while secured.recv(65536):
+                    secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+        return raw_backend(serve).url.replace("http:", "https:")
+
+    verified = backend(authority.issue("good.pem", "127.0.0.1"))
+    unsound = {"name": authority.issue("name.pem", "elsewhere.test"), "date": authority.issue("old.pem", "127.0.0.1", days=-1),
+               "authority": other.issue("other.pem", "127.0.0.1")}
+    assert system.get("/", make_route(system, verified)).status == 200
+    for certificate in unsound.values():
+        url = backend(certificate)
+        answer = system.get("/", make_route(system, url))
+        assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (502, "upstream_tls")
+        assert system.get("/", make_route(system, url, tls_verify="false")).text == "ok"
+    plain = Recorder()
+    assert system.get("/", make_route(system, plain.url.replace("http:", "https:"))).headers["X-Proxyd-Reason"] == "upstream_tls"
+    plain.stop()
