@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import gevent
 
 from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, encode_last_chunk, find_head_end, parse_response_head
+from proxyd.http1.grammar import head_too_large
 from proxyd.http1.response import CHUNKED, LENGTH, NONE, ResponseHead
 from proxyd.proxy import compress
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
@@ -214,8 +215,7 @@ def _read_response_head(runtime: Runtime, ex: Exchange, upstream: Upstream, stre
         end = find_head_end(buffer) if buffer else -1
         while end < 0:
             if len(buffer) > limits.head_size:
-                detail = f"the upstream's response header is larger than {limits.head_size} bytes"
-                raise UpstreamError("other", 502, "response_header_too_large", detail)
+                raise head_too_large(buffer, limits, 502)
             try:
                 data = stream.recv_later() if first else stream.recv()
             except OSError as error:
