@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import json
-from email.utils import formatdate
+import time
 from typing import TYPE_CHECKING
 
 from proxyd.proxy.clientside import ClientGone
 from proxyd.proxy.connection import reason_phrase
+from proxyd.proxy.headers import http_date
 
 if TYPE_CHECKING:
     from proxyd.proxy.exchange import Exchange
@@ -55,8 +56,8 @@ def send(ex: Exchange, status: int, content_type: str, body: bytes, headers: tup
         raise ClientGone
     ex.status = status
     ex.response_started = True
-    fields = [("Date", formatdate(usegmt=True)), ("Content-Type", content_type), ("Cache-Control", "no-store"), *headers, *ex.set_headers,
-              ("X-Request-ID", ex.request_id)]
+    fields = [("Date", http_date(int(time.time()))), ("Content-Type", content_type), ("Cache-Control", "no-store"), *headers,
+              *ex.set_headers, ("X-Request-ID", ex.request_id)]
     if ex.method == "HEAD":
         fields.append(("Content-Length", str(len(body))))
         ex.client.start(status, reason_phrase(status), fields, -2, b"", True)

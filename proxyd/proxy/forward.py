@@ -7,7 +7,6 @@ said can be passed on.
 from __future__ import annotations
 
 import time
-from email.utils import formatdate
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from proxyd.http1.response import CHUNKED, LENGTH, NONE, ResponseHead
 from proxyd.proxy import compress
 from proxyd.proxy.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.exchange import CLIENT_PHASES
-from proxyd.proxy.headers import replace_fields, request_head
+from proxyd.proxy.headers import http_date, replace_fields, request_head
 from proxyd.proxy.upstream import UpstreamError, connect, idle_connection, release
 
 if TYPE_CHECKING:
@@ -253,7 +252,7 @@ def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) ->
         headers += ex.set_headers
     if not response.dated:
         # RFC 9110 6.6.1: whoever passes on a response without a date gives it one.
-        headers.append(("Date", formatdate(usegmt=True)))
+        headers.append(("Date", http_date(int(time.time()))))
     headers.append(("Via", ex.client.via_field))
     headers.append(("X-Request-ID", ex.request_id))
     return headers

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
 _FORWARDED_FOR = re.compile(r"""for\s*=\s*(?:"\[?([0-9a-fA-F:.]+)\]?(?::\d+)?"|([0-9.]+))""", re.IGNORECASE)
 _DOTS = re.compile(r"/(?:\.|%2e)", re.IGNORECASE)
+
+
+@lru_cache(maxsize=4)
+def http_date(second: int) -> str:
+    """A Date value (RFC 9110 5.6.7) for an instant in Unix seconds."""
+    return formatdate(second, usegmt=True)
 
 
 def trust_check(networks: tuple[Network, ...]) -> Callable[[str], bool]:
