@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import brotli
 import zstandard
 
-from proxyd.http1.response import LENGTH, ResponseHead
+from proxyd.http1.response import ResponseHead
 
 if TYPE_CHECKING:
     from proxyd.options import RouteOptions
@@ -103,12 +103,12 @@ def compressible(content_type: str, patterns: tuple[str, ...]) -> bool:
 def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, headers: list[tuple[str, str]]) -> Encoder | None:
     """The encoder for this response, or None; `headers` (without framing) are changed to say what is sent."""
     status = response.status
-    if status < 200 or status in (204, 206, 304) or ex.method == "HEAD" or ex.client.version == 10:
+    if status < 200 or status in (204, 206, 304) or ex.client.version == 10:
         return None
     fields = {name.lower(): value for name, value in headers}
     if "content-range" in fields or fields.get("content-encoding", "identity").lower() != "identity":
         return None
-    if response.body_kind == LENGTH and response.content_length < options.compression_min_size:
+    if 0 <= response.content_length < options.compression_min_size:
         return None
     # RFC 9111 5.2.1.6 and 5.2.2.6: either side can ask for it.
     if "no-transform" in fields.get("cache-control", "").lower() or "no-transform" in (ex.head.get("cache-control") or "").lower():
@@ -116,6 +116,8 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
     if not compressible(fields.get("content-type", ""), options.compression_types):
         return None
     _add_vary(headers)
+    if ex.method == "HEAD":
+        return None
     accept = ", ".join(ex.head.get_all("accept-encoding"))
     coding = choose_coding(accept, options.compression_algorithms) if accept else ""
     if not coding:

@@ -265,6 +265,9 @@ def _relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseH
     status = ex.status = response.status
     headers = response_fields(ex, upstream, response)
     if kind == NONE:
+        if ex.method == "HEAD" and upstream.options.compression:
+            # It is not encoded, but says Vary as the answer to GET does (RFC 9110 9.3.2).
+            compress.encoder_for(ex, upstream.options, response, headers)
         if response.content_length >= 0:
             headers.append(("Content-Length", str(response.content_length)))
         ex.response_started = True

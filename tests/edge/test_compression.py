@@ -99,6 +99,11 @@ def test_what_is_never_compressed(what: str, asked: dict[str, object], edge: Sys
     assert response.body == (b"" if what in ("an answer to HEAD", "not modified") else body)
 
 
+def test_an_answer_to_head_says_vary_as_that_to_get_does(edge: System) -> None:
+    assert ask(edge, "Accept-Encoding: gzip", method="HEAD").get("vary") == "Accept-Encoding"
+    assert ask(edge, "Accept-Encoding: gzip", method="HEAD", answer="Content-Type: image/png").get("vary") is None
+
+
 def test_no_content_stays_none(edge: System) -> None:
     response = ask(edge, "Accept-Encoding: gzip", status=204, framing="X-A: b")
     assert (response.status, response.get("content-encoding"), response.get("transfer-encoding")) == (204, None, None)

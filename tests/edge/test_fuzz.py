@@ -85,7 +85,7 @@ def cut(data: st.DataObject, stream: bytes) -> list[bytes]:
     return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
 
-@settings(BOUNDED, max_examples=120)
+@settings(BOUNDED, max_examples=100)
 @given(sent=st.lists(REQUESTS, min_size=1, max_size=5), data=st.data())
 def test_pipelined_requests_in_any_pieces_arrive_one_by_one_as_they_were_meant(
         sent: list[Sent], data: st.DataObject, edge: System, recorder: Recorder, host: str) -> None:
@@ -113,7 +113,7 @@ DAMAGE = st.sampled_from([b"", b"\0", b"\r", b"\n", b"\r\n", b" ", b"\t", b":", 
                           b"Transfer-Encoding: chunked\r\n", b"GET /evil HTTP/1.1\r\nHost: x\r\n\r\n"])
 
 
-@settings(BOUNDED, max_examples=250)
+@settings(BOUNDED, max_examples=120)
 @given(sent=st.lists(REQUESTS, min_size=1, max_size=2), damage=DAMAGE, removed=st.integers(0, 2), share=SHARES)
 def test_whatever_is_damaged_on_its_way_a_backend_reads_in_one_way_or_never(
         sent: list[Sent], damage: bytes, removed: int, share: int, edge: System, recorder: Recorder, host: str) -> None:
@@ -182,7 +182,7 @@ def answer_bytes(status: int, fields: list[tuple[str, str]], sent: Sent, method:
     return (head, b"") if method == "HEAD" else (head + body, b"".join(sent.chunks))
 
 
-@settings(BOUNDED, max_examples=120)
+@settings(BOUNDED, max_examples=100)
 @given(status=STATUSES, fields=ANSWER_FIELDS, sent=REQUESTS, method=st.sampled_from(["GET", "HEAD", "POST"]), data=st.data())
 def test_an_answer_in_any_pieces_is_the_answer_that_the_client_reads(
         status: int, fields: list[tuple[str, str]], sent: Sent, method: str, data: st.DataObject, edge: System,
@@ -201,7 +201,7 @@ def test_an_answer_in_any_pieces_is_the_answer_that_the_client_reads(
     assert "Traceback" not in edge.log()
 
 
-@settings(BOUNDED, max_examples=200)
+@settings(BOUNDED, max_examples=100)
 @given(fields=ANSWER_FIELDS, sent=REQUESTS, damage=DAMAGE, removed=st.integers(0, 2), share=SHARES)
 def test_a_damaged_answer_is_502_or_cut_or_has_one_meaning(
         fields: list[tuple[str, str]], sent: Sent, damage: bytes, removed: int, share: int, edge: System,
@@ -233,7 +233,7 @@ def based(edge: System, recorder: Recorder) -> dict[str, str]:
             "both": make_route(edge, f"{recorder.url}/base", path="/api", strip_prefix="true")}
 
 
-@settings(BOUNDED, max_examples=150)
+@settings(BOUNDED, max_examples=120)
 @given(target=TARGETS, kind=st.sampled_from(["base", "strip", "both"]))
 def test_no_target_climbs_out_of_the_backend_s_path(
         target: str, kind: str, edge: System, recorder: Recorder, based: dict[str, str]) -> None:

@@ -9,18 +9,16 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.edge.conftest import make_route
+from tests.edge.conftest import Secure, make_route
 from tests.edge.wire import Wire, get
 from tests.support.backends import Backend, RawBackend
-from tests.support.certificates import Authority
 from tests.support.registry import RegistryClient
 from tests.support.system import System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import wait_for
 from tests.support.websockets import (
     ACCEPT,
     CLOSE,
@@ -121,10 +119,9 @@ def test_a_ws_backend_needs_no_option(edge: System, raw_backend: Make) -> None:
         assert HELLO in wire.send(HELLO).until(HELLO)
 
 
-def test_wss_on_both_sides(tmp_path: Path, new_system: Callable[..., System], raw_backend: Make) -> None:
-    authority = Authority(tmp_path)
+def test_wss_on_both_sides(secure: Secure, raw_backend: Make) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority.issue("server.pem", "wss.test", "127.0.0.1"))
+    context.load_cert_chain(secure.authority.issue("backend.pem", "127.0.0.1"))
     ended = threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -134,16 +131,11 @@ def test_wss_on_both_sides(tmp_path: Path, new_system: Callable[..., System], ra
             echo(secured)
             ended.set()
 
-    port = free_port()
-    system = new_system(workers=1, tls__bind=f"127.0.0.1:{port}", tls__certificates=tmp_path / "server.pem")
-    client = system.client()
-    route_id = client.route("wss.test", raw_backend(serve).url.replace("http:", "wss:"))
-    client.options(route_id, tls_verify="false", websocket_idle_timeout="500ms")
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
-        secured = authority.trusting().wrap_socket(raw, server_hostname="wss.test")
+    host = secure.route(raw_backend(serve).url.replace("http:", "wss:"), tls_verify="false", websocket_idle_timeout="500ms")
+    with secure.connect(host) as secured:
         wire = Wire.__new__(Wire)
         wire.sock, wire.data = secured, b""
-        wire.send(handshake("wss.test")).until(b"\r\n\r\n")
+        wire.send(handshake(host)).until(b"\r\n\r\n")
         _, _, wire.data = wire.data.partition(b"\r\n\r\n")
         # No more at once than the buffers take: one thread at a time may use a TLS socket.
         for size in (0, 1, 30_000, 100_000) * 5:
@@ -361,9 +353,9 @@ def test_any_byte_of_either_side_keeps_it_open(who: str, edge: System, raw_backe
     with open_websocket(edge.proxy_port, host) as wire:
         begun = time.monotonic()
         wire.sock.settimeout(0.1)
-        while time.monotonic() - begun < 1.2:
+        while time.monotonic() - begun < 0.8:
             if who == "client":
-                wire.send(HELLO[:1] if time.monotonic() - begun < 0.6 else HELLO)
+                wire.send(HELLO[:1] if time.monotonic() - begun < 0.4 else HELLO)
             try:
                 assert wire.more()
             except TimeoutError:
@@ -435,13 +427,12 @@ def _opened(system: System, host: str) -> Wire | None:
 
 def test_the_bound_on_open_websockets_holds_over_all_workers_and_those_of_a_killed_one_are_free(
         new_system: Callable[..., System], raw_backend: Make) -> None:
-    system = new_system(workers=3)
+    system = new_system(workers=2)
     host = "wsmany.test"
     client, route_id = registered(system, "wsmany", Switching(raw_backend, echo).url, websocket_max_connections=6)
     wires = [open_websocket(system.proxy_port, host) for _ in range(6)]
     assert len({_owner(system, wire) for wire in wires}) > 1, "one worker took all"
     assert [_opened(system, host) for _ in range(9)] == [None] * 9
-    wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["websocket_active"] == 6)
     wires.pop().close()
     wires.append(wait_for(lambda: _opened(system, host)))  # type: ignore[arg-type]
     assert _opened(system, host) is None
@@ -457,7 +448,6 @@ def test_the_bound_on_open_websockets_holds_over_all_workers_and_those_of_a_kill
     for wire in (*wires, *again):
         assert wire is not None
         wire.close()
-    wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["websocket_active"] == 0)
 
 
 def test_handshakes_under_way_count_too(edge: System, raw_backend: Make) -> None:

@@ -16,7 +16,7 @@ FRAMES = st.builds(frame, st.integers(0, 15), st.sampled_from([0, 1, 125, 126, 1
                    st.integers(0, 7), st.booleans())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(FRAMES, min_size=1, max_size=6), st.data())
 def test_the_end_of_a_frame_is_known_in_any_pieces_and_nowhere_else(frames: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(frames)

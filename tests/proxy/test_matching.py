@@ -91,7 +91,7 @@ def found(table: Table, host: str, target: str) -> set[str]:
     return {member.route_id for member in pool.members} if pool is not None else set()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(STEPS, st.lists(st.tuples(HOSTS, TARGETS), min_size=1, max_size=8))
 def test_every_request_finds_the_pool_that_the_rules_say(steps: list[RouteRecord | int], asked: list[tuple[str, str]]) -> None:
     table, held = Table.empty(), {}
@@ -114,7 +114,7 @@ def test_every_request_finds_the_pool_that_the_rules_say(steps: list[RouteRecord
         assert table.knows_host(normalize_host(host)) is bool(domains & {name, "*", "*." + name.partition(".")[2]})
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(TARGETS)
 def test_a_path_in_normal_form_stays_as_it_is_and_never_climbs(target: str) -> None:
     path = normalize_path(target)
@@ -124,7 +124,7 @@ def test_a_path_in_normal_form_stays_as_it_is_and_never_climbs(target: str) -> N
     assert normalize_path(path) == path
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(PATHS)
 def test_a_route_covers_its_own_path_however_it_is_spelled(path: str) -> None:
     route_path = normalize_route_path(path)
@@ -132,7 +132,7 @@ def test_a_route_covers_its_own_path_however_it_is_spelled(path: str) -> None:
     assert covers(route_path, normalize_path(path))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(HOSTS)
 def test_a_host_in_normal_form_stays_as_it_is(host: str) -> None:
     assert normalize_host(host) == plain_host(host)
