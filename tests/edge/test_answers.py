@@ -3,6 +3,7 @@ connection is used again."""
 
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 from collections.abc import Callable
@@ -134,6 +135,15 @@ def test_what_comes_behind_an_answer_never_answers_the_next_request(
             assert response.status in (200, 304)
             assert b"hidden" not in response.body
     assert backend.connections == 3
+
+
+def test_what_comes_behind_an_answer_is_not_compressed_into_it(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
+    answer = f"{OK}Content-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello{HIDDEN}"
+    host = make_route(edge, answering(raw_backend, answer, close=False).url, compression=True, compression_min_size=1)
+    with Wire(edge.proxy_port) as wire:
+        for _ in range(2):
+            response = wire.send(get(host, "/", "Accept-Encoding: gzip")).response()
+            assert (response.get("content-encoding"), gzip.decompress(response.body)) == ("gzip", b"hello")
 
 
 def test_an_answer_to_head_that_brings_a_body_all_the_same_poisons_nothing(edge: System, raw_backend: Callable[..., RawBackend]) -> None:

@@ -112,6 +112,7 @@ CASES = [
     refused("chunk longer than its size", f"{POST}Transfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n{CHUNKED_END}{INNER}"),
     refused("chunk data without CRLF", f"{POST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello{CHUNKED_END}{INNER}"),
     refused("chunk data followed by two other bytes", f"{POST}Transfer-Encoding: chunked\r\n\r\n5\r\nhelloXX{CHUNKED_END}{INNER}"),
+    refused("chunk data followed by CR and another byte", f"{POST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\rX{CHUNKED_END}{INNER}"),
     refused("chunk data followed by LF LF", f"{POST}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\n\n{CHUNKED_END}{INNER}"),
     refused("chunk size and data on one line", f"{POST}Transfer-Encoding: chunked\r\n\r\n5 hello\r\n{CHUNKED_END}{INNER}"),
     refused("chunk size followed by CR alone", f"{POST}Transfer-Encoding: chunked\r\n\r\n5\rhello\r\n{CHUNKED_END}{INNER}"),

@@ -70,17 +70,19 @@ def expected(routes: list[RouteRecord], host: str, path: str) -> set[str]:
 LABELS = st.sampled_from(["a", "b", "A", "xn--bcher-kva", "1"])
 NAMES = st.lists(LABELS, min_size=1, max_size=3).map(".".join)
 ADDRESSES = st.sampled_from(["127.0.0.1", "[::1]", "[2001:DB8::a]"])
-DOMAINS = st.one_of(NAMES, NAMES.map("*.{}".format), st.just("*"), ADDRESSES).map(normalize_domain)
+#: Few, so that routes meet on one.
+DOMAINS = st.one_of(st.sampled_from(["a", "a.b", "*.b", "*"]), NAMES, NAMES.map("*.{}".format), ADDRESSES).map(normalize_domain)
 HOSTS = st.builds("{}{}{}".format, NAMES, st.sampled_from(["", "."]), st.sampled_from(["", ":80", ":8443"]))
 HOSTS = st.one_of(HOSTS, st.builds("{}{}".format, ADDRESSES, st.sampled_from(["", ":80"])))
 SEGMENTS = st.sampled_from(["a", "b", "A", "ab", "%61", "%41", "a%2Fb", "a%2fb", ".", "..", "%2e", "%2E%2e", "", "a.", ".a", "...", "~",
                             "%7E", "a;b", "%"])
 PATHS = st.lists(SEGMENTS, max_size=5).map(lambda parts: "/" + "/".join(parts))
 TARGETS = st.builds("{}{}".format, PATHS, st.sampled_from(["", "?", "?/../a", "?x=%61"]))
+ROUTE_PATHS = st.one_of(st.sampled_from(["/", "/a", "/a/b", "/a/b/c", "/a%2fb", "/b"]), PATHS)
 ROUTES = st.builds(
     lambda number, domains, path, priority: record(
         number, domains=tuple(dict.fromkeys(domains)), path=normalize_route_path(path), priority=priority),
-    st.integers(1, 9), st.lists(DOMAINS, min_size=1, max_size=3), PATHS, st.integers(-1, 1))
+    st.integers(1, 9), st.lists(DOMAINS, min_size=1, max_size=3), ROUTE_PATHS, st.integers(0, 1))
 #: Routes come, change and go; a number alone stands for one that goes.
 STEPS = st.lists(st.one_of(ROUTES, st.integers(1, 9)), max_size=14)
 
@@ -112,6 +114,18 @@ def test_every_request_finds_the_pool_that_the_rules_say(steps: list[RouteRecord
         name = plain_host(host)
         domains = {domain for route in routes for domain in route.domains}
         assert table.knows_host(normalize_host(host)) is bool(domains & {name, "*", "*." + name.partition(".")[2]})
+
+
+NESTED = ["/", "/a", "/a/b", "/a/b/c", "/a/bc", "/b"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(NESTED), st.integers(0, 2)), min_size=1, max_size=8))
+def test_on_one_host_priority_comes_first_and_length_second(made: list[tuple[str, int]]) -> None:
+    routes = [record(number, domains=("h",), path=path, priority=priority) for number, (path, priority) in enumerate(made, 1)]
+    table = Table.empty().with_changes(Snapshot(1, True, tuple(routes), ()))
+    for path in (*NESTED, "/a/b/c/d", "/a/bcd"):
+        assert found(table, "h", path) == expected(routes, "h", path), path
 
 
 @settings(max_examples=250, deadline=None)
