@@ -183,8 +183,9 @@ def test_a_client_that_takes_nothing_does_not_hold_the_backend(secure: Secure, r
     backend = raw_backend(serve)
     client = secure.client(secure.route(backend.url))
     # No window is given back, since nothing is read.
-    client.open("GET", "/")
+    stream = client.open("GET", "/")
     assert ended.wait(5)
+    assert client.answer(stream).reset, "what it has is not the whole"
 
 
 def test_an_early_answer_reaches_a_client_that_is_still_sending(secure: Secure, raw_backend: Make) -> None:
