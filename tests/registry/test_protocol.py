@@ -767,6 +767,7 @@ def test_a_stopping_master_says_shutdown_and_loses_no_route(system: System, back
     client.route("stopping.test", backend.url)
     client.route("staged.stopping.test", backend.url, apply=False)
     idle = system.connect()
+    assert idle.command("PING|x") == "ERROR|no session"
     pid = system.master_pid()
     os.kill(pid, signal.SIGTERM)
     assert [client.line(), client.line()] == ["SHUTDOWN", ""]
