@@ -202,7 +202,9 @@ def test_a_full_disk_stops_changes_and_nothing_else(new_system: Callable[..., Sy
     wait_for(lambda: system.log().count("the master serves") == 2, 10, "a new master")
     assert statuses(system, "full.test") == {200}
     assert "Traceback" not in system.log()
+    troubled_ones = [f"proxyd.proxy[{pid}] can't write the access log" for pid in system.worker_pids()]
+    wait_for(lambda: statuses(system, "full.test") and any(told in system.log() for told in troubled_ones), what="a worker in trouble")
     (small_disk / "filler").unlink()
     taken_up(system, client).route("after.full.test", backend.url)
     assert statuses(system, "after.full.test") == {200}
-    wait_for(lambda: "lines were lost" in system.log(), what="the end of the trouble")
+    wait_for(lambda: statuses(system, "full.test") and "lines were lost" in system.log(), what="the end of the trouble")
