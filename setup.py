@@ -37,6 +37,7 @@ setup(
         "test": [
             "pytest>=8,<10",
             "pytest-timeout>=2.3,<3",
+            "pytest-xdist>=3.5,<4",
             "hypothesis>=6.100,<7",
             "h11>=0.14,<1",
             "httptools>=0.6,<1",

@@ -51,7 +51,7 @@ EVENTS = [b"data: %d\n\n" % number for number in range(5)]
 def test_every_event_comes_before_the_next_is_made(framing: str, edge: System, raw_backend: Callable[..., RawBackend]) -> None:
     source = Source(raw_backend, f"Content-Type: text/event-stream\r\n{framing}")
     host = make_route(edge, source.backend.url)
-    with Wire(edge.proxy_port, 2) as wire:
+    with Wire(edge.proxy_port) as wire:
         wire.send(get(host)).until(b"\r\n\r\n")
         assert payload(wire) == b"", "the header comes before the first event"
         told = b""
@@ -77,7 +77,7 @@ def test_compressed_events_stay_live(coding: str, framing: str, edge: System, ra
     source = Source(raw_backend, f"Content-Type: text/event-stream\r\n{framing}")
     host = make_route(edge, source.backend.url, compression=True)
     decode = DECODERS[coding]()
-    with Wire(edge.proxy_port, 2) as wire:
+    with Wire(edge.proxy_port) as wire:
         head = wire.send(get(host, "/", f"Accept-Encoding: {coding}")).until(b"\r\n\r\n")
         assert f"Content-Encoding: {coding}\r\n".encode() in head
         decoded, fed = b"", 0
@@ -102,7 +102,7 @@ def test_a_long_poll_waits_and_answers_at_once(edge: System, raw_backend: Callab
 
     backend = raw_backend(serve)
     host = make_route(edge, backend.url)
-    with Wire(edge.proxy_port, 2) as wire:
+    with Wire(edge.proxy_port) as wire:
         wire.send(get(host))
         wait_for(lambda: backend.received)
         answers.put(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnews")
@@ -112,7 +112,7 @@ def test_a_long_poll_waits_and_answers_at_once(edge: System, raw_backend: Callab
 def test_a_silent_stream_is_cut_after_read_timeout(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
     source = Source(raw_backend, "Content-Type: text/event-stream\r\nTransfer-Encoding: chunked")
     host = make_route(edge, source.backend.url, read_timeout="300ms")
-    with Wire(edge.proxy_port, 3) as wire:
+    with Wire(edge.proxy_port) as wire:
         wire.send(get(host))
         source.say(b"data: 1\n\n")
         assert wire.reset_by_peer(3)
@@ -131,7 +131,7 @@ def test_a_hundred_streams_at_once_are_all_live(edge: System, raw_backend: Calla
 
     backend = raw_backend(serve)
     host = make_route(edge, backend.url)
-    clients = [Wire(edge.proxy_port, 3).send(get(host)) for _ in range(100)]
+    clients = [Wire(edge.proxy_port).send(get(host)) for _ in range(100)]
     wait_for(lambda: len(subscribers) == 100)
     for event in EVENTS[:3]:
         for subscriber in subscribers:

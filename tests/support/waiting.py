@@ -1,13 +1,19 @@
-"""Waiting for conditions instead of sleeping for luck."""
+"""Waiting for conditions instead of sleeping for luck, and ports to wait at."""
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 Value = TypeVar("Value")
+
+#: Below the ports that the kernel gives to connections; each process of a test run in parallel has a part of its own.
+_FIRST_PORT, _PORTS = 10_000, 2_500
+_part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+_offset = os.getpid() * 7 % _PORTS
 
 
 def wait_for(condition: Callable[[], Value], seconds: float = 10.0, what: str = "the condition", pause: float = 0.02) -> Value:
@@ -21,16 +27,18 @@ def wait_for(condition: Callable[[], Value], seconds: float = 10.0, what: str = 
         time.sleep(pause)
 
 
-_given: set[int] = set()
-
-
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free now; never the same twice, since the kernel may offer it again before it is used."""
-    while True:
+    """A TCP port of 127.0.0.1 that is free now, and that nobody else here is given before all others have been."""
+    global _offset
+    for _ in range(_PORTS):
+        _offset = (_offset + 1) % _PORTS
+        port = _FIRST_PORT + _part * _PORTS + _offset
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(("127.0.0.1", 0))
-            port: int = sock.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+            try:
+                sock.bind(("127.0.0.1", port))
+                sock.listen(1)
+            except OSError:
+                continue
+        return port
+    raise RuntimeError("no port is free")

@@ -88,7 +88,7 @@ def test_exactly_what_may_be_tried_again_is(new_system: Callable[..., System], n
                 client.route(domain, good.url if number else url, apply=False)
             # The first is asked first, nearly always.
             client.options("ALL", weight=1 if number else 1000, balance="round_robin", retry=retry, retry_backoff="none",
-                           timeout="150ms", connect_timeout="150ms", pool_size=0, retry_on="connection_refused,reset,timeout,502,503")
+                           timeout="500ms", connect_timeout="500ms", pool_size=0, retry_on="connection_refused,reset,timeout,502,503")
 
         def ask(method: str, body: str, failure: str, name: str) -> str:
             host = f"{failure}.test" if failure in ("refused", "deaf") else "fails.test"
