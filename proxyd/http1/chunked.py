@@ -11,12 +11,14 @@ from proxyd.http1.grammar import TOKEN
 LAST_CHUNK = b"0\r\n\r\n"
 
 _TOKEN = TOKEN.encode()
-_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'
-_EXTENSION = rb";[ \t]*+%s+(?:[ \t]*+=[ \t]*+(?:%s+|%s))?+" % (_TOKEN, _TOKEN, _QUOTED)
+_QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
+# No possessive quantifiers: Python 3.11.2, which Debian 12 has, takes an optional part for matched where they gave up.
+_EXTENSION = re.compile(rb";[ \t]*%s(?:[ \t]*=[ \t]*(?:%s|%s))?(?:[ \t]+(?=;))?(?=;|\Z)" % (_TOKEN, _TOKEN, _QUOTED))
 # 16 digits are all that a 64-bit length can have. White space right after them is "bad" in RFC 9112's own grammar
 # (BWS), readers differ on it, and no client sends it: refused.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16}+)((?:%s(?:[ \t]++(?=;))?+)*+)\r\n" % _EXTENSION)
-_TRAILER_LINE = re.compile(rb"(%s+):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n" % _TOKEN)
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[^\r\n]*)?\r\n")
+# The value begins after white space, so that there is one way alone to read a line, and none to try again and again.
+_TRAILER_LINE = re.compile(rb"(%s):[ \t]*((?:[^\x00-\x20\x7f][^\x00-\x08\x0a-\x1f\x7f]*)?)\r\n" % _TOKEN)
 
 _MAX_TRAILERS = 100
 # Chunk extensions carry signatures (16 bytes a chunk are free, and as many as there is data); beyond that they are
@@ -94,13 +96,13 @@ class ChunkedDecoder:
     def _read_size(self, data: bytes, at: int) -> int:
         """Read the chunk-size line at `at`, or keep what there is of it; returns where to go on."""
         found = _SIZE_LINE.match(data, at, at + self._max_line + 2)
-        if found is None:
+        if found is None or (found[2] and not _well_formed(found[2])):
             return self._keep_line(data, at, self._max_line, "chunk_line_too_long", "bad_chunk_size")
         size = int(found[1], 16)
         self._data_left = size
         self._state = _DATA if size else _TRAILERS
-        extension = found.end(2) - found.start(2)
-        if extension:
+        if found[2]:
+            extension = len(found[2])
             self._excess = max(0, self._excess + extension - 16 - size)
             if self._excess > _MAX_EXCESS:
                 raise ProtocolError(self._status, "chunk_extensions_too_large", "more chunk extensions than data")
@@ -150,6 +152,17 @@ class ChunkedDecoder:
             raise ProtocolError(self._status, too_long, f"a line of the chunked body is too long: {shown(line)}")
         self._pending = data[at:]
         return len(data)
+
+
+def _well_formed(extensions: bytes) -> bool:
+    """Whether chunk extensions keep to the grammar (RFC 9112 7.1.1)."""
+    at = 0
+    while at < len(extensions):
+        found = _EXTENSION.match(extensions, at)
+        if found is None:
+            return False
+        at = found.end()
+    return True
 
 
 def encode_chunk(data: bytes) -> bytes:

@@ -13,8 +13,8 @@ from proxyd.http1.errors import ProtocolError, shown
 from proxyd.http1.fieldnames import may_be_nominated
 
 TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# Possessive, so that a line is given up at once instead of being tried again from every shorter name.
-_FIELD_LINE = re.compile(rf"^({TOKEN}+):[ \t]*+([^\r]*)\r\n", re.MULTILINE)
+# The value begins after white space, so that a line can be read in one way alone, and is given up without trying others.
+_FIELD_LINE = re.compile(rf"^({TOKEN}):[ \t]*((?:[^\r \t][^\r]*)?)\r\n", re.MULTILINE)
 _TOKEN_ONLY = re.compile(TOKEN)
 _CONTROLS = bytes(sorted(set(range(0x20)) - {0x09, 0x0A, 0x0D} | {0x7F}))
 _LINE_FEED_ALONE = re.compile(rb"(?<!\r)\n")
