@@ -59,7 +59,8 @@ def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
             screen.table(("ROUTE", "SERVICE", "DOMAINS", "PATH", "SINCE", "HITS", "PAGE"), [
                 (one["route_id"], one.get("service"), one.get("domains"), one.get("path"),
                  one["maintenance"].get("entered_at"), one["maintenance"].get("hits"),
-                 one["maintenance"].get("page_url")) for one in active], "no route is in maintenance")
+                 one["maintenance"].get("page_url")) for one in active], "no route is in maintenance",
+                ("HITS", "PATH", "SINCE", "SERVICE", "PAGE"))
         return OK
     entering, refused = options.action == "enter", []
     for route_id in _routes_named(admin, options.target):
@@ -116,7 +117,7 @@ def send(screen: Screen, options: argparse.Namespace, token: str) -> int:
     """Send one registry command in a session of its own, or in `--session`, taken up by RECONNECT."""
     identity = Identity(options.registry, "proxyctl", f"{socket.gethostname()}-{os.getpid()}", token=token or None)
     line = options.line if "|" in options.line else f"{options.line}|{{sid}}"
-    wire = Wire(open_socket(options.registry, options.tls or None, options.timeout), _is_event, lambda wire: None)
+    wire = Wire(open_socket(options.registry, options.tls, options.timeout), _is_event, lambda wire: None)
     try:
         answer = _send_in_session(wire, identity, line, options)
     finally:

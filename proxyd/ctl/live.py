@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import select
 import shutil
+import signal
 import sys
 import termios
 import time
@@ -14,69 +16,138 @@ import tty
 from collections.abc import Iterator
 from typing import Any
 
-from proxyd.ctl.adminhttp import Admin, CannotConnect
-from proxyd.ctl.screen import Screen, fit, printable, span
+from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused
+from proxyd.ctl.screen import Screen, fit, printable, span, wrap
 from proxyd.ctl.show import OK, route_state
 
-_CLEAR, _HOME, _REST, _HIDE, _SHOW = "\x1b[2J", "\x1b[H", "\x1b[J", "\x1b[?25l", "\x1b[?25h"
+# A screen of its own, so that what was on the terminal before is there again afterwards.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _TO_LINE_END, _TO_SCREEN_END = "\x1b[H", "\x1b[K", "\x1b[J"
 _TOP_HEADER = ("ROUTE", "SERVICE", "DOMAINS", "STATE", "CIRCUIT", "REQ/S", "ERR/S", "P50 MS", "P99 MS", "NOW")
+_SPARE_OF_TOP = ("P50 MS", "NOW", "CIRCUIT", "SERVICE", "P99 MS", "ERR/S", "STATE")
+_LEAST_FOR_DATES = 100
+_NAMES_SECONDS = 5.0
+_AGAIN_SECONDS = 1.0
 
 
 def events(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """The last events, oldest first, then each as it happens; with JSON one object a line."""
-    if options.last:
-        for event in reversed(admin.get(f"events?limit={options.last}").get("events", [])):
-            _show(event, screen, options.type)
-    if options.no_follow:
-        return OK
-    for event in admin.follow():
-        _show(event, screen, options.type)
-    raise CannotConnect(f"{admin.url} ended the stream of events")
+    """The last events, oldest first, then each as it happens; with JSON one object a line.
+
+    On a terminal it outlives the master, and catches up. Raises CannotConnect elsewhere.
+    """
+    names = _Names(admin)
+    past = admin.get(f"events?limit={max(options.last, 1)}").get("events", [])
+    last = past[0]["at"] if past else ""
+    for event in reversed(past[:options.last]):
+        _show(event, screen, options.type, names)
+    while not options.no_follow:
+        try:
+            for event in admin.follow():
+                _show(event, screen, options.type, names)
+                last = event.get("at") or last
+            ended = f"{admin.url} ended the stream of events"
+        except CannotConnect as error:
+            ended = str(error)
+        if not screen.is_terminal or screen.as_json:
+            raise CannotConnect(ended)
+        print(f"proxyctl: {ended}; trying again", file=sys.stderr)
+        for event in reversed(_missed(admin, last)):
+            _show(event, screen, options.type, names)
+    return OK
 
 
-def _show(event: dict[str, Any], screen: Screen, type_: str) -> None:
+def _missed(admin: Admin, last: str) -> list[dict[str, Any]]:
+    """The events after an instant, newest first, once somebody answers again."""
+    while True:
+        time.sleep(_AGAIN_SECONDS)
+        with contextlib.suppress(CannotConnect, Refused):
+            return [event for event in admin.get("events?limit=1000").get("events", []) if event["at"] > last]
+
+
+class _Names:
+    """Who a session is. The list is asked for again where an id is new, at most every few seconds."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._known: dict[str, str] = {}
+        self._asked = -_NAMES_SECONDS
+
+    def of(self, session_id: str) -> str:
+        """`service/instance`, or the beginning of the id of a session that is not known any more."""
+        if session_id not in self._known and time.monotonic() - self._asked >= _NAMES_SECONDS:
+            self._asked = time.monotonic()
+            self._known |= {str(one.get("session_id")): f"{one.get('service_name')}/{one.get('instance_name')}"
+                            for one in self._admin.all("sessions")}
+        return self._known.get(session_id, session_id[:8])
+
+
+def _show(event: dict[str, Any], screen: Screen, type_: str, names: _Names) -> None:
     if type_ and event.get("type") != type_:
         return
     if screen.as_json:
-        screen.line(_compact(event))
+        screen.line(json.dumps(event, ensure_ascii=False))
         return
     # The list has an event's own data under "data", the registry beside type and time; both are shown alike.
     data = event.get("data")
     rest = data if isinstance(data, dict) else {name: value for name, value in event.items() if name not in ("type", "at", "id")}
     route = event.get("route_id") or rest.get("route_id")
-    details = "  ".join(f"{name}={printable(value)}" for name, value in rest.items() if name not in ("route_id", "at", "type"))
+    parts = [f"{name}={printable(value)}" for name, value in rest.items() if name not in ("route_id", "at", "type")]
+    if event.get("session_id") and "service" not in rest:
+        parts.insert(0, f"session={printable(names.of(str(event['session_id'])))}")
+    if event.get("actor"):
+        parts.append(f"by {printable(event['actor'])}")
     at, kind = printable(event.get("at")), printable(event.get("type"))
-    line = f"{at}  {kind:<24} {printable(route):<6} {printable(details) if details else ''}".rstrip()
-    screen.line(fit(line, screen.width).rstrip() if screen.width else line)
-
-
-def _compact(event: dict[str, Any]) -> str:
-    return json.dumps(event, ensure_ascii=False)
+    if screen.width and screen.width < _LEAST_FOR_DATES:
+        # The details are what one looks for; of the instant, the time of day will do.
+        at = at[11:19] or at
+    screen.wrapped(f"{at}  {kind:<24} {printable(route):<6} {'  '.join(parts)}".rstrip(), 2)
 
 
 def top(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """The busiest routes, renewed every `--every` seconds until q or Ctrl-C; `--count` bounds the rounds."""
+    """The busiest routes, renewed every `--every` seconds until q or Ctrl-C; `--count` bounds the rounds.
+
+    On a terminal it outlives the master: what was seen last stays, with a word about it. Raises CannotConnect elsewhere.
+    """
     before: dict[str, tuple[float, int, int]] = {}
+    seen: list[str] = []
     rounds = 0
     with _full_screen(screen) as full:
         while True:
             now = time.monotonic()
-            found, state = admin.all("routes"), admin.get("status")
-            lines = _top_lines(found, state, before, now, screen, full)
-            before = {one["route_id"]: (now, *_counts(one)) for one in found}
+            try:
+                found, state = admin.all("routes"), admin.get("status")
+            except (CannotConnect, Refused) as error:
+                if not full:
+                    raise
+                lines = [*(screen.paint(line, "red") for line in wrap(f"trying again: {error}", screen.width)), *seen[1:]]
+            else:
+                lines = seen = _top_lines(found, state, before, now, screen, full)
+                before = {one["route_id"]: (now, *_counts(one)) for one in found}
             if full:
-                screen.out.write(_HOME + "".join(f"{line}\x1b[K\r\n" for line in lines) + _REST)
+                shown = lines[:shutil.get_terminal_size().lines]
+                screen.out.write(_HOME + "\r\n".join(f"{line}{_TO_LINE_END}" for line in shown) + _TO_SCREEN_END)
                 screen.out.flush()
             else:
                 screen.line("\n".join(lines))
             rounds += 1
             if rounds == options.count:
                 return OK
-            if full and select.select([sys.stdin], [], [], options.every)[0]:
-                if sys.stdin.read(1) in ("q", "Q", "\x03", ""):
-                    return OK
-            elif not full:
+            if not full:
                 time.sleep(options.every)
+            elif _asked_to_end(options.every):
+                return OK
+
+
+def _asked_to_end(seconds: float) -> bool:
+    """Wait so long, or until somebody types q (or Ctrl-D, or the terminal is gone)."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        if select.select([sys.stdin], [], [], left)[0]:
+            # Not through sys.stdin, which would keep what was typed together for itself.
+            keys = os.read(sys.stdin.fileno(), 1024)
+            if not keys or (keys[0] != 0x1b and any(key in b"qQ\x04" for key in keys)):
+                return True
+    return False
 
 
 def _counts(route: dict[str, Any]) -> tuple[int, int]:
@@ -98,15 +169,18 @@ def _top_lines(
     total, failed = sum(item[0] for item in rated), sum(item[1] for item in rated)
     head = (f"proxyd {printable(state.get('version'))}  up {span(state.get('uptime_seconds') or 0)}  "
             f"{len(state.get('workers') or [])} workers  {len(routes)} routes  {total:.1f} req/s  {failed:.1f} err/s")
-    problems = [screen.paint(f"problem: {printable(problem)}", "red") for problem in state.get("problems") or []]
-    room = shutil.get_terminal_size().lines - 4 - len(problems) if full else len(rated)
+    if screen.width:
+        head = fit(head, screen.width).rstrip()
+    problems = [screen.paint(line, "red") for problem in state.get("problems") or []
+                for line in wrap(f"problem: {printable(problem)}", screen.width, 9)]
+    room = shutil.get_terminal_size().lines - 3 - len(problems) if full else len(rated)
     rows = []
     for rate, error_rate, one in rated[:max(room, 1)]:
         sums = one.get("stats") or {}
         rows.append((one.get("route_id"), one.get("service"), one.get("domains"), route_state(one),
                      (one.get("circuit") or {}).get("state"), rate, error_rate, sums.get("p50_latency_ms"),
                      sums.get("p99_latency_ms"), sums.get("in_flight")))
-    return [head, *problems, "", *screen.table_lines(_TOP_HEADER, rows, "no routes")]
+    return [head, *problems, "", *screen.table_lines(_TOP_HEADER, rows, "no routes", _SPARE_OF_TOP)]
 
 
 @contextlib.contextmanager
@@ -116,11 +190,16 @@ def _full_screen(screen: Screen) -> Iterator[bool]:
         yield False
         return
     saved = termios.tcgetattr(sys.stdin)
+    # Ended by a signal, the terminal must be put back all the same.
+    previous = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         tty.setcbreak(sys.stdin)
-        screen.out.write(_CLEAR + _HIDE)
+        screen.out.write(_ENTER)
         yield True
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)
-        screen.out.write(_SHOW + "\n")
-        screen.out.flush()
+        with contextlib.suppress(OSError, termios.error):
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)
+            screen.out.write(_LEAVE)
+            screen.out.flush()
+        for number, handler in previous.items():
+            signal.signal(number, handler)

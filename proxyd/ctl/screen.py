@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 _GOOD = {"healthy", "up", "closed", "connected", "ok", "yes"}
 _BAD = {"unhealthy", "down", "open", "disconnected", "failed", "ended"}
 _MIDDLE = {"half_open", "unknown", "maintenance", "draining", "disabled", "starting", "pending"}
+#: Columns that a text needs to say something; where a table has less for each, some of its columns go.
+_USEFUL = 14
 _LEAST = 6
 
 
@@ -50,31 +53,66 @@ class Screen:
         """A value as JSON for programs."""
         self.line(json.dumps(value, indent=2, ensure_ascii=False))
 
-    def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
-        """Rows under a header, or a sentence where there are none."""
-        for text in self.table_lines(header, list(rows), empty):
+    def wrapped(self, text: str, indent: int = 0, colour: str = "") -> None:
+        """A text over as many lines as the width asks for, those after the first indented."""
+        for line in wrap(text, self.width, indent):
+            self.line(self.paint(line, colour))
+
+    def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], empty: str, spare: Sequence[str] = ()) -> None:
+        """Rows under a header, or a sentence where there are none. `spare`: see table_lines."""
+        for text in self.table_lines(header, list(rows), empty, spare):
             self.line(text)
 
-    def table_lines(self, header: Sequence[str], rows: Sequence[Sequence[object]], empty: str) -> list[str]:
-        """The table's lines, cut to the width: the widest columns give way first."""
+    def table_lines(
+        self, header: Sequence[str], rows: Sequence[Sequence[object]], empty: str, spare: Sequence[str] = (),
+    ) -> list[str]:
+        """The table's lines, none wider than the screen: first the columns in `spare` go, in that order, as long as the
+        others would have too little room; then the widest give up their ends."""
         if not rows:
             return [empty]
         cells = [[printable(value) for value in row] for row in rows]
         widths = [max(columns(row[index]) for row in [list(header), *cells]) for index in range(len(header))]
-        while self.width and sum(widths) + 2 * (len(widths) - 1) > self.width and max(widths) > _LEAST:
+        kept = self._kept(header, widths, spare)
+        widths = [widths[index] for index in kept]
+        while self.width and _taken(widths) > self.width and max(widths) > min(_LEAST, self.width):
             widths[widths.index(max(widths))] -= 1
-        lines = [self.paint(_row(header, widths), "bold")]
+        lines = [self.paint(_row([header[index] for index in kept], widths), "bold")]
         for row in cells:
-            painted = [self.paint(fit(cell, width), tone(cell)) for cell, width in zip(row, widths, strict=True)]
+            fitted = [(fit(row[index], width), tone(row[index])) for index, width in zip(kept, widths, strict=True)]
+            painted = [self.paint(text.rstrip(), colour) + " " * (len(text) - len(text.rstrip())) for text, colour in fitted]
             lines.append("  ".join(painted).rstrip())
         return lines
 
+    def _kept(self, header: Sequence[str], widths: Sequence[int], spare: Sequence[str]) -> list[int]:
+        kept = list(range(len(header)))
+        for name in spare:
+            if not self.width or _taken([min(widths[index], _USEFUL) for index in kept]) <= self.width:
+                return kept
+            kept.remove(header.index(name))
+        while len(kept) > 1 and self.width and _taken([min(widths[index], _LEAST) for index in kept]) > self.width:
+            kept.pop()
+        return kept
+
     def pairs(self, values: Mapping[str, object]) -> None:
-        """Names and values below each other."""
+        """Names and values below each other; a value that does not fit goes on below its beginning."""
         longest = max((len(name) for name in values), default=0)
+        room = self.width - longest - 2
         for name, value in values.items():
             text = printable(value)
-            self.line(f"{self.paint(name.ljust(longest), 'dim')}  {self.paint(text, tone(text))}")
+            colour = tone(text)
+            if self.width and room < 2 * _USEFUL:
+                self.line(self.paint(fit(name, min(len(name), self.width)), "dim"))
+                lines, margin = wrap(text, max(self.width - 2, 1)), "  "
+            else:
+                lines, margin = wrap(text, room if self.width else 0), " " * (longest + 2)
+                self.line(f"{self.paint(name.ljust(longest), 'dim')}  {self.paint(lines.pop(0), colour)}")
+            for line in lines:
+                self.line(margin + self.paint(line, colour))
+
+
+def _taken(widths: Sequence[int]) -> int:
+    """Columns of a table with these columns, two blanks between them."""
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -105,6 +143,32 @@ def fit(text: str, width: int) -> str:
             text = text[:-1]
         text += "…"
     return text + " " * (width - columns(text))
+
+
+def wrap(text: str, width: int, indent: int = 0) -> list[str]:
+    """The text in lines of at most `width` columns (0: one line), broken at blanks where there are some, those after the
+    first indented."""
+    if not width or columns(text) <= width:
+        return [text]
+    indent = min(indent, width // 4)
+    lines, line = [], ""
+    for piece in itertools.chain.from_iterable(_pieces(word, width - indent) for word in text.split(" ")):
+        longer = f"{line} {piece}" if line.strip() else line + piece
+        if line.strip() and columns(longer) > width:
+            lines.append(line.rstrip())
+            longer = " " * indent + piece
+        line = longer
+    return [*lines, line]
+
+
+def _pieces(word: str, width: int) -> list[str]:
+    """A word that is wider than a line in parts that are not."""
+    pieces = [""]
+    for char in word if columns(word) > width else ():
+        if pieces[-1] and columns(pieces[-1] + char) > width:
+            pieces.append("")
+        pieces[-1] += char
+    return pieces if pieces[-1] else [word]
 
 
 def printable(value: object) -> str:

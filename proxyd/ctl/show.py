@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from proxyd.ctl.adminhttp import Admin, segment
+from proxyd.ctl.adminhttp import Admin, Refused, segment
 from proxyd.ctl.screen import Screen, ago, printable, span
 
 OK, BAD = 0, 1
 _DOWN = {"down", "unhealthy"}
 
 ROUTE_HEADER = ("ROUTE", "SERVICE", "DOMAINS", "PATH", "BACKEND", "PRIO", "STATE", "CIRCUIT", "REQ", "ERR", "P99 MS")
+#: What goes first where the terminal is narrow.
+_SPARE_OF_ROUTES = ("PRIO", "P99 MS", "ERR", "REQ", "BACKEND", "SERVICE", "PATH", "CIRCUIT")
 
 
 def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
@@ -35,8 +37,13 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
         screen.line()
         screen.table(("WORKER", "CONFIG", "HEARTBEAT"), [
             (one.get("pid"), one.get("config_version"), ago(one.get("heartbeat_at"), now)) for one in workers], "")
+    certificates = found.get("certificates") or []
+    if certificates:
+        screen.line()
+        screen.table(("CERTIFICATE", "ENDS", "NAMES"), [
+            (one.get("path"), ago(one.get("expires_at"), now), one.get("names")) for one in certificates], "")
     for problem in found.get("problems") or []:
-        screen.line(screen.paint(f"problem: {printable(problem)}", "red"))
+        screen.wrapped(f"problem: {printable(problem)}", 9, "red")
     return code
 
 
@@ -70,7 +77,7 @@ def routes(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     if screen.as_json:
         screen.json(found)
     else:
-        screen.table(ROUTE_HEADER, route_rows(found), "no routes")
+        screen.table(ROUTE_HEADER, route_rows(found), "no routes", _SPARE_OF_ROUTES)
     return BAD if options.text and not found else OK
 
 
@@ -100,7 +107,8 @@ def health(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     else:
         screen.table(("ROUTE", "STATUS", "OK %", "MS", "CHECKED", "URL", "REASON"), [
             (one.get("route_id"), one.get("status"), one.get("success_rate_percent"), one.get("response_time_ms"),
-             ago(one.get("last_check"), now), one.get("url"), one.get("reason")) for one in found], "no health checks")
+             ago(one.get("last_check"), now), one.get("url"), one.get("reason")) for one in found], "no health checks",
+            ("MS", "OK %", "URL", "CHECKED"))
     return BAD if any(one.get("status") in _DOWN for one in found) else OK
 
 
@@ -112,7 +120,7 @@ def circuits(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     else:
         screen.table(("ROUTE", "STATE", "FAILURES", "NEXT TRY", "REASON"), [
             (one.get("route_id"), one.get("state"), one.get("failures"), ago(one.get("next_attempt") or "", now),
-             one.get("reason")) for one in found], "no circuits")
+             one.get("reason")) for one in found], "no circuits", ("FAILURES", "NEXT TRY"))
     return BAD if any(one.get("state") == "open" for one in found) else OK
 
 
@@ -125,18 +133,21 @@ def sessions(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
         screen.table(("SESSION", "SERVICE", "INSTANCE", "STATE", "ADDRESS", "CONNECTED", "ROUTES", "ACTIVE"), [
             (one.get("session_id"), one.get("service_name"), one.get("instance_name"), one.get("state"), one.get("address"),
              ago(one.get("connected_at"), now), one.get("routes_active"), ago(one.get("last_activity"), now))
-            for one in found], "no sessions")
+            for one in found], "no sessions", ("ACTIVE", "CONNECTED", "ADDRESS", "SESSION", "ROUTES"))
     return OK
 
 
 def stats(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """Traffic by route; BAD where a route was asked for and is not there."""
+    """Traffic by route, or of one. Raises Refused for a route that is not there."""
     found = [one for one in admin.all("stats") if options.route_id in ("", one.get("route_id"))]
+    if options.route_id and not found:
+        raise Refused(f'there is no route "{options.route_id}"')
     if screen.as_json:
         screen.json(found)
     else:
         screen.table(("ROUTE", "REQUESTS", "ERRORS", "P50 MS", "P95 MS", "P99 MS", "LIMITED", "RETRIES", "NOW", "CODES"), [
             (one.get("route_id"), one.get("requests"), one.get("errors"), one.get("p50_latency_ms"),
              one.get("p95_latency_ms"), one.get("p99_latency_ms"), one.get("rate_limited"), one.get("retries"),
-             one.get("in_flight"), one.get("status_codes")) for one in found], "no traffic counted")
-    return BAD if options.route_id and not found else OK
+             one.get("in_flight"), one.get("status_codes")) for one in found], "no routes",
+            ("P95 MS", "RETRIES", "LIMITED", "P50 MS", "NOW", "CODES"))
+    return OK
