@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from proxyd.client import Client, ClientError
@@ -21,6 +23,8 @@ _PASSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal
 _TICK = 0.05
 # A program that ran this long was well: its next end starts with the shortest delay again.
 _STABLE = 30.0
+# Before another attempt to register, doubled each time.
+_FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
 
 
@@ -32,6 +36,7 @@ class Supervisor:
         if not options.service:
             options.service = options.domain[0].removeprefix("*.").split(".")[0].strip("*") or "app"
         self._token = token
+        self._place = f"[{options.host}]:{options.port}" if ":" in options.host else f"{options.host}:{options.port}"
         self._program: subprocess.Popen[bytes] | None = None
         self._stop = threading.Event()
         self._hurry = False
@@ -66,6 +71,10 @@ class Supervisor:
                 return code
 
     def _once(self) -> int:
+        if not self._await_free_port():
+            return CANNOT_EXECUTE
+        # What came while nothing ran was meant for the program that is gone.
+        self._signals.clear()
         try:
             # A group of its own, so that Ctrl-C at the terminal reaches us alone and the drain comes first.
             self._program = subprocess.Popen(self._options.command, process_group=0)
@@ -90,16 +99,34 @@ class Supervisor:
             self._program = None
         return code
 
+    def _listens(self) -> bool:
+        """Whether somebody answers at the port."""
+        with contextlib.suppress(OSError), socket.create_connection((self._options.host, self._options.port), 1.0):
+            return True
+        return False
+
+    def _await_free_port(self) -> bool:
+        """Whether nobody listens at the port yet: another program there would get the traffic meant for ours."""
+        deadline, told = time.monotonic() + self._options.start_timeout, False
+        while self._listens():
+            if time.monotonic() >= deadline or self._stop.is_set():
+                self._say(f"the program is not started: {self._place} is taken")
+                return False
+            if not told:
+                told = True
+                self._say(f"another program listens on {self._place}; waiting for its end")
+            self._pause(0.5)
+        return True
+
     def _await_port(self) -> bool:
         """Whether the program's port answers in time, and the program still runs."""
         assert self._program is not None
         deadline = time.monotonic() + self._options.start_timeout
         while self._program.poll() is None and not self._stop.is_set():
-            with contextlib.suppress(OSError), socket.create_connection((self._options.host, self._options.port), 1.0):
+            if self._listens():
                 return True
             if time.monotonic() >= deadline:
-                self._say(f"nothing listens on {self._options.host}:{self._options.port} "
-                          f"after {self._options.start_timeout:g}s; stopping the program")
+                self._say(f"nothing listens on {self._place} after {self._options.start_timeout:g}s; stopping the program")
                 return False
             self._pass_signals()
             self._stop.wait(_TICK)
@@ -107,19 +134,17 @@ class Supervisor:
 
     def _register(self) -> Client | None:
         """A registered, applied session; None where the program ended or we are to stop before there was one."""
-        options, told = self._options, ""
+        options, told, delay = self._options, "", _FIRST_DELAY
         assert self._program is not None
-        host = f"[{options.host}]" if ":" in options.host else options.host
         while self._program.poll() is None and not self._stop.is_set():
             client = Client(options.registry, service=options.service, instance=options.instance, token=self._token or None,
-                            tls=options.tls or None)
+                            tls=options.tls)
             try:
                 client.connect()
-                route = client.route_add(options.domain, options.path, f"http://{host}:{options.port}", options.priority)
+                route = client.route_add(options.domain, options.path, f"http://{self._place}", options.priority)
                 if options.health:
                     client.health_set(route, options.health)
-                for pair in options.option:
-                    key, _, value = pair.partition("=")
+                for key, value in options.option:
                     client.options_set(route, key, value)
                 client.apply()
             except ClientError as error:
@@ -128,37 +153,53 @@ class Supervisor:
                     self._say(f"not registered yet: {error}")
                     told = str(error)
                 self._pass_signals()
-                self._pause(1.0)
+                # Ever more seldom: refused logins are counted against all who share our address.
+                self._pause(delay * random.uniform(0.75, 1.0))
+                delay = min(2 * delay, _LONGEST_DELAY)
                 continue
             self._say(f"registered {options.service}/{options.instance}: {','.join(options.domain)}{options.path} "
-                      f"-> http://{host}:{options.port}")
+                      f"-> http://{self._place}")
+            for happened in ("disconnected", "reconnected", "reregistered"):
+                client.subscribe(happened, lambda event: self._say(f"registry: {event.type}"))
             return client
         return None
 
     def _drain(self, client: Client) -> None:
-        """Let the traffic go to the others; a program that ends meanwhile ends the wait."""
+        """Let the traffic go to the others; a program that ends meanwhile, or a second signal, ends the wait."""
         seconds = self._options.drain
-        if not seconds:
+        deadline = time.monotonic() + seconds
+        if not seconds or not self._goes_on(deadline, lambda: client.connected):
             return
         try:
             client.drain_start(seconds)
         except ClientError as error:
             self._say(f"can't drain: {error}")
             return
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not self._hurry and self._program is not None and self._program.poll() is None:
+        self._goes_on(time.monotonic() + seconds, lambda: False)
+
+    def _goes_on(self, deadline: float, until: Callable[[], bool]) -> bool:
+        """Wait until something is true; False where the time is over, the program has ended or we are asked to hurry."""
+        while not until():
+            if self._hurry or self._program is None or self._program.poll() is not None:
+                return False
+            if time.monotonic() >= deadline:
+                return False
             time.sleep(_TICK)
+        return True
 
     def _end(self, program: subprocess.Popen[bytes]) -> int:
-        """Stop the program, by force where it does not; its exit code as a shell would tell it."""
-        if program.poll() is None:
-            # Not what we got: many programs, and those a shell starts in the background, ignore SIGINT.
-            program.send_signal(signal.SIGTERM)
-            try:
-                program.wait(self._options.stop_timeout)
-            except subprocess.TimeoutExpired:
-                self._say(f"the program did not stop within {self._options.stop_timeout:g}s; killing it")
-                program.kill()
+        """Stop the program and what it started, by force where they do not; its exit code as a shell would tell it."""
+        # TERM and not what we got: many programs, and those a shell starts in the background, ignore SIGINT. To the whole
+        # group: `npm start` and `sh -c` are parents that leave their child running, and the port with it.
+        deadline = time.monotonic() + self._options.stop_timeout
+        left = _signal_group(program, signal.SIGTERM)
+        while left and time.monotonic() < deadline:
+            program.poll()
+            time.sleep(_TICK)
+            left = _signal_group(program, 0)
+        if left:
+            self._say(f"the program did not stop within {self._options.stop_timeout:g}s; killing it")
+            _signal_group(program, signal.SIGKILL)
         code = program.wait()
         return 128 - code if code < 0 else code
 
@@ -186,3 +227,12 @@ class Supervisor:
 
     def _say(self, message: str) -> None:
         print(f"proxyctl: {message}", file=sys.stderr, flush=True)
+
+
+def _signal_group(program: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal (0: none) to the program's group; whether there is anybody left in it."""
+    try:
+        os.killpg(program.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

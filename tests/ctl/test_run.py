@@ -139,3 +139,69 @@ def test_a_second_request_to_stop_skips_the_drain(start: Start, registry: Script
     process.send_signal(signal.SIGTERM)
     process.wait(5)
     assert registry.commands()[-1] == "CLIENT_SHUTDOWN"
+
+
+def test_a_port_that_another_program_holds_gets_no_traffic_in_the_name_of_ours(
+    start: Start, registry: ScriptedRegistry, port: int,
+) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        process = start("--drain", "0")
+        assert process.stderr is not None
+        assert "another program listens" in process.stderr.readline()
+        assert registry.lines == []
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    assert answers(port)
+
+
+def test_a_port_that_stays_taken_is_a_failure(start: Start, registry: ScriptedRegistry, port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        assert start("--start-timeout", "300ms", "--restart", "never").wait(10) == 126
+    assert registry.lines == []
+
+
+def test_what_the_program_started_is_stopped_with_it(start: Start, registry: ScriptedRegistry, port: int, tmp_path: Path) -> None:
+    serve = f"{sys.executable} -m http.server {port} --bind 127.0.0.1"
+    process = start("--drain", "0", program=["sh", "-c", f"{serve}; echo the shell goes on"])
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    process.terminate()
+    assert process.wait(10) == 128 + signal.SIGTERM
+    assert not answers(port)
+
+
+def test_a_crash_of_the_parent_does_not_leave_its_child_on_the_port(
+    start: Start, registry: ScriptedRegistry, port: int, tmp_path: Path,
+) -> None:
+    serve = f"{sys.executable} -m http.server {port} --bind 127.0.0.1"
+    start("--drain", "0", "--backoff", "20ms", program=["sh", "-c", f"echo $$ > {tmp_path}/shell; {serve} & wait"])
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    os.kill(int((tmp_path / "shell").read_text()), signal.SIGKILL)
+    until(lambda: registry.commands().count("CONFIG_APPLY") == 2, 10)
+    assert answers(port)
+
+
+@pytest.mark.parametrize("wrong", [("--option", "timeot=5s"), ("--option", "timeout=soon"), ("--domain", "a b"), ("--path", "x")])
+def test_what_the_registry_would_refuse_is_told_before_the_program_is_started(
+    start: Start, tmp_path: Path, wrong: tuple[str, str],
+) -> None:
+    mark = tmp_path / "started"
+    assert start(*wrong, program=["touch", str(mark)]).wait(10) == 2
+    assert not mark.exists()
+
+
+def test_refused_registrations_are_tried_again_ever_more_seldom(start: Start, registry: ScriptedRegistry) -> None:
+    registry.answers["REGISTER"] = lambda *_: "ERROR|metadata: token is missing or not known"
+    start("--drain", "0")
+    until(lambda: registry.commands().count("REGISTER") == 2, 10)
+    second = time.monotonic()
+    until(lambda: registry.commands().count("REGISTER") == 3, 10)
+    assert time.monotonic() - second > 1.4
+
+
+def test_without_a_connection_a_second_request_to_stop_does_not_wait_for_one(start: Start, registry: ScriptedRegistry) -> None:
+    process = start("--drain", "60s")
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    registry.stop()
+    process.terminate()
+    time.sleep(0.2)
+    process.terminate()
+    assert process.wait(5) == 128 + signal.SIGTERM
