@@ -146,10 +146,16 @@ def segment(text: str) -> str:
 
 
 def read_token(path: str) -> str:
-    """The token in a file. Raises Refused where it can't be read."""
+    """The token in a file: its first line, as the server reads it. Raises Refused where it can't be read or be one."""
     if not path:
         return ""
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refused(f"can't read the token file {path}: {error}") from None
+        with Path(path).open(encoding="ascii") as file:
+            token = file.readline(4096).strip()
+    except OSError as error:
+        raise Refused(f"can't read the token file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        token = ""
+    if not token.isprintable() or not token:
+        raise Refused(f"the first line of the token file {path} is no token (printable ASCII)")
+    return token

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
 
 from proxyd import settings, text
 from proxyd.client import ClientError, ConnectionLost
@@ -57,6 +59,8 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     known = settings.load(options.config)
     screen = Screen(options.json)
     if options.name in ("run", "send"):
+        # The registry of the settings speaks TLS if they say so; of another one, only the command line knows.
+        options.tls = _registry_tls(options, bool(known.registry.tls_certificate) and not options.registry)
         options.registry = options.registry or reachable(known.registry.bind)
         token = read_token(options.token_file or "")
         if options.name == "send":
@@ -67,14 +71,41 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     return _COMMANDS[options.name](admin, screen, options)
 
 
+def _registry_tls(options: argparse.Namespace, default: bool) -> ssl.SSLContext | None:
+    """How to speak TLS to the registry, None for plain TCP. Raises Refused for files that can't be used."""
+    if not (default or options.tls or options.tls_ca or options.tls_cert):
+        return None
+    wrong = options.tls_ca
+    try:
+        context = ssl.create_default_context(cafile=options.tls_ca or None)
+        wrong = options.tls_cert
+        if options.tls_cert:
+            context.load_cert_chain(options.tls_cert, password=lambda: "")
+    except (OSError, ValueError) as error:
+        raise Refused(f"can't use {wrong}: {error}") from None
+    return context
+
+
 def _admin_token(options: argparse.Namespace, known: settings.Settings) -> str:
     """The token that was asked for, or that of the settings where this user may read it: looking needs none."""
     if options.token_file:
         return read_token(options.token_file)
+    if options.admin and not _is_here(options.admin):
+        return ""
     try:
         return read_token(known.admin.token_file)
     except Refused:
         return ""
+
+
+def _is_here(url: str) -> bool:
+    """Whether an admin url is on this host: the token of the settings is not for others."""
+    if url.startswith("unix:"):
+        return True
+    try:
+        return text.is_loopback(f"{urlsplit(url).hostname or ''}:0")
+    except ValueError:
+        return False
 
 
 def admin_url(known: settings.Settings) -> str:

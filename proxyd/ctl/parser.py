@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from proxyd import __version__, text
+from proxyd import __version__, options, text, urls
 from proxyd.ctl import completion
 
 EPILOG = """exit codes:
@@ -48,11 +49,27 @@ def bounded(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def option_pair(value: str) -> str:
-    """KEY=VALUE, for argparse."""
-    if not value.partition("=")[0] or "=" not in value:
+def checked(check: Callable[[str], object]) -> Callable[[str], str]:
+    """A text that passes a check of the registry's own, for argparse: better told before the program is started."""
+    def parse(value: str) -> str:
+        try:
+            check(value)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+    return parse
+
+
+def option_pair(value: str) -> tuple[str, str]:
+    """KEY=VALUE of a route option, for argparse."""
+    key, equals, setting = value.partition("=")
+    if not key or not equals:
         raise argparse.ArgumentTypeError(f'"{value}" is not KEY=VALUE')
-    return value
+    try:
+        options.parse_option(key, setting)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return key, setting
 
 
 def _common(default: Any) -> argparse.ArgumentParser:
@@ -131,8 +148,16 @@ def _changing(command: Command) -> None:
                   "none afterwards: its routes take no traffic until its service reconnects.")
     one.add_argument("line", metavar="RAW|COMMAND", help="{sid} stands for the session id; a bare word like PING gets it added")
     one.add_argument("--session", default="", metavar="ID", help="session to take up with RECONNECT")
-    one.add_argument("--tls", action="store_true", help="the registry speaks TLS")
+    _tls(one)
     one.add_argument("--timeout", type=duration, default=10.0, metavar="TIME", help="wait for an answer (default: 10s)")
+
+
+def _tls(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--tls", action="store_true", help="the registry speaks TLS (default: as [registry] tls_certificate says)")
+    one.add_argument("--tls-ca", metavar="FILE", default="", help="PEM file of the CA that signed the registry's certificate "
+                     "(default: the system's)")
+    one.add_argument("--tls-cert", metavar="FILE", default="", help="PEM file with our own certificate and key, where the registry "
+                     "demands one")
 
 
 def _live(command: Command) -> None:
@@ -147,11 +172,14 @@ def _live(command: Command) -> None:
 
 def _run(one: argparse.ArgumentParser) -> None:
     one.usage = "proxyctl run --domain D --port N [options] -- COMMAND [ARGUMENT ...]"
-    one.add_argument("--domain", action="append", required=True, metavar="D", help="domain of the route; may be given again")
-    one.add_argument("--path", default="/", metavar="P", help="path of the route (default: /)")
+    one.add_argument("--domain", action="append", required=True, type=checked(urls.normalize_domain), metavar="D",
+                     help="domain of the route; may be given again")
+    one.add_argument("--path", default="/", type=checked(urls.normalize_route_path), metavar="P",
+                     help="path of the route (default: /)")
     one.add_argument("--port", type=bounded(1, 65535), required=True, metavar="N", help="port the program listens on")
     one.add_argument("--host", default="127.0.0.1", metavar="H", help="address the program listens on (default: 127.0.0.1)")
-    one.add_argument("--health", default="", metavar="PATH", help="path of the health check (default: none)")
+    one.add_argument("--health", default="", type=checked(partial(options.parse_option, "health_check_path")), metavar="PATH",
+                     help="path of the health check (default: none)")
     one.add_argument("--service", default="", metavar="NAME", help="name to register as (default: the first label of the first domain)")
     one.add_argument("--instance", default="", metavar="I", help="name of this instance (default: host name and port)")
     one.add_argument("--priority", type=bounded(-1_000_000, 1_000_000), default=0, metavar="N", help="priority (default: 0)")
@@ -166,5 +194,5 @@ def _run(one: argparse.ArgumentParser) -> None:
     one.add_argument("--start-timeout", type=duration, default=60.0, metavar="TIME", help="wait for the port (default: 60s)")
     one.add_argument("--stop-timeout", type=duration, default=10.0, metavar="TIME",
                      help="wait for the end before KILL (default: 10s)")
-    one.add_argument("--tls", action="store_true", help="the registry speaks TLS")
+    _tls(one)
     one.add_argument("command", nargs="+", metavar="COMMAND", help="the program and its arguments, after --")
