@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from proxyd.descriptors import raise_limit
-from proxyd.settings import Settings, SettingsError, load
+from proxyd.settings import Settings, SettingsError, environment_name, load
 from proxyd.supervisor import Supervisor
 from proxyd.text import split_address
 
@@ -126,18 +126,14 @@ def _binds(settings: Settings) -> list[str]:
 
 
 def _unusable(settings: Settings) -> list[str]:
-    """What gunicorn would try for seconds, or not find at all: a port in use, a directory that can't be written."""
-    if os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS"):
-        return []
-    held = _binds(_settings) if _settings is not None else []
-    for address in _binds(settings):
-        problem = _can_listen(address) if address not in held else None
-        if problem:
-            return [f"proxyd: can't listen on {address}: {problem}"]
+    """What gunicorn would try for seconds, or not find at all: a port in use, a certificate, a directory that can't be written."""
+    problems = _cannot_listen(settings) or _check_certificates(settings)
+    if problems:
+        return problems
     directory = os.path.abspath(settings.shared_memory_directory())
     setting = "[database] shared_memory" if settings.database.shared_memory else "[database] url"
     try:
-        os.makedirs(directory, exist_ok=True)
+        os.makedirs(directory, mode=0o750, exist_ok=True)
     except OSError as error:
         return [f"proxyd: can't make the directory {directory} ({setting}): {error.strerror}"]
     if not os.access(directory, os.W_OK):
@@ -145,7 +141,33 @@ def _unusable(settings: Settings) -> list[str]:
     return []
 
 
-def _can_listen(address: str) -> str | None:
+def _cannot_listen(settings: Settings) -> list[str]:
+    """The first address that is new and can't be had; what systemd or an arbiter before us holds needs no looking at."""
+    if os.environ.get("GUNICORN_FD") or os.environ.get("LISTEN_FDS"):
+        return []
+    held = _binds(_settings) if _settings is not None else []
+    for section, address in zip(("proxy", "tls"), _binds(settings), strict=False):
+        setting = f"[{section}] bind ({environment_name(section, 'bind')})"
+        problem = _can_listen(address, setting) if address not in held else None
+        if problem:
+            return [f"proxyd: can't listen on {address}: {problem}"]
+    return []
+
+
+def _check_certificates(settings: Settings) -> list[str]:
+    """What is wrong with certificates that are new: those in use before stay in use where their files break."""
+    from proxyd.tls import certificate_problem
+
+    if not settings.tls.bind:
+        return []
+    if not settings.tls.certificates:
+        return ["proxyd: HTTPS is on ([tls] bind), but [tls] certificates names no file"]
+    known = _settings.tls.certificates if _settings is not None and _settings.tls.bind else ()
+    found = [certificate_problem(path) for path in settings.tls.certificates if path not in known]
+    return [f"proxyd: [tls] certificates: {problem}" for problem in found if problem]
+
+
+def _can_listen(address: str, setting: str) -> str | None:
     if address.startswith("unix:"):
         return None
     host, port = split_address(address)
@@ -157,6 +179,8 @@ def _can_listen(address: str) -> str | None:
             probe.listen(1)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                return "it is in use by another program; stop that one, or set another [proxy] bind (PROXYD_PROXY_BIND)"
+                return f"it is in use by another program; stop that one, or set another {setting}"
+            if error.errno == errno.EACCES:
+                return f"no permission; set another {setting}, or see conf/systemd for ports below 1024"
             return error.strerror
     return None

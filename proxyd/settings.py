@@ -16,6 +16,7 @@ from typing import Any
 from proxyd import text
 from proxyd.declare import (
     ADDRESS,
+    ADDRESS_OR_NONE,
     BOOL,
     DURATION,
     DURATION_OR_OFF,
@@ -78,7 +79,7 @@ class ProxySettings:
 class TlsSettings:
     """TLS for HTTP clients."""
 
-    bind: str = declare(TEXT, "", "Where HTTPS clients connect (like 0.0.0.0:8443); empty: no TLS.")
+    bind: str = declare(ADDRESS_OR_NONE, "", "Where HTTPS clients connect (like 0.0.0.0:8443); empty: no TLS.")
     certificates: tuple[str, ...] = declare(LIST, "", "PEM files, certificate chain and key each; chosen by SNI.")
     min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version spoken.")
     http2: bool = declare(BOOL, "yes", "Offer HTTP/2 where the installed gunicorn and h2 can speak it.")

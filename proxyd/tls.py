@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+
+from proxyd.text import split_address
 
 log = logging.getLogger("proxyd.tls")
 
@@ -39,8 +43,9 @@ class Certificate:
 def read_certificate(path: str) -> Certificate:
     """The first certificate of a PEM file (chain and key). Raises CertificateError."""
     try:
-        content = Path(path).read_bytes()
+        # Looked at first: what changes while it is read is seen the next time.
         status = os.stat(path)
+        content = Path(path).read_bytes()
     except OSError as error:
         raise CertificateError(f"can't read the certificate {path}: {error.strerror}") from None
     try:
@@ -59,55 +64,103 @@ def read_certificate(path: str) -> Certificate:
                        (status.st_mtime_ns, status.st_size))
 
 
+def load_chain(context: ssl.SSLContext, path: str) -> None:
+    """Load the chain and key of a PEM file. Raises CertificateError; a passphrase is never asked for."""
+
+    def no_passphrase() -> str:
+        raise CertificateError(f"the key in {path} is encrypted, and nobody is here to type its passphrase; store it without: "
+                               "openssl pkey -in FILE")
+
+    try:
+        context.load_cert_chain(path, password=no_passphrase)
+    except (OSError, ssl.SSLError) as error:
+        if "KEY_VALUES_MISMATCH" in str(error):
+            raise CertificateError(f"the key in {path} is not that of its certificate") from None
+        raise CertificateError(f"can't use the certificate {path}: {error}") from None
+
+
+def certificate_problem(path: str) -> str | None:
+    """Why a PEM file of chain and key can't be used, or None."""
+    try:
+        read_certificate(path)
+        load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
+    except CertificateError as error:
+        return str(error)
+    return None
+
+
+def tls_listeners(names: Sequence[Any], bind: str, plain_bind: str) -> list[bool]:
+    """For each listening socket, by its getsockname, whether it is that of the normal-form address `bind`.
+
+    Where none has that very address, those with its port are: a name, or systemd's socket, may be bound otherwise than it
+    is written. Not if plain HTTP (`plain_bind`) has the same port elsewhere.
+    """
+    if bind.startswith("unix:"):
+        return [name == bind.removeprefix("unix:") for name in names]
+    host, port = split_address(bind)
+    try:
+        addresses = {host, *(str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))}
+    except OSError:
+        addresses = {host}
+    same_port = [isinstance(name, tuple) and name[1] == port for name in names]
+    exact = [same and name[0] in addresses for same, name in zip(same_port, names, strict=True)]
+    if any(exact) or (not plain_bind.startswith("unix:") and split_address(plain_bind)[1] == port):
+        return exact
+    return same_port
+
+
 def days_left(certificate: Certificate, now: float) -> float:
     """Days until the certificate ends, negative after."""
     return (certificate.expires - now) / 86400
 
 
 class Certificates:
-    """The certificates of a worker. `context` is for new connections; SNI picks the certificate, the first is the default.
-
-    Raises CertificateError when one can't be loaded at the start; later the last good set stays.
-    """
+    """The certificates of a worker, each file for itself: one that can't be loaded is named in the log, and what it held before
+    stays in use. `context` is for new connections, None where no file could be loaded; SNI picks the certificate, the first is
+    the default."""
 
     def __init__(self, paths: tuple[str, ...], min_version: str, protocols: list[str]) -> None:
         self._paths = paths
         self._minimum = ssl.TLSVersion.TLSv1_3 if min_version == "1.3" else ssl.TLSVersion.TLSv1_2
         self._protocols = protocols
         self._by_name: dict[str, ssl.SSLContext] = {}
+        self._loaded: dict[str, tuple[Certificate, ssl.SSLContext]] = {}
         self._marks: dict[str, tuple[int, int]] = {}
         self._checked = time.monotonic()
-        self.context = self._load()
+        self.context: ssl.SSLContext | None = None
+        self._load()
 
     def refresh(self, now: float) -> None:
-        """Load the files anew if one changed; at most every few seconds. `now`: time.monotonic()."""
+        """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
         if now - self._checked < RELOAD_SECONDS:
             return
         self._checked = now
-        if {path: _mark(path) for path in self._paths} == self._marks:
-            return
-        try:
-            self.context = self._load()
+        if self._load():
             log.info("certificates reloaded")
-        except CertificateError as error:
-            log.error("%s; the certificates loaded before stay in use", error)
-            self._marks = {path: _mark(path) for path in self._paths}
 
-    def _load(self) -> ssl.SSLContext:
-        by_name: dict[str, ssl.SSLContext] = {}
-        marks: dict[str, tuple[int, int]] = {}
-        default: ssl.SSLContext | None = None
+    def _load(self) -> bool:
+        """Load what changed; whether anything did and could be."""
+        changed = False
         for path in self._paths:
-            certificate = read_certificate(path)
-            context = self._context(path)
-            marks[path] = certificate.mark
-            default = default or context
-            for name in certificate.names:
-                by_name.setdefault(name, context)
-        if default is None:
-            raise CertificateError("[tls] bind is set, but [tls] certificates names no file")
-        self._by_name, self._marks = by_name, marks
-        return default
+            mark = file_mark(path)
+            if self._marks.get(path) == mark:
+                continue
+            self._marks[path] = mark
+            try:
+                certificate = read_certificate(path)
+                self._loaded[path] = (certificate, self._context(path))
+                self._marks[path] = certificate.mark
+                changed = True
+            except CertificateError as error:
+                log.error("%s; %s", error, "what was loaded before stays in use" if path in self._loaded else "it is not used")
+        if changed:
+            by_name: dict[str, ssl.SSLContext] = {}
+            known = [self._loaded[path] for path in self._paths if path in self._loaded]
+            for certificate, context in known:
+                for name in certificate.names:
+                    by_name.setdefault(name, context)
+            self._by_name, self.context = by_name, known[0][1]
+        return changed
 
     def _context(self, path: str) -> ssl.SSLContext:
         from gevent import ssl as gevent_ssl
@@ -116,10 +169,7 @@ class Certificates:
         context.minimum_version = self._minimum
         context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
         context.set_alpn_protocols(self._protocols)
-        try:
-            context.load_cert_chain(path)
-        except (OSError, ssl.SSLError) as error:
-            raise CertificateError(f"can't use the certificate {path}: {error}") from None
+        load_chain(context, path)
         context.sni_callback = self._choose
         return context
 
@@ -133,7 +183,8 @@ class Certificates:
             sock.context = chosen
 
 
-def _mark(path: str) -> tuple[int, int]:
+def file_mark(path: str) -> tuple[int, int]:
+    """What tells a file from a later version of it; zeros for one that is not there."""
     try:
         status = os.stat(path)
     except OSError:

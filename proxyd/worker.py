@@ -24,7 +24,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from proxyd.proxy.connection import ClientConnection, no_delay
 from proxyd.proxy.stream import TlsStream, plain_stream
 from proxyd.settings import Settings
-from proxyd.tls import Certificates
+from proxyd.tls import Certificates, tls_listeners
 
 _GC_THRESHOLDS = (50_000, 20, 50)
 
@@ -49,6 +49,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._call = call
         self._idle_http2: set[Any] = set()
         self._certificates = _certificates(self._runtime.settings)
+        self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         servers = [self._listen(listener) for listener in self.sockets]
         # What is here now stays for good, and requests make few cycles: looking for them often only costs time.
         gc.collect()
@@ -87,6 +88,17 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         server.start()
         return server
 
+    def _which_are_tls(self) -> list[bool]:
+        """For each listener whether it is the HTTPS one; said in the log where none is."""
+        settings = self._runtime.settings
+        if self._certificates is None:
+            return [False] * len(self.sockets)
+        found = tls_listeners([listener.getsockname() for listener in self.sockets], settings.tls.bind, settings.proxy.bind)
+        if not any(found):
+            self.log.error("[tls] bind is %s, but no socket listens there: nobody is served over HTTPS. With systemd's socket, "
+                           "add ListenStream for it", settings.tls.bind)
+        return found
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one client connection; runs in its own greenlet."""
         try:
@@ -94,7 +106,9 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         except OSError:
             client.close()
             return
-        if self._certificates is not None and _address(listener) == self._runtime.settings.tls.bind:
+        # A socket for both families tells IPv4 clients as IPv6 ones.
+        peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else ""
+        if listener in self._tls:
             secured = self._handshake(client)
             if secured is None:
                 return
@@ -102,14 +116,13 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
                 _send_in_turn(secured)
                 self._idle_http2.add(gevent.getcurrent())
                 try:
-                    super().handle(listener, secured, addr)
+                    super().handle(listener, secured, (peer, *addr[1:]) if peer else addr)
                 finally:
                     self._idle_http2.discard(gevent.getcurrent())
                 return
             stream: Any = TlsStream(secured)
         else:
             stream = plain_stream(client)
-        peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else ""
         with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
 
@@ -134,10 +147,13 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def _handshake(self, client: Any) -> Any:
         """The client's connection after its TLS handshake, or None; a handshake has as long as a request header."""
-        assert self._certificates is not None
+        context = self._certificates.context if self._certificates is not None else None
+        if context is None:
+            client.close()
+            return None
         try:
             with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
-                return self._certificates.context.wrap_socket(client, server_side=True)
+                return context.wrap_socket(client, server_side=True)
         except (OSError, gevent.Timeout) as error:
             self.log.debug("TLS handshake failed: %s", error)
             client.close()
@@ -156,7 +172,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
 
 def _certificates(settings: Settings) -> Certificates | None:
-    """The certificates of the HTTPS listener, if there is one. Raises CertificateError."""
+    """The certificates of the HTTPS listener, if there is one."""
     if not settings.tls.bind:
         return None
     protocols = ["h2", "http/1.1"] if settings.tls.http2 and find_spec("h2") is not None else ["http/1.1"]
@@ -173,11 +189,3 @@ def _send_in_turn(sock: Any) -> None:
             send(data)
 
     sock.sendall = sendall
-
-
-def _address(listener: Any) -> str:
-    """A listener's address as settings write it."""
-    name = listener.getsockname()
-    if isinstance(name, tuple):
-        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-    return f"unix:{name}"

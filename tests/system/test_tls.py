@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +21,7 @@ from tests.support.backends import Backend
 from tests.support.certificates import Authority
 from tests.support.http2 import Http2Client
 from tests.support.registry import RegistryClient
-from tests.support.system import Answer, System
+from tests.support.system import ROOT, Answer, System
 from tests.support.waiting import free_port, wait_for
 
 
@@ -173,10 +177,53 @@ def test_a_broken_certificate_leaves_the_last_good_one_in_use(secure: Secure) ->
     good = path.read_bytes()
     serial = wait_for(lambda: len(found := {secure.shown("exact.test") for _ in range(6)}) == 1 and found.pop(), 15)
     path.write_text("half a file")
-    wait_for(lambda: "loaded before stay in use" in secure.system.log(), 15, "the message about the broken certificate")
+    wait_for(lambda: "loaded before stays in use" in secure.system.log(), 15, "the message about the broken certificate")
     assert secure.shown("exact.test") == serial
     assert secure.get("/").status == 200
     path.write_bytes(good)
+
+
+def test_a_worker_that_starts_beside_a_broken_certificate_serves_all_the_rest(secure: Secure) -> None:
+    path = secure.authority.issue("wildcard.pem", "*.wild.test", "wild.test")
+    good = path.read_bytes()
+    path.write_text("half a file")
+    old = secure.system.worker_pids()
+    for pid in old:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: secure.system.ready() and not set(old) & set(secure.system.worker_pids()), 20, "new workers")
+    assert secure.get("/").status == 200
+    assert secure.shown("a.wild.test")[0] == "exact.test", "the default in its place"
+    assert "it is not used" in secure.system.log()
+    path.write_bytes(good)
+    wait_for(lambda: all(secure.shown("a.wild.test")[0] == "*.wild.test" for _ in range(6)), 15, "the mended certificate")
+
+
+def test_a_start_with_a_certificate_that_can_not_be_used_says_so_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("nothing")
+    system = System(tmp_path, start=False, tls__bind=f"127.0.0.1:{free_port()}", tls__certificates=tmp_path / "text.pem")
+    ended = subprocess.run([sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"], cwd=ROOT,
+                           env=system.environment, capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 1
+    assert ended.stderr == f"proxyd: [tls] certificates: {tmp_path}/text.pem holds no PEM certificate (chain first, key in the same file)\n"
+
+
+def test_an_address_written_as_a_name_is_served_over_tls_and_never_in_the_clear(tmp_path: Path, backend: Backend) -> None:
+    authority = Authority(tmp_path)
+    port = free_port()
+    system = System(tmp_path / "system", workers=1, tls__bind=f"localhost:{port}",
+                    tls__certificates=authority.issue("one.pem", "localhost"))
+    try:
+        system.client().route("localhost", backend.url)
+        connection = http.client.HTTPSConnection("localhost", port, timeout=10, context=authority.trusting())
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        connection.close()
+        with socket.create_connection(("localhost", port), timeout=10) as plain:
+            plain.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert not plain.recv(100).startswith(b"HTTP/")
+    finally:
+        system.stop()
 
 
 # -- HTTP/2
