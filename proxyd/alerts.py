@@ -75,6 +75,10 @@ class Alerts:
             self._tell(("health", route), f"{data.get('url', 'the upstream')} of route {route} is down: {reason}")
         elif event.type == "circuit_state_changed" and data.get("to") == "open":
             self._tell(("circuit", route), f"circuit of route {route} is open (was {data.get('from', '')}): {reason}")
+        elif event.type == "certificate_expiring":
+            over = "is over since" if data["days"] <= 0 else f"ends in {data['days']:g} days:"
+            self._tell(("certificate", data["path"]), f"the certificate {data['path']} for {', '.join(data['names'])} {over} "
+                                                      f"{data['expires']}")
 
     def _tell(self, subject: tuple[str, str], message: str, times: int = 1) -> None:
         """Queue an alert of what happened `times`, unless there was one about the same within the interval."""

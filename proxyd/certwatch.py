@@ -1,4 +1,4 @@
-"""The master's eye on the certificates: renewals become events, an end that comes near becomes a warning."""
+"""The master's eye on the certificates: renewals become events, an end that comes near a warning and an event."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _WARN_DAYS = (1, 7, 30)
 
 
 class CertificateWatch:
-    """Looks at the files every few seconds; `certificates` is what they hold now, for metrics."""
+    """Looks at the files every few seconds, the registry's own among them; `certificates` is what they hold now, for metrics."""
 
     def __init__(self, settings: Settings, bus: EventBus) -> None:
-        self._paths = settings.tls.certificates
+        served = settings.tls.certificates if settings.tls.bind else ()
+        self._paths = tuple(dict.fromkeys(filter(None, (*served, settings.registry.tls_certificate))))
         self._bus = bus
         self._greenlet: gevent.Greenlet | None = None
         self._warned: dict[tuple[str, int], int] = {}
@@ -75,8 +76,10 @@ class CertificateWatch:
         if line is None or self._warned.get(key, 1000) <= line:
             return
         self._warned[key] = line
+        names = ", ".join(certificate.names)
         if line == 0:
-            log.error("the certificate %s for %s is over since %s", certificate.path, ", ".join(certificate.names),
-                      rfc3339(certificate.expires))
+            log.error("the certificate %s for %s is over since %s", certificate.path, names, rfc3339(certificate.expires))
         else:
-            log.warning("the certificate %s for %s ends in %.1f days", certificate.path, ", ".join(certificate.names), left)
+            log.warning("the certificate %s for %s ends in %.1f days", certificate.path, names, left)
+        self._bus.publish("certificate_expiring", {"path": certificate.path, "names": list(certificate.names),
+                                                   "expires": rfc3339(certificate.expires), "days": round(left, 1)})

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import socket
-import ssl
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,19 +17,19 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from proxyd.listen import ListenError, listen
+from proxyd.listen import listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.context import Context
 from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
 from proxyd.registry.operations import Operations
+from proxyd.registry.protection import RegistryTls, check_exposure
 from proxyd.registry.protocol import CommandError, CommandErrorWith, carry_out, parse
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import Registry
 from proxyd.settings import RegistrySettings
 from proxyd.store.bus import Event
 from proxyd.store.database import StoreError
-from proxyd.text import is_loopback
 
 log = logging.getLogger("proxyd.registry")
 
@@ -52,7 +51,7 @@ class RegistryServer:
         self.gate = Gatekeeper(self.settings.tokens_file, self.settings.max_failed_logins)
         self.working = BoundedSemaphore(self.settings.max_in_flight)
         self.connections: set[Connection] = set()
-        self._tls = tls_context(self.settings)
+        self._tls = RegistryTls(self.settings) if self.settings.tls_certificate else None
         self._server: StreamServer | None = None
         self._unsubscribe = registry.bus.subscribe(self._deliver)
 
@@ -96,7 +95,7 @@ class RegistryServer:
             _tune(sock, self.settings)
             if self._tls is not None:
                 with gevent.Timeout(_HANDSHAKE_SECONDS):
-                    sock = self._tls.wrap_socket(sock, server_side=True)
+                    sock = self._tls.context().wrap_socket(sock, server_side=True)
         except (OSError, gevent.Timeout) as error:
             log.info("registry connection from %s refused: %s", peer, error)
             sock.close()
@@ -299,34 +298,6 @@ class Connection:
 #: Events that go to registry clients; the others are for the audit trail alone.
 _TOLD = frozenset(("backend_health_changed", "circuit_state_changed", "drain_progress", "drain_completed", "maintenance_changed",
                    "cert_renewed", "global_config_changed"))
-
-
-def check_exposure(settings: RegistrySettings) -> None:
-    """Raises ListenError for an address beyond loopback that nothing protects."""
-    demands_certificates = settings.tls_certificate and settings.tls_client_ca
-    if is_loopback(settings.bind) or settings.tokens_file or demands_certificates or settings.allow_unprotected:
-        return
-    raise ListenError(
-        f"[registry] bind = {settings.bind} is not loopback, and neither tokens_file nor tls_client_ca is set: anybody who "
-        "reaches it could take your traffic. Set one of them, or allow_unprotected = yes if your network is the protection.")
-
-
-def tls_context(settings: RegistrySettings) -> Any:
-    """The TLS context of the registry, or None for plain TCP. Raises ListenError."""
-    if not settings.tls_certificate:
-        return None
-    from gevent import ssl as gevent_ssl
-
-    context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_certificate)
-        if settings.tls_client_ca:
-            context.load_verify_locations(settings.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as error:
-        raise ListenError(f"[registry] TLS: can't load {settings.tls_certificate} or {settings.tls_client_ca}: {error}") from None
-    return context
 
 
 def _tune(sock: Any, settings: RegistrySettings) -> None:
