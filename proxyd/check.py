@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from proxyd import crosscheck
 from proxyd.ini import Problem, read_ini
 from proxyd.listen import ListenError
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
-from proxyd.registry.server import check_exposure
+from proxyd.registry.protection import check_exposure
 from proxyd.settings import Settings, environment_name
 from proxyd.sitefile import Site
 from proxyd.sites import read_sites
 from proxyd.store.database import StoreError, sqlite_path
-from proxyd.text import parse_address, rfc3339
-from proxyd.tls import CertificateError, read_certificate
+from proxyd.text import hide_password, rfc3339
+from proxyd.tls import certificate_problem, read_certificate
 
 
 class Places:
@@ -56,18 +57,14 @@ def check(settings: Settings) -> list[Problem]:
     found: list[Problem] = []
     for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _written_files, _alerts):
         found += look(settings, places)
+    found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment()]
     return found + _sites(settings, places)
 
 
 def _tls(settings: Settings, places: Places) -> Iterator[Problem]:
     tls = settings.tls
-    if tls.bind:
-        try:
-            parse_address(tls.bind)
-        except ValueError as error:
-            yield places.problem("tls", "bind", str(error))
-        if not tls.certificates:
-            yield places.problem("tls", "bind", "HTTPS is on, but [tls] certificates names no file")
+    if tls.bind and not tls.certificates:
+        yield places.problem("tls", "bind", "HTTPS is on, but [tls] certificates names no file")
     for path in tls.certificates:
         message = _certificate_problem(path)
         if message:
@@ -75,17 +72,12 @@ def _tls(settings: Settings, places: Places) -> Iterator[Problem]:
 
 
 def _certificate_problem(path: str) -> str | None:
-    """Why a PEM file of chain and key can't be used, or None."""
-    try:
-        certificate = read_certificate(path)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password=lambda: "")
-    except CertificateError as error:
-        return str(error)
-    except (OSError, ValueError) as error:
-        return f"can't use the certificate {path}: {error}"
-    if certificate.expires <= time.time():
-        return f"the certificate {path} ended at {rfc3339(certificate.expires)}; renew it"
-    return None
+    """Why a PEM file of chain and key can't be used, or None; one that is over starts, but no client takes it."""
+    message = certificate_problem(path)
+    if message:
+        return message
+    expires = read_certificate(path).expires
+    return f"the certificate {path} ended at {rfc3339(expires)}; renew it" if expires <= time.time() else None
 
 
 def _registry(settings: Settings, places: Places) -> Iterator[Problem]:
@@ -117,8 +109,11 @@ def _admin(settings: Settings, places: Places) -> Iterator[Problem]:
         return
     try:
         with Path(path).open("rb") as file:
-            if not file.readline(4096).strip():
-                yield places.problem("admin", "token_file", f"the first line of {path} is empty; it should hold the token")
+            token = file.readline(4096).strip()
+        if not token:
+            yield places.problem("admin", "token_file", f"the first line of {path} is empty; it should hold the token")
+        elif not (token.isascii() and token.decode("ascii").isprintable()):
+            yield places.problem("admin", "token_file", f"the first line of {path} is not printable ASCII: no header can carry it")
     except OSError as error:
         yield places.problem("admin", "token_file", f"can't read {path}: {error.strerror}")
 
@@ -151,9 +146,9 @@ def _server_problem(url: str) -> str | None:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        return f"{url!r} is not a url: {error}"
+        return f"{hide_password(url)!r} is not a url: {error}"
     if parts.scheme not in ("postgresql", "postgres"):
-        return f"{url!r} is neither sqlite:///... nor postgresql://..."
+        return f"{hide_password(url)!r} is neither sqlite:///... nor postgresql://..."
     if not parts.path.strip("/") or port == 0:
         return "names no database (like postgresql://user@host:5432/proxyd)"
     if not (importlib.util.find_spec("psycopg2") or importlib.util.find_spec("psycopg")):

@@ -34,17 +34,21 @@ class IniEntry:
     name: str
 
 
-def read_ini(content: str, file: str, unknown: Callable[[str], str | None]) -> tuple[list[IniEntry], list[Problem]]:
+def read_ini(
+    content: str, file: str, unknown: Callable[[str], str | None], sections: dict[str, int] | None = None,
+) -> tuple[list[IniEntry], list[Problem]]:
     """The entries of INI text, in order, and what can't be read or is said twice; indented lines continue a value.
 
     `unknown` says what is wrong with the name of a section, None for a known one: that is told once, with the section's
-    line, and what stands in it is passed over.
+    line, and what stands in it is passed over. `sections`, where given, gets the first line of each known one, empty ones
+    included.
     """
     entries: list[IniEntry] = []
     problems: list[Problem] = []
     seen: dict[tuple[str, str], int] = {}
     section: str | None = ""
-    for line_number, raw in enumerate(content.splitlines(), 1):
+    # Some editors begin a file with a byte order mark.
+    for line_number, raw in enumerate(content.removeprefix("\ufeff").splitlines(), 1):
         line = raw.strip()
         if not line or line[0] in "#;":
             continue
@@ -58,6 +62,8 @@ def read_ini(content: str, file: str, unknown: Callable[[str], str | None]) -> t
             if wrong:
                 problems.append(Problem(file, line_number, wrong))
                 section = None
+            elif sections is not None:
+                sections.setdefault(section, line_number)
         elif "=" in line:
             if section is None:
                 continue

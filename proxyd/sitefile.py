@@ -69,8 +69,10 @@ def parse_limits(value: str) -> list[tuple[int, float]]:
 
 def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]:
     """The site in the text of a file, and everything that is wrong with it: with any problem it must not be used."""
-    entries, problems = read_ini(content, file, _unknown_section)
+    sections: dict[str, int] = {}
+    entries, problems = read_ini(content, file, _unknown_section, sections)
     site = Site(name, service=name)
+    site.routes = {owner: SiteRoute(owner, line) for owner, line in _routes(sections, entries).items()}
     common: dict[str, list[IniEntry]] = {kind: [] for kind in _COMMON}
     for entry in entries:
         kind, _, owner = entry.section.partition(" ")
@@ -79,8 +81,7 @@ def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]
         if kind == "site":
             message = _site_key(site, entry)
         elif kind == "route":
-            route = site.routes.setdefault(owner, SiteRoute(owner, entry.line))
-            message = _route_key(route, entry)
+            message = _route_key(site.routes[owner], entry)
         else:
             common[kind].append(entry)
         if message:
@@ -95,6 +96,15 @@ def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]
     if len(site.routes) > _MAX_ROUTES:
         problems.append(Problem(file, 0, f"more than {_MAX_ROUTES} routes"))
     return site, sorted(problems, key=lambda problem: problem.line)
+
+
+def _routes(sections: dict[str, int], entries: list[IniEntry]) -> dict[str, int]:
+    """Each route's line: of its first key, or of its header where nothing follows that."""
+    lines = {section: line for section, line in sections.items() if section.startswith("route ")}
+    for entry in reversed(entries):
+        if entry.section in lines:
+            lines[entry.section] = entry.line
+    return {section.partition(" ")[2].strip(): line for section, line in lines.items()}
 
 
 def _unknown_section(section: str) -> str | None:

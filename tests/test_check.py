@@ -38,7 +38,8 @@ def found(tmp_path: Path, content: str = "", **environment: str) -> list[str]:
     return [str(problem).replace(f"{tmp_path}/", "") for problem in check(load(str(file), environment))]
 
 
-def make_certificate(path: Path, days: int = 30, key: bool = True, other_key: bool = False) -> Path:
+def make_certificate(path: Path, days: int = 30, key: bool = True, other_key: bool = False,
+                     passphrase: bytes = b"") -> Path:
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a.test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -50,7 +51,8 @@ def make_certificate(path: Path, days: int = 30, key: bool = True, other_key: bo
         private = ec.generate_private_key(ec.SECP256R1())
     if key:
         content += private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                         serialization.NoEncryption())
+                                         serialization.BestAvailableEncryption(passphrase) if passphrase
+                                         else serialization.NoEncryption())
     path.write_bytes(content)
     return path
 
@@ -92,12 +94,19 @@ def test_defaults_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("content", "line", "told"), [
     ("[tls]\nbind = 127.0.0.1:8443\n", 6, "certificates names no file"),
-    ("[tls]\nbind = nowhere\ncertificates = {dir}/good.pem\n", 6, "is not an address"),
-    ("[tls]\ncertificates = {dir}/none.pem\n", 6, "can't read the certificate none.pem: No such file"),
-    ("[tls]\ncertificates = {dir}/good.pem, {dir}/text\n", 6, "text holds no PEM certificate"),
-    ("[tls]\ncertificates = {dir}/keyless.pem\n", 6, "keyless.pem holds no private key"),
-    ("[tls]\ncertificates = {dir}/otherkey.pem\n", 6, "can't use the certificate otherkey.pem"),
-    ("[tls]\ncertificates = {dir}/ended.pem\n", 6, "the certificate ended.pem ended at"),
+    ("[tls]\ncertificates = {dir}/none.pem\nbind = :8443\n", 6, "can't read the certificate none.pem: No such file"),
+    ("[tls]\ncertificates = {dir}/good.pem, {dir}/text\nbind = :8443\n", 6, "text holds no PEM certificate"),
+    ("[tls]\ncertificates = {dir}/keyless.pem\nbind = :8443\n", 6, "keyless.pem holds no private key"),
+    ("[tls]\ncertificates = {dir}/otherkey.pem\nbind = :8443\n", 6, "the key in otherkey.pem is not that of its certificate"),
+    ("[tls]\ncertificates = {dir}/ended.pem\nbind = :8443\n", 6, "the certificate ended.pem ended at"),
+    ("[tls]\ncertificates = {dir}/encrypted.pem\nbind = :8443\n", 6, "the key in encrypted.pem is encrypted"),
+    ("[tls]\ncertificates = {dir}/good.pem, {dir}/again.pem\nbind = :8443\n", 6, "again.pem is never shown: good.pem comes first"),
+    ("[tls]\ncertificates = {dir}/good.pem\n", 6, "nobody listens for HTTPS"),
+    ("[proxy]\nredirect_https = yes\n", 6, "there is no HTTPS here"),
+    ("[proxy]\nhsts = 1h\n", 6, "there is no HTTPS here"),
+    ("[admin]\nbind = :8000\n", 6, "0.0.0.0:8000 is taken by [proxy] bind = 127.0.0.1:8000"),
+    ("[registry]\nbind = unix:{dir}/s\n\n[admin]\nbind = unix:{dir}/s\n", 9, "is taken by [registry] bind"),
+    ("[admin]\ntoken_file = {dir}/foreign\n", 6, "is not printable ASCII"),
     ("[registry]\nbind = 0.0.0.0:8181\n", 6, "anybody who reaches it could take your traffic"),
     ("[registry]\ntls_certificate = {dir}/none.pem\n", 6, "can't read the certificate none.pem"),
     ("[registry]\ntls_client_ca = {dir}/text\ntls_certificate = {dir}/good.pem\n", 6, "can't use text"),
@@ -121,14 +130,17 @@ def test_defaults_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_wrong_setting_is_named_with_its_line(tmp_path: Path, content: str, line: int, told: str) -> None:
     (tmp_path / "text").write_text("some text\n")
     (tmp_path / "empty").write_text("")
+    (tmp_path / "foreign").write_text("größer\n")
     make_certificate(tmp_path / "good.pem")
+    make_certificate(tmp_path / "again.pem")
+    make_certificate(tmp_path / "encrypted.pem", passphrase=b"secret")
     make_certificate(tmp_path / "keyless.pem", key=False)
     make_certificate(tmp_path / "otherkey.pem", other_key=True)
     make_certificate(tmp_path / "ended.pem", days=-1)
     problems = found(tmp_path, content.format(dir=tmp_path))
     assert len(problems) == 1, problems
-    section = content.partition("]")[0] + "]"
-    assert problems[0].startswith(f"proxyd.ini:{line}: {section} ")
+    section = content.rpartition("\n[")[2].partition("]")[0].removeprefix("[")
+    assert problems[0].startswith(f"proxyd.ini:{line}: [{section}] ")
     assert told in problems[0]
 
 
@@ -146,7 +158,32 @@ def test_a_setting_from_the_environment_is_named_by_its_variable(tmp_path: Path,
 def test_a_wrong_token_is_named_with_the_line_of_the_tokens_file(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("[token ci]\nhash = plain\n")
     problems = found(tmp_path, f"[registry]\ntokens_file = {tmp_path}/tokens\n")
-    assert problems == ["tokens:2: hash: not sha256:... (make one with: proxyd token)"]
+    assert problems == ["tokens:2: hash: not sha256: and 64 hexadecimal digits (make one with: proxyd token NAME)"]
+
+
+def test_a_misspelt_variable_is_named_and_one_of_somebody_else_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROXYD_PROXI_BIND", "0.0.0.0:80")
+    monkeypatch.setenv("PROXYD_PORT_8000_TCP_ADDR", "10.0.0.1")
+    assert found(tmp_path) == ["environment PROXYD_PROXI_BIND: no such setting (did you mean PROXYD_PROXY_BIND?)"]
+
+
+def test_a_trusted_front_that_ends_tls_makes_redirect_and_hsts_sound(tmp_path: Path) -> None:
+    assert found(tmp_path, "[proxy]\nredirect_https = yes\nhsts = 1h\ntrusted_proxies = 10.0.0.1\n") == []
+
+
+def test_sections_without_a_key_are_not_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("[token ci]\n\n[token cd]\nservices = x\n")
+    configuration(tmp_path)
+    (tmp_path / "sites" / "a.ini").write_text(SITE.format(service="a", path="/") + "\n[route more]\n")
+    assert found(tmp_path, f"[registry]\ntokens_file = {tmp_path}/tokens\n") == [
+        "tokens:1: [token ci] has no hash", "tokens:3: [token cd] has no hash",
+        "sites/a.ini:9: [route more] needs domains", "sites/a.ini:9: [route more] needs backends"]
+
+
+def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
+    configuration(tmp_path)
+    (tmp_path / "sites" / "a.ini").write_text("\ufeff" + SITE.format(service="a", path="/"))
+    assert found(tmp_path) == []
 
 
 def test_a_wrong_line_of_a_site_file_is_named(tmp_path: Path) -> None:

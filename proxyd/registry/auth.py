@@ -10,14 +10,16 @@ import contextlib
 import fnmatch
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxyd.ini import Problem, read_ini
+from proxyd.ini import IniEntry, Problem, read_ini
 from proxyd.text import split_list, suggest
 from proxyd.urls import normalize_domain
 
@@ -29,7 +31,11 @@ _MAX_ADDRESSES = 10_000
 
 
 class Refused(Exception):
-    """A registration is refused; the message is for the client."""
+    """A registration is refused; the message is for the client. `counted`: it is one of those that count, and are recorded."""
+
+    def __init__(self, message: str, counted: bool = True) -> None:
+        super().__init__(message)
+        self.counted = counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +98,43 @@ def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
         content = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return {}, [Problem(path, 0, f"can't read the tokens file: {error}")]
-    entries, problems = read_ini(content, path, _unknown_section)
+    sections: dict[str, int] = {}
+    entries, problems = read_ini(content, path, _unknown_section, sections)
     found: dict[str, dict[str, str]] = {}
+    lines = {section.partition(" ")[2].strip(): line for section, line in sections.items()}
     for entry in entries:
-        owner = entry.section.partition(" ")[2]
-        if entry.key not in _KEYS:
-            problems.append(Problem(path, entry.line, f'unknown key "{entry.key}"{suggest(entry.key, _KEYS)}'))
-        else:
-            if entry.key == "domains":
-                for domain in split_list(entry.value):
-                    try:
-                        normalize_domain(domain)
-                    except ValueError as error:
-                        problems.append(Problem(path, entry.line, f"domains: {error}"))
-            if entry.key == "hash" and not entry.value.startswith("sha256:"):
-                problems.append(Problem(path, entry.line, "hash: not sha256:... (make one with: proxyd token)"))
-            found.setdefault(owner.strip(), {})[entry.key] = entry.value
-    grants = {}
-    for name, values in found.items():
+        owner = entry.section.partition(" ")[2].strip()
+        message = _wrong(entry)
+        if message:
+            problems.append(Problem(path, entry.line, message))
+        found.setdefault(owner, {})[entry.key] = entry.value
+    grants: dict[str, Grant] = {}
+    for name, line in lines.items():
+        values = found.get(name, {})
         if "hash" not in values:
-            problems.append(Problem(path, 0, f"[token {name}] has no hash"))
+            problems.append(Problem(path, line, f"[token {name}] has no hash"))
             continue
-        grants[values["hash"]] = Grant(name, split_list(values.get("services", "*")), _normal(split_list(values.get("domains", ""))))
-    return grants, problems
+        kept = values["hash"].lower()
+        if kept in grants:
+            problems.append(Problem(path, line, f"[token {name}] has the hash of [token {grants[kept].name}]"))
+            continue
+        grants[kept] = Grant(name, split_list(values.get("services", "*")), _normal(split_list(values.get("domains", ""))))
+    return grants, sorted(problems, key=lambda problem: problem.line)
+
+
+def _wrong(entry: IniEntry) -> str | None:
+    """What is wrong with a line of the tokens file."""
+    if entry.key not in _KEYS:
+        return f'unknown key "{entry.key}" in [{entry.section}]{suggest(entry.key, _KEYS)} (known: {", ".join(_KEYS)})'
+    if entry.key == "hash" and not re.fullmatch(r"sha256:[0-9a-fA-F]{64}", entry.value):
+        return "hash: not sha256: and 64 hexadecimal digits (make one with: proxyd token NAME)"
+    if entry.key == "domains":
+        for domain in split_list(entry.value):
+            try:
+                normalize_domain(domain)
+            except ValueError as error:
+                return f"domains: {error}"
+    return None
 
 
 def _normal(domains: tuple[str, ...]) -> tuple[str, ...]:
@@ -140,9 +160,11 @@ class Gatekeeper:
         """What the bearer of the token may claim as that service. Raises Refused. `now`: monotonic seconds."""
         if not self._path:
             return EVERYTHING
+        address = _subject(address)
         recent = [at for at in self._failures.get(address, ()) if now - at < _WINDOW]
         if len(recent) >= self._max:
-            raise Refused(f"too many refused registrations from this address; try again in {int(_WINDOW)} s")
+            wait = max(1, round(_WINDOW - (now - recent[0])))
+            raise Refused(f"too many refused registrations from this address; try again in {wait} s", counted=False)
         self._refresh()
         wanted = hash_of(token) if isinstance(token, str) else ""
         grant = next((grant for known, grant in self._grants.items() if hmac.compare_digest(known, wanted)), None)
@@ -181,3 +203,10 @@ class Gatekeeper:
                 self._grants = grants
 
 
+def _subject(address: str) -> str:
+    """Whose attempts are counted together: an IPv6 customer has a whole /64 to come from."""
+    try:
+        ip = ipaddress.ip_address(address.strip("[]"))
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 and not ip.ipv4_mapped else address
