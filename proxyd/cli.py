@@ -103,13 +103,16 @@ def _master(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _where(settings: Settings, options: argparse.Namespace) -> int:
-    from proxyd.text import split_address
+    from proxyd.text import hide_password, split_address
+
+    def http(bind: str) -> str:
+        return bind if bind.startswith("unix:") else f"http://{bind}"
 
     print(f"""proxyd {__version__}
-  proxy     http://{settings.proxy.bind}{f"  https://{settings.tls.bind}" if settings.tls.bind else ""}
+  proxy     {http(settings.proxy.bind)}{f"  https://{settings.tls.bind}" if settings.tls.bind else ""}
   registry  {settings.registry.bind}
-  admin     {f"http://{settings.admin.bind}" if settings.admin.enabled else "off"}
-  database  {settings.database.url}
+  admin     {http(settings.admin.bind) if settings.admin.enabled else "off"}
+  database  {hide_password(settings.database.url)}
   config    {settings.file or "defaults and environment"}""")
     if not settings.registry.bind.startswith("unix:") and not settings.proxy.bind.startswith("unix:"):
         host, port = split_address(settings.registry.bind)
@@ -142,7 +145,7 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> int:
     except StoreError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{settings.database.url}: schema version {after}" + (f" (was {before})" if before != after else ", nothing to do"))
+    print(f"{store.name}: schema version {after}" + (f" (was {before})" if before != after else ", nothing to do"))
     return 0
 
 

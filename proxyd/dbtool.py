@@ -34,9 +34,9 @@ def run(settings: Settings, action: str) -> int:
         store.open()
         return actions[action](store)
     except StoreBusy:
-        return _failed(f"the database {store.url} is busy: something writes without pause; nothing was changed, try again")
+        return _failed(f"the database {store.name} is busy: something writes without pause; nothing was changed, try again")
     except StoreEmpty:
-        return _failed(f"the database {store.url} has no tables yet; the master makes them when it starts, or: proxyd migrate")
+        return _failed(f"the database {store.name} has no tables yet; the master makes them when it starts, or: proxyd migrate")
     except StoreError as error:
         return _unsound(store.path) if store.path is not None and is_corrupt(store.path) else _failed(error)
     finally:
@@ -62,7 +62,7 @@ def size_of(path: str) -> int:
 # check
 
 def _check(store: Store) -> int:
-    print(f"database   {store.url}")
+    print(f"database   {store.name}")
     if store.path is not None:
         faults = store.read(_faults)
         if faults:
@@ -140,7 +140,7 @@ def _vacuum_server(store: Store) -> None:
         server.connection().autocommit = True  # type: ignore[no-untyped-call]
         server.execute_sql("VACUUM ANALYZE")  # type: ignore[no-untyped-call]
     except peewee.PeeweeException as error:
-        raise explain(error, store.url) from None
+        raise explain(error, store.name) from None
     finally:
         server.close()
 

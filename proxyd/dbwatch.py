@@ -59,7 +59,7 @@ class DatabaseWatch:
         what = self._store.displaced()
         if what == "replaced":
             log.critical("another file took the place of the database %s while it was in use: the master starts again with that one",
-                         self._store.url)
+                         self._store.name)
             return False
         if what == "deleted":
             self._put_back()
@@ -82,7 +82,7 @@ class DatabaseWatch:
             gevent.sleep(_FAILURE_PAUSE)
             return
         self._failed = ""
-        log.critical("the database %s or its log was deleted while in use: written again as it was", self._store.url)
+        log.critical("the database %s or its log was deleted while in use: written again as it was", self._store.name)
 
     def _taken_again(self) -> bool:
         try:

@@ -96,7 +96,7 @@ class Master:
         lock = MasterLock(store.path, settings.shared_memory_directory())
         if not lock.take():
             if not wait:
-                raise StoreError(f"another master (pid {lock.holder()}) serves {settings.database.url}; stop it first, or start this "
+                raise StoreError(f"another master (pid {lock.holder()}) serves {store.name}; stop it first, or start this "
                                  "one with --wait")
             log.info("waiting for the master with pid %s to end", lock.holder())
             if not lock.wait(gevent.sleep, lambda: not self._stop.is_set()):
@@ -141,7 +141,7 @@ class Master:
             self._write_pid()
         except OSError as error:
             log.error("can't write the pid file %s: %s", settings.master.pid_file, error.strerror)
-        log.info("the master serves %s: registry %s, admin %s", settings.database.url, settings.registry.bind,
+        log.info("the master serves %s: registry %s, admin %s", store.name, settings.registry.bind,
                  settings.admin.bind if settings.admin.enabled else "off")
         return True
 

@@ -174,6 +174,16 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def hide_password(url: str) -> str:
+    """A url as it may be shown and logged."""
+    return re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url)
+
+
+def hide_token(message: str) -> str:
+    """A message without the registry token that the text it repeats may hold."""
+    return re.sub(r'("token"\s*:[^"]*")[^"]*', r"\1***", message)
+
+
 def is_loopback(address: str) -> bool:
     """Whether a normal-form listening address can be reached from this host alone."""
     if address.startswith("unix:"):

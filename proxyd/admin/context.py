@@ -29,10 +29,13 @@ class Context:
     def __init__(self, settings: Settings, state: MasterState) -> None:
         self.settings = settings
         self.state = state
-        self.guard = Guard(settings)
+        self.guard = Guard(settings, self._refused)
         self.followers = Followers(state.bus)
         self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
         self._reading: dict[Hashable, BoundedSemaphore] = {}
+
+    def _refused(self, address: str, reason: str) -> None:
+        self.state.bus.publish("login_refused", {"to": "admin", "reason": reason}, actor=address)
 
     def read(self, function: Callable[..., Result], *args: Any) -> Result:
         """Read from the database. Raises Refusal where it fails."""

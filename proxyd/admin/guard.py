@@ -14,6 +14,7 @@ import secrets
 import socket
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -30,9 +31,14 @@ _FOREIGN_SITES = ("cross-site", "same-site")
 
 
 class Guard:
-    """All checks of one admin server. Its sessions end with it, and with the token they were made with."""
+    """All checks of one admin server. Its sessions end with it, and with the token they were made with.
 
-    def __init__(self, settings: Settings) -> None:
+    `told` is called with the address and the reason of each wrong token, for the audit trail; not for those beyond the
+    bound, with which anybody could fill a disk.
+    """
+
+    def __init__(self, settings: Settings, told: Callable[[str, str], None]) -> None:
+        self._told = told
         self._token_file = settings.admin.token_file
         self._bind = settings.admin.bind
         self._key = secrets.token_bytes(32)
@@ -130,6 +136,7 @@ class Guard:
         self._failures.move_to_end(request.address)
         if len(self._failures) > _MAX_ADDRESSES:
             self._failures.popitem(last=False)
+        self._told(request.address, "wrong admin token")
         raise Refusal(401, "wrong_token", "that is not the admin token",
                       {"WWW-Authenticate": 'Bearer realm="proxyd admin", error="invalid_token"'})
 

@@ -124,9 +124,9 @@ _TOKEN_TABLE = (
 )
 
 _TOKEN_EXAMPLE = """$ proxyd token shop --services 'shop,shop-*' --domains shop.example.com
-# The token, shown this once: yIo...
+# The token, shown this once: yIo1VDPtWxwzWM6w5mNFYdD5Kd4TnP1qGJHkMt4rX0k
 [token shop]
-hash = sha256:5e1f...
+hash = sha256:75461c7608d0113c804aca717ecd60d74584fd7a234ba5e3dc8977cfbb8893f8
 services = shop,shop-*
 domains = shop.example.com
 """

@@ -11,7 +11,7 @@ TABLE_NOTES: dict[str, str] = {
     "slow_requests": "At most 20 of each route and hour are kept, the slowest.",
     "events": "`type` is one of `config_applied`, `backend_health_changed`, `circuit_state_changed`, `circuit_reset`, "
               "`maintenance_changed`, `drain_started`, `drain_progress`, `drain_completed`, `drain_cancelled`, "
-              "`login_refused`, `cert_renewed`, "
+              "`login_refused`, `cert_renewed`, `certificate_expiring`, "
               "`global_config_changed`.",
     "circuits": "A copy, at most a second old, of what the workers share in memory; "
                 "a route whose circuit never changed nor counted a failure has no row.",

@@ -60,8 +60,9 @@ EXPLANATIONS: dict[str, str] = {
         "A request that carries our own name has been here before: a backend points back at us, and it gets 508 instead "
         "of an endless loop. Two proxies in one chain must have different names.",
     "proxy.redirect_https":
-        "308, so that method and body stay. Only our own [tls] listener counts as HTTPS: behind a front that ends TLS, "
-        "leave it off and let the front redirect, or clients are sent round in circles.",
+        "308, so that method and body stay; it goes to port 443 of the host that was asked for. HTTPS is what came over our "
+        "own [tls] listener, and what a front in trusted_proxies says came to it over HTTPS: a front that ends TLS and is "
+        "not named there sends clients round in circles.",
     "proxy.hsts":
         "Browsers remember it for as long as you say, and there is no taking it back: begin with 1h, and go to 365d when "
         "every name has worked over HTTPS for a while.",
@@ -111,7 +112,8 @@ EXPLANATIONS: dict[str, str] = {
         "Made with `proxyd token NAME`; docs/configuration.md has the format. It is read anew when it changes, so a token "
         "can be withdrawn without a restart; sessions that were admitted with it go on until they end.",
     "registry.tls_certificate":
-        "Tokens travel in REGISTER: without TLS, whoever can listen on the network has them.",
+        "Tokens travel in REGISTER: without TLS, whoever can listen on the network has them. Chain first, key after it, as "
+        "for [tls] certificates; a renewed file is taken up for new connections within seconds, and its end is watched.",
     "registry.tls_client_ca":
         "Clients without a certificate of that CA don't get past the handshake. It works only together with "
         "tls_certificate.",
@@ -203,8 +205,8 @@ EXPLANATIONS: dict[str, str] = {
         "Written in batches beside the requests, so that a slow disk delays nobody. A file is opened anew on SIGUSR1 "
         "(conf/logrotate.d).",
     "alerts.webhook":
-        "Sent for upstreams that go down or come back, circuits that open, slow_critical requests and certificates near "
-        "their end. A webhook that does not answer delays nothing but itself.",
+        "Sent for upstreams that go down, circuits that open, slow_critical requests, and certificates 30, 7 and 1 days "
+        "before their end. A webhook that does not answer delays nothing but itself.",
     "alerts.interval":
         "A flapping backend would otherwise fill the channel until nobody reads it.",
     "sites.directory":

@@ -12,6 +12,7 @@ from typing import Any
 from proxyd import text
 from proxyd.declared import check_interval, priority, whole_number
 from proxyd.options import parse_option
+from proxyd.text import hide_token
 from proxyd.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
@@ -46,6 +47,9 @@ def port(value: str) -> int:
     return whole_number(0, 65535)(value) if value else 0
 
 
+_HARMLESS = 12
+
+
 def _refused(word: str) -> Any:
     raise ValueError(f"{word} is no JSON number")
 
@@ -64,17 +68,18 @@ def _read_json(value: str) -> Any:
 
 
 def metadata(value: str) -> dict[str, Any]:
-    """A JSON object; nothing and null count as an empty one."""
+    """A JSON object; nothing and null count as an empty one. Errors do not repeat the token that the value may hold or be."""
     if not value.strip():
         return {}
+    shown = f'"{hide_token(value)[:60]}"' if value.lstrip()[:1] == "{" or len(value) <= _HARMLESS else "that"
     try:
         found = _read_json(value)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'"{value[:60]}" is not JSON: {error}') from None
+        raise ValueError(f"{shown} is not JSON: {error}") from None
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise ValueError(f'"{value[:60]}" is not a JSON object (like {{"version":"1.2"}})')
+        raise ValueError(f'{shown} is not a JSON object (like {{"version":"1.2"}})')
     return found
 
 

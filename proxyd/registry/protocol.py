@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from proxyd.registry import fields
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import TRANSACTION
+from proxyd.text import hide_token
 
 if TYPE_CHECKING:
     from proxyd.registry.context import Context
@@ -92,7 +93,8 @@ class Request:
             try:
                 result.append(field.parse(self.values[index]))
             except ValueError as error:
-                raise CommandError(f"{field.name}: {error}") from None
+                # A client that got the order of the fields wrong has its token anywhere.
+                raise CommandError(f"{field.name}: {hide_token(str(error))}") from None
         return result
 
 

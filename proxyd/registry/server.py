@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from proxyd.listen import listen
+from proxyd.listen import ListenError, listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.context import Context

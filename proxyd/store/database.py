@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import gevent
 import peewee
@@ -21,6 +21,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
 from proxyd.store import rescue
+from proxyd.text import hide_password
 
 Result = TypeVar("Result")
 #: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
@@ -63,11 +64,16 @@ def connect(url: str, busy_timeout: float, create: bool = True) -> peewee.Databa
             pragmas={"journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1}, thread_safe=False)
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
-        raise StoreError(f"[database] url: {url!r} is neither sqlite:///... nor postgresql://...")
+        raise StoreError(f"[database] url: {hide_password(url)!r} is neither sqlite:///... nor postgresql://...")
     return peewee.PostgresqlDatabase(
-        parts.path.lstrip("/"), host=parts.hostname, port=parts.port or 5432, user=parts.username,
-        password=parts.password, thread_safe=False, autorollback=True,
+        unquote(parts.path.lstrip("/")), host=parts.hostname, port=parts.port or 5432, user=_unquoted(parts.username),
+        password=_unquoted(parts.password), thread_safe=False, autorollback=True,
     )
+
+
+def _unquoted(text: str | None) -> str | None:
+    """Characters that would end it stand percent-encoded in a url."""
+    return None if text is None else unquote(text)
 
 
 class Store:
@@ -80,6 +86,8 @@ class Store:
 
     def __init__(self, url: str, busy_timeout: float = 5.0, follow: bool = False) -> None:
         self.url = url
+        #: What may be shown of the url.
+        self.name = hide_password(url)
         self.busy_timeout = busy_timeout
         self.path = sqlite_path(url)
         self.generation = 0
@@ -101,7 +109,7 @@ class Store:
         if self.path is not None:
             folder = os.path.dirname(os.path.abspath(self.path))
             try:
-                os.makedirs(folder, exist_ok=True)
+                os.makedirs(folder, mode=0o750, exist_ok=True)
             except OSError as error:
                 raise StoreError(f"can't make the directory {folder} of the database: {error.strerror}") from None
             if not os.access(folder, os.W_OK):
@@ -112,8 +120,8 @@ class Store:
         except (peewee.PeeweeException, sqlite3.Error) as error:
             opened.close()
             if self._follow and not os.path.exists(self.path or ""):
-                raise StoreEmpty(f"there is no database {self.url}; the master makes it when it starts, or: proxyd migrate") from None
-            raise explain(error, self.url) from None
+                raise StoreEmpty(f"there is no database {self.name}; the master makes it when it starts, or: proxyd migrate") from None
+            raise explain(error, self.name) from None
         database.initialize(opened)
         self._database = opened
         self._file, self._log = rescue.identity(self.path or ""), rescue.identity(f"{self.path}-wal")
@@ -140,7 +148,7 @@ class Store:
         try:
             rescue.put_back(self._database.execute_sql, self.path, self._file)
         except (OSError, peewee.PeeweeException, sqlite3.Error) as error:
-            raise StoreError(f"the database {self.url} was deleted while in use, and can't be written again: {error}") from None
+            raise StoreError(f"the database {self.name} was deleted while in use, and can't be written again: {error}") from None
         self._database.close()
         self._open()
 
@@ -176,7 +184,7 @@ class Store:
         process's lock kept the one in front: all wait at the same time, not each after the other."""
         while not lock.acquire(timeout=limit):
             if self.blocked:
-                raise busy(self.url)
+                raise busy(self.name)
         try:
             yield
         finally:
@@ -249,7 +257,7 @@ class Store:
         except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
             if isinstance(error, peewee.IntegrityError):
                 raise
-            raise explain(_first(error), self.url) from error
+            raise explain(_first(error), self.name) from error
 
 
 def _first(error: Exception) -> Exception:
@@ -259,24 +267,24 @@ def _first(error: Exception) -> Exception:
     return error
 
 
-def busy(url: str) -> StoreBusy:
+def busy(name: str) -> StoreBusy:
     """The error for a lock that does not come free."""
-    return StoreBusy(f"the database {url} is locked by another process; nothing was changed, try again")
+    return StoreBusy(f"the database {name} is locked by another process; nothing was changed, try again")
 
 
-def explain(error: Exception, url: str) -> StoreError:
+def explain(error: Exception, name: str) -> StoreError:
     """The StoreError that tells a person what a driver's error means and what to do."""
     message = str(error)
     if re.search(r"locked|busy", message):
-        return busy(url)
+        return busy(name)
     if "no such table" in message or "does not exist" in message:
-        return StoreEmpty(f"the database {url} is not set up yet ({message}); the master does that, or: proxyd migrate")
+        return StoreEmpty(f"the database {name} is not set up yet ({message}); the master does that, or: proxyd migrate")
     if "disk is full" in message or "disk I/O" in message:
-        return StoreError(f"the database {url} can't be written ({message}); free space on its disk")
+        return StoreError(f"the database {name} can't be written ({message}); free space on its disk")
     if "malformed" in message or "not a database" in message:
-        return StoreError(f"the database {url} is corrupt ({message}); restore a backup or set the file aside")
+        return StoreError(f"the database {name} is corrupt ({message}); restore a backup or set the file aside")
     if "readonly" in message:
-        return StoreError(f"the database {url} is read-only for this user; check owner and mode of file and directory")
+        return StoreError(f"the database {name} is read-only for this user; check owner and mode of file and directory")
     if "unable to open" in message:
-        return StoreError(f"the database {url} can't be opened; check owner and mode of file and directory, and that it is no directory")
-    return StoreError(f"the database {url} failed: {message}")
+        return StoreError(f"the database {name} can't be opened; check owner and mode of file and directory, and that it is no directory")
+    return StoreError(f"the database {name} failed: {message}")

@@ -53,7 +53,7 @@ def migrate(store: Store) -> tuple[int, int]:
     """
     before = store.read(current_version)
     if before > NEWEST:
-        raise StoreError(f"the database {store.url} has schema version {before}, this proxyd knows {NEWEST}: "
+        raise StoreError(f"the database {store.name} has schema version {before}, this proxyd knows {NEWEST}: "
                          "install the newer proxyd, or restore a backup made before the upgrade")
     for number, description, step in STEPS:
         if number > before:

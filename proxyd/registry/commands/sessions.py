@@ -33,7 +33,8 @@ def register(context: Context, service: str, instance: str, maintenance_port: in
     try:
         grant = context.gate.admit(service, token, context.address.rpartition(":")[0], time.monotonic())
     except Refused as error:
-        context.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=context.address)
+        if error.counted:
+            context.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=context.address)
         raise CommandError(str(error)) from None
     session = context.registry.register(service, instance, maintenance_port, kept, context.address, context, grant)
     context.hold(session)
