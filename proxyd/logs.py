@@ -12,25 +12,34 @@ from logging.handlers import WatchedFileHandler
 from proxyd.settings import LogSettings
 from proxyd.text import rfc3339
 
+#: gunicorn calls its log of everything the error log.
+_NAMES = {"gunicorn.error": "gunicorn"}
+
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31T23:59:59.125Z warning proxyd.registry[123] message`."""
+    """`2026-01-31T23:59:59.125Z warning proxyd.registry[123] message`; a traceback follows, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage().replace("\n", "\\n").replace("\r", "\\r")
-        line = f"{rfc3339(record.created)} {record.levelname.lower()} {record.name}[{record.process}] {message}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        name = _NAMES.get(record.name, record.name)
+        line = f"{rfc3339(record.created)} {record.levelname.lower()} {name}[{record.process}] {message}"
+        return "\n    ".join((line, *self.formatException(record.exc_info).splitlines())) if record.exc_info else line
 
 
 class JsonFormatter(logging.Formatter):
     """The same as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        entry = {"at": rfc3339(record.created), "level": record.levelname.lower(), "logger": record.name, "pid": record.process,
-                 "message": record.getMessage()}
+        entry = {"at": rfc3339(record.created), "level": record.levelname.lower(), "logger": _NAMES.get(record.name, record.name),
+                 "pid": record.process, "message": record.getMessage()}
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+def formatter(form: str) -> logging.Formatter:
+    """The formatter of a [log] format."""
+    return JsonFormatter() if form == "json" else TextFormatter()
 
 
 class Trouble:
@@ -67,7 +76,7 @@ def configure(settings: LogSettings) -> None:
             handler = WatchedFileHandler(settings.error, encoding="utf-8")
         except OSError as error:
             failure = f"[log] error: can't write {settings.error} ({error.strerror}); logging to standard error"
-    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    handler.setFormatter(formatter(settings.format))
     root = logging.getLogger("proxyd")
     for old in list(root.handlers):
         root.removeHandler(old)

@@ -7,12 +7,16 @@ the end of that very process whoever reaps it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
 import sys
 import threading
 import time
+
+# The arbiter's log: it is there before anything else is.
+log = logging.getLogger("gunicorn.error")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: Seconds of life after which a master that ends is one that was killed or crashed, and not one that can't start: it is back at
@@ -62,14 +66,14 @@ class Supervisor:
             try:
                 pid = self._spawn()
             except OSError as error:
-                sys.stderr.write(f"proxyd: can't start the master: {error}\n")
+                log.error("can't start the master: %s", error)
             else:
                 self._await_end(pid)
             lived = time.monotonic() - started
             pause = _FIRST_PAUSE if lived > _GOOD_LIFE else min(_LONGEST_PAUSE, pause * 2)
             if self._stopping.wait(pause):
                 return
-            sys.stderr.write(f"proxyd: the master (pid {self._pid}) ended after {lived:.1f} s; starting it again\n")
+            log.warning("the master (pid %d) ended after %.1f s; starting it again", self._pid, lived)
 
     def _spawn(self) -> int:
         """Start a master. Not with subprocess: it waits for the end of a pipe which the workers that the arbiter forks
