@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import signal
@@ -17,6 +18,10 @@ from proxyd.text import split_address
 
 #: Seconds a worker may take to cut what is left when graceful_timeout is over.
 _CUTTING = 5
+#: Descriptors of a worker that are no client's.
+_OWN_DESCRIPTORS = 256
+
+log = logging.getLogger("gunicorn.error")
 
 _supervisor: Supervisor | None = None
 _settings: Settings | None = None
@@ -43,13 +48,15 @@ def configuration() -> dict[str, Any]:
     else:
         problems, status = _unusable(settings), 1
     if problems:
-        sys.stderr.write("".join(f"{problem}\n" for problem in problems))
         if _settings is None:
+            sys.stderr.write("".join(f"{problem}\n" for problem in problems))
             raise SystemExit(status)
-        sys.stderr.write("proxyd: nothing is reloaded, the workers go on with the settings before\n")
+        log.error("SIGHUP: the settings stay as they are: %s; nothing is reloaded, the workers go on with the settings before",
+                  "; ".join(problems))
         settings = _settings
+    if _settings is None:
+        _check_descriptors(settings)
     _settings = settings
-    raise_limit()
     binds = _binds(settings)
     heartbeat = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return {
@@ -71,6 +78,7 @@ def configuration() -> dict[str, Any]:
         "limit_request_field_size": settings.proxy.max_header_size,
         "preload_app": False,
         "proc_name": "proxyd",
+        "logger_class": _log_class(settings),
         "errorlog": settings.log.error,
         "accesslog": None,
         "loglevel": settings.log.level,
@@ -81,6 +89,13 @@ def configuration() -> dict[str, Any]:
         "on_exit": _hook(settings, "stop"),
         "post_fork": _hook(settings, "forked"),
     }
+
+
+def _log_class(settings: Settings) -> type:
+    from proxyd.gunicornlog import GunicornLog
+
+    GunicornLog.form = settings.log.format
+    return GunicornLog
 
 
 def _hook(settings: Settings, name: str) -> Any:
@@ -165,6 +180,13 @@ def _check_certificates(settings: Settings) -> list[str]:
     known = _settings.tls.certificates if _settings is not None and _settings.tls.bind else ()
     found = [certificate_problem(path) for path in settings.tls.certificates if path not in known]
     return [f"proxyd: [tls] certificates: {problem}" for problem in found if problem]
+
+
+def _check_descriptors(settings: Settings) -> None:
+    limit = raise_limit()
+    if limit < settings.proxy.worker_connections + _OWN_DESCRIPTORS:
+        sys.stderr.write(f"proxyd: a worker may open {limit} files, and [proxy] worker_connections = {settings.proxy.worker_connections} "
+                         "needs up to twice as many: raise the limit (ulimit -n, LimitNOFILE), or clients will wait before that\n")
 
 
 def _can_listen(address: str, setting: str) -> str | None:
