@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +112,60 @@ def test_the_panels_of_the_dashboard_neither_overlap_nor_share_an_id() -> None:
         cells = {(x, y) for x in range(place["x"], place["x"] + place["w"]) for y in range(place["y"], place["y"] + place["h"])}
         assert max(x for x, _ in cells) < 24 and not cells & taken, panel["title"]
         taken |= cells
+
+
+# -- the real programs, where they are here
+
+
+def output_of(*command: str) -> tuple[int, str]:
+    """Exit status and all output; the test is skipped where the program is not there."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]} here")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, cwd=CONF)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_prometheus_takes_the_rules_and_the_scrape_job() -> None:
+    code, text = output_of("promtool", "check", "config", "prometheus/prometheus.yml")
+    assert code == 0, text
+    assert "15 rules found" in text
+
+
+def units() -> list[Path]:
+    return sorted((CONF / "systemd").glob("proxyd*"))
+
+
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    # The program has to be there to be accepted.
+    (tmp_path / "proxyd").write_text("#!/bin/sh\n")
+    (tmp_path / "proxyd").chmod(0o755)
+    for unit in units():
+        (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/proxyd/bin/proxyd", f"{tmp_path}/proxyd"))
+    code, text = output_of("systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units()))
+    assert (code, text) == (0, "")
+
+
+def test_the_units_start_what_there_is_and_agree_on_the_directories() -> None:
+    parsed = {}
+    for unit in units():
+        parsed[unit.name] = configparser.ConfigParser(strict=False, interpolation=None)
+        parsed[unit.name].optionxform = str  # type: ignore[assignment, method-assign]
+        parsed[unit.name].read_string(unit.read_text())
+    services = [parsed["proxyd.service"]["Service"], parsed["proxyd-master.service"]["Service"]]
+    assert [one["ExecStart"].split()[1] for one in services] == ["serve", "master"]
+    for one in services:
+        assert one["Type"] == "notify" and one["RuntimeDirectoryPreserve"] == "yes", "one's stop must not take the other's sockets"
+        assert (one["StateDirectoryMode"], one["RuntimeDirectoryMode"]) == ("0750", "0750")
+    made = re.findall(r"^d (\S+)\s+(\d+) (\w+) (\w+)", (CONF / "tmpfiles.d" / "proxyd.conf").read_text(), re.MULTILINE)
+    assert made == [(f"/{place}/proxyd", "0750", "proxyd", "proxyd") for place in ("run", "var/lib", "var/log")]
+    assert int(services[0]["TimeoutStopSec"]) > 30, "graceful_timeout, and more"
+
+
+def test_logrotate_takes_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "proxyd"
+    text = (CONF / "logrotate.d" / "proxyd").read_text()
+    # The user is made by sysusers.d; here there is none.
+    file.write_text(text.replace("create 0640 proxyd proxyd", "create 0640 root root").replace("/var/log/proxyd", str(tmp_path)))
+    (tmp_path / "access.log").write_text("a line\n")
+    code, output = output_of("logrotate", "-d", "-s", str(tmp_path / "state"), str(file))
+    assert code == 0 and "error" not in output.lower(), output
