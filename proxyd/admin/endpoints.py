@@ -11,7 +11,8 @@ from proxyd.admin.table import Endpoint, Parameter, openapi
 _LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
 _OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.", {"type": "integer", "minimum": 0})
 _SEARCH = Parameter("q", "Text in id, service, domains, path or backend of the route.", {"type": "string"})
-_ROUTES = (_SEARCH, _LIMIT, _OFFSET)
+_UNWELL = Parameter("unwell", "1: only routes that are down, or whose circuit is not closed.", {"type": "string", "enum": ["0", "1"]})
+_ROUTES = (_SEARCH, _UNWELL, _LIMIT, _OFFSET)
 _SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "default": 60}}}
 _PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "default": ""}}}
 _URL = {"type": "object", "properties": {"url": TEXT}, "required": ["url"]}
@@ -25,7 +26,8 @@ def document(context: Context, request: Request) -> Response:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/livez", reading.livez, "200 while the master runs.", "text/plain"),
-    Endpoint("GET", "/readyz", reading.readyz, "Whether traffic can be served as configured (503: no), and why not.", "Ready"),
+    Endpoint("GET", "/readyz", reading.readyz, "Whether traffic can be served as configured (503: no), and why not.", "Ready",
+             also=(503,)),
     Endpoint("GET", "/metrics", reading.prometheus, "Metrics for Prometheus.", "text/plain application/openmetrics-text"),
     Endpoint("GET", "/api/v1/status", reading.status, "The master, its workers and what is wrong.", "Status"),
     Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.",
@@ -42,7 +44,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              "The last events, newest first; followed, or asked for as text/event-stream: events as they happen.",
              "events: [Event]", (
                  _LIMIT, Parameter("type", "Only this type.", {"type": "string"}),
-                 Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]}))),
+                 Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]})),
+             stream=True),
     Endpoint("GET", "/api/v1/stats", reading.stats, "Traffic sums of the routes, over all workers.", "stats: [Stats]", _ROUTES),
     Endpoint("GET", "/api/v1/traffic", reading.traffic, "Requests and errors of the last minutes, by route.", "Traffic", (
         *_ROUTES, Parameter("minutes", "How many minutes.", {"type": "integer", "minimum": 1, "maximum": 1440, "default": 30}))),

@@ -35,7 +35,11 @@
     if (s < 86400) return Math.floor(s / 3600) + " h " + Math.floor(s % 3600 / 60) + " min";
     return Math.floor(s / 86400) + " d " + Math.floor(s % 86400 / 3600) + " h";
   };
-  const clock = (instant) => new Date(instant).toLocaleTimeString([], {hour12: false});
+  // The time of day says nothing about another day.
+  const clock = (instant) => {
+    const then = new Date(instant), time = then.toLocaleTimeString([], {hour12: false});
+    return then.toDateString() === new Date().toDateString() ? time : then.toLocaleDateString([], {month: "short", day: "numeric"}) + " " + time;
+  };
 
   async function ask(method, path, body, headers) {
     const response = await fetch(path, {method, headers: {"Accept": "application/json", ...headers}, credentials: "same-origin",
@@ -108,7 +112,7 @@
     return svg;
   }
 
-  const HEALTH = {healthy: "good", up: "good", unhealthy: "bad", down: "bad", degraded: "warn"};
+  const HEALTH = {healthy: "good", down: "bad", degraded: "warn"};
   const CIRCUIT = {closed: "", half_open: "warn", open: "bad"};
 
   function states(route) {
@@ -119,6 +123,7 @@
       tags.push(tag("draining " + Math.round(route.drain.traffic_percent) + " %", "warn", span(route.drain.remaining_seconds) + " left"));
     }
     if (route.health) tags.push(tag(route.health.status, HEALTH[route.health.status] || "", route.health.reason));
+    if (route.health && HEALTH[route.health.status] !== "good" && route.health.reason) tags.push(element("div", "sub", route.health.reason));
     return tags.length ? tags : [tag("not checked", "")];
   }
 
@@ -157,52 +162,56 @@
       element("div", "sub", route.service + " " + route.instance + ", " + route.route_id + " to " + route.backend));
     return element("tr", "", title, cell("State", "", ...states(route)),
       cell("Circuit", "", tag(route.circuit.state.replace("_", "-"), CIRCUIT[route.circuit.state])),
-      cell("Last 30 min", "", sparkline(series)), cell("Requests", "number", whole.format(stats.requests)),
+      cell("Last 30 min", "wide", sparkline(series)), cell("Requests", "number", whole.format(stats.requests)),
       cell("Errors", "number" + (failed >= 1 ? " bad-text" : ""), whole.format(stats.errors),
         stats.errors ? element("div", "sub", failed.toFixed(1) + " %") : null),
-      cell("p50 / p99", "number", milliseconds(stats.p50_latency_ms) + " / " + milliseconds(stats.p99_latency_ms)),
+      cell("p50 / p99", "number wide", stats.requests ? milliseconds(stats.p50_latency_ms) + " / " + milliseconds(stats.p99_latency_ms) : "\u2013"),
       cell("Open", "number", whole.format(stats.in_flight + stats.websocket_active)),
       element("td", "acts", ...routeActions(route)));
   }
 
-  function sessionRow({session, draining}) {
+  function sessionRow(session) {
     const path = "api/v1/sessions/" + encodeURIComponent(session.session_id) + "/drain";
     const name = session.service_name + " " + session.instance_name;
     const buttons = [];
-    if (csrf && session.state === "connected") {
-      buttons.push(draining ? act("Cancel drain", "Cancel drain of " + name, () => change("DELETE", path))
+    if (csrf && session.state === "connected" && session.routes_active) {
+      buttons.push(session.draining ? act("Cancel drain", "Cancel drain of " + name, () => change("DELETE", path))
         : act("Drain", "Drain " + name, async () => {
           const seconds = await confirmed("Drain " + name, "Its share of new requests falls to nothing over this time.", "Seconds", "60", "Drain");
           if (seconds !== null) change("POST", path, {seconds: Number(seconds)});
         }));
     }
     const shown = [tag(session.state, session.state === "connected" ? "good" : "warn")];
-    if (draining) shown.push(tag("draining", "warn"));
+    if (session.draining) shown.push(tag("draining", "warn"));
     return element("tr", "",
       element("td", "", element("div", "name", name), element("div", "sub", session.address || session.session_id)),
       cell("State", "", ...shown), cell("Routes", "number", whole.format(session.routes_active)),
       cell("Active", "", session.last_activity ? clock(session.last_activity) : "never"), element("td", "acts", ...buttons));
   }
 
-  function eventRow(event) {
+  function eventRow({event, who, where}) {
     const time = element("time", "", clock(event.at));
     time.dateTime = event.at;
     time.title = event.at;
     const skipped = ["type", "at", "route_id", "session_id", "actor"];
-    const parts = Object.entries(event.data || {}).filter(([key]) => !skipped.includes(key))
+    const parts = Object.entries(event.data || {}).filter(([key, value]) => !skipped.includes(key) && value !== "" && value !== null)
       .map(([key, value]) => key.replaceAll("_", " ") + " " + (typeof value === "object" ? JSON.stringify(value) : String(value)));
-    if (event.route_id) parts.unshift("route " + event.route_id);
+    if (event.route_id) parts.unshift("route " + event.route_id + (where ? " " + where : ""));
+    else if (who && !(event.data || {}).service) parts.unshift(who);
     if (event.actor) parts.push("by " + event.actor);
     return element("li", "", time, element("div", "", element("div", "", event.type.replaceAll("_", " ")),
       parts.length ? element("div", "sub", parts.join(", ").slice(0, 400)) : null));
   }
 
-  function figures(status, routes, total) {
+  function figures(status) {
     const behind = status.workers.filter((worker) => worker.config_version < status.config_version).length;
     const figure = (name, value) => element("div", "", element("dt", "", name), element("dd", "", value));
-    const values = [["Routes", whole.format(status.routes)], ["Workers", whole.format(status.workers.length) + (behind ? " (" + behind + " behind)" : "")],
+    const values = [["Routes", whole.format(status.routes) + (status.unwell ? " (" + whole.format(status.unwell) + " not well)" : "")],
+      ["Workers", whole.format(status.workers.length) + (behind ? " (" + behind + " behind)" : "")],
       ["Sessions", whole.format(status.sessions.connected) + (status.sessions.disconnected ? " + " + status.sessions.disconnected + " lost" : "")],
       ["Config version", whole.format(status.config_version)], ["Up", span(status.uptime_seconds)]];
+    const next = status.certificates.map((item) => Date.parse(item.expires_at)).sort((one, other) => one - other)[0];
+    if (next) values.push(["Next certificate ends", next > Date.now() ? "in " + span((next - Date.now()) / 1000) : "is over"]);
     const print = JSON.stringify(values);
     if ($("figures").dataset.print !== print) {
       $("figures").dataset.print = print;
@@ -213,33 +222,34 @@
       $("problems").dataset.print = status.problems.join("\n");
       $("problems").replaceChildren(...status.problems.map((problem) => element("li", "", problem)));
     }
-    const sick = routes.filter((route) => route.health && HEALTH[route.health.status] === "bad" || route.circuit.state === "open").length;
     const wrong = [];
-    if (!status.workers.length) wrong.push("no worker is running");
-    if (sick) wrong.push(sick + (sick === 1 ? " route is" : " routes are") + " not well");
+    if (status.unwell) wrong.push(whole.format(status.unwell) + (status.unwell === 1 ? " route is" : " routes are") + " not well");
     if (status.problems.length) wrong.push(status.problems.length + (status.problems.length === 1 ? " problem" : " problems"));
     $("state").className = "state " + (!status.workers.length ? "bad" : wrong.length ? "warn" : "good");
     setText("state", wrong.length ? wrong.join(", ") : "All is well");
+    document.title = (wrong.length ? "(!) " : "") + "proxyd";
   }
 
   async function poll() {
     if (polling) { again = true; return; }
     polling = true;
     try {
-      const search = $("search").value.trim(), query = "?limit=" + SHOWN + (search ? "&q=" + encodeURIComponent(search) : "");
+      const search = $("search").value.trim(), unwell = $("unwell").checked;
+      const query = "?limit=" + SHOWN + (search ? "&q=" + encodeURIComponent(search) : "") + (unwell ? "&unwell=1" : "");
       const [[status], [routes, total], [traffic], [sessions, sessionTotal], [events]] = await Promise.all([
         ask("GET", "api/v1/status"), ask("GET", "api/v1/routes" + query), ask("GET", "api/v1/traffic" + query + "&minutes=30"),
         ask("GET", "api/v1/sessions?limit=" + SHOWN), ask("GET", "api/v1/events?limit=" + EVENTS)]);
-      figures(status, routes.routes, total);
+      figures(status);
       fill($("route-rows"), routes.routes.map((route) => ({route, series: traffic.routes[route.route_id]})),
         (item) => item.route.route_id, routeRow);
-      note("routes-note", !total ? (search ? "No route matches." : "No routes yet. They appear when a service registers.")
+      note("routes-note", !total ? (search ? "No route matches." : unwell ? "Every route is well." : "No routes yet. They appear when a service registers.")
         : total > SHOWN ? "The first " + SHOWN + " of " + whole.format(total) + " routes. Search to see others." : "");
-      const draining = new Set(routes.routes.filter((route) => route.drain.active).map((route) => route.session_id));
-      fill($("session-rows"), sessions.sessions.map((session) => ({session, draining: draining.has(session.session_id)})),
-        (item) => item.session.session_id, sessionRow);
+      fill($("session-rows"), sessions.sessions, (session) => session.session_id, sessionRow);
       note("sessions-note", !sessionTotal ? "No sessions." : sessionTotal > SHOWN ? "The newest " + SHOWN + " of " + whole.format(sessionTotal) + "." : "");
-      fill($("events"), events.events, (event) => String(event.id), eventRow);
+      const who = new Map(sessions.sessions.map((session) => [session.session_id, session.service_name + " " + session.instance_name]));
+      const where = new Map(routes.routes.map((route) => [route.route_id, route.domains[0] + route.path]));
+      fill($("events"), events.events.map((event) => ({event, who: who.get(event.session_id), where: where.get(event.route_id)})),
+        (item) => String(item.event.id), eventRow);
       note("events-note", events.events.length ? "" : "Nothing has happened yet.");
     } catch (failure) {
       $("state").className = "state bad";
@@ -251,10 +261,17 @@
 
   function follow() {
     stream = new EventSource("api/v1/events?follow=1");
-    let soon = 0;
-    const wake = () => { clearTimeout(soon); soon = setTimeout(poll, 150); };
-    for (const type of ["backend_health_changed", "circuit_state_changed", "drain_progress", "drain_completed", "maintenance_changed",
-      "cert_renewed", "global_config_changed", "missed"]) stream.addEventListener(type, wake);
+    let soon = 0, later = 0;
+    // The second look is past the half second for which answers are kept: the first may be of the moment before.
+    const wake = () => {
+      clearTimeout(soon);
+      clearTimeout(later);
+      soon = setTimeout(poll, 150);
+      later = setTimeout(poll, 750);
+    };
+    for (const type of ["backend_health_changed", "circuit_state_changed", "circuit_reset", "drain_started", "drain_progress", "drain_completed",
+      "drain_cancelled", "maintenance_changed", "cert_renewed", "certificate_expiring", "global_config_changed", "login_refused",
+      "missed"]) stream.addEventListener(type, wake);
   }
 
   async function change(method, path, body) {
@@ -310,6 +327,7 @@
   });
   let typing = 0;
   $("search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(poll, 200); });
+  $("unwell").addEventListener("change", poll);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   window.addEventListener("pagehide", () => stream && stream.close());
   loggedIn(csrf);

@@ -18,6 +18,8 @@ from proxyd.text import rfc3339
 
 MAX_LIMIT = 10_000
 _CATCH_UP_SECONDS = 1.0
+#: What an apply takes; for who looks again soon.
+_MOMENT = 0.2
 _DATABASE_SECONDS = 2.0
 _scrapes = BoundedSemaphore(2)
 
@@ -29,11 +31,12 @@ def livez(context: Context, request: Request) -> Response:
 
 def readyz(context: Context, request: Request) -> Response:
     """Whether traffic can be served as configured, and why not."""
-    reasons = _not_ready(context)
+    reasons = _not_ready(context, _CATCH_UP_SECONDS)
     return as_json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
 
-def _not_ready(context: Context) -> list[str]:
+def _not_ready(context: Context, patience: float) -> list[str]:
+    """Why traffic can't be served as configured; workers have so many seconds to catch up."""
     reasons = []
     try:
         with gevent.Timeout(_DATABASE_SECONDS):
@@ -46,7 +49,7 @@ def _not_ready(context: Context) -> list[str]:
     if not board.workers():
         reasons.append("no worker is running")
     version = board.version
-    deadline = time.monotonic() + _CATCH_UP_SECONDS
+    deadline = time.monotonic() + patience
     # Workers take a new version within milliseconds; only one that stays behind is worth a word.
     while (behind := board.behind(version)) and time.monotonic() < deadline:
         gevent.sleep(0.02)
@@ -73,24 +76,30 @@ def prometheus(context: Context, request: Request) -> Response:
 def status(context: Context, request: Request) -> Response:
     """The master, its workers and what is wrong."""
     state = context.state
-    routes, sessions = context.kept("status", lambda: context.read(_counts))
+    routes, unwell, sessions = context.kept("status", lambda: context.read(_counts))
     return as_json({
         "version": __version__, "uptime_seconds": round(time.time() - state.started, 1), "config_version": state.board.version,
         "workers": [{"pid": worker.pid, "config_version": worker.version, "heartbeat_at": rfc3339(worker.heartbeat),
                      "started_at": rfc3339(worker.started)} for worker in state.board.workers()],
         "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
-        "problems": state.problems(),
+        "unwell": unwell, "problems": [*_not_ready(context, _MOMENT), *_ended(state.certificates()), *state.problems()],
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
                          for item in state.certificates()]})
 
 
-def _counts() -> tuple[int, dict[str, int]]:
-    return Route.select().count(), views.session_counts()
+def _ended(certificates: list[dict[str, Any]]) -> list[str]:
+    return [f"the certificate {item['path']} for {', '.join(item['names'])} ended at {rfc3339(item['expires'])}"
+            for item in certificates if item["expires"] <= time.time()]
+
+
+def _counts() -> tuple[int, int, dict[str, int]]:
+    return Route.select().count(), Route.select().where(views.unwell()).count(), views.session_counts()
 
 
 def wanted(request: Request) -> views.Wanted:
     """The routes that a request's query asks for. Raises Refusal."""
-    return views.Wanted(text=request.query.get("q", "")[:200], limit=request.whole("limit", 1000, 1, MAX_LIMIT),
+    return views.Wanted(text=request.query.get("q", "")[:200], unwell=request.query.get("unwell", "0") not in ("", "0"),
+                        limit=request.whole("limit", 1000, 1, MAX_LIMIT),
                         offset=request.whole("offset", 0, 0, 10_000_000))
 
 

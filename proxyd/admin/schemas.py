@@ -42,7 +42,7 @@ SCHEMAS: dict[str, Schema] = {
     "Status": thing(
         version=TEXT, uptime_seconds=NUMBER, config_version=WHOLE,
         workers={"type": "array", "items": thing(pid=WHOLE, config_version=WHOLE, heartbeat_at=INSTANT, started_at=INSTANT)},
-        sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, problems=TEXTS,
+        sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, unwell=WHOLE, problems=TEXTS,
         certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)}),
     "Route": thing(
         route_id=TEXT, session_id=TEXT, service=TEXT, instance=TEXT, domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE,
@@ -56,7 +56,7 @@ SCHEMAS: dict[str, Schema] = {
         stats=thing(**_SUMS, **_LATENCIES)),
     "Session": thing(
         session_id=TEXT, service_name=TEXT, instance_name=TEXT, state=_is("string", enum=["connected", "disconnected", "ended"]),
-        address=TEXT, connected_at=INSTANT, routes_active=WHOLE, last_activity=INSTANT),
+        address=TEXT, connected_at=INSTANT, routes_active=WHOLE, draining=FLAG, last_activity=INSTANT),
     "Health": thing(
         route_id=TEXT, url=TEXT, status=TEXT, reason=TEXT, since=INSTANT, last_check=MAYBE_INSTANT,
         success_rate_percent=MAYBE_NUMBER, response_time_ms=MAYBE_NUMBER, consecutive_failures=WHOLE),

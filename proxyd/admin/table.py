@@ -28,6 +28,7 @@ class Endpoint:
     `answers` names the schema of the answer, `key: [Name]` for an object with an array of it, or media types where it is
     no JSON.
     `action`: it changes something and needs the token. `body`: schema of the request's JSON. `hidden`: not in the document.
+    `also`: statuses beside 200 that answer with the same schema. `stream`: it may answer with server-sent events.
     """
 
     method: str
@@ -39,6 +40,8 @@ class Endpoint:
     body: Schema | None = None
     action: bool = False
     hidden: bool = False
+    also: tuple[int, ...] = ()
+    stream: bool = False
     pattern: re.Pattern[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -92,7 +95,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         + [{"name": item.name, "in": "query", "description": item.description, "schema": item.schema}
            for item in endpoint.parameters],
         "responses": {
-            "200": {"description": endpoint.summary, "content": _content(endpoint.answers)},
+            **{str(status): _answer(endpoint) for status in (200, *endpoint.also)},
             "default": {"description": "Why it can't be answered.",
                         "content": {"application/problem+json": {"schema": ref("Problem")}}},
         },
@@ -102,6 +105,16 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.action:
         operation["security"] = [{"token": []}]
     return operation
+
+
+def _answer(endpoint: Endpoint) -> dict[str, Any]:
+    answer: dict[str, Any] = {"description": endpoint.summary, "content": _content(endpoint.answers)}
+    if endpoint.stream:
+        answer["content"]["text/event-stream"] = {}
+    if ": [" in endpoint.answers:
+        answer["headers"] = {"X-Total-Count": {"description": "How many there are, those left out included.",
+                                               "schema": {"type": "integer"}}}
+    return answer
 
 
 def _content(answers: str) -> dict[str, Any]:

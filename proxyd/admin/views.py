@@ -40,10 +40,12 @@ _ROUTE_STATS = ("requests", "errors", "avg_latency_ms", "p50_latency_ms", "p95_l
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which routes: those whose id, service, domains or path hold `text`, or the one `route_id`; `limit` from `offset`."""
+    """Which routes: those whose id, service, domains or path hold `text`, or the one `route_id`, or with `unwell` only those that
+    take no traffic; `limit` from `offset`."""
 
     text: str = ""
     route_id: str = ""
+    unwell: bool = False
     limit: int = 1000
     offset: int = 0
 
@@ -57,8 +59,17 @@ def find_routes(wanted: Wanted) -> tuple[list[Route], int]:
         text = wanted.text
         query = query.where(Route.route_id.contains(text) | Route.service_name.contains(text) | Route.domains.contains(text)
                             | Route.path.contains(text) | Route.backend_url.contains(text))
+    if wanted.unwell:
+        query = query.where(unwell())
     order = (Route.service_name, Route.instance_name, fn.LENGTH(Route.route_id), Route.route_id)
     return list(query.order_by(*order).limit(wanted.limit).offset(wanted.offset)), query.count()
+
+
+def unwell() -> Expression:
+    """Routes that are down, or whose circuit is not closed."""
+    down = HealthStatus.select(HealthStatus.route_id).where(HealthStatus.status == "down")
+    open_now = Circuit.select(Circuit.route_id).where(Circuit.state != "closed")
+    return Route.route_id.in_(down) | Route.route_id.in_(open_now)
 
 
 def routes(circuits: CircuitBoard, wanted: Wanted, now: float) -> tuple[list[dict[str, Any]], int]:
@@ -201,9 +212,11 @@ def sessions(state: str, limit: int, offset: int) -> tuple[list[dict[str, Any]],
     found = query.order_by(Session.connected_at.desc(), Session.session_id).limit(limit).offset(offset)
     count = Route.select(Route.session, fn.COUNT(Route.route_id)).group_by(Route.session)
     active = dict(_tuples(count))
+    draining = {row[0] for row in _tuples(Route.select(Route.session).where(Route.drain_started_at.is_null(False)).distinct())}
     items = [{"session_id": row.session_id, "service_name": row.service_name, "instance_name": row.instance_name,
               "state": row.state, "address": row.address, "connected_at": row.connected_at,
-              "routes_active": active.get(row.session_id, 0), "last_activity": row.last_activity} for row in found]
+              "routes_active": active.get(row.session_id, 0), "draining": row.session_id in draining,
+              "last_activity": row.last_activity} for row in found]
     return items, query.count()
 
 

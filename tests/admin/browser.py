@@ -36,9 +36,23 @@ class Browser:
         self.problems: list[str] = []
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
+        self._scripts: list[str] = []
+        self.show_as(width, height, dark)
+
+    def show_as(self, width: int, height: int = 900, dark: bool = False) -> None:
+        """A window of that size; below 600 pixels it is a phone."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         self.call("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+
+    def forget(self) -> None:
+        """Be as a fresh browser is: no cookies, no scripts of tests, no problems seen, a usual window."""
+        self.call("Network.clearBrowserCookies")
+        for script in self._scripts:
+            self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+        self._scripts.clear()
+        self.problems.clear()
+        self.show_as(1280)
 
     def _port(self) -> int:
         chosen = Path(self._profile.name) / "DevToolsActivePort"
@@ -74,6 +88,29 @@ class Browser:
         while not self.evaluate(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.02)
+
+    def before_each_page(self, script: str) -> None:
+        """Run a script in every page before its own."""
+        self._scripts.append(self.call("Page.addScriptToEvaluateOnNewDocument", source=script)["identifier"])
+
+    def press(self, key: str, code: int = 0, times: int = 1) -> None:
+        """Press a key that is no letter."""
+        text = {"Enter": "\r"}.get(key, "")
+        for _ in range(times):
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, text=text)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
+
+    def type(self, text: str) -> None:
+        """Type into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def tab_to(self, expression: str, most: int = 60) -> None:
+        """Press Tab until what has the focus fits: `here` in the expression."""
+        for _ in range(most):
+            self.press("Tab", 9)
+            if self.evaluate(f"((here) => {expression})(document.activeElement)"):
+                return
+        raise AssertionError(f"no Tab leads to {expression}")
 
     def screenshot(self, path: str) -> None:
         Path(path).write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
