@@ -1,0 +1,157 @@
+"""The admin HTTP of a running proxyd: what it says is what happened, in the form that its document and Prometheus expect."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.support.backends import Backend
+from tests.support.registry import RegistryClient
+from tests.support.schema import fits
+from tests.support.system import Answer, System
+from tests.support.waiting import wait_for
+
+TOKEN = "a-token-for-the-api"
+
+
+@dataclass(frozen=True)
+class Used:
+    system: System
+    client: RegistryClient
+    backend: Backend
+    route: str
+
+    def samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        """Every sample of /metrics by name and labels."""
+        return {(sample.name, frozenset(sample.labels.items())): sample.value
+                for family in text_string_to_metric_families(self.system.admin("/metrics").text) for sample in family.samples}
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.samples().get((name, frozenset(labels.items())))
+
+    def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+        return self.system.admin(path, method, json.dumps(body).encode() if body is not None else None,
+                                 Authorization=f"Bearer {TOKEN}")
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
+    directory = tmp_path_factory.mktemp("admin")
+    (directory / "token").write_text(f"{TOKEN}\n")
+    backend = Backend()
+    system = System(directory / "system", workers=3, admin__token_file=directory / "token")
+    client = system.client("shop", "shop-1")
+    route = client.route("shop.test", backend.url)
+    client.ok(f"HEALTH_SET|SID|{route}|/healthz|1s|500ms")
+    client.ok(f"CIRCUIT_BREAKER_SET|SID|{route}|50|60s|1")
+    client.ok(f"RATELIMIT_SET|SID|{route}|60|1h")
+    client.apply()
+    for number in range(70):
+        system.get("/status/500" if number % 10 == 0 else "/", "shop.test")
+    yield Used(system, client, backend, route)
+    system.stop()
+    backend.stop()
+
+
+def test_metrics_count_over_all_workers_and_survive_the_end_of_one(used: Used) -> None:
+    route = used.route
+
+    def counted() -> list[float | None]:
+        return [used.value("proxyd_requests_total", route=route, service="shop", code=code) for code in ("200", "500", "429")]
+
+    wait_for(lambda: counted() == [54, 6, 10], what="all requests of all workers")
+    assert used.value("proxyd_request_duration_seconds_count", route=route) == 70
+    assert used.value("proxyd_request_duration_seconds_bucket", route=route, le="+Inf") == 70
+    assert used.value("proxyd_rate_limited_total", route=route) == 10
+    assert used.value("proxyd_errors_total", route=route) == 6
+    assert used.value("proxyd_circuit_state", route=route, state="closed") == 1
+    wait_for(lambda: used.value("proxyd_health_up", route=route) == 1, what="the health check")
+    versions = [value for (name, _), value in used.samples().items() if name == "proxyd_worker_config_version"]
+    assert versions == [used.value("proxyd_config_version")] * 3
+    old = used.system.worker_pids()
+    os.kill(old[0], signal.SIGKILL)
+    wait_for(lambda: used.system.ready() and old[0] not in used.system.worker_pids(), 15)
+    assert counted() == [54, 6, 10]
+
+    def living() -> set[str]:
+        return {dict(labels)["pid"] for name, labels in used.samples() if name == "proxyd_worker_config_version"}
+
+    wait_for(lambda: living() == {str(pid) for pid in used.system.worker_pids()}, what="the new worker in the place of the dead one")
+
+
+def test_names_and_types_are_as_prometheus_wants_them(used: Used) -> None:
+    text = used.system.admin("/metrics").text
+    families = list(text_string_to_metric_families(text))
+    assert len({family.name for family in families}) == len(families) > 20
+    for family in families:
+        assert re.fullmatch(r"proxyd_[a-z][a-z_]*", family.name), family.name
+        assert family.documentation.endswith(".") and family.type in ("counter", "gauge", "histogram"), family.name
+        assert not re.search(r"_(ms|milliseconds|minutes|percent)$", family.name), "base units"
+    if shutil.which("promtool"):
+        lint = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=20)
+        assert (lint.returncode, lint.stdout + lint.stderr) == (0, "")
+
+
+def test_every_endpoint_answers_as_the_document_says(used: Used) -> None:
+    document = used.system.admin("/api/v1/openapi.json").json()
+    session = used.client.session_id
+    bodies = {"/api/v1/test": {"url": used.backend.url}, "/api/v1/sessions/{session_id}/drain": {"seconds": 60}}
+    asked = 0
+    for path, operations in document["paths"].items():
+        # A drain must be begun before it can be cancelled, so POST comes before DELETE.
+        for method in sorted(operations, reverse=True):
+            operation = operations[method]
+            for route, session_id in ((used.route, session), ("r999999", "nobody")):
+                concrete = path.replace("{route_id}", route).replace("{session_id}", session_id)
+                answer = used.api(method.upper(), concrete, bodies.get(path) if method == "post" else None)
+                declared = operation["responses"].get(str(answer.status), operation["responses"]["default"])
+                kind = answer.headers["Content-Type"].partition(";")[0]
+                assert kind in declared["content"], (method, concrete, answer.status, kind)
+                schema = declared["content"][kind].get("schema")
+                if schema is not None:
+                    fits(answer.json(), schema)
+                assert ("X-Total-Count" in answer.headers) == ("headers" in declared), concrete
+                assert answer.status in ((200,) if route == used.route or "{" not in path else (404,)), (method, concrete, answer.text)
+                asked += 1
+    assert asked == 2 * sum(map(len, document["paths"].values())) > 30
+
+
+def test_ready_tells_the_reason_within_a_moment_and_in_the_form_of_the_document(used: Used) -> None:
+    victim = used.system.worker_pids()[0]
+    os.kill(victim, signal.SIGSTOP)
+    try:
+        used.client.ok(f"OPTIONS_SET|SID|{used.route}|timeout|30s")
+        used.client.apply()
+        began = time.monotonic()
+        answer = used.system.admin("/readyz")
+        assert time.monotonic() - began < 3
+        assert answer.status == 503
+        schema = used.system.admin("/api/v1/openapi.json").json()["paths"]["/readyz"]["get"]["responses"]["503"]
+        fits(answer.json(), schema["content"]["application/json"]["schema"])
+        assert any(f"worker {victim} routes by config version" in reason for reason in answer.json()["reasons"])
+        assert any(f"worker {victim}" in problem for problem in used.system.admin("/api/v1/status").json()["problems"])
+        assert used.system.admin("/livez").status == 200
+    finally:
+        os.kill(victim, signal.SIGCONT)
+    wait_for(used.system.ready, 10)
+
+
+def test_what_needs_a_token_is_refused_without_and_written_down_with_who(used: Used) -> None:
+    path = f"/api/v1/routes/{used.route}/circuit/reset"
+    assert used.system.admin(path, "POST").status == 401
+    assert used.system.admin(path, "POST", Authorization="Bearer wrong").status == 401
+    assert used.api("POST", path).status == 200
+    wait_for(lambda: {type_ for type_, in used.system.sql("SELECT type FROM events")} >= {"circuit_reset", "login_refused"})
+    actors = dict(used.system.sql("SELECT type, actor FROM events WHERE type IN ('circuit_reset', 'login_refused')"))
+    assert actors == {"circuit_reset": "admin token from 127.0.0.1", "login_refused": "127.0.0.1"}
