@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,6 @@ from proxyd.admin.http import Refusal, Request, Response, as_json
 from proxyd.admin.reading import no_route
 from proxyd.store.database import StoreError
 from proxyd.store.models import Route
-
-log = logging.getLogger("proxyd.admin")
 
 _MAX_DRAIN = 7 * 86400.0
 _DRAIN_SECONDS = 60.0
@@ -29,7 +26,6 @@ def _done(context: Context, what: str, action: Callable[..., Any], *args: Any) -
     except StoreError as error:
         raise Refusal(503, "database", str(error)) from None
     context.forget()
-    log.info("%s (by %s)", what, args[-1])
     return as_json({"done": what})
 
 

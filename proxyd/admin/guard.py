@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import ipaddress
+import logging
 import secrets
 import socket
 import time
@@ -21,6 +22,8 @@ from urllib.parse import urlsplit
 from proxyd.admin.http import Refusal, Request
 from proxyd.settings import Settings
 from proxyd.text import split_address
+
+log = logging.getLogger("proxyd.admin")
 
 COOKIE = "proxyd_admin"
 SESSION_SECONDS = 12 * 3600.0
@@ -136,6 +139,7 @@ class Guard:
         self._failures.move_to_end(request.address)
         if len(self._failures) > _MAX_ADDRESSES:
             self._failures.popitem(last=False)
+        log.warning("a wrong admin token came from %s", request.address)
         self._told(request.address, "wrong admin token")
         raise Refusal(401, "wrong_token", "that is not the admin token",
                       {"WWW-Authenticate": 'Bearer realm="proxyd admin", error="invalid_token"'})

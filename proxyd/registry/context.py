@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from proxyd.registry.auth import Gatekeeper
     from proxyd.registry.operations import Operations
     from proxyd.store.bus import Event
+
+
+log = logging.getLogger("proxyd.registry")
 
 
 class Context:
@@ -65,4 +69,6 @@ class Context:
         """The connection is gone: so is the session's hold on live traffic."""
         if self._session is not None and self.has_session and not self.stopping:
             self.registry.disconnect(self._session, self)
+            log.info("%s/%s lost its connection: its %d routes are off until it is back", self._session.service,
+                     self._session.instance, len(self._session.routes))
         self._session = None

@@ -64,6 +64,7 @@ class Operations:
         registry.await_workers(version)
         for route_id in route_ids:
             if bool(before[route_id]) is not active:
+                log.info("route %s is %s maintenance (%s)", route_id, "in" if active else "out of", actor)
                 registry.bus.publish("maintenance_changed", {"active": active, "page_url": columns["maintenance_page_url"] or ""},
                                      route_id, owners[route_id], actor)
 
@@ -87,6 +88,7 @@ class Operations:
         with registry.exclusive():
             version = registry.commit(Change(routes=registry.changed_rows(session.routes, columns)))
         registry.await_workers(version)
+        log.info("%s/%s drains over %g s (%s)", session.service, session.instance, seconds, actor)
         registry.bus.publish("drain_started", {"seconds": seconds}, None, session_id, actor)
         self._watch(session)
         return now + seconds
@@ -102,6 +104,7 @@ class Operations:
             columns = {"drain_started_at": None, "drain_seconds": None}
             version = registry.commit(Change(routes=registry.changed_rows(session.routes, columns)))
         registry.await_workers(version)
+        log.info("the drain of %s/%s is cancelled (%s)", session.service, session.instance, actor)
         registry.bus.publish("drain_cancelled", {}, None, session_id, actor)
 
     def drain_row(self, session: LiveSession) -> dict[str, Any] | None:
@@ -181,6 +184,7 @@ class Operations:
         row = self.registry.rows[route_id]
         self.registry.circuits.move(row["slot"], int(route_id[1:]), "reset", time.time())
         self.registry.bus.publish("circuit_reset", {}, route_id, row["session"], actor)
+        log.info("the circuit of route %s is reset (%s)", route_id, actor)
 
     # -- probes
 

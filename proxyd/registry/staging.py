@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from proxyd.store import config
 from proxyd.store.config import Change, SettingKey
 from proxyd.text import rfc3339
 from proxyd.urls import same_server
+
+log = logging.getLogger("proxyd.registry")
 
 
 class StagingError(Exception):
@@ -155,6 +158,9 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         session.last_apply = now
         for key in picked:
             session.staged.pop(key, None)
+    if change.events and not session.is_site():
+        log.info("%s/%s applied (%s): %d routes set, %d removed, %d settings changed; config version %d", session.service,
+                 session.instance, actor, len(change.routes), len(change.removed), len(change.settings), version)
     registry.await_workers(version)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -14,6 +15,8 @@ from proxyd.registry.protocol import CommandError, command
 from proxyd.registry.staging import merged
 from proxyd.registry.state import ENDED, SITE_PREFIX
 from proxyd.text import rfc3339
+
+log = logging.getLogger("proxyd.registry")
 
 TOPIC = "Sessions"
 
@@ -34,10 +37,12 @@ def register(context: Context, service: str, instance: str, maintenance_port: in
         grant = context.gate.admit(service, token, context.address.rpartition(":")[0], time.monotonic())
     except Refused as error:
         if error.counted:
+            log.warning("%s may not register from %s: %s", service[:128], context.address, error)
             context.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=context.address)
         raise CommandError(str(error)) from None
     session = context.registry.register(service, instance, maintenance_port, kept, context.address, context, grant)
     context.hold(session)
+    log.info("%s/%s registered from %s", service, instance, context.address)
     return f"ACK|{session.session_id}"
 
 
@@ -56,6 +61,7 @@ def reconnect(context: Context, session_id: str) -> str:
         return "REREGISTER"
     context.registry.reconnect(session, context.address, context)
     context.hold(session)
+    log.info("%s/%s is back from %s with %d routes", session.service, session.instance, context.address, len(session.routes))
     return "OK"
 
 
@@ -82,6 +88,9 @@ def session_info(context: Context) -> str:
 @command("CLIENT_SHUTDOWN", TOPIC, answer="`SHUTDOWN_OK`, then the connection closes",
          help="End the session: its routes are gone from every worker before the answer.")
 def client_shutdown(context: Context) -> str:
-    context.registry.end([context.session])
+    session = context.session
+    count = len(session.routes)
+    context.registry.end([session])
     context.closing = True
+    log.info("%s/%s said goodbye: its %d routes are removed", session.service, session.instance, count)
     return "SHUTDOWN_OK"
