@@ -64,6 +64,8 @@ class Sites:
         self._marks: dict[str, tuple[int, int]] = {}
         self._greenlet: gevent.Greenlet | None = None
         self._retry_at = math.inf
+        #: Route ids that were taken for a file which was then refused: its next attempt has them, and the same message.
+        self._spare: dict[str, list[str]] = {}
         self.problems: list[Problem] = []
 
     def start(self) -> None:
@@ -141,12 +143,14 @@ class Sites:
         if session is None:
             session = self._new_session(name, site)
         specs, settings = self._declared(session, site)
+        self._spare[name] = [route_id for route_id in specs if route_id not in session.routes]
         staged: Staged = {("routes", route_id, ""): None for route_id in session.routes if route_id not in specs}
         staged.update({("routes", route_id, ""): spec.to_json() for route_id, spec in specs.items()
                        if session.routes.get(route_id) != spec})
         staged.update({key: None for key in session.settings if key not in settings})
         staged.update({key: value for key, value in settings.items() if session.settings.get(key) != value})
         if not staged:
+            self._spare.pop(name, None)
             return
         session.staged = staged
         try:
@@ -154,6 +158,7 @@ class Sites:
         except (StagingError, StoreError):
             session.staged = {}
             raise
+        self._spare.pop(name, None)
         log.info("site %s applied: %d routes", name, len(specs))
 
     def _new_session(self, name: str, site: Site) -> LiveSession:
@@ -175,6 +180,8 @@ class Sites:
         for route, backend in wanted:
             same = known.get((route.domains, route.path, backend))
             ids.append(same.pop(0) if same else "")
+        spare = self._spare.pop(site.name, [])
+        ids = [route_id or (spare.pop(0) if spare else "") for route_id in ids]
         fresh = ids.count("")
         number = self._registry.store.call(config.new_route_numbers, fresh) if fresh else 0
         specs: dict[str, RouteSpec] = {}

@@ -133,6 +133,26 @@ def test_a_place_a_service_holds_is_not_taken_but_waited_for(
     wait_for(lambda: followed.get("/", "holds.test").text.startswith("static"), 8, "the site to be applied")
 
 
+def test_a_place_that_stays_taken_is_said_once_and_costs_no_route_ids(
+    followed: System, files: SiteFiles, backend: Backend,
+) -> None:
+    holder = followed.client("holder-for-long")
+    holder.route("long.test", backend.url)
+    files.write("long", site("long.test", backend.url))
+    wait_for(lambda: followed.log().count("is held by service holder-for-long"), 10)
+    before = followed.sql("SELECT value FROM counters WHERE name = 'next_route_number'")
+    for _ in range(3):
+        read = followed.log().count("SIGHUP: site files and certificates read again")
+        files.reread()
+        wait_for(lambda: followed.log().count("SIGHUP: site files and certificates read again") > read)  # noqa: B023 - at once
+    assert followed.log().count("is held by service holder-for-long") == 1
+    assert followed.sql("SELECT value FROM counters WHERE name = 'next_route_number'") == before
+    holder.ok("CLIENT_SHUTDOWN|SID")
+    files.reread()
+    status(followed, "long.test", 200)
+    files.remove("long")
+
+
 def test_a_client_can_neither_take_up_nor_replace_the_session_of_a_site(followed: System, files: SiteFiles, backend: Backend) -> None:
     files.write("mine", site("mine.test", backend.url))
     status(followed, "mine.test", 200)
