@@ -116,6 +116,8 @@ def test(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 def send(screen: Screen, options: argparse.Namespace, token: str) -> int:
     """Send one registry command in a session of its own, or in `--session`, taken up by RECONNECT."""
     identity = Identity(options.registry, "proxyctl", f"{socket.gethostname()}-{os.getpid()}", token=token or None)
+    if any(ord(char) < 32 or ord(char) == 127 for char in options.line):
+        raise Refused("a command is one line without control characters")
     line = options.line if "|" in options.line else f"{options.line}|{{sid}}"
     wire = Wire(open_socket(options.registry, options.tls, options.timeout), _is_event, lambda wire: None)
     try:

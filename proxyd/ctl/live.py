@@ -104,7 +104,8 @@ def _show(event: dict[str, Any], screen: Screen, type_: str, names: _Names) -> N
 
 
 def top(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """The busiest routes, renewed every `--every` seconds until q or Ctrl-C; `--count` bounds the rounds.
+    """The busiest routes, renewed every `--every` seconds until q or Ctrl-C; `--count` bounds the rounds. With JSON one object a
+    round.
 
     On a terminal it outlives the master: what was seen last stays, with a word about it. Raises CannotConnect elsewhere.
     """
@@ -121,7 +122,8 @@ def top(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
                     raise
                 lines = [*(screen.paint(line, "red") for line in wrap(f"trying again: {error}", screen.width)), *seen[1:]]
             else:
-                lines = seen = _top_lines(found, state, before, now, screen, full)
+                rated = _rated(found, before, now)
+                lines = seen = [_top_json(rated, state)] if screen.as_json else _top_lines(rated, state, screen, full)
                 before = {one["route_id"]: (now, *_counts(one)) for one in found}
             if full:
                 shown = lines[:shutil.get_terminal_size().lines]
@@ -155,20 +157,30 @@ def _counts(route: dict[str, Any]) -> tuple[int, int]:
     return int(sums.get("requests") or 0), int(sums.get("errors") or 0)
 
 
-def _top_lines(
-    routes: list[dict[str, Any]], state: dict[str, Any], before: dict[str, tuple[float, int, int]], now: float,
-    screen: Screen, full: bool,
-) -> list[str]:
+Rated = list[tuple[float, float, dict[str, Any]]]
+
+
+def _rated(routes: list[dict[str, Any]], before: dict[str, tuple[float, int, int]], now: float) -> Rated:
+    """Requests a second, errors a second and the route, the busiest first."""
     rated = []
     for one in routes:
         requests, errors = _counts(one)
         at, old_requests, old_errors = before.get(one["route_id"], (now, requests, errors))
         passed = max(now - at, 0.001)
         rated.append((max(0.0, requests - old_requests) / passed, max(0.0, errors - old_errors) / passed, one))
-    rated.sort(key=lambda item: (-item[0], -_counts(item[2])[0], str(item[2]["route_id"])))
+    return sorted(rated, key=lambda item: (-item[0], -_counts(item[2])[0], str(item[2]["route_id"])))
+
+
+def _top_json(rated: Rated, state: dict[str, Any]) -> str:
+    routes = [{**one, "requests_per_second": round(rate, 2), "errors_per_second": round(errors, 2)} for rate, errors, one in rated]
+    return json.dumps({"status": state, "requests_per_second": round(sum(item[0] for item in rated), 2),
+                       "errors_per_second": round(sum(item[1] for item in rated), 2), "routes": routes}, ensure_ascii=False)
+
+
+def _top_lines(rated: Rated, state: dict[str, Any], screen: Screen, full: bool) -> list[str]:
     total, failed = sum(item[0] for item in rated), sum(item[1] for item in rated)
     head = (f"proxyd {printable(state.get('version'))}  up {span(state.get('uptime_seconds') or 0)}  "
-            f"{len(state.get('workers') or [])} workers  {len(routes)} routes  {total:.1f} req/s  {failed:.1f} err/s")
+            f"{len(state.get('workers') or [])} workers  {len(rated)} routes  {total:.1f} req/s  {failed:.1f} err/s")
     if screen.width:
         head = fit(head, screen.width).rstrip()
     problems = [screen.paint(line, "red") for problem in state.get("problems") or []
@@ -186,7 +198,7 @@ def _top_lines(
 @contextlib.contextmanager
 def _full_screen(screen: Screen) -> Iterator[bool]:
     """Take the whole terminal, keys unbuffered; False where output or input is none. All is put back at the end."""
-    if not (screen.is_terminal and sys.stdin.isatty()):
+    if screen.as_json or not (screen.is_terminal and sys.stdin.isatty()):
         yield False
         return
     saved = termios.tcgetattr(sys.stdin)

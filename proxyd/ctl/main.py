@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import ssl
@@ -54,7 +55,8 @@ def _fail(error: Exception, code: int) -> int:
 
 def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if options.name == "completion":
-        print(completion.script(options.shell, parser))
+        script = completion.script(options.shell, parser)
+        print(json.dumps({"shell": options.shell, "script": script}) if options.json else script)
         return 0
     known = settings.load(options.config)
     screen = Screen(options.json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from proxyd.client import Client, ClientError
+from proxyd.text import rfc3339
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PASSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
@@ -226,7 +228,12 @@ class Supervisor:
                 self._program.send_signal(self._signals.pop(0))
 
     def _say(self, message: str) -> None:
-        print(f"proxyctl: {message}", file=sys.stderr, flush=True)
+        if self._options.json:
+            message = json.dumps({"at": rfc3339(time.time()), "service": self._options.service, "message": message}, ensure_ascii=False)
+        else:
+            message = f"proxyctl: {message}"
+        # Standard output is the program's own.
+        print(message, file=sys.stderr, flush=True)
 
 
 def _signal_group(program: subprocess.Popen[bytes], number: int) -> bool:

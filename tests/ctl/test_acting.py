@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,3 +100,34 @@ def test_an_error_answer_to_send_exits_with_1_and_no_registry_with_3(registry: S
     registry.answers["BOGUS"] = lambda *_: "ERROR|unknown command: BOGUS"
     assert ctl("send", "BOGUS", "--registry", registry.address).out == "ERROR|unknown command: BOGUS\n"
     assert ctl("send", "PING", "--registry", "127.0.0.1:1").code == 3
+
+
+def test_two_commands_in_one_line_are_not_sent(registry: ScriptedRegistry, ctl: Ctl) -> None:
+    outcome = ctl("send", "PING|{sid}\nCLIENT_SHUTDOWN|{sid}", "--registry", registry.address)
+    assert outcome.code == 1 and "control characters" in outcome.err
+    assert registry.lines == []
+
+
+@pytest.mark.parametrize("content", ["secret\nanother line\n", "  secret  \n"])
+def test_the_token_is_the_first_line_of_its_file(admin: AdminStub, ctl: Ctl, tmp_path: Path, content: str) -> None:
+    (tmp_path / "token").write_text(content)
+    ctl("status", "--token-file", str(tmp_path / "token"), "--admin", admin.url)
+    assert {asked[3] for asked in admin.asked} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize("content", ["\n", "gr\u00f6\u00dfer\n"])
+def test_what_can_be_no_token_is_said_and_not_sent(admin: AdminStub, ctl: Ctl, tmp_path: Path, content: str) -> None:
+    (tmp_path / "token").write_text(content, encoding="utf-8")
+    outcome = ctl("status", "--token-file", str(tmp_path / "token"), "--admin", admin.url)
+    assert outcome.code == 1 and "is no token" in outcome.err
+    assert admin.asked == []
+
+
+def test_the_token_of_the_settings_stays_on_this_host(admin: AdminStub, ctl: Ctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setenv("PROXYD_ADMIN_TOKEN_FILE", str(tmp_path / "token"))
+    here, elsewhere = admin.url, admin.url.replace("127.0.0.1", socket.gethostname())
+    ctl("status", "--admin", here)
+    assert [asked[3] for asked in admin.asked] == ["Bearer secret"]
+    ctl("status", "--admin", elsewhere)
+    assert "Bearer secret" not in [asked[3] for asked in admin.asked[1:]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -102,6 +103,13 @@ def test_top_into_a_pipe_is_plain_text_with_rates(admin: AdminStub, ctl: Ctl) ->
     outcome = ctl("top", "--count", "2", "--every", "10ms", "--admin", admin.url)
     assert outcome.code == 0
     assert outcome.out.count("req/s") == 2 and "\x1b" not in outcome.out
+
+
+def test_top_as_json_is_an_object_a_round(admin: AdminStub, ctl: Ctl) -> None:
+    lines = ctl("top", "--json", "--count", "2", "--every", "10ms", "--admin", admin.url).out.splitlines()
+    rounds = [json.loads(line) for line in lines]
+    assert [len(one["routes"]) for one in rounds] == [2, 2]
+    assert rounds[0]["routes"][0]["requests_per_second"] == 0 and rounds[0]["status"]["version"] == "0.1.0"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
