@@ -181,7 +181,7 @@ def hide_password(url: str) -> str:
 
 def hide_token(message: str) -> str:
     """A message without the registry token that the text it repeats may hold."""
-    return re.sub(r'("token"\s*:[^"]*")[^"]*', r"\1***", message)
+    return re.sub(r"""(token["']?\s*[:=]\s*\[?\s*["']?)[^"',}\]]+""", r"\1***", message)
 
 
 def is_loopback(address: str) -> bool:
