@@ -153,6 +153,8 @@ class AccessLog:
 
     def flush(self) -> None:
         """Write what is pending, as far as that is quick; waits for the writing thread, not for requests."""
+        if not self.enabled:
+            return
         with gevent.Timeout(_LAST_SECONDS, False):
             if self._writing is not None:
                 self._writing.join()

@@ -94,10 +94,11 @@ def test_a_log_that_can_not_be_written_is_said_where_it_is_seen(configured: Call
 
 
 def test_a_hard_limit_of_open_files_that_is_too_low_is_said(tmp_path: Path) -> None:
-    system = System(tmp_path, start=False, workers=1)
+    system = System(tmp_path, start=False, workers=1, log__access="off")
     system.command = ["bash", "-c", 'ulimit -n 2000; exec "$@"', "-", *system.command]
     try:
         system.start()
         assert "a worker may open 2000 files, and [proxy] worker_connections = 10000 needs" in system.log()
     finally:
         system.stop()
+    assert not (ROOT / "off").exists(), "no access log is no file of that name"
