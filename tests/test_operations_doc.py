@@ -72,6 +72,7 @@ def test_every_reason_is_one_that_answers_carry() -> None:
     "the master can't start:", "starting it again", "another master (pid", "is locked", "is corrupt",
     "token is missing or not known", "may not register as", "too many refused registrations", "is held by service",
     "is committed, but not yet taken by worker", "no socket listens", "actions are off: set [admin] token_file", "wrong_host",
+    "was deleted while in use", "the registry goes on without the admin HTTP", "free space on its disk",
     "certificate_expiring", "health_down", "login_refused", "circuit_state_changed"])
 def test_what_it_quotes_is_said(said: str) -> None:
     quoted = DOCUMENT.replace("can.t start", "can't start")
