@@ -34,12 +34,17 @@ def main(address: str, backend: str) -> None:
         reached("applied")
 
         client.ping()
+        while not told:
+            # Callbacks run beside the commands.
+            time.sleep(0.01)
         print("told", told, "route", client.current_route_id(route) == route, client.diff()["options"], flush=True)
         reached("survived the master")
 
         # Asked while the connection is down: it waits for the next one.
         timeout = client.route_status(route)["upstream_timeout_seconds"]
         print("status", timeout, "moved", client.current_route_id(route) != route, flush=True)
+        while "reregistered" not in told:
+            time.sleep(0.01)
         print("told", told, client.diff()["options"], flush=True)
         client.apply()
         print("applied", client.route_status(route)["upstream_timeout_seconds"], flush=True)
