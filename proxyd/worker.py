@@ -21,6 +21,7 @@ from gevent.server import StreamServer
 from gunicorn import sock as gunicorn_sock
 from gunicorn.workers.ggevent import GeventWorker
 
+from proxyd.accept import Share, SharingServer
 from proxyd.proxy.connection import ClientConnection, no_delay
 from proxyd.proxy.stream import TlsStream, plain_stream
 from proxyd.settings import Settings
@@ -50,7 +51,9 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._idle_http2: set[Any] = set()
         self._certificates = _certificates(self._runtime.settings)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
+        self._share = Share(self._runtime.board)
         servers = [self._listen(listener) for listener in self.sockets]
+        self._share.begin()
         # What is here now stays for good, and requests make few cycles: looking for them often only costs time.
         gc.collect()
         gc.freeze()
@@ -60,6 +63,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             if self._certificates is not None:
                 self._certificates.refresh(time.monotonic())
             gevent.sleep(0.25)
+        self._share.end()
         self._runtime.stop()
         self._end_idle_http2()
         for server in servers:
@@ -81,10 +85,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
-        server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
-        if self.cfg.workers > 1:
-            # One accept at a time spreads connections over the workers instead of filling the first that wakes.
-            server.max_accept = 1
+        handle, pool = partial(self.handle, listener), Pool(self.worker_connections)
+        server = SharingServer(listener, handle, pool, self._share) if self.cfg.workers > 1 else StreamServer(listener, handle, spawn=pool)
         server.start()
         return server
 

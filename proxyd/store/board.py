@@ -19,8 +19,12 @@ MAX_WORKERS = 256
 _WORKER = struct.Struct("<IIQdd")
 _COUNTED = struct.Struct("<d")
 _COUNTED_AT = _WORKER.size
+_CONNECTIONS = struct.Struct("<I")
+_CONNECTIONS_AT = _COUNTED_AT + _COUNTED.size
+_TAKES_NONE = 0xFFFFFFFF
 _WORKER_SIZE = 64
 _WORKERS_AT = 4096
+_ALIVE_SECONDS = 3.0
 _VERSION = struct.Struct("<Q")
 _VERSION_AT = 64
 _SIZE = _WORKERS_AT + MAX_WORKERS * _WORKER_SIZE
@@ -66,7 +70,7 @@ class Board:
         for slot in range(MAX_WORKERS):
             if self._file.hold(slot):
                 put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE,
-                    _WORKER.pack(os.getpid(), 0, 0, now, now) + _COUNTED.pack(0.0))
+                    _WORKER.pack(os.getpid(), 0, 0, now, now) + _COUNTED.pack(0.0) + _CONNECTIONS.pack(_TAKES_NONE))
                 self._slot = slot
                 return slot
         raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
@@ -82,6 +86,27 @@ class Board:
         """All that this worker counted before `now` (time.monotonic() seconds) is in the database."""
         if self._slot is not None:
             put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _COUNTED_AT, _COUNTED.pack(now))
+
+    def connections(self, count: int | None) -> None:
+        """This worker has `count` client connections; None: it takes none."""
+        if self._slot is not None:
+            put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _CONNECTIONS_AT,
+                _CONNECTIONS.pack(_TAKES_NONE if count is None else count))
+
+    def accepting(self, now: float) -> list[int]:
+        """The slots of the other workers that take clients, and have given a sign of life in the last seconds before `now` (Unix
+        seconds). A worker can ask this, who may not try the locks."""
+        found = []
+        for slot in range(MAX_WORKERS):
+            pid, _, _, _, heartbeat = _WORKER.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE)
+            if pid and slot != self._slot and now - heartbeat < _ALIVE_SECONDS and self.fewest([slot]) != _TAKES_NONE:
+                found.append(slot)
+        return found
+
+    def fewest(self, slots: list[int]) -> int:
+        """The connections of that worker of `slots` which has fewest."""
+        data = self._file.data
+        return min(_CONNECTIONS.unpack_from(data, _WORKERS_AT + slot * _WORKER_SIZE + _CONNECTIONS_AT)[0] for slot in slots)
 
     def leave(self) -> None:
         """Give the slot back."""

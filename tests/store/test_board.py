@@ -113,3 +113,20 @@ def test_a_host_with_all_slots_taken_says_so(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(board_module, "MAX_WORKERS", 1)
     with living(lambda: worker(tmp_path)), pytest.raises(RuntimeError, match="more than 1 workers"):
         Board(str(tmp_path)).join(1.0)
+
+
+def test_workers_that_take_clients_are_known_with_how_many_they_have(tmp_path: Path) -> None:
+    def taking(count: int | None) -> Board:
+        own = worker(tmp_path)
+        own.connections(count)
+        return own
+
+    own = worker(tmp_path)
+    with living(lambda: taking(5)), living(lambda: taking(3)), living(lambda: taking(None)):
+        others = own.accepting(101.5)
+        assert (len(others), own.fewest(others)) == (2, 3)
+        assert own.accepting(105.0) == [], "they gave no sign of life for long"
+        own.connections(1)
+        own.report(2, 102.0)
+        assert Board(str(tmp_path)).fewest([0]) == 1, "a report leaves the count alone"
+    own.leave()
