@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import gevent
@@ -44,6 +44,12 @@ class HostCounters:
         takes = {SLIDING: counters.take_sliding, FIXED: counters.take_fixed, MOVING: counters.take_moving}
         self.hit: Callable[[str, int, float], bool] = takes[settings.strategy]
         self.outage = counters.outage
+
+    def taker(self, key: str, amount: int, window: float) -> Callable[[], bool]:
+        """The same as `hit`, for a bound that is asked about again and again."""
+        if self._strategy == SLIDING:
+            return partial(self._counters.sliding(key).take, amount, window)
+        return partial(self.hit, key, amount, window)
 
     def standing(self, key: str, amount: int, window: float) -> Standing:
         """How the bound stands."""

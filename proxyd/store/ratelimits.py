@@ -62,6 +62,49 @@ def _make_locks(data: mmap.mmap) -> None:
     mutex.initialise(mutex.address_of(data) + _LOCKS_AT, _LOCKS)
 
 
+class SlidingCounter:
+    """The sliding window of one key. Every limited request comes through here, so it is written out instead of put together."""
+
+    __slots__ = ("_address", "_at", "_clock", "_data", "_digest", "_find", "_lock")
+
+    def __init__(self, data: mmap.mmap, lock: Mutex, clock: Callable[[], float], digest: bytes, at: int,
+                 find: Callable[[], tuple[int, int, int, int]]) -> None:
+        self._data = data
+        self._lock = lock
+        self._address = lock.address
+        self._clock = clock
+        self._digest = digest
+        self._at = at
+        self._find = find
+
+    def take(self, limit: int, expiry: float, amount: int = 1) -> bool:
+        """Count `amount` hits, if they are within `limit` in `expiry` seconds; whether they are."""
+        failed = trylock(self._address)
+        if failed:
+            failed = self._lock.wait(failed)
+        try:
+            data, at, digest = self._data, self._at, self._digest
+            found, _, known, count, before = _unpack_counts(data, at)
+            if found != digest:
+                # It was evicted, or never there; the set is locked now.
+                at, known, count, before = self._find()
+                self._at = at
+            now = self._clock()
+            position = now / expiry
+            window = int(position)
+            if known != window:
+                before, count = (count, 0) if known == window - 1 else (0, 0)
+            if before:
+                allowed = int(before * (1.0 - (position - window))) + count + amount <= limit
+            else:
+                allowed = count + amount <= limit
+            _pack_counts(data, at, digest, now, window, count + amount if allowed else count, before)
+        finally:
+            if not failed:
+                unlock(self._address)
+        return allowed
+
+
 class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
     """Counters of up to `entries` keys in `directory`; `moving`: entries hold the parts of a moving window.
 
@@ -87,8 +130,6 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self.wall = clock or time.time
         self.outage = Outage(self._data, _OUTAGE_AT, self._locks[0])
         self._places: dict[str, tuple[int, bytes]] = {}
-        #: Lock, last known offset and digest of keys that are hit again and again.
-        self._known: dict[str, tuple[Mutex, int, bytes]] = {}
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -166,40 +207,18 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         return self.take_sliding(key, limit, expiry, amount)
 
     def take_sliding(self, key: str, limit: int, expiry: float, amount: int = 1) -> bool:
-        """The same for the request path: every limited request comes through here, so it is written out instead of put
-        together."""
-        lock, at, digest = self._known.get(key) or self._look_up(key)
-        failed = trylock(lock.address)
-        if failed:
-            failed = lock.wait(failed)
-        try:
-            found, _, known, count, before = _unpack_counts(self._data, at)
-            if found != digest:
-                # It was evicted, or never there; the set is locked now.
-                number, _ = self._place(key)
-                at, known, count, before = self._counts(number, digest)
-                self._known[key] = (lock, at, digest)
-            now = self._clock()
-            position = now / expiry
-            window = int(position)
-            if known != window:
-                before, count = (count, 0) if known == window - 1 else (0, 0)
-            weighted = int(before * (1.0 - (position - window))) if before else 0
-            allowed: bool = weighted + count + amount <= limit
-            if allowed:
-                count += amount
-            _pack_counts(self._data, at, digest, now, window, count, before)
-        finally:
-            if not failed:
-                unlock(lock.address)
-        return allowed
+        """The same without what the library wraps around a storage's methods."""
+        return self.sliding(key).take(limit, expiry, amount)
 
-    def _look_up(self, key: str) -> tuple[Mutex, int, bytes]:
+    def sliding(self, key: str) -> SlidingCounter:
+        """What counts the hits of a key that is hit again and again."""
         number, digest = self._place(key)
-        if len(self._known) > 20_000:
-            self._known.clear()
-        found = self._known[key] = (self._locks[number % _LOCKS], _HEADER + number * WAYS * self._size, digest)
-        return found
+
+        def find() -> tuple[int, int, int, int]:
+            return self._counts(number, digest)
+
+        at = _HEADER + number * WAYS * self._size
+        return SlidingCounter(self._data, self._locks[number % _LOCKS], self._clock, digest, at, find)
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 _MAX_ADDRESSES = 1000
 _MAX_ROWS = 10_000
 OTHERS = "others"
-_MAX_BOUNDS = 50_000
+_MAX_CLIENTS = 50_000
 
 #: The counter of a bound, the requests it allows, and its window in seconds.
 Bound = tuple[str, int, float]
+#: What counts a hit where that is simple, and the bounds that hold.
+Client = tuple[Callable[[], bool] | None, tuple[Bound, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class RateLimiter:
         self._minute = 0
         self._minute_text = ""
         self._named: set[tuple[str, str]] = set()
-        self._bounds: dict[tuple[Upstream, str], tuple[Bound, ...]] = {}
+        self._clients: dict[tuple[Upstream, str], Client] = {}
         self._client = lru_cache(maxsize=65536)(self._client_of)
 
     def hit(self, upstream: Upstream, client_ip: str, now: float) -> Decision | None:
@@ -63,26 +65,31 @@ class RateLimiter:
 
         `now`: Unix seconds. All bounds must hold; a request that one of them refuses counts for none.
         """
-        bounds = self._bounds.get((upstream, client_ip))
-        if bounds is None:
-            bounds = self._bounds_of(upstream, client_ip)
-        over = self._exceeded(bounds) if bounds else bounds
+        known = self._clients.get((upstream, client_ip))
+        if known is None:
+            known = self._meet(upstream, client_ip)
+        take, bounds = known
+        if take is None:
+            over = self._exceeded(bounds) if bounds else bounds
+        else:
+            over = () if take() else bounds
         if over:
             return self._reject(upstream, client_ip, bounds, over, now)
         if not self._show or not bounds:
             return None
         return Decision(True, "", _fields(bounds, {bound: self._standing(bound) for bound in bounds}, now))
 
-    def _bounds_of(self, upstream: Upstream, client_ip: str) -> tuple[Bound, ...]:
-        """The counters that hold for a client; none for one that is spared."""
+    def _meet(self, upstream: Upstream, client_ip: str) -> Client:
+        """What holds for a client: no bounds for one that is spared."""
         client = self._client(client_ip)
         place = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}"
         bounds = () if client is None else tuple(
             (f"{place}/{window:g}/{client}", amount, window) for amount, window in upstream.rate_limits)
-        if len(self._bounds) >= _MAX_BOUNDS:
-            self._bounds.clear()
-        self._bounds[(upstream, client_ip)] = bounds
-        return bounds
+        if len(self._clients) >= _MAX_CLIENTS:
+            self._clients.clear()
+        take = self._host.taker(*bounds[0]) if len(bounds) == 1 and self._redis is None else None
+        self._clients[(upstream, client_ip)] = take, bounds
+        return take, bounds
 
     def _exceeded(self, bounds: tuple[Bound, ...]) -> tuple[Bound, ...]:
         """Those of the bounds that refuse one more hit; where none does, it is counted in all."""
