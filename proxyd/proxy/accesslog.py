@@ -1,4 +1,4 @@
-"""The access log: a line is made when its request is over, and written in batches off the request path.
+"""The access log: what there is to say is kept when a request is over; lines are made and written in batches.
 
 Text is the combined format plus route, upstream, upstream time, total time, request id and reason; JSON by a
 setting. Writing happens in a native thread: a slow disk or a full pipe delays the log, never a request, and
@@ -29,13 +29,18 @@ log = logging.getLogger("proxyd.proxy")
 _FLUSH_SECONDS = 0.2
 _LAST_SECONDS = 2.0
 _MAX_PENDING = 100_000
+#: Lines made at a time.
+_AT_ONCE = 256
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 34, 92, 127)}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+#: When a request was over (Unix seconds), and what `record` was told.
+Over = tuple[float, "RequestHead", str, int, int, str, str, float, float, str, str]
 
 
 def _clean(value: str) -> str:
     """A header value made safe between quotes. The reader of heads lets no other control character pass."""
-    return value.translate(_ESCAPES) if '"' in value or "\\" in value or "\t" in value else value or "-"
+    return value.translate(_ESCAPES) if '"' in value or "\\" in value or "\t" in value else value
 
 
 def _referer_and_agent(head: RequestHead) -> tuple[str, str]:
@@ -61,14 +66,15 @@ def common_stamp(at: float) -> str:
 class AccessLog:
     """Where the lines go. `target`: a path, `-` for standard output, `off`; `form`: text or json; `clock`: Unix seconds.
 
-    A line is made at once rather than with its batch: keeping what it is made of would keep thousands of requests alive.
+    Lines are made some tens at a time: between two requests what makes them would come cold into the processor each time, and
+    with thousands at once requests would wait, and so much of them stay alive.
     """
 
     def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time) -> None:
         self._target = target
         self._clock = clock
+        self._over: list[Over] = []
         self._pending: list[str] = []
-        self._append = self._pending.append
         self._dropped = 0
         self._second = -1
         self._stamp = ""
@@ -77,31 +83,40 @@ class AccessLog:
         self._fd = -1
         self._trouble = Trouble(log, f"can't write the access log {target}")
         self.enabled = target != "off"
-        self.record = self._json if form == "json" else self._text
+        self._line = self._json if form == "json" else self._text
 
-    def _text(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
-              seconds: float, request_id: str, reason: str) -> None:
+    def record(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
+               seconds: float, request_id: str, reason: str) -> None:
         """Log a request that is over; sizes in bytes, times in seconds."""
-        second = int(self._clock())
-        if second != self._second:
-            self._second, self._stamp = second, common_stamp(second)
+        over = self._over
+        over.append((self._clock(), head, client, status, sent, route, upstream, upstream_seconds, seconds, request_id, reason))
+        if len(over) >= _AT_ONCE:
+            self._make_lines()
+
+    def _make_lines(self) -> None:
+        self._pending += [self._line(*one) for one in self._over]
+        self._over.clear()
+
+    def _text(self, now: float, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str,
+              upstream_seconds: float, seconds: float, request_id: str, reason: str) -> str:
+        if not self._second <= now < self._second + 1:
+            self._second = int(now)
+            self._stamp = common_stamp(now)
         referer, agent = _referer_and_agent(head)
         # A request that could not be read has no line.
         line = f"{head.method} {_clean(head.target)} HTTP/{PROTOCOLS[head.version]}" if head.method != "-" else "-"
-        self._append(
-            f'{client or "-"} - - [{self._stamp}] "{line}" {status} {sent} '
-            f'"{_clean(referer)}" "{_clean(agent)}" route={route or "-"} upstream={upstream or "-"} '
-            f'upstream_time={upstream_seconds:.4f} time={seconds:.4f} id={request_id} reason={reason or "-"}\n')
+        return (f'{client or "-"} - - [{self._stamp}] "{line}" {status} {sent} '
+                f'"{_clean(referer) or "-"}" "{_clean(agent) or "-"}" route={route or "-"} upstream={upstream or "-"} '
+                f'upstream_time={upstream_seconds:.4f} time={seconds:.4f} id={request_id} reason={reason or "-"}\n')
 
-    def _json(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
-              seconds: float, request_id: str, reason: str) -> None:
-        """The same as one JSON object."""
+    def _json(self, now: float, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str,
+              upstream_seconds: float, seconds: float, request_id: str, reason: str) -> str:
         referer, agent = _referer_and_agent(head)
-        self._append(json.dumps({
-            "at": rfc3339(self._clock()), "client": client, "method": head.method, "host": head.host, "target": head.target,
+        return json.dumps({
+            "at": rfc3339(now), "client": client, "method": head.method, "host": head.host, "target": head.target,
             "protocol": f"HTTP/{PROTOCOLS[head.version]}", "status": status, "bytes": sent, "referer": referer or None,
             "user_agent": agent or None, "route": route, "upstream": upstream, "upstream_seconds": round(upstream_seconds, 6),
-            "seconds": round(seconds, 6), "request_id": request_id, "reason": reason}, separators=(",", ":")) + "\n")
+            "seconds": round(seconds, 6), "request_id": request_id, "reason": reason}, separators=(",", ":")) + "\n"
 
     def start(self) -> None:
         """Open the file and begin to write; one that can't be opened is said so and tried again: traffic goes on without."""
@@ -144,7 +159,7 @@ class AccessLog:
         while True:
             gevent.sleep(_FLUSH_SECONDS)
             if self._writing is None or self._writing.dead:
-                if self._pending:
+                if self._pending or self._over:
                     self._writing = gevent.spawn(self._write)
             elif len(self._pending) > _MAX_PENDING:
                 self._dropped += len(self._pending) - _MAX_PENDING
@@ -161,6 +176,7 @@ class AccessLog:
             self._write()
 
     def _write(self) -> None:
+        self._make_lines()
         lines = self._pending.copy()
         self._pending.clear()
         # Latin-1 gives back the bytes that clients sent; JSON is ASCII.

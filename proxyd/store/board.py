@@ -106,7 +106,8 @@ class Board:
     def fewest(self, slots: list[int]) -> int:
         """The connections of that worker of `slots` which has fewest."""
         data = self._file.data
-        return min(_CONNECTIONS.unpack_from(data, _WORKERS_AT + slot * _WORKER_SIZE + _CONNECTIONS_AT)[0] for slot in slots)
+        found: int = min(_CONNECTIONS.unpack_from(data, _WORKERS_AT + slot * _WORKER_SIZE + _CONNECTIONS_AT)[0] for slot in slots)
+        return found
 
     def leave(self) -> None:
         """Give the slot back."""

@@ -94,10 +94,8 @@ class SlidingCounter:
             window = int(position)
             if known != window:
                 before, count = (count, 0) if known == window - 1 else (0, 0)
-            if before:
-                allowed = int(before * (1.0 - (position - window))) + count + amount <= limit
-            else:
-                allowed = count + amount <= limit
+            weighted = int(before * (1.0 - (position - window))) if before else 0
+            allowed: bool = weighted + count + amount <= limit
             _pack_counts(data, at, digest, now, window, count + amount if allowed else count, before)
         finally:
             if not failed:

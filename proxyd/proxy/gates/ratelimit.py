@@ -69,13 +69,15 @@ class RateLimiter:
         if known is None:
             known = self._meet(upstream, client_ip)
         take, bounds = known
-        if take is None:
-            over = self._exceeded(bounds) if bounds else bounds
-        else:
+        if take is not None:
             over = () if take() else bounds
+        elif bounds:
+            over = self._exceeded(bounds)
+        else:
+            return None
         if over:
             return self._reject(upstream, client_ip, bounds, over, now)
-        if not self._show or not bounds:
+        if not self._show:
             return None
         return Decision(True, "", _fields(bounds, {bound: self._standing(bound) for bound in bounds}, now))
 
