@@ -21,7 +21,7 @@ from limits.strategies import STRATEGIES
 
 from proxyd.settings import RatelimitSettings
 from proxyd.store.outage import TRY, WITHOUT, Outage
-from proxyd.store.ratelimits import SharedCounters
+from proxyd.store.ratelimits import SharedCounters, SlidingCounter
 
 log = logging.getLogger("proxyd.ratelimit")
 
@@ -30,8 +30,59 @@ SLIDING, FIXED, MOVING = "sliding-window-counter", "fixed-window", "moving-windo
 _REDIS_PATIENCE = 1.0
 _REDIS_CONNECTIONS = 16
 
+#: How long a lease is good, in seconds, and the hits of the largest.
+_LEASE_SECONDS, _LARGEST_LEASE = 0.05, 32
+
 Standing = tuple[int, float]
 Answer = TypeVar("Answer")
+
+
+class Lease:
+    """A bound that a busy client comes back to: hits are counted some at a time, before they come.
+
+    A lease of one is a plain hit. One that is used up at once is followed by one twice as large, up to a thousandth of what the
+    bound allows: so a limit below 2000 is counted hit by hit. What is not used up is given back with the next hit. Hence nobody
+    gets more than hits counted one by one would allow, and at most a thousandth less for each worker.
+    """
+
+    __slots__ = ("_amount", "_clock", "_counter", "_largest", "_left", "_number", "_size", "_until", "_window")
+
+    def __init__(self, counter: SlidingCounter, amount: int, window: float, clock: Callable[[], float]) -> None:
+        self._counter = counter
+        self._amount = amount
+        self._window = window
+        self._clock = clock
+        self._largest = min(_LARGEST_LEASE, max(1, amount // 1000))
+        self._size = 1
+        self._left = 0
+        self._number = 0
+        self._until = 0.0
+
+    def take(self) -> bool:
+        """Count a hit; whether it may pass."""
+        left = self._left
+        if left and self._clock() < self._until:
+            self._left = left - 1
+            return True
+        return self._renew(left)
+
+    def _renew(self, unused: int) -> bool:
+        now = self._clock()
+        size = 1
+        if unused:
+            self._counter.give_back(unused, self._number, self._window)
+        elif now < self._until:
+            size = min(self._size * 2, self._largest)
+        allowed = self._counter.take(self._amount, self._window, size)
+        if not allowed and size > 1:
+            size = 1
+            allowed = self._counter.take(self._amount, self._window)
+        self._size = size
+        self._left = size - 1
+        self._number = int(now / self._window)
+        # What is counted in one window of the counter is not used in the next.
+        self._until = min(now + _LEASE_SECONDS, (self._number + 1) * self._window)
+        return allowed
 
 
 class HostCounters:
@@ -46,9 +97,9 @@ class HostCounters:
         self.outage = counters.outage
 
     def taker(self, key: str, amount: int, window: float) -> Callable[[], bool]:
-        """The same as `hit`, for a bound that is asked about again and again."""
+        """The same as `hit`, for a bound that is asked about again and again and whose standing nobody is told."""
         if self._strategy == SLIDING:
-            return partial(self._counters.sliding(key).take, amount, window)
+            return Lease(self._counters.sliding(key), amount, window, self._counters.clock).take
         return partial(self.hit, key, amount, window)
 
     def standing(self, key: str, amount: int, window: float) -> Standing:

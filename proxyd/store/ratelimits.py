@@ -28,7 +28,7 @@ from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Sto
 from proxyd.store import mutex
 from proxyd.store.mutex import Mutex, trylock, unlock
 from proxyd.store.outage import Outage
-from proxyd.store.shared import SharedFile
+from proxyd.store.shared import SharedFile, put
 
 WAYS = 8
 PARTS = 64
@@ -102,12 +102,20 @@ class SlidingCounter:
                 unlock(self._address)
         return allowed
 
+    def give_back(self, amount: int, window: int, expiry: float) -> None:
+        """Take back hits that were counted in window number `window`, unless that one is over."""
+        with self._lock:
+            at, known, count, before = self._find()
+            now = self._clock()
+            if known == window == int(now / expiry):
+                put(self._data, at, _COUNTS.pack(self._digest, now, window, max(0, count - amount), before))
+
 
 class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
     """Counters of up to `entries` keys in `directory`; `moving`: entries hold the parts of a moving window.
 
-    Instants that come out of it are Unix seconds, as the library wants them, or those of `clock` where one is given.
-    `outage`: what the host's workers agree on about a storage that this one stands in for.
+    `clock` is what windows go by. Instants that come out are Unix seconds, as the library wants them, or those of a clock that is
+    given. `outage`: what the host's workers agree on about a storage that this one stands in for.
     """
 
     STORAGE_SCHEME = ["proxyd"]
@@ -124,7 +132,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self._data = self._file.data
         address = mutex.address_of(self._data) + _LOCKS_AT
         self._locks = [Mutex(address + index * mutex.SIZE) for index in range(_LOCKS)]
-        self._clock = clock or time.monotonic
+        self.clock = clock or time.monotonic
         self.wall = clock or time.time
         self.outage = Outage(self._data, _OUTAGE_AT, self._locks[0])
         self._places: dict[str, tuple[int, bytes]] = {}
@@ -178,7 +186,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
     def _count(self, key: str, expiry: float, amount: int) -> int:
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
-            now = self._clock()
+            now = self.clock()
             at, end, count, _ = self._counts(number, digest)
             # An end further away than a window comes from a clock that was set back, or from a longer limit.
             if not now * 1000 < end <= (now + expiry) * 1000:
@@ -191,13 +199,13 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
             _, end, count, _ = self._counts(number, digest)
-        return count if end > self._clock() * 1000 else 0
+        return count if end > self.clock() * 1000 else 0
 
     def get_expiry(self, key: str) -> float:
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
             _, end, _, _ = self._counts(number, digest)
-        return self.wall() + max(0.0, end / 1000 - self._clock())
+        return self.wall() + max(0.0, end / 1000 - self.clock())
 
     # -- sliding window counter
 
@@ -216,13 +224,13 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
             return self._counts(number, digest)
 
         at = _HEADER + number * WAYS * self._size
-        return SlidingCounter(self._data, self._locks[number % _LOCKS], self._clock, digest, at, find)
+        return SlidingCounter(self._data, self._locks[number % _LOCKS], self.clock, digest, at, find)
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
             _, known, count, before = self._counts(number, digest)
-        window, part = divmod(self._clock(), expiry)
+        window, part = divmod(self.clock(), expiry)
         if known != int(window):
             before, count = (count, 0) if known == int(window) - 1 else (0, 0)
         return before, max(0.0, expiry - part), count, 2 * expiry - part
@@ -239,7 +247,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         """The same for the request path."""
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:
-            now = self._clock()
+            now = self.clock()
             part = int(now / expiry * (PARTS - 1))
             at, known, parts = self._parts(number, digest, part)
             allowed = sum(parts) + amount <= limit
@@ -250,7 +258,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
 
     def get_moving_window(self, key: str, limit: int, expiry: float) -> tuple[float, int]:
         number, digest = self._place(key)
-        now = self._clock()
+        now = self.clock()
         part = int(now / expiry * (PARTS - 1))
         with self._locks[number % _LOCKS]:
             _, known, parts = self._parts(number, digest, part)

@@ -87,6 +87,39 @@ def test_the_limit_holds_over_processes(tmp_path: Path, strategy: str) -> None:
     assert sum(found) == 50
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_high_limit_of_busy_clients_holds_over_processes(tmp_path: Path, strategy: str) -> None:
+    """Where a lease of a thousandth may be left over in each."""
+    found = in_processes(4, lambda _: Limiter(tmp_path, strategy=strategy).passed(limited((20_000, 60.0)), 8_000))
+    assert 20_000 - 4 * 20 <= sum(found) <= 20_000
+
+
+def test_a_client_that_comes_in_bursts_loses_nothing_of_a_high_limit(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(), limited((3000, 600.0))
+    for _ in range(170):
+        assert limiter.passed(up, 17) == 17
+        limiter.now += 0.2
+    assert limiter.passed(up, 500) == 3000 - 170 * 17
+
+
+def test_what_is_counted_before_a_window_ends_is_not_used_after(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(), limited((5000, 60.0))
+    limiter.now += 59.99
+    assert limiter.passed(up, 40) == 40
+    limiter.now += 0.011
+    assert 4955 <= limiter.passed(up, 6000) <= 4960
+
+
+def test_a_lease_that_was_evicted_meanwhile_is_not_given_back(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, up = new_limiter(entries=8), limited((5000, 60.0))
+    assert limiter.passed(up, 20) == 20
+    for number in range(8):
+        limiter.now += 0.001
+        limiter.passed(up, 1, f"198.51.100.{number}")
+    limiter.now += 1.0
+    assert limiter.passed(up, 6000) == 5000
+
+
 def test_clients_and_routes_are_counted_apart(new_limiter: Callable[..., Limiter]) -> None:
     limiter = new_limiter()
     one, two = limited((5, 60.0)), limited((5, 60.0), priority=1)

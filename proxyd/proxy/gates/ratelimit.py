@@ -89,7 +89,8 @@ class RateLimiter:
             (f"{place}/{window:g}/{client}", amount, window) for amount, window in upstream.rate_limits)
         if len(self._clients) >= _MAX_CLIENTS:
             self._clients.clear()
-        take = self._host.taker(*bounds[0]) if len(bounds) == 1 and self._redis is None else None
+        simple = len(bounds) == 1 and self._redis is None and not self._show
+        take = self._host.taker(*bounds[0]) if simple else None
         self._clients[(upstream, client_ip)] = take, bounds
         return take, bounds
 
