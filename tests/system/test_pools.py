@@ -128,7 +128,7 @@ def test_a_sticky_client_whose_replica_is_gone_gets_another_and_stays_there(syst
 def test_a_recovered_replica_comes_back_slowly(new_system: Callable[..., System], new_backend: NewBackend) -> None:
     system = new_system(workers=1)
     steady, back = new_backend("steady"), new_backend("back")
-    clients = pool(system, "slow", [steady, back], slow_start="4s", health_check_path="/healthz", health_check_interval="100ms",
+    clients = pool(system, "slow", [steady, back], slow_start="8s", health_check_path="/healthz", health_check_interval="100ms",
                    health_rise=1, health_fall=1, balance="round_robin")
     route_id = clients[1].json("ROUTE_LIST|SID")[0]["route_id"]
 
@@ -149,11 +149,11 @@ def test_a_recovered_replica_comes_back_slowly(new_system: Callable[..., System]
         response.read()
         return str(response.headers["X-Backend"])
 
-    # A quarter of its slow start is over in the end, so it should get an eighth of all.
+    # An eighth of its slow start is over in the end, so it should get a sixteenth of all; more where this machine is slow.
     early: Counter[str] = Counter()
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
         early[one()] += 1
     assert early["back"] < 0.3 * sum(early.values()), early
-    wait_for(lambda: Counter(one() for _ in range(40))["back"] >= 18, 10, "the full share")
+    wait_for(lambda: Counter(one() for _ in range(40))["back"] >= 18, 20, "the full share")
     connection.close()

@@ -57,6 +57,15 @@ class Secure:
             assert certificate is not None
             return str(certificate["subjectAltName"][0][1]), str(certificate["serialNumber"])  # type: ignore[index]
 
+    def wait_for_all_to_say(self, what: str, since: int) -> None:
+        """Until every worker has said `what` in the log, from position `since` on."""
+
+        def all_have() -> bool:
+            lines = [line for line in self.system.log()[since:].splitlines() if what in line]
+            return all(any(f"[{pid}]" in line for line in lines) for pid in self.system.worker_pids())
+
+        wait_for(all_have, 15, f"'{what}' of every worker")
+
     def get(self, path: str, name: str = "exact.test", method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         """A request over HTTPS to one of the names."""
         connection = http.client.HTTPSConnection("127.0.0.1", self.port, timeout=10, context=self.authority.trusting())
@@ -157,13 +166,15 @@ def test_a_renewed_certificate_is_served_without_a_restart_and_told(secure: Secu
         first = b""
         while not first.endswith(b"backend /first\n"):
             first += open_connection.recv(65536)
+        since = len(secure.system.log())
         path = secure.authority.issue("wildcard.pem", "*.wild.test", "wild.test", days=200)
         name, _, rest = listener.line().removeprefix("EVENT|").partition("|")
         assert name == "cert_renewed"
         told = json.loads(rest)
         assert told["path"] == str(path)
         assert told["names"] == ["*.wild.test", "wild.test"]
-        wait_for(lambda: all(secure.shown("a.wild.test")[1] != before for _ in range(6)), 15, "the new certificate in every worker")
+        secure.wait_for_all_to_say("certificates reloaded", since)
+        assert all(secure.shown("a.wild.test")[1] != before for _ in range(6))
         open_connection.sendall(b"GET /kept HTTP/1.1\r\nHost: a.wild.test\r\nConnection: close\r\n\r\n")
         assert open_connection.recv(65536).startswith(b"HTTP/1.1 200")
     assert secure.system.worker_pids() == workers
@@ -173,9 +184,11 @@ def test_a_renewed_certificate_is_served_without_a_restart_and_told(secure: Secu
 
 
 def test_a_broken_certificate_leaves_the_last_good_one_in_use(secure: Secure) -> None:
+    since = len(secure.system.log())
     path = secure.authority.issue("exact.pem", "exact.test", "127.0.0.1")
+    secure.wait_for_all_to_say("certificates reloaded", since)
     good = path.read_bytes()
-    serial = wait_for(lambda: len(found := {secure.shown("exact.test") for _ in range(6)}) == 1 and found.pop(), 15)
+    serial = secure.shown("exact.test")
     path.write_text("half a file")
     wait_for(lambda: "loaded before stays in use" in secure.system.log(), 15, "the message about the broken certificate")
     assert secure.shown("exact.test") == serial
@@ -187,15 +200,18 @@ def test_a_worker_that_starts_beside_a_broken_certificate_serves_all_the_rest(se
     path = secure.authority.issue("wildcard.pem", "*.wild.test", "wild.test")
     good = path.read_bytes()
     path.write_text("half a file")
+    since = len(secure.system.log())
     old = secure.system.worker_pids()
     for pid in old:
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: secure.system.ready() and not set(old) & set(secure.system.worker_pids()), 20, "new workers")
     assert secure.get("/").status == 200
     assert secure.shown("a.wild.test")[0] == "exact.test", "the default in its place"
-    assert "it is not used" in secure.system.log()
+    secure.wait_for_all_to_say("it is not used", since)
+    since = len(secure.system.log())
     path.write_bytes(good)
-    wait_for(lambda: all(secure.shown("a.wild.test")[0] == "*.wild.test" for _ in range(6)), 15, "the mended certificate")
+    secure.wait_for_all_to_say("certificates reloaded", since)
+    assert all(secure.shown("a.wild.test")[0] == "*.wild.test" for _ in range(6))
 
 
 def test_a_start_with_a_certificate_that_can_not_be_used_says_so_and_ends(tmp_path: Path) -> None:
