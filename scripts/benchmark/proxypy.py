@@ -30,6 +30,8 @@ if __name__ == "__main__":
             "1",
             "--enable-reverse-proxy",
             "--disable-http-proxy",
+            # Its event loop ends with an exception when many clients keep their connections.
+            "--threaded",
             "--log-level",
             "ERROR",
         ],
