@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from proxyd.options import route_options
@@ -35,6 +36,7 @@ class RouteSpec:
         return json.dumps([list(self.domains), self.path, self.backend_url, self.priority])
 
     @staticmethod
+    @lru_cache(maxsize=16_384)  # each command looks at all that its session has staged
     def from_json(route_id: str, text: str) -> RouteSpec:
         """The route in a staged text."""
         domains, path, backend_url, priority = json.loads(text)

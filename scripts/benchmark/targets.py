@@ -214,8 +214,11 @@ def proxy_py(folder: Path, upstream: int) -> Target:
     return Target("proxy.py", port, program)
 
 
-def registry_lines(port: int, lines: list[str]) -> tuple[socket.socket, list[str]]:
-    """Open a session and send commands, `{sid}` in them replaced; the open connection and the answers. Raises RuntimeError."""
+def registry_lines(port: int, lines: list[str], instance: str = "one") -> tuple[socket.socket, list[str]]:
+    """Open a session of service `bench` and send commands, `{sid}` in them replaced; the open connection and the answers.
+
+    Raises RuntimeError.
+    """
     sock = socket.create_connection(("127.0.0.1", port), 10)
     stream = sock.makefile("rw", newline="\n")
 
@@ -227,7 +230,7 @@ def registry_lines(port: int, lines: list[str]) -> tuple[socket.socket, list[str
             raise RuntimeError(f"{line}: {answer}")
         return answer
 
-    sid = ask("REGISTER|bench|one|0|{}").split("|")[1]
+    sid = ask(f"REGISTER|bench|{instance}|0|{{}}").split("|")[1]
     return sock, [ask(line.replace("{sid}", sid)) for line in lines]
 
 
