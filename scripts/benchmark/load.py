@@ -14,7 +14,7 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1000.0, "m": 60000.0}
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One run: requests a second, latencies in ms, CPU microseconds a request, resident MiB, failed requests."""
+    """One run: good answers a second, latencies in ms, CPU microseconds a good answer, resident MiB, failed requests."""
 
     rate: float
     p50: float
@@ -46,12 +46,14 @@ def wrk(target: Target, path: str, connections: int, seconds: float, script: str
     total = re.search(r"(\d+) requests in", done.stdout)
     if not rate or not total:
         raise RuntimeError(f"wrk against {target.name}: {done.stdout}{done.stderr}")
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
+    good = max(1, int(total[1]) - int(refused[1] if refused else 0))
     failed = sum(int(number) for number in re.findall(r"(?:connect|read|write|timeout|Non-2xx or 3xx responses:) ?(\d+)", done.stdout))
     return Measure(
-        float(rate[1]),
+        float(rate[1]) * good / max(1, int(total[1])),
         _latency(done.stdout, "50%"),
         _latency(done.stdout, "99%"),
-        (cpu_after - cpu_before) / max(1, int(total[1])) * 1e6,
+        (cpu_after - cpu_before) / good * 1e6,
         resident / (1 << 20),
         failed,
     )

@@ -7,14 +7,19 @@ import time
 
 import proxy
 from proxy.http.server import ReverseProxyBasePlugin
+from proxy.http.url import Url
 
 
 class OneBackend(ReverseProxyBasePlugin):
-    """Everything to the one backend."""
+    """Everything to the one backend, with the path that was asked for."""
 
     def routes(self):  # type: ignore[no-untyped-def]
-        """Path patterns and the upstreams behind them."""
-        return [(r"/.*$", [f"http://127.0.0.1:{sys.argv[2]}".encode()])]
+        """Patterns of paths, which `handle_route` decides about."""
+        return [r"/.*$"]
+
+    def handle_route(self, request, pattern):  # type: ignore[no-untyped-def]
+        """Where a request goes."""
+        return Url.from_bytes(b"http://127.0.0.1:" + sys.argv[2].encode() + request.path)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,9 @@ def backend(folder: Path) -> Target:
         folder,
         f"""sendfile on;
 server {{ listen 127.0.0.1:{port} backlog=4096; root {files};
-  location = /post {{ proxy_pass http://127.0.0.1:{sink}; proxy_request_buffering off; proxy_http_version 1.1; }} }}
-server {{ listen 127.0.0.1:{sink} backlog=4096; location / {{ client_body_buffer_size 2m; return 200 "ok"; }} }}""",
+  location = /post {{ client_body_buffer_size 2m; client_max_body_size 2m; proxy_pass http://127.0.0.1:{sink};
+    proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
+server {{ listen 127.0.0.1:{sink} backlog=4096; location / {{ return 200 "ok"; }} }}""",
     )
     program = Program([need("nginx"), "-c", str(config)], folder, LOAD_CORE)
     wait_for_port(port)
