@@ -49,7 +49,8 @@ def start(system: System, tmp_path: Path) -> Iterator[Start]:
 def test_hello_takes_traffic_as_a_pool_of_two_and_leaves_without_a_lost_request(start: Start, system: System) -> None:
     first, second = start("hello.py"), start("hello.py")
     wait_for(lambda: system.sql("SELECT count(*) FROM routes WHERE service_name = 'hello'") == [(2,)], 15, "both instances")
-    assert system.get("/", "hello.localhost").text == "hello\n"
+    # A route is in the database a moment before the workers have it.
+    wait_for(lambda: system.get("/", "hello.localhost").text == "hello\n")
     first.send_signal(signal.SIGTERM)
     statuses = set()
     while first.poll() is None:

@@ -24,9 +24,8 @@ def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterab
 def naive(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """A proxy as one would write it with requests."""
     headers = {name[5:].replace("_", "-"): value for name, value in environ.items() if name.startswith("HTTP_")}
+    # Of unknown length to requests, which sends it chunked.
     body = environ["wsgi.input"] if environ.get("CONTENT_LENGTH") else None
-    if body is not None:
-        headers["Content-Length"] = environ["CONTENT_LENGTH"]
     answer = _session.request(
         environ["REQUEST_METHOD"],
         os.environ["BENCH_UPSTREAM"] + environ["RAW_URI"],
