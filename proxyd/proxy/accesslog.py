@@ -66,7 +66,7 @@ def common_stamp(at: float) -> str:
 class AccessLog:
     """Where the lines go. `target`: a path, `-` for standard output, `off`; `form`: text or json; `clock`: Unix seconds.
 
-    Lines are made some tens at a time: between two requests what makes them would come cold into the processor each time, and
+    Lines are made a few hundred at a time: between two requests what makes them would come cold into the processor each time, and
     with thousands at once requests would wait, and so much of them stay alive.
     """
 

@@ -30,8 +30,8 @@ SLIDING, FIXED, MOVING = "sliding-window-counter", "fixed-window", "moving-windo
 _REDIS_PATIENCE = 1.0
 _REDIS_CONNECTIONS = 16
 
-#: How long a lease is good, in seconds, and the hits of the largest.
-_LEASE_SECONDS, _LARGEST_LEASE = 0.05, 32
+#: How long a lease is good, in seconds, the part of the bound that it may be, and the hits of the largest.
+_LEASE_SECONDS, _LEASE_PART, _LARGEST_LEASE = 0.05, 1000, 32
 
 Standing = tuple[int, float]
 Answer = TypeVar("Answer")
@@ -52,7 +52,7 @@ class Lease:
         self._amount = amount
         self._window = window
         self._clock = clock
-        self._largest = min(_LARGEST_LEASE, max(1, amount // 1000))
+        self._largest = min(_LARGEST_LEASE, amount // _LEASE_PART)
         self._size = 1
         self._left = 0
         self._number = 0
@@ -99,7 +99,10 @@ class HostCounters:
     def taker(self, key: str, amount: int, window: float) -> Callable[[], bool]:
         """The same as `hit`, for a bound that is asked about again and again and whose standing nobody is told."""
         if self._strategy == SLIDING:
-            return Lease(self._counters.sliding(key), amount, window, self._counters.clock).take
+            counter = self._counters.sliding(key)
+            if amount // _LEASE_PART > 1:
+                return Lease(counter, amount, window, self._counters.clock).take
+            return partial(counter.take, amount, window)
         return partial(self.hit, key, amount, window)
 
     def standing(self, key: str, amount: int, window: float) -> Standing:

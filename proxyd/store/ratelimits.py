@@ -136,6 +136,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self.wall = clock or time.time
         self.outage = Outage(self._data, _OUTAGE_AT, self._locks[0])
         self._places: dict[str, tuple[int, bytes]] = {}
+        self._sliding: dict[str, SlidingCounter] = {}
 
     @property
     def base_exceptions(self) -> type[Exception]:
@@ -218,13 +219,18 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
 
     def sliding(self, key: str) -> SlidingCounter:
         """What counts the hits of a key that is hit again and again."""
-        number, digest = self._place(key)
+        found = self._sliding.get(key)
+        if found is None:
+            number, digest = self._place(key)
 
-        def find() -> tuple[int, int, int, int]:
-            return self._counts(number, digest)
+            def find() -> tuple[int, int, int, int]:
+                return self._counts(number, digest)
 
-        at = _HEADER + number * WAYS * self._size
-        return SlidingCounter(self._data, self._locks[number % _LOCKS], self.clock, digest, at, find)
+            if len(self._sliding) > 20_000:
+                self._sliding.clear()
+            at = _HEADER + number * WAYS * self._size
+            found = self._sliding[key] = SlidingCounter(self._data, self._locks[number % _LOCKS], self.clock, digest, at, find)
+        return found
 
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)

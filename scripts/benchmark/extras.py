@@ -22,6 +22,7 @@ def all_tables(backend: Target, folder: Path, rounds: int, seconds: float) -> li
         try:
             tables.append(make(backend, folder / make.__name__, rounds, seconds))
         except (OSError, RuntimeError) as error:  # a quarter of an hour of other numbers is not lost with it
+            print(f"{make.__name__} failed: {error}", file=sys.stderr)
             tables.append(f"### {make.__name__}\n\nfailed: {error}")
     return tables
 
@@ -104,24 +105,14 @@ def bulk(begin: int, end: int, backend_port: int) -> list[str]:
 
 def apply_latency(port: int, backend_port: int, times: int) -> tuple[socket.socket, list[float]]:
     """Milliseconds from CONFIG_APPLY to OK for one changed route, on a session of its own which stays open."""
-    sock = socket.create_connection(("127.0.0.1", port), 10)
-    stream = sock.makefile("rw", newline="\n")
-
-    def ask(line: str) -> str:
-        stream.write(line + "\n")
-        stream.flush()
-        return stream.readline().rstrip("\n")
-
-    sid = ask("REGISTER|apply|one|0|{}").split("|")[1]
+    sock, sid, ask = targets.session(port, "apply")
     route = ask(f"ROUTE_ADD|{sid}|127.0.0.1|/|http://127.0.0.1:{backend_port}|0").split("|")[1]
     samples = []
     for number in range(times):
         ask(f"ROUTE_UPDATE|{sid}|{route}|priority|{number}")
         begun = time.perf_counter()
-        answer = ask(f"CONFIG_APPLY|{sid}")
+        ask(f"CONFIG_APPLY|{sid}")
         samples.append((time.perf_counter() - begun) * 1000)
-        if answer != "OK":
-            raise RuntimeError(answer)
     return sock, samples[1:]
 
 

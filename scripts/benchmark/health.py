@@ -78,18 +78,7 @@ def _measure(folder: Path, count: int, hanging: int, seconds: float) -> str:
 
 def _register(port: int, start: int, backends: list[int]) -> socket.socket:
     """A session with a checked route to each of the ports; the open connection."""
-    sock = socket.create_connection(("127.0.0.1", port), 60)
-    stream = sock.makefile("rw", newline="\n")
-
-    def ask(line: str) -> str:
-        stream.write(line + "\n")
-        stream.flush()
-        answer = stream.readline().rstrip("\n")
-        if answer.startswith("ERROR"):
-            raise RuntimeError(f"{line[:80]}: {answer}")
-        return answer
-
-    sid = ask(f"REGISTER|checked{start}|one|0|{{}}").split("|")[1]
+    sock, sid, ask = targets.session(port, f"checked{start}", patience=60)
     route_ids: list[str] = []
     for at in range(0, len(backends), 100):
         routes = [

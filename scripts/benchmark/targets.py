@@ -215,12 +215,12 @@ def proxy_py(folder: Path, upstream: int) -> Target:
     return Target("proxy.py", port, program)
 
 
-def registry_lines(port: int, lines: list[str], instance: str = "one") -> tuple[socket.socket, list[str]]:
-    """Open a session of service `bench` and send commands, `{sid}` in them replaced; the open connection and the answers.
+def session(port: int, service: str, instance: str = "one", patience: float = 10.0) -> tuple[socket.socket, str, Callable[[str], str]]:
+    """A registered session: its open connection, its id, and what sends a line and gives the answer.
 
-    Raises RuntimeError.
+    Whoever asks gets RuntimeError for an ERROR.
     """
-    sock = socket.create_connection(("127.0.0.1", port), 10)
+    sock = socket.create_connection(("127.0.0.1", port), patience)
     stream = sock.makefile("rw", newline="\n")
 
     def ask(line: str) -> str:
@@ -228,10 +228,18 @@ def registry_lines(port: int, lines: list[str], instance: str = "one") -> tuple[
         stream.flush()
         answer = stream.readline().rstrip("\n")
         if answer.startswith("ERROR"):
-            raise RuntimeError(f"{line}: {answer}")
+            raise RuntimeError(f"{line[:80]}: {answer}")
         return answer
 
-    sid = ask(f"REGISTER|bench|{instance}|0|{{}}").split("|")[1]
+    return sock, ask(f"REGISTER|{service}|{instance}|0|{{}}").split("|")[1], ask
+
+
+def registry_lines(port: int, lines: list[str], instance: str = "one") -> tuple[socket.socket, list[str]]:
+    """Open a session of service `bench` and send commands, `{sid}` in them replaced; the open connection and the answers.
+
+    Raises RuntimeError.
+    """
+    sock, sid, ask = session(port, "bench", instance)
     return sock, [ask(line.replace("{sid}", sid)) for line in lines]
 
 
