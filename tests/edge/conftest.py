@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.edge.wire import Recorder
+from tests.support.backends import SilentBackend
 from tests.support.certificates import Authority
 from tests.support.http2 import Http2Client
 from tests.support.system import System
@@ -72,6 +74,22 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secure]:
     running = Secure(tmp_path_factory.mktemp("secure"))
     yield running
     running.system.stop()
+
+
+@pytest.fixture(scope="module")
+def recorder() -> Iterator[Recorder]:
+    """A backend that keeps what it was sent, one for all tests of a module."""
+    running = Recorder()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def silent() -> Iterator[SilentBackend]:
+    """A backend that answers nothing."""
+    running = SilentBackend()
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from tests.edge.conftest import RouteMaker, make_route
 from tests.edge.wire import Message, Recorder, Wire, get
-from tests.support.backends import RawBackend
+from tests.support.backends import RawBackend, SilentBackend
 from tests.support.system import System
 from tests.support.waiting import wait_for
 
@@ -365,20 +365,11 @@ def test_an_early_response_reaches_a_client_that_is_still_sending(edge: System, 
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_client_that_goes_closes_the_upstream_at_once(how: str, edge: System, raw_backend: Callable[..., RawBackend]) -> None:
-    asked, closed = threading.Event(), threading.Event()
-
-    def serve(sock: socket.socket) -> None:
-        backend.receive_head(sock)
-        asked.set()
-        if not sock.recv(1):
-            closed.set()
-
-    backend = raw_backend(serve)
-    wire = Wire(edge.proxy_port).send(get(make_route(edge, backend.url)))
-    assert asked.wait(5)
+def test_a_client_that_goes_closes_the_upstream_at_once(how: str, edge: System, silent: SilentBackend) -> None:
+    wire = Wire(edge.proxy_port).send(get(make_route(edge, silent.url)))
+    assert silent.asked.wait(5)
     wire.close() if how == "close" else wire.reset()
-    assert closed.wait(1)
+    assert silent.closed.wait(1)
 
 
 def test_a_client_that_goes_in_the_middle_of_a_response_closes_the_upstream(edge: System, raw_backend: Callable[..., RawBackend]) -> None:

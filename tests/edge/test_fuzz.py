@@ -24,13 +24,6 @@ BOUNDED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, H
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    running = Recorder()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
 def host(edge: System, recorder: Recorder) -> str:
     return make_route(edge, recorder.url)
 

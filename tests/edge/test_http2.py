@@ -12,7 +12,7 @@ import pytest
 
 from tests.edge.conftest import Secure
 from tests.edge.wire import Recorder
-from tests.support.backends import RawBackend
+from tests.support.backends import RawBackend, SilentBackend
 from tests.support.http2 import Http2Answer
 from tests.support.waiting import wait_for
 
@@ -262,21 +262,12 @@ def test_a_body_that_ends_early_resets_the_stream_and_the_connection_goes_on(
     assert "Traceback" not in secure.system.log()
 
 
-def test_a_client_that_closes_its_connection_closes_the_upstream_at_once(secure: Secure, raw_backend: Make) -> None:
-    asked, closed = threading.Event(), threading.Event()
-
-    def serve(sock: socket.socket) -> None:
-        backend.receive_head(sock)
-        asked.set()
-        if not sock.recv(1):
-            closed.set()
-
-    backend = raw_backend(serve)
-    client = secure.client(secure.route(backend.url))
+def test_a_client_that_closes_its_connection_closes_the_upstream_at_once(secure: Secure, silent: SilentBackend) -> None:
+    client = secure.client(secure.route(silent.url))
     client.open("GET", "/")
-    assert asked.wait(5)
+    assert silent.asked.wait(5)
     client.close()
-    assert closed.wait(2)
+    assert silent.closed.wait(2)
 
 
 def test_bad_answers_are_502_and_leave_no_trace_in_the_next(secure: Secure, raw_backend: Make) -> None:

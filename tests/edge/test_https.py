@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from tests.edge.conftest import Secure, make_route
 from tests.edge.wire import Recorder, get
-from tests.support.backends import RawBackend
+from tests.support.backends import RawBackend, SilentBackend
 from tests.support.certificates import Authority
 from tests.support.system import System
 
@@ -42,27 +41,18 @@ def test_the_end_of_the_last_answer_is_told_in_tls(request_: Callable[[str], byt
 
 
 @pytest.mark.parametrize("how", ["told", "untold"])
-def test_a_client_that_goes_closes_the_upstream_at_once(how: str, secure: Secure, raw_backend: Callable[..., RawBackend]) -> None:
-    asked, closed = threading.Event(), threading.Event()
-
-    def serve(sock: socket.socket) -> None:
-        backend.receive_head(sock)
-        asked.set()
-        if not sock.recv(1):
-            closed.set()
-
-    backend = raw_backend(serve)
-    host = secure.route(backend.url)
+def test_a_client_that_goes_closes_the_upstream_at_once(how: str, secure: Secure, silent: SilentBackend) -> None:
+    host = secure.route(silent.url)
     sock = secure.connect(host)
     sock.sendall(get(host))
-    assert asked.wait(5)
+    assert silent.asked.wait(5)
     if how == "told":
         # A close_notify, as browsers and curl send it; the proxy's own never comes.
         sock.settimeout(0.05)
         with contextlib.suppress(OSError):
             sock.unwrap()
     sock.close()
-    assert closed.wait(2)
+    assert silent.closed.wait(2)
 
 
 def test_pipelined_requests_over_tls_are_all_answered(secure: Secure) -> None:

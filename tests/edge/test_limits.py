@@ -31,13 +31,6 @@ def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
 
 
 @pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    running = Recorder()
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
 def host(tight: System, recorder: Recorder) -> str:
     return make_route(tight, recorder.url)
 

@@ -5,7 +5,6 @@ The corpus is data. `{host}` stands for the domain, `{mark}` for what tells the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -245,13 +244,6 @@ CASES = [
     passed("Upgrade without Connection", f"{GET}Upgrade: websocket\r\n\r\n", b"", ("upgrade",)),
     passed("UTF-8 in a value", f"{GET}X-A: caf\xc3\xa9\r\n\r\n"),
 ]
-
-
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    running = Recorder()
-    yield running
-    running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.edge.conftest import Secure, make_route
 from tests.edge.wire import Wire, get
-from tests.support.backends import Backend, RawBackend
+from tests.support.backends import Backend, RawBackend, SilentBackend
 from tests.support.registry import RegistryClient
 from tests.support.system import System
 from tests.support.waiting import wait_for
@@ -185,21 +185,12 @@ def test_a_backend_that_does_not_answer_the_handshake_is_504(edge: System, raw_b
     gone.set()
 
 
-def test_a_client_that_goes_in_the_handshake_ends_it_at_the_backend(edge: System, raw_backend: Make) -> None:
-    asked, closed = threading.Event(), threading.Event()
-
-    def serve(sock: socket.socket) -> None:
-        backend.receive_head(sock)
-        asked.set()
-        if not sock.recv(1):
-            closed.set()
-
-    backend = raw_backend(serve)
-    host = make_route(edge, backend.url, websocket=True)
+def test_a_client_that_goes_in_the_handshake_ends_it_at_the_backend(edge: System, silent: SilentBackend) -> None:
+    host = make_route(edge, silent.url, websocket=True)
     with Wire(edge.proxy_port) as wire:
         wire.send(handshake(host))
-        assert asked.wait(5)
-    assert closed.wait(2)
+        assert silent.asked.wait(5)
+    assert silent.closed.wait(2)
 
 
 def test_http10_and_other_protocols_are_plain_requests(edge: System, backend: Backend) -> None:
