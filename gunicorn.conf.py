@@ -4,6 +4,6 @@ Everything follows from conf/proxyd.ini and the PROXYD_* variables (docs/configu
 last line beats it.
 """
 
-from proxyd.gunicorn_conf import configuration
+from proxyd.server.gunicorn_conf import configuration
 
 globals().update(configuration())

@@ -55,6 +55,6 @@ setup(
             "types-requests>=2.31,<3",
         ],
     },
-    entry_points={"console_scripts": ["proxyd = proxyd.cli:main", "proxyctl = proxyd.ctl.main:main"]},
+    entry_points={"console_scripts": ["proxyd = proxyd.cli.main:main", "proxyctl = proxyd.ctl.main:main"]},
     classifiers=["Programming Language :: Python :: 3.11", "Environment :: No Input/Output (Daemon)", "Topic :: Internet :: Proxy Servers"],
 )

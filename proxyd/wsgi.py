@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from proxyd.http1 import ProtocolError
-from proxyd.proxy.clientside import ClientGone
-from proxyd.proxy.exchange import Exchange
+from proxyd.proxy.client.wsgi import WsgiClient
+from proxyd.proxy.core.clientside import ClientGone
+from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.handler import handle
-from proxyd.proxy.wsgiclient import WsgiClient
 
 if TYPE_CHECKING:
     from proxyd.proxy.runtime import Runtime
@@ -26,9 +26,9 @@ def runtime() -> Runtime:
     """The runtime of this worker process; made and started at the first call. Raises SettingsError, StoreError."""
     global _runtime
     if _runtime is None:
-        from proxyd.gunicorn_conf import current
+        from proxyd.config.settings import load
         from proxyd.proxy.runtime import Runtime
-        from proxyd.settings import load
+        from proxyd.server.gunicorn_conf import current
 
         _runtime = Runtime(current() or load())
         _runtime.start()

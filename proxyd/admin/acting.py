@@ -10,8 +10,8 @@ from proxyd.admin.context import Context
 from proxyd.admin.guard import COOKIE, SESSION_SECONDS
 from proxyd.admin.http import Refusal, Request, Response, as_json
 from proxyd.admin.reading import no_route
-from proxyd.store.database import StoreError
-from proxyd.store.models import Route
+from proxyd.store.sql.database import StoreError
+from proxyd.store.sql.models import Route
 
 _MAX_DRAIN = 7 * 86400.0
 _DRAIN_SECONDS = 60.0

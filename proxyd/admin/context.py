@@ -14,8 +14,8 @@ from proxyd.admin.follow import Followers
 from proxyd.admin.guard import Guard
 from proxyd.admin.http import Refusal, Request
 from proxyd.admin.state import MasterState
-from proxyd.settings import Settings
-from proxyd.store.database import StoreError
+from proxyd.config.settings import Settings
+from proxyd.store.sql.database import StoreError
 
 Result = TypeVar("Result")
 

@@ -12,7 +12,7 @@ from proxyd.admin.http import Refusal
 from proxyd.admin.views import hide_sessions
 
 if TYPE_CHECKING:
-    from proxyd.store.bus import Event, EventBus
+    from proxyd.events.bus import Event, EventBus
 
 HEARTBEAT_SECONDS = 15.0
 _MAX_FOLLOWERS = 64

@@ -20,8 +20,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxyd.admin.http import Refusal, Request
-from proxyd.settings import Settings
-from proxyd.text import split_address
+from proxyd.base.text import split_address
+from proxyd.config.settings import Settings
 
 log = logging.getLogger("proxyd.admin")
 

@@ -20,11 +20,11 @@ from prometheus_client.registry import Collector
 
 from proxyd import __version__
 from proxyd.admin import views
+from proxyd.base.histogram import bounds
 from proxyd.health.thresholds import DOWN, STATUSES
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.histogram import bounds
-from proxyd.store.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
-from proxyd.store.transitions import STATE_NAMES
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.memory.transitions import STATE_NAMES
+from proxyd.store.sql.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
 
 #: Upper bounds of the duration histogram, in seconds.
 LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

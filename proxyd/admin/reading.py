@@ -12,9 +12,9 @@ from proxyd import __version__
 from proxyd.admin import metrics, views
 from proxyd.admin.context import Context
 from proxyd.admin.http import Refusal, Request, Response, as_json
-from proxyd.store.models import Route
-from proxyd.store.snapshot import counter
-from proxyd.text import rfc3339
+from proxyd.base.text import rfc3339
+from proxyd.store.sql.models import Route
+from proxyd.store.sql.snapshot import counter
 
 MAX_LIMIT = 10_000
 _CATCH_UP_SECONDS = 1.0

@@ -18,8 +18,8 @@ from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.http import SECURITY_HEADERS, Refusal, Request, Response, as_problem
 from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
-from proxyd.listen import listen
-from proxyd.settings import Settings
+from proxyd.config.settings import Settings
+from proxyd.net.listen import listen
 
 log = logging.getLogger("proxyd.admin")
 

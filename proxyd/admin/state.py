@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from proxyd.store.board import Board
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.database import Store
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.sql.database import Store
 
 if TYPE_CHECKING:
-    from proxyd.store.bus import EventBus
+    from proxyd.events.bus import EventBus
 
 
 class Operations(Protocol):

@@ -14,9 +14,11 @@ from typing import Any, cast
 
 from peewee import Expression, chunked, fn
 
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.histogram import percentile
-from proxyd.store.models import (
+from proxyd.base.histogram import percentile
+from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.memory.transitions import STATE_NAMES
+from proxyd.store.sql.models import (
     Circuit,
     Event,
     HealthStatus,
@@ -28,8 +30,6 @@ from proxyd.store.models import (
     RouteStatusCode,
     Session,
 )
-from proxyd.store.transitions import STATE_NAMES
-from proxyd.text import parse_rfc3339, rfc3339
 
 _CHUNK = 500
 SUMS = ("requests", "errors", "bytes_sent", "bytes_received", "rate_limited", "retries", "circuit_rejected", "maintenance_hits",

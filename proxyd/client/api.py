@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from proxyd import text
+from proxyd.base import text
 from proxyd.client.errors import ClientError
 from proxyd.client.events import LOCAL_TYPES, Callback, Event, EventHub
 from proxyd.client.link import MAINT_WAIT, Identity, Link, Timing

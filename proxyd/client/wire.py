@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from proxyd import text
+from proxyd.base import text
 from proxyd.client.errors import ClientError, ConnectionLost
 
 MAX_ANSWER = 2 << 20

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
-from proxyd import settings, text
+from proxyd.base import text
 from proxyd.client import ClientError, ConnectionLost
+from proxyd.config import settings
 from proxyd.ctl import act, completion, live, show
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, read_token
 from proxyd.ctl.parser import build

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from proxyd import __version__, options, text, urls
+from proxyd import __version__
+from proxyd.base import text, urls
+from proxyd.config import options
 from proxyd.ctl import completion
 
 EPILOG = """exit codes:

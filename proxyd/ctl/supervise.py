@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+from proxyd.base.text import rfc3339
 from proxyd.client import Client, ClientError
-from proxyd.text import rfc3339
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PASSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from proxyd.declare import Declaration
+from proxyd.config.declare import Declaration
+from proxyd.config.options import OPTIONS
+from proxyd.config.settings import SECTIONS, environment_name, setting_declarations
 from proxyd.docs.markdown import code, fenced, generated, table
-from proxyd.options import OPTIONS
-from proxyd.settings import SECTIONS, environment_name, setting_declarations
 
 _INTRODUCTION = """# Configuration
 

@@ -14,10 +14,10 @@ from peewee import BooleanField
 from proxyd.docs.database_notes import COLUMN_NOTES, QUERIES, RETENTION, TABLE_NOTES, VIEW_NOTES
 from proxyd.docs.markdown import code, fenced, generated, table
 from proxyd.docs.samples import NOW, fill
-from proxyd.store import migrations, models
-from proxyd.store.database import Store
-from proxyd.store.database import database as current
-from proxyd.store.views import VIEWS
+from proxyd.store.sql import migrations, models
+from proxyd.store.sql.database import Store
+from proxyd.store.sql.database import database as current
+from proxyd.store.sql.views import VIEWS
 
 _HEAD = """# Database
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import textwrap
 
+from proxyd.config.settings import SECTIONS, environment_name, setting_declarations
 from proxyd.docs.explanations import EXPLANATIONS
-from proxyd.settings import SECTIONS, environment_name, setting_declarations
 
 _HEAD = """\
 # proxyd's configuration. Every setting is here, commented out, with its default: take the # of a `#key = value` line

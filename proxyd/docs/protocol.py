@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+from proxyd.base.text import format_duration
+from proxyd.config.settings import RegistrySettings
 from proxyd.docs.markdown import code, fenced, generated, table
+from proxyd.events.bus import SUBSCRIBABLE
 from proxyd.registry import commands
 from proxyd.registry.framing import MAX_ANSWER, MAX_COMPRESSED, TRANSACTION
 from proxyd.registry.protocol import COMMANDS, Command
-from proxyd.settings import RegistrySettings
-from proxyd.store.bus import SUBSCRIBABLE
-from proxyd.text import format_duration
 
 assert commands.__all__, "importing the handlers fills the command table"
 _DEFAULTS = RegistrySettings()

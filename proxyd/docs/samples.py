@@ -7,7 +7,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from proxyd.store.histogram import bucket_of
+from proxyd.base.histogram import bucket_of
 
 #: The instant at which the sample is looked at.
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)

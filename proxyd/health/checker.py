@@ -12,17 +12,17 @@ from typing import Any
 import gevent
 from gevent.event import Event as Signal
 
+from proxyd.config.settings import HealthSettings
+from proxyd.events.bus import EventBus
 from proxyd.health.drive import Watched, drive, join, release, watch
 from proxyd.health.probe import Probe, Result, Target
 from proxyd.health.records import HealthRecords
 from proxyd.health.schedule import Schedule, Turn
 from proxyd.health.targets import target_of
 from proxyd.health.thresholds import DOWN, Standing
-from proxyd.settings import HealthSettings
-from proxyd.store.bus import EventBus
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.database import Store, StoreError
-from proxyd.store.snapshot import RouteRecord, Snapshot, load_snapshot
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.snapshot import RouteRecord, Snapshot, load_snapshot
 
 log = logging.getLogger("proxyd.health")
 

@@ -11,14 +11,14 @@ import gevent
 from gevent.event import Event as Signal
 from peewee import chunked
 
-from proxyd.store.bus import EventBus
-from proxyd.store.circuits import CircuitBoard, CircuitSlot, Transition
-from proxyd.store.database import Store, StoreError
-from proxyd.store.models import Circuit, CircuitTransition, Counter, Route
-from proxyd.store.query import dicts
-from proxyd.store.transitions import CLOSED, OPEN, STATE_NAMES
-from proxyd.store.upsert import upsert
-from proxyd.text import rfc3339
+from proxyd.base.text import rfc3339
+from proxyd.events.bus import EventBus
+from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, Transition
+from proxyd.store.memory.transitions import CLOSED, OPEN, STATE_NAMES
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.models import Circuit, CircuitTransition, Counter, Route
+from proxyd.store.sql.query import dicts
+from proxyd.store.sql.upsert import upsert
 
 log = logging.getLogger("proxyd.health")
 

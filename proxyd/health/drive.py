@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from proxyd.config.options import RouteOptions
 from proxyd.health.thresholds import DOWN, UNKNOWN, Standing
-from proxyd.options import RouteOptions
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.snapshot import RouteRecord
-from proxyd.store.transitions import CLOSED, OPEN
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.memory.transitions import CLOSED, OPEN
+from proxyd.store.sql.snapshot import RouteRecord
 
 
 @dataclass(frozen=True, slots=True)

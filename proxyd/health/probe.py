@@ -19,9 +19,9 @@ from gevent import socket
 from gevent import ssl as gevent_ssl
 
 from proxyd import __version__
-from proxyd.dial import dial
 from proxyd.http1 import ChunkedDecoder, HeadLimits, ProtocolError, find_head_end, parse_response_head
 from proxyd.http1.response import CHUNKED, LENGTH, NONE, ResponseHead
+from proxyd.net.dial import dial
 
 _LIMITS = HeadLimits(8192, 200, 65536, 65536)
 _RECEIVE = 65536

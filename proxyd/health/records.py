@@ -11,13 +11,13 @@ from typing import Any
 import gevent
 from peewee import chunked
 
+from proxyd.base.text import rfc3339
 from proxyd.health.probe import Result, Target
 from proxyd.health.thresholds import UNKNOWN, Standing
-from proxyd.store.database import Store, StoreError
-from proxyd.store.models import HealthResult, HealthStatus, Route
-from proxyd.store.query import column, dicts
-from proxyd.store.upsert import upsert
-from proxyd.text import rfc3339
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.models import HealthResult, HealthStatus, Route
+from proxyd.store.sql.query import column, dicts
+from proxyd.store.sql.upsert import upsert
 
 log = logging.getLogger("proxyd.health")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from proxyd.base.urls import parse_backend
+from proxyd.config.options import RouteOptions, route_options
+from proxyd.config.settings import HealthSettings
 from proxyd.health.probe import Target
-from proxyd.options import RouteOptions, route_options
-from proxyd.settings import HealthSettings
-from proxyd.store.snapshot import RouteRecord
-from proxyd.urls import parse_backend
+from proxyd.store.sql.snapshot import RouteRecord
 
 
 def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, RouteOptions] | None:

@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING
 
 import gevent
 
+from proxyd.base.paths import normalize_host, normalize_path
 from proxyd.http1 import ProtocolError
-from proxyd.paths import normalize_host, normalize_path
-from proxyd.proxy import balance, errors, retry, websocket
-from proxyd.proxy.choose import choose
-from proxyd.proxy.clientside import BodyTimeout, ClientGone
-from proxyd.proxy.exchange import CLIENT_PHASES
-from proxyd.proxy.forward import ResponseCut, attempt
-from proxyd.proxy.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
-from proxyd.proxy.refusal import Refusal
-from proxyd.proxy.table import RETRIES_AT_MOST
-from proxyd.proxy.upstream import UpstreamError
+from proxyd.proxy.core import answers as errors
+from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.exchange import CLIENT_PHASES
+from proxyd.proxy.core.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
+from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.route import balance
+from proxyd.proxy.route.choose import choose
+from proxyd.proxy.route.table import RETRIES_AT_MOST
+from proxyd.proxy.upstream import retry, websocket
+from proxyd.proxy.upstream.forward import ResponseCut, attempt
+from proxyd.proxy.upstream.pool import UpstreamError
 
 if TYPE_CHECKING:
-    from proxyd.proxy.exchange import Exchange
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.route.table import Pool, Upstream
     from proxyd.proxy.runtime import Runtime
-    from proxyd.proxy.table import Pool, Upstream
 
 log = logging.getLogger("proxyd.proxy")
 

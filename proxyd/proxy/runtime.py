@@ -10,30 +10,30 @@ import time
 
 import gevent
 
+from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
-from proxyd.proxy.accesslog import AccessLog
-from proxyd.proxy.clientside import ClientGone
-from proxyd.proxy.connection import ClientConnection, reason_phrase
-from proxyd.proxy.errors import body_of
-from proxyd.proxy.exchange import Exchange
-from proxyd.proxy.flush import Flusher
-from proxyd.proxy.gates.circuit import Circuits
+from proxyd.proxy.client.connection import ClientConnection, reason_phrase
+from proxyd.proxy.client.wsgi import WsgiClient
+from proxyd.proxy.core.answers import body_of
+from proxyd.proxy.core.clientside import ClientGone
+from proxyd.proxy.core.exchange import Exchange
+from proxyd.proxy.core.headers import forwarded_fields, trust_check
+from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
-from proxyd.proxy.headers import forwarded_fields, trust_check
-from proxyd.proxy.slow import Rows
-from proxyd.proxy.stats import Stats
-from proxyd.proxy.sync import Sync
-from proxyd.proxy.table import Table
-from proxyd.proxy.upstream import close_idle, prune
-from proxyd.proxy.watchdog import Watchdog
-from proxyd.proxy.wsgiclient import WsgiClient
-from proxyd.settings import Settings
-from proxyd.store.board import Board
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.database import Store
-from proxyd.store.snapshot import Snapshot
-from proxyd.store.websockets import OpenWebSockets
+from proxyd.proxy.record.accesslog import AccessLog
+from proxyd.proxy.record.flush import Flusher
+from proxyd.proxy.record.slow import Rows
+from proxyd.proxy.record.stats import Stats
+from proxyd.proxy.route.sync import Sync
+from proxyd.proxy.route.table import Table
+from proxyd.proxy.upstream.circuit import Circuits
+from proxyd.proxy.upstream.pool import close_idle, prune
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.memory.websockets import OpenWebSockets
+from proxyd.store.sql.database import Store
+from proxyd.store.sql.snapshot import Snapshot
 
 #: Idle client connections of a stopping worker are closed after this long without a request: a client in the
 #: middle of sending one is answered instead of reset.

@@ -19,9 +19,9 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxyd.ini import IniEntry, Problem, read_ini
-from proxyd.text import split_list, suggest
-from proxyd.urls import normalize_domain
+from proxyd.base.text import split_list, suggest
+from proxyd.base.urls import normalize_domain
+from proxyd.config.ini import IniEntry, Problem, read_ini
 
 log = logging.getLogger("proxyd.registry")
 

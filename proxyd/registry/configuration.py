@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from proxyd.options import route_options
+from proxyd.config.options import route_options
 from proxyd.registry.fields import SCOPES
-from proxyd.store.config import SettingKey
+from proxyd.store.sql.config import SettingKey
 
 Settings = dict[SettingKey, str]
 Staged = dict[SettingKey, str | None]

@@ -12,9 +12,9 @@ from proxyd.registry.protocol import CommandError
 from proxyd.registry.state import LiveSession, Registry
 
 if TYPE_CHECKING:
+    from proxyd.events.bus import Event
     from proxyd.registry.auth import Gatekeeper
     from proxyd.registry.operations import Operations
-    from proxyd.store.bus import Event
 
 
 log = logging.getLogger("proxyd.registry")

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxyd import text
-from proxyd.declared import check_interval, priority, whole_number
-from proxyd.options import parse_option
-from proxyd.text import hide_token
-from proxyd.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
+from proxyd.base import text
+from proxyd.base.text import hide_token
+from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
+from proxyd.config.declared import check_interval, priority, whole_number
+from proxyd.config.options import parse_option
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
 SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
@@ -137,7 +137,7 @@ def route_id(value: str) -> str:
 
 def option_key(value: str) -> str:
     """An option key; checked with its value."""
-    from proxyd.options import OPTIONS
+    from proxyd.config.options import OPTIONS
 
     if value not in OPTIONS:
         raise ValueError(f'unknown option "{value}"{text.suggest(value, OPTIONS)}')
@@ -219,7 +219,7 @@ def compressed(value: str) -> bool:
 
 def event_type(value: str) -> str:
     """A type of event, or all."""
-    from proxyd.store.bus import SUBSCRIBABLE
+    from proxyd.events.bus import SUBSCRIBABLE
 
     if value not in SUBSCRIBABLE:
         raise ValueError(f'"{value}" is not one of {", ".join(SUBSCRIBABLE)}{text.suggest(value, SUBSCRIBABLE)}')

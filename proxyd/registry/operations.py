@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 import gevent
 import requests
 
-from proxyd.options import parse_option
+from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.base.urls import parse_backend
+from proxyd.config.options import parse_option
 from proxyd.registry.state import LiveSession, Registry, sorted_ids
-from proxyd.store.config import Change
-from proxyd.store.status import drain_state
-from proxyd.store.traffic import route_stats
-from proxyd.text import parse_rfc3339, rfc3339
-from proxyd.urls import parse_backend
+from proxyd.store.sql.config import Change
+from proxyd.store.sql.status import drain_state
+from proxyd.store.sql.traffic import route_stats
 
 log = logging.getLogger("proxyd.registry")
 

@@ -7,10 +7,10 @@ import ssl
 import time
 from typing import Any
 
-from proxyd.listen import ListenError
-from proxyd.settings import RegistrySettings
-from proxyd.text import is_loopback
-from proxyd.tls import RELOAD_SECONDS, CertificateError, file_mark, load_chain
+from proxyd.base.text import is_loopback
+from proxyd.config.settings import RegistrySettings
+from proxyd.net.listen import ListenError
+from proxyd.net.tls import RELOAD_SECONDS, CertificateError, file_mark, load_chain
 
 log = logging.getLogger("proxyd.registry")
 

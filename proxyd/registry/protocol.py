@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from proxyd.base.text import hide_token
 from proxyd.registry import fields
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import TRANSACTION
-from proxyd.text import hide_token
 
 if TYPE_CHECKING:
     from proxyd.registry.context import Context

@@ -17,7 +17,9 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from proxyd.listen import ListenError, listen
+from proxyd.config.settings import RegistrySettings
+from proxyd.events.bus import Event
+from proxyd.net.listen import ListenError, listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.context import Context
@@ -27,9 +29,7 @@ from proxyd.registry.protection import RegistryTls, check_exposure
 from proxyd.registry.protocol import CommandError, CommandErrorWith, carry_out, parse
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import Registry
-from proxyd.settings import RegistrySettings
-from proxyd.store.bus import Event
-from proxyd.store.database import StoreError
+from proxyd.store.sql.database import StoreError
 
 log = logging.getLogger("proxyd.registry")
 

@@ -7,14 +7,14 @@ import logging
 import time
 from typing import Any
 
+from proxyd.base.text import rfc3339
+from proxyd.base.urls import same_server
 from proxyd.registry import configuration
 from proxyd.registry.configuration import EVERY, RouteSpec, Settings, Staged, by_target, effective, staged_routes
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.state import ENDED, LiveSession, Registry, sorted_ids
-from proxyd.store import config
-from proxyd.store.config import Change, SettingKey
-from proxyd.text import rfc3339
-from proxyd.urls import same_server
+from proxyd.store.sql import config
+from proxyd.store.sql.config import Change, SettingKey
 
 log = logging.getLogger("proxyd.registry")
 

@@ -19,16 +19,16 @@ from typing import Any
 import gevent
 from gevent.lock import RLock
 
+from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.config.settings import Settings as ProxydSettings
+from proxyd.events.bus import EventBus
 from proxyd.registry.auth import EVERYTHING, Grant
 from proxyd.registry.configuration import RouteSpec, Settings, Staged, number_of
-from proxyd.settings import Settings as ProxydSettings
-from proxyd.store import config
-from proxyd.store.board import Board
-from proxyd.store.bus import EventBus
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.config import Change
-from proxyd.store.database import Store
-from proxyd.text import parse_rfc3339, rfc3339
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.sql import config
+from proxyd.store.sql.config import Change
+from proxyd.store.sql.database import Store
 
 log = logging.getLogger("proxyd.registry")
 

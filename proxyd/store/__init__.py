@@ -1,4 +1,4 @@
-"""The shared state: database models, migrations, what workers load, and memory shared by the processes of a host.
+"""State that outlives a request: rows in `sql`, memory shared by the processes of a host in `memory`.
 
-Knows settings and nobody else. All SQL of a process runs in the one native thread of its `Store`.
+Nothing outside this room contains SQL or maps a file.
 """

@@ -18,15 +18,15 @@ import requests
 
 from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
-from proxyd.settings import AdminSettings, Settings
-from proxyd.store.board import Board
-from proxyd.store.bus import EventBus
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.database import Store
-from proxyd.store.migrations import migrate
-from proxyd.store.models import Event, HealthStatus, Route, Session
-from proxyd.store.traffic import Traffic, TrafficBatch
-from proxyd.text import rfc3339
+from proxyd.base.text import rfc3339
+from proxyd.config.settings import AdminSettings, Settings
+from proxyd.events.bus import EventBus
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.sql.database import Store
+from proxyd.store.sql.migrations import migrate
+from proxyd.store.sql.models import Event, HealthStatus, Route, Session
+from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
 Result = TypeVar("Result")
 TOKEN = "a token that nobody guesses"

@@ -10,11 +10,11 @@ import pytest
 import requests
 
 from proxyd.admin.endpoints import ENDPOINTS
-from proxyd.listen import ListenError
-from proxyd.store.bus import Event
-from proxyd.store.models import Route
-from proxyd.store.traffic import route_stats
-from proxyd.text import rfc3339
+from proxyd.base.text import rfc3339
+from proxyd.events.bus import Event
+from proxyd.net.listen import ListenError
+from proxyd.store.sql.models import Route
+from proxyd.store.sql.traffic import route_stats
 from tests.admin.harness import SESSION, Master, add_event, add_route, add_session, open_circuit, running
 from tests.support.schema import fits
 

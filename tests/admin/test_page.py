@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from proxyd.store.models import Route
+from proxyd.store.sql.models import Route
 from tests.admin.browser import CHROMIUM, Browser
 from tests.admin.harness import TOKEN, Master, add_event
 

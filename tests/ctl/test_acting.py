@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.client.test_client import ScriptedRegistry
 from tests.ctl.conftest import AdminStub, Outcome
-from tests.test_client import ScriptedRegistry
 
 Ctl = Callable[..., Outcome]
 

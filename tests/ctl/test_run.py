@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_client import ScriptedRegistry, until
+from tests.client.test_client import ScriptedRegistry, until
 
 
 @pytest.fixture

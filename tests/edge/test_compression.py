@@ -11,7 +11,7 @@ import brotli
 import pytest
 import zstandard
 
-from proxyd.proxy.compress import choose_coding
+from proxyd.proxy.upstream.compress import choose_coding
 from tests.edge.conftest import make_route
 from tests.edge.wire import Message, Recorder, Wire, get
 from tests.support.backends import RawBackend

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxyd.paths import normalize_path
+from proxyd.base.paths import normalize_path
 from tests.edge.conftest import make_route
 from tests.edge.wire import Recorder, Wire, get, read_message
 from tests.support.backends import RawBackend

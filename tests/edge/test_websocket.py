@@ -19,19 +19,7 @@ from tests.support.backends import Backend, RawBackend, SilentBackend
 from tests.support.registry import RegistryClient
 from tests.support.system import System
 from tests.support.waiting import wait_for
-from tests.support.websockets import (
-    ACCEPT,
-    CLOSE,
-    KEY,
-    SWITCH,
-    TEXT,
-    Switching,
-    echo,
-    frame,
-    handshake,
-    open_websocket,
-    read_frame,
-)
+from tests.support.websockets import ACCEPT, CLOSE, KEY, SWITCH, TEXT, Switching, echo, frame, handshake, open_websocket, read_frame
 
 Make = Callable[..., RawBackend]
 GOING_AWAY = (CLOSE, (1001).to_bytes(2, "big"))

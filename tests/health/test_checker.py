@@ -14,16 +14,16 @@ from typing import Any
 import gevent
 import pytest
 
+from proxyd.config.settings import HealthSettings
+from proxyd.events.bus import Event, EventBus
 from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
-from proxyd.settings import HealthSettings
-from proxyd.store import migrations
-from proxyd.store.bus import Event, EventBus
-from proxyd.store.circuits import CircuitBoard
-from proxyd.store.database import Store
-from proxyd.store.models import Counter, HealthStatus, Route, RouteRemoval, Session
-from proxyd.store.transitions import CLOSED, HALF_OPEN, OPEN
-from proxyd.store.upsert import upsert
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN
+from proxyd.store.sql import migrations
+from proxyd.store.sql.database import Store
+from proxyd.store.sql.models import Counter, HealthStatus, Route, RouteRemoval, Session
+from proxyd.store.sql.upsert import upsert
 from tests.support.backends import Backend
 from tests.support.waiting import free_port
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from proxyd.proxy.table import Pool, Table, Upstream
-from proxyd.store.snapshot import RouteRecord, Snapshot
+from proxyd.proxy.route.table import Pool, Table, Upstream
+from proxyd.store.sql.snapshot import RouteRecord, Snapshot
 
 
 def record(number: int, options: dict[str, str] | None = None, **fields: Any) -> RouteRecord:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxyd.options import OPTIONS
+from proxyd.config.options import OPTIONS
 from proxyd.registry import commands
 from proxyd.registry.protocol import COMMANDS, Command
 from tests.support.backends import Backend

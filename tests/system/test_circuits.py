@@ -234,7 +234,7 @@ def test_events_come_within_200_ms_one_a_change_and_sql_and_status_agree(system:
 
 
 def _seconds(at: str) -> float:
-    from proxyd.text import parse_rfc3339
+    from proxyd.base.text import parse_rfc3339
     return parse_rfc3339(at)
 
 

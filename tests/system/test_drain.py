@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxyd.text import parse_rfc3339
+from proxyd.base.text import parse_rfc3339
 from tests.support.backends import Backend
 from tests.support.system import Answer, System
 from tests.support.waiting import wait_for

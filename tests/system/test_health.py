@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxyd import __version__
-from proxyd.store.views import VIEWS
+from proxyd.store.sql.views import VIEWS
 from tests.support.backends import Backend
 from tests.support.events import Listener, listener
 from tests.support.pinned import Pinned
@@ -113,7 +113,7 @@ def test_event_status_sql_metrics_and_traffic_agree_when_a_backend_stops_and_whe
 
 
 def _seconds(at: str) -> float:
-    from proxyd.text import parse_rfc3339
+    from proxyd.base.text import parse_rfc3339
     return parse_rfc3339(at)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proxyd.store.traffic import SLOW_KEPT
+from proxyd.store.sql.traffic import SLOW_KEPT
 from tests.edge.wire import Wire, get
 from tests.support.backends import Backend, RawBackend
 from tests.support.registry import RegistryClient

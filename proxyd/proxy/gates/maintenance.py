@@ -1,6 +1,6 @@
 """Maintenance: a matched route whose service is being worked on answers 503 with a page instead of the backend.
 
-The page is the service's own maintenance server's, where MAINT_ENTER named one (proxyd.proxy.pageserver): its HTML with
+The page is the service's own maintenance server's, where MAINT_ENTER named one (proxyd.proxy.gates.pageserver): its HTML with
 status 503, its assets as they are. Without one, or when it fails, it is the operator's page or the built-in one.
 """
 
@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proxyd.proxy.errors import wants_html
-from proxyd.proxy.headers import trust_check
-from proxyd.proxy.pageserver import Fetched, PageServers, origin
-from proxyd.settings import Settings
-from proxyd.text import rfc3339
+from proxyd.base.text import rfc3339
+from proxyd.config.settings import Settings
+from proxyd.proxy.core.answers import wants_html
+from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.gates.pageserver import Fetched, PageServers, origin
 
 if TYPE_CHECKING:
-    from proxyd.proxy.exchange import Exchange
-    from proxyd.proxy.table import Pool, Upstream
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.route.table import Pool, Upstream
 
 log = logging.getLogger("proxyd.proxy")
 

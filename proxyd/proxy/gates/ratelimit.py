@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from proxyd.proxy.headers import trust_check
-from proxyd.proxy.ratecounts import HostCounters, RedisCounters, Standing
-from proxyd.settings import Settings
-from proxyd.store.traffic import RejectionBatch
-from proxyd.text import format_duration, rfc3339
+from proxyd.base.text import format_duration, rfc3339
+from proxyd.config.settings import Settings
+from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.gates.ratecounts import HostCounters, RedisCounters, Standing
+from proxyd.store.sql.traffic import RejectionBatch
 
 if TYPE_CHECKING:
-    from proxyd.proxy.table import Upstream
+    from proxyd.proxy.route.table import Upstream
 
 #: Addresses told apart of each minute, and rows kept while the database is locked; what is beyond that has a row together.
 _MAX_ADDRESSES = 1000

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from proxyd.options import parse_option
+from proxyd.config.options import parse_option
 from proxyd.registry import fields
 from proxyd.registry.configuration import EVERY
 from proxyd.registry.context import Context
@@ -15,8 +15,8 @@ from proxyd.registry.framing import compressed, to_json
 from proxyd.registry.operations import unspoken
 from proxyd.registry.protocol import ROUTE_ID, CommandError, command
 from proxyd.registry.state import sorted_ids
-from proxyd.store.status import circuit_state, route_facts, route_status
-from proxyd.store.traffic import route_stats
+from proxyd.store.sql.status import circuit_state, route_facts, route_status
+from proxyd.store.sql.traffic import route_stats
 
 TOPIC = "Live state"
 _STATS = ("route_id", "requests", "errors", "avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "bytes_sent",

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from proxyd.base.text import rfc3339
 from proxyd.registry import fields
 from proxyd.registry.auth import Refused
 from proxyd.registry.context import Context
@@ -14,7 +15,6 @@ from proxyd.registry.framing import to_json
 from proxyd.registry.protocol import CommandError, command
 from proxyd.registry.staging import merged
 from proxyd.registry.state import ENDED, SITE_PREFIX
-from proxyd.text import rfc3339
 
 log = logging.getLogger("proxyd.registry")
 

@@ -6,13 +6,13 @@ import dataclasses
 import json
 from typing import Any
 
-from proxyd import declared
+from proxyd.base.text import format_duration
+from proxyd.config import declared
 from proxyd.registry import fields, staging
 from proxyd.registry.context import Context
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
 from proxyd.registry.protocol import ROUTE_ID, TARGET, CommandError, command
-from proxyd.text import format_duration
 
 TOPIC = "Staging"
 

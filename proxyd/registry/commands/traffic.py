@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from proxyd.base.text import rfc3339, split_list
+from proxyd.base.urls import normalize_domain, normalize_route_path
 from proxyd.registry import fields
 from proxyd.registry.configuration import EVERY
 from proxyd.registry.context import Context
@@ -12,8 +14,6 @@ from proxyd.registry.framing import to_json
 from proxyd.registry.operations import entered_at
 from proxyd.registry.protocol import CommandError, command
 from proxyd.registry.state import sorted_ids
-from proxyd.text import rfc3339, split_list
-from proxyd.urls import normalize_domain, normalize_route_path
 
 TOPIC = "Drain and maintenance"
 _ENTER_SECONDS = 25.0

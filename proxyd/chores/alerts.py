@@ -1,0 +1,171 @@
+"""Alerts to a chat: what needs a person is posted to a webhook, as JSON that Slack and Discord both take."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import gevent
+import requests
+from gevent.queue import Full, Queue
+
+from proxyd.base.text import rfc3339
+from proxyd.config.settings import AlertSettings
+from proxyd.events.bus import Event, EventBus
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.models import RouteStats, SlowRequest
+
+log = logging.getLogger("proxyd.alerts")
+
+_QUEUE = 1000
+_RETRIES = 3
+_LONGEST_WAIT = 30.0
+_TIMEOUT = (5.0, 10.0)
+_POLL = 1.0
+#: A row older than this is not the request that was just counted.
+_RECENT = 10.0
+_MAX_SUBJECTS = 10_000
+#: Discord refuses longer ones.
+_MAX_TEXT = 1900
+
+
+@dataclass(slots=True)
+class _Subject:
+    """When something was last told, and how often it happened since without being told."""
+
+    told: float
+    held_back: int = 0
+
+
+class Alerts:
+    """Listens to the bus and looks at the slow requests. `backoff`: seconds until the first retry; it doubles."""
+
+    def __init__(self, settings: AlertSettings, store: Store, bus: EventBus, backoff: float = 1.0) -> None:
+        self._settings = settings
+        self._store = store
+        self._bus = bus
+        self._backoff = backoff
+        self._queue: Queue[str] = Queue(_QUEUE)
+        self._subjects: dict[tuple[str, str], _Subject] = {}
+        self._stopping: list[Any] = []
+        self._name = os.uname().nodename
+
+    def start(self) -> None:
+        """Begin, if there is a webhook."""
+        if not self._settings.webhook:
+            return
+        greenlets = [gevent.spawn(self._send_all), gevent.spawn(self._follow_slow)]
+        self._stopping = [self._bus.subscribe(self._take), *(greenlet.kill for greenlet in greenlets)]
+
+    def stop(self) -> None:
+        """End; what was not yet sent is not sent."""
+        for stop in self._stopping:
+            stop()
+        self._stopping = []
+
+    def _take(self, event: Event) -> None:
+        """An event of the bus: must not block."""
+        route, data = event.route_id or "-", event.data
+        reason = data.get("reason", "")
+        if event.type == "backend_health_changed" and data.get("status") == "down":
+            self._tell(("health", route), f"{data.get('url', 'the upstream')} of route {route} is down: {reason}")
+        elif event.type == "circuit_state_changed" and data.get("to") == "open":
+            self._tell(("circuit", route), f"circuit of route {route} is open (was {data.get('from', '')}): {reason}")
+        elif event.type == "certificate_expiring":
+            over = "is over since" if data["days"] <= 0 else f"ends in {data['days']:g} days:"
+            self._tell(("certificate", data["path"]), f"the certificate {data['path']} for {', '.join(data['names'])} {over} "
+                                                      f"{data['expires']}")
+
+    def _tell(self, subject: tuple[str, str], message: str, times: int = 1) -> None:
+        """Queue an alert of what happened `times`, unless there was one about the same within the interval."""
+        now = time.monotonic()
+        known = self._subjects.get(subject)
+        if known is not None and now - known.told < self._settings.interval:
+            known.held_back += times
+            return
+        others = times - 1 + (known.held_back if known is not None else 0)
+        more = f" ({others} more since the last alert)" if others else ""
+        if known is None and len(self._subjects) >= _MAX_SUBJECTS:
+            self._forget(now)
+        self._subjects[subject] = _Subject(now)
+        try:
+            self._queue.put_nowait(f"proxyd on {self._name}: {message}{more}"[:_MAX_TEXT])
+        except Full:
+            log.warning("%d alerts wait for the webhook; this one is dropped: %s", _QUEUE, message)
+
+    def _forget(self, now: float) -> None:
+        """Make room: subjects whose interval is over, or all of them when each is in its interval."""
+        interval = self._settings.interval
+        self._subjects = {key: item for key, item in self._subjects.items() if now - item.told < interval}
+        if len(self._subjects) >= _MAX_SUBJECTS:
+            self._subjects.clear()
+
+    def _send_all(self) -> None:
+        while True:
+            text = self._queue.get()
+            try:
+                self._send(text)
+            except Exception:
+                log.exception("an alert was not sent: %s", text)
+
+    def _send(self, text: str) -> None:
+        """Post, with retries where they can help; a failure is logged without the URL's path, which is a secret."""
+        host = urlsplit(self._settings.webhook).hostname or "the webhook"
+        for attempt in range(_RETRIES + 1):
+            wait = self._backoff * 2 ** attempt
+            try:
+                # A new connection each time: alerts are rare, and a kept one would be dead by then.
+                with requests.post(self._settings.webhook, json={"text": text, "content": text}, timeout=_TIMEOUT,
+                                   allow_redirects=False) as response:
+                    status = response.status_code
+                    if 200 <= status < 300:
+                        return
+                    failure = f"{host} answered {status}"
+                    if 300 <= status < 500 and status not in (408, 429):
+                        break
+                    asked = response.headers.get("Retry-After", "")
+                    if asked.isdigit():
+                        wait = max(wait, float(asked))
+            except requests.RequestException as error:
+                failure = f"{host} can't be reached ({type(error).__name__})"
+            if attempt < _RETRIES:
+                gevent.sleep(min(wait, _LONGEST_WAIT))
+        log.error("[alerts] webhook: %s; this alert was not delivered: %s", failure, text)
+
+    def _follow_slow(self) -> None:
+        """Look each second at how many critical requests the workers have counted: they write that, so there is no event to
+        hear of. Not at the rows alone: of those only the worst of an hour are kept, and the next trouble may be a lesser one."""
+        seen: dict[str, int] | None = None
+        while True:
+            try:
+                counted = self._store.read(_criticals)
+                for route_id, count in counted.items() if seen is not None else ():
+                    more = count - seen.get(route_id, 0)  # type: ignore[union-attr]
+                    if more > 0:
+                        self._tell(("slow", route_id), self._store.read(_latest_critical, route_id), more)
+                seen = counted
+            except StoreError as error:
+                log.debug("slow requests are looked at later: %s", error)
+            except Exception:
+                log.exception("slow requests")
+            gevent.sleep(_POLL)
+
+
+def _criticals() -> dict[str, int]:
+    """How many critical requests each route has had. Runs in the database thread."""
+    rows = RouteStats.select(RouteStats.route_id, RouteStats.slow_criticals).where(RouteStats.slow_criticals > 0)
+    return {row.route_id: row.slow_criticals for row in rows}
+
+
+def _latest_critical(route_id: str) -> str:
+    """What to tell of a route's last critical request. Runs in the database thread."""
+    row = SlowRequest.select().where((SlowRequest.route_id == route_id) & (SlowRequest.level == "critical")).order_by(
+        SlowRequest.at.desc(), SlowRequest.id.desc()).first()
+    if row is None or row.at < rfc3339(time.time() - _RECENT):
+        return f"slow request on route {route_id}: it took longer than slow_critical"
+    return (f"slow request on route {route_id}: {row.method} {row.url} took {row.total_ms / 1000:.1f} s "
+            f"(status {row.status_code}, upstream {row.upstream}, id {row.request_id})")

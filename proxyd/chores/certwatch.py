@@ -1,0 +1,85 @@
+"""The master's eye on the certificates: renewals become events, an end that comes near a warning and an event."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import gevent
+
+from proxyd.base.text import rfc3339
+from proxyd.config.settings import Settings
+from proxyd.net.tls import Certificate, CertificateError, days_left, read_certificate
+
+if TYPE_CHECKING:
+    from proxyd.events.bus import EventBus
+
+log = logging.getLogger("proxyd.tls")
+
+_CHECK_SECONDS = 2.0
+_WARN_DAYS = (1, 7, 30)
+
+
+class CertificateWatch:
+    """Looks at the files every few seconds, the registry's own among them; `certificates` is what they hold now, for metrics."""
+
+    def __init__(self, settings: Settings, bus: EventBus) -> None:
+        served = settings.tls.certificates if settings.tls.bind else ()
+        self._paths = tuple(dict.fromkeys(filter(None, (*served, settings.registry.tls_certificate))))
+        self._bus = bus
+        self._greenlet: gevent.Greenlet | None = None
+        self._warned: dict[tuple[str, int], int] = {}
+        self._broken: set[str] = set()
+        self.certificates: dict[str, Certificate] = {}
+
+    def start(self) -> None:
+        """Read them, and go on reading."""
+        self.check(time.time())
+        if self._paths:
+            self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Stop reading."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(_CHECK_SECONDS)
+            self.check(time.time())
+
+    def check(self, now: float) -> None:
+        """Compare the files with what was read before. `now`: Unix seconds."""
+        for path in self._paths:
+            try:
+                found = read_certificate(path)
+            except CertificateError as error:
+                if path not in self._broken:
+                    log.error("%s", error)
+                self._broken.add(path)
+                continue
+            self._broken.discard(path)
+            known = self.certificates.get(path)
+            self.certificates[path] = found
+            if known is not None and known.serial != found.serial:
+                log.info("certificate %s renewed, valid until %s", path, rfc3339(found.expires))
+                self._bus.publish("cert_renewed", {"path": path, "names": list(found.names), "expires": rfc3339(found.expires)})
+            self._warn(found, now)
+
+    def _warn(self, certificate: Certificate, now: float) -> None:
+        """Once for each of 30, 7 and 1 days left, and once when it is over."""
+        left = days_left(certificate, now)
+        line = 0 if left <= 0 else next((days for days in _WARN_DAYS if left <= days), None)
+        key = (certificate.path, certificate.serial)
+        if line is None or self._warned.get(key, 1000) <= line:
+            return
+        self._warned[key] = line
+        names = ", ".join(certificate.names)
+        if line == 0:
+            log.error("the certificate %s for %s is over since %s", certificate.path, names, rfc3339(certificate.expires))
+        else:
+            log.warning("the certificate %s for %s ends in %.1f days", certificate.path, names, left)
+        self._bus.publish("certificate_expiring", {"path": certificate.path, "names": list(certificate.names),
+                                                   "expires": rfc3339(certificate.expires), "days": round(left, 1)})

@@ -1,0 +1,100 @@
+"""The master's eye on the files it holds open: nobody should delete or replace them while they are in use, but people do.
+
+A deleted SQLite file goes on living for the processes that have it open, and is lost with them; a worker that starts meanwhile
+would find nothing. So it is written again at once. Another file in its place is what the master starts anew with.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import gevent
+
+from proxyd.store.memory.shared import SharedFile
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.lock import MasterLock
+
+log = logging.getLogger("proxyd.master")
+
+_PERIOD = 0.25
+_FAILURE_PAUSE = 2.0
+
+
+class DatabaseWatch:
+    """A greenlet that looks four times a second; `stop` is called where the master can't go on with what it has open."""
+
+    def __init__(self, store: Store, lock: MasterLock, shared: Sequence[SharedFile], stop: Callable[[], None]) -> None:
+        self._store = store
+        self._lock = lock
+        self._shared = list(shared)
+        self._end = stop
+        self._failed = ""
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """End."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(_PERIOD)
+            try:
+                goes_on = self._look()
+            except Exception:
+                log.exception("looking after the database file")
+                gevent.sleep(_FAILURE_PAUSE)
+                continue
+            if not goes_on:
+                self._end()
+                return
+
+    def _look(self) -> bool:
+        """Look once; False where this master has to end."""
+        what = self._store.displaced()
+        if what == "replaced":
+            log.critical("another file took the place of the database %s while it was in use: the master starts again with that one",
+                         self._store.name)
+            return False
+        if what == "deleted":
+            self._put_back()
+        if not self._lock.in_place() and not self._taken_again():
+            return False
+        for file in list(self._shared):
+            if not file.in_place():
+                self._shared.remove(file)
+                log.critical("the shared memory file %s was deleted while in use: workers that start from now on are told of changes "
+                             "late and judge upstreams on their own; restart proxyd when you can", file.path)
+        return True
+
+    def _put_back(self) -> None:
+        try:
+            self._store.put_back()
+        except StoreError as error:
+            if str(error) != self._failed:
+                self._failed = str(error)
+                log.critical("%s; it is tried again, and lost if the master ends before", error)
+            gevent.sleep(_FAILURE_PAUSE)
+            return
+        self._failed = ""
+        log.critical("the database %s or its log was deleted while in use: written again as it was", self._store.name)
+
+    def _taken_again(self) -> bool:
+        try:
+            taken = self._lock.take()
+        except StoreError as error:
+            if str(error) != self._failed:
+                self._failed = str(error)
+                log.critical("the lock file was deleted while in use: %s", error)
+            return True
+        if taken:
+            log.critical("the lock file %s was deleted while in use: made again", self._lock.path)
+        else:
+            log.critical("the lock file %s was deleted while in use, and another master (pid %s) took it: this one ends",
+                         self._lock.path, self._lock.holder())
+        return taken

@@ -1,0 +1,104 @@
+"""What has to happen though nobody asks: sessions whose grace is over end, stale staged changes go, and dead workers' rows."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+import gevent
+
+from proxyd.base.text import rfc3339
+from proxyd.config.logs import Trouble
+from proxyd.registry import staging
+from proxyd.registry.state import Registry
+from proxyd.store.sql.database import StoreError
+from proxyd.store.sql.models import RouteInFlight, Worker
+from proxyd.store.sql.traffic import forget_worker
+
+log = logging.getLogger("proxyd.registry")
+
+_PERIOD = 0.25
+_WORKER_SILENCE = 10.0
+
+
+class Janitor:
+    """A greenlet that looks a few times a second."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._greenlet: gevent.Greenlet | None = None
+        self._trouble = Trouble(log, "what is due waits for the database")
+
+    def start(self) -> None:
+        """Begin."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """End."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(_PERIOD)
+            try:
+                self.look(time.time())
+                self._trouble.is_over()
+            except StoreError as error:
+                self._trouble.goes_on(error)
+                gevent.sleep(1.0)
+            except Exception:
+                log.exception("janitor")
+                gevent.sleep(1.0)
+
+    def look(self, now: float) -> None:
+        """Do what is due at `now` (Unix seconds)."""
+        registry = self._registry
+        over = registry.expired(now)
+        if over:
+            for session in over:
+                log.info("session %s of %s/%s did not come back within the grace: its routes are removed", session.session_id[:8],
+                         session.service, session.instance)
+            registry.end(over)
+        ttl = registry.settings.registry.staged_ttl
+        for session in list(registry.sessions.values()):
+            if session.staged and session.staged_at and now - session.staged_at > ttl:
+                log.info("staged changes of %s/%s were left untouched for %g s and are dropped", session.service, session.instance, ttl)
+                staging.rollback(registry, session)
+        alive = {worker.pid for worker in registry.board.workers()}
+        dead = registry.store.read(_dead, alive, socket.gethostname(), rfc3339(now - _WORKER_SILENCE))
+        if dead:
+            registry.store.call(_drop, dead, patience=0.25)
+
+
+def _dead(alive: set[int], host: str, silent_since: str) -> list[int]:
+    """The pids of workers that left something behind, and are neither on this host's board nor alive otherwise: on another
+    host their beat says so."""
+    kept: set[int] = set(alive)
+    dead: set[int] = set()
+    for row in Worker.select():
+        lives = row.pid in alive or (row.heartbeat_at >= silent_since and (row.host != host or _runs(row.pid)))
+        (kept if lives else dead).add(row.pid)
+    # One that was killed before its first beat has counts and no row.
+    dead.update(row.pid for row in RouteInFlight.select(RouteInFlight.pid).distinct() if row.pid not in kept)
+    return sorted(dead)
+
+
+def _drop(pids: list[int]) -> None:
+    """Remove what dead workers left, so that nothing of theirs counts as open any more."""
+    for pid in pids:
+        forget_worker(pid)
+        Worker.delete().where(Worker.pid == pid).execute()
+
+
+def _runs(pid: int) -> bool:
+    """Whether this host has a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

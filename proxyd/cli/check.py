@@ -1,0 +1,235 @@
+"""What `proxyd check` looks at beyond the form of the settings: files, directories, certificates, site files, and rules
+between settings. It changes nothing, and needs nothing to run."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from proxyd.base.text import hide_password, rfc3339
+from proxyd.cli import crosscheck
+from proxyd.config.ini import Problem, read_ini
+from proxyd.config.settings import Settings, environment_name
+from proxyd.net.listen import ListenError
+from proxyd.net.tls import certificate_problem, read_certificate
+from proxyd.registry.auth import read_tokens
+from proxyd.registry.configuration import check_options
+from proxyd.registry.protection import check_exposure
+from proxyd.sites.follow import read_sites
+from proxyd.sites.sitefile import Site
+from proxyd.store.sql.database import StoreError, sqlite_path
+
+
+class Places:
+    """Where each setting was set: in the environment, on a line of the config file, or nowhere."""
+
+    def __init__(self, file: str | None) -> None:
+        self._file = file
+        self._lines: dict[tuple[str, str], int] = {}
+        if file is not None:
+            try:
+                content = Path(file).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
+                return
+            for entry in read_ini(content, file, lambda section: None)[0]:
+                self._lines[entry.section, entry.key] = entry.line
+
+    def problem(self, section: str, key: str, message: str) -> Problem:
+        """A problem that the setting has, at the place where the setting is."""
+        told = f"[{section}] {key}: {message}"
+        name = environment_name(section, key)
+        if name in os.environ:
+            return Problem(f"environment {name}", 0, told)
+        line = self._lines.get((section, key))
+        if line is not None and self._file is not None:
+            return Problem(self._file, line, told)
+        return Problem(self._file or "defaults", 0, told)
+
+
+def check(settings: Settings) -> list[Problem]:
+    """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
+    places = Places(settings.file)
+    found: list[Problem] = []
+    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _written_files, _alerts):
+        found += look(settings, places)
+    found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment()]
+    return found + _sites(settings, places)
+
+
+def _tls(settings: Settings, places: Places) -> Iterator[Problem]:
+    tls = settings.tls
+    if tls.bind and not tls.certificates:
+        yield places.problem("tls", "bind", "HTTPS is on, but [tls] certificates names no file")
+    for path in tls.certificates:
+        message = _certificate_problem(path)
+        if message:
+            yield places.problem("tls", "certificates", message)
+
+
+def _certificate_problem(path: str) -> str | None:
+    """Why a PEM file of chain and key can't be used, or None; one that is over starts, but no client takes it."""
+    message = certificate_problem(path)
+    if message:
+        return message
+    expires = read_certificate(path).expires
+    return f"the certificate {path} ended at {rfc3339(expires)}; renew it" if expires <= time.time() else None
+
+
+def _registry(settings: Settings, places: Places) -> Iterator[Problem]:
+    registry = settings.registry
+    try:
+        check_exposure(registry)
+    except ListenError as error:
+        yield places.problem("registry", "bind", str(error).removeprefix("[registry] "))
+    if registry.tls_certificate:
+        message = _certificate_problem(registry.tls_certificate)
+        if message:
+            yield places.problem("registry", "tls_certificate", message)
+    if registry.tls_client_ca:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(registry.tls_client_ca)
+        except OSError as error:
+            yield places.problem("registry", "tls_client_ca", f"can't use {registry.tls_client_ca}: {error}")
+        if not registry.tls_certificate:
+            yield places.problem("registry", "tls_client_ca", "client certificates need [registry] tls_certificate, too")
+    if registry.tokens_file:
+        for problem in read_tokens(registry.tokens_file)[1]:
+            readable = os.access(registry.tokens_file, os.R_OK)
+            yield problem if readable else places.problem("registry", "tokens_file", problem.message)
+
+
+def _admin(settings: Settings, places: Places) -> Iterator[Problem]:
+    path = settings.admin.token_file
+    if not path:
+        return
+    try:
+        with Path(path).open("rb") as file:
+            token = file.readline(4096).strip()
+        if not token:
+            yield places.problem("admin", "token_file", f"the first line of {path} is empty; it should hold the token")
+        elif not (token.isascii() and token.decode("ascii").isprintable()):
+            yield places.problem("admin", "token_file", f"the first line of {path} is not printable ASCII: no header can carry it")
+    except OSError as error:
+        yield places.problem("admin", "token_file", f"can't read {path}: {error.strerror}")
+
+
+def _database(settings: Settings, places: Places) -> Iterator[Problem]:
+    url = settings.database.url
+    try:
+        path = sqlite_path(url)
+    except StoreError as error:
+        yield places.problem("database", "url", str(error).removeprefix("[database] url: "))
+        return
+    if path is not None:
+        message = _directory_problem(os.path.dirname(os.path.abspath(path)))
+        if message is None and os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
+            message = f"{path} can't be read and written by this user"
+        if message:
+            yield places.problem("database", "url", message)
+    else:
+        message = _server_problem(url)
+        if message:
+            yield places.problem("database", "url", message)
+            return
+    message = _directory_problem(os.path.abspath(settings.shared_memory_directory()))
+    if message and (path is None or settings.database.shared_memory):
+        yield places.problem("database", "shared_memory", message)
+
+
+def _server_problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        return f"{hide_password(url)!r} is not a url: {error}"
+    if parts.scheme not in ("postgresql", "postgres"):
+        return f"{hide_password(url)!r} is neither sqlite:///... nor postgresql://..."
+    if not parts.path.strip("/") or port == 0:
+        return "names no database (like postgresql://user@host:5432/proxyd)"
+    if not (importlib.util.find_spec("psycopg2") or importlib.util.find_spec("psycopg")):
+        return "PostgreSQL needs the psycopg2 package: pip install psycopg2-binary"
+    return None
+
+
+def _directory_problem(folder: str) -> str | None:
+    """Why files can't be made in a directory, or None; one that is missing is made at the start, if its parent allows."""
+    where = folder
+    while not os.path.exists(where) and os.path.dirname(where) != where:
+        where = os.path.dirname(where)
+    if not os.path.isdir(where):
+        return f"{where} is not a directory"
+    if not os.access(where, os.W_OK | os.X_OK):
+        missing = "" if where == folder else f" (and {folder} is not there yet)"
+        return f"the directory {where} is not writable by this user{missing}"
+    return None
+
+
+def _ratelimit(settings: Settings, places: Places) -> Iterator[Problem]:
+    if settings.ratelimit.storage != "shared" and importlib.util.find_spec("redis") is None:
+        yield places.problem("ratelimit", "storage", "Redis needs the redis package: pip install redis")
+
+
+def _maintenance(settings: Settings, places: Places) -> Iterator[Problem]:
+    path = settings.maintenance.page
+    if not path:
+        return
+    try:
+        Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        yield places.problem("maintenance", "page", f"can't read {path}: {error.strerror}")
+    except UnicodeDecodeError:
+        yield places.problem("maintenance", "page", f"{path} is not UTF-8 text")
+
+
+def _written_files(settings: Settings, places: Places) -> Iterator[Problem]:
+    """Logs and the pid file."""
+    files = (("log", "access", settings.log.access), ("log", "error", settings.log.error),
+             ("master", "pid_file", settings.master.pid_file))
+    for section, key, path in files:
+        if path in ("-", "off", ""):
+            continue
+        message = _directory_problem(os.path.dirname(os.path.abspath(path)))
+        if os.path.isdir(path):
+            message = f"{path} is a directory"
+        elif os.path.exists(path):
+            message = None if os.access(path, os.W_OK) else f"{path} is not writable by this user"
+        if message:
+            yield places.problem(section, key, message)
+
+
+def _alerts(settings: Settings, places: Places) -> Iterator[Problem]:
+    url = settings.alerts.webhook
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        yield places.problem("alerts", "webhook", "not an http:// or https:// url")
+
+
+def _sites(settings: Settings, places: Places) -> list[Problem]:
+    """The site files: each for itself, then what they claim together."""
+    directory = settings.sites.directory
+    if not os.path.isdir(directory):
+        if os.path.exists(directory):
+            return [places.problem("sites", "directory", f"{directory} is not a directory")]
+        default = type(settings.sites)().directory
+        return [] if directory == default else [places.problem("sites", "directory", f"{directory} does not exist")]
+    sites, problems = read_sites(directory)
+    owners: dict[tuple[str, str, int], tuple[Site, str, int]] = {}
+    for name, site in sites.items():
+        if not site.enabled:
+            continue
+        file = os.path.join(directory, f"{name}.ini")
+        for route in site.routes.values():
+            message = check_options(route.options)
+            if message:
+                problems.append(Problem(file, route.line, f"[route {route.name}] {message}"))
+            for domain in route.domains:
+                owner = owners.setdefault((domain, route.path, route.priority), (site, file, route.line))
+                if owner[0].service != site.service:
+                    problems.append(Problem(file, route.line, (
+                        f"[route {route.name}] {domain}{route.path} with priority {route.priority} belongs to service "
+                        f"{owner[0].service} ({owner[1]}:{owner[2]}); give one another domain, path or priority")))
+    return problems

@@ -1,0 +1,180 @@
+"""`proxyd db check|vacuum|stats`: is the database sound, give space back, what lies in it. Works while everything runs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+
+import peewee
+
+from proxyd.base.text import format_size
+from proxyd.config.settings import Settings
+from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, connect, database, explain
+from proxyd.store.sql.migrations import NEWEST, current_version
+from proxyd.store.sql.models import V1, V2, V3, Event, Route, SchemaVersion, Session, Table, Worker
+from proxyd.store.sql.rescue import is_corrupt
+
+TABLES: tuple[type[Table], ...] = (SchemaVersion, *V1, *V2, *V3)
+_MOST_SHOWN = 20
+_VACUUM_PATIENCE = 30.0
+
+
+def run(settings: Settings, action: str) -> int:
+    """Do one action and print what came out; exit status: 0 sound or done, 1 unsound or failed, with what to do."""
+    actions: dict[str, Callable[[Store], int]] = {"check": _check, "vacuum": _vacuum, "stats": _stats}
+    try:
+        store = Store(settings.database.url, settings.database.busy_timeout)
+        if store.path is not None and not os.path.exists(store.path):
+            raise StoreError(f"there is no database {store.path}; the master makes it when it starts, or: proxyd migrate")
+    except StoreError as error:
+        return _failed(error)
+    try:
+        store.open()
+        return actions[action](store)
+    except StoreBusy:
+        return _failed(f"the database {store.name} is busy: something writes without pause; nothing was changed, try again")
+    except StoreEmpty:
+        return _failed(f"the database {store.name} has no tables yet; the master makes them when it starts, or: proxyd migrate")
+    except StoreError as error:
+        return _unsound(store.path) if store.path is not None and is_corrupt(store.path) else _failed(error)
+    finally:
+        store.close()
+
+
+def _failed(message: object) -> int:
+    print(f"proxyd db: {message}", file=sys.stderr)
+    return 1
+
+
+def _unsound(path: str) -> int:
+    return _failed(f"the database {path} is not sound. Stop the master, then: scripts/restore BACKUP (the newest one in "
+                   "var/backups). Without a backup, move the file away: the master starts with an empty one, site files are "
+                   "read, and services register again")
+
+
+def size_of(path: str) -> int:
+    """Bytes of an SQLite database, its write-ahead log included."""
+    return sum(os.path.getsize(path + suffix) for suffix in ("", "-wal") if os.path.exists(path + suffix))
+
+
+# check
+
+def _check(store: Store) -> int:
+    print(f"database   {store.name}")
+    if store.path is not None:
+        faults = store.read(_faults)
+        if faults:
+            for fault in faults[:_MOST_SHOWN]:
+                print(f"  {fault}")
+            if len(faults) > _MOST_SHOWN:
+                print(f"  and {len(faults) - _MOST_SHOWN} more")
+            return _unsound(store.path)
+        print("integrity  ok\nforeign keys ok")
+    version = store.read(current_version)
+    if version != NEWEST:
+        print(f"schema     {version}, this proxyd knows {NEWEST}")
+        return _failed("run: proxyd migrate (the master does it when it starts)" if version < NEWEST else
+                       "the database is of a newer proxyd: install that one, or restore a backup made before the upgrade")
+    print(f"schema     {version}, the newest")
+    for name, value in store.read(_summary):
+        print(f"{name:<10} {value}")
+    if store.path is not None:
+        print(f"size       {format_size(size_of(store.path))} ({size_of(store.path)} bytes)")
+    return 0
+
+
+def _faults() -> list[str]:
+    """What SQLite finds wrong. Runs in the database thread."""
+    faults = [str(row[0]) for row in database.execute_sql("PRAGMA integrity_check(100)") if row[0] != "ok"]
+    for table, rowid, parent, _ in database.execute_sql("PRAGMA foreign_key_check"):
+        faults.append(f"{table}: row {rowid} names a row of {parent} that does not exist")
+    return faults
+
+
+def _summary() -> list[tuple[str, str]]:
+    """A few counts. Runs in the database thread."""
+    sessions = Session.select().where(Session.state != "ended").count()
+    newest = Event.select(Event.at).order_by(Event.id.desc()).limit(1).scalar()
+    return [("sessions", str(sessions)), ("routes", str(Route.select().count())), ("workers", str(Worker.select().count())),
+            ("last event", newest or "none")]
+
+
+# vacuum
+
+def _vacuum(store: Store) -> int:
+    if store.path is None:
+        _vacuum_server(store)
+        print("vacuumed; the server keeps its files' size for itself (VACUUM FULL, with everything stopped, gives it back)")
+        return 0
+    before = size_of(store.path)
+    _vacuum_file(store)
+    after = size_of(store.path)
+    print(f"before  {before:>14} bytes\nafter   {after:>14} bytes\nfreed   {before - after:>14} bytes")
+    return 0
+
+
+def _vacuum_file(store: Store) -> None:
+    """VACUUM can't run inside a transaction, so it gets a connection of its own; readers and writers wait in it or for it."""
+    assert store.path is not None
+    connection = sqlite3.connect(store.path, timeout=max(store.busy_timeout, _VACUUM_PATIENCE), isolation_level=None)
+    try:
+        connection.execute("VACUUM")
+        # The new content lies in the log until it is copied; readers may keep part of it there for now.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        if "locked" in str(error) or "busy" in str(error):
+            raise StoreBusy(str(error)) from None
+        if "full" in str(error):
+            raise StoreError(f"VACUUM needs as much free disk as the database is large ({error}); nothing was changed") from None
+        raise StoreError(f"VACUUM failed ({error}); see: proxyd db check") from None
+    finally:
+        connection.close()
+
+
+def _vacuum_server(store: Store) -> None:
+    server = connect(store.url, store.busy_timeout)
+    server.connect()
+    try:
+        server.connection().autocommit = True  # type: ignore[no-untyped-call]
+        server.execute_sql("VACUUM ANALYZE")  # type: ignore[no-untyped-call]
+    except peewee.PeeweeException as error:
+        raise explain(error, store.name) from None
+    finally:
+        server.close()
+
+
+# stats
+
+def _stats(store: Store) -> int:
+    rows = store.read(_row_counts)
+    sizes = store.read(_sizes)
+    head = ("table", "rows", "bytes")
+    print(f"{head[0]:<24} {head[1]:>12} {head[2]:>14}")
+    for name, count in sorted(rows.items(), key=lambda item: (-sizes.get(item[0], 0), item[0])):
+        print(f"{name:<24} {count:>12} {sizes.get(name, '-'):>14}")
+    print(f"{'all':<24} {sum(rows.values()):>12} {size_of(store.path) if store.path else sum(sizes.values()):>14}")
+    if not sizes:
+        print("bytes of each table are not known: this Python's SQLite was built without dbstat")
+    return 0
+
+
+def _row_counts() -> dict[str, int]:
+    """Rows by table; a table that this schema version does not have yet is left out. Runs in the database thread."""
+    there = set(database.get_tables())
+    counts = {model._meta.table_name: model.select().count() for model in TABLES if model._meta.table_name in there}
+    if not counts:
+        raise StoreEmpty("no tables")
+    return counts
+
+
+def _sizes() -> dict[str, int]:
+    """Bytes by table, its indexes included; empty where they can't be known. Runs in the database thread."""
+    if type(database.obj).__name__.startswith("Sqlite"):
+        try:
+            return dict(database.execute_sql(
+                "SELECT m.tbl_name, SUM(d.pgsize) FROM dbstat d JOIN sqlite_master m ON m.name = d.name GROUP BY m.tbl_name"))
+        except peewee.OperationalError:
+            return {}
+    return dict(database.execute_sql("SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables"))

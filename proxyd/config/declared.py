@@ -1,0 +1,66 @@
+"""Checks of what a route declares beside urls and options, the same for registry commands and site files.
+
+Each takes the text as it was written and returns the value, or raises ValueError saying what was expected.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from proxyd.base import text
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`~0-9A-Za-z-]{1,128}")
+#: Response fields that frame the message or belong to the connection: nobody else may set them.
+_OWN_HEADERS = frozenset(("connection", "content-length", "transfer-encoding", "keep-alive", "upgrade", "trailer", "te",
+                          "proxy-connection", "date", "via"))
+_MAX_HEADER_VALUE = 4096
+MAX_REQUESTS = 1_000_000_000
+MIN_CHECK_INTERVAL = 0.01
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """A check for a whole number from low to high."""
+
+    def parse(value: str) -> int:
+        number = text.parse_int(value)
+        if not low <= number <= high:
+            raise ValueError(f'"{value}" is not a whole number from {low} to {high}')
+        return number
+
+    return parse
+
+
+priority = whole_number(-1_000_000, 1_000_000)
+#: Requests that a rate limit allows in its window.
+requests = whole_number(1, MAX_REQUESTS)
+
+
+def check_interval(value: str) -> float:
+    """Seconds between two health checks: not so few that one target keeps the checker busy."""
+    seconds = text.parse_duration(value)
+    if seconds < MIN_CHECK_INTERVAL:
+        raise ValueError(f'"{value}" is shorter than {text.format_duration(MIN_CHECK_INTERVAL)}')
+    return seconds
+
+
+def header_name(value: str) -> str:
+    """A response header that may be set, in the customary capitals: names are one whatever their case."""
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError(f'"{value}" is not a header name')
+    if value.lower() in _OWN_HEADERS:
+        raise ValueError(f'"{value}" is the proxy\'s own: it frames the response or belongs to the connection')
+    return "-".join(part.capitalize() for part in value.split("-"))
+
+
+def header_value(value: str) -> str:
+    """A header value: one line of Latin-1 without control characters."""
+    if len(value) > _MAX_HEADER_VALUE:
+        raise ValueError(f"a value of {len(value)} characters is longer than {_MAX_HEADER_VALUE}")
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise ValueError("the value holds a control character")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f'"{value[:60]}" holds characters beyond Latin-1, which no header can carry') from None
+    return value.strip()

@@ -1,0 +1,89 @@
+"""Logging of every process alike: one line an event, as text or JSON, to standard error or a file that can be rotated."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from logging.handlers import WatchedFileHandler
+
+from proxyd.base.text import rfc3339
+from proxyd.config.settings import LogSettings
+
+#: gunicorn calls its log of everything the error log.
+_NAMES = {"gunicorn.error": "gunicorn"}
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31T23:59:59.125Z warning proxyd.registry[123] message`; a traceback follows, indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().replace("\n", "\\n").replace("\r", "\\r")
+        name = _NAMES.get(record.name, record.name)
+        line = f"{rfc3339(record.created)} {record.levelname.lower()} {name}[{record.process}] {message}"
+        return "\n    ".join((line, *self.formatException(record.exc_info).splitlines())) if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """The same as one JSON object."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {"at": rfc3339(record.created), "level": record.levelname.lower(), "logger": _NAMES.get(record.name, record.name),
+                 "pid": record.process, "message": record.getMessage()}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def formatter(form: str) -> logging.Formatter:
+    """The formatter of a [log] format."""
+    return JsonFormatter() if form == "json" else TextFormatter()
+
+
+class Trouble:
+    """A failure that may last: said when it begins, when its reason changes, and when it is over, but not each time."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._reason = ""
+
+    def goes_on(self, reason: object) -> None:
+        """It failed (again)."""
+        if str(reason) != self._reason:
+            self._reason = str(reason)
+            self._log.warning("%s: %s", self._what, reason)
+
+    def is_over(self, more: str = "") -> None:
+        """It works (again); `more` is added to what is said of that."""
+        if self._reason:
+            self._reason = ""
+            self._log.info("%s: over%s", self._what, more)
+
+
+def configure(settings: LogSettings) -> None:
+    """Send this process's log where the settings say; a file that can't be written is said so on standard error.
+
+    Safe to call again: the old handler is replaced. The file is opened anew when it was rotated away.
+    """
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    failure = ""
+    if settings.error != "-":
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(settings.error)), exist_ok=True)
+            handler = WatchedFileHandler(settings.error, encoding="utf-8")
+        except OSError as error:
+            failure = f"[log] error: can't write {settings.error} ({error.strerror}); logging to standard error"
+    handler.setFormatter(formatter(settings.format))
+    root = logging.getLogger("proxyd")
+    for old in list(root.handlers):
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(settings.level.upper())
+    root.propagate = False
+    logging.Formatter.converter = time.gmtime
+    if failure:
+        root.error("%s", failure)

@@ -1,0 +1,321 @@
+"""Every setting, declared once: default, type, check, help, environment name and docs follow from here.
+
+`load()` reads the config file and the environment into one frozen `Settings`; `problems()` collects what is
+wrong with file, line, key, value and what was expected, for `proxyd check` and for a start that must fail.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxyd.base import text
+from proxyd.base.urls import parse_check
+from proxyd.config.declare import (
+    ADDRESS,
+    ADDRESS_OR_NONE,
+    BOOL,
+    DURATION,
+    DURATION_OR_OFF,
+    LIST,
+    NETWORKS,
+    SIZE,
+    TEXT,
+    Declaration,
+    Kind,
+    choice,
+    declarations,
+    declare,
+    integer,
+)
+from proxyd.config.ini import Problem, read_ini
+
+DEFAULT_CONFIG = "conf/proxyd.ini"
+CONFIG_VARIABLE = "PROXYD_CONFIG"
+
+
+_REDIS_SCHEMES = ("redis://", "rediss://", "redis+unix://")
+
+
+def _counted_in(value: str) -> str:
+    """`shared`, or the url of a Redis."""
+    place = value.strip()
+    if place != "shared" and not (place.startswith(_REDIS_SCHEMES) and len(place.partition("://")[2]) > 0):
+        raise ValueError(f'"{value}" is neither shared nor a Redis url (redis://host:port/db, rediss://..., redis+unix:///path)')
+    return place
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """HTTP listener, client side limits, and what the data plane does by default."""
+
+    bind: str = declare(ADDRESS, "127.0.0.1:8000", "Where HTTP clients connect.")
+    workers: int = declare(integer(0, 256), "0", "Worker processes; 0: the number of cores.")
+    worker_connections: int = declare(integer(1, 1_000_000), "10000", "Client connections a worker holds at once.")
+    backlog: int = declare(integer(1, 65535), "2048", "Connections the kernel queues before they are accepted.")
+    keepalive_timeout: float = declare(DURATION, "75s", "Time an idle client connection is kept.")
+    header_timeout: float = declare(DURATION, "10s", "Time a client has to send a complete request header.")
+    body_timeout: float = declare(DURATION, "30s", "Longest silence while a client sends a body or reads a response.")
+    requests_per_connection: int = declare(integer(1, 1_000_000_000), "10000", "Requests until a client connection is closed.")
+    max_request_line: int = declare(SIZE, "8k", "Longest request line; longer: 414.")
+    max_header_count: int = declare(integer(1, 10_000), "100", "Most header fields of a request; more: 431.")
+    max_header_size: int = declare(SIZE, "64k", "Largest request header in all; larger: 431.")
+    max_body_size: int = declare(SIZE, "10g", "Largest request body; larger: 413. 0: no bound.")
+    max_response_header_size: int = declare(SIZE, "64k", "Largest response header of an upstream; larger: 502.")
+    graceful_timeout: float = declare(DURATION, "30s", "Time requests in flight have to end when a worker stops.")
+    trusted_proxies: tuple[text.Network, ...] = declare(
+        NETWORKS, "", "Proxies in front whose X-Forwarded-* and Forwarded fields are believed.")
+    unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a host that no route names.")
+    via: str = declare(TEXT, "", "Our name in Via, by which loops are found; empty: one made of host name and database.")
+    redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")
+    hsts: float = declare(DURATION_OR_OFF, "0", "max-age of Strict-Transport-Security on HTTPS answers; 0: none.")
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """TLS for HTTP clients."""
+
+    bind: str = declare(ADDRESS_OR_NONE, "", "Where HTTPS clients connect (like 0.0.0.0:8443); empty: no TLS.")
+    certificates: tuple[str, ...] = declare(LIST, "", "PEM files, certificate chain and key each; chosen by SNI.")
+    min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version spoken.")
+    http2: bool = declare(BOOL, "yes", "Offer HTTP/2 where the installed gunicorn and h2 can speak it.")
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrySettings:
+    """The registry master's TCP side."""
+
+    bind: str = declare(ADDRESS, "127.0.0.1:8181", "Where services register.")
+    reconnect_grace: float = declare(DURATION, "5m", "Time a lost session is kept for RECONNECT.")
+    staged_ttl: float = declare(DURATION, "30m", "Time untouched staged changes are kept.")
+    apply_wait: float = declare(DURATION, "2s", "Longest wait for all workers before CONFIG_APPLY answers.")
+    max_connections: int = declare(integer(1, 1_000_000), "10000", "Registry connections at once.")
+    max_in_flight: int = declare(integer(1, 100_000), "256", "Commands being carried out at once, over all connections.")
+    max_line: int = declare(SIZE, "16k", "Longest command line.")
+    max_output: int = declare(SIZE, "2m", "Unread output of a connection before it is cut.")
+    max_routes_per_session: int = declare(integer(1, 1_000_000), "1000", "Routes of one session, staged ones included.")
+    max_routes: int = declare(integer(1, 120_000), "100000", "Routes in all.")
+    max_domains_per_route: int = declare(integer(1, 10_000), "100", "Domains of one route.")
+    max_staged_bytes: int = declare(SIZE, "1m", "Staged changes of one session.")
+    keepalive_idle: int = declare(integer(1, 7200), "30", "Seconds of silence before TCP keepalive probes a client.")
+    keepalive_interval: int = declare(integer(1, 600), "10", "Seconds between two keepalive probes.")
+    keepalive_count: int = declare(integer(1, 20), "3", "Unanswered probes until a client is gone.")
+    register_timeout: float = declare(DURATION, "60s", "Time a connection may stay without a session.")
+    tokens_file: str = declare(TEXT, "", "File of hashed tokens that REGISTER must bring; empty: no tokens.")
+    tls_certificate: str = declare(TEXT, "", "PEM file, chain and key, for registry TLS; empty: plain TCP.")
+    tls_client_ca: str = declare(TEXT, "", "PEM file of the CA whose client certificates are demanded; empty: none.")
+    max_failed_logins: int = declare(integer(1, 10_000), "10", "Refused REGISTERs an address may make a minute.")
+    allow_unprotected: bool = declare(
+        BOOL, "no", "Listen beyond loopback without token or TLS: anybody there can take your traffic.")
+
+
+@dataclass(frozen=True, slots=True)
+class MasterSettings:
+    """The registry master process."""
+
+    spawn: bool = declare(BOOL, "yes", "gunicorn starts the master and keeps it alive; no: systemd does.")
+    pid_file: str = declare(TEXT, "var/master.pid", "Where the master writes its pid.")
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """Admin HTTP: health of proxyd, metrics, API and status page."""
+
+    bind: str = declare(ADDRESS, "127.0.0.1:8282", "Where the admin HTTP listens.")
+    enabled: bool = declare(BOOL, "yes", "Serve the admin HTTP.")
+    token_file: str = declare(TEXT, "", "File with the token that actions need; empty: actions are refused.")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """The shared database and what is kept in it."""
+
+    url: str = declare(TEXT, "sqlite:///var/proxyd.db", "sqlite:///path (four slashes: absolute) or postgresql://...")
+    shared_memory: str = declare(TEXT, "", "Directory of the memory shared by the workers; empty: beside the database.")
+    busy_timeout: float = declare(DURATION, "5s", "Wait for a lock that another process holds.")
+    poll: float = declare(DURATION, "1s", "How often workers look into the database itself for a change they were not told of.")
+    retain_health: float = declare(DURATION, "7d", "Age at which health results are pruned.")
+    retain_stats: float = declare(DURATION, "30d", "Age at which per-minute traffic and rejections are pruned.")
+    retain_events: float = declare(DURATION, "90d", "Age at which events and audit rows are pruned.")
+    retain_slow: float = declare(DURATION, "14d", "Age at which slow requests and WebSocket rows are pruned.")
+    retain_sessions: float = declare(DURATION, "7d", "Age at which ended sessions are pruned.")
+
+
+@dataclass(frozen=True, slots=True)
+class HealthSettings:
+    """The health checker."""
+
+    default_check: bool = declare(BOOL, "no", "Check routes that declare no health check, at default_path.")
+    default_path: str = declare(Kind("path or tcp://", parse_check), "/", "Path of the default check.")
+    pool: int = declare(integer(1, 10_000), "256", "Checks under way at once.")
+    jitter: float = declare(DURATION_OR_OFF, "500ms", "Upper bound of the random shift of each check.")
+    max_body: int = declare(SIZE, "64k", "Most of a checked body that is read.")
+    window: int = declare(integer(5, 10_000), "100", "Checks that the success rate looks back on.")
+    queue: int = declare(integer(100, 10_000_000), "100000", "Results kept while the database is locked; older go first.")
+    drive_circuits: bool = declare(BOOL, "yes", "A down upstream opens its circuit, a recovered one half-opens it.")
+
+
+@dataclass(frozen=True, slots=True)
+class RatelimitSettings:
+    """Rate limits."""
+
+    storage: str = declare(Kind("shared, or a Redis url", _counted_in), "shared",
+                           "Where hits are counted: shared (all workers of the host) or redis://host:port/db.")
+    strategy: str = declare(choice("sliding-window-counter", "fixed-window", "moving-window"), "sliding-window-counter",
+                            "How hits are counted in a window.")
+    ipv6_prefix: int = declare(integer(32, 128), "64", "Prefix length by which IPv6 clients are told apart.")
+    allow: tuple[text.Network, ...] = declare(NETWORKS, "", "Networks that no limit holds for.")
+    headers: bool = declare(BOOL, "no", "Send RateLimit fields on allowed answers too.")
+    entries: int = declare(integer(1024, 1 << 20), "65536", "Clients and routes counted at once; the oldest go first.")
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceSettings:
+    """Maintenance mode."""
+
+    bypass: tuple[text.Network, ...] = declare(NETWORKS, "", "Addresses that reach the backend all the same.")
+    page: str = declare(TEXT, "", "HTML file shown instead of the built-in page.")
+    retry_after: float = declare(DURATION, "60s", "Retry-After of maintenance answers.")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """Logs."""
+
+    level: str = declare(choice("debug", "info", "warning", "error"), "info", "Least level that is logged.")
+    format: str = declare(choice("text", "json"), "text", "Form of error log and access log lines.")
+    access: str = declare(TEXT, "-", "Access log: a file, - for standard output, off for none.")
+    error: str = declare(TEXT, "-", "Error log: a file, or - for standard error.")
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """Webhook alerts."""
+
+    webhook: str = declare(TEXT, "", "URL that gets Slack/Discord-compatible JSON; empty: no alerts.")
+    interval: float = declare(DURATION, "1m", "Least time between two alerts about the same thing.")
+
+
+@dataclass(frozen=True, slots=True)
+class SitesSettings:
+    """Static routes from files."""
+
+    directory: str = declare(TEXT, "conf/sites-enabled", "Directory of site files (*.ini).")
+    watch: bool = declare(BOOL, "yes", "Apply changed files at once, without SIGHUP.")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings; `file` is the config file they came from, or None."""
+
+    proxy: ProxySettings = field(default_factory=ProxySettings)
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    registry: RegistrySettings = field(default_factory=RegistrySettings)
+    master: MasterSettings = field(default_factory=MasterSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    health: HealthSettings = field(default_factory=HealthSettings)
+    ratelimit: RatelimitSettings = field(default_factory=RatelimitSettings)
+    maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    sites: SitesSettings = field(default_factory=SitesSettings)
+    file: str | None = None
+
+    def shared_memory_directory(self) -> str:
+        """Directory of the shared memory files: the setting, or beside an SQLite file, or `var`."""
+        if self.database.shared_memory:
+            return self.database.shared_memory
+        if self.database.url.startswith("sqlite:///"):
+            return os.path.dirname(self.database.url.removeprefix("sqlite:///")) or "."
+        return "var"
+
+    def worker_count(self) -> int:
+        """Worker processes to start."""
+        return self.proxy.workers or os.cpu_count() or 1
+
+
+SECTIONS: dict[str, type] = {
+    item.name: item.default_factory  # type: ignore[misc]
+    for item in dataclasses.fields(Settings)
+    if item.name != "file"
+}
+
+
+class SettingsError(Exception):
+    """The configuration can't be used; `problems` says why."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def environment_name(section: str, key: str) -> str:
+    """The variable that overrides a setting: `PROXYD_PROXY_BIND`."""
+    return f"PROXYD_{section}_{key}".upper()
+
+
+def setting_declarations(section: str) -> dict[str, Declaration]:
+    """The declarations of one section, by key."""
+    return declarations(SECTIONS[section])
+
+
+def load(path: str | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the config file and the environment.
+
+    `path` None means PROXYD_CONFIG, or conf/proxyd.ini where it exists. Raises SettingsError with every
+    problem found: an unreadable file, unknown sections and keys (with close matches), bad values.
+    """
+    env = os.environ if environment is None else environment
+    chosen = path or env.get(CONFIG_VARIABLE) or (DEFAULT_CONFIG if Path(DEFAULT_CONFIG).exists() else None)
+    problems: list[Problem] = []
+    values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    if chosen is not None:
+        try:
+            content = Path(chosen).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError([Problem(chosen, 0, f"can't read the config file: {error}")]) from None
+        entries, problems = read_ini(content, chosen, _unknown_section)
+        for entry in entries:
+            message = _take(values, entry.section, entry.key, entry.value)
+            if message:
+                problems.append(Problem(chosen, entry.line, message))
+        problems.sort(key=lambda problem: problem.line)
+    for name, value in env.items():
+        target = _from_environment(name)
+        if target:
+            message = _take(values, *target, value)
+            if message:
+                problems.append(Problem(f"environment {name}", 0, message))
+    if problems:
+        raise SettingsError(problems)
+    sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
+    return Settings(**sections, file=chosen)
+
+
+def _unknown_section(section: str) -> str | None:
+    return None if section in SECTIONS else f"unknown section [{section}]{text.suggest(section, SECTIONS)}"
+
+
+def _from_environment(name: str) -> tuple[str, str] | None:
+    """Section and key of a PROXYD_ variable; an unknown key of a known section is kept, to be reported."""
+    if not name.startswith("PROXYD_") or name == CONFIG_VARIABLE:
+        return None
+    section, _, key = name.removeprefix("PROXYD_").lower().partition("_")
+    return (section, key) if section in SECTIONS and key else None
+
+
+def _take(values: dict[str, dict[str, Any]], section: str, key: str, value: str) -> str | None:
+    """Check one value and put it in its place; the message where it can't be taken."""
+    known = setting_declarations(section)
+    if key not in known:
+        return f'unknown setting "{key}" in [{section}]{text.suggest(key, known)}'
+    try:
+        values[section][key] = known[key].kind.parse(value)
+    except ValueError as error:
+        return f"[{section}] {key}: {error}"
+    return None

@@ -1,0 +1,291 @@
+"""Byte streams of the hot path: non-blocking sockets with watchers of our own.
+
+A gevent socket makes a timer per wait and an exception per read that has to wait. Here deadlines are the
+watchdog's (one scan for all), and a reader that knows there is nothing yet waits first. A watchdog ends a wait
+with `shutdown`: the peer then reads as gone, and the waiter asks its exchange why.
+"""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import socket as socket_constants
+from typing import Any, Protocol
+
+import gevent
+from gevent import monkey
+from gevent import socket as gevent_socket
+from gevent.hub import get_hub
+
+from proxyd.net.peer import Peer, acknowledged
+
+RECV_SIZE = 65536
+_SHUT_RD, _SHUT_WR, _SHUT_RDWR = socket_constants.SHUT_RD, socket_constants.SHUT_WR, socket_constants.SHUT_RDWR
+_PEEK = socket_constants.MSG_PEEK | socket_constants.MSG_DONTWAIT
+_poll = monkey.get_original("select", "poll")
+
+
+class Stream(Protocol):
+    """What the core needs of a connection. Errors are OSError (ConnectionError among them)."""
+
+    secure: bool
+    #: When it was last given back to its pool (monotonic seconds), and how many exchanges it has served.
+    idle_since: float
+    served: int
+
+    def recv(self, size: int = RECV_SIZE) -> bytes:
+        """Some bytes, b"" at the end; what is there already is returned without waiting."""
+
+    def recv_later(self, size: int = RECV_SIZE) -> bytes:
+        """The same for a caller that knows there is nothing yet."""
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Fill some of the buffer; 0 at the end."""
+
+    def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it."""
+
+    def shutdown(self) -> None:
+        """Wake whoever waits here, as if the peer had gone."""
+
+    def stop_reading(self) -> None:
+        """Wake whoever reads here, as if the peer had ended its side; sending still works."""
+
+    def stop_sending(self) -> None:
+        """End our side; the peer reads an end after all that was sent."""
+
+    def end(self) -> Stream:
+        """End our side for good: what the peer still sends is for nobody, and can be read to its end from what this returns."""
+
+    def close(self) -> None:
+        """Close; safe to call again."""
+
+    def reset(self) -> None:
+        """Close so that the peer sees a reset, never a clean end."""
+
+    def quiet(self) -> bool:
+        """Whether nothing has arrived, no end and no error either."""
+
+    def gone(self) -> bool:
+        """Whether the peer has closed (and, without TLS, left no data before that)."""
+
+    def moved(self) -> bool:
+        """Whether the peer has taken some of what is being sent, since that began to wait or since this was asked last."""
+
+
+class PlainStream:
+    """A TCP or UNIX stream on a non-blocking socket."""
+
+    __slots__ = ("_closed", "_hub", "_poll", "_reader", "_taken", "_writer", "idle_since", "served", "sock")
+
+    secure = False
+
+    def __init__(self, sock: _socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self._hub = get_hub()
+        fd = sock.fileno()
+        self._reader = self._hub.loop.io(fd, 1)
+        self._writer = self._hub.loop.io(fd, 2)
+        self._poll: Any = None
+        self._closed = False
+        self._taken = 0
+        self.idle_since = 0.0
+        self.served = 0
+
+    def recv(self, size: int = RECV_SIZE) -> bytes:
+        while True:
+            try:
+                return self.sock.recv(size)
+            except BlockingIOError:
+                self._hub.wait(self._reader)
+
+    def recv_later(self, size: int = RECV_SIZE) -> bytes:
+        self._hub.wait(self._reader)
+        return self.recv(size)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        while True:
+            try:
+                return self.sock.recv_into(buffer)
+            except BlockingIOError:
+                self._hub.wait(self._reader)
+
+    def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        self._taken = acknowledged(self.sock)
+        while rest:
+            self._hub.wait(self._writer)
+            with contextlib.suppress(BlockingIOError):
+                rest = rest[self.sock.send(rest):]
+
+    def shutdown(self) -> None:
+        self._shut(_SHUT_RDWR)
+
+    def stop_reading(self) -> None:
+        self._shut(_SHUT_RD)
+
+    def stop_sending(self) -> None:
+        self._shut(_SHUT_WR)
+
+    def end(self) -> PlainStream:
+        self._shut(_SHUT_WR)
+        return self
+
+    def _shut(self, how: int) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(how)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._reader.close()
+        self._writer.close()
+        self.sock.close()
+
+    def reset(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket_constants.SOL_SOCKET, socket_constants.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close()
+
+    def quiet(self) -> bool:
+        if self._poll is None:
+            self._poll = _poll()
+            self._poll.register(self.sock.fileno(), 1)
+        return not self._poll.poll(0)
+
+    def gone(self) -> bool:
+        return _peek_is_end(self.sock)
+
+    def moved(self) -> bool:
+        before, self._taken = self._taken, acknowledged(self.sock)
+        return self._taken > before
+
+
+class TlsStream:
+    """A TLS stream on a gevent SSLSocket, handshake done."""
+
+    __slots__ = ("_closed", "_drained", "_peer", "idle_since", "served", "sock")
+
+    secure = True
+
+    def __init__(self, sock: gevent_socket.socket) -> None:
+        sock.settimeout(None)
+        self.sock = sock
+        self._closed = False
+        self._drained: PlainStream | None = None
+        self._peer = Peer(sock)
+        self.idle_since = 0.0
+        self.served = 0
+
+    def recv(self, size: int = RECV_SIZE) -> bytes:
+        data: bytes = self.sock.recv(size)
+        return data
+
+    recv_later = recv
+
+    def recv_into(self, buffer: memoryview) -> int:
+        count: int = self.sock.recv_into(buffer)
+        return count
+
+    def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._peer.moved()
+        self.sock.sendall(data)
+
+    def shutdown(self) -> None:
+        self._shut(_SHUT_RDWR)
+
+    def stop_reading(self) -> None:
+        self._shut(_SHUT_RD)
+
+    def stop_sending(self) -> None:
+        self._shut(_SHUT_WR)
+
+    def end(self) -> Stream:
+        # A close_notify lets the peer tell an end from a cut (RFC 8446 6.1). OpenSSL looks for the peer's at once and finds fault
+        # with data there, so that what still comes is read from the socket below. Without a timeout nothing waits here.
+        self.sock.settimeout(0.0)
+        with contextlib.suppress(OSError, ValueError):
+            self.sock.unwrap()
+        self._shut(_SHUT_WR)
+        raw = _duplicate(self.sock)
+        if raw is None:
+            return self
+        self._drained = PlainStream(raw)
+        return self._drained
+
+    def _shut(self, how: int) -> None:
+        raw = _duplicate(self.sock)
+        if raw is not None:
+            with contextlib.suppress(OSError):
+                raw.shutdown(how)
+            raw.close()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._drained is not None:
+            self._drained.close()
+        else:
+            # It must not keep us waiting.
+            with contextlib.suppress(OSError, ValueError), gevent.Timeout(1.0, False):
+                self.sock.unwrap()
+        self.sock.close()
+
+    def reset(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket_constants.SOL_SOCKET, socket_constants.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.sock.close()
+
+    def quiet(self) -> bool:
+        raw = _duplicate(self.sock)
+        if raw is None:
+            return False
+        try:
+            raw.recv(1, _PEEK)
+        except BlockingIOError:
+            return not self.sock.pending()
+        except OSError:
+            return False
+        finally:
+            raw.close()
+        return False
+
+    def gone(self) -> bool:
+        return self._peer.gone()
+
+    def moved(self) -> bool:
+        return self._peer.moved()
+
+
+def _duplicate(sock: gevent_socket.socket) -> _socket.socket | None:
+    """The TCP socket below TLS, as a second descriptor; None when it is closed."""
+    try:
+        return _socket.socket(fileno=_socket.dup(sock.fileno()))
+    except OSError:
+        return None
+
+
+def _peek_is_end(sock: _socket.socket) -> bool:
+    try:
+        return sock.recv(1, _PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def plain_stream(sock: gevent_socket.socket) -> PlainStream:
+    """A PlainStream that takes over the descriptor of a gevent socket."""
+    return PlainStream(_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()))

@@ -1,0 +1,192 @@
+"""Certificates of the HTTPS listener: loaded, chosen by SNI, reloaded when their files change.
+
+A certificate that can't be loaded is a clear message and the last good one stays; handshakes never touch a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from proxyd.base.text import split_address
+
+log = logging.getLogger("proxyd.tls")
+
+RELOAD_SECONDS = 2.0
+
+
+class CertificateError(Exception):
+    """A certificate file can't be used; the message says which, why, and what it should hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What a PEM file holds: the names it is for (lower case), its end in Unix seconds, and the file's mark."""
+
+    path: str
+    names: tuple[str, ...]
+    expires: float
+    serial: int
+    mark: tuple[int, int]
+
+
+def read_certificate(path: str) -> Certificate:
+    """The first certificate of a PEM file (chain and key). Raises CertificateError."""
+    try:
+        # Looked at first: what changes while it is read is seen the next time.
+        status = os.stat(path)
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise CertificateError(f"can't read the certificate {path}: {error.strerror}") from None
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+    except ValueError:
+        raise CertificateError(f"{path} holds no PEM certificate (chain first, key in the same file)") from None
+    if b"PRIVATE KEY-----" not in content:
+        raise CertificateError(f"{path} holds no private key (append the key to the chain)")
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+        names = [name.lower() for name in extension.value.get_values_for_type(x509.DNSName)]
+        names += [str(address) for address in extension.value.get_values_for_type(x509.IPAddress)]
+    except x509.ExtensionNotFound:
+        names = [str(item.value).lower() for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    return Certificate(path, tuple(names), certificate.not_valid_after_utc.timestamp(), certificate.serial_number,
+                       (status.st_mtime_ns, status.st_size))
+
+
+def load_chain(context: ssl.SSLContext, path: str) -> None:
+    """Load the chain and key of a PEM file. Raises CertificateError; a passphrase is never asked for."""
+
+    def no_passphrase() -> str:
+        raise CertificateError(f"the key in {path} is encrypted, and nobody is here to type its passphrase; store it without: "
+                               "openssl pkey -in FILE")
+
+    try:
+        context.load_cert_chain(path, password=no_passphrase)
+    except (OSError, ssl.SSLError) as error:
+        if "KEY_VALUES_MISMATCH" in str(error):
+            raise CertificateError(f"the key in {path} is not that of its certificate") from None
+        raise CertificateError(f"can't use the certificate {path}: {error}") from None
+
+
+def certificate_problem(path: str) -> str | None:
+    """Why a PEM file of chain and key can't be used, or None."""
+    try:
+        read_certificate(path)
+        load_chain(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
+    except CertificateError as error:
+        return str(error)
+    return None
+
+
+def tls_listeners(names: Sequence[Any], bind: str, plain_bind: str) -> list[bool]:
+    """For each listening socket, by its getsockname, whether it is that of the normal-form address `bind`.
+
+    Where none has that very address, those with its port are: a name, or systemd's socket, may be bound otherwise than it
+    is written. Not if plain HTTP (`plain_bind`) has the same port elsewhere.
+    """
+    if bind.startswith("unix:"):
+        return [name == bind.removeprefix("unix:") for name in names]
+    host, port = split_address(bind)
+    try:
+        addresses = {host, *(str(found[4][0]) for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))}
+    except OSError:
+        addresses = {host}
+    same_port = [isinstance(name, tuple) and name[1] == port for name in names]
+    exact = [same and name[0] in addresses for same, name in zip(same_port, names, strict=True)]
+    if any(exact) or (not plain_bind.startswith("unix:") and split_address(plain_bind)[1] == port):
+        return exact
+    return same_port
+
+
+def days_left(certificate: Certificate, now: float) -> float:
+    """Days until the certificate ends, negative after."""
+    return (certificate.expires - now) / 86400
+
+
+class Certificates:
+    """The certificates of a worker, each file for itself: one that can't be loaded is named in the log, and what it held before
+    stays in use. `context` is for new connections, None where no file could be loaded; SNI picks the certificate, the first is
+    the default."""
+
+    def __init__(self, paths: tuple[str, ...], min_version: str, protocols: list[str]) -> None:
+        self._paths = paths
+        self._minimum = ssl.TLSVersion.TLSv1_3 if min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        self._protocols = protocols
+        self._by_name: dict[str, ssl.SSLContext] = {}
+        self._loaded: dict[str, tuple[Certificate, ssl.SSLContext]] = {}
+        self._marks: dict[str, tuple[int, int]] = {}
+        self._checked = time.monotonic()
+        self.context: ssl.SSLContext | None = None
+        self._load()
+
+    def refresh(self, now: float) -> None:
+        """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
+        if now - self._checked < RELOAD_SECONDS:
+            return
+        self._checked = now
+        if self._load():
+            log.info("certificates reloaded")
+
+    def _load(self) -> bool:
+        """Load what changed; whether anything did and could be."""
+        changed = False
+        for path in self._paths:
+            mark = file_mark(path)
+            if self._marks.get(path) == mark:
+                continue
+            self._marks[path] = mark
+            try:
+                certificate = read_certificate(path)
+                self._loaded[path] = (certificate, self._context(path))
+                self._marks[path] = certificate.mark
+                changed = True
+            except CertificateError as error:
+                log.error("%s; %s", error, "what was loaded before stays in use" if path in self._loaded else "it is not used")
+        if changed:
+            by_name: dict[str, ssl.SSLContext] = {}
+            known = [self._loaded[path] for path in self._paths if path in self._loaded]
+            for certificate, context in known:
+                for name in certificate.names:
+                    by_name.setdefault(name, context)
+            self._by_name, self.context = by_name, known[0][1]
+        return changed
+
+    def _context(self, path: str) -> ssl.SSLContext:
+        from gevent import ssl as gevent_ssl
+
+        context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = self._minimum
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+        context.set_alpn_protocols(self._protocols)
+        load_chain(context, path)
+        context.sni_callback = self._choose
+        return context
+
+    def _choose(self, sock: Any, name: str | None, context: ssl.SSLContext) -> None:
+        """Exact name, then `*.` of its parent, else the default certificate stays (RFC 6066 3)."""
+        if not name:
+            return
+        name = name.lower()
+        chosen = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        if chosen is not None and chosen is not context:
+            sock.context = chosen
+
+
+def file_mark(path: str) -> tuple[int, int]:
+    """What tells a file from a later version of it; zeros for one that is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_size)

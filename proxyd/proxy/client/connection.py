@@ -1,0 +1,380 @@
+"""A client's HTTP/1.1 connection: requests in, responses out, and every bound on what a client may do to us."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from http import HTTPStatus
+from math import inf
+from typing import TYPE_CHECKING
+
+import gevent
+from gevent.hub import get_hub
+
+from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, RequestHead, encode_last_chunk, find_head_end, parse_request_head
+from proxyd.http1.grammar import head_too_large
+from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.exchange import Exchange
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.runtime import Runtime
+
+BODY_PIECE = 262144
+#: A first piece of body up to this size is joined with the head, so that both leave in one packet train.
+JOIN_LIMIT = 65536
+_LINGER_SECONDS = 2.0
+_LINGER_BYTES = 1 << 20
+
+Handler = Callable[[Exchange], None]
+
+
+@lru_cache(maxsize=1024)
+def _status_line(status: int, reason: str) -> str:
+    return f"HTTP/1.1 {status} {reason}\r\n"
+
+
+def reason_phrase(status: int) -> str:
+    """The standard phrase of a status, empty for an unknown one."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+class ClientConnection:
+    """One connection and its current request; is the ClientSide of its exchanges and is watched while idle."""
+
+    __slots__ = (
+        "_answered_100", "_awaits_head", "_buffer", "_chunked_out", "_decoder", "_greenlet", "_left", "_limits", "_runtime", "_served",
+        "_settings",
+        "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "secure", "stream", "taken",
+        "trusted", "version", "via", "via_field",
+    )  # fmt: skip
+
+    def __init__(self, stream: Stream, peer: str, runtime: Runtime) -> None:
+        self.stream = stream
+        self.peer = peer
+        self.secure = stream.secure
+        self.trusted = runtime.trusts(peer)
+        self.forwarded = runtime.forwarded_fields(peer, stream.secure)
+        self.via = runtime.via
+        self.via_field = runtime.via_field
+        self.buffers = runtime.buffers
+        self.version = 11
+        self.keep_alive = True
+        self.deadline = inf
+        self.idle = True
+        self.taken = False
+        self.exchange: Exchange | None = None
+        self.head: RequestHead | None = None
+        self._runtime = runtime
+        self._settings = runtime.settings.proxy
+        self._limits = runtime.head_limits
+        self._greenlet = gevent.getcurrent()
+        self._awaits_head = False
+        self._buffer = b""
+        self._served = 0
+        self._left = 0
+        self._decoder: ChunkedDecoder | None = None
+        self._chunked_out = False
+        self._answered_100 = False
+
+    # -- the connection -------------------------------------------------------------------------------------------
+
+    def serve(self, handle: Handler) -> None:
+        """Serve requests until the connection ends; closes the stream, and raises nothing."""
+        runtime = self._runtime
+        self._greenlet = gevent.getcurrent()
+        runtime.idle_watch.add(self)
+        try:
+            while True:
+                head = self._next_head()
+                if head is None:
+                    break
+                self._begin(head)
+                exchange = Exchange(self, head, time.monotonic())
+                self.exchange = exchange
+                handle(exchange)
+                self.exchange = None
+                if self.taken:
+                    return
+                if not self.keep_alive:
+                    self._linger()
+                    break
+        except ProtocolError as error:
+            self._refuse(error)
+        except (ClientGone, OSError):
+            pass
+        finally:
+            runtime.idle_watch.discard(self)
+            if not self.taken:
+                self.stream.close()
+
+    def expire(self, now: float) -> None:
+        """The idle watchdog's call: nothing came, or no complete head."""
+        self.deadline = inf
+        if self.idle:
+            self.stream.shutdown()
+        else:
+            get_hub().loop.run_callback(self._interrupt_head)
+
+    def look(self, now: float) -> None:
+        """Nothing to look for while idle."""
+
+    def _interrupt_head(self) -> None:
+        """Wake the greenlet that waits for the rest of a head, with what it then answers. Runs in the hub: only there is it
+        sure that the greenlet still waits, and no second one may read from its stream."""
+        if self._awaits_head:
+            detail = f"the request header was not complete within {self._settings.header_timeout:g} s"
+            self._greenlet.throw(ProtocolError(408, "header_timeout", detail))
+
+    def _refuse(self, error: ProtocolError) -> None:
+        """Answer a request that never became one, and close."""
+        self._awaits_head = False
+        self.deadline = inf
+        self._runtime.refuse_unread(self, error)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Let the last response reach a client that is still sending: closing now would reset it away."""
+        stream = self.stream.end()
+        got = 0
+        with gevent.Timeout(_LINGER_SECONDS, False):
+            try:
+                while got < _LINGER_BYTES:
+                    data = stream.recv()
+                    if not data:
+                        break
+                    got += len(data)
+            except OSError:
+                pass
+
+    def _next_head(self) -> RequestHead | None:
+        """The next request's head; None when the client ends the connection or leaves it idle for too long."""
+        if self._served:
+            if not self._skip_body():
+                self.keep_alive = False
+                return None
+            if self._served >= self._settings.requests_per_connection:
+                return None
+        buffer = self._buffer
+        stream = self.stream
+        self.idle = not buffer
+        wait = self._settings.header_timeout if buffer or not self._served else self._runtime.idle_seconds
+        self.deadline = time.monotonic() + wait
+        self._awaits_head = True
+        end = find_head_end(buffer) if buffer else -1
+        while end < 0:
+            if len(buffer) > self._limits.head_size:
+                raise head_too_large(buffer, self._limits, 400)
+            data = stream.recv() if buffer or not self._served else stream.recv_later()
+            if not data:
+                return None
+            if buffer:
+                known = len(buffer)
+                buffer += data
+                end = find_head_end(buffer, known)
+            else:
+                if self.idle:
+                    self.idle = False
+                    self.deadline = time.monotonic() + self._settings.header_timeout
+                buffer = data
+                end = find_head_end(buffer)
+        self._awaits_head = False
+        self.deadline = inf
+        self.idle = False
+        if end == len(buffer):
+            self._buffer = b""
+        else:
+            self._buffer = buffer[end:]
+            buffer = buffer[:end]
+        self._served += 1
+        head = self.head = parse_request_head(buffer, self._limits)
+        return head
+
+    def _begin(self, head: RequestHead) -> None:
+        self.version = head.version
+        self.keep_alive = head.keep_alive and not self._runtime.stopping and self._served < self._settings.requests_per_connection
+        if head.chunked:
+            self._decoder = ChunkedDecoder()
+            self._left = -1
+        else:
+            self._decoder = None
+            self._left = head.content_length if head.content_length > 0 else 0
+        self._answered_100 = False
+
+    # -- the request's body ---------------------------------------------------------------------------------------
+
+    def has_body(self) -> bool:
+        return self._left != 0
+
+    def expects_continue(self) -> bool:
+        return self.head is not None and self.head.expect_continue and not self._answered_100 and not self._buffer
+
+    def send_continue(self) -> None:
+        self._answered_100 = True
+        self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def read_body(self) -> bytes:
+        if self._left == 0:
+            return b""
+        if self._decoder is not None:
+            return self._read_chunked(self._decoder)
+        if self._buffer:
+            if len(self._buffer) <= self._left:
+                data, self._buffer = self._buffer, b""
+            else:
+                data, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
+        else:
+            data = self._receive(min(self._left, BODY_PIECE))
+        self._left -= len(data)
+        return data
+
+    def _read_chunked(self, decoder: ChunkedDecoder) -> bytes:
+        try:
+            while True:
+                if self._buffer:
+                    data, self._buffer = self._buffer, b""
+                else:
+                    data = self._receive(BODY_PIECE)
+                payload = decoder.feed(data)
+                if decoder.done:
+                    self._left = 0
+                    self._buffer = decoder.leftover
+                    return payload
+                if payload:
+                    return payload
+        except ProtocolError:
+            self.keep_alive = False
+            raise
+
+    def _receive(self, size: int) -> bytes:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.wait_for_body("request_body", time.monotonic() + self._settings.body_timeout)
+        try:
+            data = self.stream.recv(size)
+        except OSError:
+            data = b""
+        if not data:
+            self.keep_alive = False
+            if exchange is not None and exchange.expired:
+                raise BodyTimeout
+            raise ClientGone
+        return data
+
+    def trailers(self) -> list[tuple[str, str]]:
+        return self._decoder.trailers if self._decoder is not None else []
+
+    def _skip_body(self) -> bool:
+        """Pass over what is left of the body if it is here already; False if the connection can't go on."""
+        if self._left == 0:
+            return True
+        if self._left > 0:
+            if len(self._buffer) < self._left:
+                return False
+            self._buffer = self._buffer[self._left :]
+            self._left = 0
+            return True
+        return False
+
+    # -- the response ---------------------------------------------------------------------------------------------
+
+    def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        if self.version == 11:
+            text = _status_line(status, reason_phrase(status)) + "".join([f"{name}: {value}\r\n" for name, value in headers])
+            self._send(f"{text}\r\n".encode("latin-1"))
+
+    def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
+        if self._left != 0 and not self._answered_everything():
+            self.keep_alive = False
+        text = _status_line(status, reason) + "".join([f"{name}: {value}\r\n" for name, value in headers])
+        self._chunked_out = False
+        if length >= 0:
+            text += f"Content-Length: {length}\r\n"
+        elif length == -1:
+            if self.version == 11:
+                self._chunked_out = True
+                text += "Transfer-Encoding: chunked\r\n"
+            else:
+                self.keep_alive = False
+        if not self.keep_alive:
+            text += "Connection: close\r\n\r\n"
+        elif self.version == 10:
+            text += "Connection: keep-alive\r\n\r\n"
+        else:
+            text += "\r\n"
+        data = text.encode("latin-1")
+        if self._chunked_out:
+            if body:
+                data += b"%x\r\n%b\r\n" % (len(body), body)
+            if last:
+                data += LAST_CHUNK
+            self._send(data)
+        elif not body:
+            self._send(data)
+        elif len(body) <= JOIN_LIMIT:
+            self._send(data + body)
+        else:
+            self._send(data)
+            self._send(body)
+
+    def _answered_everything(self) -> bool:
+        """Whether the rest of the body lies here already and can be passed over when the response is out."""
+        return 0 < self._left <= len(self._buffer)
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._chunked_out:
+            self._send(b"%x\r\n%b\r\n" % (len(data), bytes(data) if isinstance(data, memoryview) else data))
+        else:
+            self._send(data)
+
+    def finish(self, trailers: Sequence[tuple[str, str]] = ()) -> None:
+        if self._chunked_out:
+            self._send(encode_last_chunk(list(trailers)) if trailers else LAST_CHUNK)
+
+    def _send(self, data: bytes | memoryview) -> None:
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.phase = "response_write"
+            deadline = time.monotonic() + self._settings.body_timeout
+            exchange.deadline = deadline if deadline < exchange.total_deadline else exchange.total_deadline
+        try:
+            self.stream.send_all(data)
+        except OSError:
+            self.keep_alive = False
+            raise ClientGone from None
+
+    def abort(self) -> None:
+        self.keep_alive = False
+        self.stream.reset()
+
+    def gone(self) -> bool:
+        return self.stream.gone()
+
+    def takes(self) -> float:
+        return self._settings.body_timeout if self.stream.moved() else 0.0
+
+    def interrupt(self, reading_only: bool) -> None:
+        if reading_only:
+            self.stream.stop_reading()
+        else:
+            self.stream.shutdown()
+
+    def switch(self, headers: Sequence[tuple[str, str]]) -> None:
+        text = _status_line(101, "Switching Protocols") + "".join([f"{name}: {value}\r\n" for name, value in headers])
+        self._send(f"{text}\r\n".encode("latin-1"))
+
+    def take_over(self) -> tuple[Stream, bytes] | None:
+        rest, self._buffer = self._buffer, b""
+        self.keep_alive = False
+        return self.stream, rest
+
+
+def no_delay(sock: socket.socket) -> None:
+    """Send small writes at once: a proxy must not add Nagle's delay to somebody's protocol."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,259 @@
+"""The client side of an exchange that comes as a WSGI environ: gunicorn's HTTP/2, or another WSGI server.
+
+No raw connection, hence no WebSocket, and no trailers of requests; everything else works as on our own connections.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.hub import get_hub
+from gunicorn.http2.errors import HTTP2StreamError
+
+from proxyd.http1 import ProtocolError, RequestHead, parse_request_head
+from proxyd.net.peer import Peer
+from proxyd.proxy.client.connection import BODY_PIECE, reason_phrase
+from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.runtime import Runtime
+
+
+#: gunicorn's note that the request came by HTTP/2; no header field.
+_VERSION = "HTTP_VERSION"
+#: Seconds after which a greenlet looks again whether it is its turn to use an HTTP/2 connection.
+_TURN = 0.01
+
+
+class WsgiClient:
+    """The ClientSide of one WSGI call; `result()` is what the application returns to its server.
+
+    `read_head` comes first: what is wrong with the request is answered like with any other client.
+    """
+
+    version = 11
+    buffers: list[memoryview]
+
+    def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any], runtime: Runtime) -> None:
+        self.head = RequestHead("-", "-", 11, [], [])
+        self.peer = str(environ.get("REMOTE_ADDR", ""))
+        # gunicorn knows nothing of the TLS that our worker speaks: the socket tells.
+        self.secure = environ.get("wsgi.url_scheme") == "https" or isinstance(environ.get("gunicorn.socket"), ssl.SSLSocket)
+        self.trusted = runtime.trusts(self.peer)
+        self.forwarded = runtime.forwarded_fields(self.peer, self.secure)
+        self.via = runtime.via
+        self.via_field = runtime.via_field
+        self.buffers = runtime.buffers
+        self.keep_alive = True
+        self.exchange: Exchange | None = None
+        self._timeout = runtime.settings.proxy.body_timeout
+        self._environ = environ
+        self._limits = runtime.head_limits
+        self._input = environ["wsgi.input"]
+        self._http2 = _VERSION in environ
+        self._socket = Peer(environ["gunicorn.socket"]) if self._http2 else None
+        self._reader: gevent.Greenlet | None = None
+        self._writer: gevent.Greenlet | None = None
+        self._ahead = b""
+        self._left = 0
+        self._ended = True
+        self._start_response = start_response
+        self._write: Callable[[bytes], Any] | None = None
+        self._complete = False
+        self._due = -1
+        self._awaits_window = False
+
+    def read_head(self) -> RequestHead:
+        """The request's head. Raises ProtocolError, ClientGone."""
+        if self._http2 and not self._environ.get("CONTENT_LENGTH"):
+            # HTTP/2 frames bodies without a length: only reading shows whether there is one.
+            with gevent.Timeout(self._timeout, ProtocolError(408, "body_timeout", "the request body did not arrive in time")):
+                self._ahead = self._read(1)
+        head = self.head = parse_request_head(_head_bytes(self._environ, bool(self._ahead), self._http2), self._limits)
+        # There is no way to hand over a raw connection: what asks for one gets the backend's plain answer.
+        head.upgrade = ""
+        if self._http2:
+            head.version = 20
+        self._left = head.content_length
+        self._ended = not head.chunked and self._left <= 0
+        return head
+
+    def has_body(self) -> bool:
+        return not self._ended
+
+    def expects_continue(self) -> bool:
+        return False
+
+    def send_continue(self) -> None:
+        """The server has done that."""
+
+    def read_body(self) -> bytes:
+        if self._ended:
+            return b""
+        if self.exchange is not None:
+            self.exchange.wait_for_body("request_body", time.monotonic() + self._timeout)
+        data, self._ahead = self._ahead, b""
+        data = data or self._read(1 if self._http2 else self._size())
+        if self._http2 and data:
+            # This input waits until it has all that was asked for; what has come already is asked for here.
+            held = len(getattr(self._input, "_buf", b""))
+            data += self._read(held) if held else b""
+        if self._left > 0:
+            self._left -= len(data)
+            if not data or self._left < 0:
+                raise ClientGone
+        if not data or self._left == 0:
+            self._ended = True
+        return data
+
+    def _size(self) -> int:
+        return min(self._left, BODY_PIECE) if self._left > 0 else BODY_PIECE
+
+    def _read(self, size: int) -> bytes:
+        while self._awaits_window:
+            gevent.sleep(_TURN)
+        self._reader = gevent.getcurrent()
+        try:
+            data: bytes = self._input.read(size)
+        except (BodyTimeout, ProtocolError):
+            raise
+        except Exception as error:
+            raise ClientGone from error
+        finally:
+            self._reader = None
+        return data
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what sends to the client. Raises ClientGone."""
+        self._writer = gevent.getcurrent()
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise ClientGone from error
+        finally:
+            self._writer = None
+
+    def trailers(self) -> list[tuple[str, str]]:
+        return []
+
+    def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """gunicorn's HTTP/2 knows 103 (RFC 8297), WSGI none."""
+        if self._http2 and status == 103:
+            self._call(self._environ["wsgi.early_hints"], [(name, self._text(value)) for name, value in headers])
+
+    def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
+        fields = [(name, self._text(value)) for name, value in headers]
+        if length >= 0:
+            fields.append(("Content-Length", str(length)))
+        self._write = self._call(self._start_response, f"{status} {reason or reason_phrase(status) or 'Unknown'}", fields)
+        self._due = length
+        if body or not last:
+            # An empty piece sends the head: an event stream begins before its first event.
+            self.write(body)
+        self._complete = self._complete or last
+
+    def _text(self, value: str) -> str:
+        """A field's value as the text from which the server makes the bytes it had: in UTF-8 for HTTP/2, of characters up to
+        U+00FF, else in Latin-1."""
+        if value.isascii() or not self._http2:
+            return value
+        text = value.encode("latin-1").decode("utf-8", "replace")
+        return text if max(text) < "\u0100" else value
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._due -= len(data)
+        assert self._write is not None, "start first"
+        if self.exchange is not None:
+            self.exchange.wait_for("response_write", time.monotonic() + self._timeout)
+        if self._socket is None:
+            self._call(self._write, bytes(data))
+        else:
+            self._socket.moved()
+            self._call(self._write_http2, bytes(data))
+        self._complete = self._due == 0
+
+    def _write_http2(self, data: bytes) -> None:
+        """Send a piece as the client's window has room. The server waits for room by reading, and two greenlets can't read: while
+        one waits for the request's body, it is that one's frames that bring the room."""
+        response = self._write.__self__  # type: ignore[union-attr]
+        while True:
+            room = response.h2_conn.h2_conn.local_flow_control_window(response.stream_id)
+            if len(data) <= room or self._reader is None:
+                self._awaits_window = True
+                try:
+                    response.write(data)
+                finally:
+                    self._awaits_window = False
+                return
+            if room > 0:
+                response.write(data[:room])
+                data = data[room:]
+            gevent.sleep(_TURN)
+
+    def finish(self, trailers: Sequence[tuple[str, str]] = ()) -> None:
+        """The server ends the body when the application returns; trailers it takes from HTTP/2's own hook."""
+        self._complete = True
+        if trailers and self._http2:
+            self._call(self._environ["gunicorn.http2.send_trailers"], [(name, self._text(value)) for name, value in trailers])
+
+    def abort(self) -> None:
+        """The server cuts what has not come to its end."""
+        self._complete = False
+
+    def gone(self) -> bool:
+        return self._socket is not None and self._socket.gone()
+
+    def takes(self) -> float:
+        return self._timeout if self._socket is not None and self._socket.moved() else 0.0
+
+    def interrupt(self, reading_only: bool) -> None:
+        get_hub().loop.run_callback(self._throw, reading_only)
+
+    def _throw(self, reading_only: bool) -> None:
+        """Runs in the hub: only there is it sure that a greenlet waits."""
+        if reading_only:
+            if self._reader is not None:
+                self._reader.throw(BodyTimeout)
+        elif self._writer is not None:
+            self._writer.throw(ClientGone)
+
+    def switch(self, headers: Sequence[tuple[str, str]]) -> None:
+        raise ClientGone
+
+    def take_over(self) -> tuple[Stream, bytes] | None:
+        return None
+
+    def result(self) -> Iterable[bytes]:
+        """Nothing more to send; raises where the response must not look complete."""
+        if not self._complete:
+            # gunicorn resets the stream for it, without a traceback in its log.
+            raise HTTP2StreamError(0, "no complete response") if self._http2 else ConnectionAbortedError("no complete response")
+        return ()
+
+
+def _head_bytes(environ: dict[str, Any], chunked: bool, http2: bool) -> bytes:
+    """An environ as the HTTP/1.1 head it stands for (PEP 3333; RAW_URI is gunicorn's), to be read by the same strict rules.
+
+    Raises ProtocolError where a value could end its line: HTTP/2 can carry what HTTP/1.1 can't.
+    """
+    query = environ.get("QUERY_STRING", "")
+    target = environ.get("RAW_URI") or environ.get("PATH_INFO", "/") + (f"?{query}" if query else "")
+    lines = [f"{environ['REQUEST_METHOD']} {target} HTTP/1.1"]
+    fields = [(name[5:], value) for name, value in environ.items() if name.startswith("HTTP_") and name != _VERSION]
+    lines += [f"{name.replace('_', '-').title()}: {value}" for name, value in fields]
+    if environ.get("CONTENT_TYPE"):
+        lines.append(f"Content-Type: {environ['CONTENT_TYPE']}")
+    if environ.get("CONTENT_LENGTH"):
+        lines.append(f"Content-Length: {environ['CONTENT_LENGTH']}")
+    elif chunked:
+        lines.append("Transfer-Encoding: chunked")
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ProtocolError(400, "control_character", "the request contains a line break where none may be")
+    # The server has read the bytes of fields as UTF-8 in HTTP/2, and as Latin-1 otherwise.
+    return "\r\n".join([*lines, "", ""]).encode("utf-8" if http2 else "latin-1", "replace")

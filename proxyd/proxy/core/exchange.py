@@ -1,0 +1,116 @@
+"""One request on its way: what was asked, where it goes, how far it is, and what came of it."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from proxyd.http1 import RequestHead
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.core.clientside import ClientSide
+    from proxyd.proxy.record.stats import RouteCounters
+    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.upstream.forward import Upload
+    from proxyd.proxy.upstream.websocket import Tunnel
+
+#: Phases in which it is the client that we wait for; the others wait for the upstream.
+CLIENT_PHASES = frozenset(("request_body", "response_write"))
+
+
+class Exchange:
+    """A request and its response. Instants are time.monotonic() seconds, durations seconds.
+
+    `deadline` and `phase` belong together: what the wait is for, and until when; `expired` is the phase whose
+    deadline passed, once one did. `failure` is the reason code of a refusal or failure, as in log and header.
+    """
+
+    __slots__ = (
+        "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed", "connect_seconds",
+        "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "path", "phase",
+        "pool", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel", "upstream",
+        "upload", "upstream_limit", "upstream_started",
+        "upstream_stream", "upstream_timeout",
+    )  # fmt: skip
+
+    def __init__(self, client: ClientSide, head: RequestHead, started: float) -> None:
+        self.client = client
+        self.head = head
+        self.method = head.method
+        self.started = started
+        self.host = ""
+        self.path = ""
+        self.client_ip = client.peer
+        self.request_id = ""
+        self.pool: Pool | None = None
+        self.upstream: Upstream | None = None
+        self.counters: RouteCounters | None = None
+        self.status = 0
+        self.failure = ""
+        self.attempts = 0
+        self.body: bytes | None = None
+        self.upload: Upload | None = None
+        self.tunnel: Tunnel | None = None
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self.connect_seconds = 0.0
+        self.first_byte_seconds = 0.0
+        self.upstream_limit = 0
+        self.upstream_timeout = 0.0
+        self.upstream_started = 0.0
+        self.upstream_stream: Stream | None = None
+        self.response_started = False
+        self.compressed = False
+        self.set_headers: list[tuple[str, str]] = []
+        self.client_gone = False
+        self.deadline = inf
+        self.total_deadline = inf
+        self.phase = ""
+        self.expired = ""
+
+    def wait_for(self, phase: str, deadline: float) -> None:
+        """From now on the wait is for `phase`, until `deadline` or the total deadline."""
+        self.phase = phase
+        self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
+
+    def wait_for_body(self, phase: str, deadline: float) -> None:
+        """The same for a body on its way to the upstream. Once the answer is on its way back, it is that one's waits that count: a
+        client may well stop sending when it reads an early one."""
+        if not self.response_started:
+            self.wait_for(phase, deadline)
+
+    def expire(self, now: float) -> None:
+        """The watchdog's call: end the wait by shutting down the side that is waited for, unless it is slow and not silent."""
+        more = self._slow_peer() if now < self.total_deadline else 0.0
+        if more:
+            self.wait_for(self.phase, now + more)
+            return
+        self.expired = "total_timeout" if now >= self.total_deadline else self.phase
+        self.deadline = inf
+        if self.tunnel is not None:
+            self.tunnel.end("max_duration" if self.expired == "total_timeout" else "idle_timeout")
+        elif self.phase in CLIENT_PHASES:
+            self.client.interrupt(self.phase == "request_body")
+            if self.upstream_stream is not None:
+                self.upstream_stream.shutdown()
+        elif self.upstream_stream is not None:
+            self.upstream_stream.shutdown()
+
+    def _slow_peer(self) -> float:
+        """Seconds to go on waiting for a peer that takes what we send, if slowly; 0.0 for one that does not."""
+        if self.phase == "response_write":
+            return self.client.takes()
+        # What the kernel has of a large body is on its way for a while after the last piece was sent.
+        sending = self.phase == "request_send" or (self.phase == "timeout" and self.upload is not None)
+        if sending and self.upstream_stream is not None and self.upstream_stream.moved():
+            return self.upstream_timeout
+        return 0.0
+
+    def look(self, now: float) -> None:
+        """The watchdog's call each tick: a client that went away ends the work done for it."""
+        if self.upstream_stream is None or self.client_gone or self.phase in CLIENT_PHASES or self.tunnel is not None:
+            return
+        if self.client.gone():
+            self.client_gone = True
+            self.upstream_stream.shutdown()

@@ -1,0 +1,135 @@
+"""Which upstream of a pool takes a request, or why none does."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.route import balance
+from proxyd.proxy.route.drain import drain_share, keeps_sticky
+
+if TYPE_CHECKING:
+    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.upstream.circuit import Circuits
+
+#: What a member gets at the very beginning of its slow start.
+_LEAST_WARM = 0.05
+_DISABLED = Refusal(503, "route_disabled", "the service has lost its connection to the registry; it may be back soon",
+                    (("Retry-After", "5"),))
+_DRAINING = Refusal(503, "draining", "the service is draining and takes no new requests",
+                    (("Retry-After", "5"), ("X-Drain-Mode", "true")))
+_DOWN = Refusal(503, "upstream_down", "no upstream of this route passes its health check", (("Retry-After", "5"),))
+
+
+def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str], blocked: Sequence[str], circuits: Circuits,
+           now: float) -> Upstream | Refusal:
+    """The upstream for a request of `client_ip` with that Cookie header, at `now` (Unix seconds).
+
+    `tried` were sent the request and failed: others come first; `blocked` must not be asked again.
+    """
+    members = pool.members
+    if pool.calm and not blocked and not circuits.opened(members[0]):
+        return members[0]
+    if not any(member.enabled for member in members):
+        return _DISABLED
+    # With all members in maintenance only those get here whom maintenance lets pass.
+    spared = all(member.maintenance_since for member in members if member.enabled)
+    serving = [member for member in members if member.enabled and (spared or not member.maintenance_since)]
+    usable = [member for member in serving if member.route_id not in blocked]
+    sound = [member for member in usable if circuits.usable(member, now)]
+    if not sound:
+        return _unsound(serving, circuits, now)
+    if len(tried) < len(sound) or not all(member.route_id in tried for member in sound):
+        sound = [member for member in sound if member.route_id not in tried]
+    if pool.sticky:
+        kept, sound = _sticky(pool, sound, cookie, client_ip, now)
+        if kept is not None:
+            return kept
+    return _among(pool, sound, client_ip, circuits, now)
+
+
+def _sticky(pool: Pool, members: list[Upstream], cookie: str | None, client_ip: str, now: float) -> tuple[Upstream | None, list[Upstream]]:
+    """The member that the client sticks to, and who else takes it: not the one that it has just left."""
+    wanted = balance.stuck_to(cookie, pool.sticky)
+    if wanted:
+        for member in members:
+            if balance.identity(member) == wanted:
+                if not member.drain_started_at or keeps_sticky(member, now, balance.place_in_queue(client_ip, member)):
+                    return member, members
+                return None, [other for other in members if other is not member] or members
+    return None, members
+
+
+def _among(pool: Pool, sound: list[Upstream], client_ip: str, circuits: Circuits, now: float) -> Upstream | Refusal:
+    """One of the members: those that drain or warm up take their share of what they usually get, the policy shares the rest."""
+    full: list[Upstream] = []
+    partial: list[tuple[Upstream, float]] = []
+    for member in sound:
+        share = _share(member, circuits, now)
+        if share >= 1.0:
+            full.append(member)
+        elif share > 0.0:
+            partial.append((member, share))
+    if partial:
+        if not full:
+            # Slow start is for the sake of those that do the work meanwhile.
+            full = [member for member, _ in partial if not member.drain_started_at]
+            partial = [(member, share) for member, share in partial if member.drain_started_at]
+        if not full:
+            return _last_ones(partial)
+        if pool.members[0].options.balance == "ip_hash":
+            # A client moves once, as its turn comes, instead of being thrown to and fro.
+            full += [member for member, share in partial if balance.place_in_queue(client_ip, member) < share]
+        elif taker := _by_chance(full, partial):
+            return taker
+    if not full:
+        return _DRAINING
+    weighted = [member for member in full if member.options.weight] or full
+    if len(weighted) == 1:
+        return weighted[0]
+    return balance.POLICIES[pool.members[0].options.balance](weighted, pool, client_ip)
+
+
+def _share(member: Upstream, circuits: Circuits, now: float) -> float:
+    """How much of its usual traffic a draining or recovering member takes now, 1.0 to 0.0."""
+    share = drain_share(member, now) if member.drain_started_at else 1.0
+    warm = member.options.slow_start
+    if warm:
+        age = now - circuits.recovered_at(member)
+        if 0.0 <= age < warm:
+            share *= max(_LEAST_WARM, age / warm)
+    return share
+
+
+def _by_chance(full: list[Upstream], partial: list[tuple[Upstream, float]]) -> Upstream | None:
+    """The member of those with a smaller share to which this request falls, if to any. By weight, not by the policy: where
+    the policy looks at load, a member that gets less looks idle, and would be given all that it may take."""
+    total = sum(member.options.weight for member in full) + sum(share * member.options.weight for member, share in partial)
+    point = random.random()
+    for member, share in partial:
+        part = share * member.options.weight
+        if part:
+            point -= part / (total - part + member.options.weight)
+            if point < 0:
+                return member
+    return None
+
+
+def _last_ones(partial: list[tuple[Upstream, float]]) -> Upstream | Refusal:
+    """One of members that all drain, in proportion to what they still take; what none takes is refused."""
+    if random.random() >= max(share for _, share in partial):
+        return _DRAINING
+    parts = [share * member.options.weight for member, share in partial]
+    return random.choices([member for member, _ in partial], parts if any(parts) else None)[0]
+
+
+def _unsound(members: list[Upstream], circuits: Circuits, now: float) -> Refusal:
+    """Why no circuit lets the request through, and when to come back."""
+    members = [member for member in members if not circuits.health_down(member)]
+    if not members:
+        return _DOWN
+    wait = max(1, math.ceil(min(circuits.retry_after(member, now) for member in members)))
+    return Refusal(503, "circuit_open", "the upstream failed too often; its circuit is open", (("Retry-After", str(wait)),))

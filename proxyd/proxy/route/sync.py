@@ -1,0 +1,139 @@
+"""Following the master: the table is swapped whenever a new config version is posted, and the version is reported back.
+
+The board is read a few hundred times a second (a memory access); the database only when there is something new, and
+once in a while in case nobody posted (another host's master, a restored backup).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+
+import gevent
+
+from proxyd.base.text import rfc3339
+from proxyd.proxy.route.table import Table
+from proxyd.store.memory.board import Board
+from proxyd.store.sql.database import Store, StoreEmpty, StoreError
+from proxyd.store.sql.models import Worker
+from proxyd.store.sql.snapshot import Snapshot, load_snapshot
+from proxyd.store.sql.traffic import forget_worker
+from proxyd.store.sql.upsert import upsert
+
+log = logging.getLogger("proxyd.proxy")
+
+_TICK = 0.005
+_HEARTBEAT = 1.0
+_FAILURE_PAUSE = 0.5
+#: A database that is missing or without tables is one that the master makes right now; if that takes longer, it is said.
+_EMPTY_PAUSE = 0.02
+_EMPTY_SILENCE = 3.0
+
+
+class Sync:
+    """Keeps a worker's table current. `on_table` gets every new table, the snapshot that made it, and the ids of the routes
+    it no longer has."""
+
+    def __init__(self, store: Store, board: Board, on_table: Callable[[Table, Snapshot, tuple[str, ...]], None],
+                 poll: float) -> None:
+        self._store = store
+        self._board = board
+        self._on_table = on_table
+        self._poll = poll
+        self._table = Table.empty()
+        self._loaded = False
+        self._failing = ""
+        self._empty = False
+        self._generation = 0
+        self._started = time.time()
+        self._greenlets: list[gevent.Greenlet] = []
+
+    def start(self) -> None:
+        """Join the board, load the routes, and follow. A database that can't be read yet is waited for, not fatal."""
+        self._board.join(time.time())
+        self._load()
+        self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._beat)]
+
+    def stop(self) -> None:
+        """Leave the board."""
+        for greenlet in self._greenlets:
+            greenlet.kill()
+        try:
+            self._store.call(_gone, os.getpid(), patience=0.25)
+        except StoreError as error:
+            log.debug("worker row left behind: %s", error)
+        self._board.leave()
+
+    def _follow(self) -> None:
+        looked = time.monotonic()
+        board = self._board
+        while True:
+            gevent.sleep(_TICK)
+            posted = board.version
+            now = time.monotonic()
+            if posted > self._table.version or not self._loaded or now - looked >= self._poll:
+                looked = now
+                if not self._load():
+                    gevent.sleep(_EMPTY_PAUSE if self._empty else _FAILURE_PAUSE)
+
+    def _load(self) -> bool:
+        """Read what changed and swap the table; whether that went well."""
+        try:
+            snapshot = self._store.read(load_snapshot, self._table.version if self._loaded else 0)
+            if self._store.generation != self._generation:
+                # Another database: its versions say nothing of what this table lacks.
+                snapshot = self._store.read(load_snapshot, 0)
+                self._generation = self._store.generation
+            if snapshot.full or snapshot.version != self._table.version or not self._loaded:
+                self._take(snapshot)
+        except Exception as error:
+            message = str(error)
+            self._empty = isinstance(error, StoreEmpty)
+            if self._empty and not self._loaded and time.time() - self._started < _EMPTY_SILENCE:
+                log.debug("%s", message)
+            elif message != self._failing:
+                self._failing = message
+                log.error("can't read the routes, going on with version %d: %s", self._table.version, message,
+                          exc_info=not isinstance(error, StoreError))
+            return False
+        if self._failing:
+            log.warning("the database can be read again, routing by version %d", self._table.version)
+            self._failing = ""
+        return True
+
+    def _take(self, snapshot: Snapshot) -> None:
+        before = self._table
+        table = before.with_changes(snapshot)
+        gone = snapshot.removed
+        if snapshot.full:
+            gone = tuple(route_id for route_id in before.upstreams if route_id not in table.upstreams)
+        self._table = table
+        self._loaded = True
+        self._on_table(table, snapshot, gone)
+        self._board.report(table.version, time.time())
+
+    def _beat(self) -> None:
+        host = socket.gethostname()
+        while True:
+            now = time.time()
+            self._board.report(self._table.version, now)
+            try:
+                self._store.call(_beat_row, os.getpid(), host, self._started, now, self._table.version, patience=0.25)
+            except StoreError as error:
+                log.debug("worker row not written: %s", error)
+            except Exception:
+                log.exception("worker row not written")
+            gevent.sleep(_HEARTBEAT)
+
+
+def _beat_row(pid: int, host: str, started: float, now: float, version: int) -> None:
+    upsert(Worker, [{"pid": pid, "host": host, "started_at": rfc3339(started), "heartbeat_at": rfc3339(now),
+                     "config_version": version}])
+
+
+def _gone(pid: int) -> None:
+    Worker.delete().where(Worker.pid == pid).execute()
+    forget_worker(pid)

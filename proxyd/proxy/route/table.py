@@ -1,0 +1,268 @@
+"""The route table: immutable, looked up by host and then by path segments, at a cost that does not grow with routes.
+
+A change makes a new table that shares every host the change did not touch. What must outlive a change, such as idle
+connections and balancing weights, is in the upstreams' state objects, which the new table takes over.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxyd.base.urls import parse_backend
+from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options
+from proxyd.store.sql.snapshot import Pairs, RouteRecord, Snapshot
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+
+log = logging.getLogger("proxyd.proxy")
+
+PoolKey = tuple[str, str, int]
+
+
+#: A retry for every five requests: at most a fifth more than clients send. What there is of it at first, and at most.
+RETRY_COST = 5
+_RETRIES_AT_FIRST = 5 * RETRY_COST
+RETRIES_AT_MOST = 100 * RETRY_COST
+
+
+class UpstreamState:
+    """What this worker knows of an upstream beside its declaration; survives changes of the table. `retry_budget`: in fifths
+    of a retry; each request brings one."""
+
+    __slots__ = ("current_weight", "idle", "in_flight", "made", "retry_budget")
+
+    def __init__(self) -> None:
+        self.idle: list[Stream] = []
+        self.in_flight = 0
+        self.current_weight = 0.0
+        self.retry_budget = _RETRIES_AT_FIRST
+        self.made = 0.0
+
+    def spend_retry(self) -> bool:
+        """Take a retry out of the budget; whether it was there."""
+        if self.retry_budget < RETRY_COST:
+            return False
+        self.retry_budget -= RETRY_COST
+        return True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upstream:
+    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none; `path` is the route's."""
+
+    route_id: str
+    slot: int
+    number: int
+    service: str
+    instance: str
+    session_id: str
+    scheme: str
+    host: str
+    port: int
+    base_path: str
+    authority: str
+    enabled: bool
+    websocket: bool
+    path: str
+    priority: int
+    domains: tuple[str, ...]
+    options: RouteOptions
+    headers: Pairs
+    rate_limits: tuple[tuple[int, float], ...]
+    maintenance_since: float
+    maintenance_page_url: str
+    drain_started_at: float
+    drain_seconds: float
+    state: UpstreamState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The replicas behind one domain, path and priority, in the order of their route ids.
+
+    `limited` is the member whose rate limits hold for the pool; `calm`: one member, no maintenance, no drain, so that
+    the gates that look at those can be passed by; `sticky`: name of the cookie that keeps a client on its replica.
+    """
+
+    key: PoolKey
+    path: str
+    priority: int
+    members: tuple[Upstream, ...]
+    limited: Upstream | None
+    maintained: bool
+    calm: bool
+    sticky: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Host:
+    """The pools of one host: by path; `deepest` segments at most; `ranked`: priorities differ, so all prefixes count."""
+
+    pools: dict[str, tuple[Pool, ...]]
+    deepest: int
+    ranked: bool
+
+    def match(self, path: str) -> Pool | None:
+        best = None
+        for prefix in _prefixes(path, self.deepest):
+            found = self.pools.get(prefix)
+            if found is not None:
+                pool = found[0]
+                if not self.ranked:
+                    return pool
+                if best is None or pool.priority > best.priority:
+                    best = pool
+        return best
+
+
+def _prefixes(path: str, deepest: int) -> Iterable[str]:
+    """The path's prefixes of whole segments, longest first, none deeper than any route."""
+    if path == "/" or not deepest:
+        yield "/"
+        return
+    end = len(path)
+    at, depth = 0, 0
+    while depth < deepest:
+        at = path.find("/", at + 1)
+        depth += 1
+        if at < 0:
+            break
+    prefix = path if at < 0 else path[:at]
+    if prefix.endswith("/") and len(prefix) > 1:
+        prefix = prefix[:-1]
+    while prefix:
+        yield prefix
+        end = prefix.rfind("/")
+        prefix = prefix[:end]
+    yield "/"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """All routes as of `version`. Never changed; `with_changes` makes the next one."""
+
+    version: int
+    upstreams: Mapping[str, Upstream]
+    _hosts: dict[str, _Host]
+    _by_domain: dict[str, tuple[str, ...]]
+
+    @staticmethod
+    def empty() -> Table:
+        """A table without routes, before anything was loaded."""
+        return Table(0, {}, {}, {})
+
+    def match(self, host: str, path: str) -> Pool | None:
+        """The pool for a normalised host and path: the most specific host that has the path, then priority, then length."""
+        hosts = self._hosts
+        found = hosts.get(host)
+        if found is not None:
+            pool = found.match(path)
+            if pool is not None:
+                return pool
+        dot = host.find(".")
+        if dot > 0:
+            found = hosts.get("*" + host[dot:])
+            if found is not None:
+                pool = found.match(path)
+                if pool is not None:
+                    return pool
+        found = hosts.get("*")
+        return found.match(path) if found is not None else None
+
+    def knows_host(self, host: str) -> bool:
+        """Whether any route names the host, or covers it with a wildcard."""
+        dot = host.find(".")
+        return host in self._hosts or "*" in self._hosts or (dot > 0 and "*" + host[dot:] in self._hosts)
+
+    def with_changes(self, snapshot: Snapshot) -> Table:
+        """The next table; costs as much as the routes that changed, and a shallow copy of the host map."""
+        upstreams = {} if snapshot.full else dict(self.upstreams)
+        by_domain = {} if snapshot.full else dict(self._by_domain)
+        hosts = {} if snapshot.full else dict(self._hosts)
+        touched: dict[str, dict[str, None]] = {}
+
+        def members(domain: str) -> dict[str, None]:
+            found = touched.get(domain)
+            if found is None:
+                found = touched[domain] = dict.fromkeys(by_domain.get(domain, ()))
+            return found
+
+        for route_id in (*snapshot.removed, *(record.route_id for record in snapshot.routes)):
+            old = upstreams.pop(route_id, None)
+            for domain in old.domains if old is not None else ():
+                members(domain).pop(route_id, None)
+        for record in snapshot.routes:
+            made = _upstream(record, self.upstreams.get(record.route_id))
+            if made is None:
+                continue
+            upstreams[record.route_id] = made
+            for domain in made.domains:
+                members(domain)[record.route_id] = None
+        for domain, route_ids in touched.items():
+            if route_ids:
+                by_domain[domain] = tuple(route_ids)
+                hosts[domain] = _host(domain, [upstreams[route_id] for route_id in route_ids])
+            else:
+                by_domain.pop(domain, None)
+                hosts.pop(domain, None)
+        return Table(snapshot.version, upstreams, hosts, by_domain)
+
+
+def _host(domain: str, members: list[Upstream]) -> _Host:
+    grouped: dict[str, dict[int, list[Upstream]]] = {}
+    for member in sorted(members, key=lambda item: item.number):
+        grouped.setdefault(member.path, {}).setdefault(member.priority, []).append(member)
+    pools = {
+        path: tuple(_pool((domain, path, priority), by_priority[priority]) for priority in sorted(by_priority, reverse=True))
+        for path, by_priority in grouped.items()
+    }
+    deepest = max(0 if path == "/" else path.count("/") for path in pools)
+    ranked = len({pool[0].priority for pool in pools.values()}) > 1
+    return _Host(pools, deepest, ranked)
+
+
+def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
+    limited = next((member for member in members if member.rate_limits), None)
+    maintained = any(member.maintenance_since for member in members)
+    sticky = members[0].options.sticky_cookie if len(members) > 1 else ""
+    calm = len(members) == 1 and members[0].enabled and not maintained and not members[0].drain_started_at
+    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky)
+
+
+def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
+    """The upstream of a row; one that can't be read is left out with a word in the log: the others must go on."""
+    try:
+        backend = parse_backend(record.backend_url)
+    except ValueError as error:
+        log.error("route %s is left out: %s", record.route_id, error)
+        return None
+    same = old is not None and (old.scheme, old.host, old.port) == (backend.scheme, backend.host, backend.port)
+    state = old.state if old is not None and same else UpstreamState()
+    options = _options(record)
+    return Upstream(
+        route_id=record.route_id, slot=record.slot, number=int(record.route_id[1:]) if record.route_id[1:].isdigit() else 0,
+        service=record.service, instance=record.instance, session_id=record.session_id, scheme=backend.scheme,
+        host=backend.host, port=backend.port, base_path=backend.path, authority=backend.authority, enabled=record.enabled,
+        websocket=options.websocket or backend.websocket, path=record.path, priority=record.priority, domains=record.domains,
+        options=options, headers=record.headers, rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
+        maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
+        drain_seconds=record.drain_seconds, state=state)
+
+
+def _options(record: RouteRecord) -> RouteOptions:
+    try:
+        return route_options(record.options)
+    except ValueError:
+        good = []
+        for key, value in record.options:
+            try:
+                parse_option(key, value)
+            except ValueError as error:
+                log.error("route %s: option left out: %s", record.route_id, error)
+            else:
+                good.append((key, value))
+        return route_options(tuple(good)) if good else DEFAULT_OPTIONS

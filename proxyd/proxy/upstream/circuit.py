@@ -1,0 +1,194 @@
+"""Circuit breakers: one an upstream of a route, agreed by all workers of the host through shared memory.
+
+The state machine is pybreaker's. A request is admitted first, goes upstream without any lock, and its outcome is
+reported then: for that, a breaker is made over the shared slot, under the slot's lock, and called with a function that
+only returns or raises. (One breaker kept a worker would, at every change another worker made, announce that change
+again and reset the shared counters.) Trial requests of the half-open state are counted in the slot, over all workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pybreaker
+
+from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot
+from proxyd.store.memory.transitions import BY_REQUEST, CLOSED, HALF_OPEN, OPEN
+
+if TYPE_CHECKING:
+    from proxyd.proxy.route.table import Upstream
+    from proxyd.store.sql.snapshot import RouteRecord
+
+_NAMES = {CLOSED: pybreaker.STATE_CLOSED, OPEN: pybreaker.STATE_OPEN, HALF_OPEN: pybreaker.STATE_HALF_OPEN}
+_STATES = {name: state for state, name in _NAMES.items()}
+
+
+class _Failure(Exception):
+    """What a breaker is shown for a failed request."""
+
+
+class SlotStorage(pybreaker.CircuitBreakerStorage):
+    """pybreaker's view of a slot that is held for change."""
+
+    def __init__(self, slot: CircuitSlot, timeout: float, now: float) -> None:
+        super().__init__("shared slot")
+        self._slot = slot
+        self._timeout = timeout
+        self._now = now
+
+    @property
+    def state(self) -> str:
+        return _NAMES[self._slot.state]
+
+    @state.setter
+    def state(self, name: str) -> None:
+        slot = self._slot
+        after = _STATES[name]
+        if after == slot.state:
+            return
+        slot.turn(after, BY_REQUEST[slot.state, after], self._now)
+        if after == OPEN:
+            slot.next_attempt = self._now + self._timeout
+        elif after == CLOSED:
+            slot.recovered_at = self._now
+
+    def increment_counter(self) -> None:
+        self._slot.failures += 1
+        self._slot.last_failure = self._now
+
+    def reset_counter(self) -> None:
+        self._slot.failures = 0
+
+    def increment_success_counter(self) -> None:
+        self._slot.successes += 1
+
+    def reset_success_counter(self) -> None:
+        self._slot.successes = 0
+
+    @property
+    def counter(self) -> int:
+        return self._slot.failures
+
+    @property
+    def success_counter(self) -> int:
+        return self._slot.successes
+
+    @property
+    def opened_at(self) -> datetime | None:
+        return datetime.fromtimestamp(self._slot.opened_at, UTC) if self._slot.opened_at else None
+
+    @opened_at.setter
+    def opened_at(self, moment: datetime) -> None:
+        self._slot.opened_at = self._now
+
+
+def _outcome(ok: bool) -> None:
+    if not ok:
+        raise _Failure
+
+
+class Circuits:
+    """The breakers as the request path uses them. `now` is Unix seconds throughout."""
+
+    def __init__(self, board: CircuitBoard) -> None:
+        self._board = board
+
+    def opened(self, upstream: Upstream) -> bool:
+        """Whether the circuit is anything but closed."""
+        return self._board.state(upstream.slot, upstream.number) != CLOSED
+
+    def usable(self, upstream: Upstream, now: float) -> bool:
+        """Whether a request has a chance to be admitted; `admit` decides."""
+        state = self._board.state(upstream.slot, upstream.number)
+        if state == CLOSED:
+            return True
+        circuit = self._board.read(upstream.slot, upstream.number)
+        if state == OPEN:
+            return not circuit.by_health and now >= circuit.next_attempt
+        return _has_room(circuit, upstream, now)
+
+    def admit(self, upstream: Upstream, now: float) -> int:
+        """0: go; above 0: go as a trial, to be reported with this number; below 0: no."""
+        state = self._board.state(upstream.slot, upstream.number)
+        if state == CLOSED:
+            return 0
+        with self._board.changing(upstream.slot, upstream.number) as circuit:
+            if circuit.state == CLOSED:
+                return 0
+            if circuit.state == OPEN:
+                if circuit.by_health or now < circuit.next_attempt:
+                    return -1
+                self._breaker(circuit, upstream, now).half_open()
+            elif not _has_room(circuit, upstream, now):
+                return -1
+            circuit.begin_trial(os.getpid(), now)
+            return _generation(circuit)
+
+    def report(self, upstream: Upstream, admission: int, ok: bool, now: float) -> None:
+        """The outcome of an admitted request: microseconds, and next to nothing for a success of a healthy upstream."""
+        if admission == 0 and (not upstream.options.circuit_breaker or (ok and self._board.clean(upstream.slot))):
+            return
+        with self._board.changing(upstream.slot, upstream.number) as circuit:
+            before = circuit.state
+            if before == OPEN or (before == HALF_OPEN and admission != _generation(circuit)):
+                # It was admitted before the circuit changed: it says nothing about now.
+                return
+            if before == HALF_OPEN:
+                circuit.end_trial(os.getpid())
+            elif not ok and upstream.options.circuit_window and now - circuit.last_failure > upstream.options.circuit_window:
+                circuit.failures = 0
+            with contextlib.suppress(_Failure, pybreaker.CircuitBreakerError):
+                self._breaker(circuit, upstream, now).call(_outcome, ok)
+
+    def cancel(self, upstream: Upstream, admission: int) -> None:
+        """An admitted request ended without saying anything about the upstream (the client went away)."""
+        if admission > 0:
+            with self._board.changing(upstream.slot, upstream.number) as circuit:
+                if circuit.state == HALF_OPEN and admission == _generation(circuit):
+                    circuit.end_trial(os.getpid())
+
+    def retry_after(self, upstream: Upstream, now: float) -> float:
+        """Seconds until a request has a chance."""
+        circuit = self._board.read(upstream.slot, upstream.number)
+        return max(1.0, circuit.next_attempt - now) if circuit.state == OPEN and not circuit.by_health else 1.0
+
+    def health_down(self, upstream: Upstream) -> bool:
+        """Whether a health check holds the circuit open."""
+        circuit = self._board.read(upstream.slot, upstream.number)
+        return circuit.state == OPEN and circuit.by_health
+
+    def recovered_at(self, upstream: Upstream) -> float:
+        """When the upstream last came back, 0.0 where it was never away."""
+        return self._board.recovered_at(upstream.slot, upstream.number)
+
+    def claim(self, record: RouteRecord) -> None:
+        """A route's slot is its own from now on, on this host, too."""
+        if record.route_id[1:].isdigit():
+            self._board.claim(record.slot, int(record.route_id[1:]))
+
+    def close(self) -> None:
+        """Unmap the board."""
+        self._board.close()
+
+    @staticmethod
+    def _breaker(circuit: CircuitSlot, upstream: Upstream, now: float) -> pybreaker.CircuitBreaker:
+        options = upstream.options
+        return pybreaker.CircuitBreaker(
+            fail_max=options.circuit_threshold, reset_timeout=options.circuit_timeout,
+            success_threshold=options.circuit_success_threshold, state_storage=SlotStorage(circuit, options.circuit_timeout, now))
+
+
+def _generation(circuit: CircuitSlot) -> int:
+    """A number for this stay in the half-open state."""
+    return int(circuit.changed_at * 1000) or 1
+
+
+def _has_room(circuit: CircuitSlot, upstream: Upstream, now: float) -> bool:
+    """Whether another trial may go; trials that nobody carries any more are forgotten."""
+    options = upstream.options
+    if circuit.trials >= options.circuit_half_open_requests:
+        circuit.forget_lost_trials(options.connect_timeout + options.timeout, now)
+    return circuit.trials < options.circuit_half_open_requests

@@ -1,0 +1,140 @@
+"""Response compression: which responses, in which coding (RFC 9110 12.5.3), and encoders that flush in time.
+
+Codings come from the libraries of the field: zlib, brotli, zstandard.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import brotli
+import zstandard
+
+from proxyd.http1.response import ResponseHead
+
+if TYPE_CHECKING:
+    from proxyd.config.options import RouteOptions
+    from proxyd.proxy.core.exchange import Exchange
+
+#: A piece smaller than this is all that has come so far: the client gets it now. Larger ones are followed by more
+#: at once, and a flush for each would cost size and time.
+_FLUSH_BELOW = 16384
+_DEFAULT_LEVEL = {"gzip": 6, "br": 4, "zstd": 3}
+_HIGHEST_LEVEL = {"gzip": 9, "br": 11, "zstd": 19}
+_DROPPED = frozenset(("accept-ranges", "content-md5", "content-digest", "repr-digest"))
+
+
+class Encoder:
+    """A streaming encoder made of three functions of its library: feed, flush what is inside, end."""
+
+    __slots__ = ("_compress", "_end", "_flush", "coding")
+
+    def __init__(self, coding: str, compress: Callable[[bytes], bytes], flush: Callable[[], bytes],
+                 end: Callable[[], bytes]) -> None:
+        self.coding = coding
+        self._compress = compress
+        self._flush = flush
+        self._end = end
+
+    def flush(self, data: bytes) -> bytes:
+        """Encode a piece; what comes out may lag behind unless the piece was small."""
+        out = self._compress(data)
+        return out + self._flush() if len(data) < _FLUSH_BELOW else out
+
+    def finish(self, data: bytes) -> bytes:
+        """Encode the last piece and end."""
+        return self._compress(data) + self._end()
+
+
+def new_encoder(coding: str, level: int) -> Encoder:
+    """An encoder for `gzip`, `br` or `zstd`; level 0 is a default fit for answering while the client waits."""
+    level = min(level or _DEFAULT_LEVEL[coding], _HIGHEST_LEVEL[coding])
+    if coding == "gzip":
+        gzip = zlib.compressobj(level, zlib.DEFLATED, 31)
+        return Encoder(coding, gzip.compress, lambda: gzip.flush(zlib.Z_SYNC_FLUSH), gzip.flush)
+    if coding == "br":
+        br = brotli.Compressor(quality=level)
+        return Encoder(coding, br.process, br.flush, br.finish)
+    zstd = zstandard.ZstdCompressor(level=level).compressobj()
+    return Encoder(coding, zstd.compress, lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK), zstd.flush)
+
+
+@lru_cache(maxsize=1024)
+def choose_coding(accept_encoding: str, offered: tuple[str, ...]) -> str:
+    """The coding the client likes best of those offered (ours first where it likes several alike); empty: none."""
+    weights: dict[str, float] = {}
+    for item in accept_encoding.lower().split(","):
+        name, _, parameters = item.partition(";")
+        weight = 1.0
+        for parameter in parameters.split(";"):
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                weight = _weight(value.strip())
+        if name.strip():
+            weights[{"x-gzip": "gzip"}.get(name.strip(), name.strip())] = weight
+    anything = weights.get("*", 0.0)
+    best, best_weight = "", 0.0
+    for coding in offered:
+        weight = weights.get(coding, anything)
+        if weight > best_weight:
+            best, best_weight = coding, weight
+    return best if best_weight >= weights.get("identity", 0.0) else ""
+
+
+def _weight(value: str) -> float:
+    """A qvalue (RFC 9110 12.4.2); what is none counts as 0, so that nothing is sent that was not clearly wanted."""
+    try:
+        return min(max(float(value), 0.0), 1.0)
+    except ValueError:
+        return 0.0
+
+
+@lru_cache(maxsize=1024)
+def compressible(content_type: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a Content-Type value matches one of the patterns."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return any(fnmatchcase(kind, pattern.lower()) for pattern in patterns)
+
+
+def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, headers: list[tuple[str, str]]) -> Encoder | None:
+    """The encoder for this response, or None; `headers` (without framing) are changed to say what is sent."""
+    status = response.status
+    if status < 200 or status in (204, 206, 304) or ex.client.version == 10:
+        return None
+    fields = {name.lower(): value for name, value in headers}
+    if "content-range" in fields or fields.get("content-encoding", "identity").lower() != "identity":
+        return None
+    if 0 <= response.content_length < options.compression_min_size:
+        return None
+    # RFC 9111 5.2.1.6 and 5.2.2.6: either side can ask for it.
+    if "no-transform" in fields.get("cache-control", "").lower() or "no-transform" in (ex.head.get("cache-control") or "").lower():
+        return None
+    if not compressible(fields.get("content-type", ""), options.compression_types):
+        return None
+    _add_vary(headers)
+    if ex.method == "HEAD":
+        return None
+    accept = ", ".join(ex.head.get_all("accept-encoding"))
+    coding = choose_coding(accept, options.compression_algorithms) if accept else ""
+    if not coding:
+        return None
+    headers[:] = [
+        (name, f"W/{value}" if name.lower() == "etag" and not value.startswith("W/") else value)
+        for name, value in headers
+        if name.lower() not in _DROPPED and name.lower() != "content-encoding"
+    ]
+    headers.append(("Content-Encoding", coding))
+    ex.compressed = True
+    return new_encoder(coding, options.compression_level)
+
+
+def _add_vary(headers: list[tuple[str, str]]) -> None:
+    """Caches must tell the variants apart (RFC 9110 12.5.5), also when this one goes out plain."""
+    for name, value in headers:
+        if name.lower() == "vary" and ("accept-encoding" in value.lower() or value.strip() == "*"):
+            return
+    headers.append(("Vary", "Accept-Encoding"))

@@ -1,0 +1,96 @@
+"""Retries: what may be tried again, how long to wait, and a budget (the upstream's state has it), so that a failing backend
+is not flooded.
+
+Only before any byte of a response went out. Idempotent methods (RFC 9110 9.2.2) with no body or a kept one; anything
+else only where the upstream can't have seen the request. A connect failure goes to another replica even where the
+retry option is off, and at no cost: that is what replicas are for.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from functools import lru_cache
+from math import inf
+from typing import TYPE_CHECKING
+
+import gevent
+
+from proxyd.base.text import parse_status_set
+from proxyd.config.options import RETRY_CAUSES
+from proxyd.proxy.route.table import RETRY_COST
+from proxyd.proxy.upstream.forward import IDEMPOTENT
+
+if TYPE_CHECKING:
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.upstream.pool import UpstreamError
+
+_NONE: frozenset[int] = frozenset()
+
+
+@lru_cache(maxsize=1024)
+def _wanted(retry_on: tuple[str, ...]) -> tuple[frozenset[str], frozenset[int]]:
+    """Causes and statuses in an option's value."""
+    causes = frozenset(item for item in retry_on if item in RETRY_CAUSES)
+    codes = [parse_status_set(item) for item in retry_on if item not in RETRY_CAUSES]
+    return causes, frozenset().union(*codes)
+
+
+def statuses(ex: Exchange, upstream: Upstream) -> frozenset[int]:
+    """The upstream's statuses that are not passed on but tried again, for an upstream with the retry option."""
+    options = upstream.options
+    if ex.attempts >= options.retry_max_attempts or not _replayable(ex) or upstream.state.retry_budget < RETRY_COST:
+        return _NONE
+    return _wanted(options.retry_on)[1]
+
+
+def _replayable(ex: Exchange) -> bool:
+    return ex.method in IDEMPOTENT and ex.upload is None and (ex.body is not None or not ex.client.has_body())
+
+
+def never_connected(ex: Exchange, failure: UpstreamError) -> bool:
+    """Whether no connection came about: another replica may be asked at once, whatever the options are. It has cost nobody
+    anything, so it is not taken from the budget."""
+    return failure.unsent and failure.cause != "reset" and not ex.client_gone and time.monotonic() < ex.total_deadline
+
+
+def pause(ex: Exchange, upstream: Upstream, failure: UpstreamError) -> bool:
+    """Whether to try again after `failure`; waits the backoff (full jitter) before it says so."""
+    options = upstream.options
+    if ex.response_started or ex.client_gone or ex.upload is not None or ex.expired == "total_timeout":
+        return False
+    if not options.retry or ex.attempts >= options.retry_max_attempts or not (_replayable(ex) or failure.unsent):
+        return False
+    causes, codes = _wanted(options.retry_on)
+    if failure.cause not in causes and not (failure.cause == "status" and ex.status in codes):
+        return False
+    delay = _delay(options.retry_backoff, options.retry_initial_delay, options.retry_max_delay, ex.attempts)
+    if time.monotonic() + delay >= ex.total_deadline:
+        return False
+    if not upstream.state.spend_retry():
+        return False
+    # The deadline of the failed attempt must not run out on the pause, or the next one would count as expired.
+    ex.deadline = inf
+    if delay:
+        gevent.sleep(delay)
+        if ex.client.gone():
+            ex.client_gone = True
+            return False
+    return True
+
+
+def again(runtime: Runtime, ex: Exchange, upstream: Upstream) -> None:
+    """Another attempt begins: count it, and forget how the last one on `upstream` ended."""
+    runtime.stats.of(upstream.route_id).retries += 1
+    ex.expired = ""
+    ex.status = 0
+
+
+def _delay(backoff: str, initial: float, longest: float, attempts: int) -> float:
+    """Seconds to wait before the next attempt, somewhere between none and the bound that grows from try to try."""
+    if backoff == "none":
+        return 0.0
+    bound = initial if backoff == "constant" else initial * 2.0 ** (attempts - 1)
+    return random.uniform(0.0, min(bound, longest))

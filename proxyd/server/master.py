@@ -1,0 +1,228 @@
+"""The registry master process: registry, health checks, site files, events, admin HTTP. Traffic goes on without it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.event import Event as Signal
+
+from proxyd.admin.server import AdminServer
+from proxyd.admin.state import MasterState
+from proxyd.chores.alerts import Alerts
+from proxyd.chores.certwatch import CertificateWatch
+from proxyd.chores.dbwatch import DatabaseWatch
+from proxyd.chores.janitor import Janitor
+from proxyd.chores.retention import Retention
+from proxyd.config import logs
+from proxyd.config.logs import Trouble
+from proxyd.config.settings import Settings, SettingsError, load
+from proxyd.events.bus import EventBus
+from proxyd.health.checker import Checker
+from proxyd.health.circuitwatch import CircuitWatch
+from proxyd.net.descriptors import raise_limit
+from proxyd.net.listen import ListenError
+from proxyd.registry.operations import Operations
+from proxyd.registry.server import RegistryServer
+from proxyd.registry.state import Registry
+from proxyd.server.supervisor import SUPERVISED
+from proxyd.sites.follow import Sites
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.memory.shared import SharedMemoryError
+from proxyd.store.sql import migrations
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.lock import MasterLock
+from proxyd.store.sql.rescue import set_aside_if_corrupt
+
+log = logging.getLogger("proxyd.master")
+
+_PARENT_TICK = 0.25
+_LISTEN_AGAIN = 2.0
+#: Beside the registry's connections: the database, logs, health checks, the admin HTTP.
+_OTHER_FILES = 512
+
+
+class Master:
+    """Everything the master runs, in the order in which it starts; `run` returns when it has been told to stop."""
+
+    def __init__(self, settings: Settings, parent: int = 0) -> None:
+        self.settings = settings
+        self._parent = parent
+        self._stop = Signal()
+        self._status = 0
+        self._stopping: list[Callable[[], None]] = []
+        self._sites: Sites | None = None
+        self._bus: EventBus | None = None
+
+    def run(self, wait: bool) -> int:
+        """Serve until TERM or INT; exit status. `wait`: where another master holds the database, wait for its end."""
+        gevent.signal_handler(signal.SIGTERM, self._stop.set)
+        # Ctrl-C reaches every process of a terminal; a supervised master is stopped by its supervisor, last.
+        gevent.signal_handler(signal.SIGINT, (lambda: None) if os.environ.get(SUPERVISED) else self._stop.set)
+        gevent.signal_handler(signal.SIGHUP, lambda: gevent.spawn(self._reload))
+        if self._parent:
+            gevent.spawn(self._watch_parent)
+        try:
+            if not self._start(wait):
+                return 0
+        except (StoreError, ListenError, SharedMemoryError, OSError) as error:
+            log.error("the master can't start: %s", error)
+            self._unwind()
+            return 1
+        _notify("READY=1")
+        self._stop.wait()
+        _notify("STOPPING=1")
+        log.info("the master stops")
+        self._unwind()
+        return self._status
+
+    def _fail(self) -> None:
+        """Stop, with a status that says so to whoever keeps the master alive."""
+        self._status = 1
+        self._stop.set()
+
+    def _start(self, wait: bool) -> bool:
+        settings = self.settings
+        store = Store(settings.database.url, settings.database.busy_timeout)
+        lock = MasterLock(store.path, settings.shared_memory_directory())
+        if not lock.take():
+            if not wait:
+                raise StoreError(f"another master (pid {lock.holder()}) serves {store.name}; stop it first, or start this "
+                                 "one with --wait")
+            log.info("waiting for the master with pid %s to end", lock.holder())
+            if not lock.wait(gevent.sleep, lambda: not self._stop.is_set()):
+                return False
+        self._stopping.append(lock.release)
+        set_aside_if_corrupt(store.path)
+        store.open()
+        self._stopping.append(store.close)
+        before, after = migrations.migrate(store)
+        if before != after:
+            log.info("database schema brought from version %d to %d", before, after)
+        directory = settings.shared_memory_directory()
+        board, circuits = Board(directory), CircuitBoard(directory)
+        bus = self._bus = EventBus(store)
+        bus.start()
+        self._stopping.append(bus.stop)
+        registry = Registry(settings, store, board, bus, circuits)
+        operations = Operations(registry)
+        certificates = CertificateWatch(settings, bus)
+        sites = self._sites = Sites(registry)
+        server = RegistryServer(registry, operations)
+        registry.load(server.gate.grant_named)
+        checker = Checker(settings.health, store, bus, circuits)
+        registry.on_change, registry.live_health = checker.changed, checker.current
+        checker.changed(registry.version)
+        state = MasterState(
+            store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],
+            lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
+                     for item in certificates.certificates.values()],
+            checker.alive, checker.numbers)
+        parts: list[Any] = [
+            sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
+            Alerts(settings.alerts, store, bus), Janitor(registry), DatabaseWatch(store, lock, (board.file, circuits.file), self._fail),
+            server]
+        for part in parts:
+            part.start()
+            self._stopping.append(part.stop)
+        if settings.admin.enabled:
+            self._start_admin(AdminServer(settings, state))
+        operations.resume()
+        try:
+            self._write_pid()
+        except OSError as error:
+            log.error("can't write the pid file %s: %s", settings.master.pid_file, error.strerror)
+        log.info("the master serves %s: registry %s, admin %s", store.name, settings.registry.bind,
+                 settings.admin.bind if settings.admin.enabled else "off")
+        return True
+
+    def _start_admin(self, admin: AdminServer) -> None:
+        """Start the admin HTTP; services must not wait because an address for operators is taken."""
+        trouble = Trouble(log, "the registry goes on without the admin HTTP")
+
+        def listens() -> bool:
+            try:
+                admin.start()
+            except ListenError as error:
+                trouble.goes_on(f"{error} ([admin] bind)")
+                return False
+            trouble.is_over()
+            self._stopping.append(admin.stop)
+            return True
+
+        def again() -> None:
+            while not self._stop.wait(_LISTEN_AGAIN) and not listens():
+                pass
+
+        if not listens():
+            gevent.spawn(again)
+
+    def _unwind(self) -> None:
+        for stop in reversed(self._stopping):
+            try:
+                stop()
+            except Exception:
+                log.exception("while stopping")
+        with contextlib.suppress(OSError, ValueError):
+            path = self.settings.master.pid_file
+            with open(path, encoding="ascii") as file:
+                own = int(file.read()) == os.getpid()
+            if own:
+                os.unlink(path)
+
+    def _write_pid(self) -> None:
+        path = self.settings.master.pid_file
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        with open(path, "w", encoding="ascii") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def _reload(self) -> None:
+        """SIGHUP: site files anew, and the log's settings; other settings need a restart, which is said."""
+        try:
+            fresh = load(self.settings.file)
+        except SettingsError as error:
+            log.error("SIGHUP: the settings stay as they are: %s", "; ".join(map(str, error.problems)))
+            return
+        logs.configure(fresh.log)
+        if self._sites is not None:
+            self._sites.reload()
+        if self._bus is not None:
+            self._bus.publish("global_config_changed", {"file": self.settings.file or ""})
+        log.info("SIGHUP: site files and certificates read again%s",
+                 "" if fresh == self.settings else "; other changed settings take a restart of the master")
+
+    def _watch_parent(self) -> None:
+        while os.getppid() == self._parent:
+            gevent.sleep(_PARENT_TICK)
+        log.info("the arbiter is gone")
+        self._stop.set()
+
+
+def _notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)), if it asked."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address or os.environ.get(SUPERVISED):
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        sock.connect("\0" + address[1:] if address[0] == "@" else address)
+        sock.sendall(state.encode())
+
+
+def main(settings: Settings, wait: bool, parent: int) -> int:
+    """Run a master in this process, which must have been monkey-patched; exit status."""
+    logs.configure(settings.log)
+    sys.stdout.flush()
+    files, connections = raise_limit(), settings.registry.max_connections
+    if files < connections + _OTHER_FILES:
+        log.warning("this process may have %d files open, too few for [registry] max_connections = %d: raise the hard limit (ulimit -Hn, "
+                    "LimitNOFILE) or lower the setting", files, connections)
+    return Master(settings, parent).run(wait)

@@ -1,0 +1,193 @@
+"""Our gunicorn worker class: gunicorn's gevent worker with the HTTP/1.1 connection loop of this project.
+
+gunicorn keeps what it is good at: listeners, forking, signals, reloads, TLS contexts, HTTP/2. What changes is
+how a plain connection is read and written (proxyd.proxy.client.connection), and how a worker stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
+
+import gevent
+from gevent.hub import get_hub
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn import sock as gunicorn_sock
+from gunicorn.workers.ggevent import GeventWorker
+
+from proxyd.config.settings import Settings
+from proxyd.net.stream import TlsStream, plain_stream
+from proxyd.net.tls import Certificates, tls_listeners
+from proxyd.proxy.client.connection import ClientConnection, no_delay
+from proxyd.server.accept import Share, SharingServer
+
+_GC_THRESHOLDS = (50_000, 20, 50)
+
+
+class ProxydWorker(GeventWorker):  # type: ignore[misc]
+    """Serves `proxyd.wsgi:app`."""
+
+    #: Told by INT or QUIT to stop at once.
+    _quick = False
+
+    def run(self) -> None:
+        """Accept and serve until told to stop; then let what is in flight end within graceful_timeout (INT, QUIT: cut it)."""
+        from proxyd.proxy.core.exchange import Exchange
+        from proxyd.wsgi import runtime
+
+        self._runtime = runtime()
+        wsgi = self.wsgi
+
+        def call(exchange: Exchange) -> None:
+            wsgi({"proxyd.exchange": exchange}, None)
+
+        self._call = call
+        self._idle_http2: set[Any] = set()
+        self._certificates = _certificates(self._runtime.settings)
+        self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
+        self._share = Share(self._runtime.board)
+        servers = [self._listen(listener) for listener in self.sockets]
+        self._share.begin()
+        # What is here now stays for good, and requests make few cycles: looking for them often only costs time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+        while self.alive:
+            self.notify()
+            if self._certificates is not None:
+                self._certificates.refresh(time.monotonic())
+            gevent.sleep(0.25)
+        self._share.end()
+        self._runtime.stop()
+        self._end_idle_http2()
+        for server in servers:
+            server.close()
+        deadline = time.monotonic() + self._runtime.settings.proxy.graceful_timeout
+        while any(server.pool.free_count() != server.pool.size for server in servers):
+            if self._quick or time.monotonic() >= deadline:
+                if not self._quick:
+                    self.log.warning("worker %s: graceful_timeout is over, cutting what is left", self.pid)
+                self._runtime.end_websockets()
+                for server in servers:
+                    server.stop(timeout=1)
+                break
+            self.notify()
+            gevent.sleep(0.05)
+        if self._quick:
+            self.cfg.worker_int(self)
+        self._runtime.finish()
+
+    def _listen(self, listener: Any) -> StreamServer:
+        listener.setblocking(1)
+        handle, pool = partial(self.handle, listener), Pool(self.worker_connections)
+        server = SharingServer(listener, handle, pool, self._share) if self.cfg.workers > 1 else StreamServer(listener, handle, spawn=pool)
+        server.start()
+        return server
+
+    def _which_are_tls(self) -> list[bool]:
+        """For each listener whether it is the HTTPS one; said in the log where none is."""
+        settings = self._runtime.settings
+        if self._certificates is None:
+            return [False] * len(self.sockets)
+        found = tls_listeners([listener.getsockname() for listener in self.sockets], settings.tls.bind, settings.proxy.bind)
+        if not any(found):
+            self.log.error("[tls] bind is %s, but no socket listens there: nobody is served over HTTPS. With systemd's socket, "
+                           "add ListenStream for it", settings.tls.bind)
+        return found
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one client connection; runs in its own greenlet."""
+        try:
+            no_delay(client)
+        except OSError:
+            client.close()
+            return
+        # A socket for both families tells IPv4 clients as IPv6 ones.
+        peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else ""
+        if listener in self._tls:
+            secured = self._handshake(client)
+            if secured is None:
+                return
+            if gunicorn_sock.is_http2_negotiated(secured):
+                _send_in_turn(secured)
+                self._idle_http2.add(gevent.getcurrent())
+                try:
+                    super().handle(listener, secured, (peer, *addr[1:]) if peer else addr)
+                finally:
+                    self._idle_http2.discard(gevent.getcurrent())
+                return
+            stream: Any = TlsStream(secured)
+        else:
+            stream = plain_stream(client)
+        with contextlib.suppress(gevent.GreenletExit):
+            ClientConnection(stream, peer, self._runtime).serve(self._call)
+
+    def handle_http2_request(self, *arguments: Any) -> None:
+        """Serve one HTTP/2 request; meanwhile its connection is not idle."""
+        own = gevent.getcurrent()
+        self._idle_http2.discard(own)
+        try:
+            super().handle_http2_request(*arguments)
+        finally:
+            self._idle_http2.add(own)
+
+    def _end_idle_http2(self) -> None:
+        """Let idle HTTP/2 connections end as they do when their keepalive time is over: with a GOAWAY."""
+
+        def interrupt(greenlet: Any) -> None:
+            if greenlet in self._idle_http2:
+                greenlet.throw(TimeoutError("the worker stops"))
+
+        for greenlet in list(self._idle_http2):
+            get_hub().loop.run_callback(interrupt, greenlet)
+
+    def _handshake(self, client: Any) -> Any:
+        """The client's connection after its TLS handshake, or None; a handshake has as long as a request header."""
+        context = self._certificates.context if self._certificates is not None else None
+        if context is None:
+            client.close()
+            return None
+        try:
+            with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
+                return context.wrap_socket(client, server_side=True)
+        except (OSError, gevent.Timeout) as error:
+            self.log.debug("TLS handshake failed: %s", error)
+            client.close()
+            return None
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Stop at once. gunicorn's own handler ends the process in the middle of whatever it does, with a traceback, and with
+        the last lines of the log and the last counts lost."""
+        self._quick = True
+        self.alive = False
+
+    def handle_usr1(self, sig: int, frame: Any) -> None:
+        """Reopen the logs."""
+        gevent.spawn(self._runtime.access.reopen)
+        super().handle_usr1(sig, frame)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    """The certificates of the HTTPS listener, if there is one."""
+    if not settings.tls.bind:
+        return None
+    protocols = ["h2", "http/1.1"] if settings.tls.http2 and find_spec("h2") is not None else ["http/1.1"]
+    return Certificates(settings.tls.certificates, settings.tls.min_version, protocols)
+
+
+def _send_in_turn(sock: Any) -> None:
+    """Let each greenlet send its frames whole: one answers a request, another may read its body and give the client room for more."""
+    turn = BoundedSemaphore(1)
+    send = sock.sendall
+
+    def sendall(data: bytes) -> None:
+        with turn:
+            send(data)
+
+    sock.sendall = sendall

@@ -1,0 +1,141 @@
+"""The notice board of a host: which config version is current, and which one each worker routes by.
+
+The master posts a version after its commit and waits until every live worker has posted the same one; nobody
+asks the database. A worker holds its slot's lock while it lives, so a dead one is known at once.
+
+Order matters for a worker that starts: `join` first, load the snapshot then, and `accept` clients last. A
+commit after `join` waits for it; one before `join` is in the snapshot that it loads.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+
+from proxyd.store.memory.shared import SharedFile, put
+
+MAX_WORKERS = 256
+_WORKER = struct.Struct("<IIQdd")
+_COUNTED = struct.Struct("<d")
+_COUNTED_AT = _WORKER.size
+_CONNECTIONS = struct.Struct("<I")
+_CONNECTIONS_AT = _COUNTED_AT + _COUNTED.size
+_TAKES_NONE = 0xFFFFFFFF
+_WORKER_SIZE = 64
+_WORKERS_AT = 4096
+_ALIVE_SECONDS = 3.0
+_VERSION = struct.Struct("<Q")
+_VERSION_AT = 64
+_SIZE = _WORKERS_AT + MAX_WORKERS * _WORKER_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """A live worker: process id, config version it routes by, start and last heartbeat in Unix seconds; `counted`: the instant
+    (time.monotonic() seconds) up to which the database has what it counted, requests in flight among it."""
+
+    slot: int
+    pid: int
+    version: int
+    started: float
+    heartbeat: float
+    counted: float
+
+
+class Board:
+    """The board in `directory`; every process of the host maps the same file."""
+
+    def __init__(self, directory: str) -> None:
+        self._file = SharedFile(os.path.join(directory, "proxyd.board"), _SIZE, b"board1")
+        self._slot: int | None = None
+
+    @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._file
+
+    @property
+    def version(self) -> int:
+        """The config version that was last posted."""
+        value: int = _VERSION.unpack_from(self._file.data, _VERSION_AT)[0]
+        return value
+
+    def post(self, version: int) -> None:
+        """Tell the workers that `version` is committed."""
+        put(self._file.data, _VERSION_AT, _VERSION.pack(version))
+
+    def join(self, now: float) -> int:
+        """Take a worker slot for this process, at version 0; returns it. Raises RuntimeError when all are taken."""
+        for slot in range(MAX_WORKERS):
+            if self._file.hold(slot):
+                put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE,
+                    _WORKER.pack(os.getpid(), 0, 0, now, now) + _COUNTED.pack(0.0) + _CONNECTIONS.pack(_TAKES_NONE))
+                self._slot = slot
+                return slot
+        raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
+
+    def report(self, version: int, now: float) -> None:
+        """This worker routes by `version`, and lives."""
+        assert self._slot is not None, "join first"
+        at = _WORKERS_AT + self._slot * _WORKER_SIZE
+        pid, _, _, started, _ = _WORKER.unpack_from(self._file.data, at)
+        put(self._file.data, at, _WORKER.pack(pid, 0, version, started, now))
+
+    def count(self, now: float) -> None:
+        """All that this worker counted before `now` (time.monotonic() seconds) is in the database."""
+        if self._slot is not None:
+            put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _COUNTED_AT, _COUNTED.pack(now))
+
+    def connections(self, count: int | None) -> None:
+        """This worker has `count` client connections; None: it takes none."""
+        if self._slot is not None:
+            put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _CONNECTIONS_AT,
+                _CONNECTIONS.pack(_TAKES_NONE if count is None else count))
+
+    def accepting(self, now: float) -> list[int]:
+        """The slots of the other workers that take clients, and have given a sign of life in the last seconds before `now` (Unix
+        seconds). A worker can ask this, who may not try the locks."""
+        found = []
+        for slot in range(MAX_WORKERS):
+            pid, _, _, _, heartbeat = _WORKER.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE)
+            if pid and slot != self._slot and now - heartbeat < _ALIVE_SECONDS and self.fewest([slot]) != _TAKES_NONE:
+                found.append(slot)
+        return found
+
+    def fewest(self, slots: list[int]) -> int:
+        """The connections of that worker of `slots` which has fewest."""
+        data = self._file.data
+        found: int = min(_CONNECTIONS.unpack_from(data, _WORKERS_AT + slot * _WORKER_SIZE + _CONNECTIONS_AT)[0] for slot in slots)
+        return found
+
+    def leave(self) -> None:
+        """Give the slot back."""
+        if self._slot is not None:
+            put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE, bytes(_WORKER.size))
+            self._file.release(self._slot)
+            self._slot = None
+
+    def workers(self) -> list[WorkerState]:
+        """The live workers. Only for a process that is no worker itself: it tries the locks."""
+        live = []
+        for slot in range(MAX_WORKERS):
+            pid, _, version, started, heartbeat = _WORKER.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE)
+            if not pid:
+                continue
+            if self._file.hold(slot):
+                put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, bytes(_WORKER.size))
+                self._file.release(slot)
+                continue
+            counted: float = _COUNTED.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE + _COUNTED_AT)[0]
+            live.append(WorkerState(slot, pid, version, started, heartbeat, counted))
+        return live
+
+    def behind(self, version: int) -> list[WorkerState]:
+        """The live workers that do not yet route by `version`: one beyond what was posted still has another database's table."""
+        return [worker for worker in self.workers() if not version <= worker.version <= max(version, self.version)]
+
+    def close(self) -> None:
+        """Leave and unmap."""
+        self.leave()
+        self._file.close()

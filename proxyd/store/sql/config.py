@@ -1,0 +1,153 @@
+"""What the registry writes: sessions, settings, staged changes and active routes. Everything here runs in the database
+thread, inside one transaction of the caller."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxyd.store.sql.models import (
+    Circuit,
+    Counter,
+    Event,
+    HealthStatus,
+    Route,
+    RouteInFlight,
+    RouteRemoval,
+    Session,
+    SessionSetting,
+    StagedChange,
+)
+from proxyd.store.sql.query import dicts
+from proxyd.store.sql.upsert import upsert
+
+SettingKey = tuple[str, str, str]
+#: Removals that are remembered, so that a worker that was away can follow without a full load.
+REMOVALS_KEPT = 20_000
+
+
+@dataclass(slots=True)
+class Change:
+    """One transaction of the registry. Rows are dicts by column; route rows get the new version here."""
+
+    session: dict[str, Any] | None = None
+    session_updates: dict[str, Any] = field(default_factory=dict)
+    session_id: str = ""
+    ended: list[str] = field(default_factory=list)
+    ended_at: str = ""
+    routes: list[dict[str, Any]] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    settings: dict[SettingKey, str | None] = field(default_factory=dict)
+    unstaged: list[SettingKey] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def bump(name: str, by: int = 1) -> int:
+    """Add to a counter and return its new value."""
+    Counter.update(value=Counter.value + by).where(Counter.name == name).execute()
+    value: int = Counter.get_by_id(name).value
+    return value
+
+
+def write(change: Change) -> int:
+    """Carry out a change; returns the config version it made, or 0 where no route changed."""
+    for session_id in change.ended:
+        _end(session_id, change.ended_at)
+    if change.session is not None:
+        upsert(Session, [change.session])
+    if change.session_updates:
+        Session.update(**change.session_updates).where(Session.session_id == change.session_id).execute()
+    version = 0
+    if change.routes or change.removed:
+        version = bump("config_version")
+        for route_id in change.removed:
+            Route.delete().where(Route.route_id == route_id).execute()
+            for model in (HealthStatus, Circuit, RouteInFlight):
+                model.delete().where(model.route_id == route_id).execute()
+        upsert(RouteRemoval, [{"route_id": route_id, "version": version} for route_id in change.removed])
+        upsert(Route, [{**row, "version": version} for row in change.routes])
+        _trim_removals()
+    for (scope, target, name), value in change.settings.items():
+        if value is None:
+            SessionSetting.delete().where(
+                SessionSetting.session == change.session_id, SessionSetting.scope == scope, SessionSetting.target == target,
+                SessionSetting.name == name).execute()
+        else:
+            upsert(SessionSetting, [{"session": change.session_id, "scope": scope, "target": target, "name": name, "value": value}])
+    for scope, target, name in change.unstaged:
+        StagedChange.delete().where(
+            StagedChange.session == change.session_id, StagedChange.scope == scope, StagedChange.target == target,
+            StagedChange.name == name).execute()
+    for row in change.events:
+        Event.create(**row)
+    return version
+
+
+def _end(session_id: str, at: str) -> None:
+    StagedChange.delete().where(StagedChange.session == session_id).execute()
+    SessionSetting.delete().where(SessionSetting.session == session_id).execute()
+    Session.update(state="ended", ended_at=at).where(Session.session_id == session_id).execute()
+
+
+def _trim_removals() -> None:
+    count = RouteRemoval.select().count()
+    if count <= REMOVALS_KEPT + 1000:
+        return
+    oldest = RouteRemoval.select(RouteRemoval.version).order_by(RouteRemoval.version.desc()).offset(REMOVALS_KEPT).first()
+    RouteRemoval.delete().where(RouteRemoval.version <= oldest.version).execute()
+    Counter.update(value=oldest.version).where(Counter.name == "removals_from").execute()
+
+
+def stage(session_id: str, entries: dict[SettingKey, str | None], gone: Iterable[SettingKey], at: str) -> None:
+    """Write staged changes (a None value removes when applied) and drop others."""
+    for scope, target, name in gone:
+        StagedChange.delete().where(
+            StagedChange.session == session_id, StagedChange.scope == scope, StagedChange.target == target,
+            StagedChange.name == name).execute()
+    upsert(StagedChange, [
+        {"session": session_id, "scope": scope, "target": target, "name": name, "value": value, "staged_at": at}
+        for (scope, target, name), value in entries.items()])
+
+
+def unstage_all(session_id: str) -> None:
+    """Drop all staged changes of a session."""
+    StagedChange.delete().where(StagedChange.session == session_id).execute()
+
+
+def new_route_numbers(count: int) -> int:
+    """Reserve that many route numbers; returns the first."""
+    return bump("next_route_number", count) - count
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Everything the registry keeps in memory, as the database has it."""
+
+    version: int
+    sessions: list[dict[str, Any]]
+    settings: dict[str, dict[SettingKey, str]]
+    staged: dict[str, dict[SettingKey, str | None]]
+    staged_at: dict[str, str]
+    routes: list[dict[str, Any]]
+
+
+def load() -> Loaded:
+    """Read the live sessions with their settings, staged changes and routes."""
+    sessions = dicts(Session.select().where(Session.state != "ended"))
+    settings: dict[str, dict[SettingKey, str]] = {}
+    for row in dicts(SessionSetting.select()):
+        settings.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
+    staged: dict[str, dict[SettingKey, str | None]] = {}
+    staged_at: dict[str, str] = {}
+    for row in dicts(StagedChange.select().order_by(StagedChange.staged_at)):
+        staged.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
+        staged_at[row["session"]] = row["staged_at"]
+    version = Counter.get_by_id("config_version").value
+    return Loaded(version, sessions, settings, staged, staged_at, dicts(Route.select()))
+
+
+def parse_json(text: str | None, default: Any) -> Any:
+    """A JSON column's value, or the default where there is none."""
+    return json.loads(text) if text else default

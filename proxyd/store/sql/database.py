@@ -1,0 +1,290 @@
+"""One connection to the database per process, used by one native thread, so that no greenlet ever waits in SQL.
+
+sqlite3 and psycopg block the thread that calls them; in a gevent process that would be everybody. `Store.call`
+runs a function in the database thread and parks only the calling greenlet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlsplit
+
+import gevent
+import peewee
+from gevent.lock import BoundedSemaphore
+from gevent.threadpool import ThreadPool
+
+from proxyd.base.text import hide_password
+from proxyd.store.sql import rescue
+
+Result = TypeVar("Result")
+#: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
+_TURN = 20
+#: Between two such waits.
+_PAUSE = 0.005
+
+#: The models are bound to this; `Store.open` gives it the real database.
+database = peewee.DatabaseProxy()
+
+
+class StoreError(Exception):
+    """The database can't be used as asked; the message says what, where, and what to do."""
+
+
+class StoreEmpty(StoreError):
+    """The database has no tables yet: the master makes them when it starts."""
+
+
+class StoreBusy(StoreError):
+    """Another process holds the database lock; nothing was changed, trying again later is right."""
+
+
+def sqlite_path(url: str) -> str | None:
+    """The file of an `sqlite:///path` url (relative or absolute), None for another kind. Raises StoreError."""
+    if not url.startswith("sqlite:"):
+        return None
+    if not url.startswith("sqlite:///") or len(url) == len("sqlite:///"):
+        raise StoreError(f"[database] url: {url!r} names no file (like sqlite:///var/proxyd.db)")
+    return url.removeprefix("sqlite:///")
+
+
+def connect(url: str, busy_timeout: float, create: bool = True) -> peewee.Database:
+    """A peewee database for the url, not yet connected; `create`: make a missing SQLite file. Raises StoreError for one it
+    can't be."""
+    path = sqlite_path(url)
+    if path is not None:
+        return peewee.SqliteDatabase(
+            f"file:{quote(os.path.abspath(path))}?mode={'rwc' if create else 'rw'}", uri=True, timeout=busy_timeout,
+            pragmas={"journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1}, thread_safe=False)
+    parts = urlsplit(url)
+    if parts.scheme not in ("postgresql", "postgres"):
+        raise StoreError(f"[database] url: {hide_password(url)!r} is neither sqlite:///... nor postgresql://...")
+    return peewee.PostgresqlDatabase(
+        unquote(parts.path.lstrip("/")), host=parts.hostname, port=parts.port or 5432, user=_unquoted(parts.username),
+        password=_unquoted(parts.password), thread_safe=False, autorollback=True,
+    )
+
+
+def _unquoted(text: str | None) -> str | None:
+    """Characters that would end it stand percent-encoded in a url."""
+    return None if text is None else unquote(text)
+
+
+class Store:
+    """The database of this process. Use it after fork; `close` ends its thread.
+
+    `open` tells at once whether it can be used; without it, the first call opens. `follow`: an SQLite file that another
+    one took the place of (a corrupt one set aside, a backup brought back) is left for the new one, and `generation` counts
+    these changes; only for a process that can begin anew with another content. It never makes a missing file.
+    """
+
+    def __init__(self, url: str, busy_timeout: float = 5.0, follow: bool = False) -> None:
+        self.url = url
+        #: What may be shown of the url.
+        self.name = hide_password(url)
+        self.busy_timeout = busy_timeout
+        self.path = sqlite_path(url)
+        self.generation = 0
+        self._follow = follow and self.path is not None
+        self._file: rescue.Identity = None
+        self._log: rescue.Identity = None
+        self._database: peewee.Database | None = None
+        self._pool = ThreadPool(1)
+        self._writing = BoundedSemaphore(1)
+        self._durable = False
+        #: Another process holds the lock, as the last attempt to write has found.
+        self.blocked = False
+
+    def open(self) -> None:
+        """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
+        self._run(self._open)
+
+    def _open(self) -> None:
+        if self.path is not None:
+            folder = os.path.dirname(os.path.abspath(self.path))
+            try:
+                os.makedirs(folder, mode=0o750, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"can't make the directory {folder} of the database: {error.strerror}") from None
+            if not os.access(folder, os.W_OK):
+                raise StoreError(f"the directory {folder} of the database is not writable by this user")
+        opened = connect(self.url, self.busy_timeout, not self._follow)
+        try:
+            opened.connect()
+        except (peewee.PeeweeException, sqlite3.Error) as error:
+            opened.close()
+            if self._follow and not os.path.exists(self.path or ""):
+                raise StoreEmpty(f"there is no database {self.name}; the master makes it when it starts, or: proxyd migrate") from None
+            raise explain(error, self.name) from None
+        database.initialize(opened)
+        self._database = opened
+        self._file, self._log = rescue.identity(self.path or ""), rescue.identity(f"{self.path}-wal")
+        self._durable = False
+        self.generation += 1
+
+    def displaced(self) -> str:
+        """What became of the SQLite file that is open: "" where it is in its place, `deleted`, or `replaced` by another one."""
+        if self._database is None or self.path is None:
+            return ""
+        found, log = rescue.identity(self.path), rescue.identity(f"{self.path}-wal")
+        if found is not None and found != self._file:
+            return "replaced"
+        # Without its log the file is an old state of itself, and whoever opens it begins another log. A new file has none yet.
+        self._log = self._log or log
+        return "deleted" if found is None or log != self._log else ""
+
+    def put_back(self) -> None:
+        """Write a deleted database again, as the open connection still has it, and go on with the new file. Raises StoreError."""
+        self._run(self._put_back)
+
+    def _put_back(self) -> None:
+        assert self._database is not None and self.path is not None
+        try:
+            rescue.put_back(self._database.execute_sql, self.path, self._file)
+        except (OSError, peewee.PeeweeException, sqlite3.Error) as error:
+            raise StoreError(f"the database {self.name} was deleted while in use, and can't be written again: {error}") from None
+        self._database.close()
+        self._open()
+
+    def _usable(self) -> peewee.Database:
+        """The open database. Raises StoreError."""
+        if self._database is not None and self._follow:
+            found = rescue.identity(self.path or "")
+            if found is not None and found != self._file:
+                self._database.close()
+                self._database = None
+        if self._database is None:
+            self._open()
+            assert self._database is not None
+        return self._database
+
+    def call(self, function: Callable[..., Result], *args: Any, durable: bool = False, patience: float | None = None,
+             **kwargs: Any) -> Result:
+        """Run `function(*args, **kwargs)` in the database thread, inside one write transaction, and return its result.
+
+        `durable` commits with fsync, so that what is acknowledged survives a power cut; `patience` is the wait in
+        seconds for another process's lock (default: the busy timeout). Raises StoreBusy when the lock does not come
+        free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
+        """
+        limit = self.busy_timeout if patience is None else patience
+        deadline = time.monotonic() + limit
+        with self.turn(self._writing, limit):
+            result: Result = self._insist(deadline, True, self._transaction, function, args, kwargs, durable)
+        return result
+
+    @contextlib.contextmanager
+    def turn(self, lock: Any, limit: float) -> Iterator[None]:
+        """Hold a gevent lock of those who write one after the other. Raises StoreBusy after `limit` seconds in which another
+        process's lock kept the one in front: all wait at the same time, not each after the other."""
+        while not lock.acquire(timeout=limit):
+            if self.blocked:
+                raise busy(self.name)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Run a function that only reads, in the database thread; never waits for writers (WAL). Raises as `call`."""
+        deadline = time.monotonic() + self.busy_timeout
+        result: Result = self._insist(deadline, False, self._guarded, self._snapshot, (function, args, kwargs), {})
+        return result
+
+    def _insist(self, deadline: float, writes: bool, function: Callable[..., Any], *args: Any) -> Any:
+        """Run in the database thread, again and again while another process has the lock; in between the thread is others'."""
+        while True:
+            try:
+                result = self._run(function, *args)
+            except StoreBusy:
+                self.blocked = self.blocked or writes
+                if time.monotonic() >= deadline:
+                    raise
+                gevent.sleep(_PAUSE)
+            else:
+                self.blocked = self.blocked and not writes
+                return result
+
+    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run in the database thread. Errors come back as values: gevent prints what a pool's thread raises."""
+
+        def caught() -> tuple[Any, BaseException | None]:
+            try:
+                return function(*args), None
+            except Exception as error:
+                return None, error
+
+        result, error = self._pool.apply(caught)
+        if error is not None:
+            raise error
+        return result
+
+    def _snapshot(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
+        with database.atomic():
+            return function(*args, **kwargs)
+
+    def close(self) -> None:
+        """Close the connection and end the thread."""
+        if self._database is not None:
+            self._pool.apply(self._database.close)
+            self._database = None
+        self._pool.kill()
+
+    def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool) -> Result:
+        def inside() -> Result:
+            if self.path is None:
+                with database.atomic():
+                    return function(*args, **kwargs)
+            if durable != self._durable:
+                database.execute_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            with database.atomic("IMMEDIATE"):
+                return function(*args, **kwargs)
+
+        return self._guarded(inside, (), {})
+
+    def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
+        opened = self._usable()
+        try:
+            if opened.is_closed():
+                opened.connect()
+            return function(*args, **kwargs)
+        except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
+            if isinstance(error, peewee.IntegrityError):
+                raise
+            raise explain(_first(error), self.name) from error
+
+
+def _first(error: Exception) -> Exception:
+    """The error that others followed: SQLite ends the transaction by itself on a full disk, and rolling back fails then."""
+    while "cannot rollback" in str(error) and isinstance(error.__context__, Exception):
+        error = error.__context__
+    return error
+
+
+def busy(name: str) -> StoreBusy:
+    """The error for a lock that does not come free."""
+    return StoreBusy(f"the database {name} is locked by another process; nothing was changed, try again")
+
+
+def explain(error: Exception, name: str) -> StoreError:
+    """The StoreError that tells a person what a driver's error means and what to do."""
+    message = str(error)
+    if re.search(r"locked|busy", message):
+        return busy(name)
+    if "no such table" in message or "does not exist" in message:
+        return StoreEmpty(f"the database {name} is not set up yet ({message}); the master does that, or: proxyd migrate")
+    if "disk is full" in message or "disk I/O" in message:
+        return StoreError(f"the database {name} can't be written ({message}); free space on its disk")
+    if "malformed" in message or "not a database" in message:
+        return StoreError(f"the database {name} is corrupt ({message}); restore a backup or set the file aside")
+    if "readonly" in message:
+        return StoreError(f"the database {name} is read-only for this user; check owner and mode of file and directory")
+    if "unable to open" in message:
+        return StoreError(f"the database {name} can't be opened; check owner and mode of file and directory, and that it is no directory")
+    return StoreError(f"the database {name} failed: {message}")

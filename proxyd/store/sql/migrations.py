@@ -1,0 +1,71 @@
+"""Schema migrations: each is a step with a number and a description; a database is brought up to the newest at start.
+
+A file of a newer proxyd is refused. Steps run in one transaction each, so that a crash leaves the step before or after.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from proxyd.base.text import rfc3339
+from proxyd.store.sql.database import Store, StoreError, database
+from proxyd.store.sql.models import V1, V2, V3, Counter, SchemaVersion
+from proxyd.store.sql.views import create_views, views_are_current
+
+
+def _first() -> None:
+    database.create_tables(V1)
+    # Config versions begin at 1: a worker that has loaded nothing yet is at 0, and behind.
+    for name, value in (("config_version", 1), ("next_route_number", 1), ("removals_from", 0)):
+        Counter.create(name=name, value=value)
+
+
+def _second() -> None:
+    database.create_tables(V2)
+
+
+def _third() -> None:
+    database.create_tables(V3)
+
+
+#: Number, what it brings, and how. Never change one that was released: add the next.
+STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
+    (1, "sessions, routes, settings, workers, events", _first),
+    (2, "health, circuits, traffic", _second),
+    (3, "rate-limit rejections, slow requests, WebSockets", _third),
+)
+NEWEST = STEPS[-1][0]
+
+
+def current_version() -> int:
+    """The schema version of the open database, 0 for an empty one. Runs in the database thread."""
+    if not database.table_exists("schema_version"):
+        return 0
+    row = SchemaVersion.select().order_by(SchemaVersion.version.desc()).first()
+    return row.version if row else 0
+
+
+def migrate(store: Store) -> tuple[int, int]:
+    """Bring the database up to date; returns the version before and after. Raises StoreError for a newer one.
+
+    One that is up to date already is only read: a locked database or a full disk must not keep a master from starting.
+    """
+    before = store.read(current_version)
+    if before > NEWEST:
+        raise StoreError(f"the database {store.name} has schema version {before}, this proxyd knows {NEWEST}: "
+                         "install the newer proxyd, or restore a backup made before the upgrade")
+    for number, description, step in STEPS:
+        if number > before:
+            store.call(_run, number, description, step, durable=True)
+    if not store.read(views_are_current):
+        store.call(create_views)
+    return before, NEWEST
+
+
+def _run(number: int, description: str, step: Callable[[], None]) -> None:
+    database.create_tables([SchemaVersion])
+    if current_version() >= number:
+        return
+    step()
+    SchemaVersion.create(version=number, description=description, applied_at=rfc3339(time.time()))

@@ -1,0 +1,351 @@
+"""The tables, as peewee models: names are what a person would guess in SQL (docs/database.md describes each).
+
+Instants are text, RFC 3339 UTC with milliseconds (`2026-01-31T23:59:59.125Z`): they sort, and SQLite's date
+functions read them. Durations are seconds. Lists and objects are JSON text.
+"""
+
+from __future__ import annotations
+
+from peewee import AutoField, BooleanField, CompositeKey, FloatField, ForeignKeyField, IntegerField, Model, TextField
+
+from proxyd.store.sql.database import database
+
+
+class Table(Model):
+    """What all tables share: the database of this process, set when it is opened."""
+
+    class Meta:
+        database = database
+        legacy_table_names = False
+
+
+class SchemaVersion(Table):
+    version = IntegerField(primary_key=True)
+    description = TextField()
+    applied_at = TextField()
+
+
+class Counter(Table):
+    """Counters of the registry: config_version, next_route_number, removals_from."""
+
+    name = TextField(primary_key=True)
+    value = IntegerField()
+
+    class Meta:
+        table_name = "counters"
+
+
+class Session(Table):
+    """One registration. `state`: connected, disconnected (within the grace), ended. Sites have ids `site:<file>`."""
+
+    session_id = TextField(primary_key=True)
+    service_name = TextField(index=True)
+    instance_name = TextField()
+    maintenance_port = IntegerField(default=0)
+    metadata = TextField(default="{}")
+    state = TextField()
+    address = TextField(default="")
+    token_name = TextField(default="")
+    connected_at = TextField()
+    disconnected_at = TextField(null=True)
+    ended_at = TextField(null=True)
+    last_activity = TextField()
+    last_apply = TextField(null=True)
+
+    class Meta:
+        table_name = "sessions"
+
+
+class SessionSetting(Table):
+    """Active settings of a session as declared. `scope`: headers, options, health, ratelimit, circuit_breaker."""
+
+    session = ForeignKeyField(Session, column_name="session_id", on_delete="CASCADE", backref="settings")
+    scope = TextField()
+    target = TextField()
+    name = TextField()
+    value = TextField()
+
+    class Meta:
+        table_name = "session_settings"
+        primary_key = CompositeKey("session", "scope", "target", "name")
+
+
+class StagedChange(Table):
+    """Staged, not yet applied changes; `value` NULL removes. Scope `routes` holds whole routes as JSON."""
+
+    session = ForeignKeyField(Session, column_name="session_id", on_delete="CASCADE")
+    scope = TextField()
+    target = TextField()
+    name = TextField()
+    value = TextField(null=True)
+    staged_at = TextField()
+
+    class Meta:
+        table_name = "staged_changes"
+        primary_key = CompositeKey("session", "scope", "target", "name")
+
+
+class Route(Table):
+    """One active route, complete: all that a worker needs to serve it. `version` is its last change."""
+
+    route_id = TextField(primary_key=True)
+    session = ForeignKeyField(Session, column_name="session_id", on_delete="CASCADE", backref="routes")
+    service_name = TextField(index=True)
+    instance_name = TextField()
+    domains = TextField()
+    path = TextField()
+    backend_url = TextField()
+    priority = IntegerField()
+    enabled = BooleanField()
+    options = TextField(default="{}")
+    headers = TextField(default="{}")
+    rate_limits = TextField(default="[]")
+    maintenance_since = TextField(null=True)
+    maintenance_page_url = TextField(null=True)
+    drain_started_at = TextField(null=True)
+    drain_seconds = FloatField(null=True)
+    slot = IntegerField(unique=True)
+    version = IntegerField(index=True)
+    created_at = TextField()
+    updated_at = TextField()
+
+    class Meta:
+        table_name = "routes"
+
+
+class RouteRemoval(Table):
+    """Routes gone since, so that workers can follow without reading all rows again."""
+
+    route_id = TextField(primary_key=True)
+    version = IntegerField(index=True)
+
+    class Meta:
+        table_name = "route_removals"
+
+
+class Worker(Table):
+    """A gunicorn worker: the config version it routes by and its last sign of life."""
+
+    pid = IntegerField(primary_key=True)
+    host = TextField()
+    started_at = TextField()
+    heartbeat_at = TextField()
+    config_version = IntegerField()
+
+    class Meta:
+        table_name = "workers"
+
+
+class HealthStatus(Table):
+    """The health of a route's upstream now."""
+
+    route_id = TextField(primary_key=True)
+    url = TextField()
+    status = TextField()
+    reason = TextField()
+    since = TextField()
+    last_check = TextField(null=True)
+    last_success = TextField(null=True)
+    last_error = TextField(null=True)
+    response_time_ms = FloatField(null=True)
+    success_rate_percent = FloatField(null=True)
+    consecutive_failures = IntegerField(default=0)
+    consecutive_successes = IntegerField(default=0)
+    checks = IntegerField(default=0)
+
+    class Meta:
+        table_name = "health_status"
+
+
+class HealthResult(Table):
+    """One health check that was made."""
+
+    id = AutoField()
+    route_id = TextField()
+    checked_at = TextField(index=True)
+    ok = BooleanField()
+    status_code = IntegerField(null=True)
+    response_time_ms = FloatField(null=True)
+    error = TextField(null=True)
+
+    class Meta:
+        table_name = "health_results"
+        indexes = ((("route_id", "checked_at"), False),)
+
+
+class Circuit(Table):
+    """The circuit breaker of a route's upstream, as the workers agree on it."""
+
+    route_id = TextField(primary_key=True)
+    state = TextField()
+    reason = TextField(default="")
+    failures = IntegerField(default=0)
+    successes = IntegerField(default=0)
+    opened_at = TextField(null=True)
+    last_failure = TextField(null=True)
+    next_attempt = TextField(null=True)
+    changed_at = TextField()
+
+    class Meta:
+        table_name = "circuits"
+
+
+class CircuitTransition(Table):
+    """One change of a circuit's state."""
+
+    id = AutoField()
+    route_id = TextField(index=True)
+    at = TextField(index=True)
+    from_state = TextField()
+    to_state = TextField()
+    reason = TextField()
+
+    class Meta:
+        table_name = "circuit_transitions"
+
+
+class RouteStats(Table):
+    """Sums since the route began, over all workers; workers add what they counted about every half second."""
+
+    route_id = TextField(primary_key=True)
+    requests = IntegerField(default=0)
+    errors = IntegerField(default=0)
+    latency_ms_sum = FloatField(default=0)
+    bytes_sent = IntegerField(default=0)
+    bytes_received = IntegerField(default=0)
+    rate_limited = IntegerField(default=0)
+    retries = IntegerField(default=0)
+    circuit_rejected = IntegerField(default=0)
+    maintenance_hits = IntegerField(default=0)
+    drain_rejected = IntegerField(default=0)
+    slow_warnings = IntegerField(default=0)
+    slow_criticals = IntegerField(default=0)
+    websockets = IntegerField(default=0)
+    updated_at = TextField()
+
+    class Meta:
+        table_name = "route_stats"
+
+
+class RouteStatusCode(Table):
+    route_id = TextField()
+    status_code = IntegerField()
+    responses = IntegerField()
+
+    class Meta:
+        table_name = "route_status_codes"
+        primary_key = CompositeKey("route_id", "status_code")
+
+
+class RouteLatency(Table):
+    """Latency histogram of a route: requests in bucket `bucket` (bounds in docs/database.md)."""
+
+    route_id = TextField()
+    bucket = IntegerField()
+    requests = IntegerField()
+
+    class Meta:
+        table_name = "route_latency"
+        primary_key = CompositeKey("route_id", "bucket")
+
+
+class RouteMinute(Table):
+    """Traffic of a route in one minute."""
+
+    route_id = TextField()
+    minute = TextField(index=True)
+    requests = IntegerField()
+    errors = IntegerField()
+    latency_ms_sum = FloatField()
+    bytes_sent = IntegerField()
+    bytes_received = IntegerField()
+
+    class Meta:
+        table_name = "route_minutes"
+        primary_key = CompositeKey("route_id", "minute")
+
+
+class RouteInFlight(Table):
+    """What each worker has open for a route now."""
+
+    pid = IntegerField()
+    route_id = TextField()
+    in_flight = IntegerField()
+    websocket_active = IntegerField()
+
+    class Meta:
+        table_name = "route_in_flight"
+        primary_key = CompositeKey("pid", "route_id")
+
+
+class RateLimitRejection(Table):
+    """Requests refused by rate limits, summed a minute, route and client address."""
+
+    route_id = TextField()
+    minute = TextField(index=True)
+    address = TextField()
+    rejected = IntegerField()
+
+    class Meta:
+        table_name = "rate_limit_rejections"
+        primary_key = CompositeKey("route_id", "minute", "address")
+
+
+class SlowRequest(Table):
+    """The slowest requests of each route and hour."""
+
+    id = AutoField()
+    route_id = TextField()
+    at = TextField(index=True)
+    level = TextField()
+    method = TextField()
+    url = TextField()
+    status_code = IntegerField()
+    total_ms = FloatField()
+    queue_ms = FloatField()
+    connect_ms = FloatField()
+    first_byte_ms = FloatField()
+    body_ms = FloatField()
+    request_id = TextField()
+    upstream = TextField()
+
+    class Meta:
+        table_name = "slow_requests"
+        indexes = ((("route_id", "at"), False),)
+
+
+class WebSocketConnection(Table):
+    """One WebSocket that was open."""
+
+    id = AutoField()
+    route_id = TextField(index=True)
+    opened_at = TextField(index=True)
+    closed_at = TextField()
+    client = TextField()
+    bytes_sent = IntegerField()
+    bytes_received = IntegerField()
+    reason = TextField()
+
+    class Meta:
+        table_name = "websocket_connections"
+
+
+class Event(Table):
+    """What happened, newest last: also the audit trail (`actor` says who asked)."""
+
+    id = AutoField()
+    at = TextField(index=True)
+    type = TextField(index=True)
+    route_id = TextField(null=True)
+    session_id = TextField(null=True)
+    actor = TextField(default="")
+    detail = TextField(default="{}")
+
+    class Meta:
+        table_name = "events"
+
+
+V1 = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, Event]
+V2 = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency, RouteMinute,
+      RouteInFlight]
+V3 = [RateLimitRejection, SlowRequest, WebSocketConnection]

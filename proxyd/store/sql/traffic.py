@@ -1,0 +1,163 @@
+"""What workers count, written in batches: traffic sums, histograms, rejections, slow requests, WebSockets. And how the
+sums are read back. Everything here runs in the database thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from peewee import EXCLUDED, chunked
+
+from proxyd.base.histogram import percentile
+from proxyd.store.sql.models import (
+    RateLimitRejection,
+    RouteInFlight,
+    RouteLatency,
+    RouteMinute,
+    RouteStats,
+    RouteStatusCode,
+    SlowRequest,
+    Table,
+    WebSocketConnection,
+)
+from proxyd.store.sql.query import dicts
+from proxyd.store.sql.upsert import upsert
+
+#: The slow requests kept of each route and hour.
+SLOW_KEPT = 20
+_CHUNK = 80
+_READ_CHUNK = 250
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What one worker counted for one route since its last batch. `sums` has the columns of route_stats."""
+
+    sums: dict[str, float]
+    codes: dict[int, int]
+    latency: dict[int, int]
+
+
+@dataclass(slots=True)
+class TrafficBatch:
+    """Deltas by route id, the routes' in-flight numbers now, and when: minute and instant as text."""
+
+    pid: int
+    at: str
+    routes: dict[str, Traffic]
+    in_flight: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def write(self) -> None:
+        """Add everything to the tables."""
+        minute = self.at[:16] + ":00.000Z"
+        for route_id, traffic in self.routes.items():
+            _add(RouteStats, {"route_id": route_id}, traffic.sums, updated_at=self.at)
+            _add(RouteMinute, {"route_id": route_id, "minute": minute},
+                 {name: traffic.sums.get(name, 0)
+                  for name in ("requests", "errors", "latency_ms_sum", "bytes_sent", "bytes_received")})
+            for code, count in traffic.codes.items():
+                _add(RouteStatusCode, {"route_id": route_id, "status_code": code}, {"responses": count})
+            for bucket, count in traffic.latency.items():
+                _add(RouteLatency, {"route_id": route_id, "bucket": bucket}, {"requests": count})
+        for route_id, (in_flight, websockets) in self.in_flight.items():
+            key = {"pid": self.pid, "route_id": route_id}
+            if in_flight or websockets:
+                upsert(RouteInFlight, [{**key, "in_flight": in_flight, "websocket_active": websockets}])
+            else:
+                RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id == route_id).execute()
+
+
+def _add(model: type[Table], key: dict[str, Any], sums: dict[str, Any], **latest: Any) -> None:
+    """Insert a row, or add the sums to the one that is there."""
+    columns = model._meta.fields
+    update = {columns[name]: columns[name] + value for name, value in sums.items()}
+    update.update({columns[name]: value for name, value in latest.items()})
+    model.insert(**key, **sums, **latest).on_conflict(
+        conflict_target=[columns[name] for name in key], update=update).execute()
+
+
+@dataclass(slots=True)
+class RejectionBatch:
+    """Rejections by route id, minute and address."""
+
+    rejected: dict[tuple[str, str, str], int]
+
+    def write(self) -> None:
+        """Add them to the table, many rows a statement: under attack there are thousands."""
+        table = RateLimitRejection
+        rows = [{"route_id": route_id, "minute": minute, "address": address, "rejected": count}
+                for (route_id, minute, address), count in self.rejected.items()]
+        for piece in chunked(rows, _CHUNK):
+            table.insert_many(piece).on_conflict(
+                conflict_target=[table.route_id, table.minute, table.address],
+                update={table.rejected: table.rejected + EXCLUDED.rejected}).execute()
+
+
+@dataclass(slots=True)
+class RowBatch:
+    """Finished rows: WebSockets that were open, and slow requests."""
+
+    websockets: list[dict[str, Any]]
+    slow: list[dict[str, Any]]
+
+    def write(self) -> None:
+        """Insert them; of slow requests the worst of each route and hour stay."""
+        for model, rows in ((WebSocketConnection, self.websockets), (SlowRequest, self.slow)):
+            for piece in chunked(rows, _CHUNK):
+                model.insert_many(piece).execute()
+        for route_id, hour in {(row["route_id"], row["at"][:13]) for row in self.slow}:
+            _keep_worst(route_id, hour)
+
+
+def _keep_worst(route_id: str, hour: str) -> None:
+    within = (SlowRequest.route_id == route_id) & (SlowRequest.at >= hour) & (SlowRequest.at < hour + "~")
+    worst = SlowRequest.select(SlowRequest.id).where(within).order_by(SlowRequest.total_ms.desc()).limit(SLOW_KEPT)
+    keep = [row.id for row in worst]
+    SlowRequest.delete().where(within & SlowRequest.id.not_in(keep)).execute()
+
+
+def route_stats(route_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What STATS_GET answers, by route id: sums over all workers, zeros for a route without traffic."""
+    found: dict[str, dict[str, Any]] = {}
+    for piece in chunked(route_ids, _READ_CHUNK):
+        found.update(_stats_of(piece))
+    return found
+
+
+def _stats_of(ids: list[str]) -> dict[str, dict[str, Any]]:
+    """A few queries for all of them: one command must not keep the database thread for as long as a thousand routes take singly."""
+    sums = {row["route_id"]: row for row in dicts(RouteStats.select().where(RouteStats.route_id.in_(ids)))}
+    buckets: dict[str, dict[int, int]] = {}
+    for row in dicts(RouteLatency.select().where(RouteLatency.route_id.in_(ids))):
+        buckets.setdefault(row["route_id"], {})[row["bucket"]] = row["requests"]
+    codes: dict[str, dict[str, int]] = {}
+    for row in dicts(RouteStatusCode.select().where(RouteStatusCode.route_id.in_(ids)).order_by(RouteStatusCode.status_code)):
+        codes.setdefault(row["route_id"], {})[str(row["status_code"])] = row["responses"]
+    open_now: dict[str, tuple[int, int]] = {}
+    for row in dicts(RouteInFlight.select().where(RouteInFlight.route_id.in_(ids))):
+        in_flight, websockets = open_now.get(row["route_id"], (0, 0))
+        open_now[row["route_id"]] = in_flight + row["in_flight"], websockets + row["websocket_active"]
+    return {route_id: _summed(route_id, sums.get(route_id, {}), buckets.get(route_id, {}), codes.get(route_id, {}),
+                              *open_now.get(route_id, (0, 0))) for route_id in ids}
+
+
+def _summed(route_id: str, row: dict[str, Any], buckets: dict[int, int], codes: dict[str, int], in_flight: int,
+            websockets: int) -> dict[str, Any]:
+    names = ("requests", "errors", "bytes_sent", "bytes_received", "rate_limited", "retries", "circuit_rejected", "maintenance_hits",
+             "drain_rejected", "slow_warnings", "slow_criticals", "websockets")
+    result: dict[str, Any] = {"route_id": route_id}
+    result.update({name: row.get(name, 0) for name in names})
+    counted = sum(buckets.values())
+    result["avg_latency_ms"] = round(row["latency_ms_sum"] / counted, 3) if row and counted else 0.0
+    for share, name in ((0.5, "p50_latency_ms"), (0.95, "p95_latency_ms"), (0.99, "p99_latency_ms")):
+        result[name] = round(percentile(buckets, share) * 1000, 3)
+    result["status_codes"] = codes
+    result["in_flight"] = in_flight
+    result["websocket_active"] = websockets
+    return result
+
+
+def forget_worker(pid: int) -> None:
+    """Drop what a worker that is gone had open."""
+    RouteInFlight.delete().where(RouteInFlight.pid == pid).execute()

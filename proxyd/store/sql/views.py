@@ -1,0 +1,83 @@
+"""The SQL views operators look for; made anew at each start of the master, so that they fit the schema."""
+
+from __future__ import annotations
+
+from proxyd.store.sql.database import database
+
+#: Name and text of each view; what differs between database engines stands in braces.
+VIEWS: dict[str, str] = {
+    "v_routes": """
+        SELECT r.route_id, r.service_name, r.instance_name, r.domains, r.path, r.priority, r.backend_url,
+               CASE WHEN r.enabled THEN 'yes' ELSE 'no' END AS enabled,
+               COALESCE(h.status, 'unchecked') AS health,
+               COALESCE(c.state, 'closed') AS circuit,
+               CASE WHEN r.maintenance_since IS NULL THEN 'no' ELSE 'yes' END AS maintenance,
+               CASE WHEN r.drain_started_at IS NULL THEN 'no' ELSE 'yes' END AS draining,
+               COALESCE(s.requests, 0) AS requests, COALESCE(s.errors, 0) AS errors,
+               COALESCE(s.rate_limited, 0) AS rate_limited
+        FROM routes r
+        LEFT JOIN health_status h ON h.route_id = r.route_id
+        LEFT JOIN circuits c ON c.route_id = r.route_id
+        LEFT JOIN route_stats s ON s.route_id = r.route_id""",
+    "v_health_now": """
+        SELECT h.route_id, r.service_name, r.instance_name, h.url, h.status, h.reason, h.since, h.last_check,
+               h.response_time_ms, h.success_rate_percent, h.consecutive_failures
+        FROM health_status h JOIN routes r ON r.route_id = h.route_id""",
+    "v_uptime_24h": """
+        SELECT x.route_id, r.service_name, r.instance_name, x.checks, x.good,
+               ROUND(100.0 * x.good / x.checks, 3) AS uptime_percent,
+               ROUND(CAST(x.response_ms AS {decimal}), 3) AS avg_response_ms
+        FROM (SELECT route_id, COUNT(*) AS checks, SUM(CASE WHEN ok THEN 1 ELSE 0 END) AS good,
+                     AVG(response_time_ms) AS response_ms
+              FROM health_results WHERE checked_at >= {day_ago}
+              GROUP BY {unindexed}route_id) x
+        JOIN routes r ON r.route_id = x.route_id""",
+    "v_circuits": """
+        SELECT r.route_id, r.service_name, r.instance_name, r.backend_url, COALESCE(c.state, 'closed') AS state,
+               COALESCE(c.reason, '') AS reason, COALESCE(c.failures, 0) AS failures, c.opened_at, c.last_failure,
+               c.next_attempt, c.changed_at,
+               (SELECT COUNT(*) FROM circuit_transitions t
+                WHERE t.route_id = r.route_id AND t.to_state = 'open' AND t.at >= {day_ago}) AS opened_24h
+        FROM routes r LEFT JOIN circuits c ON c.route_id = r.route_id""",
+    "v_slowest": """
+        SELECT at, route_id, level, method, url, status_code, total_ms, queue_ms, connect_ms, first_byte_ms, body_ms,
+               upstream, request_id
+        FROM slow_requests ORDER BY total_ms DESC LIMIT 100""",
+    "v_flapping": """
+        SELECT e.route_id, r.service_name, r.instance_name, COUNT(*) AS changes_24h, MAX(e.at) AS last_change
+        FROM events e JOIN routes r ON r.route_id = e.route_id
+        WHERE e.type IN ('backend_health_changed', 'circuit_state_changed') AND e.at >= {day_ago}
+        GROUP BY e.route_id, r.service_name, r.instance_name HAVING COUNT(*) >= 4""",
+}
+
+#: `unindexed`: SQLite is not to walk through the whole history in the order of the routes, but to look at the last day alone.
+_SQLITE = {"day_ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')", "decimal": "REAL", "unindexed": "+"}
+_POSTGRES = {
+    "day_ago": "to_char((now() - interval '1 day') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
+    "decimal": "NUMERIC",
+    "unindexed": "",
+}
+
+
+def _is_sqlite() -> bool:
+    return type(database.obj).__name__.startswith("Sqlite")
+
+
+def _statements() -> dict[str, str]:
+    words = _SQLITE if _is_sqlite() else _POSTGRES
+    return {name: f"CREATE VIEW {name} AS {text.format(**words)}" for name, text in VIEWS.items()}
+
+
+def views_are_current() -> bool:
+    """Whether the views are there with these texts, as far as the database keeps the text. Runs in the database thread."""
+    if not _is_sqlite():
+        return False
+    there = dict(database.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+    return all(there.get(name) == text for name, text in _statements().items())
+
+
+def create_views() -> None:
+    """Make the views anew. Runs in the database thread."""
+    for name, text in _statements().items():
+        database.execute_sql(f"DROP VIEW IF EXISTS {name}")
+        database.execute_sql(text)
