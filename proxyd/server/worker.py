@@ -39,7 +39,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
     def run(self) -> None:
         """Accept and serve until told to stop; then let what is in flight end within graceful_timeout (INT, QUIT: cut it)."""
         from proxyd.proxy.core.exchange import Exchange
-        from proxyd.wsgi import runtime
+        from proxyd.server.application import runtime
 
         self._runtime = runtime()
         wsgi = self.wsgi

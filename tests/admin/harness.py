@@ -34,7 +34,7 @@ SESSION = "0123456789abcdef0123456789abcdef"
 
 _WORKER = """
 import sys, time
-from proxyd.store.board import Board
+from proxyd.store.memory.board import Board
 board = Board(sys.argv[1])
 board.join(time.time())
 board.report(int(sys.argv[2]), time.time())

@@ -1,0 +1,56 @@
+"""The WSGI application, and the runtime of a worker process: `gunicorn -c gunicorn.conf.py proxyd.wsgi:app`.
+
+Under our worker class an exchange arrives ready made (`proxyd.exchange`); any other WSGI server, and gunicorn's
+HTTP/2, come with an environ, which `WsgiClient` makes into one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from proxyd.http1 import ProtocolError
+from proxyd.proxy.client.wsgi import WsgiClient
+from proxyd.proxy.core.clientside import ClientGone
+from proxyd.proxy.core.exchange import Exchange
+from proxyd.proxy.handler import handle
+
+if TYPE_CHECKING:
+    from proxyd.proxy.runtime import Runtime
+
+_runtime: Runtime | None = None
+
+
+def runtime() -> Runtime:
+    """The runtime of this worker process; made and started at the first call. Raises SettingsError, StoreError."""
+    global _runtime
+    if _runtime is None:
+        from proxyd.config.settings import load
+        from proxyd.proxy.runtime import Runtime
+        from proxyd.server.gunicorn_conf import current
+
+        _runtime = Runtime(current() or load())
+        _runtime.start()
+    return _runtime
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """Proxy one request (PEP 3333)."""
+    exchange = environ.get("proxyd.exchange")
+    if exchange is not None:
+        handle(_runtime or runtime(), exchange)
+        return ()
+    current = runtime()
+    client = WsgiClient(environ, start_response, current)
+    try:
+        head = client.read_head()
+    except ProtocolError as error:
+        current.refuse_unread(client, error)
+        return client.result()
+    except ClientGone:
+        return client.result()
+    exchange = Exchange(client, head, time.monotonic())
+    client.exchange = exchange
+    handle(current, exchange)
+    return client.result()
