@@ -28,6 +28,7 @@ setup(
         "zstandard>=0.22,<1",
         "prometheus_client>=0.20,<1",
         "cryptography>=42,<60",
+        "argcomplete>=3.5,<4",
     ],
     extras_require={
         "http2": ["h2>=4.1,<5"],
@@ -43,7 +44,7 @@ setup(
             "httptools>=0.6,<1",
             "wsproto>=1.2,<2",
             "websocket-client>=1.7,<2",
-            "psutil>=5.9,<8",
+            "psutil>=6,<8",
             "flask>=3,<4",
             "brotlicffi>=1.1,<2",
             "decorator>=5,<6",

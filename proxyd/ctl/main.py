@@ -32,9 +32,10 @@ _COMMANDS: dict[str, Callable[[Admin, Screen, argparse.Namespace], int]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command of proxyctl; its exit code. Wrong usage exits with 2 from within, as argparse does."""
     parser = build()
+    completion.answer(parser)
     options = parser.parse_args(argv)
     try:
-        return _run(options, parser)
+        return _run(options)
     except settings.SettingsError as error:
         return _fail(error, USAGE)
     except (CannotConnect, ConnectionLost) as error:
@@ -54,9 +55,9 @@ def _fail(error: Exception, code: int) -> int:
     return code
 
 
-def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+def _run(options: argparse.Namespace) -> int:
     if options.name == "completion":
-        script = completion.script(options.shell, parser)
+        script = completion.script(options.shell)
         print(json.dumps({"shell": options.shell, "script": script}) if options.json else script)
         return 0
     known = settings.load(options.config)

@@ -112,19 +112,28 @@ def test_top_shows_no_more_rows_than_there_is_room_and_follows_a_new_size(crowde
     assert top.end() == 0
 
 
-@pytest.mark.parametrize(("shell", "script"), [
-    ("bash", 'source "$1"; COMP_WORDS=(proxyctl maint en); COMP_CWORD=2; _proxyctl; echo "${COMPREPLY[@]}"; '
-             'COMP_WORDS=(proxyctl st); COMP_CWORD=1; _proxyctl; echo "${COMPREPLY[@]}"; '
-             'COMP_WORDS=(proxyctl run --res); COMP_CWORD=2; _proxyctl; echo "${COMPREPLY[@]}"'),
-    ("fish", "source $argv[1]; complete -C 'proxyctl maint en'; complete -C 'proxyctl st'; complete -C 'proxyctl run --res'"),
-])
+_BASH = """source "$1"
+for line in 'proxyctl maint en' 'proxyctl st' 'proxyctl run --res' 'proxyctl --json completion b'; do
+  COMP_LINE=$line COMP_POINT=${#line} COMP_TYPE=9
+  _python_argcomplete proxyctl; echo "${COMPREPLY[@]}"
+done"""
+_FISH = """source $argv[1]
+for line in 'proxyctl maint en' 'proxyctl st' 'proxyctl run --res' 'proxyctl --json completion b'; complete -C $line; end"""
+
+
+@pytest.mark.parametrize(("shell", "script"), [("bash", _BASH), ("fish", _FISH)])
 def test_completion_completes_in_a_real_shell(ctl: Ctl, tmp_path: Path, shell: str, script: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"no {shell} here")
+    program = tmp_path / "proxyctl"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m proxyd.ctl.main "$@"\n')
+    program.chmod(0o755)
     file = tmp_path / "completion"
     file.write_text(ctl("completion", shell).out)
     command = [shell, "-c", script, "proxyctl", str(file)] if shell == "bash" else [shell, "--no-config", "-c", script, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env={**os.environ, "HOME": str(tmp_path)})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env={
+        **os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}:{os.environ['PATH']}"})
     assert done.stderr == ""
-    words = {word for word in done.stdout.split() if word in ("enter", "exit", "status", "stats", "--restart", "drain")}
-    assert words == {"enter", "status", "stats", "--restart"}
+    assert [line.split("\t")[0].split() for line in done.stdout.splitlines()] == (
+        [["enter"], ["status", "stats"], ["--restart"], ["bash"]] if shell == "bash"
+        else [["enter"], ["status"], ["stats"], ["--restart"], ["bash"]])
