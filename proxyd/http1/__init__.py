@@ -7,6 +7,7 @@ read in two ways is refused with a reason code (`ProtocolError`), never repaired
 from proxyd.http1.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, encode_last_chunk
 from proxyd.http1.errors import ProtocolError
 from proxyd.http1.grammar import REQUEST_LIMITS, RESPONSE_LIMITS, HeadLimits, find_head_end
+from proxyd.http1.reading import BodyReader, HeadReader
 from proxyd.http1.request import PROTOCOLS, RequestHead, parse_request_head
 from proxyd.http1.response import ResponseHead, parse_response_head
 
@@ -15,8 +16,10 @@ __all__ = [
     "PROTOCOLS",
     "REQUEST_LIMITS",
     "RESPONSE_LIMITS",
+    "BodyReader",
     "ChunkedDecoder",
     "HeadLimits",
+    "HeadReader",
     "ProtocolError",
     "RequestHead",
     "ResponseHead",

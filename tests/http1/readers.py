@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import h11
 import httptools
 
-from proxyd.http1 import ChunkedDecoder, ProtocolError, find_head_end, parse_request_head, parse_response_head
-from proxyd.http1.response import CHUNKED, CLOSE, LENGTH
+from proxyd.http1 import BodyReader, ChunkedDecoder, HeadReader, ProtocolError, find_head_end, parse_request_head
 
 
 @dataclass(frozen=True)
@@ -49,34 +48,33 @@ def our_request(data: bytes) -> Reading:
         raise Incomplete
     try:
         head = parse_request_head(data[:end])
-        body, rest = _our_body(head.chunked, max(head.content_length, 0), data[end:], 400)
+        body, rest = _our_body(head.chunked, max(head.content_length, 0), data[end:])
     except ProtocolError as error:
         raise Refused(error.code) from error
     return Reading((head.method, head.target), _fields(head.headers), body, rest)
 
 
 def our_response(data: bytes, method: str) -> Reading:
-    end = find_head_end(data)
-    if end < 0:
-        raise Incomplete
+    heads = HeadReader(method)
     try:
-        head = parse_response_head(data[:end], method)
-        if head.body_kind == CLOSE:
-            body, rest = data[end:], b""
-        else:
-            length = head.content_length if head.body_kind == LENGTH else 0
-            body, rest = _our_body(head.body_kind == CHUNKED, length, data[end:], 502)
+        head = heads.feed(data)
+        if head is None:
+            raise Incomplete
+        reader = BodyReader(head)
+        body = reader.feed(heads.rest)
+        if not reader.end():
+            raise Incomplete
     except ProtocolError as error:
         raise Refused(error.code) from error
-    return Reading((head.status,), _fields(head.headers), body, rest)
+    return Reading((head.status,), _fields(head.headers), body, reader.leftover)
 
 
-def _our_body(chunked: bool, length: int, data: bytes, status: int) -> tuple[bytes, bytes]:
+def _our_body(chunked: bool, length: int, data: bytes) -> tuple[bytes, bytes]:
     if not chunked:
         if len(data) < length:
             raise Incomplete
         return data[:length], data[length:]
-    decoder = ChunkedDecoder(status=status)
+    decoder = ChunkedDecoder()
     body = decoder.feed(data)
     if not decoder.done:
         raise Incomplete
