@@ -19,8 +19,7 @@ from gevent import socket
 from gevent import ssl as gevent_ssl
 
 from proxyd import __version__
-from proxyd.http1 import ChunkedDecoder, HeadLimits, ProtocolError, find_head_end, parse_response_head
-from proxyd.http1.response import CHUNKED, LENGTH, NONE, ResponseHead
+from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, ResponseHead
 from proxyd.net.dial import dial
 
 _LIMITS = HeadLimits(8192, 200, 65536, 65536)
@@ -133,57 +132,44 @@ class Probe:
         self._status = response.status
         if response.status not in target.expected:
             raise _Failed(f"status {response.status} is not among the expected")
-        content, complete = _body(self.sock, response, rest, self.max_body) if response.body_kind != NONE else (b"", not rest)
+        content, reusable = _body(self.sock, response, rest, self.max_body)
         if target.body and target.body.encode() not in content:
             raise _Failed(f'"{target.body}" is not in the first {len(content)} bytes of the body')
-        return target.keepalive and response.keep_alive and complete
+        return target.keepalive and reusable
 
     def _head(self, kept: bool) -> tuple[ResponseHead, bytes]:
         """Ask, and read to the end of the final response's head; what came behind it."""
         target, sock = self.target, self.sock
         connection = "keep-alive" if target.keepalive else "close"
-        buffer = b""
+        reader = HeadReader("GET", _LIMITS)
         try:
             sock.sendall(f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: proxyd-health/{__version__}\r\n"
                          f"Accept: */*\r\nConnection: {connection}\r\n\r\n".encode("latin-1"))
             while True:
-                while (end := find_head_end(buffer) if buffer else -1) < 0:
-                    data = sock.recv(_RECEIVE)
-                    if not data:
-                        raise _Failed("the connection was closed without an answer")
-                    buffer += data
-                    if len(buffer) > _LIMITS.head_size:
-                        raise _Failed(f"the answer's header is larger than {_LIMITS.head_size} bytes")
-                response = parse_response_head(buffer[:end], "GET", _LIMITS)
-                buffer = buffer[end:]
-                if response.status >= 200:
-                    return response, buffer
+                data = sock.recv(_RECEIVE)
+                if not data:
+                    raise _Failed("the connection was closed without an answer")
+                response = reader.feed(data)
+                if response is not None:
+                    return response, reader.rest
         except (OSError, _Failed):
-            if kept and not buffer:
+            if kept and not reader.partial:
                 raise _Stale from None
             raise
 
 
-def _body(sock: Any, response: ResponseHead, data: bytes, max_body: int) -> tuple[bytes, bool]:
-    """The body, or its first `max_body` bytes, and whether nothing is left behind it. Raises _Failed for one that ends too
-    soon."""
-    decoder = ChunkedDecoder(status=502) if response.body_kind == CHUNKED else None
-    length = response.content_length if response.body_kind == LENGTH else -1
-    content = b""
-    while True:
-        if data:
-            content += decoder.feed(data) if decoder is not None else data
-        if decoder is not None and decoder.done:
-            return content[:max_body], not decoder.leftover
-        if 0 <= length <= len(content):
-            return content[:min(max_body, length)], length == len(content)
-        if len(content) >= max_body:
-            return content[:max_body], False
+def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tuple[bytes, bool]:
+    """The body, or its first `max_body` bytes, and whether the connection can be used again. Raises _Failed for a body that ends
+    too soon."""
+    body = BodyReader(response)
+    content = body.feed(rest)
+    while not body.done and len(content) < max_body:
         data = sock.recv(_RECEIVE)
-        if not data:
-            if decoder is not None or length >= 0:
-                raise _Failed("the connection was closed in the middle of the body")
-            return content, False
+        if data:
+            content += body.feed(data)
+        elif not body.end():
+            raise _Failed("the connection was closed in the middle of the body")
+    return content[:max_body], body.reusable
 
 
 @lru_cache(maxsize=2)
