@@ -29,6 +29,7 @@ setup(
         "prometheus_client>=0.20,<1",
         "cryptography>=42,<60",
         "argcomplete>=3.5,<4",
+        "itsdangerous>=2.1,<3",
     ],
     extras_require={
         "http2": ["h2>=4.1,<5"],

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import requests
 
+from proxyd.admin import guard
 from tests.admin.harness import SESSION, TOKEN, Master, running
+from tests.support.waiting import wait_for
 
 MAINTENANCE = "/api/v1/routes/r1/maintenance"
 
@@ -75,6 +77,21 @@ def test_logout_and_a_new_token_end_a_session(master: Master) -> None:
         else:
             (master.directory / "token").write_text("another\n")
         assert requests.post(master.url + MAINTENANCE, headers=cookie, timeout=5).status_code == 401
+
+
+def test_a_cookie_that_was_altered_or_made_for_something_else_is_none(master: Master) -> None:
+    session, csrf = log_in(master)
+    name, made, signature = session.cookies["proxyd_admin"].split(".")
+    for forged in (f"{name}.{made[::-1]}.{signature}", f"x{name}.{made}.{signature}", f"{name}.{made}.{csrf}",
+                   f"{name}.{made}.{signature}.{csrf}", f"{name}.{made}.", signature, ""):
+        headers = {"Cookie": f"proxyd_admin={forged}", "X-CSRF-Token": csrf}
+        assert requests.post(master.url + MAINTENANCE, headers=headers, timeout=5).status_code == 401, forged
+
+
+def test_a_session_ends_after_its_time(master: Master, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, csrf = log_in(master)
+    monkeypatch.setattr(guard, "SESSION_SECONDS", 0)
+    wait_for(lambda: session.post(master.url + MAINTENANCE, headers={"X-CSRF-Token": csrf}, timeout=5).status_code == 401)
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
