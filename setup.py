@@ -24,6 +24,7 @@ setup(
         "pybreaker>=1.4,<2",
         "limits>=5.5,<6",
         "idna>=3.4,<4",
+        "dnspython>=2.6,<3",
         "brotli>=1.1,<2",
         "zstandard>=0.22,<1",
         "prometheus_client>=0.20,<1",

@@ -174,6 +174,28 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def parse_name_servers(text: str) -> tuple[tuple[str, int], ...]:
+    """Addresses of name servers and their ports, 53 where none is said. Raises ValueError."""
+    servers = []
+    for word in split_list(text):
+        alone = word.removeprefix("[").removesuffix("]")
+        try:
+            host, port = (alone, 53) if _is_ip(alone) else split_address(parse_address(word))
+            servers.append((str(ipaddress.ip_address(host)), port))
+        except ValueError:
+            raise ValueError(f'"{word}" is not the address of a name server '
+                             "(like 192.0.2.53, 192.0.2.53:5353 or [2001:db8::53]:53)") from None
+    return tuple(servers)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def hide_password(url: str) -> str:
     """A url as it may be shown and logged."""
     return re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url)

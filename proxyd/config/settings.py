@@ -209,6 +209,16 @@ class SitesSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """How names of upstreams and check targets become addresses."""
+
+    servers: tuple[tuple[str, int], ...] = declare(
+        Kind("list of addresses", text.parse_name_servers), "",
+        "Name servers, with a port where it is not 53; empty: those of /etc/resolv.conf.")
+    timeout: float = declare(DURATION, "2s", "Longest time a name may take to resolve.")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings; `file` is the config file they came from, or None."""
 
@@ -224,6 +234,7 @@ class Settings:
     log: LogSettings = field(default_factory=LogSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     sites: SitesSettings = field(default_factory=SitesSettings)
+    dns: DnsSettings = field(default_factory=DnsSettings)
     file: str | None = None
 
     def shared_memory_directory(self) -> str:

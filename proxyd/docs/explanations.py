@@ -214,4 +214,10 @@ EXPLANATIONS: dict[str, str] = {
         "sites-available.",
     "sites.watch":
         "Each file is applied whole or not at all, so half-saved files do no harm. With no, SIGHUP applies them.",
+    "dns.servers":
+        "Asked over UDP, and over TCP for long answers. /etc/hosts and localhost never need them. Other sources of "
+        "nsswitch.conf, such as mDNS, are not asked.",
+    "dns.timeout":
+        "A name that takes longer fails with 502 upstream_unresolved, and is asked for again after 2 s. Only requests to "
+        "that name wait. While no server answers, the addresses of the last answer are used for an hour.",
 }

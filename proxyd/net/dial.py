@@ -2,39 +2,97 @@
 
 from __future__ import annotations
 
-import _socket
 import errno
+import socket as constants
+from collections.abc import Sequence
 
+import gevent
 from gevent import socket
+from gevent.queue import Empty, SimpleQueue
 
-Place = tuple[int, int, int, tuple[str, int] | tuple[str, int, int, int]]
+from proxyd.net.resolver import Resolver
+
+#: How long an attempt has until the next address is tried beside it (RFC 8305 5, Connection Attempt Delay), seconds.
+ATTEMPT_DELAY = 0.25
+
+_resolver = Resolver()
+
+
+def resolver() -> Resolver:
+    """The resolver of this process."""
+    return _resolver
+
+
+def use_resolver(made: Resolver) -> None:
+    """Resolve by another one from now on: a process that has read its settings says so once."""
+    global _resolver
+    _resolver = made
 
 
 def dial(host: str, port: int) -> socket.socket:
-    """A connected socket to the first address that answers. Raises OSError; sets no time limit."""
-    failure: OSError | None = None
-    for family, kind, protocol, address in addresses(host, port):
-        sock = socket.socket(family, kind, protocol)
+    """A socket connected to the first address of the host that answers (RFC 8305: each gets a head start of 250 ms).
+
+    Raises OSError (ResolveError where the name has no address). Sets no time limit: the caller has one, and may end this
+    greenlet at any moment.
+    """
+    addresses = _resolver.addresses(host)
+    if len(addresses) == 1:
+        return _connect(addresses[0], port)
+    sock, address = _race(addresses, port)
+    _resolver.prefer(host, address)
+    return sock
+
+
+def _connect(address: str, port: int) -> socket.socket:
+    sock = socket.socket(constants.AF_INET6 if ":" in address else constants.AF_INET, constants.SOCK_STREAM)
+    try:
+        sock.connect((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _race(addresses: Sequence[str], port: int) -> tuple[socket.socket, str]:
+    """The first connection that stands, and its address; the other attempts are ended."""
+    results: SimpleQueue[tuple[str, socket.socket | OSError]] = SimpleQueue()
+    running: list[gevent.Greenlet[..., None]] = []
+
+    def attempt(address: str) -> None:
         try:
-            sock.connect(address)
+            results.put((address, _connect(address, port)))
         except OSError as error:
-            failure = error
-            sock.close()
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
+            results.put((address, error))
+
+    waiting = list(addresses)
+    failed = 0
+    failure: OSError | None = None
+    try:
+        while failed < len(addresses):
+            if waiting:
+                running.append(gevent.spawn(attempt, waiting.pop(0)))
+            try:
+                address, outcome = results.get(timeout=ATTEMPT_DELAY if waiting else None)
+            except Empty:
+                continue
+            if not isinstance(outcome, OSError):
+                return outcome, address
+            failed += 1
+            failure = outcome
+    finally:
+        _end(running, results)
     raise failure or OSError(errno.EHOSTUNREACH, "no address")
 
 
-def addresses(host: str, port: int) -> list[Place]:
-    """Socket family, type, protocol and address to try for a host, in order; a literal address needs no resolver."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            _socket.inet_pton(family, host)
-        except OSError:
-            continue
-        return [(family, socket.SOCK_STREAM, 0, (host, port))]
-    found = socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
-    return [(family, kind, protocol, address) for family, kind, protocol, _, address in found]
+def _end(running: list[gevent.Greenlet[..., None]], results: SimpleQueue[tuple[str, socket.socket | OSError]]) -> None:
+    """End the attempts that lost, and close what two of them reached at once."""
+    gevent.killall(running, block=False)
+
+    def close_late() -> None:
+        gevent.joinall(running)
+        while not results.empty():
+            _, outcome = results.get_nowait()
+            if not isinstance(outcome, OSError):
+                outcome.close()
+
+    gevent.spawn(close_late)

@@ -12,6 +12,8 @@ import gevent
 
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
+from proxyd.net.dial import use_resolver
+from proxyd.net.resolver import Resolver
 from proxyd.proxy.client.connection import ClientConnection, reason_phrase
 from proxyd.proxy.client.wsgi import WsgiClient
 from proxyd.proxy.core.answers import body_of
@@ -47,6 +49,7 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         proxy = settings.proxy
+        use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         self.store = Store(settings.database.url, settings.database.busy_timeout, follow=True)
         directory = settings.shared_memory_directory()
         self.board = Board(directory)

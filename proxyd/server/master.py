@@ -29,7 +29,9 @@ from proxyd.events.bus import EventBus
 from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.net.descriptors import raise_limit
+from proxyd.net.dial import use_resolver
 from proxyd.net.listen import ListenError
+from proxyd.net.resolver import Resolver
 from proxyd.registry.operations import Operations
 from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
@@ -92,6 +94,7 @@ class Master:
 
     def _start(self, wait: bool) -> bool:
         settings = self.settings
+        use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         store = Store(settings.database.url, settings.database.busy_timeout)
         lock = MasterLock(store.path, settings.shared_memory_directory())
         if not lock.take():
