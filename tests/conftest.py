@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def new_system(tmp_path: Path) -> Iterator[Callable[..., System]]:
     """Make a proxyd with settings of the test's own."""
     made: list[System] = []
 
-    def make(**settings: object) -> System:
+    def make(**settings: Any) -> System:
         made.append(System(tmp_path / f"system{len(made)}", **settings))
         return made[-1]
 

@@ -100,7 +100,7 @@ class Browser:
             self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=key, windowsVirtualKeyCode=code, text=text)
             self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key, windowsVirtualKeyCode=code)
 
-    def type(self, text: str) -> None:
+    def enter(self, text: str) -> None:
         """Type into what has the focus."""
         self.call("Input.insertText", text=text)
 

@@ -79,7 +79,7 @@ def slow(store: Store, level: str, route: str = "r1", total: float = 12500.0, ti
     at = rfc3339(time.time())
     rows = [{"route_id": route, "at": at, "level": level, "method": "GET", "url": "a.test/report", "status_code": 200, "total_ms": total,
              "queue_ms": 0, "connect_ms": 0, "first_byte_ms": 0, "body_ms": 0, "request_id": "abc", "upstream": "10.0.0.1:80"}] * times
-    sums = {"slow_criticals": times} if level == "critical" else {"slow_warnings": times}
+    sums: dict[str, float] = {"slow_criticals": times} if level == "critical" else {"slow_warnings": times}
     for batch in (TrafficBatch(1, at, {route: Traffic(sums, {}, {})}), RowBatch([], rows)):
         store.call(batch.write)
 

@@ -429,7 +429,11 @@ def test_a_tls_registry_is_spoken_to_by_many_threads_at_once(tmp_path: Path) -> 
     server.socket = server_side.wrap_socket(server.socket, server_side=True)
     try:
         with client_of(server, tls=ssl.create_default_context(cafile=tmp_path / "crt"), ping_interval=0.02) as client:
-            threads = [threading.Thread(target=lambda: [client.validate() for _ in range(50)]) for _ in range(4)]
+            def validate_often() -> None:
+                for _ in range(50):
+                    client.validate()
+
+            threads = [threading.Thread(target=validate_often) for _ in range(4)]
             for thread in threads:
                 thread.start()
             for thread in threads:

@@ -106,7 +106,7 @@ def test_the_queries_run(tmp_path: Path) -> None:
     queries = re.findall(r"sqlite3 -readonly \S+ (['\"])(.*?)\1", DOCUMENT)
     assert len(queries) >= 3
     for _, query in queries:
-        store.read(lambda query=query: store._database.execute_sql(query).fetchall())  # type: ignore[union-attr, misc]
+        store.read(lambda query=query: store._database.execute_sql(query).fetchall())  # type: ignore[union-attr]
     store.close()
 
 

@@ -32,7 +32,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     running.stop()
 
 
-def make_route(system: System, url: str, path: str = "/", domain: str = "", **options: object) -> str:
+def make_route(system: System, url: str, path: str = "/", domain: str = "", **options: Any) -> str:
     """A new service with one route to `url`; returns its domain."""
     name = f"edge{next(_count)}"
     domain = domain or f"{name}.test"
@@ -63,7 +63,7 @@ class Secure:
         """An HTTP/2 connection."""
         return Http2Client(self.port, self.authority.trusting(), name, validate)
 
-    def route(self, url: str, **options: object) -> str:
+    def route(self, url: str, **options: Any) -> str:
         """A route of a name of its own."""
         return make_route(self.system, url, domain=f"r{next(_count)}.two.test", **options)
 
@@ -96,7 +96,7 @@ def silent() -> Iterator[SilentBackend]:
 def route(edge: System) -> RouteMaker:
     """Make a route on the shared proxyd."""
 
-    def make(url: str, **options: object) -> str:
-        return make_route(edge, url, **options)  # type: ignore[arg-type]
+    def make(url: str, **options: Any) -> str:
+        return make_route(edge, url, **options)
 
     return make

@@ -6,6 +6,7 @@ import gzip
 import io
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import brotli
 import pytest
@@ -29,7 +30,7 @@ DECODERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "br": 
 
 
 def ask(system: System, *fields: str, answer: str = "Content-Type: text/plain", body: bytes = TEXT, status: int = 200, method: str = "GET",
-        version: str = "1.1", framing: str = "", **options: object) -> Message:
+        version: str = "1.1", framing: str = "", **options: Any) -> Message:
     """The answer to one request for `body` by way of a route with compression."""
     framing = framing or f"Content-Length: {len(body)}"
     sent = b"" if method == "HEAD" or status in (204, 304) else body

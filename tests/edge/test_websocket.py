@@ -39,7 +39,7 @@ def closed_row(system: System, route_id: str) -> tuple[str, int, int, str]:
     rows = wait_for(lambda: system.sql(
         "SELECT client, bytes_sent, bytes_received, reason FROM websocket_connections WHERE route_id = ?", route_id))
     assert len(rows) == 1
-    return rows[0]  # type: ignore[return-value]
+    return rows[0]
 
 
 def refusal(port: int, host: str) -> tuple[int, str | None]:
@@ -415,13 +415,13 @@ def test_the_bound_on_open_websockets_holds_over_all_workers_and_those_of_a_kill
         if len({_owner(system, wire) for wire in wires}) > 1:
             return True
         wires.pop(0).close()
-        wires.append(wait_for(lambda: _opened(system, host)))  # type: ignore[arg-type]
+        wires.append(wait_for(lambda: _opened(system, host)))
         return False
 
     wait_for(both_hold_some)
     assert [_opened(system, host) for _ in range(9)] == [None] * 9
     wires.pop().close()
-    wires.append(wait_for(lambda: _opened(system, host)))  # type: ignore[arg-type]
+    wires.append(wait_for(lambda: _opened(system, host)))
     assert _opened(system, host) is None
     victim = _owner(system, wires[0])
     lost = [wire for wire in wires if _owner(system, wire) == victim]
@@ -456,7 +456,7 @@ def test_handshakes_under_way_count_too(edge: System, raw_backend: Make) -> None
     assert [wire.response().status for wire in first] == [101, 101]
     for wire in first:
         wire.close()
-    wait_for(lambda: _opened(edge, host)).close()  # type: ignore[union-attr]
+    wait_for(lambda: _opened(edge, host)).close()
 
 
 def test_failed_and_refused_handshakes_do_not_count(edge: System, raw_backend: Make) -> None:

@@ -129,7 +129,7 @@ def whole(connection: Connection) -> list[Event]:
     for event in connection.events():
         last = found[-1] if found else None
         if isinstance(event, Message) and isinstance(last, type(event)) and not last.message_finished:
-            found[-1] = type(event)(data=last.data + event.data, message_finished=event.message_finished)  # type: ignore[operator]
+            found[-1] = type(event)(data=last.data + event.data, message_finished=event.message_finished)
         else:
             found.append(event)
     return found

@@ -27,7 +27,7 @@ from proxyd.store.sql.upsert import upsert
 from tests.support.backends import Backend
 from tests.support.waiting import free_port
 
-FAST = {"health_check_path": "/healthz", "health_check_interval": "100ms", "health_check_timeout": "300ms"}
+FAST: dict[str, Any] = {"health_check_path": "/healthz", "health_check_interval": "100ms", "health_check_timeout": "300ms"}
 NOW = "2026-01-01T00:00:00.000Z"
 
 

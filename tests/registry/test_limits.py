@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.support.backends import Backend
+from tests.support.backends import Backend, MakeRaw
 from tests.support.system import System
 from tests.support.waiting import wait_for
 
@@ -118,8 +118,12 @@ def test_with_one_command_in_flight_at_a_time_all_are_still_answered(small: Syst
         assert [client.line() for _ in range(30)] == ["HEADERS_OK", "OK", "PONG"] * 10
 
 
-def test_a_command_that_waits_for_a_backend_does_not_hold_the_place_of_others(small: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
-    silent = raw_backend(lambda sock: sock.recv(1) and time.sleep(4))
+def test_a_command_that_waits_for_a_backend_does_not_hold_the_place_of_others(small: System, raw_backend: MakeRaw) -> None:
+    def say_nothing(sock: socket.socket) -> None:
+        sock.recv(1)
+        time.sleep(4)
+
+    silent = raw_backend(say_nothing)
     waiting, other = small.client("waits", "i1"), small.client("waits", "i2")
     waiting.send(f"BACKEND_TEST|SID|{silent.url}")
     wait_for(lambda: silent.connections, what="the test of the backend")

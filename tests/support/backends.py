@@ -180,3 +180,7 @@ class SilentBackend(RawBackend):
         self.asked.set()
         if not sock.recv(1):
             self.closed.set()
+
+
+#: What the fixture raw_backend gives.
+MakeRaw = Callable[..., RawBackend]

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class Answer:
 class System:
     """Start it with settings as `proxy__workers=2`, stop it in the end; everything lives below `directory`."""
 
-    def __init__(self, directory: Path, workers: int = 2, start: bool = True, **settings: object) -> None:
+    def __init__(self, directory: Path, workers: int = 2, start: bool = True, **settings: Any) -> None:
         self.directory = directory
         self.proxy_port, self.registry_port, self.admin_port = free_port(), free_port(), free_port()
         directory.mkdir(parents=True, exist_ok=True)
@@ -173,3 +174,7 @@ class System:
         """Rows of a query on the live database, as an operator reads it."""
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=5)) as connection:
             return connection.execute(query, values).fetchall()
+
+
+#: What the fixture new_system gives.
+MakeSystem = Callable[..., System]

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 Value = TypeVar("Value")
 
@@ -16,7 +16,8 @@ _part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 _offset = os.getpid() * 7 % _PORTS
 
 
-def wait_for(condition: Callable[[], Value], seconds: float = 10.0, what: str = "the condition", pause: float = 0.02) -> Value:
+def wait_for(condition: Callable[[], Value | Literal[False] | None], seconds: float = 10.0, what: str = "the condition",
+             pause: float = 0.02) -> Value:
     """The first true value of `condition()`; AssertionError when it does not come within `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

@@ -99,7 +99,7 @@ def echo_server(make: Callable[..., RawBackend]) -> RawBackend:
 
     def serve(sock: socket.socket) -> None:
         connection = WSConnection(ConnectionType.SERVER)
-        parts: list[str | bytes] = []
+        parts: list[str | bytes | bytearray] = []
         while data := sock.recv(65536):
             connection.receive_data(data)
             for event in connection.events():

@@ -106,7 +106,7 @@ def test_names_and_types_are_as_prometheus_wants_them(used: Used) -> None:
 def test_every_endpoint_answers_as_the_document_says(used: Used) -> None:
     document = used.system.admin("/api/v1/openapi.json").json()
     session = used.client.session_id
-    bodies = {"/api/v1/test": {"url": used.backend.url}, "/api/v1/sessions/{session_id}/drain": {"seconds": 60}}
+    bodies: dict[str, dict[str, Any]] = {"/api/v1/test": {"url": used.backend.url}, "/api/v1/sessions/{session_id}/drain": {"seconds": 60}}
     asked = 0
     for path, operations in document["paths"].items():
         # A drain must be begun before it can be cancelled, so POST comes before DELETE.

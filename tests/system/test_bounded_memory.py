@@ -16,7 +16,7 @@ from tests.support.waiting import wait_for
 
 GIB = 1 << 30
 PIECE = memoryview(bytes(1 << 20))
-CHUNK = b"%x\r\n%b\r\n" % (len(PIECE), PIECE)
+CHUNK = b"%x\r\n%b\r\n" % (len(PIECE), bytes(PIECE))
 LAST = b"0\r\n\r\n"
 GROWTH = 32 << 20
 #: What lies in the kernel's buffers of two connections may not grow with the body either.

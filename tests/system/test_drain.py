@@ -11,19 +11,20 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from proxyd.base.text import parse_rfc3339
 from tests.support.backends import Backend
-from tests.support.system import Answer, System
+from tests.support.system import Answer, MakeSystem, System
 from tests.support.waiting import wait_for
 
 
 class Load(threading.Thread):
     """Requests one after another until `stop`, each with the time at which it was sent."""
 
-    def __init__(self, system: System, host: str, path: str = "/", **headers: str) -> None:
+    def __init__(self, system: System, host: str, path: str = "/", **headers: Any) -> None:
         super().__init__(daemon=True)
         self.answers: list[tuple[float, Answer]] = []
         self._system, self._host, self._path, self._headers = system, host, path, headers
@@ -174,7 +175,7 @@ def test_the_end_of_a_drain_without_anything_in_flight_is_told_once(system: Syst
     client.route("calm.test", backend.url)
     client.ok("SUBSCRIBE|SID|all")
     client.send("DRAIN_START|SID|100ms")
-    lines = []
+    lines: list[str] = []
     while not any("drain_completed" in line for line in lines):
         lines.append(client.line())
     assert [event["in_flight"] for kind, event in events_of(lines) if kind == "drain_completed"] == [0]
@@ -206,7 +207,7 @@ def test_sticky_clients_move_last(system: System, new_backend: Callable[..., Bac
 
 
 @pytest.mark.slow
-def test_a_drain_goes_on_over_the_end_of_the_master(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_a_drain_goes_on_over_the_end_of_the_master(new_system: MakeSystem, backend: Backend) -> None:
     system: System = new_system(workers=1)
     client = system.client("resumed")
     client.route("resumed.test", backend.url)
@@ -218,7 +219,7 @@ def test_a_drain_goes_on_over_the_end_of_the_master(new_system, backend: Backend
     assert back.command(f"RECONNECT|{client.session_id}") == "OK"
     back.session_id = client.session_id
     back.ok("SUBSCRIBE|SID|all")
-    lines = []
+    lines: list[str] = []
     while not any("drain_completed" in line for line in lines):
         lines.append(back.line())
     assert system.get("/", "resumed.test").headers["X-Proxyd-Reason"] == "draining"

@@ -10,7 +10,7 @@ import psutil
 
 from proxyd.docs.database import queries
 from tests.support.backends import Backend
-from tests.support.system import ROOT, System
+from tests.support.system import ROOT, MakeSystem, System
 from tests.support.waiting import wait_for
 
 
@@ -40,7 +40,7 @@ def test_the_database_is_opened_after_the_fork(system: System) -> None:
         assert any(file.path == system.database for file in psutil.Process(pid).open_files()) is opens, pid
 
 
-def test_the_way_existing_clients_use_it(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_the_way_existing_clients_use_it(new_system: MakeSystem, backend: Backend) -> None:
     system: System = new_system(registry__reconnect_grace="2s")
     client = system.client("shop", "shop-1", "null")
     route_id = client.ok(f"ROUTE_ADD|SID|shop.test|/|{backend.url}|10")
@@ -63,7 +63,7 @@ def test_the_way_existing_clients_use_it(new_system, backend: Backend) -> None: 
     assert system.get("/", "shop.test").status == 200
 
 
-def test_killing_the_master_leaves_traffic_alone_and_loses_nothing(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_killing_the_master_leaves_traffic_alone_and_loses_nothing(new_system: MakeSystem, backend: Backend) -> None:
     system: System = new_system()
     client = system.client("kept")
     client.route("kept.test", backend.url)

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from tests.admin.browser import CHROMIUM, Browser
-from tests.support.backends import Backend, RawBackend
+from tests.support.backends import Backend, MakeRaw, RawBackend
 from tests.support.certificates import Authority
 from tests.support.registry import RegistryClient
-from tests.support.system import System
+from tests.support.system import MakeSystem, System
 from tests.support.waiting import free_port, wait_for
 
 BYPASS = "10.99.0.7"
@@ -122,7 +122,7 @@ def test_an_operator_gets_through_to_the_backend_while_everybody_else_waits(syst
     assert system.get("/", "bypass.test", X_Forwarded_For="10.98.0.1").status == 503
 
 
-def test_traffic_sees_maintenance_from_before_the_ack(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_traffic_sees_maintenance_from_before_the_ack(system: System, raw_backend: MakeRaw, backend: Backend) -> None:
     client = system.client("early")
     client.route("early.test", backend.url)
     # A page that does not answer, so that nothing but the ACK is awaited.
@@ -144,7 +144,8 @@ def test_the_page_must_answer_before_maint_ok(system: System, backend: Backend, 
     assert client.socket.recv(100) == b"MAINT_OK|ALL\n"
 
 
-def test_the_services_own_page_is_shown_with_status_503_and_its_assets_as_they_are(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_the_services_own_page_is_shown_with_status_503_and_its_assets_as_they_are(
+        system: System, raw_backend: MakeRaw, backend: Backend) -> None:
     server = page_server(raw_backend)
     client = system.client("own")
     client.route("own.test", backend.url)
@@ -157,7 +158,7 @@ def test_the_services_own_page_is_shown_with_status_503_and_its_assets_as_they_a
     assert client.json("MAINT_STATUS|SID")["maintenance_backend"] == f"{server.url}/"
 
 
-def test_no_path_makes_the_proxy_fetch_from_anywhere_but_the_page_server(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_no_path_makes_the_proxy_fetch_from_anywhere_but_the_page_server(system: System, raw_backend: MakeRaw, backend: Backend) -> None:
     server = page_server(raw_backend)
     secret = raw_backend(lambda sock: sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/css\r\nContent-Length: 6\r\n\r\nsecret"))
     client = system.client("elsewhere")
@@ -169,7 +170,8 @@ def test_no_path_makes_the_proxy_fetch_from_anywhere_but_the_page_server(system:
     assert secret.connections == 0
 
 
-def test_a_dead_page_server_is_replaced_by_the_built_in_page_without_slowing_anybody(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_a_dead_page_server_is_replaced_by_the_built_in_page_without_slowing_anybody(
+        system: System, raw_backend: MakeRaw, backend: Backend) -> None:
     server = page_server(raw_backend)
     client = system.client("dead")
     client.route("dead.test", backend.url)
@@ -183,7 +185,7 @@ def test_a_dead_page_server_is_replaced_by_the_built_in_page_without_slowing_any
     assert time.monotonic() - begun < 2
 
 
-def test_a_page_server_that_says_nothing_holds_nobody_up_for_long(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_a_page_server_that_says_nothing_holds_nobody_up_for_long(system: System, raw_backend: MakeRaw, backend: Backend) -> None:
     def serve(sock: socket.socket) -> None:
         if not mute.received:
             mute.receive_head(sock)
@@ -203,7 +205,8 @@ def test_a_page_server_that_says_nothing_holds_nobody_up_for_long(system: System
 
 
 @pytest.mark.slow
-def test_a_slow_page_server_is_asked_for_many_files_at_once_and_never_for_long(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_a_slow_page_server_is_asked_for_many_files_at_once_and_never_for_long(
+        system: System, raw_backend: MakeRaw, backend: Backend) -> None:
     def serve(sock: socket.socket) -> None:
         path = slow.receive_head(sock).split(b" ")[1].decode()
         if path.endswith("trickle.css"):
@@ -237,7 +240,7 @@ def test_a_slow_page_server_is_asked_for_many_files_at_once_and_never_for_long(s
     assert status == 503 and seconds < 4
 
 
-def test_a_page_server_that_redirects_has_no_page(system: System, raw_backend, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_a_page_server_that_redirects_has_no_page(system: System, raw_backend: MakeRaw, backend: Backend) -> None:
     def serve(sock: socket.socket) -> None:
         moved.receive_head(sock)
         sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:9/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
@@ -265,7 +268,7 @@ def test_a_page_server_with_a_certificate_of_its_own_is_shown_where_the_route_do
     server.stop()
 
 
-def test_an_open_websocket_stays_and_a_new_one_is_refused(system: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
+def test_an_open_websocket_stays_and_a_new_one_is_refused(system: System, raw_backend: MakeRaw) -> None:
     def serve(sock: socket.socket) -> None:
         echo.receive_head(sock)
         sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
@@ -352,7 +355,7 @@ def test_one_replica_in_maintenance_is_passed_over_and_nobody_sees_it(system: Sy
     assert {(answer.status, answer.text) for answer in [system.get("/", "half.test") for _ in range(10)]} == {(200, "b /\n")}
 
 
-def test_maintenance_survives_the_end_of_workers_and_master(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_maintenance_survives_the_end_of_workers_and_master(new_system: MakeSystem, backend: Backend) -> None:
     system: System = new_system()
     client = system.client("durable")
     client.route("durable.test", backend.url)
@@ -383,7 +386,7 @@ def test_the_page_stays_while_the_service_restarts_behind_it(system: System, bac
         assert system.get("/", "restarting.test").headers["X-Proxyd-Reason"] == "maintenance"
 
 
-def test_the_operators_own_page_is_shown_instead_of_the_built_in_one(new_system, backend: Backend, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_operators_own_page_is_shown_instead_of_the_built_in_one(new_system: MakeSystem, backend: Backend, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<p>Back at nine</p>")
     system: System = new_system(workers=1, maintenance__page=page)

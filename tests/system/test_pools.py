@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def pool(system: System, name: str, backends: list[Backend], weights: list[int] 
     return clients
 
 
-def spread(system: System, host: str, count: int, path: str = "/", threads: int = 8, **headers: str) -> Counter[str]:
+def spread(system: System, host: str, count: int, path: str = "/", threads: int = 8, **headers: Any) -> Counter[str]:
     """Who answered `count` requests, each on a connection of its own."""
     with ThreadPoolExecutor(threads) as pool_:
         answers = list(pool_.map(lambda _: system.get(path, host, **headers), range(count)))
@@ -72,7 +73,7 @@ def test_least_conn_keeps_away_from_a_replica_that_is_slow(new_system: Callable[
         handler.path += "?s=0.3"  # type: ignore[attr-defined]
         usual(handler)  # type: ignore[arg-type]
 
-    slow._answer = late  # type: ignore[assignment,method-assign]
+    slow._answer = late  # type: ignore[method-assign]
     pool(system, "uneven", [fast, slow], balance="least_conn")
     seen = spread(system, "uneven.test", 120)
     assert seen["fast"] > 3 * seen["slow"], seen

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.backends import Backend
 from tests.support.redis import Redis
-from tests.support.system import System
+from tests.support.system import MakeSystem, System
 from tests.support.waiting import wait_for
 
 
@@ -110,7 +110,7 @@ def test_an_ipv6_client_can_not_go_round_its_limit_within_its_own_network(system
     assert system.get("/", "six.test", X_Forwarded_For="2001:db8:0:2::5").status == 200
 
 
-def test_a_client_that_is_not_trusted_can_not_name_another_address(new_system, backend: Backend) -> None:  # type: ignore[no-untyped-def]
+def test_a_client_that_is_not_trusted_can_not_name_another_address(new_system: MakeSystem, backend: Backend) -> None:
     system: System = new_system(workers=1)
     limited(system, "liar", backend, 1, "10m")
     assert [system.get("/", "liar.test", X_Forwarded_For=f"192.0.2.{number}").status for number in range(3)] == [200, 429, 429]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.support.waiting import wait_for
 class Configured(System):
     """A system whose settings, but for the ports, stand in a file."""
 
-    def __init__(self, directory: Path, content: str, **more: object) -> None:
+    def __init__(self, directory: Path, content: str, **more: Any) -> None:
         directory.mkdir(parents=True)
         self.file = directory / "proxyd.ini"
         self.file.write_text(content)
@@ -40,7 +41,7 @@ class Configured(System):
 def configured(tmp_path: Path) -> Iterator[Callable[..., Configured]]:
     made: list[Configured] = []
 
-    def make(content: str, **more: object) -> Configured:
+    def make(content: str, **more: Any) -> Configured:
         made.append(Configured(tmp_path / f"system{len(made)}", content, **more))
         return made[-1]
 

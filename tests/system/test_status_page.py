@@ -74,7 +74,7 @@ def test_with_the_keyboard_alone_a_route_is_put_into_maintenance_and_taken_out(s
     browser.tab_to("here.id === 'open-login'")
     assert browser.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", "the focus is seen"
     browser.press("Enter", 13)
-    browser.type(TOKEN)
+    browser.enter(TOKEN)
     browser.press("Enter", 13)
     browser.until("document.querySelectorAll('#route-rows button').length > 0")
     browser.tab_to("(here.dataset.act || '').startsWith('Maintenance of shop')")

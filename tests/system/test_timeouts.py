@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.backends import Backend
+from tests.support.backends import Backend, MakeRaw, RawBackend
 from tests.support.registry import RegistryClient
 from tests.support.system import System
 from tests.support.waiting import wait_for
@@ -29,7 +29,7 @@ def served(system: System, name: str, url: str, **options: object) -> tuple[Regi
     return client, route_id
 
 
-def stalling(raw_backend, release: threading.Event, *pieces: bytes):  # type: ignore[no-untyped-def]
+def stalling(raw_backend: MakeRaw, release: threading.Event, *pieces: bytes) -> RawBackend:
     """A backend that reads a request's head, sends the pieces, and then says nothing until `release`."""
     def serve(sock: socket.socket) -> None:
         backend.receive_head(sock)
@@ -57,7 +57,7 @@ def test_connect_timeout_bounds_the_opening_of_a_connection(system: System, full
     assert SHORT <= time.monotonic() - begun < SHORT + 1
 
 
-def test_timeout_bounds_the_wait_for_the_response_header(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+def test_timeout_bounds_the_wait_for_the_response_header(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
     backend = stalling(raw_backend, release)
     served(system, "header", backend.url, timeout="300ms")
     begun = time.monotonic()
@@ -67,14 +67,14 @@ def test_timeout_bounds_the_wait_for_the_response_header(system: System, raw_bac
     assert answer.json()["detail"] == "the upstream did not answer in time (timeout)"
 
 
-def test_timeout_holds_in_the_middle_of_a_response_header_too(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+def test_timeout_holds_in_the_middle_of_a_response_header_too(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
     backend = stalling(raw_backend, release, HEAD[:20])
     served(system, "half", backend.url, timeout="300ms")
     answer = system.get("/", "half.test")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "timeout")
 
 
-def test_timeout_holds_for_an_upstream_that_does_not_take_the_body(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+def test_timeout_holds_for_an_upstream_that_does_not_take_the_body(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
     backend = stalling(raw_backend, release)
     served(system, "body", backend.url, timeout="300ms")
     with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as sock:
@@ -90,7 +90,7 @@ def test_timeout_holds_for_an_upstream_that_does_not_take_the_body(system: Syste
     assert "X-Proxyd-Reason: request_send\r\n" in answer
 
 
-def test_read_timeout_bounds_the_silence_within_a_body_and_cuts_it(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+def test_read_timeout_bounds_the_silence_within_a_body_and_cuts_it(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
     backend = stalling(raw_backend, release, HEAD + b"12345")
     served(system, "stalled", backend.url, read_timeout="300ms", timeout="5s")
     begun = time.monotonic()
@@ -100,7 +100,7 @@ def test_read_timeout_bounds_the_silence_within_a_body_and_cuts_it(system: Syste
     assert "read_timeout" in system.log()
 
 
-def test_read_timeout_is_for_each_silence_not_for_the_whole_body(system: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
+def test_read_timeout_is_for_each_silence_not_for_the_whole_body(system: System, raw_backend: MakeRaw) -> None:
     def serve(sock: socket.socket) -> None:
         backend.receive_head(sock)
         sock.sendall(HEAD)
@@ -113,7 +113,7 @@ def test_read_timeout_is_for_each_silence_not_for_the_whole_body(system: System,
     assert system.get("/", "trickle.test").body == b"x" * 10
 
 
-def test_total_timeout_bounds_all_of_it(system: System, raw_backend, release: threading.Event, full_port: int) -> None:  # type: ignore[no-untyped-def]
+def test_total_timeout_bounds_all_of_it(system: System, raw_backend: MakeRaw, release: threading.Event, full_port: int) -> None:
     backend = stalling(raw_backend, release)
     served(system, "total", backend.url, total_timeout="300ms")
     begun = time.monotonic()
@@ -128,7 +128,7 @@ def test_total_timeout_bounds_a_connect_that_may_last_longer(system: System, ful
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
 
 
-def test_total_timeout_cuts_a_body_that_trickles_on_and_on(system: System, raw_backend) -> None:  # type: ignore[no-untyped-def]
+def test_total_timeout_cuts_a_body_that_trickles_on_and_on(system: System, raw_backend: MakeRaw) -> None:
     def serve(sock: socket.socket) -> None:
         backend.receive_head(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
@@ -144,7 +144,7 @@ def test_total_timeout_cuts_a_body_that_trickles_on_and_on(system: System, raw_b
     assert time.monotonic() - begun < 1.5
 
 
-def test_total_timeout_includes_the_retries(system: System, raw_backend, release: threading.Event) -> None:  # type: ignore[no-untyped-def]
+def test_total_timeout_includes_the_retries(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
     backend = stalling(raw_backend, release)
     served(system, "totalretry", backend.url, total_timeout="500ms", timeout="200ms", retry="true", retry_max_attempts=9,
            retry_backoff="none")
@@ -157,7 +157,7 @@ def test_total_timeout_includes_the_retries(system: System, raw_backend, release
 
 @pytest.mark.parametrize("length", [1000, 1_000_000])
 def test_total_timeout_bounds_a_client_that_sends_its_body_slowly_and_blames_nobody_else(
-        system: System, raw_backend, release: threading.Event, length: int) -> None:  # type: ignore[no-untyped-def]
+        system: System, raw_backend: MakeRaw, release: threading.Event, length: int) -> None:
     backend = stalling(raw_backend, release)
     client, route_id = served(system, f"slowly{length}", backend.url, total_timeout="400ms", circuit_breaker="true", circuit_threshold=1)
     with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as sock:
@@ -211,7 +211,7 @@ def test_each_bound_can_be_taken_away_again(system: System, backend: Backend, op
 
 
 def test_connect_and_read_timeouts_changed_by_apply_hold_for_the_next_request(
-        system: System, raw_backend, release: threading.Event, full_port: int) -> None:  # type: ignore[no-untyped-def]
+        system: System, raw_backend: MakeRaw, release: threading.Event, full_port: int) -> None:
     backend = stalling(raw_backend, release, HEAD + b"12345")
     for option, url in (("connect_timeout", f"http://127.0.0.1:{full_port}"), ("read_timeout", backend.url)):
         name = f"live-{option[:4]}"

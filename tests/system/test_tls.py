@@ -55,7 +55,7 @@ class Secure:
         with self.connect(name, context) as sock:
             certificate = sock.getpeercert()
             assert certificate is not None
-            return str(certificate["subjectAltName"][0][1]), str(certificate["serialNumber"])  # type: ignore[index]
+            return str(certificate["subjectAltName"][0][1]), str(certificate["serialNumber"])
 
     def wait_for_all_to_say(self, what: str, since: int) -> None:
         """Until every worker has said `what` in the log, from position `since` on."""

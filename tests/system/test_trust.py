@@ -168,7 +168,7 @@ def test_everything_works_over_unix_sockets_that_are_for_owner_and_group(tmp_pat
 
 
 def test_beyond_loopback_the_registry_needs_protection_or_the_word_that_it_has_it(tmp_path: Path) -> None:
-    def checked(**settings: object) -> subprocess.CompletedProcess[str]:
+    def checked(**settings: Any) -> subprocess.CompletedProcess[str]:
         system = System(tmp_path, start=False, registry__bind=f"0.0.0.0:{free_port()}", **settings)
         return subprocess.run([sys.executable, "-m", "proxyd", "check"], env=system.environment, cwd=ROOT, capture_output=True,
                               text=True, timeout=30)

@@ -96,7 +96,8 @@ def found(table: Table, host: str, target: str) -> set[str]:
 @settings(max_examples=150, deadline=None)
 @given(STEPS, st.lists(st.tuples(HOSTS, TARGETS), min_size=1, max_size=8))
 def test_every_request_finds_the_pool_that_the_rules_say(steps: list[RouteRecord | int], asked: list[tuple[str, str]]) -> None:
-    table, held = Table.empty(), {}
+    table = Table.empty()
+    held: dict[str, RouteRecord] = {}
     for version, step in enumerate(steps, 1):
         if isinstance(step, int):
             held.pop(f"r{step}", None)

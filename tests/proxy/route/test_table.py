@@ -54,7 +54,8 @@ def naive(records: list[RouteRecord], host: str, path: str) -> list[str]:
 
 @given(st.lists(st.one_of(RECORDS, st.integers(1, 8)), max_size=25))
 def test_changes_one_by_one_match_as_a_naive_search_and_a_full_load(steps: list[RouteRecord | int]) -> None:
-    table, held = Table.empty(), {}
+    table = Table.empty()
+    held: dict[str, RouteRecord] = {}
     for version, step in enumerate(steps, 1):
         if isinstance(step, int):
             held.pop(f"r{step}", None)

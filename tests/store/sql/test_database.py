@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -34,7 +35,7 @@ def store(path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def pragma(name: str) -> object:
+def pragma(name: str) -> Any:
     return database.execute_sql(f"PRAGMA {name}").fetchone()[0]
 
 
