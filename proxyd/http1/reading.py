@@ -14,7 +14,7 @@ from proxyd.http1.grammar import RESPONSE_LIMITS, HeadLimits, find_head_end, hea
 from proxyd.http1.response import CHUNKED, CLOSE, LENGTH, NONE, ResponseHead, parse_response_head
 
 #: A backend that sends more informational answers than this to one request never comes to an end.
-MAX_INFORMATIONAL = 15
+MAX_INFORMATIONAL = 16
 
 _NO_HEADS: tuple[ResponseHead, ...] = ()
 

@@ -289,3 +289,9 @@ def _peek_is_end(sock: _socket.socket) -> bool:
 def plain_stream(sock: gevent_socket.socket) -> PlainStream:
     """A PlainStream that takes over the descriptor of a gevent socket."""
     return PlainStream(_socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()))
+
+
+def no_delay(sock: _socket.socket) -> None:
+    """Send small writes at once: a proxy must not add Nagle's delay to somebody's protocol."""
+    if sock.family in (_socket.AF_INET, _socket.AF_INET6):
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)

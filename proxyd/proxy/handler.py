@@ -20,8 +20,9 @@ from proxyd.proxy.route import balance
 from proxyd.proxy.route.choose import choose
 from proxyd.proxy.route.table import RETRIES_AT_MOST
 from proxyd.proxy.upstream import retry, websocket
-from proxyd.proxy.upstream.forward import ResponseCut, attempt
+from proxyd.proxy.upstream.attempt import attempt
 from proxyd.proxy.upstream.pool import UpstreamError
+from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange

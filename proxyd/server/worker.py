@@ -22,9 +22,9 @@ from gunicorn import sock as gunicorn_sock
 from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.config.settings import Settings
-from proxyd.net.stream import TlsStream, plain_stream
+from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, tls_listeners
-from proxyd.proxy.client.connection import ClientConnection, no_delay
+from proxyd.proxy.client.connection import ClientConnection
 from proxyd.server.accept import Share, SharingServer
 
 _GC_THRESHOLDS = (50_000, 20, 50)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -372,9 +371,3 @@ class ClientConnection:
         rest, self._buffer = self._buffer, b""
         self.keep_alive = False
         return self.stream, rest
-
-
-def no_delay(sock: socket.socket) -> None:
-    """Send small writes at once: a proxy must not add Nagle's delay to somebody's protocol."""
-    if sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.clientside import ClientSide
     from proxyd.proxy.record.stats import RouteCounters
     from proxyd.proxy.route.table import Pool, Upstream
-    from proxyd.proxy.upstream.forward import Upload
+    from proxyd.proxy.upstream.upload import Upload
     from proxyd.proxy.upstream.websocket import Tunnel
 
 #: Phases in which it is the client that we wait for; the others wait for the upstream.

@@ -12,8 +12,7 @@ from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
 from proxyd.net.dial import dial
-from proxyd.net.stream import Stream, TlsStream, plain_stream
-from proxyd.proxy.client.connection import no_delay
+from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 
 if TYPE_CHECKING:
     from proxyd.proxy.route.table import Upstream
@@ -75,8 +74,8 @@ def close_idle(upstream: Upstream) -> None:
         idle.pop().close()
 
 
-def connect(upstream: Upstream, limit: float) -> Stream:
-    """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError."""
+def connect(upstream: Upstream, limit: float, expired: str) -> Stream:
+    """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError, with the code `expired` once they are over."""
     where = f"{upstream.host}:{upstream.port}"
     opened: gevent_socket.socket | None = None
     try:
@@ -90,7 +89,7 @@ def connect(upstream: Upstream, limit: float) -> Stream:
     except gevent.Timeout:
         _close(opened)
         detail = f"no connection to the upstream within {limit:g} s"
-        raise UpstreamError("timeout", 504, "connect_timeout", detail, True) from None
+        raise UpstreamError("timeout", 504, expired, detail, True) from None
     except ssl.SSLError as error:
         _close(opened)
         detail = f"TLS with the upstream failed: {error.reason or error}"

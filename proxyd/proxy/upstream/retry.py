@@ -19,7 +19,6 @@ import gevent
 from proxyd.base.text import parse_status_set
 from proxyd.config.options import RETRY_CAUSES
 from proxyd.proxy.route.table import RETRY_COST
-from proxyd.proxy.upstream.forward import IDEMPOTENT
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from proxyd.proxy.runtime import Runtime
     from proxyd.proxy.upstream.pool import UpstreamError
 
+#: RFC 9110 9.2.2.
+_IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
 _NONE: frozenset[int] = frozenset()
 
 
@@ -47,7 +48,17 @@ def statuses(ex: Exchange, upstream: Upstream) -> frozenset[int]:
 
 
 def _replayable(ex: Exchange) -> bool:
-    return ex.method in IDEMPOTENT and ex.upload is None and (ex.body is not None or not ex.client.has_body())
+    return ex.method in _IDEMPOTENT and ex.upload is None and (ex.body is not None or not ex.client.has_body())
+
+
+def on_new_connection(ex: Exchange, upstream: Upstream, failure: UpstreamError) -> bool:
+    """Whether the request, which failed on a pooled connection, goes out again at once on a new one: the upstream closed its idle
+    connection just as we used it (RFC 9112 9.3.1). It may also have failed in the middle of the request, which looks the
+    same: hence this is taken from the budget."""
+    stale = failure.code == "upstream_closed" and not ex.expired and not ex.client_gone
+    if not stale or (ex.method not in _IDEMPOTENT and not failure.unsent) or ex.upload is not None:
+        return False
+    return upstream.state.spend_retry()
 
 
 def never_connected(ex: Exchange, failure: UpstreamError) -> bool:

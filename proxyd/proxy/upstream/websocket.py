@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING
 import gevent
 
 from proxyd.base.text import rfc3339
-from proxyd.http1 import ProtocolError, find_head_end, parse_response_head
-from proxyd.http1.grammar import head_too_large
+from proxyd.http1 import ProtocolError
 from proxyd.net.stream import Stream
 from proxyd.proxy.core import answers as errors
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.refusal import Refusal
-from proxyd.proxy.upstream import forward
+from proxyd.proxy.upstream.attempt import failure, open_connection, read_head
 from proxyd.proxy.upstream.frames import GOING_AWAY, FrameBoundary, close_frame
 from proxyd.proxy.upstream.pool import UpstreamError
+from proxyd.proxy.upstream.relay import relay_refused_upgrade, response_fields
 
 if TYPE_CHECKING:
     from proxyd.config.options import RouteOptions
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from proxyd.proxy.runtime import Runtime
 
 _PIECE = 65536
-_MAX_INFORMATIONAL = 16
 #: How long both sides have to answer our close frame.
 _LINGER = 2.0
 _FULL = Refusal(503, "websocket_limit", "too many WebSockets are open on this route (option websocket_max_connections)",
@@ -63,7 +62,7 @@ def tunnel(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -
 def _open(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -> None:
     options = upstream.options
     ex.upstream_started = time.monotonic()
-    stream = ex.upstream_stream = forward.open_connection(ex, upstream)
+    stream = ex.upstream_stream = open_connection(ex, upstream)
     try:
         response, rest = _handshake(runtime, ex, upstream, stream)
         switched = response.status == 101
@@ -71,10 +70,10 @@ def _open(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) ->
             raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to another protocol than websocket")
         runtime.circuits.report(upstream, admission, switched or response.status not in options.circuit_failure_status, time.time())
         if not switched:
-            return forward.relay_refused_upgrade(ex, upstream, stream, response, rest)
+            return relay_refused_upgrade(ex, upstream, stream, response, rest)
         ex.status = 101
         ex.response_started = True
-        ex.client.switch([*forward.response_fields(ex, upstream, response), ("Connection", "Upgrade"), ("Upgrade", "websocket")])
+        ex.client.switch([*response_fields(ex, upstream, response), ("Connection", "Upgrade"), ("Upgrade", "websocket")])
         taken = ex.client.take_over()
         if taken is None:
             raise ClientGone
@@ -102,27 +101,12 @@ def _carry(runtime: Runtime, ex: Exchange, upstream: Upstream, carried: Tunnel, 
 
 def _handshake(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream) -> tuple[ResponseHead, bytes]:
     """Send the upgrade request and read the answer's head and what came behind it."""
-    limits = runtime.response_limits
     ex.wait_for("timeout", time.monotonic() + upstream.options.timeout)
-    buffer = b""
     try:
         stream.send_all(request_head(ex, upstream, upgrade="websocket"))
-        for _ in range(_MAX_INFORMATIONAL):
-            while (end := find_head_end(buffer) if buffer else -1) < 0:
-                if len(buffer) > limits.head_size:
-                    raise head_too_large(buffer, limits, 502)
-                data = stream.recv()
-                if not data:
-                    raise forward.failure(ex, "no response to the upgrade")
-                buffer += data
-            response = parse_response_head(buffer[:end], ex.method, limits)
-            buffer = buffer[end:]
-            if response.status == 101 or response.status >= 200:
-                ex.first_byte_seconds = time.monotonic() - ex.upstream_started
-                return response, buffer
-        raise UpstreamError("other", 502, "too_many_informational", "the upstream sent too many informational responses")
+        return read_head(runtime, ex, upstream, stream, upgrade=True)
     except OSError as error:
-        raise forward.failure(ex, str(error)) from None
+        raise failure(ex, str(error)) from None
     except ProtocolError as error:
         raise UpstreamError("other", 502, error.code, error.detail) from None
 

@@ -1,0 +1,178 @@
+"""One attempt at an upstream: the request out, the final response's head back, and the response handed to `relay`.
+
+`retry` decides what is tried again. Nothing is decided here but whether what the upstream said can be passed on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING
+
+from proxyd.http1 import HeadReader, ProtocolError, ResponseHead
+from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.exchange import CLIENT_PHASES
+from proxyd.proxy.core.headers import request_head
+from proxyd.proxy.upstream import retry
+from proxyd.proxy.upstream.pool import UpstreamError, connect, idle_connection, release
+from proxyd.proxy.upstream.relay import relay
+from proxyd.proxy.upstream.upload import Upload
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.runtime import Runtime
+
+
+def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, retry_statuses: frozenset[int]) -> bool:
+    """Send the request to the upstream and its response to the client.
+
+    Returns True when the response is out, False when its status is in `retry_statuses` and nothing went out. Raises
+    UpstreamError before any byte of a response went out, ResponseCut after, ClientGone, BodyTimeout, ProtocolError (of
+    the client's body).
+    """
+    now = time.monotonic()
+    ex.upstream = upstream
+    ex.upstream_started = now
+    stream = idle_connection(upstream, now)
+    if stream is not None:
+        try:
+            return _exchange(runtime, ex, upstream, stream, admission, retry_statuses)
+        except UpstreamError as error:
+            if not retry.on_new_connection(ex, upstream, error):
+                raise
+            if ex.counters is not None:
+                ex.counters.retries += 1
+    return _exchange(runtime, ex, upstream, open_connection(ex, upstream), admission, retry_statuses)
+
+
+def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
+    """A new connection, within connect_timeout and what is left of total_timeout. Raises UpstreamError."""
+    # What was waited for before must not run out on it.
+    ex.phase, ex.deadline = "connect_timeout", inf
+    begun = time.monotonic()
+    limit, code = upstream.options.connect_timeout, "connect_timeout"
+    left = ex.total_deadline - begun
+    if left < limit:
+        limit, code = max(0.001, left), "total_timeout"
+    try:
+        return connect(upstream, limit, code)
+    except UpstreamError as error:
+        if error.code == "total_timeout":
+            ex.expired = "total_timeout"
+        raise
+    finally:
+        ex.connect_seconds = time.monotonic() - begun
+
+
+def _exchange(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream, admission: int,
+              retry_statuses: frozenset[int]) -> bool:
+    """The attempt on one connection, which is released or closed here, whatever happens."""
+    ex.upstream_stream = stream
+    reusable = False
+    try:
+        _send_request(ex, upstream, stream)
+        response, rest = read_head(runtime, ex, upstream, stream)
+        status = response.status
+        ok = status not in upstream.options.circuit_failure_status
+        if admission or not ok or status in retry_statuses:
+            runtime.circuits.report(upstream, admission, ok, time.time())
+            if status in retry_statuses:
+                ex.status = status
+                return False
+            reusable = relay(ex, upstream, stream, response, rest)
+        else:
+            # A success only once the body is complete, or failures in the body would never add up. A trial can't wait
+            # for a body that streams for hours.
+            reusable = relay(ex, upstream, stream, response, rest)
+            runtime.circuits.report(upstream, admission, True, time.time())
+        return True
+    except ProtocolError as error:
+        if error.status != 502:
+            raise
+        raise UpstreamError("other", 502, error.code, error.detail) from None
+    finally:
+        ex.upstream_stream = None
+        upload = ex.upload
+        if upload is not None:
+            reusable = reusable and upload.done
+            upload.stop()
+            if ex.client.has_body():
+                ex.client.keep_alive = False
+        if reusable:
+            release(upstream, stream, time.monotonic())
+        else:
+            stream.close()
+
+
+def _send_request(ex: Exchange, upstream: Upstream, stream: Stream) -> None:
+    data = request_head(ex, upstream)
+    if ex.body:
+        data += ex.body
+    client = ex.client
+    if ex.body is None and client.has_body():
+        ex.upstream_timeout = upstream.options.timeout
+        _send_all(ex, stream, data)
+        if client.expects_continue():
+            client.send_continue()
+        ex.upload = Upload(ex, stream)
+    else:
+        ex.wait_for("timeout", time.monotonic() + upstream.options.timeout)
+        _send_all(ex, stream, data)
+
+
+def _send_all(ex: Exchange, stream: Stream, data: bytes) -> None:
+    try:
+        stream.send_all(data)
+    except OSError as error:
+        # With a body that was to go along, part of the whole may have arrived.
+        raise failure(ex, str(error), stream.served > 0 and not ex.body) from None
+
+
+def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = False) -> Exception:
+    """What went wrong on the upstream's connection: our deadline, the client, or the upstream, which may have answered in part."""
+    upload = ex.upload
+    if upload is not None and upload.error is not None:
+        return upload.error
+    if ex.expired and ex.phase in CLIENT_PHASES:
+        # Its connection was shut down because the client kept us waiting: nothing the upstream is to blame for.
+        return BodyTimeout() if ex.phase == "request_body" else ClientGone()
+    if ex.expired:
+        return UpstreamError("timeout", 504, ex.expired, f"the upstream did not answer in time ({ex.expired})")
+    if ex.client_gone:
+        return ClientGone()
+    code = "upstream_truncated" if truncated else "upstream_closed"
+    return UpstreamError("reset", 502, code, f"the upstream closed the connection: {reason}", unsent)
+
+
+def read_head(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream, upgrade: bool = False) -> tuple[ResponseHead, bytes]:
+    """The final response's head and what came behind it; informational responses are passed on, except for an `upgrade`, to which
+    101 is a final answer. Raises UpstreamError, ClientGone, BodyTimeout, ProtocolError 502."""
+    reader = HeadReader(ex.method, runtime.response_limits, upgrade)
+    response: ResponseHead | None = None
+    first = True
+    while response is None:
+        try:
+            data = stream.recv_later() if first else stream.recv()
+        except OSError as error:
+            raise failure(ex, str(error)) from None
+        if not data:
+            raise failure(ex, "in the response header" if reader.partial else "no response", truncated=reader.partial)
+        if first:
+            first = False
+            ex.first_byte_seconds = time.monotonic() - ex.upstream_started
+        response = reader.feed(data)
+        if reader.informational and not upgrade:
+            _pass_on(ex, upstream, reader.informational)
+    return response, reader.rest
+
+
+def _pass_on(ex: Exchange, upstream: Upstream, informational: Sequence[ResponseHead]) -> None:
+    """Send informational responses to the client; the upstream has its time anew for the next."""
+    for head in informational:
+        # 100 answers what we asked on our own behalf.
+        if head.status != 100:
+            ex.client.informational(head.status, head.end_to_end())
+            ex.wait_for("timeout", time.monotonic() + upstream.options.timeout)

@@ -1,0 +1,162 @@
+"""The response on its way to the client, piece by piece, with bounded memory."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from proxyd.http1 import BodyReader, ProtocolError
+from proxyd.http1.response import LENGTH, NONE, ResponseHead
+from proxyd.proxy.core.clientside import ClientGone
+from proxyd.proxy.core.headers import http_date, replace_fields
+from proxyd.proxy.upstream import compress
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.route.table import Upstream
+
+RELAY_SIZE = 262144
+
+
+class ResponseCut(Exception):
+    """The upstream failed after part of its response went out: the client's connection is cut."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) -> list[tuple[str, str]]:
+    """The response's fields as the client gets them, framing aside: the upstream's, the route's own, and ours."""
+    headers = response.end_to_end()
+    if upstream.headers:
+        headers = replace_fields(headers, upstream.headers)
+    if ex.set_headers:
+        headers += ex.set_headers
+    if not response.dated:
+        # RFC 9110 6.6.1: whoever passes on a response without a date gives it one.
+        headers.append(("Date", http_date(int(time.time()))))
+    headers.append(("Via", ex.client.via_field))
+    headers.append(("X-Request-ID", ex.request_id))
+    return headers
+
+
+def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
+    """Pass the response on; whether the upstream connection can be used again."""
+    client = ex.client
+    kind = response.body_kind
+    status = ex.status = response.status
+    headers = response_fields(ex, upstream, response)
+    if kind == NONE:
+        if ex.method == "HEAD" and upstream.options.compression:
+            # It is not encoded, but says Vary as the answer to GET does (RFC 9110 9.3.2).
+            compress.encoder_for(ex, upstream.options, response, headers)
+        if response.content_length >= 0:
+            headers.append(("Content-Length", str(response.content_length)))
+        ex.response_started = True
+        client.start(status, response.reason, headers, -2, b"", True)
+        return response.keep_alive and not rest
+    encoder = compress.encoder_for(ex, upstream.options, response, headers) if upstream.options.compression else None
+    if kind == LENGTH and encoder is None:
+        return _relay_length(ex, upstream, stream, response, headers, rest)
+    return _relay_stream(ex, upstream, stream, response, headers, rest, encoder)
+
+
+def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, headers: list[tuple[str, str]],
+                  rest: bytes) -> bool:
+    """A body of known length, passed on as it comes."""
+    client = ex.client
+    length = response.content_length
+    reusable = response.keep_alive
+    left = length - len(rest)
+    if left < 0:
+        rest, reusable, left = rest[:length], False, 0
+    ex.response_started = True
+    client.start(ex.status, response.reason, headers, length, rest, left == 0)
+    ex.bytes_sent += len(rest)
+    if not left:
+        return reusable
+    timeout = upstream.options.read_timeout
+    buffers = ex.client.buffers
+    buffer = buffers.pop() if buffers else memoryview(bytearray(RELAY_SIZE))
+    try:
+        while left:
+            ex.wait_for("read_timeout", time.monotonic() + timeout)
+            try:
+                count = stream.recv_into(buffer if left >= RELAY_SIZE else buffer[:left])
+            except OSError as error:
+                raise _cut(ex, str(error)) from None
+            if not count:
+                raise _cut(ex, f"{left} of {length} bytes missing")
+            left -= count
+            client.write(buffer[:count])
+            ex.bytes_sent += count
+    finally:
+        buffers.append(buffer)
+    return reusable
+
+
+def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, headers: list[tuple[str, str]],
+                  rest: bytes, encoder: compress.Encoder | None) -> bool:
+    """A body that is decoded, encoded, or ends when the upstream closes: sent piece by piece, each at once."""
+    client = ex.client
+    timeout = upstream.options.read_timeout
+    body = BodyReader(response)
+    # A fault in this piece is still answered: nothing went out.
+    piece = _encoded(encoder, body.feed(rest), body)
+    whole = body.done and not body.trailers
+    ex.response_started = True
+    client.start(ex.status, response.reason, headers, -1, piece, whole)
+    ex.bytes_sent += len(piece)
+    if whole:
+        return body.reusable
+    while not body.done:
+        ex.wait_for("read_timeout", time.monotonic() + timeout)
+        piece = _encoded(encoder, _next_piece(ex, stream, body), body)
+        if piece:
+            client.write(piece)
+            ex.bytes_sent += len(piece)
+    client.finish(body.trailers)
+    return body.reusable
+
+
+def _next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
+    """What comes next of a body of which part went out; empty where it holds framing alone, or is the end."""
+    try:
+        data = stream.recv(RELAY_SIZE)
+    except OSError as error:
+        raise _cut(ex, str(error)) from None
+    if not data:
+        if ex.expired or ex.client_gone or not body.end():
+            raise _cut(ex, "the body is not complete")
+        return b""
+    try:
+        return body.feed(data)
+    except ProtocolError as error:
+        raise ResponseCut(error.code, error.detail) from None
+
+
+def _encoded(encoder: compress.Encoder | None, piece: bytes, body: BodyReader) -> bytes:
+    """The piece in the encoder's coding, where there is one."""
+    if encoder is None:
+        return piece
+    if body.done:
+        return encoder.finish(piece)
+    return encoder.flush(piece) if piece else piece
+
+
+def relay_refused_upgrade(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> None:
+    """Pass on the plain answer to a request to upgrade; neither connection is used again for another."""
+    ex.client.keep_alive = False
+    relay(ex, upstream, stream, response, rest)
+
+
+def _cut(ex: Exchange, reason: str) -> Exception:
+    """Why a body stopped short; the client's connection is cut for it."""
+    if ex.client_gone:
+        return ClientGone()
+    if ex.expired:
+        return ResponseCut(ex.expired, f"the response body stalled ({ex.expired})")
+    return ResponseCut("upstream_truncated", f"the upstream ended the response body early: {reason}")

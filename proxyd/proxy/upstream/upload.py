@@ -1,0 +1,58 @@
+"""The request's body on its way to the upstream, beside the greenlet that waits for the response."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import gevent
+
+from proxyd.http1 import LAST_CHUNK, ProtocolError, encode_last_chunk
+from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.core.exchange import Exchange
+
+
+class Upload:
+    """A greenlet that sends the body: `done` once all of it is out; `error` is what kept the client's part from coming."""
+
+    def __init__(self, ex: Exchange, stream: Stream) -> None:
+        self.done = False
+        self.error: Exception | None = None
+        self._ex = ex
+        self._stream = stream
+        self._greenlet = gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        ex, stream = self._ex, self._stream
+        client = ex.client
+        chunked = ex.head.chunked
+        limit = ex.upstream_limit
+        try:
+            while True:
+                data = client.read_body()
+                if not data:
+                    break
+                ex.bytes_received += len(data)
+                if limit and ex.bytes_received > limit:
+                    raise ProtocolError(413, "body_too_large", f"the request body is larger than {limit} bytes")
+                ex.wait_for_body("request_send", time.monotonic() + ex.upstream_timeout)
+                stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            if chunked:
+                trailers = client.trailers()
+                stream.send_all(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
+            self.done = True
+            stream.moved()
+            ex.wait_for_body("timeout", time.monotonic() + ex.upstream_timeout)
+        except OSError:
+            # The upstream stopped taking the body; its answer, or its end, is read by the other greenlet.
+            ex.wait_for_body("timeout", time.monotonic() + ex.upstream_timeout)
+        except (ClientGone, BodyTimeout, ProtocolError) as error:
+            self.error = error
+            stream.shutdown()
+
+    def stop(self) -> None:
+        """End it; safe when it is over."""
+        self._greenlet.kill()
