@@ -30,6 +30,7 @@ setup(
         "prometheus_client>=0.20,<1",
         "cryptography>=42,<60",
         "argcomplete>=3.5,<4",
+        "rich>=13.7,<16",
         "itsdangerous>=2.1,<3",
     ],
     extras_require={
@@ -58,6 +59,7 @@ setup(
             "mypy>=1.13,<3",
             "types-requests>=2.31,<3",
             "types-jsonschema>=4.18,<5",
+            "types-psutil>=6,<8",
         ],
     },
     entry_points={"console_scripts": ["proxyd = proxyd.cli.main:main", "proxyctl = proxyd.ctl.main:main"]},

@@ -7,22 +7,22 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
 import time
 import tty
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused
-from proxyd.ctl.screen import Screen, fit, printable, span, wrap
+from proxyd.ctl.screen import Screen, printable, span
 from proxyd.ctl.show import OK, route_state
 
-# A screen of its own, so that what was on the terminal before is there again afterwards.
-_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
-_HOME, _TO_LINE_END, _TO_SCREEN_END = "\x1b[H", "\x1b[K", "\x1b[J"
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.live import Live
+
 _TOP_HEADER = ("ROUTE", "SERVICE", "DOMAINS", "STATE", "CIRCUIT", "REQ/S", "ERR/S", "P50 MS", "P99 MS", "NOW")
 _SPARE_OF_TOP = ("P50 MS", "NOW", "CIRCUIT", "SERVICE", "P99 MS", "ERR/S", "STATE")
 _LEAST_FOR_DATES = 100
@@ -97,7 +97,7 @@ def _show(event: dict[str, Any], screen: Screen, type_: str, names: _Names) -> N
     if event.get("actor"):
         parts.append(f"by {printable(event['actor'])}")
     at, kind = printable(event.get("at")), printable(event.get("type"))
-    if screen.width and screen.width < _LEAST_FOR_DATES:
+    if screen.is_bounded and screen.width < _LEAST_FOR_DATES:
         # The details are what one looks for; of the instant, the time of day will do.
         at = at[11:19] or at
     screen.wrapped(f"{at}  {kind:<24} {printable(route):<6} {'  '.join(parts)}".rstrip(), 2)
@@ -110,27 +110,25 @@ def top(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     On a terminal it outlives the master: what was seen last stays, with a word about it. Raises CannotConnect elsewhere.
     """
     before: dict[str, tuple[float, int, int]] = {}
-    seen: list[str] = []
+    seen: list[RenderableType] = []
     rounds = 0
     with _full_screen(screen) as full:
         while True:
             now = time.monotonic()
+            frame = screen.frame() if full else []
             try:
                 found, state = admin.all("routes"), admin.get("status")
             except (CannotConnect, Refused) as error:
                 if not full:
                     raise
-                lines = [*(screen.paint(line, "red") for line in wrap(f"trying again: {error}", screen.width)), *seen[1:]]
+                screen.wrapped(f"trying again: {error}", 2, "red")
+                frame += seen[1:]
             else:
-                rated = _rated(found, before, now)
-                lines = seen = [_top_json(rated, state)] if screen.as_json else _top_lines(rated, state, screen, full)
+                _show_top(_rated(found, before, now), state, screen)
+                seen = frame
                 before = {one["route_id"]: (now, *_counts(one)) for one in found}
             if full:
-                shown = lines[:shutil.get_terminal_size().lines]
-                screen.out.write(_HOME + "\r\n".join(f"{line}{_TO_LINE_END}" for line in shown) + _TO_SCREEN_END)
-                screen.out.flush()
-            else:
-                screen.line("\n".join(lines))
+                _draw(full, frame)
             rounds += 1
             if rounds == options.count:
                 return OK
@@ -177,41 +175,50 @@ def _top_json(rated: Rated, state: dict[str, Any]) -> str:
                        "errors_per_second": round(sum(item[1] for item in rated), 2), "routes": routes}, ensure_ascii=False)
 
 
-def _top_lines(rated: Rated, state: dict[str, Any], screen: Screen, full: bool) -> list[str]:
+def _show_top(rated: Rated, state: dict[str, Any], screen: Screen) -> None:
+    if screen.as_json:
+        screen.line(_top_json(rated, state))
+        return
     total, failed = sum(item[0] for item in rated), sum(item[1] for item in rated)
-    head = (f"proxyd {printable(state.get('version'))}  up {span(state.get('uptime_seconds') or 0)}  "
-            f"{len(state.get('workers') or [])} workers  {len(rated)} routes  {total:.1f} req/s  {failed:.1f} err/s")
-    if screen.width:
-        head = fit(head, screen.width).rstrip()
-    problems = [screen.paint(line, "red") for problem in state.get("problems") or []
-                for line in wrap(f"problem: {printable(problem)}", screen.width, 9)]
-    room = shutil.get_terminal_size().lines - 3 - len(problems) if full else len(rated)
+    screen.cut(f"proxyd {printable(state.get('version'))}  up {span(state.get('uptime_seconds') or 0)}  "
+               f"{len(state.get('workers') or [])} workers  {len(rated)} routes  {total:.1f} req/s  {failed:.1f} err/s")
+    for problem in state.get("problems") or []:
+        screen.wrapped(f"problem: {printable(problem)}", 9, "red")
+    screen.line()
     rows = []
-    for rate, error_rate, one in rated[:max(room, 1)]:
+    # More than a terminal has lines for is cut off anyway, but costs time.
+    for rate, error_rate, one in rated[:screen.console.height] if screen.is_terminal else rated:
         sums = one.get("stats") or {}
         rows.append((one.get("route_id"), one.get("service"), one.get("domains"), route_state(one),
                      (one.get("circuit") or {}).get("state"), rate, error_rate, sums.get("p50_latency_ms"),
                      sums.get("p99_latency_ms"), sums.get("in_flight")))
-    return [head, *problems, "", *screen.table_lines(_TOP_HEADER, rows, "no routes", _SPARE_OF_TOP)]
+    screen.table(_TOP_HEADER, rows, "no routes", _SPARE_OF_TOP)
+
+
+def _draw(live: Live, frame: list[RenderableType]) -> None:
+    from rich.console import Group
+
+    live.update(Group(*frame), refresh=True)
 
 
 @contextlib.contextmanager
-def _full_screen(screen: Screen) -> Iterator[bool]:
-    """Take the whole terminal, keys unbuffered; False where output or input is none. All is put back at the end."""
-    if screen.as_json or not (screen.is_terminal and sys.stdin.isatty()):
-        yield False
+def _full_screen(screen: Screen) -> Iterator[Live | None]:
+    """Take the whole terminal, keys unbuffered; None where output or input is no terminal that can. All is put back at the end."""
+    if screen.as_json or not (screen.is_terminal and sys.stdin.isatty()) or screen.console.is_dumb_terminal:
+        yield None
         return
+    from rich.live import Live
+
     saved = termios.tcgetattr(sys.stdin)
     # Ended by a signal, the terminal must be put back all the same.
     previous = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         tty.setcbreak(sys.stdin)
-        screen.out.write(_ENTER)
-        yield True
+        with contextlib.suppress(OSError), Live(
+                console=screen.console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+            yield live
     finally:
         with contextlib.suppress(OSError, termios.error):
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, saved)
-            screen.out.write(_LEAVE)
-            screen.out.flush()
         for number, handler in previous.items():
             signal.signal(number, handler)

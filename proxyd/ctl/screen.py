@@ -1,51 +1,79 @@
-"""What the terminal gets: tables that fit its width, colours where they help, JSON for programs."""
+"""What the terminal gets: tables that fit its width and colours where they help (by rich), plain text in a pipe, JSON for programs.
+
+rich is imported only where output is bounded by a width: help, pipes and JSON need none of it, and start faster so.
+"""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TextIO
 
-_COLOURS = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
 _GOOD = {"healthy", "up", "closed", "connected", "ok", "yes"}
 _BAD = {"unhealthy", "down", "open", "disconnected", "failed", "ended"}
 _MIDDLE = {"half_open", "unknown", "maintenance", "draining", "disabled", "starting", "pending"}
 #: Columns that a text needs to say something; where a table has less for each, some of its columns go.
 _USEFUL = 14
 _LEAST = 6
+#: Rows that rich lays out together: it takes seconds for ten thousand, and the first are to be seen at once.
+_AT_ONCE = 200
 
 
 class Screen:
-    """Where output goes, how wide it may be, and whether colours and JSON are wanted. Width 0: not bounded."""
+    """Where output goes, how wide it may be, and whether colours and JSON are wanted."""
 
     def __init__(self, as_json: bool = False, out: TextIO | None = None, width: int | None = None) -> None:
         self.as_json = as_json
         self.out = out or sys.stdout
         self.is_terminal = self.out.isatty()
-        self.colours = self.is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        self._width = width
+        #: Whether lines have an end: on a terminal, and in a pipe where COLUMNS says so.
+        self.is_bounded = self.is_terminal or width is not None or os.environ.get("COLUMNS", "").isdigit()
+        self._given = width
+        self._frame: list[RenderableType] | None = None
+
+    @cached_property
+    def console(self) -> Console:
+        """rich's side of this screen."""
+        from rich.console import Console
+
+        dumb = os.environ.get("TERM") == "dumb"
+        # rich follows a terminal's size by itself, but takes a pipe and a dumb terminal for 80 columns.
+        width = shutil.get_terminal_size((100, 24)).columns if dumb or not self.is_terminal else None
+        # NO_COLOR alone would leave bold and dim.
+        plain = dumb or not self.is_terminal or bool(os.environ.get("NO_COLOR"))
+        return Console(file=self.out, width=self._given or width, force_terminal=self.is_terminal, highlight=False, markup=False,
+                       emoji=False, color_system=None if plain else "auto")
 
     @property
     def width(self) -> int:
-        """Columns there are; a pipe has no end, unless COLUMNS says so."""
-        if self._width is not None:
-            return self._width
-        if self.is_terminal or os.environ.get("COLUMNS", "").isdigit():
-            return shutil.get_terminal_size((100, 24)).columns
-        return 0
+        """Columns of a line; 0 where it has no end."""
+        return self.console.width if self.is_bounded else 0
 
-    def paint(self, text: str, colour: str) -> str:
-        """The text in a colour, where colours are wanted."""
-        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if self.colours and colour else text
+    def frame(self) -> list[RenderableType]:
+        """Gather what is shown from now on in a list, for one picture of a full screen; the list is emptied first."""
+        self._frame = []
+        return self._frame
+
+    def _put(self, renderable: RenderableType) -> None:
+        if self._frame is not None:
+            self._frame.append(renderable)
+        else:
+            self.console.print(renderable)
 
     def line(self, text: str = "") -> None:
-        """One line, at once."""
+        """One line, at once, however wide."""
+        if self._frame is not None:
+            self._frame.append(text)
+            return
         self.out.write(text + "\n")
         self.out.flush()
 
@@ -53,61 +81,95 @@ class Screen:
         """A value as JSON for programs."""
         self.line(json.dumps(value, indent=2, ensure_ascii=False))
 
+    def cut(self, text: str) -> None:
+        """A text of one line, its end given up where it is too wide."""
+        if not self.is_bounded:
+            self.line(text)
+            return
+        from rich.text import Text
+
+        self._put(Text(text, no_wrap=True, overflow="ellipsis"))
+
     def wrapped(self, text: str, indent: int = 0, colour: str = "") -> None:
         """A text over as many lines as the width asks for, those after the first indented."""
-        for line in wrap(text, self.width, indent):
-            self.line(self.paint(line, colour))
+        if not self.is_bounded:
+            self.line(text)
+            return
+        from rich.text import Text
+
+        indent = min(indent, self.width // 4)
+        for number, line in enumerate(Text(text).wrap(self.console, self.width - indent, overflow="fold")):
+            self._put(Text(" " * indent * bool(number) + line.plain, colour))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], empty: str, spare: Sequence[str] = ()) -> None:
-        """Rows under a header, or a sentence where there are none. `spare`: see table_lines."""
-        for text in self.table_lines(header, list(rows), empty, spare):
-            self.line(text)
+        """Rows under a header, or a sentence where there are none.
 
-    def table_lines(
-        self, header: Sequence[str], rows: Sequence[Sequence[object]], empty: str, spare: Sequence[str] = (),
-    ) -> list[str]:
-        """The table's lines, none wider than the screen: first the columns in `spare` go, in that order, as long as the
-        others would have too little room; then the widest give up their ends."""
-        if not rows:
-            return [empty]
+        Where the screen is too narrow, first the columns in `spare` go, in that order, as long as the others would have too
+        little room; then the widest give up their ends.
+        """
         cells = [[printable(value) for value in row] for row in rows]
+        if not cells:
+            self.line(empty)
+            return
         widths = [max(columns(row[index]) for row in [list(header), *cells]) for index in range(len(header))]
+        if not self.is_bounded:
+            # A pipe may get the rows of many thousand routes, which rich is too slow for.
+            for row in [list(header), *cells]:
+                self.line("  ".join(cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)).rstrip())
+            return
         kept = self._kept(header, widths, spare)
-        widths = [widths[index] for index in kept]
-        while self.width and _taken(widths) > self.width and max(widths) > min(_LEAST, self.width):
-            widths[widths.index(max(widths))] -= 1
-        lines = [self.paint(_row([header[index] for index in kept], widths), "bold")]
-        for row in cells:
-            fitted = [(fit(row[index], width), tone(row[index])) for index, width in zip(kept, widths, strict=True)]
-            painted = [self.paint(text.rstrip(), colour) + " " * (len(text) - len(text.rstrip())) for text, colour in fitted]
-            lines.append("  ".join(painted).rstrip())
-        return lines
+        room = [widths[index] for index in kept]
+        while _taken(room) > self.width and max(room) > 1:
+            room[room.index(max(room))] -= 1
+        for start in range(0, len(cells), _AT_ONCE):
+            some = [[row[index] for index in kept] for row in cells[start:start + _AT_ONCE]]
+            self._put(_table([header[index] for index in kept], some, room, first=start == 0))
 
     def _kept(self, header: Sequence[str], widths: Sequence[int], spare: Sequence[str]) -> list[int]:
         kept = list(range(len(header)))
         for name in spare:
-            if not self.width or _taken([min(widths[index], _USEFUL) for index in kept]) <= self.width:
+            if _taken([min(widths[index], _USEFUL) for index in kept]) <= self.width:
                 return kept
             kept.remove(header.index(name))
-        while len(kept) > 1 and self.width and _taken([min(widths[index], _LEAST) for index in kept]) > self.width:
+        while len(kept) > 1 and _taken([min(widths[index], _LEAST) for index in kept]) > self.width:
             kept.pop()
         return kept
 
     def pairs(self, values: Mapping[str, object]) -> None:
         """Names and values below each other; a value that does not fit goes on below its beginning."""
         longest = max((len(name) for name in values), default=0)
-        room = self.width - longest - 2
-        for name, value in values.items():
-            text = printable(value)
-            colour = tone(text)
-            if self.width and room < 2 * _USEFUL:
-                self.line(self.paint(fit(name, min(len(name), self.width)), "dim"))
-                lines, margin = wrap(text, max(self.width - 2, 1)), "  "
-            else:
-                lines, margin = wrap(text, room if self.width else 0), " " * (longest + 2)
-                self.line(f"{self.paint(name.ljust(longest), 'dim')}  {self.paint(lines.pop(0), colour)}")
-            for line in lines:
-                self.line(margin + self.paint(line, colour))
+        if not self.is_bounded:
+            for name, value in values.items():
+                self.line(f"{name.ljust(longest)}  {printable(value)}")
+            return
+        from rich.padding import Padding
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = {name: printable(value) for name, value in values.items()}
+        if self.width - longest - 2 < 2 * _USEFUL:
+            for name, text in shown.items():
+                self._put(Text(name, "dim", overflow="fold"))
+                self._put(Padding(Text(text, tone(text), overflow="fold"), (0, 0, 0, 2), expand=False))
+            return
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, text in shown.items():
+            grid.add_row(Text(name, "dim"), Text(text, tone(text)))
+        self._put(grid)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequence[int], first: bool) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=first)
+    for name, width in zip(header, widths, strict=True):
+        table.add_column(Text(name, no_wrap=True, overflow="ellipsis"), width=width)
+    for row in rows:
+        table.add_row(*(Text(cell, tone(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+    return table
 
 
 def _taken(widths: Sequence[int]) -> int:
@@ -115,8 +177,13 @@ def _taken(widths: Sequence[int]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(fit(cell, width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+def columns(text: str) -> int:
+    """How many columns a text takes: wide characters two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def tone(text: str) -> str:
@@ -127,48 +194,6 @@ def tone(text: str) -> str:
     if word in _BAD:
         return "red"
     return "yellow" if word in _MIDDLE or word.startswith("drain ") else ""
-
-
-def columns(text: str) -> int:
-    """How many columns a text takes: wide characters two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
-
-
-def fit(text: str, width: int) -> str:
-    """The text in exactly so many columns, its end given up for an ellipsis."""
-    if columns(text) > width:
-        while text and columns(text) > width - 1:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - columns(text))
-
-
-def wrap(text: str, width: int, indent: int = 0) -> list[str]:
-    """The text in lines of at most `width` columns (0: one line), broken at blanks where there are some, those after the
-    first indented."""
-    if not width or columns(text) <= width:
-        return [text]
-    indent = min(indent, width // 4)
-    lines, line = [], ""
-    for piece in itertools.chain.from_iterable(_pieces(word, width - indent) for word in text.split(" ")):
-        longer = f"{line} {piece}" if line.strip() else line + piece
-        if line.strip() and columns(longer) > width:
-            lines.append(line.rstrip())
-            longer = " " * indent + piece
-        line = longer
-    return [*lines, line]
-
-
-def _pieces(word: str, width: int) -> list[str]:
-    """A word that is wider than a line in parts that are not."""
-    pieces = [""]
-    for char in word if columns(word) > width else ():
-        if pieces[-1] and columns(pieces[-1] + char) > width:
-            pieces.append("")
-        pieces[-1] += char
-    return pieces if pieces[-1] else [word]
 
 
 def printable(value: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxyd.ctl.screen import Screen, fit, printable
+from proxyd.ctl.screen import Screen, columns, printable
 from tests.ctl.conftest import AdminStub, Outcome, route
 
 Ctl = Callable[..., Outcome]
@@ -134,22 +134,43 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_colours_need_a_terminal_and_no_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("terminal", "variables", "shown"), [
+    (True, {}, "\x1b[31mdown\x1b[0m\n"), (False, {}, "down\n"), (True, {"NO_COLOR": "1"}, "down\n"), (True, {"TERM": "dumb"}, "down\n")])
+def test_colours_need_a_terminal_and_no_no_color(
+        monkeypatch: pytest.MonkeyPatch, terminal: bool, variables: dict[str, str], shown: str) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    assert Screen(out=Terminal()).paint("down", "red") == "\x1b[31mdown\x1b[0m"
-    assert Screen(out=io.StringIO()).paint("down", "red") == "down"
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert Screen(out=Terminal()).paint("down", "red") == "down"
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    out = Terminal() if terminal else io.StringIO()
+    Screen(out=out).wrapped("down", colour="red")
+    assert out.getvalue() == shown
 
 
 def test_a_table_gives_up_its_widest_column_to_fit_the_terminal() -> None:
-    screen = Screen(out=io.StringIO(), width=40)
-    lines = screen.table_lines(("ID", "DOMAINS", "STATE"), [("r1", "a" * 90, "healthy"), ("r2", "漢字" * 30, "down")], "")
-    assert all(len(line) <= 40 for line in lines)
-    assert "…" in lines[1] and lines[1].endswith("healthy")
+    out = io.StringIO()
+    Screen(out=out, width=40).table(("ID", "DOMAINS", "STATE"), [("r1", "a" * 90, "healthy"), ("r2", "漢字" * 30, "down")], "")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3 and all(columns(line) <= 40 for line in lines)
+    assert "…" in lines[1] and lines[1].endswith("healthy") and "…" in lines[2]
+
+
+def test_a_long_table_has_one_header_and_straight_columns_to_its_end() -> None:
+    out = io.StringIO()
+    Screen(out=out, width=40).table(("ID", "DOMAINS", "STATE"), [(f"r{number}", "a" * (number % 90), "up") for number in range(450)], "")
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 451 and sum("DOMAINS" in line for line in lines) == 1
+    assert {line.rstrip().rindex("up") for line in lines[1:]} == {lines[0].index("STATE")}
+
+
+def test_a_pipe_gets_whole_cells_in_straight_columns() -> None:
+    out = io.StringIO()
+    Screen(out=out).table(("DOMAINS", "STATE"), [("a" * 500, "healthy"), ("漢字", "down")], "")
+    assert out.getvalue().splitlines() == [
+        "DOMAINS" + " " * 495 + "STATE", "a" * 500 + "  healthy", "漢字" + " " * 498 + "down"]
 
 
 def test_what_services_named_themselves_cannot_steer_the_terminal() -> None:
     assert printable("shop\x1b]0;owned\x07\n") == "shop�]0;owned��"
-    assert fit("漢字漢字", 5) == "漢字…"
+    out = Terminal()
+    Screen(out=out, width=60).pairs({"service": "[red]shop[/red] :smile:\x1b[2J"})
+    assert "[red]shop[/red] :smile:�[2J" in out.getvalue()
