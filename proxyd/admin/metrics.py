@@ -25,6 +25,7 @@ from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
+from proxyd.store.sql.refusals import refusal_counts
 
 #: Upper bounds of the duration histogram, in seconds.
 LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -56,6 +57,7 @@ class Readings:
     health: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, int] = field(default_factory=dict)
     circuits: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def read(circuits: CircuitBoard) -> Readings:
     found.open_now = [row for row in views.open_requests() if row[0] in wanted]
     found.health = {row.route_id: row.status for row in HealthStatus.select(HealthStatus.route_id, HealthStatus.status)
                     if row.route_id in wanted}
+    found.refusals = refusal_counts()
     for row in routes:
         found.circuits[row.route_id] = STATE_NAMES[circuits.state(row.slot, views.route_number(row.route_id))]
     return found
@@ -109,6 +112,7 @@ class ProxydCollector(Collector):
         """All families."""
         yield from self._requests()
         yield self._durations()
+        yield self._refusals()
         yield from self._counters()
         yield from self._open()
         yield from self._states()
@@ -135,6 +139,13 @@ class ProxydCollector(Collector):
                 cumulative.append((name, below))
             total = self._readings.sums.get(route_id, {}).get("latency_ms_sum", 0.0) / 1000
             family.add_metric((route_id,), cumulative, total)
+        return family
+
+    def _refusals(self) -> Metric:
+        family = CounterMetricFamily("proxyd_refusals", "Requests refused, failed or cut by the proxy, by reason (docs/reasons.md).",
+                                     labels=("reason",))
+        for reason, count in self._readings.refusals.items():
+            family.add_metric((reason,), count)
         return family
 
     def _counters(self) -> Iterator[Metric]:

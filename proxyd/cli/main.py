@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from proxyd import __version__
 from proxyd.config.settings import CONFIG_VARIABLE, SettingsError, load
+from proxyd.docs import NAMES
 
 if TYPE_CHECKING:
     from proxyd.config.settings import Settings
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--domains", default="*", help="domains it may claim, with commas (default: *)")
 
     docs = commands.add_parser("docs", parents=[common], help="print a generated document (used by scripts/docs)")
-    docs.add_argument("name", choices=["configuration", "protocol", "proxyd.ini", "database"])
+    docs.add_argument("name", choices=NAMES)
     docs.set_defaults(run=_docs)
     return parser
 

@@ -104,7 +104,7 @@ def text() -> str:
 
 
 def _models() -> list[type[models.Table]]:
-    return [models.SchemaVersion, *models.V1, *models.V2, *models.V3]
+    return [models.SchemaVersion, *models.V1, *models.V2, *models.V3, *models.V4]
 
 
 def _table(connection: sqlite3.Connection, model: type[models.Table]) -> str:

@@ -8,6 +8,7 @@ TABLE_NOTES: dict[str, str] = {
     "counters": "`circuit_sequence` is the last circuit transition that became a row.",
     "route_status_codes": "Responses by status code since the route began. 499: the client went away.",
     "route_stats": "The route `-` stands for requests that matched no route or could not be read.",
+    "refusals": "Written with the statistics. The same numbers are `proxyd_refusals_total` in the metrics.",
     "slow_requests": "At most 20 of each route and hour are kept, the slowest.",
     "events": "`type` is one of `config_applied`, `backend_health_changed`, `circuit_state_changed`, `circuit_reset`, "
               "`maintenance_changed`, `drain_started`, `drain_progress`, `drain_completed`, `drain_cancelled`, "
@@ -78,6 +79,8 @@ COLUMN_NOTES: dict[str, str] = {
     "circuits.opened_at": "NULL while it is closed.",
     "v_circuits.opened_at": "NULL while it is closed.",
     "circuits.successes": "Successful trials.",
+    "refusals.reason": "A code of docs/reasons.md.",
+    "refusals.requests": "How many requests ended for this reason, over all workers, since the database was made.",
     "latency_ms_sum": "Divide by `requests`.",
     "bytes_sent": "To clients: bodies.",
     "bytes_received": "From clients: bodies.",

@@ -105,6 +105,8 @@ def _traffic(connection: sqlite3.Connection) -> None:
     for closed, client, reason in (("06:58:20", "198.51.100.23", "closed"), ("07:22:05", "198.51.100.40", "idle_timeout")):
         _insert(connection, "websocket_connections", route_id="r1", opened_at=at("06:15:00"), closed_at=at(closed), client=client,
                 bytes_sent=48_112, bytes_received=9_204, reason=reason)
+    for reason, requests in (("rate_limited", 1893), ("timeout", 612), ("client_gone", 97)):
+        _insert(connection, "refusals", reason=reason, requests=requests)
 
 
 def _events(connection: sqlite3.Connection) -> None:

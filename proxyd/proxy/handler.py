@@ -333,6 +333,8 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
         # How long a WebSocket was open says nothing about its speed.
         if (options.slow_warning or options.slow_critical) and ex.status != 101:
             runtime.rows.slow(ex, upstream, counters, total)
+    if ex.failure:
+        runtime.refusals.count(ex.failure)
     access = runtime.access
     if access.enabled:
         access.record(

@@ -25,6 +25,7 @@ from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.record.accesslog import AccessLog
 from proxyd.proxy.record.flush import Flusher
+from proxyd.proxy.record.refusals import Refusals
 from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
 from proxyd.proxy.route.sync import Sync
@@ -62,7 +63,10 @@ class Runtime:
         self.stopping = False
         self.stats = Stats()
         self.rows = Rows()
-        self.flusher = Flusher(self.store, self.board, self.stats, self.rows, self.limiter)
+        self.refusals = Refusals()
+        self.flusher = Flusher(self.store, self.board, (
+            (lambda: self.stats.take(time.time()), self.stats.give_back), (self.rows.take, self.rows.give_back),
+            (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back)))
         self.access = AccessLog(settings.log.access, settings.log.format)
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)
@@ -153,6 +157,7 @@ class Runtime:
             client.start(error.status, reason_phrase(error.status), headers, len(body), body, True)
         except ClientGone:
             return
+        self.refusals.count(error.code)
         self.stats.of("-").record(error.status, 0.0, len(body), 0)
         head = RequestHead("-", "-", 11, [], [])
         if self.access.enabled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gevent
@@ -12,9 +13,6 @@ import gevent
 from proxyd.store.sql.database import Store, StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from proxyd.proxy.gates.ratelimit import RateLimiter
-    from proxyd.proxy.record.slow import Rows
-    from proxyd.proxy.record.stats import Stats
     from proxyd.store.memory.board import Board
 
 log = logging.getLogger("proxyd.proxy")
@@ -29,14 +27,16 @@ def _write(batches: list[Any]) -> None:
 
 
 class Flusher:
-    """Takes batches from the counters and writes them; the board says up to when."""
+    """Takes batches from the counters and writes them; the board says up to when.
 
-    def __init__(self, store: Store, board: Board, stats: Stats, rows: Rows, limiter: RateLimiter) -> None:
+    `sources`: what takes a batch out of a counter (None where there is nothing to write), and what gives one back that could not be
+    written.
+    """
+
+    def __init__(self, store: Store, board: Board, sources: Sequence[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
         self._store = store
         self._board = board
-        self._stats = stats
-        self._rows = rows
-        self._limiter = limiter
+        self._sources = sources
         self._failing = False
         self._greenlet: gevent.Greenlet | None = None
 
@@ -61,18 +61,15 @@ class Flusher:
     def flush(self) -> None:
         """Write what there is; what can't be written is kept for the next time."""
         taken = time.monotonic()
-        sources: list[tuple[Any, Any]] = [
-            (self._stats, self._stats.take(time.time())), (self._rows, self._rows.take()), (self._limiter, self._limiter.take())]
-        batches = [batch for _, batch in sources if batch is not None]
-        if not batches:
+        taken_from = [(give_back, batch) for take, give_back in self._sources if (batch := take()) is not None]
+        if not taken_from:
             self._board.count(taken)
             return
         try:
-            self._store.call(_write, batches, patience=_PATIENCE)
+            self._store.call(_write, [batch for _, batch in taken_from], patience=_PATIENCE)
         except Exception as error:
-            for source, batch in sources:
-                if batch is not None:
-                    source.give_back(batch)
+            for give_back, batch in taken_from:
+                give_back(batch)
             if not isinstance(error, StoreError):
                 raise
             if not self._failing and not isinstance(error, StoreBusy):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError, database
-from proxyd.store.sql.models import V1, V2, V3, Counter, SchemaVersion
+from proxyd.store.sql.models import V1, V2, V3, V4, Counter, SchemaVersion
 from proxyd.store.sql.views import create_views, views_are_current
 
 
@@ -29,11 +29,16 @@ def _third() -> None:
     database.create_tables(V3)
 
 
+def _fourth() -> None:
+    database.create_tables(V4)
+
+
 #: Number, what it brings, and how. Never change one that was released: add the next.
 STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (1, "sessions, routes, settings, workers, events", _first),
     (2, "health, circuits, traffic", _second),
     (3, "rate-limit rejections, slow requests, WebSockets", _third),
+    (4, "refusals by reason", _fourth),
 )
 NEWEST = STEPS[-1][0]
 

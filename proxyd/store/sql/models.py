@@ -330,6 +330,16 @@ class WebSocketConnection(Table):
         table_name = "websocket_connections"
 
 
+class RefusalCount(Table):
+    """How many requests the proxy refused or failed to serve, by reason code (docs/reasons.md)."""
+
+    reason = TextField(primary_key=True)
+    requests = IntegerField()
+
+    class Meta:
+        table_name = "refusals"
+
+
 class Event(Table):
     """What happened, newest last: also the audit trail (`actor` says who asked)."""
 
@@ -349,3 +359,4 @@ V1 = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worke
 V2 = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency, RouteMinute,
       RouteInFlight]
 V3 = [RateLimitRejection, SlowRequest, WebSocketConnection]
+V4 = [RefusalCount]

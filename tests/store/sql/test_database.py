@@ -97,7 +97,7 @@ def test_a_function_that_fails_changes_nothing(store: Store) -> None:
 
 def older(path: Path, version: int) -> None:
     """Make the file what a proxyd of that schema version would have left."""
-    later = {1: models.V2 + models.V3, 2: models.V3}[version]
+    later = {1: models.V2 + models.V3 + models.V4, 2: models.V3 + models.V4, 3: models.V4}[version]
     with by_another(path) as other:
         for (view,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
             other.execute(f"DROP VIEW {view}")
@@ -111,7 +111,7 @@ def schema(path: Path) -> set[tuple[str, str, str]]:
         return set(other.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_file_is_brought_up_to_date_with_what_is_in_it(store: Store, path: Path, version: int) -> None:
     store.call(add_session, "s1")
     store.call(add_route, "r7", "s1")
@@ -127,7 +127,7 @@ def test_an_older_file_is_brought_up_to_date_with_what_is_in_it(store: Store, pa
     with by_another(path) as look:
         kept = look.execute("SELECT r.route_id, s.service_name FROM routes r JOIN sessions s USING (session_id)").fetchall()
         assert kept == [("r7", "app")]
-        assert [row[0] for row in look.execute("SELECT version FROM schema_version ORDER BY version")] == [1, 2, 3]
+        assert [row[0] for row in look.execute("SELECT version FROM schema_version ORDER BY version")] == [1, 2, 3, 4]
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,140 @@
+"""Every reason code, declared once: why the proxy refused a request, failed to serve it, or cut its answer.
+
+The same code stands in X-Proxyd-Reason, in the problem+json body, as `reason=` in the access log and as a label of
+`proxyd_refusals_total`. docs/reasons.md is made from this table. A test fails for a code in the source that is not here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+#: Only in the access log, where a request ends without an answer: the client went away; the connection was closed unanswered.
+CLIENT_GONE, CLOSED = 499, 444
+
+
+class Reason(NamedTuple):
+    """`status` is what the client is answered; `sentence` says what happened and what to do, for whoever runs the proxy."""
+
+    code: str
+    status: int
+    sentence: str
+
+
+#: A backend's answer that may be retried and then could not be: one code for each status, which is the answer's own.
+STATUS_FAMILY = Reason("upstream_NNN", 502, "The backend's own answer had status NNN, which `retry_on` names, and no attempt was left. The "
+                       "client gets NNN. Look into the backend's log")
+_IN_FAMILY = re.compile(r"upstream_[1-5]\d\d")
+
+GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
+    ("The request finds no backend", (
+        Reason("unknown_host", 404, "No route names this host. `proxyctl routes` lists those that exist. `[proxy] unknown_host` can make "
+               "it 421, or close the connection (444 in the log)"),
+        Reason("no_route", 404, "A route names this host, but none covers this path. `proxyctl routes` lists the paths"),
+        Reason("no_table", 503, "The worker has not read the routes yet: proxyd has just started, or the database cannot be read"),
+        Reason("route_disabled", 503, "The service lost its connection to the registry. It keeps the route for `reconnect_grace`"),
+        Reason("maintenance", 503, "The service is in maintenance mode. `MAINT_EXIT` ends it"),
+        Reason("draining", 503, "The service drains and no replica takes its place. `DRAIN_CANCEL` stops the drain"),
+        Reason("rate_limited", 429, "The client is over the route's limit. `Retry-After` says when it may try again"),
+        Reason("circuit_open", 503, "The backend failed too often. `CIRCUIT_BREAKER_STATUS` says since when"),
+        Reason("upstream_down", 503, "No backend of the route passes its health check. `proxyctl health` says why"),
+    )),
+    ("The backend fails", (
+        Reason("upstream_refused", 502, "Nothing listens at the backend's address. Check that it runs, and the port"),
+        Reason("upstream_unreachable", 502, "There is no network path to the backend. Check the address, routing and firewall"),
+        Reason("upstream_unresolved", 502, "The backend's name has no address. Check the name and the resolver"),
+        Reason("upstream_tls", 502, "TLS with the backend failed: its certificate does not verify, or it does not speak TLS"),
+        Reason("upstream_closed", 502, "The backend closed the connection before it answered. Look into its log"),
+        Reason("upstream_truncated", 502, "The backend closed the connection in the middle of its answer. If part of that had gone out, "
+               "the client's connection is cut"),
+        Reason("connect_timeout", 504, "The backend did not accept the connection within `connect_timeout`"),
+        Reason("timeout", 504, "The backend did not begin to answer within `timeout`"),
+        Reason("request_send", 504, "The backend stopped taking the request's body for longer than `timeout`"),
+        Reason("read_timeout", 504, "The backend paused in its answer for longer than `read_timeout`. The client's connection is cut"),
+        Reason("total_timeout", 504, "The request took longer than `total_timeout`. It is 408 while the client still sends its body"),
+        STATUS_FAMILY,
+        Reason("unasked_upgrade", 502, "The backend switched protocols although nobody asked it to"),
+        Reason("bad_upgrade", 502, "The backend switched to a protocol other than WebSocket. A client whose Upgrade field is not a list of "
+               "protocols gets 400"),
+        Reason("too_many_informational", 502, "The backend sent more than 16 informational answers before the final one"),
+    )),
+    ("WebSocket", (
+        Reason("websocket_off", 400, "The route does not allow WebSocket. Set the option `websocket`"),
+        Reason("websocket_limit", 503, "The route has `websocket_max_connections` WebSockets open"),
+        Reason("idle_timeout", 101, "No bytes passed for `websocket_idle_timeout`. In the log only"),
+        Reason("max_duration", 101, "The WebSocket was open for `websocket_max_duration`. In the log only"),
+        Reason("worker_stopping", 101, "The worker stopped and closed the WebSocket. In the log only"),
+        Reason("client_reset", 101, "The client broke the WebSocket off with a reset. In the log only"),
+        Reason("upstream_reset", 101, "The backend broke the WebSocket off with a reset. In the log only"),
+    )),
+    ("The client is slow, or leaves", (
+        Reason("header_timeout", 408, "The client did not send a complete header within `[proxy] header_timeout`"),
+        Reason("body_timeout", 408, "The client sent nothing of its body for `[proxy] body_timeout`"),
+        Reason("client_gone", CLIENT_GONE, "The client closed the connection before it had the whole answer. In the log only"),
+        Reason("response_write", CLIENT_GONE, "The client took nothing of the answer for `[proxy] body_timeout`. In the log only"),
+    )),
+    ("The proxy does not allow it", (
+        Reason("https_only", 308, "`[proxy] redirect_https` sends the client to the HTTPS address"),
+        Reason("loop", 508, "The request has passed this proxy before. A backend url points back to it"),
+        Reason("connect_refused", 405, "CONNECT is for forward proxies, and this is not one"),
+        Reason("trace_ends_here", 405, "A TRACE arrived with Max-Forwards: 0. The proxy does not answer it"),
+        Reason("request_line_too_long", 414, "The request line is longer than `[proxy] max_request_line`"),
+        Reason("too_many_fields", 431, "The header has more fields than `[proxy] max_header_count`. 502 in a backend's answer"),
+        Reason("field_too_large", 431, "One header field is larger than `[proxy] max_header_size`. 502 in a backend's answer"),
+        Reason("head_too_large", 431, "The header is larger than `[proxy] max_header_size`. A backend's is bounded by "
+               "`max_response_header_size`, and 502"),
+        Reason("status_line_too_long", 502, "The first line of the backend's answer is longer than `[proxy] max_request_line`"),
+        Reason("body_too_large", 413, "The request's body is larger than `max_body_size`"),
+        Reason("content_length_too_large", 413, "Content-Length has more digits than any real size"),
+        Reason("internal_error", 500, "The proxy has a bug. The log has a traceback under the id that the answer names. Please report it"),
+    )),
+    ("The message breaks HTTP", (
+        Reason("missing_host", 400, "The request has no Host field"),
+        Reason("duplicate_host", 400, "The request has more than one Host field"),
+        Reason("bad_host", 400, "Host is not a name with an optional port"),
+        Reason("host_mismatch", 400, "Host is not the host of the request's target"),
+        Reason("bad_request_line", 400, "The first line is not method, target and version with one space between"),
+        Reason("bad_target", 400, "The request's target has characters or a form that it must not have"),
+        Reason("fragment_in_target", 400, "The request's target has a fragment (#)"),
+        Reason("unsupported_version", 505, "The request is neither HTTP/1.0 nor HTTP/1.1"),
+        Reason("bad_status_line", 502, "The first line of the backend's answer is not an HTTP/1 status line"),
+        Reason("bad_field_line", 400, "A header line has no colon, or is otherwise malformed"),
+        Reason("bad_field_name", 400, "The name of a header field is not a token"),
+        Reason("empty_field_name", 400, "A header field has no name"),
+        Reason("space_before_colon", 400, "A header field has white space before its colon"),
+        Reason("obs_fold", 400, "A header field is folded over several lines"),
+        Reason("bare_cr", 400, "A CR is not followed by LF"),
+        Reason("bare_lf", 400, "A line ends in LF without CR"),
+        Reason("nul_byte", 400, "The header contains a NUL byte"),
+        Reason("control_character", 400, "The header contains a control character"),
+        Reason("incomplete_head", 400, "The header does not end in an empty line"),
+        Reason("conflicting_lengths", 400, "The message has both Content-Length and Transfer-Encoding"),
+        Reason("duplicate_content_length", 400, "The message has more than one Content-Length"),
+        Reason("bad_content_length", 400, "Content-Length is not one decimal number"),
+        Reason("duplicate_transfer_encoding", 400, "The message has more than one Transfer-Encoding"),
+        Reason("bad_transfer_encoding", 400, "Transfer-Encoding is not just chunked"),
+        Reason("transfer_encoding_in_http10", 400, "An HTTP/1.0 message has Transfer-Encoding"),
+        Reason("unsupported_transfer_coding", 501, "Transfer-Encoding names a coding other than chunked"),
+        Reason("bad_chunk_size", 400, "A chunk's size is not a hexadecimal number"),
+        Reason("bad_chunk_end", 400, "A chunk's data is not followed by CRLF"),
+        Reason("chunk_line_too_long", 400, "The line with a chunk's size is too long"),
+        Reason("chunk_extensions_too_large", 400, "The chunk extensions are larger than the data"),
+        Reason("bad_trailer", 400, "A trailer field is malformed"),
+        Reason("forbidden_trailer", 400, "A field stands in the trailers that must stand in the header"),
+        Reason("trailers_too_large", 400, "The trailers are too large"),
+        Reason("bad_connection", 400, "An option in Connection is not a token"),
+        Reason("forbidden_connection_option", 400, "Connection names a field that must not be removed"),
+        Reason("upgrade_with_body", 400, "A request to upgrade has a body"),
+        Reason("unsupported_expectation", 417, "Expect asks for something other than 100-continue"),
+        Reason("body_not_allowed", 502, "The backend announces a body where there cannot be one"),
+    )),
+)
+
+REASONS: dict[str, Reason] = {reason.code: reason for _, group in GROUPS for reason in group}
+
+
+def reason_of(code: str) -> Reason:
+    """The reason with a code; `upstream_503` and its like have one together. Raises KeyError for a code that is not declared."""
+    if _IN_FAMILY.fullmatch(code):
+        return STATUS_FAMILY
+    return REASONS[code]

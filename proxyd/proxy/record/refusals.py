@@ -1,0 +1,30 @@
+"""Requests that were refused or failed, by reason code: one count for each, taken away in batches for the database."""
+
+from __future__ import annotations
+
+from proxyd.store.sql.refusals import RefusalBatch
+
+
+class Refusals:
+    """The counts of this worker since they were last taken."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def count(self, reason: str, requests: int = 1) -> None:
+        """One more request ended for this reason."""
+        counts = self._counts
+        counts[reason] = counts.get(reason, 0) + requests
+
+    def take(self) -> RefusalBatch | None:
+        """What there is to write, or None."""
+        if not self._counts:
+            return None
+        batch = RefusalBatch(self._counts)
+        self._counts = {}
+        return batch
+
+    def give_back(self, batch: RefusalBatch) -> None:
+        """A batch that could not be written."""
+        for reason, requests in batch.counts.items():
+            self.count(reason, requests)

@@ -1,0 +1,28 @@
+"""How many requests were refused or failed, by reason code: written by workers in batches, read for the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from peewee import EXCLUDED
+
+from proxyd.store.sql.models import RefusalCount
+
+
+@dataclass(slots=True)
+class RefusalBatch:
+    """Requests by reason code since a worker's last batch."""
+
+    counts: dict[str, int]
+
+    def write(self) -> None:
+        """Add them to the table."""
+        table = RefusalCount
+        rows = [{"reason": reason, "requests": count} for reason, count in self.counts.items()]
+        table.insert_many(rows).on_conflict(
+            conflict_target=[table.reason], update={table.requests: table.requests + EXCLUDED.requests}).execute()
+
+
+def refusal_counts() -> dict[str, int]:
+    """Requests by reason code, over all workers and since the database was made. Runs in the database thread."""
+    return {row.reason: row.requests for row in RefusalCount.select().order_by(RefusalCount.reason)}
