@@ -287,3 +287,20 @@ def test_a_running_proxyd_is_backed_up_looked_after_and_restored(new_system: Cal
     assert back.command(f"RECONNECT|{client.session_id}") == "OK"
     assert system.get("/", "kept.test").status == 200
     assert system.get("/", "late.test").status == 404
+
+
+def test_what_is_set_aside_keeps_its_directory_where_the_name_is_taken(tmp_path: Path) -> None:
+    directory = tmp_path / "Zoo"
+    directory.mkdir()
+    store = Store(f"sqlite:///{directory}/p.db")
+    store.open()
+    migrate(store)
+    made = back_up(store, tmp_path / "backups")
+    store.close()
+    for seconds in range(30):
+        at = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(time.time() + seconds))
+        (directory / f"p.db.before-restore-{at}").touch()
+    done = script("restore", store, made)
+    assert done.returncode == 0, done.stderr
+    (aside,) = directory.glob("p.db.before-restore-*Z-1")
+    assert done.stdout.rstrip().endswith(f"the old one is {aside}")
