@@ -1,0 +1,91 @@
+"""Trying mutants on a copy of the tree, so that the checkout is never touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from mutation.choice import tests_for
+from mutation.mutants import Mutant
+
+LEFT_OUT = shutil.ignore_patterns(".git", ".*_cache", ".hypothesis", "__pycache__", ".venv*", "*.egg-info")
+
+
+class Copy:
+    """A copy of the tree below `directory`, on which tests are run. A mutant is stuck when they take more than three times as
+    long as usual, and `slack` seconds."""
+
+    def __init__(self, root: Path, directory: Path, slack: float) -> None:
+        self.directory, self._slack = directory, slack
+        shutil.copytree(root, directory, ignore=LEFT_OUT, symlinks=True, dirs_exist_ok=True)
+        if (root / ".venv").exists():
+            (directory / ".venv").symlink_to((root / ".venv").resolve())
+        # Python believes compiled files by time and size; a mutant may have both of the module. By hash it can't be deceived.
+        subprocess.run([sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "checked-hash", "."], cwd=directory, check=False)
+        self._usual: dict[tuple[str, ...], float | None] = {}
+
+    def verdict(self, mutant: Mutant, also: list[str], deadline: float) -> str:
+        """What became of a mutant under the tests of its module and then the files `also`, nearest first.
+
+        "killed": a test failed. "stuck": the tests took much longer than usual, which is noticed too. "survived": all passed.
+        "untested": there are no tests. "undecided": the deadline, by the monotonic clock, came before the last tests."""
+        path = self.directory / mutant.path
+        original = path.read_text()
+        chosen = [tuple(str(file.relative_to(self.directory)) for file in files) for files in tests_for(self.directory, Path(mutant.path))]
+        verdict = "untested"
+        for files in [*chosen, *([tuple(also)] if also else [])]:
+            usual = self._usual_seconds(files)
+            if usual is None:
+                continue
+            if time.monotonic() > deadline:
+                return "undecided"
+            path.write_text(mutant.source)
+            try:
+                passed = self._passes(files, usual * 3 + self._slack)
+            finally:
+                path.write_text(original)
+            if passed is not True:
+                return "stuck" if passed is None else "killed"
+            verdict = "survived"
+        return verdict
+
+    def _usual_seconds(self, files: tuple[str, ...]) -> float | None:
+        """How long the tests take without a change; None if they fail then."""
+        if files not in self._usual:
+            begun = time.monotonic()
+            passed = self._passes(files, None)
+            self._usual[files] = time.monotonic() - begun if passed else None
+            if not passed:
+                print(f"left out, since they fail without any change: {' '.join(files)}", flush=True)
+        return self._usual[files]
+
+    def _passes(self, files: tuple[str, ...], seconds: float | None) -> bool | None:
+        """Whether the tests pass; None if they are not done after `seconds`."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files], cwd=self.directory, start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            return process.wait(seconds) == 0
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill the tests and every process that they have started, in sessions of their own too."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for child in family:
+        if child.is_running():
+            child.kill()
