@@ -13,20 +13,18 @@ from proxyd.base.paths import normalize_host, normalize_path
 from proxyd.http1 import ProtocolError
 from proxyd.proxy.core import answers as errors
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
-from proxyd.proxy.core.exchange import CLIENT_PHASES
 from proxyd.proxy.core.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
 from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.route import balance
-from proxyd.proxy.route.choose import choose
-from proxyd.proxy.route.table import RETRIES_AT_MOST
-from proxyd.proxy.upstream import retry, websocket
-from proxyd.proxy.upstream.attempt import attempt
+from proxyd.proxy.route.members import Members
+from proxyd.proxy.upstream import retry
+from proxyd.proxy.upstream.forward import forward
 from proxyd.proxy.upstream.pool import UpstreamError
 from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.route.table import Pool
     from proxyd.proxy.runtime import Runtime
 
 log = logging.getLogger("proxyd.proxy")
@@ -35,7 +33,6 @@ log = logging.getLogger("proxyd.proxy")
 KEPT_BODY = 65536
 #: Methods that may be meant for the proxy itself.
 _STEERED = frozenset(("CONNECT", "OPTIONS", "TRACE"))
-_NO_STATUSES: frozenset[int] = frozenset()
 _BY_CIRCUIT = frozenset(("circuit_open", "upstream_down"))
 
 
@@ -200,91 +197,30 @@ def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
 
 
 def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
-    """Try upstreams until one answers, or what failed may not be tried again."""
-    tried: list[str] = []
-    blocked: list[str] = []
+    """Try members of the pool until one answers, or what failed may not be tried again."""
+    members = Members(runtime, ex, pool)
     failure: UpstreamError | None = None
-    full: Refusal | None = None
-    cookie = ex.head.get("cookie") if pool.sticky else None
-    while True:
-        now = time.time()
-        chosen = choose(pool, ex.client_ip, cookie, tried, blocked, runtime.circuits, now)
-        if isinstance(chosen, Refusal):
-            if failure is not None:
-                return _failed(ex, failure)
-            return _refused(ex, full or chosen)
-        admission = runtime.circuits.admit(chosen, now)
-        if admission < 0:
-            blocked.append(chosen.route_id)
-            continue
-        if ex.head.upgrade == "websocket":
-            full = websocket.reserve(runtime, chosen)
-            if full is not None:
-                runtime.circuits.cancel(chosen, admission)
-                blocked.append(chosen.route_id)
-                continue
+    for chosen, admission in members.admitted():
         if chosen.route_id != pool.members[0].route_id or ex.counters is None:
             ex.counters = runtime.stats.of(chosen.route_id)
-        failure = _attempt(runtime, ex, pool, chosen, admission)
+        if pool.sticky:
+            balance.stick(ex, pool, chosen)
+        failure = forward(runtime, ex, chosen, admission)
         if failure is None:
             return None
-        tried.append(chosen.route_id)
-        if retry.never_connected(ex, failure):
-            without = [*blocked, chosen.route_id]
-            if not isinstance(choose(pool, ex.client_ip, cookie, tried, without, runtime.circuits, time.time()), Refusal):
-                blocked = without
-                retry.again(runtime, ex, chosen)
-                continue
-        if not retry.pause(ex, chosen, failure):
-            return _failed(ex, failure)
+        seconds = retry.verdict(ex, chosen, failure, members.leave)
+        if seconds is None or not retry.wait(ex, seconds):
+            break
         current = _current(runtime, ex)
         if current is None:
-            return _failed(ex, failure)
-        pool = current
+            break
+        members.pool = pool = current
         retry.again(runtime, ex, chosen)
         if pool.maintained and _in_maintenance(runtime, ex, pool):
             return None
-
-
-def _attempt(runtime: Runtime, ex: Exchange, pool: Pool, chosen: Upstream, admission: int) -> UpstreamError | None:
-    """One attempt; None when the response is out, else why it may be tried again or must be answered."""
-    circuits = runtime.circuits
-    counters = ex.counters
-    state = chosen.state
-    ex.attempts += 1
-    if ex.attempts > 1:
-        ex.connect_seconds = ex.first_byte_seconds = 0.0
-    elif state.retry_budget < RETRIES_AT_MOST:
-        state.retry_budget += 1
-    statuses = retry.statuses(ex, chosen) if chosen.options.retry else _NO_STATUSES
-    if pool.sticky:
-        balance.stick(ex, pool, chosen)
-    state.in_flight += 1
-    if counters is not None:
-        counters.in_flight += 1
-    try:
-        if ex.head.upgrade == "websocket":
-            websocket.tunnel(runtime, ex, chosen, admission)
-            return None
-        if attempt(runtime, ex, chosen, admission, statuses):
-            return None
-        return UpstreamError("status", ex.status, f"upstream_{ex.status}", f"the upstream answered {ex.status}")
-    except UpstreamError as error:
-        circuits.report(chosen, admission, False, time.time())
-        return error
-    except ResponseCut:
-        if ex.expired not in CLIENT_PHASES:
-            circuits.report(chosen, 0, False, time.time())
-        raise
-    except BaseException:
-        # Nothing was learnt of the upstream. Once a response went out, the trial has been reported.
-        if not ex.response_started:
-            circuits.cancel(chosen, admission)
-        raise
-    finally:
-        state.in_flight -= 1
-        if counters is not None:
-            counters.in_flight -= 1
+    if failure is not None:
+        return _failed(ex, failure)
+    return _refused(ex, members.refusal)
 
 
 def _keep_body(ex: Exchange) -> bool:

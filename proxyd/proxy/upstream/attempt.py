@@ -15,6 +15,7 @@ from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.exchange import CLIENT_PHASES
 from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.upstream import retry
+from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.pool import UpstreamError, connect, idle_connection, release
 from proxyd.proxy.upstream.relay import relay
 from proxyd.proxy.upstream.upload import Upload
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.route.table import Upstream
-    from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.upstream.parts import Parts
 
 
-def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, retry_statuses: frozenset[int]) -> bool:
+def attempt(parts: Parts, ex: Exchange, upstream: Upstream, admission: int, retry_statuses: frozenset[int]) -> bool:
     """Send the request to the upstream and its response to the client.
 
     Returns True when the response is out, False when its status is in `retry_statuses` and nothing went out. Raises
@@ -39,13 +40,13 @@ def attempt(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int, 
     stream = idle_connection(upstream, now)
     if stream is not None:
         try:
-            return _exchange(runtime, ex, upstream, stream, admission, retry_statuses)
+            return _exchange(parts, ex, upstream, stream, admission, retry_statuses)
         except UpstreamError as error:
             if not retry.on_new_connection(ex, upstream, error):
                 raise
             if ex.counters is not None:
                 ex.counters.retries += 1
-    return _exchange(runtime, ex, upstream, open_connection(ex, upstream), admission, retry_statuses)
+    return _exchange(parts, ex, upstream, open_connection(ex, upstream), admission, retry_statuses)
 
 
 def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
@@ -67,18 +68,18 @@ def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
         ex.connect_seconds = time.monotonic() - begun
 
 
-def _exchange(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream, admission: int,
+def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, admission: int,
               retry_statuses: frozenset[int]) -> bool:
     """The attempt on one connection, which is released or closed here, whatever happens."""
     ex.upstream_stream = stream
     reusable = False
     try:
         _send_request(ex, upstream, stream)
-        response, rest = read_head(runtime, ex, upstream, stream)
+        response, rest = read_head(parts, ex, upstream, stream)
         status = response.status
-        ok = status not in upstream.options.circuit_failure_status
+        ok = not is_failure(upstream, status)
         if admission or not ok or status in retry_statuses:
-            runtime.circuits.report(upstream, admission, ok, time.time())
+            parts.circuits.report(upstream, admission, ok, time.time())
             if status in retry_statuses:
                 ex.status = status
                 return False
@@ -87,7 +88,7 @@ def _exchange(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream
             # A success only once the body is complete, or failures in the body would never add up. A trial can't wait
             # for a body that streams for hours.
             reusable = relay(ex, upstream, stream, response, rest)
-            runtime.circuits.report(upstream, admission, True, time.time())
+            parts.circuits.report(upstream, admission, True, time.time())
         return True
     except ProtocolError as error:
         if error.status != 502:
@@ -147,10 +148,10 @@ def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = F
     return UpstreamError("reset", 502, code, f"the upstream closed the connection: {reason}", unsent)
 
 
-def read_head(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream, upgrade: bool = False) -> tuple[ResponseHead, bytes]:
+def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, upgrade: bool = False) -> tuple[ResponseHead, bytes]:
     """The final response's head and what came behind it; informational responses are passed on, except for an `upgrade`, to which
     101 is a final answer. Raises UpstreamError, ClientGone, BodyTimeout, ProtocolError 502."""
-    reader = HeadReader(ex.method, runtime.response_limits, upgrade)
+    reader = HeadReader(ex.method, parts.response_limits, upgrade)
     response: ResponseHead | None = None
     first = True
     while response is None:

@@ -4,6 +4,9 @@ The state machine is pybreaker's. A request is admitted first, goes upstream wit
 reported then: for that, a breaker is made over the shared slot, under the slot's lock, and called with a function that
 only returns or raises. (One breaker kept a worker would, at every change another worker made, announce that change
 again and reset the shared counters.) Trial requests of the half-open state are counted in the slot, over all workers.
+
+A circuit is opened by requests in one place: `Circuits.report`, with a failure. `is_failure` says which statuses are one,
+and `forward` reports everything else that failed. Health checks open circuits through health.drive.
 """
 
 from __future__ import annotations
@@ -88,6 +91,11 @@ class SlotStorage(pybreaker.CircuitBreakerStorage):
 def _outcome(ok: bool) -> None:
     if not ok:
         raise _Failure
+
+
+def is_failure(upstream: Upstream, status: int) -> bool:
+    """Whether an answer with this status counts against the upstream."""
+    return status in upstream.options.circuit_failure_status
 
 
 class Circuits:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from math import inf
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from proxyd.proxy.route.table import RETRY_COST
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.route.table import Upstream
-    from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.upstream.parts import Parts
     from proxyd.proxy.upstream.pool import UpstreamError
 
 #: RFC 9110 9.2.2.
@@ -40,8 +41,10 @@ def _wanted(retry_on: tuple[str, ...]) -> tuple[frozenset[str], frozenset[int]]:
 
 
 def statuses(ex: Exchange, upstream: Upstream) -> frozenset[int]:
-    """The upstream's statuses that are not passed on but tried again, for an upstream with the retry option."""
+    """The upstream's statuses that are not passed on but tried again."""
     options = upstream.options
+    if not options.retry:
+        return _NONE
     if ex.attempts >= options.retry_max_attempts or not _replayable(ex) or upstream.state.retry_budget < RETRY_COST:
         return _NONE
     return _wanted(options.retry_on)[1]
@@ -61,40 +64,47 @@ def on_new_connection(ex: Exchange, upstream: Upstream, failure: UpstreamError) 
     return upstream.state.spend_retry()
 
 
-def never_connected(ex: Exchange, failure: UpstreamError) -> bool:
-    """Whether no connection came about: another replica may be asked at once, whatever the options are. It has cost nobody
-    anything, so it is not taken from the budget."""
-    return failure.unsent and failure.cause != "reset" and not ex.client_gone and time.monotonic() < ex.total_deadline
-
-
-def pause(ex: Exchange, upstream: Upstream, failure: UpstreamError) -> bool:
-    """Whether to try again after `failure`; waits the backoff (full jitter) before it says so."""
+def verdict(ex: Exchange, upstream: Upstream, failure: UpstreamError, leave: Callable[[Upstream], bool]) -> float | None:
+    """Whether the request, which failed on `upstream`, goes out again: the seconds to wait before it does (full jitter), or None for
+    no. `leave` keeps it from that upstream, if another would take it, and tells whether one would. A retry that is granted has
+    been taken from the budget."""
+    if ex.response_started or ex.client_gone:
+        return None
+    if _never_connected(ex, failure) and leave(upstream):
+        return 0.0
     options = upstream.options
-    if ex.response_started or ex.client_gone or ex.upload is not None or ex.expired == "total_timeout":
-        return False
+    if ex.upload is not None or ex.expired == "total_timeout":
+        return None
     if not options.retry or ex.attempts >= options.retry_max_attempts or not (_replayable(ex) or failure.unsent):
-        return False
+        return None
     causes, codes = _wanted(options.retry_on)
     if failure.cause not in causes and not (failure.cause == "status" and ex.status in codes):
-        return False
+        return None
     delay = _delay(options.retry_backoff, options.retry_initial_delay, options.retry_max_delay, ex.attempts)
-    if time.monotonic() + delay >= ex.total_deadline:
-        return False
-    if not upstream.state.spend_retry():
-        return False
+    if time.monotonic() + delay >= ex.total_deadline or not upstream.state.spend_retry():
+        return None
+    return delay
+
+
+def _never_connected(ex: Exchange, failure: UpstreamError) -> bool:
+    """Whether no connection came about: another replica may be asked at once, whatever the options are. It has cost nobody
+    anything, so it is not taken from the budget."""
+    return failure.unsent and failure.cause != "reset" and time.monotonic() < ex.total_deadline
+
+
+def wait(ex: Exchange, seconds: float) -> bool:
+    """Wait before another attempt; whether the client is still there after it."""
     # The deadline of the failed attempt must not run out on the pause, or the next one would count as expired.
     ex.deadline = inf
-    if delay:
-        gevent.sleep(delay)
-        if ex.client.gone():
-            ex.client_gone = True
-            return False
-    return True
+    if seconds:
+        gevent.sleep(seconds)
+        ex.client_gone = ex.client.gone()
+    return not ex.client_gone
 
 
-def again(runtime: Runtime, ex: Exchange, upstream: Upstream) -> None:
+def again(parts: Parts, ex: Exchange, upstream: Upstream) -> None:
     """Another attempt begins: count it, and forget how the last one on `upstream` ended."""
-    runtime.stats.of(upstream.route_id).retries += 1
+    parts.stats.of(upstream.route_id).retries += 1
     ex.expired = ""
     ex.status = 0
 

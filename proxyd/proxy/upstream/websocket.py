@@ -21,6 +21,7 @@ from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.upstream.attempt import failure, open_connection, read_head
+from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.frames import GOING_AWAY, FrameBoundary, close_frame
 from proxyd.proxy.upstream.pool import UpstreamError
 from proxyd.proxy.upstream.relay import relay_refused_upgrade, response_fields
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from proxyd.http1 import ResponseHead
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.route.table import Upstream
-    from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.upstream.parts import Parts
 
 _PIECE = 65536
 #: How long both sides have to answer our close frame.
@@ -39,36 +40,36 @@ _FULL = Refusal(503, "websocket_limit", "too many WebSockets are open on this ro
                 (("Retry-After", "5"),))
 
 
-def reserve(runtime: Runtime, upstream: Upstream) -> Refusal | None:
+def reserve(parts: Parts, upstream: Upstream) -> Refusal | None:
     """Count a WebSocket that is about to open, until `tunnel` is over; a refusal where the host has too many of the route."""
-    if not upstream.websocket or runtime.websockets.reserve(upstream.number, upstream.options.websocket_max_connections):
+    if not upstream.websocket or parts.websockets.reserve(upstream.number, upstream.options.websocket_max_connections):
         return None
     return _FULL
 
 
-def tunnel(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -> None:
+def tunnel(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> None:
     """Carry an upgraded exchange, which `reserve` has counted, to its end. Raises UpstreamError before anything went out,
     ClientGone."""
     ex.upstream = upstream
     if not upstream.websocket:
-        runtime.circuits.cancel(upstream, admission)
+        parts.circuits.cancel(upstream, admission)
         return errors.respond(ex, 400, "websocket_off", "WebSocket is not enabled on this route (option websocket)")
     try:
-        _open(runtime, ex, upstream, admission)
+        _open(parts, ex, upstream, admission)
     finally:
-        runtime.websockets.release(upstream.number)
+        parts.websockets.release(upstream.number)
 
 
-def _open(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) -> None:
+def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> None:
     options = upstream.options
     ex.upstream_started = time.monotonic()
     stream = ex.upstream_stream = open_connection(ex, upstream)
     try:
-        response, rest = _handshake(runtime, ex, upstream, stream)
+        response, rest = _handshake(parts, ex, upstream, stream)
         switched = response.status == 101
         if switched and response.upgrade != "websocket":
             raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to another protocol than websocket")
-        runtime.circuits.report(upstream, admission, switched or response.status not in options.circuit_failure_status, time.time())
+        parts.circuits.report(upstream, admission, switched or not is_failure(upstream, response.status), time.time())
         if not switched:
             return relay_refused_upgrade(ex, upstream, stream, response, rest)
         ex.status = 101
@@ -77,15 +78,15 @@ def _open(runtime: Runtime, ex: Exchange, upstream: Upstream, admission: int) ->
         taken = ex.client.take_over()
         if taken is None:
             raise ClientGone
-        _carry(runtime, ex, upstream, Tunnel(ex, taken[0], stream, options), taken[1], rest)
+        _carry(parts, ex, upstream, Tunnel(ex, taken[0], stream, options), taken[1], rest)
     finally:
         ex.upstream_stream = None
         stream.close()
 
 
-def _carry(runtime: Runtime, ex: Exchange, upstream: Upstream, carried: Tunnel, ahead: bytes, rest: bytes) -> None:
+def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahead: bytes, rest: bytes) -> None:
     """Carry bytes both ways until the end, count the connection meanwhile, and leave a row of it."""
-    counters = runtime.stats.of(upstream.route_id)
+    counters = parts.stats.of(upstream.route_id)
     counters.websockets += 1
     counters.websocket_active += 1
     opened = time.time()
@@ -94,17 +95,17 @@ def _carry(runtime: Runtime, ex: Exchange, upstream: Upstream, carried: Tunnel, 
     finally:
         counters.websocket_active -= 1
         ex.failure = "" if carried.reason == "closed" else carried.reason
-        runtime.rows.websocket(
+        parts.rows.websocket(
             route_id=upstream.route_id, opened_at=rfc3339(opened), closed_at=rfc3339(time.time()), client=ex.client_ip,
             bytes_sent=ex.bytes_sent, bytes_received=ex.bytes_received, reason=carried.reason)
 
 
-def _handshake(runtime: Runtime, ex: Exchange, upstream: Upstream, stream: Stream) -> tuple[ResponseHead, bytes]:
+def _handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -> tuple[ResponseHead, bytes]:
     """Send the upgrade request and read the answer's head and what came behind it."""
     ex.wait_for("timeout", time.monotonic() + upstream.options.timeout)
     try:
         stream.send_all(request_head(ex, upstream, upgrade="websocket"))
-        return read_head(runtime, ex, upstream, stream, upgrade=True)
+        return read_head(parts, ex, upstream, stream, upgrade=True)
     except OSError as error:
         raise failure(ex, str(error)) from None
     except ProtocolError as error:

@@ -1,0 +1,67 @@
+"""The members of a pool that take one request, one after another."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.route.choose import choose
+from proxyd.proxy.upstream import websocket
+
+if TYPE_CHECKING:
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.upstream.parts import Parts
+
+
+class Members:
+    """Finds members for a request. `pool` may be replaced between two of them; `refusal` is why there is no further one."""
+
+    __slots__ = ("_blocked", "_cookie", "_ex", "_parts", "_tried", "pool", "refusal")
+
+    refusal: Refusal
+
+    def __init__(self, parts: Parts, ex: Exchange, pool: Pool) -> None:
+        self.pool = pool
+        self._parts = parts
+        self._ex = ex
+        self._cookie = ex.head.get("cookie") if pool.sticky else None
+        self._tried: tuple[str, ...] = ()
+        self._blocked: tuple[str, ...] = ()
+
+    def admitted(self) -> Iterator[tuple[Upstream, int]]:
+        """Members whose circuits have admitted the request, each with the number to report the outcome with. A WebSocket is counted
+        with it. Whoever asks for the next member says that this one failed."""
+        circuits = self._parts.circuits
+        full: Refusal | None = None
+        while True:
+            now = time.time()
+            chosen = self._choose(self._blocked, now)
+            if isinstance(chosen, Refusal):
+                self.refusal = full or chosen
+                return
+            admission = circuits.admit(chosen, now)
+            if admission < 0:
+                self._blocked = (*self._blocked, chosen.route_id)
+                continue
+            if self._ex.head.upgrade == "websocket":
+                full = websocket.reserve(self._parts, chosen)
+                if full is not None:
+                    circuits.cancel(chosen, admission)
+                    self._blocked = (*self._blocked, chosen.route_id)
+                    continue
+            yield chosen, admission
+            self._tried = (*self._tried, chosen.route_id)
+
+    def leave(self, member: Upstream) -> bool:
+        """Ask `member` no more, if another one would take the request; whether one would."""
+        blocked = (*self._blocked, member.route_id)
+        if isinstance(self._choose(blocked, time.time()), Refusal):
+            return False
+        self._blocked = blocked
+        return True
+
+    def _choose(self, blocked: tuple[str, ...], now: float) -> Upstream | Refusal:
+        return choose(self.pool, self._ex.client_ip, self._cookie, self._tried, blocked, self._parts.circuits, now)

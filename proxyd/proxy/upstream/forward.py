@@ -1,0 +1,57 @@
+"""Forwards a request to one member of its pool: counts it, and tells the member's circuit what came of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from proxyd.proxy.core.exchange import CLIENT_PHASES
+from proxyd.proxy.route.table import RETRIES_AT_MOST
+from proxyd.proxy.upstream import retry, websocket
+from proxyd.proxy.upstream.attempt import attempt
+from proxyd.proxy.upstream.pool import UpstreamError
+from proxyd.proxy.upstream.relay import ResponseCut
+
+if TYPE_CHECKING:
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.upstream.parts import Parts
+
+
+def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> UpstreamError | None:
+    """One attempt at an upstream whose circuit has admitted the request; None when the response is out, else what failed before
+    any of it was. Raises ResponseCut, ClientGone, BodyTimeout, ProtocolError (of the client's body)."""
+    circuits = parts.circuits
+    counters = ex.counters
+    state = upstream.state
+    ex.attempts += 1
+    if ex.attempts > 1:
+        ex.connect_seconds = ex.first_byte_seconds = 0.0
+    elif state.retry_budget < RETRIES_AT_MOST:
+        state.retry_budget += 1
+    state.in_flight += 1
+    if counters is not None:
+        counters.in_flight += 1
+    try:
+        if ex.head.upgrade == "websocket":
+            websocket.tunnel(parts, ex, upstream, admission)
+            return None
+        if attempt(parts, ex, upstream, admission, retry.statuses(ex, upstream)):
+            return None
+        return UpstreamError("status", ex.status, f"upstream_{ex.status}", f"the upstream answered {ex.status}")
+    except UpstreamError as error:
+        circuits.report(upstream, admission, False, time.time())
+        return error
+    except ResponseCut:
+        if ex.expired not in CLIENT_PHASES:
+            circuits.report(upstream, 0, False, time.time())
+        raise
+    except BaseException:
+        # Nothing was learnt of the upstream. Once a response went out, the trial has been reported.
+        if not ex.response_started:
+            circuits.cancel(upstream, admission)
+        raise
+    finally:
+        state.in_flight -= 1
+        if counters is not None:
+            counters.in_flight -= 1
