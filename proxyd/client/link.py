@@ -11,18 +11,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from proxyd.client.commands import REPEATABLE, TARGETED
 from proxyd.client.errors import ClientError, ConnectionLost
 from proxyd.client.events import Event, EventHub, parse_event
-from proxyd.client.memory import TARGETED, Memory
+from proxyd.client.memory import Memory
 from proxyd.client.wire import Wire, open_socket
 
-# Sent again after a loss in mid-answer, since doing them twice is the same as once.
-REPEATABLE = frozenset({
-    "ROUTE_UPDATE", "HEADERS_SET", "OPTIONS_SET", "HEALTH_SET", "RATELIMIT_SET", "CIRCUIT_BREAKER_SET",
-    "CONFIG_APPLY", "CONFIG_APPLY_PARTIAL", "CONFIG_VALIDATE", "CONFIG_DIFF", "CONFIG_ROLLBACK", "ROUTE_LIST",
-    "ROUTE_STATUS", "CIRCUIT_BREAKER_STATUS", "CIRCUIT_BREAKER_RESET", "STATS_GET", "BACKEND_TEST", "DRAIN_STATUS",
-    "DRAIN_CANCEL", "MAINT_STATUS", "SESSION_INFO", "PING", "SUBSCRIBE", "UNSUBSCRIBE",
-})
 # A connection that lived this long was a good one: the next loss starts with short delays again.
 _STABLE = 10.0
 # Seconds a maintenance page may take (the registry gives it 25).

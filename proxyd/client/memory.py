@@ -9,16 +9,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# Command -> the scope CONFIG_APPLY_PARTIAL knows it by.
-SCOPES = {
-    "ROUTE_ADD": "routes", "ROUTE_ADD_BULK": "routes", "ROUTE_UPDATE": "routes", "ROUTE_REMOVE": "routes",
-    "HEADERS_SET": "headers", "HEADERS_REMOVE": "headers",
-    "OPTIONS_SET": "options", "OPTIONS_REMOVE": "options",
-    "HEALTH_SET": "health", "RATELIMIT_SET": "ratelimit", "CIRCUIT_BREAKER_SET": "circuit_breaker",
-}
-# Commands whose first field names routes.
-TARGETED = frozenset(SCOPES) - {"ROUTE_ADD", "ROUTE_ADD_BULK"} | {
-    "ROUTE_STATUS", "CIRCUIT_BREAKER_STATUS", "CIRCUIT_BREAKER_RESET", "STATS_GET", "MAINT_ENTER", "MAINT_EXIT"}
+from proxyd.client.commands import SCOPES
+
 _ROUTE_FIELDS = ("domains", "path", "backend_url", "priority")
 
 Key = tuple[str, ...]

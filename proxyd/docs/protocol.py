@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from proxyd.base.text import format_duration
@@ -70,6 +70,11 @@ _SESSIONS = """
 
 `1h30m`, `1.5s`, `500ms`, `250us`, or a whole number of seconds (`120`). Zero, negative or anything else is an error that
 names the field and the value.
+
+### Lost answers
+
+When the connection breaks before the answer, nobody can tell whether the command was carried out. A command marked
+*Repeatable* may be sent again after `RECONNECT`. Before any other, look at the state first (`ROUTE_LIST`, `CONFIG_DIFF`).
 
 ## Sessions
 
@@ -140,8 +145,8 @@ _EVENTS = {
 }
 
 
-def text() -> str:
-    """The document."""
+def text(known: Mapping[str, Command] = COMMANDS) -> str:
+    """The document, with those commands."""
     values = {
         "max_line": _DEFAULTS.max_line, "max_answer": MAX_ANSWER, "max_compressed": MAX_COMPRESSED,
         "max_output": _DEFAULTS.max_output, "transaction": TRANSACTION,
@@ -151,29 +156,33 @@ def text() -> str:
              _FRAMING.format(**values), fenced(_TRANSACTION_EXAMPLE), _SESSIONS.format(**values),
              table(("message", "when"), ((code(message), when) for message, when in _ERRORS)),
              _EVENTS_HEAD, table(("type", "what it says"), ((code(name), _EVENTS[name]) for name in SUBSCRIBABLE)),
-             "\n## All commands\n\n", _index()]
-    for topic, group in _by_topic():
+             "\n## All commands\n\n", _index(known)]
+    for topic, group in _by_topic(known):
         parts.append(f"\n## Commands: {topic}\n")
         parts += map(_command, group)
     return "".join(parts)
 
 
-def _by_topic() -> Iterator[tuple[str, list[Command]]]:
+def _by_topic(known: Mapping[str, Command]) -> Iterator[tuple[str, list[Command]]]:
     """Topics with their commands, in the order in which each topic declares them."""
     rank = {topic: number for number, topic in enumerate(_TOPICS)}
-    ordered = sorted(COMMANDS.values(), key=lambda item: (rank.get(item.topic, len(rank)), item.topic))
+    ordered = sorted(known.values(), key=lambda item: (rank.get(item.topic, len(rank)), item.topic))
     for topic, group in groupby(ordered, lambda item: item.topic):
         yield topic, list(group)
 
 
-def _index() -> str:
+def _index(known: Mapping[str, Command]) -> str:
     return table(("topic", "commands"), (
-        (topic, ", ".join(f"[{item.name}](#{item.name.lower()})" for item in group)) for topic, group in _by_topic()))
+        (topic, ", ".join(f"[{item.name}](#{item.name.lower()})" for item in group)) for topic, group in _by_topic(known)))
 
 
 def _command(command: Command) -> str:
     parts = [f"\n### {command.name}\n\n{fenced(f'{command.name}|{command.usage()}' if command.fields else command.name)}\n",
              f"{command.help}\n\nAnswer: {command.answer}\n"]
+    if command.scope:
+        parts.append(f"\nScope: {code(command.scope)}.\n")
+    if command.repeatable:
+        parts.append("\nRepeatable: sent twice, it does what it does once.\n")
     own = [field for field in command.fields if not (command.session and field.name == "session_id")]
     if own:
         parts.append("\n" + table(("field", "needed", "what it is"), (

@@ -21,13 +21,15 @@ SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breake
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a command. `parse` raises ValueError saying what was expected; `help` is for the docs."""
+    """A field of a command. `parse` raises ValueError saying what was expected; `help` is for the docs; `routes`: it names
+    routes of the session."""
 
     name: str
     parse: Callable[[str], Any]
     help: str
     optional: bool = False
     default: Any = None
+    routes: bool = False
 
 
 def anything(value: str) -> str:

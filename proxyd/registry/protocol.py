@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from proxyd.registry.context import Context
 
 SESSION_ID = Field("session_id", fields.anything, "The id that REGISTER answered.")
-TARGET = Field("target", fields.target, "`ALL` (also routes added later) or a route id; a route's own setting beats `ALL`.")
-ROUTE_ID = Field("route_id", fields.route_id, "A route of the session.")
+TARGET = Field("target", fields.target, "`ALL` (also routes added later) or a route id; a route's own setting beats `ALL`.",
+               routes=True)
+ROUTE_ID = Field("route_id", fields.route_id, "A route of the session.", routes=True)
 
 #: What a handler gives: one answer, or several lines to be sent as they come.
 Answer = str | Iterator[str]
@@ -30,7 +31,11 @@ class CommandError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `session`: it needs one, and its id is the first field."""
+    """One command.
+
+    `session`: it needs one, and its id is the first field. `repeatable`: done twice it is as if done once, so a client that
+    lost the answer may send it again. `scope`: what it stages, by the word of CONFIG_APPLY_PARTIAL; empty where it stages nothing.
+    """
 
     name: str
     topic: str
@@ -38,7 +43,15 @@ class Command:
     answer: str
     help: str
     handler: Handler
-    session: bool
+    session: bool = True
+    repeatable: bool = False
+    scope: str = ""
+
+    @property
+    def targets(self) -> bool:
+        """Whether the first field, behind the session id, names routes."""
+        own = self.fields[1:] if self.session else self.fields
+        return bool(own) and own[0].routes
 
     @property
     def required(self) -> int:
@@ -57,16 +70,16 @@ class Command:
 COMMANDS: dict[str, Command] = {}
 
 
-def command(name: str, topic: str, *declared: Field, answer: str, help: str,
-            session: bool = True) -> Callable[[Handler], Handler]:
-    """Declare the decorated function as the handler of a command.
+def command(name: str, topic: str, *declared: Field, answer: str, help: str, session: bool = True, repeatable: bool = False,
+            scope: str = "") -> Callable[[Handler], Handler]:
+    """Declare the decorated function as the handler of a command; Command says what the flags mean.
 
     It is called with the context and the parsed fields (without the session id), and returns the answer.
     """
 
     def declare(handler: Handler) -> Handler:
         all_fields = (SESSION_ID, *declared) if session else declared
-        COMMANDS[name] = Command(name, topic, all_fields, answer, help, handler, session)
+        COMMANDS[name] = Command(name, topic, all_fields, answer, help, handler, session, repeatable, scope)
         return handler
 
     return declare

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from proxyd.config.options import OPTIONS
 from proxyd.config.settings import SECTIONS, Settings, load, setting_declarations
-from proxyd.docs import NAMES, document
+from proxyd.docs import NAMES, document, protocol
 from proxyd.docs.database import queries, sample
 from proxyd.docs.database_notes import COLUMN_NOTES, RETENTION, TABLE_NOTES
 from proxyd.docs.explanations import EXPLANATIONS
@@ -132,3 +133,16 @@ def test_making_the_database_document_leaves_the_database_of_the_process_alone()
     before = current.obj
     document("database")
     assert current.obj is before
+
+
+def test_a_new_command_and_its_flags_show_in_the_protocol_document() -> None:
+    known = dict(COMMANDS)
+    known["ROUTE_PAUSE"] = dataclasses.replace(
+        COMMANDS["ROUTE_REMOVE"], name="ROUTE_PAUSE", help="Stage a pause.", repeatable=True, scope="pauses")
+    text = protocol.text(known)
+    part = text.partition("\n### ROUTE_PAUSE\n")[2].partition("\n##")[0]
+    assert "Stage a pause." in part
+    assert "\nScope: `pauses`.\n" in part
+    assert "\nRepeatable: " in part
+    assert "[ROUTE_PAUSE](#route_pause)" in text
+    assert "Repeatable: " not in text.partition("\n### ROUTE_REMOVE\n")[2].partition("\n##")[0]

@@ -16,7 +16,7 @@ TOPIC = "Applying"
          Field("compressed", fields.compressed, "`compressed`: base64(gzip(json)).", True, False),
          answer='`ROUTE_LIST_OK|[{"route_id","id","domains","path","backend","priority","status"}]`, status `active`, `staged` or '
                 '`pending_removal`',
-         help="The session's routes, staged ones included. `id` repeats `route_id`.")
+         help="The session's routes, staged ones included. `id` repeats `route_id`.", repeatable=True)
 def route_list(context: Context, compress: bool) -> str:
     session = context.session
     staged = configuration.staged_routes(session.staged)
@@ -32,7 +32,7 @@ def route_list(context: Context, compress: bool) -> str:
 
 
 @command("CONFIG_VALIDATE", TOPIC, answer="`OK` or `ERROR|route r2: ...`",
-         help="Check the staged copy together with what is active, and with other services' routes.")
+         help="Check the staged copy together with what is active, and with other services' routes.", repeatable=True)
 def config_validate(context: Context) -> str:
     problem = staging.validate(context.registry, context.session)
     if problem:
@@ -43,14 +43,14 @@ def config_validate(context: Context) -> str:
 @command("CONFIG_DIFF", TOPIC,
          answer='`DIFF_OK|{"routes":{"added":[ids],"removed":[ids],"modified":[ids]},"headers":{"added":n,"removed":n,"modified":n},'
                 '"options":{..},"health":{..},"ratelimit":{..},"circuit_breaker":{..}}`',
-         help="What applying would change.")
+         help="What applying would change.", repeatable=True)
 def config_diff(context: Context) -> str:
     session = context.session
     return "DIFF_OK|" + to_json(configuration.differences(session.settings, session.routes, session.staged))
 
 
 @command("CONFIG_APPLY", TOPIC, answer="`OK`, or `ERROR|...` with nothing applied",
-         help="Make the staged copy the active one, in one transaction. `OK`: every live worker routes by it.")
+         help="Make the staged copy the active one, in one transaction. `OK`: every live worker routes by it.", repeatable=True)
 def config_apply(context: Context) -> str:
     staging.apply(context.registry, context.session, SCOPES, context.actor)
     return "OK"
@@ -59,13 +59,13 @@ def config_apply(context: Context) -> str:
 @command("CONFIG_APPLY_PARTIAL", TOPIC,
          Field("scopes", fields.scopes, f"Scopes with commas: {', '.join(SCOPES)}."),
          answer="as CONFIG_APPLY", help="Apply those scopes; the rest stays staged, and so do settings of routes that are not "
-                                        "applied yet.")
+                                        "applied yet.", repeatable=True)
 def config_apply_partial(context: Context, scopes: tuple[str, ...]) -> str:
     staging.apply(context.registry, context.session, scopes, context.actor)
     return "OK"
 
 
-@command("CONFIG_ROLLBACK", TOPIC, answer="`OK`", help="Empty the staged copy; live traffic sees nothing.")
+@command("CONFIG_ROLLBACK", TOPIC, answer="`OK`", help="Empty the staged copy; live traffic sees nothing.", repeatable=True)
 def config_rollback(context: Context) -> str:
     staging.rollback(context.registry, context.session)
     return "OK"

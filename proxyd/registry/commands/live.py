@@ -36,7 +36,7 @@ def _row(context: Context, route_id: str, field: str = "route_id") -> dict[str, 
                 "last_error, response_time_ms, success_rate_percent, consecutive_failures}, circuit:{..}, ratelimit:{requests, "
                 "window_seconds, rejected}, maintenance:{active, page_url, entered_at, hits}, drain:{active, traffic_percent, "
                 "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, notes}`",
-         help="Everything about one active route, as the workers have it.")
+         help="Everything about one active route, as the workers have it.", repeatable=True)
 def route_status_command(context: Context, route_id: str) -> str:
     row = _row(context, route_id)
     written, stats = context.registry.store.read(route_facts, route_id)
@@ -51,12 +51,13 @@ def route_status_command(context: Context, route_id: str) -> str:
 @command("CIRCUIT_BREAKER_STATUS", TOPIC, ROUTE_ID,
          answer="`CIRCUIT_STATUS_OK|{state: closed/open/half_open, failures, successes, opened_at, last_failure, next_attempt, healthy, "
                 "in_maintenance, draining}`",
-         help="What the workers really do now.")
+         help="What the workers really do now.", repeatable=True)
 def circuit_status(context: Context, route_id: str) -> str:
     return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(context, route_id), context.registry.circuits, time.time()))
 
 
-@command("CIRCUIT_BREAKER_RESET", TOPIC, ROUTE_ID, answer="`CIRCUIT_OK`", help="Close the circuit in every worker.")
+@command("CIRCUIT_BREAKER_RESET", TOPIC, ROUTE_ID, answer="`CIRCUIT_OK`", help="Close the circuit in every worker.",
+         repeatable=True)
 def circuit_reset(context: Context, route_id: str) -> str:
     _row(context, route_id)
     context.operations.reset_circuit(route_id, context.actor)
@@ -64,11 +65,11 @@ def circuit_reset(context: Context, route_id: str) -> str:
 
 
 @command("STATS_GET", TOPIC,
-         Field("target", fields.stats_target, "A route id, `ALL`, or nothing for all.", True, EVERY),
+         Field("target", fields.stats_target, "A route id, `ALL`, or nothing for all.", True, EVERY, True),
          Field("compressed", fields.compressed, "`compressed`: base64(gzip(json)).", True, False),
          answer="`STATS_OK|` one object for a route id, an array else: {route_id, requests, errors, avg_latency_ms, "
                 "p50/p95/p99_latency_ms, bytes_sent, bytes_received, status_codes:{\"200\":n}, rate_limited, retries, websocket_active}",
-         help="Traffic since each route began, summed over all workers, at most a second old.")
+         help="Traffic since each route began, summed over all workers, at most a second old.", repeatable=True)
 def stats_get(context: Context, target: str, compress: bool) -> str:
     if target == EVERY:
         ids = sorted_ids(context.session.routes)
@@ -87,7 +88,7 @@ def _shown(stats: dict[str, Any]) -> dict[str, Any]:
 
 @command("BACKEND_TEST", TOPIC, Field("url", fields.anything, "http, https, ws or wss url."),
          answer="`BACKEND_OK|{reachable:true, response_time_ms, status_code, tls_valid}` or `BACKEND_FAIL|{reachable:false, error}`",
-         help="Ask a backend once, from the master's host.")
+         help="Ask a backend once, from the master's host.", repeatable=True)
 def backend_test(context: Context, url: str) -> str:
     with context.unhurried():
         result = context.operations.test_backend(url.strip())
@@ -98,13 +99,14 @@ _TYPE = Field("type", fields.event_type, "Event type, or `all`.")
 
 
 @command("SUBSCRIBE", TOPIC, _TYPE, answer="`SUBSCRIBE_OK`, and from then on `EVENT|type|{json}` lines",
-         help="Be told of events about the session's routes, and of those about the whole proxy.")
+         help="Be told of events about the session's routes, and of those about the whole proxy.", repeatable=True)
 def subscribe(context: Context, type: str) -> str:
     context.subscriptions.add(type)
     return "SUBSCRIBE_OK"
 
 
-@command("UNSUBSCRIBE", TOPIC, _TYPE, answer="`UNSUBSCRIBE_OK`", help="Be told no more; `all` ends every subscription.")
+@command("UNSUBSCRIBE", TOPIC, _TYPE, answer="`UNSUBSCRIBE_OK`", help="Be told no more; `all` ends every subscription.",
+         repeatable=True)
 def unsubscribe(context: Context, type: str) -> str:
     if type == "all":
         context.subscriptions.clear()

@@ -65,7 +65,7 @@ def reconnect(context: Context, session_id: str) -> str:
     return "OK"
 
 
-@command("PING", TOPIC, answer="`PONG`", help="Show life; asks nothing else.")
+@command("PING", TOPIC, answer="`PONG`", help="Show life; asks nothing else.", repeatable=True)
 def ping(context: Context) -> str:
     return "PONG"
 
@@ -73,7 +73,7 @@ def ping(context: Context) -> str:
 @command("SESSION_INFO", TOPIC,
          answer="`SESSION_OK|{session_id, service_name, instance_name, connected_at, uptime_seconds, last_activity, last_apply, "
                 "routes_active, routes_staged, metadata}`",
-         help="What the registry knows of the session.")
+         help="What the registry knows of the session.", repeatable=True)
 def session_info(context: Context) -> str:
     session = context.session
     return "SESSION_OK|" + to_json({

@@ -22,7 +22,7 @@ TOPIC = "Staging"
          Field("path", fields.path, "Path prefix of whole segments."),
          Field("backend_url", fields.backend, "http, https, ws or wss url; its path is put before the request's."),
          Field("priority", declared.priority, "Higher first."),
-         answer="`ROUTE_OK|route_id`", help="Stage a new route.")
+         answer="`ROUTE_OK|route_id`", help="Stage a new route.", scope="routes")
 def route_add(context: Context, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:
     item = {"domains": domains, "path": path, "backend_url": backend_url, "priority": priority}
     return "ROUTE_OK|" + staging.add_routes(context.registry, context.session, [item])[0]
@@ -30,7 +30,7 @@ def route_add(context: Context, domains: tuple[str, ...], path: str, backend_url
 
 @command("ROUTE_ADD_BULK", TOPIC,
          Field("routes", fields.bulk, 'JSON: `[{"domains":[..],"path":..,"backend_url":..,"priority":0}]`.'),
-         answer='`ROUTE_BULK_OK|[{"route_id":"r1","status":"ok"},..]`', help="Stage several routes, all or none.")
+         answer='`ROUTE_BULK_OK|[{"route_id":"r1","status":"ok"},..]`', help="Stage several routes, all or none.", scope="routes")
 def route_add_bulk(context: Context, routes: list[dict[str, Any]]) -> str:
     ids = staging.add_routes(context.registry, context.session, routes)
     return "ROUTE_BULK_OK|" + to_json([{"route_id": route_id, "status": "ok"} for route_id in ids])
@@ -39,7 +39,7 @@ def route_add_bulk(context: Context, routes: list[dict[str, Any]]) -> str:
 @command("ROUTE_UPDATE", TOPIC, ROUTE_ID,
          Field("field", fields.route_field, "`backend_url`, `priority`, `domains` or `path`."),
          Field("value", fields.anything, "The new value, as in ROUTE_ADD."),
-         answer="`ROUTE_OK`", help="Stage a change of a route.")
+         answer="`ROUTE_OK`", help="Stage a change of a route.", repeatable=True, scope="routes")
 def route_update(context: Context, route_id: str, field: str, value: str) -> str:
     session = context.session
     spec = staging.require_route(session, route_id)
@@ -58,7 +58,8 @@ def route_update(context: Context, route_id: str, field: str, value: str) -> str
     return "ROUTE_OK"
 
 
-@command("ROUTE_REMOVE", TOPIC, ROUTE_ID, answer="`ROUTE_OK`", help="Stage the removal of a route and its settings.")
+@command("ROUTE_REMOVE", TOPIC, ROUTE_ID, answer="`ROUTE_OK`", help="Stage the removal of a route and its settings.",
+         scope="routes")
 def route_remove(context: Context, route_id: str) -> str:
     staging.remove_route(context.registry, context.session, route_id)
     return "ROUTE_OK"
@@ -72,14 +73,14 @@ def _set(context: Context, scope: str, target: str, name: str, value: str, field
 @command("HEADERS_SET", TOPIC, TARGET,
          Field("name", declared.header_name, "Response header."),
          Field("value", declared.header_value, "Its value; it takes the place of the backend's own."),
-         answer="`HEADERS_OK`", help="Stage a response header.")
+         answer="`HEADERS_OK`", help="Stage a response header.", repeatable=True, scope="headers")
 def headers_set(context: Context, target: str, name: str, value: str) -> str:
     _set(context, "headers", target, name, value)
     return "HEADERS_OK"
 
 
 @command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", declared.header_name, "Response header."),
-         answer="`HEADERS_OK`", help="Stage that a header set with HEADERS_SET is no longer set.")
+         answer="`HEADERS_OK`", help="Stage that a header set with HEADERS_SET is no longer set.", scope="headers")
 def headers_remove(context: Context, target: str, name: str) -> str:
     staging.require_target(context.session, target)
     staging.unset(context.registry, context.session, ("headers", target, name))
@@ -89,7 +90,7 @@ def headers_remove(context: Context, target: str, name: str) -> str:
 @command("OPTIONS_SET", TOPIC, TARGET,
          Field("key", fields.option_key, "Option key; all are listed in docs/configuration.md."),
          Field("value", fields.anything, "Its value."),
-         answer="`OPTIONS_OK`", help="Stage an option.")
+         answer="`OPTIONS_OK`", help="Stage an option.", repeatable=True, scope="options")
 def options_set(context: Context, target: str, key: str, value: str) -> str:
     try:
         checked = fields.option(key, value)
@@ -101,7 +102,7 @@ def options_set(context: Context, target: str, key: str, value: str) -> str:
 
 
 @command("OPTIONS_REMOVE", TOPIC, TARGET, Field("key", fields.option_key, "Option key."),
-         answer="`OPTIONS_OK`", help="Stage that an option goes back to its default.")
+         answer="`OPTIONS_OK`", help="Stage that an option goes back to its default.", scope="options")
 def options_remove(context: Context, target: str, key: str) -> str:
     staging.require_target(context.session, target)
     staging.unset(context.registry, context.session, ("options", target, key))
@@ -109,12 +110,12 @@ def options_remove(context: Context, target: str, key: str) -> str:
 
 
 @command("HEALTH_SET", TOPIC,
-         Field("route_id", fields.target, "A route of the session, or `ALL`."),
+         Field("route_id", fields.target, "A route of the session, or `ALL`.", routes=True),
          Field("path", fields.check,
                "Path that is asked for, `tcp://` to connect only, `tcp://host:port` to connect elsewhere; empty: no check."),
          Field("interval", fields.interval, "Time between two checks."),
          Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
-         answer="`HEALTH_OK`", help="Stage a health check.")
+         answer="`HEALTH_OK`", help="Stage a health check.", repeatable=True, scope="health")
 def health_set(context: Context, route_id: str, path: str, interval: float, timeout: float) -> str:
     _set(context, "health", route_id, "check", json.dumps({
         "health_check_path": path, "health_check_interval": format_duration(interval),
@@ -125,7 +126,7 @@ def health_set(context: Context, route_id: str, path: str, interval: float, time
 @command("RATELIMIT_SET", TOPIC, TARGET,
          Field("requests", declared.requests, "Requests allowed to one client address in a window."),
          Field("window", fields.duration, "Length of the window."),
-         answer="`RATELIMIT_OK`", help="Stage a rate limit per client address.")
+         answer="`RATELIMIT_OK`", help="Stage a rate limit per client address.", repeatable=True, scope="ratelimit")
 def ratelimit_set(context: Context, target: str, requests: int, window: float) -> str:
     _set(context, "ratelimit", target, "limit", json.dumps([[requests, window]]))
     return "RATELIMIT_OK"
@@ -135,7 +136,7 @@ def ratelimit_set(context: Context, target: str, requests: int, window: float) -
          Field("threshold", fields.threshold, "Consecutive failures that open the circuit."),
          Field("timeout", fields.duration, "Time until an open circuit lets trial requests through."),
          Field("half_open_requests", fields.trials, "Trial requests let through at once."),
-         answer="`CIRCUIT_OK`", help="Stage a circuit breaker.")
+         answer="`CIRCUIT_OK`", help="Stage a circuit breaker.", repeatable=True, scope="circuit_breaker")
 def circuit_breaker_set(context: Context, target: str, threshold: int, timeout: float, half_open_requests: int) -> str:
     _set(context, "circuit_breaker", target, "breaker", json.dumps({
         "circuit_breaker": "true", "circuit_threshold": str(threshold), "circuit_timeout": format_duration(timeout),

@@ -18,7 +18,8 @@ from proxyd.registry.state import sorted_ids
 TOPIC = "Drain and maintenance"
 _ENTER_SECONDS = 25.0
 _EXIT_SECONDS = 8.0
-_TARGET = Field("target", fields.anything, "`ALL`, route ids with commas, a path (`/admin`) or a domain of the session.")
+_TARGET = Field("target", fields.anything, "`ALL`, route ids with commas, a path (`/admin`) or a domain of the session.",
+                routes=True)
 
 
 @command("DRAIN_START", TOPIC, Field("duration", fields.duration, "Time over which new requests fall from all to none."),
@@ -34,7 +35,7 @@ def drain_start(context: Context, duration: float) -> str:
 @command("DRAIN_STATUS", TOPIC,
          answer="`DRAIN_STATUS_OK|{active, started_at, duration_seconds, elapsed_seconds, remaining_seconds, traffic_percent, rejected}` "
                 "or `ERROR|no drain in progress`",
-         help="How far the drain is.")
+         help="How far the drain is.", repeatable=True)
 def drain_status(context: Context) -> str:
     status = context.operations.drain_status(context.session)
     if status is None:
@@ -42,7 +43,7 @@ def drain_status(context: Context) -> str:
     return "DRAIN_STATUS_OK|" + to_json(status)
 
 
-@command("DRAIN_CANCEL", TOPIC, answer="`DRAIN_OK`", help="Full traffic at once.")
+@command("DRAIN_CANCEL", TOPIC, answer="`DRAIN_OK`", help="Full traffic at once.", repeatable=True)
 def drain_cancel(context: Context) -> str:
     try:
         context.operations.cancel_drain(context.session.session_id, context.actor)
@@ -103,7 +104,7 @@ def _after_ack(context: Context, target: str, urls: list[str], seconds: float, c
 
 
 @command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at}`",
-         help="Which of the session's routes are in maintenance.")
+         help="Which of the session's routes are in maintenance.", repeatable=True)
 def maint_status(context: Context) -> str:
     rows = [context.registry.rows[route_id] for route_id in sorted_ids(context.session.routes)]
     held = [row for row in rows if row["maintenance_since"]]

@@ -1,0 +1,26 @@
+"""What the client has to know of commands to send them again, and to tell a registry that forgot it what it was told.
+
+The registry's command table declares all of this (`proxyd/registry/commands/`); the client can be taken out and used
+without it, so it has a copy, and `tests/client/test_commands.py` fails where the two differ.
+"""
+
+#: Sent again after a loss in mid-answer, since doing them twice is the same as once.
+REPEATABLE = frozenset({
+    "ROUTE_UPDATE", "HEADERS_SET", "OPTIONS_SET", "HEALTH_SET", "RATELIMIT_SET", "CIRCUIT_BREAKER_SET",
+    "CONFIG_APPLY", "CONFIG_APPLY_PARTIAL", "CONFIG_VALIDATE", "CONFIG_DIFF", "CONFIG_ROLLBACK", "ROUTE_LIST",
+    "ROUTE_STATUS", "CIRCUIT_BREAKER_STATUS", "CIRCUIT_BREAKER_RESET", "STATS_GET", "BACKEND_TEST", "DRAIN_STATUS",
+    "DRAIN_CANCEL", "MAINT_STATUS", "SESSION_INFO", "PING", "SUBSCRIBE", "UNSUBSCRIBE",
+})
+#: Commands that stage something, with the scope by which CONFIG_APPLY_PARTIAL knows it.
+SCOPES = {
+    "ROUTE_ADD": "routes", "ROUTE_ADD_BULK": "routes", "ROUTE_UPDATE": "routes", "ROUTE_REMOVE": "routes",
+    "HEADERS_SET": "headers", "HEADERS_REMOVE": "headers",
+    "OPTIONS_SET": "options", "OPTIONS_REMOVE": "options",
+    "HEALTH_SET": "health", "RATELIMIT_SET": "ratelimit", "CIRCUIT_BREAKER_SET": "circuit_breaker",
+}
+#: Commands whose first field names routes: the client puts the ids there that the registry knows them by now.
+TARGETED = frozenset({
+    "ROUTE_UPDATE", "ROUTE_REMOVE", "HEADERS_SET", "HEADERS_REMOVE", "OPTIONS_SET", "OPTIONS_REMOVE", "HEALTH_SET",
+    "RATELIMIT_SET", "CIRCUIT_BREAKER_SET", "ROUTE_STATUS", "CIRCUIT_BREAKER_STATUS", "CIRCUIT_BREAKER_RESET",
+    "STATS_GET", "MAINT_ENTER", "MAINT_EXIT",
+})
