@@ -127,8 +127,8 @@ PACKAGES_WITHOUT_CODE = frozenset(("proxy", "store"))
 
 
 #: What is still to be mended: each line must go when it is, and the set with the last one.
-STILL_UPWARD = 19
-STILL_CIRCLES = 2
+STILL_UPWARD = 0
+STILL_CIRCLES = 1
 
 
 def test_every_import_points_down() -> None:

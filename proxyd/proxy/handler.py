@@ -24,15 +24,15 @@ from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Pool
+    from proxyd.proxy.core.upstreams import Pool
     from proxyd.proxy.runtime import Runtime
 
 log = logging.getLogger("proxyd.proxy")
 
 #: Bodies up to this size are read before the upstream is chosen, so that they can be sent again.
 KEPT_BODY = 65536
-#: Methods that may be meant for the proxy itself.
-_STEERED = frozenset(("CONNECT", "OPTIONS", "TRACE"))
+#: Methods that may be meant for the proxy itself. "-" is what stands for one that could not be read.
+_STEERED = frozenset(("CONNECT", "OPTIONS", "TRACE", "-"))
 _BY_CIRCUIT = frozenset(("circuit_open", "upstream_down"))
 
 
@@ -126,7 +126,10 @@ def _route(runtime: Runtime, ex: Exchange) -> None:
 
 
 def _may_go_on(ex: Exchange) -> bool:
-    """Whether a CONNECT, OPTIONS or TRACE is for somebody behind us; it is answered here where it is not."""
+    """Whether a CONNECT, OPTIONS or TRACE is for somebody behind us; it is answered here where it is not. Raises ProtocolError for a
+    request that could not be read."""
+    if ex.unread is not None:
+        raise ex.unread
     if ex.method == "CONNECT":
         _answer(ex, 405, "connect_refused", "this is not a forward proxy: CONNECT is refused")
         return False

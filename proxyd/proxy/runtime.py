@@ -11,15 +11,12 @@ import time
 import gevent
 
 from proxyd.config.settings import Settings
-from proxyd.http1 import HeadLimits, ProtocolError, RequestHead
+from proxyd.http1 import HeadLimits
 from proxyd.net.dial import use_resolver
 from proxyd.net.resolver import Resolver
-from proxyd.proxy.client.connection import ClientConnection, reason_phrase
-from proxyd.proxy.client.wsgi import WsgiClient
-from proxyd.proxy.core.answers import body_of
-from proxyd.proxy.core.clientside import ClientGone
+from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.core.exchange import Exchange
-from proxyd.proxy.core.headers import forwarded_fields, trust_check
+from proxyd.proxy.core.headers import trust_check
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
@@ -141,27 +138,6 @@ class Runtime:
         """An id that no other request has: the worker's random prefix and a count."""
         self._id_count += 1
         return f"{self._id_prefix}{self._id_count:x}"
-
-    def forwarded_fields(self, peer: str, secure: bool) -> str:
-        """The X-Forwarded lines of an untrusted peer's requests."""
-        return forwarded_fields(peer, secure)
-
-    def refuse_unread(self, client: ClientConnection | WsgiClient, error: ProtocolError) -> None:
-        """Answer a client whose request could not be read; the caller closes the connection."""
-        request_id = self.next_request_id()
-        content_type, body = body_of(error.status, error.code, error.detail, request_id, None)
-        client.keep_alive = False
-        client.exchange = None
-        headers = [("Content-Type", content_type), ("X-Proxyd-Reason", error.code), ("X-Request-ID", request_id)]
-        try:
-            client.start(error.status, reason_phrase(error.status), headers, len(body), body, True)
-        except ClientGone:
-            return
-        self.refusals.count(error.code)
-        self.stats.of("-").record(error.status, 0.0, len(body), 0)
-        head = RequestHead("-", "-", 11, [], [])
-        if self.access.enabled:
-            self.access.record(head, client.peer, error.status, len(body), "", "", 0.0, 0.0, request_id, error.code)
 
 
 def _own_name(settings: Settings) -> str:

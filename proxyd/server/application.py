@@ -45,12 +45,12 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     client = WsgiClient(environ, start_response, current)
     try:
         head = client.read_head()
+        unread = None
     except ProtocolError as error:
-        current.refuse_unread(client, error)
-        return client.result()
+        # The client has an empty head for what it could not read.
+        head, unread = client.head, error
     except ClientGone:
         return client.result()
-    exchange = Exchange(client, head, time.monotonic())
-    client.exchange = exchange
+    client.exchange = exchange = Exchange(client, head, time.monotonic(), unread)
     handle(current, exchange)
     return client.result()

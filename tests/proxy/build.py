@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from proxyd.proxy.route.table import Pool, Table, Upstream
+from proxyd.proxy.core.upstreams import Pool, Upstream
+from proxyd.proxy.route.table import Table
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -14,12 +13,14 @@ from gevent.hub import get_hub
 
 from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, RequestHead, encode_last_chunk, find_head_end, parse_request_head
 from proxyd.http1.grammar import head_too_large
+from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.exchange import Exchange
+from proxyd.proxy.core.headers import forwarded_fields
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
-    from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.client.front import Front
 
 BODY_PIECE = 262144
 #: A first piece of body up to this size is joined with the head, so that both leave in one packet train.
@@ -35,33 +36,25 @@ def _status_line(status: int, reason: str) -> str:
     return f"HTTP/1.1 {status} {reason}\r\n"
 
 
-def reason_phrase(status: int) -> str:
-    """The standard phrase of a status, empty for an unknown one."""
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
-
-
 class ClientConnection:
     """One connection and its current request; is the ClientSide of its exchanges and is watched while idle."""
 
     __slots__ = (
-        "_answered_100", "_awaits_head", "_buffer", "_chunked_out", "_decoder", "_greenlet", "_left", "_limits", "_runtime", "_served",
+        "_answered_100", "_awaits_head", "_buffer", "_chunked_out", "_decoder", "_front", "_greenlet", "_left", "_limits", "_served",
         "_settings",
         "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "secure", "stream", "taken",
         "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, peer: str, runtime: Runtime) -> None:
+    def __init__(self, stream: Stream, peer: str, front: Front) -> None:
         self.stream = stream
         self.peer = peer
         self.secure = stream.secure
-        self.trusted = runtime.trusts(peer)
-        self.forwarded = runtime.forwarded_fields(peer, stream.secure)
-        self.via = runtime.via
-        self.via_field = runtime.via_field
-        self.buffers = runtime.buffers
+        self.trusted = front.trusts(peer)
+        self.forwarded = forwarded_fields(peer, stream.secure)
+        self.via = front.via
+        self.via_field = front.via_field
+        self.buffers = front.buffers
         self.version = 11
         self.keep_alive = True
         self.deadline = inf
@@ -69,9 +62,9 @@ class ClientConnection:
         self.taken = False
         self.exchange: Exchange | None = None
         self.head: RequestHead | None = None
-        self._runtime = runtime
-        self._settings = runtime.settings.proxy
-        self._limits = runtime.head_limits
+        self._front = front
+        self._settings = front.settings.proxy
+        self._limits = front.head_limits
         self._greenlet = gevent.getcurrent()
         self._awaits_head = False
         self._buffer = b""
@@ -85,9 +78,9 @@ class ClientConnection:
 
     def serve(self, handle: Handler) -> None:
         """Serve requests until the connection ends; closes the stream, and raises nothing."""
-        runtime = self._runtime
+        front = self._front
         self._greenlet = gevent.getcurrent()
-        runtime.idle_watch.add(self)
+        front.idle_watch.add(self)
         try:
             while True:
                 head = self._next_head()
@@ -104,11 +97,11 @@ class ClientConnection:
                     self._linger()
                     break
         except ProtocolError as error:
-            self._refuse(error)
+            self._refuse(error, handle)
         except (ClientGone, OSError):
             pass
         finally:
-            runtime.idle_watch.discard(self)
+            front.idle_watch.discard(self)
             if not self.taken:
                 self.stream.close()
 
@@ -130,11 +123,13 @@ class ClientConnection:
             detail = f"the request header was not complete within {self._settings.header_timeout:g} s"
             self._greenlet.throw(ProtocolError(408, "header_timeout", detail))
 
-    def _refuse(self, error: ProtocolError) -> None:
-        """Answer a request that never became one, and close."""
+    def _refuse(self, error: ProtocolError, handle: Handler) -> None:
+        """Have a request answered that never became one, and close."""
         self._awaits_head = False
         self.deadline = inf
-        self._runtime.refuse_unread(self, error)
+        self.keep_alive = False
+        self.exchange = Exchange(self, RequestHead("-", "-", 11, [], []), time.monotonic(), error)
+        handle(self.exchange)
         self._linger()
 
     def _linger(self) -> None:
@@ -162,7 +157,7 @@ class ClientConnection:
         buffer = self._buffer
         stream = self.stream
         self.idle = not buffer
-        wait = self._settings.header_timeout if buffer or not self._served else self._runtime.idle_seconds
+        wait = self._settings.header_timeout if buffer or not self._served else self._front.idle_seconds
         self.deadline = time.monotonic() + wait
         self._awaits_head = True
         end = find_head_end(buffer) if buffer else -1
@@ -196,7 +191,7 @@ class ClientConnection:
 
     def _begin(self, head: RequestHead) -> None:
         self.version = head.version
-        self.keep_alive = head.keep_alive and not self._runtime.stopping and self._served < self._settings.requests_per_connection
+        self.keep_alive = head.keep_alive and not self._front.stopping and self._served < self._settings.requests_per_connection
         if head.chunked:
             self._decoder = ChunkedDecoder()
             self._left = -1

@@ -16,13 +16,15 @@ from gunicorn.http2.errors import HTTP2StreamError
 
 from proxyd.http1 import ProtocolError, RequestHead, parse_request_head
 from proxyd.net.peer import Peer
-from proxyd.proxy.client.connection import BODY_PIECE, reason_phrase
+from proxyd.proxy.client.connection import BODY_PIECE
+from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.headers import forwarded_fields
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
+    from proxyd.proxy.client.front import Front
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.runtime import Runtime
 
 
 #: gunicorn's note that the request came by HTTP/2; no header field.
@@ -40,21 +42,21 @@ class WsgiClient:
     version = 11
     buffers: list[memoryview]
 
-    def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any], runtime: Runtime) -> None:
+    def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any], front: Front) -> None:
         self.head = RequestHead("-", "-", 11, [], [])
         self.peer = str(environ.get("REMOTE_ADDR", ""))
         # gunicorn knows nothing of the TLS that our worker speaks: the socket tells.
         self.secure = environ.get("wsgi.url_scheme") == "https" or isinstance(environ.get("gunicorn.socket"), ssl.SSLSocket)
-        self.trusted = runtime.trusts(self.peer)
-        self.forwarded = runtime.forwarded_fields(self.peer, self.secure)
-        self.via = runtime.via
-        self.via_field = runtime.via_field
-        self.buffers = runtime.buffers
+        self.trusted = front.trusts(self.peer)
+        self.forwarded = forwarded_fields(self.peer, self.secure)
+        self.via = front.via
+        self.via_field = front.via_field
+        self.buffers = front.buffers
         self.keep_alive = True
         self.exchange: Exchange | None = None
-        self._timeout = runtime.settings.proxy.body_timeout
+        self._timeout = front.settings.proxy.body_timeout
         self._environ = environ
-        self._limits = runtime.head_limits
+        self._limits = front.head_limits
         self._input = environ["wsgi.input"]
         self._http2 = _VERSION in environ
         self._socket = Peer(environ["gunicorn.socket"]) if self._http2 else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 import json
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from proxyd.proxy.client.connection import reason_phrase
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import http_date
 
@@ -22,6 +22,14 @@ h1{{font-size:1.5rem}}small{{opacity:.7}}code{{font-size:.9em}}
 </style></head><body><main><h1>{status} {phrase}</h1><p>{detail}</p>
 <p><small>Reason <code>{code}</code>, request <code>{request_id}</code></small></p></main></body></html>
 """
+
+
+def reason_phrase(status: int) -> str:
+    """The standard phrase of a status, empty for an unknown one."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def wants_html(accept: str | None) -> bool:

@@ -3,41 +3,73 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from proxyd.http1 import RequestHead
+from proxyd.http1 import ProtocolError, RequestHead
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.clientside import ClientSide
-    from proxyd.proxy.record.stats import RouteCounters
-    from proxyd.proxy.route.table import Pool, Upstream
-    from proxyd.proxy.upstream.upload import Upload
-    from proxyd.proxy.upstream.websocket import Tunnel
+    from proxyd.proxy.core.upstreams import Pool, Upstream
 
 #: Phases in which it is the client that we wait for; the others wait for the upstream.
 CLIENT_PHASES = frozenset(("request_body", "response_write"))
+
+
+class Counters(Protocol):
+    """What is counted of a route while its requests are on their way; the rooms that count add to these."""
+
+    in_flight: int
+    rate_limited: int
+    retries: int
+    circuit_rejected: int
+    drain_rejected: int
+    maintenance_hits: int
+    slow_warnings: int
+    slow_criticals: int
+
+    def record(self, status: int, seconds: float, sent: int, received: int) -> None:
+        """Count one request that is over."""
+
+
+class Sending(Protocol):
+    """The request's body on its way to the upstream, in a greenlet of its own."""
+
+    done: bool
+    error: Exception | None
+
+    def stop(self) -> None:
+        """End it; safe when it is over."""
+
+
+class Carrying(Protocol):
+    """A WebSocket that is open."""
+
+    def end(self, reason: str) -> None:
+        """Say goodbye to both sides; called again, cut them. Must not wait."""
 
 
 class Exchange:
     """A request and its response. Instants are time.monotonic() seconds, durations seconds.
 
     `deadline` and `phase` belong together: what the wait is for, and until when; `expired` is the phase whose
-    deadline passed, once one did. `failure` is the reason code of a refusal or failure, as in log and header.
+    deadline passed, once one did. `failure` is the reason code of a refusal or failure, as in log and header. `unread` is why
+    there is no request: what came could not be read, and `head` is empty.
     """
 
     __slots__ = (
         "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed", "connect_seconds",
         "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "path", "phase",
-        "pool", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel", "upstream",
+        "pool", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel", "unread", "upstream",
         "upload", "upstream_limit", "upstream_started",
         "upstream_stream", "upstream_timeout",
     )  # fmt: skip
 
-    def __init__(self, client: ClientSide, head: RequestHead, started: float) -> None:
+    def __init__(self, client: ClientSide, head: RequestHead, started: float, unread: ProtocolError | None = None) -> None:
         self.client = client
         self.head = head
         self.method = head.method
+        self.unread = unread
         self.started = started
         self.host = ""
         self.path = ""
@@ -45,13 +77,13 @@ class Exchange:
         self.request_id = ""
         self.pool: Pool | None = None
         self.upstream: Upstream | None = None
-        self.counters: RouteCounters | None = None
+        self.counters: Counters | None = None
         self.status = 0
         self.failure = ""
         self.attempts = 0
         self.body: bytes | None = None
-        self.upload: Upload | None = None
-        self.tunnel: Tunnel | None = None
+        self.upload: Sending | None = None
+        self.tunnel: Carrying | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
         self.connect_seconds = 0.0

@@ -22,7 +22,7 @@ from proxyd.proxy.gates.pageserver import Fetched, PageServers, origin
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.core.upstreams import Pool, Upstream
 
 log = logging.getLogger("proxyd.proxy")
 

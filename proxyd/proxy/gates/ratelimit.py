@@ -18,7 +18,7 @@ from proxyd.proxy.gates.ratecounts import HostCounters, RedisCounters, Standing
 from proxyd.store.sql.traffic import RejectionBatch
 
 if TYPE_CHECKING:
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
 
 #: Addresses told apart of each minute, and rows kept while the database is locked; what is beyond that has a row together.
 _MAX_ADDRESSES = 1000

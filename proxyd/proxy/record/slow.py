@@ -11,9 +11,8 @@ from proxyd.base.text import rfc3339
 from proxyd.store.sql.traffic import RowBatch
 
 if TYPE_CHECKING:
-    from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.record.stats import RouteCounters
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.exchange import Counters, Exchange
+    from proxyd.proxy.core.upstreams import Upstream
 
 log = logging.getLogger("proxyd.slow")
 
@@ -43,7 +42,7 @@ class Rows:
         """A WebSocket ended."""
         self._websockets.append(columns)
 
-    def slow(self, ex: Exchange, upstream: Upstream, counters: RouteCounters, total: float) -> None:
+    def slow(self, ex: Exchange, upstream: Upstream, counters: Counters, total: float) -> None:
         """A request took `total` seconds: keep it if that is longer than its route's slow_warning or slow_critical."""
         options = upstream.options
         critical = 0 < options.slow_critical <= total

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.core.upstreams import Pool, Upstream
 
 
 def least_conn(members: list[Upstream], pool: Pool, client_ip: str) -> Upstream:

@@ -12,7 +12,7 @@ from proxyd.proxy.route import balance
 from proxyd.proxy.route.drain import drain_share, keeps_sticky
 
 if TYPE_CHECKING:
-    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.core.upstreams import Pool, Upstream
     from proxyd.proxy.upstream.circuit import Circuits
 
 #: What a member gets at the very beginning of its slow start.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
 
 #: Sticky clients leave in the last quarter: their share of the drain is steeper and later.
 _STICKY_STEEPNESS = 4.0

@@ -12,7 +12,7 @@ from proxyd.proxy.upstream import websocket
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Pool, Upstream
+    from proxyd.proxy.core.upstreams import Pool, Upstream
     from proxyd.proxy.upstream.parts import Parts
 
 

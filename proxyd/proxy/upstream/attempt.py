@@ -23,7 +23,7 @@ from proxyd.proxy.upstream.upload import Upload
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
 
 

@@ -22,7 +22,7 @@ from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot
 from proxyd.store.memory.transitions import BY_REQUEST, CLOSED, HALF_OPEN, OPEN
 
 if TYPE_CHECKING:
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
     from proxyd.store.sql.snapshot import RouteRecord
 
 _NAMES = {CLOSED: pybreaker.STATE_CLOSED, OPEN: pybreaker.STATE_OPEN, HALF_OPEN: pybreaker.STATE_HALF_OPEN}

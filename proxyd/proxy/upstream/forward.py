@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from proxyd.proxy.core.exchange import CLIENT_PHASES
-from proxyd.proxy.route.table import RETRIES_AT_MOST
+from proxyd.proxy.core.upstreams import RETRIES_AT_MOST
 from proxyd.proxy.upstream import retry, websocket
 from proxyd.proxy.upstream.attempt import attempt
 from proxyd.proxy.upstream.pool import UpstreamError
@@ -14,7 +14,7 @@ from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
 
 

@@ -15,7 +15,7 @@ from proxyd.net.dial import dial
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 
 if TYPE_CHECKING:
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
 
 #: Idle connections older than this are not used again: most servers close theirs after 60 to 75 s.
 IDLE_SECONDS = 50.0

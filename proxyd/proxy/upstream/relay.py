@@ -14,7 +14,7 @@ from proxyd.proxy.upstream import compress
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
 
 RELAY_SIZE = 262144
 

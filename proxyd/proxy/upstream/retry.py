@@ -19,11 +19,11 @@ import gevent
 
 from proxyd.base.text import parse_status_set
 from proxyd.config.options import RETRY_CAUSES
-from proxyd.proxy.route.table import RETRY_COST
+from proxyd.proxy.core.upstreams import RETRY_COST
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
     from proxyd.proxy.upstream.pool import UpstreamError
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from proxyd.config.options import RouteOptions
     from proxyd.http1 import ResponseHead
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.route.table import Upstream
+    from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
 
 _PIECE = 65536

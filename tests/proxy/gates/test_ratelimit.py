@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from proxyd.config.settings import RatelimitSettings, Settings
+from proxyd.proxy.core.upstreams import Upstream
 from proxyd.proxy.gates.ratelimit import Decision, RateLimiter
-from proxyd.proxy.route.table import Upstream
 from proxyd.store.memory.outage import TRY, WITHOUT
 from tests.proxy.build import upstream
 from tests.store.memory.forks import in_processes
@@ -431,7 +431,7 @@ _CROWD = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
 from proxyd.proxy.gates.ratelimit import RateLimiter
-from proxyd.settings import RatelimitSettings, Settings
+from proxyd.config.settings import RatelimitSettings, Settings
 from tests.proxy.build import upstream
 gate = RateLimiter(Settings(ratelimit=RatelimitSettings(storage=sys.argv[2])), sys.argv[1])
 up = upstream(1, rate_limits=((100, 600.0),))

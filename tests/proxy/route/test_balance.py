@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyd.proxy.core.upstreams import Pool, Upstream
 from proxyd.proxy.route import balance
-from proxyd.proxy.route.table import Pool, Table, Upstream
+from proxyd.proxy.route.table import Table
 from proxyd.store.sql.snapshot import Snapshot
 from tests.proxy.build import pool_of, record
 

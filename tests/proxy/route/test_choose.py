@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.core.upstreams import Pool, Upstream
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.choose import choose
-from proxyd.proxy.route.table import Pool, Upstream
 from proxyd.proxy.upstream.circuit import Circuits
 from proxyd.store.memory.circuits import CircuitBoard
 from tests.proxy.build import pool_of, record

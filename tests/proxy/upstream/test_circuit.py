@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxyd.proxy.route.table import Upstream
+from proxyd.proxy.core.upstreams import Upstream
 from proxyd.proxy.upstream.circuit import Circuits
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot
 from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN

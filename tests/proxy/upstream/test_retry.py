@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyd.proxy.route.table import UpstreamState
+from proxyd.proxy.core.upstreams import UpstreamState
 from proxyd.proxy.upstream.retry import _delay, _wanted
 
 SAMPLES = 400

@@ -1,0 +1,24 @@
+"""What a client's connection asks of the worker that it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from proxyd.config.settings import Settings
+from proxyd.http1 import HeadLimits
+from proxyd.proxy.core.watchdog import Watchdog
+
+
+class Front(Protocol):
+    """The parts of a worker's Runtime that the modules of this room use."""
+
+    settings: Settings
+    trusts: Callable[[str], bool]
+    via: str
+    via_field: str
+    buffers: list[memoryview]
+    head_limits: HeadLimits
+    idle_watch: Watchdog
+    idle_seconds: float
+    stopping: bool

@@ -1,0 +1,91 @@
+"""A route's backend as a worker has it: the upstream, what the worker knows of it, and the pool of replicas it stands in.
+
+`route/table` makes them; they stand here, since every room of the request path is handed one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxyd.config.options import RouteOptions
+from proxyd.store.sql.snapshot import Pairs
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+
+PoolKey = tuple[str, str, int]
+
+#: A retry for every five requests: at most a fifth more than clients send. What there is of it at first, and at most.
+RETRY_COST = 5
+_RETRIES_AT_FIRST = 5 * RETRY_COST
+RETRIES_AT_MOST = 100 * RETRY_COST
+
+
+class UpstreamState:
+    """What this worker knows of an upstream beside its declaration; survives changes of the table. `retry_budget`: in fifths
+    of a retry; each request brings one."""
+
+    __slots__ = ("current_weight", "idle", "in_flight", "made", "retry_budget")
+
+    def __init__(self) -> None:
+        self.idle: list[Stream] = []
+        self.in_flight = 0
+        self.current_weight = 0.0
+        self.retry_budget = _RETRIES_AT_FIRST
+        self.made = 0.0
+
+    def spend_retry(self) -> bool:
+        """Take a retry out of the budget; whether it was there."""
+        if self.retry_budget < RETRY_COST:
+            return False
+        self.retry_budget -= RETRY_COST
+        return True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Upstream:
+    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none; `path` is the route's."""
+
+    route_id: str
+    slot: int
+    number: int
+    service: str
+    instance: str
+    session_id: str
+    scheme: str
+    host: str
+    port: int
+    base_path: str
+    authority: str
+    enabled: bool
+    websocket: bool
+    path: str
+    priority: int
+    domains: tuple[str, ...]
+    options: RouteOptions
+    headers: Pairs
+    rate_limits: tuple[tuple[int, float], ...]
+    maintenance_since: float
+    maintenance_page_url: str
+    drain_started_at: float
+    drain_seconds: float
+    state: UpstreamState
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The replicas behind one domain, path and priority, in the order of their route ids.
+
+    `limited` is the member whose rate limits hold for the pool; `calm`: one member, no maintenance, no drain, so that
+    the gates that look at those can be passed by; `sticky`: name of the cookie that keeps a client on its replica.
+    """
+
+    key: PoolKey
+    path: str
+    priority: int
+    members: tuple[Upstream, ...]
+    limited: Upstream | None
+    maintained: bool
+    calm: bool
+    sticky: str
