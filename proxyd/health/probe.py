@@ -21,6 +21,7 @@ from gevent import ssl as gevent_ssl
 from proxyd import __version__
 from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, ResponseHead
 from proxyd.net.dial import dial
+from proxyd.net.stream import let_others_run
 
 _LIMITS = HeadLimits(8192, 200, 65536, 65536)
 _RECEIVE = 65536
@@ -164,6 +165,10 @@ def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tupl
     body = BodyReader(response)
     content = body.feed(rest)
     while not body.done and len(content) < max_body:
+        if body.more:
+            let_others_run()
+            content += body.feed(b"")
+            continue
         data = sock.recv(_RECEIVE)
         if data:
             content += body.feed(data)

@@ -87,6 +87,11 @@ class BodyReader:
         self.done = head.body_kind == NONE or (head.body_kind == LENGTH and not head.content_length)
         self.leftover = b""
 
+    @property
+    def more(self) -> bool:
+        """Whether the last piece has not been worked off: feed nothing (b"") then. Many small chunks are taken in turns."""
+        return self._decoder is not None and self._decoder.more
+
     def feed(self, data: bytes) -> bytes:
         """The payload in `data`, which continues what was fed before; perhaps empty. Raises ProtocolError 502."""
         if self.done:
@@ -94,7 +99,7 @@ class BodyReader:
             return b""
         decoder = self._decoder
         if decoder is not None:
-            payload = decoder.feed(data)
+            payload = decoder.resume() if decoder.more else decoder.feed(data)
             if decoder.done:
                 self.done = True
                 self.leftover = decoder.leftover

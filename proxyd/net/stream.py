@@ -10,19 +10,43 @@ from __future__ import annotations
 import _socket
 import contextlib
 import socket as socket_constants
+from time import monotonic
 from typing import Any, Protocol
 
 import gevent
 from gevent import monkey
 from gevent import socket as gevent_socket
-from gevent.hub import get_hub
+from gevent.hub import Waiter, get_hub
 
 from proxyd.net.peer import Peer, acknowledged
 
 RECV_SIZE = 65536
+#: How long a greenlet may work on what one stream gives it until it lets others run, seconds.
+SLICE = 0.001
+#: How long it waits for others at most, seconds: where all are busy without a pause, it has a slice in every twenty.
+_LONGEST_WAIT = 0.02
+#: A read that took longer than this has waited, seconds.
+_WAITED = 0.001
 _SHUT_RD, _SHUT_WR, _SHUT_RDWR = socket_constants.SHUT_RD, socket_constants.SHUT_WR, socket_constants.SHUT_RDWR
 _PEEK = socket_constants.MSG_PEEK | socket_constants.MSG_DONTWAIT
 _poll = monkey.get_original("select", "poll")
+
+
+def let_others_run() -> None:
+    """Go on when nobody else has anything to do, or after 20 ms.
+
+    gevent.sleep(0) would not do: greenlets that call it in turn run one after another, and the loop looks at no socket.
+    """
+    hub = get_hub()
+    waiter: Any = Waiter(hub)
+    idle, timer = hub.loop.idle(), hub.loop.timer(_LONGEST_WAIT)
+    try:
+        idle.start(waiter.switch, None)
+        timer.start(waiter.switch, None)
+        waiter.get()
+    finally:
+        idle.close()
+        timer.close()
 
 
 class Stream(Protocol):
@@ -38,6 +62,10 @@ class Stream(Protocol):
 
     def recv_later(self, size: int = RECV_SIZE) -> bytes:
         """The same for a caller that knows there is nothing yet."""
+
+    def give_way(self) -> None:
+        """Let other greenlets run if this one has worked for longer than SLICE since the stream last waited: for loops that
+        may go on for long without a read, which gives way by itself."""
 
     def recv_into(self, buffer: memoryview) -> int:
         """Fill some of the buffer; 0 at the end."""
@@ -74,9 +102,13 @@ class Stream(Protocol):
 
 
 class PlainStream:
-    """A TCP or UNIX stream on a non-blocking socket."""
+    """A TCP or UNIX stream on a non-blocking socket.
 
-    __slots__ = ("_closed", "_hub", "_poll", "_reader", "_taken", "_writer", "idle_since", "served", "sock")
+    A read that finds bytes at once does not switch greenlets, so that a peer which sends without a pause would have the
+    worker to itself. Each read therefore looks how long ago the stream last waited (`_since`), and gives way when it is due.
+    """
+
+    __slots__ = ("_closed", "_hub", "_poll", "_reader", "_since", "_taken", "_writer", "idle_since", "served", "sock")
 
     secure = False
 
@@ -90,26 +122,39 @@ class PlainStream:
         self._poll: Any = None
         self._closed = False
         self._taken = 0
+        self._since = monotonic()
         self.idle_since = 0.0
         self.served = 0
 
+    def give_way(self) -> None:
+        if monotonic() - self._since > SLICE:
+            let_others_run()
+            self._since = monotonic()
+
     def recv(self, size: int = RECV_SIZE) -> bytes:
+        if monotonic() - self._since > SLICE:
+            self.give_way()
         while True:
             try:
                 return self.sock.recv(size)
             except BlockingIOError:
                 self._hub.wait(self._reader)
+                self._since = monotonic()
 
     def recv_later(self, size: int = RECV_SIZE) -> bytes:
         self._hub.wait(self._reader)
+        self._since = monotonic()
         return self.recv(size)
 
     def recv_into(self, buffer: memoryview) -> int:
+        if monotonic() - self._since > SLICE:
+            self.give_way()
         while True:
             try:
                 return self.sock.recv_into(buffer)
             except BlockingIOError:
                 self._hub.wait(self._reader)
+                self._since = monotonic()
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
@@ -172,7 +217,7 @@ class PlainStream:
 class TlsStream:
     """A TLS stream on a gevent SSLSocket, handshake done."""
 
-    __slots__ = ("_closed", "_drained", "_peer", "idle_since", "served", "sock")
+    __slots__ = ("_closed", "_drained", "_peer", "_since", "idle_since", "served", "sock")
 
     secure = True
 
@@ -182,18 +227,36 @@ class TlsStream:
         self._closed = False
         self._drained: PlainStream | None = None
         self._peer = Peer(sock)
+        self._since = monotonic()
         self.idle_since = 0.0
         self.served = 0
 
+    def give_way(self) -> None:
+        if monotonic() - self._since > SLICE:
+            let_others_run()
+            self._since = monotonic()
+
     def recv(self, size: int = RECV_SIZE) -> bytes:
+        begun = monotonic()
         data: bytes = self.sock.recv(size)
+        self._has_read(begun)
         return data
 
     recv_later = recv
 
     def recv_into(self, buffer: memoryview) -> int:
+        begun = monotonic()
         count: int = self.sock.recv_into(buffer)
+        self._has_read(begun)
         return count
+
+    def _has_read(self, begun: float) -> None:
+        """Give way after a read that was due for it. gevent's socket does not say whether it waited: its time does."""
+        now = monotonic()
+        if now - begun > _WAITED:
+            self._since = now
+        elif now - self._since > SLICE:
+            self.give_way()
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self._peer.moved()

@@ -61,12 +61,20 @@ def our_response(data: bytes, method: str) -> Reading:
         if head is None:
             raise Incomplete
         reader = BodyReader(head)
-        body = reader.feed(heads.rest)
+        body = fed(reader, heads.rest)
         if not reader.end():
             raise Incomplete
     except ProtocolError as error:
         raise Refused(error.code) from error
     return Reading((head.status,), _fields(head.headers), body, reader.leftover)
+
+
+def fed(reader: ChunkedDecoder | BodyReader, data: bytes) -> bytes:
+    """The payload of a piece, all its turns taken."""
+    payload = reader.feed(data)
+    while reader.more:
+        payload += reader.resume() if isinstance(reader, ChunkedDecoder) else reader.feed(b"")
+    return payload
 
 
 def _our_body(chunked: bool, length: int, data: bytes) -> tuple[bytes, bytes]:
@@ -75,7 +83,7 @@ def _our_body(chunked: bool, length: int, data: bytes) -> tuple[bytes, bytes]:
             raise Incomplete
         return data[:length], data[length:]
     decoder = ChunkedDecoder()
-    body = decoder.feed(data)
+    body = fed(decoder, data)
     if not decoder.done:
         raise Incomplete
     return body, decoder.leftover

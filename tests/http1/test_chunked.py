@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, encode_chunk, encode_last_chunk
+from tests.http1.readers import fed
 
 
 def decode(*pieces: bytes, decoder: ChunkedDecoder | None = None) -> tuple[bytes, list[tuple[str, str]], bytes]:
     decoder = decoder or ChunkedDecoder()
-    payload = b"".join([decoder.feed(piece) for piece in pieces])
+    payload = b"".join([fed(decoder, piece) for piece in pieces])
     assert decoder.done
     return payload, decoder.trailers, decoder.leftover
 
@@ -23,7 +24,7 @@ def refused(*pieces: bytes, decoder: ChunkedDecoder | None = None) -> str:
     decoder = decoder or ChunkedDecoder()
     with pytest.raises(ProtocolError) as caught:
         for piece in pieces:
-            decoder.feed(piece)
+            fed(decoder, piece)
     assert caught.value.status == 400
     assert caught.value.detail
     return caught.value.code
@@ -205,9 +206,18 @@ def test_any_bytes_end_the_same_whole_and_byte_by_byte(parts: list[bytes]) -> No
     def run(pieces: list[bytes]) -> object:
         decoder = ChunkedDecoder()
         try:
-            payload = b"".join([decoder.feed(piece) for piece in pieces])
+            payload = b"".join([fed(decoder, piece) for piece in pieces])
         except ProtocolError as error:
             return error.code
         return payload, decoder.done, decoder.trailers, decoder.leftover
 
     assert run([wire]) == run([wire[at : at + 1] for at in range(len(wire))])
+
+
+def test_many_small_chunks_are_taken_in_turns_of_a_few_hundred() -> None:
+    decoder = ChunkedDecoder()
+    pieces = [decoder.feed(b"1\r\nx\r\n" * 5000 + LAST_CHUNK + b"next")]
+    while decoder.more:
+        pieces.append(decoder.resume())
+    assert (b"".join(pieces), decoder.done, decoder.leftover) == (b"x" * 5000, True, b"next")
+    assert max(map(len, pieces)) <= 500

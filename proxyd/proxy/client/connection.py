@@ -96,6 +96,9 @@ class ClientConnection:
                 if not self.keep_alive:
                     self._linger()
                     break
+                if self._buffer:
+                    # The next request lies here already, and so may a thousand more.
+                    self.stream.give_way()
         except ProtocolError as error:
             self._refuse(error, handle)
         except (ClientGone, OSError):
@@ -230,11 +233,14 @@ class ClientConnection:
     def _read_chunked(self, decoder: ChunkedDecoder) -> bytes:
         try:
             while True:
-                if self._buffer:
+                if decoder.more:
+                    self.stream.give_way()
+                    payload = decoder.resume()
+                elif self._buffer:
                     data, self._buffer = self._buffer, b""
+                    payload = decoder.feed(data)
                 else:
-                    data = self._receive(BODY_PIECE)
-                payload = decoder.feed(data)
+                    payload = decoder.feed(self._receive(BODY_PIECE))
                 if decoder.done:
                     self._left = 0
                     self._buffer = decoder.leftover

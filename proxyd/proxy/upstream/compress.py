@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import brotli
 import zstandard
+from gevent.threadpool import ThreadPool
 
 from proxyd.http1.response import ResponseHead
 
@@ -25,42 +26,68 @@ if TYPE_CHECKING:
 _FLUSH_BELOW = 16384
 _DEFAULT_LEVEL = {"gzip": 6, "br": 4, "zstd": 3}
 _HIGHEST_LEVEL = {"gzip": 9, "br": 11, "zstd": 19}
+#: By highest level: the bytes that take about a millisecond (measured on text), which is what a request may take in one go.
+_INLINE = {
+    "gzip": ((3, 65536), (6, 32768), (9, 16384)),
+    "br": ((4, 49152), (9, 2048), (11, 512)),
+    "zstd": ((3, 49152), (9, 32768), (15, 8192), (19, 1024)),
+}
+_THREADS = 2
 _DROPPED = frozenset(("accept-ranges", "content-md5", "content-digest", "repr-digest"))
 
 
 class Encoder:
-    """A streaming encoder made of three functions of its library: feed, flush what is inside, end."""
+    """A streaming encoder made of three functions of its library: feed, flush what is inside, end.
 
-    __slots__ = ("_compress", "_end", "_flush", "coding")
+    Up to `inline` bytes are encoded at once; a larger piece goes to a native thread while other requests go on, since the
+    libraries release the interpreter lock.
+    """
+
+    __slots__ = ("_compress", "_end", "_flush", "_inline", "coding")
 
     def __init__(self, coding: str, compress: Callable[[bytes], bytes], flush: Callable[[], bytes],
-                 end: Callable[[], bytes]) -> None:
+                 end: Callable[[], bytes], inline: int) -> None:
         self.coding = coding
         self._compress = compress
         self._flush = flush
         self._end = end
+        self._inline = inline
 
     def flush(self, data: bytes) -> bytes:
         """Encode a piece; what comes out may lag behind unless the piece was small."""
-        out = self._compress(data)
-        return out + self._flush() if len(data) < _FLUSH_BELOW else out
+        return self._encode(data) if len(data) <= self._inline else _threads().apply(self._encode, (data,))
 
     def finish(self, data: bytes) -> bytes:
         """Encode the last piece and end."""
+        return self._finish(data) if len(data) <= self._inline else _threads().apply(self._finish, (data,))
+
+    def _encode(self, data: bytes) -> bytes:
+        out = self._compress(data)
+        return out + self._flush() if len(data) < _FLUSH_BELOW else out
+
+    def _finish(self, data: bytes) -> bytes:
         return self._compress(data) + self._end()
+
+
+@lru_cache(maxsize=1)
+def _threads() -> Any:
+    """The threads of this process for encoding: few, since the work is the processor's, and shared fairly, since each
+    response has one piece in the queue at a time."""
+    return ThreadPool(_THREADS)
 
 
 def new_encoder(coding: str, level: int) -> Encoder:
     """An encoder for `gzip`, `br` or `zstd`; level 0 is a default fit for answering while the client waits."""
     level = min(level or _DEFAULT_LEVEL[coding], _HIGHEST_LEVEL[coding])
+    inline = next(size for highest, size in _INLINE[coding] if level <= highest)
     if coding == "gzip":
         gzip = zlib.compressobj(level, zlib.DEFLATED, 31)
-        return Encoder(coding, gzip.compress, lambda: gzip.flush(zlib.Z_SYNC_FLUSH), gzip.flush)
+        return Encoder(coding, gzip.compress, lambda: gzip.flush(zlib.Z_SYNC_FLUSH), gzip.flush, inline)
     if coding == "br":
         br = brotli.Compressor(quality=level)
-        return Encoder(coding, br.process, br.flush, br.finish)
+        return Encoder(coding, br.process, br.flush, br.finish, inline)
     zstd = zstandard.ZstdCompressor(level=level).compressobj()
-    return Encoder(coding, zstd.compress, lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK), zstd.flush)
+    return Encoder(coding, zstd.compress, lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK), zstd.flush, inline)
 
 
 @lru_cache(maxsize=1024)

@@ -24,6 +24,13 @@ class FrameBoundary:
         """Whether all bytes so far make whole frames."""
         return not self._left and not self._header
 
+    def skip(self, data: bytes) -> bool:
+        """Follow bytes that all belong to the payload of one frame; False, and nothing done, where they don't."""
+        if len(data) > self._left:
+            return False
+        self._left -= len(data)
+        return True
+
     def feed(self, data: bytes | memoryview) -> None:
         """Follow the next bytes of the stream."""
         at, size = 0, len(data)

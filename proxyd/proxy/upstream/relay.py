@@ -124,14 +124,18 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
 
 def _next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
     """What comes next of a body of which part went out; empty where it holds framing alone, or is the end."""
-    try:
-        data = stream.recv(RELAY_SIZE)
-    except OSError as error:
-        raise _cut(ex, str(error)) from None
-    if not data:
-        if ex.expired or ex.client_gone or not body.end():
-            raise _cut(ex, "the body is not complete")
-        return b""
+    if body.more:
+        stream.give_way()
+        data = b""
+    else:
+        try:
+            data = stream.recv(RELAY_SIZE)
+        except OSError as error:
+            raise _cut(ex, str(error)) from None
+        if not data:
+            if ex.expired or ex.client_gone or not body.end():
+                raise _cut(ex, "the body is not complete")
+            return b""
     try:
         return body.feed(data)
     except ProtocolError as error:

@@ -1,0 +1,87 @@
+"""A worker's time is shared: a peer that sends without a pause does not keep the others waiting.
+
+On a machine of its own the others wait 1 to 7 ms (half of them) and 50 ms at most; without slices they wait for seconds.
+The bounds leave room for a machine that runs other tests meanwhile.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.backends import Backend, RawBackend
+from tests.support.floods import KINDS
+from tests.support.system import ROOT, System
+
+SECONDS = 4.0
+WORDS = b"".join(b"%x lorem ipsum %x dolor %x " % (n * 2654435761 % 2**32, n, n * n) for n in range(20000))
+
+
+@pytest.fixture
+def hog(raw_backend: Callable[[Callable[[socket.socket], None]], RawBackend]) -> RawBackend:
+    """A backend that swallows bodies and frames, and answers with a million one-byte chunks or with a lot of text."""
+
+    def serve(sock: socket.socket) -> None:
+        head = made.receive_head(sock)
+        if b"/small" in head:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1_000_000 + b"0\r\n\r\n")
+        elif b"/text" in head:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % (20 * len(WORDS)))
+            for _ in range(20):
+                sock.sendall(WORDS)
+        else:
+            if b"websocket" in head:
+                sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                             b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+            while sock.recv(1 << 20):
+                pass
+
+    made = raw_backend(serve)
+    return made
+
+
+@pytest.fixture
+def crowded(new_system: Callable[..., System], hog: RawBackend, backend: Backend) -> Iterator[System]:
+    """One worker, with the routes that the floods use and one that honest people use."""
+    system = new_system(workers=1, log__access="off")
+    client = system.client()
+    sink, sock, gzip, brotli = (client.route(f"{name}.test", hog.url, apply=False) for name in ("sink", "socket", "gzip", "br"))
+    client.route("good.test", backend.url, apply=False)
+    client.options(sock, websocket="true")
+    client.options(gzip, compression="true", compression_algorithms="gzip", compression_level="9")
+    client.options(brotli, compression="true", compression_algorithms="br", compression_level="11")
+    assert sink
+    yield system
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind: str) -> None:
+    worker, = crowded.worker_pids()
+    process = subprocess.Popen([sys.executable, "-m", "tests.support.floods", kind, str(crowded.proxy_port), str(SECONDS)], cwd=ROOT)
+    connection = http.client.HTTPConnection("127.0.0.1", crowded.proxy_port, timeout=10)
+    waits = []
+    try:
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            begun = time.monotonic()
+            connection.request("GET", "/", headers={"Host": "good.test"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == 200
+            waits.append(time.monotonic() - begun)
+            # The flood is what loads the worker, not this.
+            time.sleep(0.005)
+    finally:
+        connection.close()
+        process.kill()
+        process.wait()
+    waits.sort()
+    assert waits[len(waits) // 2] < 0.03
+    assert waits[len(waits) * 99 // 100] < 0.3
+    assert crowded.worker_pids() == [worker]
