@@ -364,6 +364,27 @@ def test_an_early_response_reaches_a_client_that_is_still_sending(edge: System, 
     ended.set()
 
 
+def test_a_large_early_response_survives_what_the_client_still_sends(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
+    # It lies in the proxy's kernel when the proxy is done with it: a close with a body unread would throw it away and reset.
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 300000\r\nConnection: close\r\n\r\n" + b"no" * 150_000)
+        while sock.recv(65536):
+            pass
+        done.set()
+
+    done = threading.Event()
+    backend = raw_backend(serve)
+    host = make_route(edge, backend.url)
+    with Wire(edge.proxy_port, receive_buffer=8192) as wire:
+        wire.send(get(host, f"/{host}", "Content-Length: 100000000", method="POST") + b"x" * 1000)
+        assert done.wait(5)
+        wire.send(b"x" * 1000)
+        wait_for(lambda: f"/{host}" in edge.access_log(), what="the request in the access log")
+        response = wire.response()
+    assert (response.status, len(response.body), response.complete) == (403, 300_000, True)
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_a_client_that_goes_closes_the_upstream_at_once(how: str, edge: System, silent: SilentBackend) -> None:
     wire = Wire(edge.proxy_port).send(get(make_route(edge, silent.url)))
