@@ -14,6 +14,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.select import select
 
 from proxyd import __version__
 from proxyd.health.probe import Probe, Result, Target
@@ -195,6 +196,31 @@ def test_a_header_without_end_is_not_read_for_ever(raw_backend: NewRaw) -> None:
     result = check(raw_backend(serve).port, timeout=2.0)
     assert not result.ok
     assert result.error == "not a valid HTTP answer: the head is longer than 65536 bytes"
+
+
+def test_a_kept_connection_that_the_backend_has_closed_says_nothing_about_the_target(raw_backend: NewRaw) -> None:
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    backend = raw_backend(serve)
+    probe = Probe(target(backend.port, keepalive=True), 65536)
+    assert probe.check().ok
+    for _ in range(2):
+        kept = probe.sock
+        assert kept is not None
+        # The backend's end is here, or the check would find a connection that still answers.
+        assert select([kept], [], [], 5)[0]
+        result = probe.check()
+        assert (result.ok, result.status_code, result.error) == (True, 200, "")
+        assert probe.sock is not kept
+    probe.close()
+    assert backend.connections == 3
+
+
+def test_a_new_connection_that_is_closed_without_an_answer_is_a_failure_also_for_a_probe_that_keeps_it(raw_backend: NewRaw) -> None:
+    result = check(answering(raw_backend, b"").port, keepalive=True)
+    assert (result.ok, result.error) == (False, "the connection was closed without an answer")
 
 
 def test_informational_answers_are_skipped(raw_backend: NewRaw) -> None:
