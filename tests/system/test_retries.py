@@ -194,6 +194,16 @@ def test_a_failing_backend_gets_at_most_a_fifth_more_requests_than_clients_send(
     assert len(backend.received) == count + count // 5 + 5
 
 
+def test_when_the_budget_is_spent_the_upstream_s_own_answer_is_passed_on(system: System, backend: Backend) -> None:
+    backend.failing = 503
+    replicas(system, "spent", backend.url, retry="true", retry_on="503", retry_backoff="none", retry_max_attempts=2)
+    count = 40
+    answers = [system.get("/", "spent.test") for _ in range(count)]
+    assert {(answer.status, answer.text, answer.headers["X-Proxyd-Reason"]) for answer in answers} == {(503, "backend /\n", None)}
+    # Some were not tried again, or the budget would not have been spent.
+    assert count < len(backend.requests) < 2 * count
+
+
 def test_the_budget_is_no_reason_to_fail_while_a_replica_refuses_connections(system: System, backend: Backend) -> None:
     replicas(system, "dead", f"http://127.0.0.1:{free_port()}", backend.url, retry="true", retry_max_attempts=2)
     assert {system.get("/", "dead.test").status for _ in range(50)} == {200}
