@@ -10,12 +10,16 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from decimal import Decimal
 from difflib import get_close_matches
+from functools import lru_cache
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_DURATION_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0,
-                   "d": 86400.0}
+#: Decimals, so that 2300us is read as the same float as 0.0023s.
+_DURATION_UNITS = {unit: Decimal(size) for unit, size in (
+    ("ns", "1e-9"), ("us", "1e-6"), ("µs", "1e-6"), ("μs", "1e-6"), ("ms", "1e-3"), ("s", "1"), ("m", "60"), ("h", "3600"),
+    ("d", "86400"))}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d)", re.ASCII)
 _SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -46,33 +50,35 @@ def _duration_seconds(text: str) -> float:
     stripped = text.strip().removeprefix("+")
     if re.fullmatch(r"\d{1,12}", stripped, re.ASCII):
         return float(stripped)
-    position, seconds = 0, 0.0
+    position, seconds = 0, Decimal(0)
     for part in _DURATION_PART.finditer(stripped):
         if part.start() != position:
             break
-        seconds += float(part[1]) * _DURATION_UNITS[part[2]]
+        seconds += Decimal(part[1]) * _DURATION_UNITS[part[2]]
         position = part.end()
     if not stripped or position != len(stripped):
         raise ValueError(f'"{text}" is not a duration (like 30s, 1h30m, 500ms, or whole seconds)')
-    return seconds
+    return float(seconds)
 
 
+@lru_cache(maxsize=1024)
 def format_duration(seconds: float) -> str:
-    """The shortest exact text of a duration: 5400.0 -> `1h30m`, 0.25 -> `250ms`, 0 -> `0`."""
-    if seconds == 0:
+    """The shortest text that parse_duration reads back as exactly this: 5400.0 -> `1h30m`, 0.25 -> `250ms`, 0 -> `0`."""
+    # The shortest decimal that is read as this float: repr's promise.
+    exact = Decimal(repr(seconds))
+    if exact == 0:
         return "0"
-    if seconds < 1e-6:
-        return f"{max(1, round(seconds * 1e9))}ns"
-    micro = round(seconds * 1e6)
-    if micro % 1_000_000 == 0:
-        rest, text = micro // 1_000_000, ""
+    if exact == exact.to_integral_value():
+        rest, text = int(exact), ""
         for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
             count, rest = divmod(rest, size)
             text += f"{count}{unit}" if count else ""
         return text
-    if micro % 1000 == 0:
-        return f"{micro // 1000}ms"
-    return f"{micro}us"
+    for unit, count in (("ms", 1_000), ("us", 1_000_000), ("ns", 1_000_000_000)):
+        scaled = exact * count
+        if scaled == scaled.to_integral_value():
+            return f"{int(scaled)}{unit}"
+    return f"{exact:f}s"
 
 
 def parse_size(text: str) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -141,6 +142,11 @@ def parse_option(key: str, value: str) -> Any:
         return declaration.kind.parse(value)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
+
+
+def option_of(options: Mapping[str, str], key: str) -> Any:
+    """The typed value that one option has in a route's options: the declared default where the route does not set it."""
+    return parse_option(key, options.get(key, OPTIONS[key].default))
 
 
 @lru_cache(maxsize=4096)

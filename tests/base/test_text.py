@@ -35,8 +35,14 @@ def test_every_duration_written_is_read_back_to_the_microsecond(micro: int) -> N
     assert round(text.parse_duration(text.format_duration(micro / 1e6)) * 1e6) == micro
 
 
+@given(st.floats(0, YEARS, exclude_min=True))
+def test_every_duration_written_is_read_back_exactly(seconds: float) -> None:
+    assert text.parse_duration(text.format_duration(seconds)) == seconds
+
+
 @pytest.mark.parametrize(("seconds", "written"), [(5400, "1h30m"), (0.25, "250ms"), (0, "0"), (86400, "1d"), (0.00002, "20us"),
-                                                  (2.5e-7, "250ns"), (1e-9, "1ns"), (1e-12, "1ns")])
+                                                  (2.5e-7, "250ns"), (1e-9, "1ns"), (1.5, "1500ms"), (0.0023, "2300us"),
+                                                  (1e-12, "0.000000000001s"), (0.1 + 0.2, "0.30000000000000004s")])
 def test_a_duration_is_written_as_short_as_it_can_be(seconds: float, written: str) -> None:
     assert text.format_duration(seconds) == written
 

@@ -63,7 +63,7 @@ class RateLimiter:
     def hit(self, upstream: Upstream, client_ip: str, now: float) -> Decision | None:
         """Count a request against the upstream's limits; None: it passes, and no header is to be sent.
 
-        `now`: Unix seconds. All bounds must hold; a request that one of them refuses counts for none.
+        `now`: Unix seconds. All bounds must hold; a request that one of them refuses counts for none, but see `_exceeded`.
         """
         known = self._clients.get((upstream, client_ip))
         if known is None:
@@ -99,7 +99,7 @@ class RateLimiter:
         if len(bounds) == 1:
             return () if self._hit(*bounds[0]) else bounds
         over = tuple(bound for bound in bounds if not self._standing(bound)[0])
-        # Another worker may take the last one in between: then one bound has counted a hit too many, never too few.
+        # Another worker may take the last one in between: then the bounds that still had room have counted a refused hit.
         return over or tuple(bound for bound in bounds if not self._hit(*bound))
 
     def _hit_in_redis(self, key: str, amount: int, window: float) -> bool:

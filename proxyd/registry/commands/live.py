@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
-from proxyd.config.options import parse_option
+from proxyd.config.options import option_of
 from proxyd.registry import fields
 from proxyd.registry.configuration import EVERY
 from proxyd.registry.context import Context
@@ -41,11 +40,14 @@ def route_status_command(context: Context, route_id: str) -> str:
     row = _row(context, route_id)
     written, stats = context.registry.store.read(route_facts, route_id)
     status = route_status(row, context.registry.live_health(route_id) or written, stats, context.registry.circuits, time.time())
-    options = json.loads(row["options"])
-    del status["options"]
-    status["upstream_timeout_seconds"] = parse_option("timeout", options.get("timeout", "60s"))
-    status["notes"] = [unspoken(key) for key in ("http2", "http3") if parse_option(key, options.get(key, "false"))]
-    return "ROUTE_STATUS_OK|" + to_json(status)
+    options = status.pop("options")
+    return "ROUTE_STATUS_OK|" + to_json({**status, **_told_of(options)})
+
+
+def _told_of(options: dict[str, str]) -> dict[str, Any]:
+    """What ROUTE_STATUS says of a route's options."""
+    return {"upstream_timeout_seconds": option_of(options, "timeout"),
+            "notes": [unspoken(key) for key in ("http2", "http3") if option_of(options, key)]}
 
 
 @command("CIRCUIT_BREAKER_STATUS", TOPIC, ROUTE_ID,

@@ -40,8 +40,10 @@ _KEY = 16
 #: Key, last use, window number (fixed window: its end in ms), count, count of the window before.
 _COUNTS = struct.Struct("<16sdqII")
 _COUNTS_SIZE = 48
-#: Written as one copy (see shared.put), so that who is killed in the middle leaves a count and no hole.
 _COUNTS_USED = _COUNTS.size
+#: `_pack_counts` empties the place before it fills it: a worker killed in between leaves an empty place, so one client's count
+#: begins anew. All others write a packed entry in one copy (see shared.put); SlidingCounter.take, which every limited request
+#: comes through, saves the 0.1 us of that.
 _unpack_counts, _pack_counts = _COUNTS.unpack_from, _COUNTS.pack_into
 _VALUES = struct.Struct("<qII")
 _MOVING = struct.Struct(f"<16sdq{PARTS}I")
