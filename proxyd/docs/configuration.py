@@ -75,7 +75,7 @@ _SITE_TABLE = (
     ("[route NAME]", "domains", "needed", "Exact names, `*.example.com` (one label) or `*`."),
     ("[route NAME]", "path", "`/`", "Path prefix of whole segments: `/api` matches `/api` and `/api/x`, never `/apix`."),
     ("[route NAME]", "backends", "needed", "http, https, ws or wss urls; several are replicas of one another."),
-    ("[route NAME]", "priority", "`0`", "Higher is tried first; among equals the longest path wins."),
+    ("[route NAME]", "priority", "`0`", "Among the routes of one host the higher is tried first; among equals the longer path."),
     ("[headers], [headers NAME]", "any header name", "", "Response header that takes the place of the backend's own."),
     ("[options], [options NAME]", "any route option", "", "See above."),
     ("[ratelimit], [ratelimit NAME]", "limits", "",
