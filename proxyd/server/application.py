@@ -28,9 +28,9 @@ def runtime() -> Runtime:
     if _runtime is None:
         from proxyd.config.settings import load
         from proxyd.proxy.runtime import Runtime
-        from proxyd.server.gunicorn_conf import current
+        from proxyd.server.gunicorn_conf import settings_of_arbiter
 
-        _runtime = Runtime(current() or load())
+        _runtime = Runtime(settings_of_arbiter() or load())
         _runtime.start()
     return _runtime
 

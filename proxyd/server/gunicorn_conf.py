@@ -12,8 +12,10 @@ import sys
 from typing import Any
 
 from proxyd.base.text import split_address
+from proxyd.config import logs
 from proxyd.config.settings import Settings, SettingsError, environment_name, load
 from proxyd.net.descriptors import raise_limit
+from proxyd.net.gunicorn_inner import queued_signals
 from proxyd.server.supervisor import Supervisor
 
 #: Seconds a worker may take to cut what is left when graceful_timeout is over.
@@ -27,7 +29,7 @@ _supervisor: Supervisor | None = None
 _settings: Settings | None = None
 
 
-def current() -> Settings | None:
+def settings_of_arbiter() -> Settings | None:
     """What the arbiter that forked this worker runs by, None under another server. A worker that starts by itself must not
     meet a file that somebody is editing."""
     return _settings
@@ -84,10 +86,10 @@ def configuration() -> dict[str, Any]:
         "loglevel": settings.log.level,
         # Nobody here speaks its protocol, and it would be one more thing to guard.
         "control_socket_disable": True,
-        "when_ready": _hook(settings, "start"),
-        "on_reload": _hook(settings, "reload"),
-        "on_exit": _hook(settings, "stop"),
-        "post_fork": _hook(settings, "forked"),
+        "when_ready": _start_master,
+        "on_reload": _reload_master,
+        "on_exit": _stop_master,
+        "post_fork": _begin_worker,
     }
 
 
@@ -98,42 +100,41 @@ def _log_class(settings: Settings) -> type:
     return GunicornLog
 
 
-def _hook(settings: Settings, name: str) -> Any:
-    """A hook with the number of arguments gunicorn wants."""
-    if name == "forked":
-        def forked(server: Any, worker: Any) -> None:
-            from proxyd.config import logs
-
-            _heed_term(server, worker)
-            logs.configure(settings.log)
-        return forked
-
-    def hook(server: Any) -> None:
-        global _supervisor
-        if name == "start":
-            if settings.master.spawn and _supervisor is None:
-                _supervisor = Supervisor(settings.file)
-                _supervisor.start()
-        elif _supervisor is not None:
-            if name == "reload":
-                _supervisor.signal(signal.SIGHUP)
-            else:
-                _supervisor.stop()
-
-    return hook
+def _start_master(server: Any) -> None:
+    """gunicorn's `when_ready`: the listeners are open."""
+    global _supervisor
+    if _settings is not None and _settings.master.spawn and _supervisor is None:
+        _supervisor = Supervisor(_settings.file)
+        _supervisor.start()
 
 
-def _heed_term(server: Any, worker: Any) -> None:
-    """Take a TERM that comes while the worker boots: until gunicorn sets the worker's own handlers, the arbiter's are in place and
-    only put it into this process's copy of the arbiter's queue."""
+def _reload_master(server: Any) -> None:
+    """gunicorn's `on_reload`: SIGHUP."""
+    if _supervisor is not None:
+        _supervisor.signal(signal.SIGHUP)
+
+
+def _stop_master(server: Any) -> None:
+    """gunicorn's `on_exit`: the workers have ended."""
+    if _supervisor is not None:
+        _supervisor.stop()
+
+
+def _begin_worker(server: Any, worker: Any) -> None:
+    """gunicorn's `post_fork`, in the new worker: heed TERM from the first moment, and log as the settings say.
+
+    Until gunicorn sets the worker's own handlers, the arbiter's are in place, and only put a TERM into this process's copy of the
+    arbiter's queue.
+    """
 
     def stop(*_: object) -> None:
         worker.alive = False
 
     signal.signal(signal.SIGTERM, stop)
-    while not server.SIG_QUEUE.empty():
-        if server.SIG_QUEUE.get_nowait() == signal.SIGTERM:
-            stop()
+    if signal.SIGTERM in list(queued_signals(server)):
+        stop()
+    if _settings is not None:
+        logs.configure(_settings.log)
 
 
 def _binds(settings: Settings) -> list[str]:

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any, TextIO
-
-from gunicorn.glogging import Logger
 
 from proxyd.config.logs import formatter
+from proxyd.net.gunicorn_inner import ErrorLogger
 
 
-class GunicornLog(Logger):  # type: ignore[misc]
+class GunicornLog(ErrorLogger):
     """gunicorn's logger; `form` is [log] format, set before gunicorn makes one, as gunicorn hands it its own settings only."""
 
     form = "text"
 
-    def _set_handler(self, log: logging.Logger, output: str | None, fmt: Any, stream: TextIO | None = None) -> None:
-        if log is not self.error_log or output is None:
-            super()._set_handler(log, output, fmt, stream)
-            return
+    def error_handler(self, output: str) -> tuple[str, logging.Formatter, str]:
         failure = ""
         if output != "-":
             try:
@@ -28,6 +23,4 @@ class GunicornLog(Logger):  # type: ignore[misc]
                     pass
             except OSError as error:
                 failure, output = f"[log] error: can't write {output} ({error.strerror}); logging to standard error", "-"
-        super()._set_handler(log, output, formatter(self.form), stream)
-        if failure:
-            log.error("%s", failure)
+        return output, formatter(self.form), failure

@@ -15,13 +15,12 @@ from typing import Any
 
 import gevent
 from gevent.hub import get_hub
-from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
-from gunicorn import sock as gunicorn_sock
 from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.config.settings import Settings
+from proxyd.net.gunicorn_inner import end_idle, send_in_turn, speaks_http2
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, tls_listeners
 from proxyd.proxy.client.connection import ClientConnection
@@ -114,8 +113,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             secured = self._handshake(client)
             if secured is None:
                 return
-            if gunicorn_sock.is_http2_negotiated(secured):
-                _send_in_turn(secured)
+            if speaks_http2(secured):
+                send_in_turn(secured)
                 self._idle_http2.add(gevent.getcurrent())
                 try:
                     super().handle(listener, secured, (peer, *addr[1:]) if peer else addr)
@@ -142,7 +141,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
         def interrupt(greenlet: Any) -> None:
             if greenlet in self._idle_http2:
-                greenlet.throw(TimeoutError("the worker stops"))
+                end_idle(greenlet)
 
         for greenlet in list(self._idle_http2):
             get_hub().loop.run_callback(interrupt, greenlet)
@@ -179,15 +178,3 @@ def _certificates(settings: Settings) -> Certificates | None:
         return None
     protocols = ["h2", "http/1.1"] if settings.tls.http2 and find_spec("h2") is not None else ["http/1.1"]
     return Certificates(settings.tls.certificates, settings.tls.min_version, protocols)
-
-
-def _send_in_turn(sock: Any) -> None:
-    """Let each greenlet send its frames whole: one answers a request, another may read its body and give the client room for more."""
-    turn = BoundedSemaphore(1)
-    send = sock.sendall
-
-    def sendall(data: bytes) -> None:
-        with turn:
-            send(data)
-
-    sock.sendall = sendall

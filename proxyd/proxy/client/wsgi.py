@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.hub import get_hub
-from gunicorn.http2.errors import HTTP2StreamError
 
 from proxyd.http1 import ProtocolError, RequestHead, parse_request_head
+from proxyd.net.gunicorn_inner import HTTP2_NOTE, body_at_hand, stream_reset, window
 from proxyd.net.peer import Peer
 from proxyd.proxy.client.connection import BODY_PIECE
 from proxyd.proxy.core.answers import reason_phrase
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from proxyd.proxy.client.front import Front
     from proxyd.proxy.core.exchange import Exchange
 
-
-#: gunicorn's note that the request came by HTTP/2; no header field.
-_VERSION = "HTTP_VERSION"
 #: Seconds after which a greenlet looks again whether it is its turn to use an HTTP/2 connection.
 _TURN = 0.01
 
@@ -58,7 +55,7 @@ class WsgiClient:
         self._environ = environ
         self._limits = front.head_limits
         self._input = environ["wsgi.input"]
-        self._http2 = _VERSION in environ
+        self._http2 = HTTP2_NOTE in environ
         self._socket = Peer(environ["gunicorn.socket"]) if self._http2 else None
         self._reader: gevent.Greenlet | None = None
         self._writer: gevent.Greenlet | None = None
@@ -104,7 +101,7 @@ class WsgiClient:
         data = data or self._read(1 if self._http2 else self._size())
         if self._http2 and data:
             # This input waits until it has all that was asked for; what has come already is asked for here.
-            held = len(getattr(self._input, "_buf", b""))
+            held = body_at_hand(self._input)
             data += self._read(held) if held else b""
         if self._left > 0:
             self._left -= len(data)
@@ -183,18 +180,19 @@ class WsgiClient:
     def _write_http2(self, data: bytes) -> None:
         """Send a piece as the client's window has room. The server waits for room by reading, and two greenlets can't read: while
         one waits for the request's body, it is that one's frames that bring the room."""
-        response = self._write.__self__  # type: ignore[union-attr]
+        write = self._write
+        assert write is not None, "start first"
         while True:
-            room = response.h2_conn.h2_conn.local_flow_control_window(response.stream_id)
+            room = window(write)
             if len(data) <= room or self._reader is None:
                 self._awaits_window = True
                 try:
-                    response.write(data)
+                    write(data)
                 finally:
                     self._awaits_window = False
                 return
             if room > 0:
-                response.write(data[:room])
+                write(data[:room])
                 data = data[room:]
             gevent.sleep(_TURN)
 
@@ -234,8 +232,7 @@ class WsgiClient:
     def result(self) -> Iterable[bytes]:
         """Nothing more to send; raises where the response must not look complete."""
         if not self._complete:
-            # gunicorn resets the stream for it, without a traceback in its log.
-            raise HTTP2StreamError(0, "no complete response") if self._http2 else ConnectionAbortedError("no complete response")
+            raise stream_reset() if self._http2 else ConnectionAbortedError("no complete response")
         return ()
 
 
@@ -247,7 +244,7 @@ def _head_bytes(environ: dict[str, Any], chunked: bool, http2: bool) -> bytes:
     query = environ.get("QUERY_STRING", "")
     target = environ.get("RAW_URI") or environ.get("PATH_INFO", "/") + (f"?{query}" if query else "")
     lines = [f"{environ['REQUEST_METHOD']} {target} HTTP/1.1"]
-    fields = [(name[5:], value) for name, value in environ.items() if name.startswith("HTTP_") and name != _VERSION]
+    fields = [(name[5:], value) for name, value in environ.items() if name.startswith("HTTP_") and name != HTTP2_NOTE]
     lines += [f"{name.replace('_', '-').title()}: {value}" for name, value in fields]
     if environ.get("CONTENT_TYPE"):
         lines.append(f"Content-Type: {environ['CONTENT_TYPE']}")
