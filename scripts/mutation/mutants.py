@@ -14,6 +14,7 @@ NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {
 BOUNDARY: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.FloorDiv: ast.Mult, ast.Div: ast.Mult}
+Node = ast.stmt | ast.expr
 #: Calls on these say something to a person; a test that notices each of them would be a test of words.
 LOGS = frozenset({"log", "_log", "logger", "_logger", "logging", "warnings"})
 
@@ -41,9 +42,9 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
     raw = source.encode()
     found: dict[str, Mutant] = {}
     for node in _nodes(tree):
-        for what, replaced, text in _changes(node):
-            begin = offsets[replaced.lineno - 1] + replaced.col_offset
-            end = offsets[(replaced.end_lineno or 1) - 1] + (replaced.end_col_offset or 0)
+        for what, first, last, text in _changes(node):
+            begin = offsets[first.lineno - 1] + first.col_offset
+            end = offsets[(last.end_lineno or 1) - 1] + (last.end_col_offset or 0)
             changed = (raw[:begin] + text.encode() + raw[end:]).decode()
             try:
                 if ast.dump(ast.parse(changed)) == same:
@@ -51,7 +52,7 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
                 compile(changed, path, "exec", dont_inherit=True)
             except (SyntaxError, ValueError):
                 continue
-            found.setdefault(changed, Mutant(path, replaced.lineno, what, changed))
+            found.setdefault(changed, Mutant(path, first.lineno, what, changed))
     return sorted(found.values(), key=lambda mutant: mutant.line)
 
 
@@ -63,7 +64,7 @@ def _line_offsets(source: str) -> list[int]:
     return offsets
 
 
-def _nodes(node: ast.AST) -> Iterator[ast.stmt | ast.expr]:
+def _nodes(node: ast.AST) -> Iterator[Node]:
     """The statements and expressions that run: no annotations, nothing for type checkers alone, no parts of f-strings."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "type_params", "decorator_list"):
@@ -80,8 +81,18 @@ def _for_types_alone(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
-def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, ast.stmt | ast.expr, str]]:
-    """What may become of a node: a name for the change, the node that is replaced, and the text in its place."""
+def _changes(node: Node) -> Iterator[tuple[str, Node, Node, str]]:
+    """What may become of a node: a name for the change, the first and the last node that are replaced, and the text in their
+    place."""
+    if isinstance(node, ast.Dict) and len(node.values) > 1:
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is not None:
+                yield "an entry is gone", key, value, "**{}"
+    for what, replaced, text in _replacements(node):
+        yield what, replaced, replaced, text
+
+
+def _replacements(node: Node) -> Iterator[tuple[str, Node, str]]:
     match node:
         case ast.Compare():
             for what, text in _comparisons(node):
@@ -104,10 +115,6 @@ def _changes(node: ast.stmt | ast.expr) -> Iterator[tuple[str, ast.stmt | ast.ex
             yield "negated condition", node.test, f"(not ({ast.unparse(node.test)}))"
         case ast.Return() if node.value is not None and ast.unparse(node.value) != "None":
             yield "returns None", node, "return None"
-        case ast.Dict() if len(node.values) > 1:
-            for place in range(len(node.values)):
-                keys, values = node.keys[:place] + node.keys[place + 1 :], node.values[:place] + node.values[place + 1 :]
-                yield "an entry is gone", node, ast.unparse(ast.Dict(keys, values))
         case ast.Expr(value=ast.Call() | ast.Await()) if not _is_log(node.value):
             yield "a call is gone", node, "pass"
         case ast.AugAssign() | ast.Delete() | ast.Raise() | ast.Break() | ast.Continue():

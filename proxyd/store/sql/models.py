@@ -355,8 +355,8 @@ class Event(Table):
         table_name = "events"
 
 
-V1 = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, Event]
-V2 = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency, RouteMinute,
+V1: list[type[Table]] = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, Event]
+V2: list[type[Table]] = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency, RouteMinute,
       RouteInFlight]
-V3 = [RateLimitRejection, SlowRequest, WebSocketConnection]
-V4 = [RefusalCount]
+V3: list[type[Table]] = [RateLimitRejection, SlowRequest, WebSocketConnection]
+V4: list[type[Table]] = [RefusalCount]
