@@ -30,7 +30,7 @@ _WINDOW = 60.0
 _MAX_ADDRESSES = 10_000
 
 
-class Refused(Exception):
+class LoginRefused(Exception):
     """A registration is refused; the message is for the client. `counted`: it is one of those that count, and are recorded."""
 
     def __init__(self, message: str, counted: bool = True) -> None:
@@ -157,23 +157,23 @@ class Gatekeeper:
         self._failures: dict[str, list[float]] = {}
 
     def admit(self, service: str, token: object, address: str, now: float) -> Grant:
-        """What the bearer of the token may claim as that service. Raises Refused. `now`: monotonic seconds."""
+        """What the bearer of the token may claim as that service. Raises LoginRefused. `now`: monotonic seconds."""
         if not self._path:
             return EVERYTHING
         address = _subject(address)
         recent = [at for at in self._failures.get(address, ()) if now - at < _WINDOW]
         if len(recent) >= self._max:
             wait = max(1, round(_WINDOW - (now - recent[0])))
-            raise Refused(f"too many refused registrations from this address; try again in {wait} s", counted=False)
+            raise LoginRefused(f"too many refused registrations from this address; try again in {wait} s", counted=False)
         self._refresh()
         wanted = hash_of(token) if isinstance(token, str) else ""
         grant = next((grant for known, grant in self._grants.items() if hmac.compare_digest(known, wanted)), None)
         if grant is None:
             self._fail(address, recent, now)
-            raise Refused("metadata: token is missing or not known (REGISTER needs {\"token\":\"...\"})")
+            raise LoginRefused("metadata: token is missing or not known (REGISTER needs {\"token\":\"...\"})")
         if not grant.covers_service(service):
             self._fail(address, recent, now)
-            raise Refused(f'this token may not register as "{service}"')
+            raise LoginRefused(f'this token may not register as "{service}"')
         return grant
 
     def grant_named(self, name: str) -> Grant:

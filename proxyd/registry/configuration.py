@@ -16,7 +16,7 @@ from proxyd.config.options import route_options
 from proxyd.registry.fields import SCOPES
 from proxyd.store.sql.config import SettingKey
 
-Settings = dict[SettingKey, str]
+SettingTexts = dict[SettingKey, str]
 Staged = dict[SettingKey, str | None]
 EVERY = "ALL"
 
@@ -74,7 +74,7 @@ def merged_routes(active: Mapping[str, RouteSpec], staged: Mapping[SettingKey, s
 
 
 def merged_settings(settings: Mapping[SettingKey, str], staged: Mapping[SettingKey, str | None],
-                    routes: Iterable[str]) -> Settings:
+                    routes: Iterable[str]) -> SettingTexts:
     """The settings as they would be after applying; those of routes that are gone go with them."""
     known = {EVERY, *routes}
     merged = {key: value for key, value in settings.items() if key[1] in known}

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from proxyd.base.text import hide_token
 from proxyd.registry import fields
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import TRANSACTION
-
-if TYPE_CHECKING:
-    from proxyd.registry.context import Context
 
 SESSION_ID = Field("session_id", fields.anything, "The id that REGISTER answered.")
 TARGET = Field("target", fields.target, "`ALL` (also routes added later) or a route id; a route's own setting beats `ALL`.",
@@ -74,7 +71,7 @@ def command(name: str, topic: str, *declared: Field, answer: str, help: str, ses
             scope: str = "") -> Callable[[Handler], Handler]:
     """Declare the decorated function as the handler of a command; Command says what the flags mean.
 
-    It is called with the context and the parsed fields (without the session id), and returns the answer.
+    It is called with the Caller and the parsed fields (without the session id), and returns the answer.
     """
 
     def declare(handler: Handler) -> Handler:
@@ -86,7 +83,7 @@ def command(name: str, topic: str, *declared: Field, answer: str, help: str, ses
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CommandLine:
     """A line taken apart: command, raw fields, transaction id."""
 
     command: Command
@@ -111,7 +108,7 @@ class Request:
         return result
 
 
-def parse(line: str) -> Request:
+def parse(line: str) -> CommandLine:
     """Take a command line apart. Raises CommandError for an unknown command, or too few or too many fields."""
     name, _, rest = line.partition("|")
     known = COMMANDS.get(name)
@@ -129,7 +126,7 @@ def parse(line: str) -> Request:
         if count <= 1 and known.fields[0].name == SESSION_ID.name:
             raise CommandErrorWith(transaction, f"{name} takes 1 field: {known.usage()} (got {len(raw)})")
         raw[count - 1:] = ["|".join(raw[count - 1:])]
-    return Request(known, raw, transaction)
+    return CommandLine(known, raw, transaction)
 
 
 class CommandErrorWith(CommandError):
@@ -138,10 +135,3 @@ class CommandErrorWith(CommandError):
     def __init__(self, transaction: str, message: str) -> None:
         super().__init__(message)
         self.transaction = transaction
-
-
-def carry_out(context: Context, request: Request) -> Answer:
-    """Run the handler. Raises CommandError, and what the handler raises."""
-    if request.command.session:
-        context.require(request.values[0])
-    return request.command.handler(context, *request.parsed())

@@ -22,11 +22,11 @@ from proxyd.events.bus import Event
 from proxyd.net.listen import ListenError, listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
-from proxyd.registry.context import Context
+from proxyd.registry.caller import Caller, carry_out
 from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
 from proxyd.registry.operations import Operations
 from proxyd.registry.protection import RegistryTls, check_exposure
-from proxyd.registry.protocol import CommandError, CommandErrorWith, carry_out, parse
+from proxyd.registry.protocol import CommandError, CommandErrorWith, parse
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import Registry
 from proxyd.store.sql.database import StoreError
@@ -122,8 +122,8 @@ class Connection:
         self._ending = False
         self._cut = False
         self._has_place = False
-        self.context = Context(server.registry, server.operations, server.gate, peer)
-        self.context.unhurried = self._unhurried
+        self.caller = Caller(server.registry, server.operations, server.gate, peer)
+        self.caller.unhurried = self._unhurried
         self._writer = gevent.spawn(self._write)
 
     def serve(self) -> None:
@@ -143,7 +143,7 @@ class Connection:
             timer.kill()
 
     def _without_session(self) -> None:
-        if not self.context.has_session:
+        if not self.caller.has_session:
             self._send(answer_line("ERROR|no session: REGISTER or RECONNECT within "
                                    f"{self._server.settings.register_timeout:g} s"))
             self._end()
@@ -169,11 +169,11 @@ class Connection:
         """Answer one command; nothing it does can end more than its own connection."""
         transaction, big = "", False
         try:
-            request = parse(line)
-            transaction = request.transaction
-            big = request.values[-1:] == ["compressed"]
+            command_line = parse(line)
+            transaction = command_line.transaction
+            big = command_line.values[-1:] == ["compressed"]
             with self._placed():
-                answer = carry_out(self.context, request)
+                answer = carry_out(self.caller, command_line)
                 for part in (answer,) if isinstance(answer, str) else answer:
                     self._send(answer_line(part, transaction, big))
         except CommandErrorWith as error:
@@ -186,7 +186,7 @@ class Connection:
             error_id = uuid.uuid4().hex[:12]
             log.exception("internal error %s in command %s from %s", error_id, line.partition("|")[0], self._peer)
             self._send(answer_line(f"ERROR|internal error (id {error_id})", transaction))
-        if self.context.closing:
+        if self.caller.closing:
             self._end()
 
     @contextlib.contextmanager
@@ -217,24 +217,24 @@ class Connection:
 
     def deliver(self, event: Event) -> None:
         """Send an event the client subscribed to."""
-        context = self.context
-        subscribed = context.subscriptions
-        if not subscribed or not context.has_session:
+        caller = self.caller
+        subscribed = caller.subscriptions
+        if not subscribed or not caller.has_session:
             return
         wanted = "drain_progress" if event.type == "drain_completed" else event.type
         if wanted not in subscribed and "all" not in subscribed:
             return
         if event.type not in _TOLD:
             return
-        if event.route_id is not None and event.route_id not in context.session.routes:
+        if event.route_id is not None and event.route_id not in caller.session.routes:
             return
-        if event.session_id is not None and event.route_id is None and event.session_id != context.session.session_id:
+        if event.session_id is not None and event.route_id is None and event.session_id != caller.session.session_id:
             return
         self._send(answer_line(f"EVENT|{event.type}|{to_json(event.payload())}"))
 
     def goodbye(self) -> None:
         """The server stops."""
-        self.context.stopping = True
+        self.caller.stopping = True
         self._send(answer_line("SHUTDOWN"))
         self._end()
 
@@ -277,9 +277,9 @@ class Connection:
     def close(self) -> None:
         """Let what is answered go out, then give the socket back; the session waits for RECONNECT."""
         try:
-            self.context.lost()
+            self.caller.lost()
         except StoreError as error:
-            log.error("%s is gone, but its routes stay until that can be written: %s", self.context.actor, error)
+            log.error("%s is gone, but its routes stay until that can be written: %s", self.caller.actor, error)
             gevent.spawn(self._lost_later)
         self._ending = True
         self._wake.set()
@@ -291,7 +291,7 @@ class Connection:
         while True:
             gevent.sleep(1.0)
             with contextlib.suppress(StoreError):
-                self.context.lost()
+                self.caller.lost()
                 return
 
 

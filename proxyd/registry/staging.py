@@ -10,7 +10,7 @@ from typing import Any
 from proxyd.base.text import rfc3339
 from proxyd.base.urls import same_server
 from proxyd.registry import configuration
-from proxyd.registry.configuration import EVERY, RouteSpec, Settings, Staged, by_target, effective, staged_routes
+from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged, by_target, effective, staged_routes
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.state import ENDED, LiveSession, Registry, sorted_ids
 from proxyd.store.sql import config
@@ -164,7 +164,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
     registry.await_workers(version)
 
 
-def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec], settings: Settings, picked: Staged,
+def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec], settings: SettingTexts, picked: Staged,
           now: str) -> list[dict[str, Any]]:
     """The rows of the routes in which something changes."""
     index = by_target(settings)

@@ -20,10 +20,10 @@ import gevent
 from gevent.lock import RLock
 
 from proxyd.base.text import parse_rfc3339, rfc3339
-from proxyd.config.settings import Settings as ProxydSettings
+from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
 from proxyd.registry.auth import EVERYTHING, Grant
-from proxyd.registry.configuration import RouteSpec, Settings, Staged, number_of
+from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged, number_of
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import config
@@ -54,7 +54,7 @@ class LiveSession:
     last_activity: float = 0.0
     last_apply: float = 0.0
     expires: float = 0.0
-    settings: Settings = field(default_factory=dict)
+    settings: SettingTexts = field(default_factory=dict)
     staged: Staged = field(default_factory=dict)
     staged_at: float = 0.0
     routes: dict[str, RouteSpec] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Registry:
     """All sessions and routes. `on_change` is called after each new config version; `live_health` gives the health row of a
     route as the checker has it, before the database does, or None."""
 
-    def __init__(self, settings: ProxydSettings, store: Store, board: Board, bus: EventBus, circuits: CircuitBoard) -> None:
+    def __init__(self, settings: Settings, store: Store, board: Board, bus: EventBus, circuits: CircuitBoard) -> None:
         self.settings = settings
         self.store = store
         self.board = board

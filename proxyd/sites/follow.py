@@ -18,7 +18,7 @@ import gevent
 from proxyd.config.ini import Problem
 from proxyd.registry import staging
 from proxyd.registry.auth import EVERYTHING
-from proxyd.registry.configuration import RouteSpec, Settings, Staged
+from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry, sorted_ids
@@ -168,7 +168,7 @@ class Sites:
         self._registry.sessions[session.session_id] = session
         return session
 
-    def _declared(self, session: LiveSession, site: Site) -> tuple[dict[str, RouteSpec], Settings]:
+    def _declared(self, session: LiveSession, site: Site) -> tuple[dict[str, RouteSpec], SettingTexts]:
         """Routes by id and settings, as the file has them; a route that is there keeps its id."""
         known: dict[tuple[tuple[str, ...], str, str], list[str]] = {}
         for route_id in sorted_ids(session.routes):
@@ -185,7 +185,7 @@ class Sites:
         fresh = ids.count("")
         number = self._registry.store.call(config.new_route_numbers, fresh) if fresh else 0
         specs: dict[str, RouteSpec] = {}
-        settings: Settings = {}
+        settings: SettingTexts = {}
         for (route, backend), route_id in zip(wanted, ids, strict=True):
             if not route_id:
                 route_id, number = f"r{number}", number + 1
@@ -194,8 +194,8 @@ class Sites:
         return specs, settings
 
 
-def _settings(route_id: str, route: SiteRoute) -> Settings:
-    settings: Settings = {("headers", route_id, name): value for name, value in route.headers.items()}
+def _settings(route_id: str, route: SiteRoute) -> SettingTexts:
+    settings: SettingTexts = {("headers", route_id, name): value for name, value in route.headers.items()}
     settings.update({("options", route_id, key): value for key, value in route.options.items()})
     if route.rate_limits:
         settings[("ratelimit", route_id, "limit")] = json.dumps([list(limit) for limit in route.rate_limits])

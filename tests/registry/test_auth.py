@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxyd.registry.auth import EVERYTHING, Gatekeeper, Grant, Refused, hash_of, new_token, read_tokens
+from proxyd.registry.auth import EVERYTHING, Gatekeeper, Grant, LoginRefused, hash_of, new_token, read_tokens
 from tests.support.system import System
 from tests.support.waiting import wait_for
 
@@ -65,21 +65,21 @@ def test_the_known_token_is_admitted_with_its_grant(gate: Gatekeeper) -> None:
 
 @pytest.mark.parametrize("token", [None, "", "wrong", 5, ["secret"], {"a": 1}, True])
 def test_another_token_of_whatever_type_is_refused_and_not_repeated(gate: Gatekeeper, token: object) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(LoginRefused) as caught:
         gate.admit("shop", token, "1.2.3.4", 0.0)
     assert "wrong" not in str(caught.value)
 
 
 def test_a_token_covers_the_services_it_names_alone(gate: Gatekeeper) -> None:
-    with pytest.raises(Refused, match='may not register as "shopping"'):
+    with pytest.raises(LoginRefused, match='may not register as "shopping"'):
         gate.admit("shopping", "secret", "1.2.3.4", 0.0)
 
 
 def test_an_address_that_failed_too_often_waits_a_minute_and_others_do_not(gate: Gatekeeper) -> None:
     for second in range(3):
-        with pytest.raises(Refused, match="not known"):
+        with pytest.raises(LoginRefused, match="not known"):
             gate.admit("shop", "wrong", "1.2.3.4", float(second))
-    with pytest.raises(Refused, match="too many refused registrations"):
+    with pytest.raises(LoginRefused, match="too many refused registrations"):
         gate.admit("shop", "secret", "1.2.3.4", 3.0)
     assert gate.admit("shop", "secret", "5.6.7.8", 3.0).name == "shop"
     assert gate.admit("shop", "secret", "1.2.3.4", 63.0).name == "shop"
@@ -88,7 +88,7 @@ def test_an_address_that_failed_too_often_waits_a_minute_and_others_do_not(gate:
 def test_the_file_is_read_again_when_it_changes(gate: Gatekeeper, tmp_path: Path) -> None:
     gate.admit("shop", "secret", "a", 0.0)
     tokens_file(tmp_path / "tokens.ini", other=("another-one", "*", "*"))
-    with pytest.raises(Refused):
+    with pytest.raises(LoginRefused):
         gate.admit("shop", "secret", "a", 0.0)
     assert gate.admit("shop", "another-one", "a", 0.0).name == "other"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxyd.registry.configuration import (
     RouteSpec,
-    Settings,
+    SettingTexts,
     Staged,
     by_target,
     check,
@@ -29,7 +29,7 @@ SETTINGS = st.dictionaries(KEYS, st.sampled_from(["1", "2"]))
 STAGED = st.dictionaries(KEYS, st.sampled_from(["1", "2", None]))
 
 
-def options_of(settings: Settings, route_id: str = "r1") -> dict[str, str]:
+def options_of(settings: SettingTexts, route_id: str = "r1") -> dict[str, str]:
     found: dict[str, str] = json.loads(effective(by_target(settings), route_id).options)
     return found
 
@@ -49,20 +49,20 @@ def test_staged_routes_are_added_changed_and_removed_over_the_active_ones() -> N
 
 
 def test_settings_of_routes_that_go_go_with_them() -> None:
-    settings: Settings = {("options", "r1", "timeout"): "5s", ("options", "ALL", "timeout"): "6s"}
+    settings: SettingTexts = {("options", "r1", "timeout"): "5s", ("options", "ALL", "timeout"): "6s"}
     assert merged_settings(settings, {}, []) == {("options", "ALL", "timeout"): "6s"}
     assert merged_settings({}, {("options", "r9", "timeout"): "5s"}, ["r1"]) == {}
 
 
 @given(SETTINGS, STAGED)
-def test_merging_is_what_the_staged_copy_says_and_else_what_was(settings: Settings, staged: Staged) -> None:
+def test_merging_is_what_the_staged_copy_says_and_else_what_was(settings: SettingTexts, staged: Staged) -> None:
     merged = merged_settings(settings, staged, ["r1", "r2"])
     for key in settings.keys() | staged.keys():
         assert merged.get(key) == staged.get(key, settings.get(key))
 
 
 @given(SETTINGS, STAGED)
-def test_the_differences_lead_from_what_is_to_what_would_be(settings: Settings, staged: Staged) -> None:
+def test_the_differences_lead_from_what_is_to_what_would_be(settings: SettingTexts, staged: Staged) -> None:
     merged = merged_settings(settings, staged, ["r1", "r2"])
     told = differences(settings, {}, staged)
     assert list(told) == list(SCOPES)
@@ -74,7 +74,7 @@ def test_the_differences_lead_from_what_is_to_what_would_be(settings: Settings, 
 
 
 @given(SETTINGS, STAGED)
-def test_after_applying_there_is_no_difference(settings: Settings, staged: Staged) -> None:
+def test_after_applying_there_is_no_difference(settings: SettingTexts, staged: Staged) -> None:
     told = differences(merged_settings(settings, staged, ["r1", "r2"]), {}, staged)
     assert all(told[scope] == {"added": 0, "removed": 0, "modified": 0} for scope in SCOPES[1:])
 
@@ -87,7 +87,7 @@ def test_route_differences_are_ids_in_the_order_of_their_numbers() -> None:
 
 
 def test_a_routes_own_setting_beats_the_one_for_all() -> None:
-    settings: Settings = {("options", "ALL", "timeout"): "5s", ("options", "r1", "timeout"): "7s", ("headers", "ALL", "X-A"): "all",
+    settings: SettingTexts = {("options", "ALL", "timeout"): "5s", ("options", "r1", "timeout"): "7s", ("headers", "ALL", "X-A"): "all",
                           ("headers", "r1", "X-A"): "own", ("headers", "ALL", "X-B"): "b", ("ratelimit", "ALL", "limit"): "[[1,1.0]]",
                           ("ratelimit", "r1", "limit"): "[[2,1.0]]"}
     index = by_target(settings)
@@ -110,7 +110,7 @@ def test_a_route_without_settings_gets_none() -> None:
 
 
 @given(SETTINGS)
-def test_the_text_of_what_a_route_gets_does_not_depend_on_the_order_of_declaring(settings: Settings) -> None:
+def test_the_text_of_what_a_route_gets_does_not_depend_on_the_order_of_declaring(settings: SettingTexts) -> None:
     plain = {key: value for key, value in settings.items() if key[0] in ("options", "headers")}
     backwards = dict(reversed(plain.items()))
     assert effective(by_target(plain), "r1") == effective(by_target(backwards), "r1")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from proxyd.registry import configuration, fields, staging
+from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import number_of
-from proxyd.registry.context import Context
 from proxyd.registry.fields import SCOPES, Field
 from proxyd.registry.framing import compressed, to_json
 from proxyd.registry.protocol import CommandError, command
@@ -17,8 +17,8 @@ TOPIC = "Applying"
          answer='`ROUTE_LIST_OK|[{"route_id","id","domains","path","backend","priority","status"}]`, status `active`, `staged` or '
                 '`pending_removal`',
          help="The session's routes, staged ones included. `id` repeats `route_id`.", repeatable=True)
-def route_list(context: Context, compress: bool) -> str:
-    session = context.session
+def route_list(caller: Caller, compress: bool) -> str:
+    session = caller.session
     staged = configuration.staged_routes(session.staged)
     listed = []
     for route_id in sorted({*session.routes, *staged}, key=number_of):
@@ -33,8 +33,8 @@ def route_list(context: Context, compress: bool) -> str:
 
 @command("CONFIG_VALIDATE", TOPIC, answer="`OK` or `ERROR|route r2: ...`",
          help="Check the staged copy together with what is active, and with other services' routes.", repeatable=True)
-def config_validate(context: Context) -> str:
-    problem = staging.validate(context.registry, context.session)
+def config_validate(caller: Caller) -> str:
+    problem = staging.validate(caller.registry, caller.session)
     if problem:
         raise CommandError(problem)
     return "OK"
@@ -44,15 +44,15 @@ def config_validate(context: Context) -> str:
          answer='`DIFF_OK|{"routes":{"added":[ids],"removed":[ids],"modified":[ids]},"headers":{"added":n,"removed":n,"modified":n},'
                 '"options":{..},"health":{..},"ratelimit":{..},"circuit_breaker":{..}}`',
          help="What applying would change.", repeatable=True)
-def config_diff(context: Context) -> str:
-    session = context.session
+def config_diff(caller: Caller) -> str:
+    session = caller.session
     return "DIFF_OK|" + to_json(configuration.differences(session.settings, session.routes, session.staged))
 
 
 @command("CONFIG_APPLY", TOPIC, answer="`OK`, or `ERROR|...` with nothing applied",
          help="Make the staged copy the active one, in one transaction. `OK`: every live worker routes by it.", repeatable=True)
-def config_apply(context: Context) -> str:
-    staging.apply(context.registry, context.session, SCOPES, context.actor)
+def config_apply(caller: Caller) -> str:
+    staging.apply(caller.registry, caller.session, SCOPES, caller.actor)
     return "OK"
 
 
@@ -60,12 +60,12 @@ def config_apply(context: Context) -> str:
          Field("scopes", fields.scopes, f"Scopes with commas: {', '.join(SCOPES)}."),
          answer="as CONFIG_APPLY", help="Apply those scopes; the rest stays staged, and so do settings of routes that are not "
                                         "applied yet.", repeatable=True)
-def config_apply_partial(context: Context, scopes: tuple[str, ...]) -> str:
-    staging.apply(context.registry, context.session, scopes, context.actor)
+def config_apply_partial(caller: Caller, scopes: tuple[str, ...]) -> str:
+    staging.apply(caller.registry, caller.session, scopes, caller.actor)
     return "OK"
 
 
 @command("CONFIG_ROLLBACK", TOPIC, answer="`OK`", help="Empty the staged copy; live traffic sees nothing.", repeatable=True)
-def config_rollback(context: Context) -> str:
-    staging.rollback(context.registry, context.session)
+def config_rollback(caller: Caller) -> str:
+    staging.rollback(caller.registry, caller.session)
     return "OK"

@@ -7,8 +7,8 @@ from typing import Any
 
 from proxyd.config.options import option_of
 from proxyd.registry import fields
+from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import EVERY
-from proxyd.registry.context import Context
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import compressed, to_json
 from proxyd.registry.operations import unspoken
@@ -22,12 +22,12 @@ _STATS = ("route_id", "requests", "errors", "avg_latency_ms", "p50_latency_ms", 
           "bytes_received", "status_codes", "rate_limited", "retries", "websocket_active")
 
 
-def _row(context: Context, route_id: str, field: str = "route_id") -> dict[str, Any]:
+def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, Any]:
     """The row of an active route of the session. Raises CommandError, naming the command's field."""
-    if route_id not in context.session.routes:
-        staged = ("routes", route_id, "") in context.session.staged
+    if route_id not in caller.session.routes:
+        staged = ("routes", route_id, "") in caller.session.staged
         raise CommandError(f'{field}: "{route_id}" is {"staged, but not applied yet" if staged else "not a route of this session"}')
-    return context.registry.rows[route_id]
+    return caller.registry.rows[route_id]
 
 
 @command("ROUTE_STATUS", TOPIC, ROUTE_ID,
@@ -36,10 +36,10 @@ def _row(context: Context, route_id: str, field: str = "route_id") -> dict[str, 
                 "window_seconds, rejected}, maintenance:{active, page_url, entered_at, hits}, drain:{active, traffic_percent, "
                 "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, notes}`",
          help="Everything about one active route, as the workers have it.", repeatable=True)
-def route_status_command(context: Context, route_id: str) -> str:
-    row = _row(context, route_id)
-    written, stats = context.registry.store.read(route_facts, route_id)
-    status = route_status(row, context.registry.live_health(route_id) or written, stats, context.registry.circuits, time.time())
+def route_status_command(caller: Caller, route_id: str) -> str:
+    row = _row(caller, route_id)
+    written, stats = caller.registry.store.read(route_facts, route_id)
+    status = route_status(row, caller.registry.live_health(route_id) or written, stats, caller.registry.circuits, time.time())
     options = status.pop("options")
     return "ROUTE_STATUS_OK|" + to_json({**status, **_told_of(options)})
 
@@ -54,15 +54,15 @@ def _told_of(options: dict[str, str]) -> dict[str, Any]:
          answer="`CIRCUIT_STATUS_OK|{state: closed/open/half_open, failures, successes, opened_at, last_failure, next_attempt, healthy, "
                 "in_maintenance, draining}`",
          help="What the workers really do now.", repeatable=True)
-def circuit_status(context: Context, route_id: str) -> str:
-    return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(context, route_id), context.registry.circuits, time.time()))
+def circuit_status(caller: Caller, route_id: str) -> str:
+    return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(caller, route_id), caller.registry.circuits, time.time()))
 
 
 @command("CIRCUIT_BREAKER_RESET", TOPIC, ROUTE_ID, answer="`CIRCUIT_OK`", help="Close the circuit in every worker.",
          repeatable=True)
-def circuit_reset(context: Context, route_id: str) -> str:
-    _row(context, route_id)
-    context.operations.reset_circuit(route_id, context.actor)
+def circuit_reset(caller: Caller, route_id: str) -> str:
+    _row(caller, route_id)
+    caller.operations.reset_circuit(route_id, caller.actor)
     return "CIRCUIT_OK"
 
 
@@ -72,14 +72,14 @@ def circuit_reset(context: Context, route_id: str) -> str:
          answer="`STATS_OK|` one object for a route id, an array else: {route_id, requests, errors, avg_latency_ms, "
                 "p50/p95/p99_latency_ms, bytes_sent, bytes_received, status_codes:{\"200\":n}, rate_limited, retries, websocket_active}",
          help="Traffic since each route began, summed over all workers, at most a second old.", repeatable=True)
-def stats_get(context: Context, target: str, compress: bool) -> str:
+def stats_get(caller: Caller, target: str, compress: bool) -> str:
     if target == EVERY:
-        ids = sorted_ids(context.session.routes)
-        found = context.registry.store.read(route_stats, ids)
+        ids = sorted_ids(caller.session.routes)
+        found = caller.registry.store.read(route_stats, ids)
         result: Any = [_shown(found[route_id]) for route_id in ids]
     else:
-        _row(context, target, "target")
-        result = _shown(context.registry.store.read(route_stats, [target])[target])
+        _row(caller, target, "target")
+        result = _shown(caller.registry.store.read(route_stats, [target])[target])
     text = to_json(result)
     return "STATS_OK|" + (compressed(text) if compress else text)
 
@@ -91,9 +91,9 @@ def _shown(stats: dict[str, Any]) -> dict[str, Any]:
 @command("BACKEND_TEST", TOPIC, Field("url", fields.anything, "http, https, ws or wss url."),
          answer="`BACKEND_OK|{reachable:true, response_time_ms, status_code, tls_valid}` or `BACKEND_FAIL|{reachable:false, error}`",
          help="Ask a backend once, from the master's host.", repeatable=True)
-def backend_test(context: Context, url: str) -> str:
-    with context.unhurried():
-        result = context.operations.test_backend(url.strip())
+def backend_test(caller: Caller, url: str) -> str:
+    with caller.unhurried():
+        result = caller.operations.test_backend(url.strip())
     return ("BACKEND_OK|" if result["reachable"] else "BACKEND_FAIL|") + to_json(result)
 
 
@@ -102,16 +102,16 @@ _TYPE = Field("type", fields.event_type, "Event type, or `all`.")
 
 @command("SUBSCRIBE", TOPIC, _TYPE, answer="`SUBSCRIBE_OK`, and from then on `EVENT|type|{json}` lines",
          help="Be told of events about the session's routes, and of those about the whole proxy.", repeatable=True)
-def subscribe(context: Context, type: str) -> str:
-    context.subscriptions.add(type)
+def subscribe(caller: Caller, type: str) -> str:
+    caller.subscriptions.add(type)
     return "SUBSCRIBE_OK"
 
 
 @command("UNSUBSCRIBE", TOPIC, _TYPE, answer="`UNSUBSCRIBE_OK`", help="Be told no more; `all` ends every subscription.",
          repeatable=True)
-def unsubscribe(context: Context, type: str) -> str:
+def unsubscribe(caller: Caller, type: str) -> str:
     if type == "all":
-        context.subscriptions.clear()
+        caller.subscriptions.clear()
     else:
-        context.subscriptions.discard(type)
+        caller.subscriptions.discard(type)
     return "UNSUBSCRIBE_OK"

@@ -8,8 +8,8 @@ from typing import Any
 
 from proxyd.base.text import rfc3339
 from proxyd.registry import fields
-from proxyd.registry.auth import Refused
-from proxyd.registry.context import Context
+from proxyd.registry.auth import LoginRefused
+from proxyd.registry.caller import Caller
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
 from proxyd.registry.protocol import CommandError, command
@@ -28,21 +28,21 @@ TOPIC = "Sessions"
          Field("metadata", fields.metadata, "JSON object, kept and shown; absent, empty, `{}` and `null` are the same. "
                "`token` in it is the registry token.", True, None),
          answer="`ACK|session_id`", help="Begin a session on this connection.", session=False)
-def register(context: Context, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any] | None) -> str:
-    if context.has_session:
+def register(caller: Caller, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any] | None) -> str:
+    if caller.has_session:
         raise CommandError("this connection has a session already; CLIENT_SHUTDOWN ends it")
     kept = dict(metadata or {})
     token = kept.pop("token", None)
     try:
-        grant = context.gate.admit(service, token, context.address.rpartition(":")[0], time.monotonic())
-    except Refused as error:
+        grant = caller.gate.admit(service, token, caller.address.rpartition(":")[0], time.monotonic())
+    except LoginRefused as error:
         if error.counted:
-            log.warning("%s may not register from %s: %s", service[:128], context.address, error)
-            context.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=context.address)
+            log.warning("%s may not register from %s: %s", service[:128], caller.address, error)
+            caller.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=caller.address)
         raise CommandError(str(error)) from None
-    session = context.registry.register(service, instance, maintenance_port, kept, context.address, context, grant)
-    context.hold(session)
-    log.info("%s/%s registered from %s", service, instance, context.address)
+    session = caller.registry.register(service, instance, maintenance_port, kept, caller.address, caller, grant)
+    caller.hold(session)
+    log.info("%s/%s registered from %s", service, instance, caller.address)
     return f"ACK|{session.session_id}"
 
 
@@ -51,22 +51,22 @@ def register(context: Context, service: str, instance: str, maintenance_port: in
          answer="`OK`, or `REREGISTER` for an unknown or expired session", session=False,
          help="Take up a session on a new connection, within `reconnect_grace` of its loss: routes are live again, staged "
               "changes still there. After `REREGISTER` the connection may REGISTER.")
-def reconnect(context: Context, session_id: str) -> str:
-    if context.has_session:
+def reconnect(caller: Caller, session_id: str) -> str:
+    if caller.has_session:
         raise CommandError("this connection has a session already; RECONNECT belongs on a new one")
-    session = context.registry.find(session_id)
+    session = caller.registry.find(session_id)
     if session is None or session.state == ENDED or session_id.startswith(SITE_PREFIX):
         return "REREGISTER"
     if session.expires and session.expires <= time.time():
         return "REREGISTER"
-    context.registry.reconnect(session, context.address, context)
-    context.hold(session)
-    log.info("%s/%s is back from %s with %d routes", session.service, session.instance, context.address, len(session.routes))
+    caller.registry.reconnect(session, caller.address, caller)
+    caller.hold(session)
+    log.info("%s/%s is back from %s with %d routes", session.service, session.instance, caller.address, len(session.routes))
     return "OK"
 
 
 @command("PING", TOPIC, answer="`PONG`", help="Show life; asks nothing else.", repeatable=True)
-def ping(context: Context) -> str:
+def ping(caller: Caller) -> str:
     return "PONG"
 
 
@@ -74,8 +74,8 @@ def ping(context: Context) -> str:
          answer="`SESSION_OK|{session_id, service_name, instance_name, connected_at, uptime_seconds, last_activity, last_apply, "
                 "routes_active, routes_staged, metadata}`",
          help="What the registry knows of the session.", repeatable=True)
-def session_info(context: Context) -> str:
-    session = context.session
+def session_info(caller: Caller) -> str:
+    session = caller.session
     return "SESSION_OK|" + to_json({
         "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
         "connected_at": rfc3339(session.connected_at), "uptime_seconds": int(time.time() - session.connected_at),
@@ -87,10 +87,10 @@ def session_info(context: Context) -> str:
 
 @command("CLIENT_SHUTDOWN", TOPIC, answer="`SHUTDOWN_OK`, then the connection closes",
          help="End the session: its routes are gone from every worker before the answer.")
-def client_shutdown(context: Context) -> str:
-    session = context.session
+def client_shutdown(caller: Caller) -> str:
+    session = caller.session
     count = len(session.routes)
-    context.registry.end([session])
-    context.closing = True
+    caller.registry.end([session])
+    caller.closing = True
     log.info("%s/%s said goodbye: its %d routes are removed", session.service, session.instance, count)
     return "SHUTDOWN_OK"

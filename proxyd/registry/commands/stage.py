@@ -9,7 +9,7 @@ from typing import Any
 from proxyd.base.text import format_duration
 from proxyd.config import declared
 from proxyd.registry import fields, staging
-from proxyd.registry.context import Context
+from proxyd.registry.caller import Caller
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
 from proxyd.registry.protocol import ROUTE_ID, TARGET, CommandError, command
@@ -23,16 +23,16 @@ TOPIC = "Staging"
          Field("backend_url", fields.backend, "http, https, ws or wss url; its path is put before the request's."),
          Field("priority", declared.priority, "Higher first."),
          answer="`ROUTE_OK|route_id`", help="Stage a new route.", scope="routes")
-def route_add(context: Context, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:
+def route_add(caller: Caller, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:
     item = {"domains": domains, "path": path, "backend_url": backend_url, "priority": priority}
-    return "ROUTE_OK|" + staging.add_routes(context.registry, context.session, [item])[0]
+    return "ROUTE_OK|" + staging.add_routes(caller.registry, caller.session, [item])[0]
 
 
 @command("ROUTE_ADD_BULK", TOPIC,
          Field("routes", fields.bulk, 'JSON: `[{"domains":[..],"path":..,"backend_url":..,"priority":0}]`.'),
          answer='`ROUTE_BULK_OK|[{"route_id":"r1","status":"ok"},..]`', help="Stage several routes, all or none.", scope="routes")
-def route_add_bulk(context: Context, routes: list[dict[str, Any]]) -> str:
-    ids = staging.add_routes(context.registry, context.session, routes)
+def route_add_bulk(caller: Caller, routes: list[dict[str, Any]]) -> str:
+    ids = staging.add_routes(caller.registry, caller.session, routes)
     return "ROUTE_BULK_OK|" + to_json([{"route_id": route_id, "status": "ok"} for route_id in ids])
 
 
@@ -40,50 +40,50 @@ def route_add_bulk(context: Context, routes: list[dict[str, Any]]) -> str:
          Field("field", fields.route_field, "`backend_url`, `priority`, `domains` or `path`."),
          Field("value", fields.anything, "The new value, as in ROUTE_ADD."),
          answer="`ROUTE_OK`", help="Stage a change of a route.", repeatable=True, scope="routes")
-def route_update(context: Context, route_id: str, field: str, value: str) -> str:
-    session = context.session
+def route_update(caller: Caller, route_id: str, field: str, value: str) -> str:
+    session = caller.session
     spec = staging.require_route(session, route_id)
     try:
         parsed = fields.ROUTE_FIELDS[field](value)
     except ValueError as error:
         raise CommandError(f"{field}: {error}") from None
     if field == "domains":
-        staging.check_domains(context.registry, session, parsed)
+        staging.check_domains(caller.registry, session, parsed)
     changed = dataclasses.replace(spec, **{field: parsed})
     key = ("routes", route_id, "")
     if session.routes.get(route_id) == changed:
-        staging.stage(context.registry, session, {}, (key,))
+        staging.stage(caller.registry, session, {}, (key,))
     else:
-        staging.stage(context.registry, session, {key: changed.to_json()})
+        staging.stage(caller.registry, session, {key: changed.to_json()})
     return "ROUTE_OK"
 
 
 @command("ROUTE_REMOVE", TOPIC, ROUTE_ID, answer="`ROUTE_OK`", help="Stage the removal of a route and its settings.",
          scope="routes")
-def route_remove(context: Context, route_id: str) -> str:
-    staging.remove_route(context.registry, context.session, route_id)
+def route_remove(caller: Caller, route_id: str) -> str:
+    staging.remove_route(caller.registry, caller.session, route_id)
     return "ROUTE_OK"
 
 
-def _set(context: Context, scope: str, target: str, name: str, value: str, field: str = "target") -> None:
-    staging.require_target(context.session, target, field)
-    staging.stage(context.registry, context.session, {(scope, target, name): value})
+def _set(caller: Caller, scope: str, target: str, name: str, value: str, field: str = "target") -> None:
+    staging.require_target(caller.session, target, field)
+    staging.stage(caller.registry, caller.session, {(scope, target, name): value})
 
 
 @command("HEADERS_SET", TOPIC, TARGET,
          Field("name", declared.header_name, "Response header."),
          Field("value", declared.header_value, "Its value; it takes the place of the backend's own."),
          answer="`HEADERS_OK`", help="Stage a response header.", repeatable=True, scope="headers")
-def headers_set(context: Context, target: str, name: str, value: str) -> str:
-    _set(context, "headers", target, name, value)
+def headers_set(caller: Caller, target: str, name: str, value: str) -> str:
+    _set(caller, "headers", target, name, value)
     return "HEADERS_OK"
 
 
 @command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", declared.header_name, "Response header."),
          answer="`HEADERS_OK`", help="Stage that a header set with HEADERS_SET is no longer set.", scope="headers")
-def headers_remove(context: Context, target: str, name: str) -> str:
-    staging.require_target(context.session, target)
-    staging.unset(context.registry, context.session, ("headers", target, name))
+def headers_remove(caller: Caller, target: str, name: str) -> str:
+    staging.require_target(caller.session, target)
+    staging.unset(caller.registry, caller.session, ("headers", target, name))
     return "HEADERS_OK"
 
 
@@ -91,21 +91,21 @@ def headers_remove(context: Context, target: str, name: str) -> str:
          Field("key", fields.option_key, "Option key; all are listed in docs/configuration.md."),
          Field("value", fields.anything, "Its value."),
          answer="`OPTIONS_OK`", help="Stage an option.", repeatable=True, scope="options")
-def options_set(context: Context, target: str, key: str, value: str) -> str:
+def options_set(caller: Caller, target: str, key: str, value: str) -> str:
     try:
         checked = fields.option(key, value)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    _set(context, "options", target, key, checked)
-    context.operations.note_unspoken(context.session, key, checked)
+    _set(caller, "options", target, key, checked)
+    caller.operations.note_unspoken(caller.session, key, checked)
     return "OPTIONS_OK"
 
 
 @command("OPTIONS_REMOVE", TOPIC, TARGET, Field("key", fields.option_key, "Option key."),
          answer="`OPTIONS_OK`", help="Stage that an option goes back to its default.", scope="options")
-def options_remove(context: Context, target: str, key: str) -> str:
-    staging.require_target(context.session, target)
-    staging.unset(context.registry, context.session, ("options", target, key))
+def options_remove(caller: Caller, target: str, key: str) -> str:
+    staging.require_target(caller.session, target)
+    staging.unset(caller.registry, caller.session, ("options", target, key))
     return "OPTIONS_OK"
 
 
@@ -116,8 +116,8 @@ def options_remove(context: Context, target: str, key: str) -> str:
          Field("interval", fields.interval, "Time between two checks."),
          Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
          answer="`HEALTH_OK`", help="Stage a health check.", repeatable=True, scope="health")
-def health_set(context: Context, route_id: str, path: str, interval: float, timeout: float) -> str:
-    _set(context, "health", route_id, "check", json.dumps({
+def health_set(caller: Caller, route_id: str, path: str, interval: float, timeout: float) -> str:
+    _set(caller, "health", route_id, "check", json.dumps({
         "health_check_path": path, "health_check_interval": format_duration(interval),
         "health_check_timeout": format_duration(timeout)}), "route_id")
     return "HEALTH_OK"
@@ -127,8 +127,8 @@ def health_set(context: Context, route_id: str, path: str, interval: float, time
          Field("requests", declared.requests, "Requests allowed to one client address in a window."),
          Field("window", fields.duration, "Length of the window."),
          answer="`RATELIMIT_OK`", help="Stage a rate limit per client address.", repeatable=True, scope="ratelimit")
-def ratelimit_set(context: Context, target: str, requests: int, window: float) -> str:
-    _set(context, "ratelimit", target, "limit", json.dumps([[requests, window]]))
+def ratelimit_set(caller: Caller, target: str, requests: int, window: float) -> str:
+    _set(caller, "ratelimit", target, "limit", json.dumps([[requests, window]]))
     return "RATELIMIT_OK"
 
 
@@ -137,8 +137,8 @@ def ratelimit_set(context: Context, target: str, requests: int, window: float) -
          Field("timeout", fields.duration, "Time until an open circuit lets trial requests through."),
          Field("half_open_requests", fields.trials, "Trial requests let through at once."),
          answer="`CIRCUIT_OK`", help="Stage a circuit breaker.", repeatable=True, scope="circuit_breaker")
-def circuit_breaker_set(context: Context, target: str, threshold: int, timeout: float, half_open_requests: int) -> str:
-    _set(context, "circuit_breaker", target, "breaker", json.dumps({
+def circuit_breaker_set(caller: Caller, target: str, threshold: int, timeout: float, half_open_requests: int) -> str:
+    _set(caller, "circuit_breaker", target, "breaker", json.dumps({
         "circuit_breaker": "true", "circuit_threshold": str(threshold), "circuit_timeout": format_duration(timeout),
         "circuit_half_open_requests": str(half_open_requests)}))
     return "CIRCUIT_OK"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from proxyd.base.text import rfc3339, split_list
 from proxyd.base.urls import normalize_domain, normalize_route_path
 from proxyd.registry import fields
+from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import EVERY
-from proxyd.registry.context import Context
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
 from proxyd.registry.operations import entered_at
@@ -24,9 +24,9 @@ _TARGET = Field("target", fields.anything, "`ALL`, route ids with commas, a path
 
 @command("DRAIN_START", TOPIC, Field("duration", fields.duration, "Time over which new requests fall from all to none."),
          answer="`DRAIN_OK|completion-time`", help="Drain the session's routes: replicas take over, requests in flight are never cut.")
-def drain_start(context: Context, duration: float) -> str:
+def drain_start(caller: Caller, duration: float) -> str:
     try:
-        end = context.operations.start_drain(context.session.session_id, duration, context.actor)
+        end = caller.operations.start_drain(caller.session.session_id, duration, caller.actor)
     except ValueError as error:
         raise CommandError(str(error)) from None
     return f"DRAIN_OK|{rfc3339(end)}"
@@ -36,25 +36,25 @@ def drain_start(context: Context, duration: float) -> str:
          answer="`DRAIN_STATUS_OK|{active, started_at, duration_seconds, elapsed_seconds, remaining_seconds, traffic_percent, rejected}` "
                 "or `ERROR|no drain in progress`",
          help="How far the drain is.", repeatable=True)
-def drain_status(context: Context) -> str:
-    status = context.operations.drain_status(context.session)
+def drain_status(caller: Caller) -> str:
+    status = caller.operations.drain_status(caller.session)
     if status is None:
         raise CommandError("no drain in progress")
     return "DRAIN_STATUS_OK|" + to_json(status)
 
 
 @command("DRAIN_CANCEL", TOPIC, answer="`DRAIN_OK`", help="Full traffic at once.", repeatable=True)
-def drain_cancel(context: Context) -> str:
+def drain_cancel(caller: Caller) -> str:
     try:
-        context.operations.cancel_drain(context.session.session_id, context.actor)
+        caller.operations.cancel_drain(caller.session.session_id, caller.actor)
     except ValueError as error:
         raise CommandError(str(error)) from None
     return "DRAIN_OK"
 
 
-def _routes(context: Context, target: str) -> list[str]:
+def _routes(caller: Caller, target: str) -> list[str]:
     """The active routes that a maintenance target means. Raises CommandError for none."""
-    routes = context.session.routes
+    routes = caller.session.routes
     found: list[str] = []
     wanted = target.strip()
     if wanted == EVERY:
@@ -79,34 +79,34 @@ def _routes(context: Context, target: str) -> list[str]:
          Field("page_url", fields.page_url, "The service's own page; empty: the built-in one.", True, ""),
          answer="`ACK`, then `MAINT_OK|target` once the page answers (25 s at most), else `ERROR|...`",
          help="Traffic sees maintenance from before the ACK. An error means the page: maintenance is on, with the built-in one.")
-def maint_enter(context: Context, target: str, page_url: str) -> Iterator[str]:
-    route_ids = _routes(context, target)
-    context.operations.enter_maintenance(route_ids, page_url, context.actor)
+def maint_enter(caller: Caller, target: str, page_url: str) -> Iterator[str]:
+    route_ids = _routes(caller, target)
+    caller.operations.enter_maintenance(route_ids, page_url, caller.actor)
     # As strict as the workers, or it would answer here and never be shown.
-    verify = context.operations.verifies(route_ids)
-    return _after_ack(context, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does", verify)
+    verify = caller.operations.verifies(route_ids)
+    return _after_ack(caller, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does", verify)
 
 
 @command("MAINT_EXIT", TOPIC, _TARGET,
          answer="`ACK`, then `MAINT_OK|target` once the backend answers (8 s at most), else `ERROR|... maintenance lifted`",
          help="Lifted in both cases.")
-def maint_exit(context: Context, target: str) -> Iterator[str]:
-    route_ids = _routes(context, target)
-    context.operations.exit_maintenance(route_ids, context.actor)
-    return _after_ack(context, target, context.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted", False)
+def maint_exit(caller: Caller, target: str) -> Iterator[str]:
+    route_ids = _routes(caller, target)
+    caller.operations.exit_maintenance(route_ids, caller.actor)
+    return _after_ack(caller, target, caller.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted", False)
 
 
-def _after_ack(context: Context, target: str, urls: list[str], seconds: float, consolation: str, verify: bool) -> Iterator[str]:
+def _after_ack(caller: Caller, target: str, urls: list[str], seconds: float, consolation: str, verify: bool) -> Iterator[str]:
     yield "ACK"
-    with context.unhurried():
-        problem = context.operations.await_answer(urls, seconds, verify)
+    with caller.unhurried():
+        problem = caller.operations.await_answer(urls, seconds, verify)
     yield f"ERROR|{problem}; {consolation}" if problem else f"MAINT_OK|{target}"
 
 
 @command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at}`",
          help="Which of the session's routes are in maintenance.", repeatable=True)
-def maint_status(context: Context) -> str:
-    rows = [context.registry.rows[route_id] for route_id in sorted_ids(context.session.routes)]
+def maint_status(caller: Caller) -> str:
+    rows = [caller.registry.rows[route_id] for route_id in sorted_ids(caller.session.routes)]
     held = [row for row in rows if row["maintenance_since"]]
     page = next((row["maintenance_page_url"] for row in held if row["maintenance_page_url"]), "")
     return "MAINT_STATUS_OK|" + to_json({"in_maintenance": [row["route_id"] for row in held], "maintenance_backend": page,

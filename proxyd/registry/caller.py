@@ -1,4 +1,4 @@
-"""What a command's handler sees: the registry, and the connection it came from."""
+"""Who gives a command: what its handler sees of the registry, and of the connection it came from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
-from proxyd.registry.protocol import CommandError
+from proxyd.registry.protocol import Answer, CommandError, CommandLine
 from proxyd.registry.state import LiveSession, Registry
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("proxyd.registry")
 
 
-class Context:
+class Caller:
     """One connection's view of the registry; `address` is the client's."""
 
     def __init__(self, registry: Registry, operations: Operations, gate: Gatekeeper, address: str) -> None:
@@ -72,3 +72,10 @@ class Context:
             log.info("%s/%s lost its connection: its %d routes are off until it is back", self._session.service,
                      self._session.instance, len(self._session.routes))
         self._session = None
+
+
+def carry_out(caller: Caller, line: CommandLine) -> Answer:
+    """Run the handler. Raises CommandError, and what the handler raises."""
+    if line.command.session:
+        caller.require(line.values[0])
+    return line.command.handler(caller, *line.parsed())
