@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import gevent
 
 from proxyd.base.paths import normalize_host, normalize_path
+from proxyd.base.reasons import CLOSED
 from proxyd.http1 import ProtocolError
-from proxyd.proxy.core import answers as errors
+from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
-from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.core.refusal import Page, Refusal, refuse
+from proxyd.proxy.gates import GATES
+from proxyd.proxy.gates.maintenance import maintenance
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.members import Members
 from proxyd.proxy.upstream import retry
@@ -23,6 +26,7 @@ from proxyd.proxy.upstream.pool import UpstreamError
 from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
+    from proxyd.config.settings import ProxySettings
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Pool
     from proxyd.proxy.runtime import Runtime
@@ -33,7 +37,7 @@ log = logging.getLogger("proxyd.proxy")
 KEPT_BODY = 65536
 #: Methods that may be meant for the proxy itself. "-" is what stands for one that could not be read.
 _STEERED = frozenset(("CONNECT", "OPTIONS", "TRACE", "-"))
-_BY_CIRCUIT = frozenset(("circuit_open", "upstream_down"))
+_OPTIONS = Refusal(200, "", "", page=Page("text/plain", b""))
 
 
 def handle(runtime: Runtime, ex: Exchange) -> None:
@@ -60,18 +64,20 @@ def handle(runtime: Runtime, ex: Exchange) -> None:
 
 def _serve(runtime: Runtime, ex: Exchange) -> None:
     try:
-        _route(runtime, ex)
+        refusal = _route(runtime, ex)
     except BodyTimeout:
         code = "total_timeout" if ex.expired == "total_timeout" else "body_timeout"
-        _answer(ex, 408, code, "the request body did not arrive in time")
+        refusal = Refusal(408, code, "the request body did not arrive in time")
     except ProtocolError as error:
-        _answer(ex, error.status, error.code, error.detail)
+        refusal = Refusal(error.status, error.code, error.detail)
+    if refusal is not None:
+        _refuse(ex, refusal)
 
 
-def _answer(ex: Exchange, status: int, code: str, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+def _refuse(ex: Exchange, refusal: Refusal) -> None:
     if ex.response_started:
-        raise ResponseCut(code, detail)
-    errors.respond(ex, status, code, detail, headers)
+        raise ResponseCut(refusal.code, refusal.detail)
+    answer(ex, refusal)
 
 
 def _internal_error(ex: Exchange) -> None:
@@ -80,115 +86,82 @@ def _internal_error(ex: Exchange) -> None:
     ex.failure = "internal_error"
     ex.client.keep_alive = False
     try:
-        _answer(ex, 500, "internal_error", f"the proxy failed (error {error_id})")
+        _refuse(ex, refuse("internal_error", f"the proxy failed (error {error_id})"))
     except (ClientGone, ResponseCut):
         ex.client.abort()
 
 
-def _route(runtime: Runtime, ex: Exchange) -> None:
-    """Find the pool, refuse what must not go there, and forward."""
+def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
+    """Each step of the way can refuse the request; None when an answer is out."""
     head = ex.head
     client = ex.client
     if client.trusted:
         ex.client_ip = client_address(ex, runtime.trusts)
     ex.request_id = (kept_request_id(ex) if head.edge else "") or runtime.next_request_id()
-    if head.method in _STEERED and not _may_go_on(ex):
-        return None
+    if head.method in _STEERED and (refusal := _steered(ex)) is not None:
+        return refusal
     if head.edge and loops(ex, runtime.via):
-        return _answer(ex, 508, "loop", "the request has been through this proxy before: a backend points back to it")
-    ex.host = host = normalize_host(head.host or "")
-    ex.path = path = normalize_path(head.path)
+        return refuse("loop", "the request has been through this proxy before: a backend points back to it")
+    ex.host = normalize_host(head.host or "")
+    ex.path = normalize_path(head.path)
     settings = runtime.settings.proxy
-    if settings.redirect_https or settings.hsts:
-        secure = client.secure or (client.trusted and forwarded_secure(ex))
-        if settings.redirect_https and not secure:
-            if not host:
-                return _answer(ex, 400, "missing_host", "this service is reached by HTTPS, and the request names no host to go to")
-            location = (("Location", f"https://{host}{head.path}"),)
-            return _answer(ex, 308, "https_only", "this service is reached by HTTPS", location)
-        if settings.hsts and secure:
-            # Not on plain HTTP, where a browser must not believe it (RFC 6797 7.2).
-            ex.set_headers.append(("Strict-Transport-Security", f"max-age={int(settings.hsts)}"))
-    pool = runtime.table.match(host, path)
+    if (settings.redirect_https or settings.hsts) and (refusal := _over_https(settings, ex)) is not None:
+        return refusal
+    pool = runtime.table.match(ex.host, ex.path)
     if pool is None:
-        return _unmatched(runtime, ex, host)
+        return _unmatched(runtime, ex)
     ex.pool = pool
     first = pool.members[0]
     ex.counters = runtime.stats.of(first.route_id)
-    limit = first.options.max_body_size or settings.max_body_size
-    if limit:
-        if head.content_length > limit:
-            return _answer(ex, 413, "body_too_large", f"the request body is larger than {limit} bytes")
-        ex.upstream_limit = limit
     if first.options.total_timeout:
         ex.total_deadline = ex.started + first.options.total_timeout
-    return _through_gates(runtime, ex, pool)
-
-
-def _may_go_on(ex: Exchange) -> bool:
-    """Whether a CONNECT, OPTIONS or TRACE is for somebody behind us; it is answered here where it is not. Raises ProtocolError for a
-    request that could not be read."""
-    if ex.unread is not None:
-        raise ex.unread
-    if ex.method == "CONNECT":
-        _answer(ex, 405, "connect_refused", "this is not a forward proxy: CONNECT is refused")
-        return False
-    if max_forwards(ex):
-        return True
-    if ex.method == "OPTIONS":
-        errors.send(ex, 200, "text/plain", b"", ())
-    else:
-        _answer(ex, 405, "trace_ends_here", "Max-Forwards is 0, and this proxy does not answer TRACE", (("Allow", "OPTIONS"),))
-    return False
-
-
-def _unmatched(runtime: Runtime, ex: Exchange, host: str) -> None:
-    table = runtime.table
-    if not runtime.ready:
-        return _answer(ex, 503, "no_table", "the routes are not loaded yet", (("Retry-After", "1"),))
-    if table.knows_host(host):
-        return _answer(ex, 404, "no_route", "no route matches this path")
-    how = runtime.settings.proxy.unknown_host
-    if how == "close":
-        ex.failure, ex.status = "unknown_host", 444
-        ex.client.abort()
-        return None
-    return _answer(ex, int(how), "unknown_host", "no route is known for this host")
-
-
-def _through_gates(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
-    """Maintenance, rate limit, then an upstream that takes it: each can refuse, in this order."""
-    if pool.maintained and _in_maintenance(runtime, ex, pool):
-        return None
-    limited = pool.limited
-    if limited is not None:
-        decision = runtime.limiter.hit(limited, ex.client_ip, time.time())
-        if decision is not None:
-            if not decision.allowed:
-                if ex.counters is not None:
-                    ex.counters.rate_limited += 1
-                return _answer(ex, 429, "rate_limited", decision.detail, decision.headers)
-            ex.set_headers.extend(decision.headers)
+    for gate in GATES:
+        refusal = gate(runtime, ex, pool)
+        if refusal is not None:
+            return refusal
     if _keep_body(ex):
         current = _current(runtime, ex)
         if current is None:
-            return _unmatched(runtime, ex, ex.host)
+            return _unmatched(runtime, ex)
         pool = current
-        if pool.maintained and _in_maintenance(runtime, ex, pool):
-            return None
+        if (refusal := maintenance(runtime, ex, pool)) is not None:
+            return refusal
     return _forward(runtime, ex, pool)
 
 
-def _in_maintenance(runtime: Runtime, ex: Exchange, pool: Pool) -> bool:
-    """Whether the pool is in maintenance for this client, who has been answered then."""
-    held = runtime.maintenance.answer(ex, pool)
-    if held is None:
-        return False
-    ex.failure = "maintenance"
-    if ex.counters is not None:
-        ex.counters.maintenance_hits += 1
-    errors.send(ex, held.status, held.content_type, held.body, held.headers)
-    return True
+def _steered(ex: Exchange) -> Refusal | None:
+    """What may be meant for the proxy itself, or is no request at all: an answer, unless it is for somebody behind us."""
+    if ex.unread is not None:
+        return Refusal(ex.unread.status, ex.unread.code, ex.unread.detail)
+    if ex.method == "CONNECT":
+        return refuse("connect_refused", "this is not a forward proxy: CONNECT is refused")
+    if max_forwards(ex):
+        return None
+    if ex.method == "OPTIONS":
+        return _OPTIONS
+    return refuse("trace_ends_here", "Max-Forwards is 0, and this proxy does not answer TRACE", (("Allow", "OPTIONS"),))
+
+
+def _over_https(settings: ProxySettings, ex: Exchange) -> Refusal | None:
+    """Send a client that came by plain HTTP to HTTPS, and tell one that came by HTTPS to stay there, as the settings say."""
+    secure = ex.client.secure or (ex.client.trusted and forwarded_secure(ex))
+    if settings.redirect_https and not secure:
+        if not ex.host:
+            return refuse("missing_host", "this service is reached by HTTPS, and the request names no host to go to")
+        return refuse("https_only", "this service is reached by HTTPS", (("Location", f"https://{ex.host}{ex.head.path}"),))
+    if settings.hsts and secure:
+        # Not on plain HTTP, where a browser must not believe it (RFC 6797 7.2).
+        ex.set_headers.append(("Strict-Transport-Security", f"max-age={int(settings.hsts)}"))
+    return None
+
+
+def _unmatched(runtime: Runtime, ex: Exchange) -> Refusal:
+    if not runtime.ready:
+        return refuse("no_table", "the routes are not loaded yet", (("Retry-After", "1"),))
+    if runtime.table.knows_host(ex.host):
+        return refuse("no_route", "no route matches this path")
+    how = runtime.settings.proxy.unknown_host
+    return Refusal(CLOSED if how == "close" else int(how), "unknown_host", "no route is known for this host")
 
 
 def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
@@ -199,7 +172,7 @@ def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
     return found
 
 
-def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
+def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> Refusal | None:
     """Try members of the pool until one answers, or what failed may not be tried again."""
     members = Members(runtime, ex, pool)
     failure: UpstreamError | None = None
@@ -219,11 +192,12 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> None:
             break
         members.pool = pool = current
         retry.again(runtime, ex, chosen)
-        if pool.maintained and _in_maintenance(runtime, ex, pool):
-            return None
-    if failure is not None:
-        return _failed(ex, failure)
-    return _refused(ex, members.refusal)
+        if (refusal := maintenance(runtime, ex, pool)) is not None:
+            return refusal
+    if failure is None:
+        return members.refusal
+    log.warning("request %s: %s %s%s: %s", ex.request_id, ex.method, ex.host, ex.path, failure.detail)
+    return Refusal(failure.status, failure.code, failure.detail)
 
 
 def _keep_body(ex: Exchange) -> bool:
@@ -243,21 +217,6 @@ def _keep_body(ex: Exchange) -> bool:
     ex.body = b"".join(pieces)
     ex.bytes_received = length
     return True
-
-
-def _failed(ex: Exchange, failure: UpstreamError) -> None:
-    log.warning("request %s: %s %s%s: %s", ex.request_id, ex.method, ex.host, ex.path, failure.detail)
-    return _answer(ex, failure.status, failure.code, failure.detail)
-
-
-def _refused(ex: Exchange, refusal: Refusal) -> None:
-    counters = ex.counters
-    if counters is not None:
-        if refusal.code in _BY_CIRCUIT:
-            counters.circuit_rejected += 1
-        elif refusal.code == "draining":
-            counters.drain_rejected += 1
-    return _answer(ex, refusal.status, refusal.code, refusal.detail, refusal.headers)
 
 
 def _record(runtime: Runtime, ex: Exchange) -> None:

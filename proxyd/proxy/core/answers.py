@@ -1,4 +1,5 @@
-"""Answers of our own: problem+json (RFC 9457) or a small HTML page, by Accept; each names its reason code and request id."""
+"""The answers that the proxy makes itself, all of them: problem+json (RFC 9457) or a small HTML page, by Accept, or a page that is
+ready made. Each names its reason code and request id."""
 
 from __future__ import annotations
 
@@ -8,8 +9,10 @@ import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from proxyd.base.reasons import CLOSED
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import http_date
+from proxyd.proxy.core.refusal import Page, Refusal
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -39,32 +42,43 @@ def wants_html(accept: str | None) -> bool:
     return accept.find("text/html") <= accept.find("json") or "json" not in accept
 
 
-def body_of(status: int, code: str, detail: str, request_id: str, accept: str | None) -> tuple[str, bytes]:
-    """Content type and body of an error answer."""
-    phrase = reason_phrase(status)
-    if wants_html(accept):
-        page = _PAGE.format(status=status, phrase=html.escape(phrase), detail=html.escape(detail), code=html.escape(code),
-                            request_id=html.escape(request_id))
-        return "text/html; charset=utf-8", page.encode()
-    problem = {"type": f"urn:proxyd:{code}", "title": phrase, "status": status, "detail": detail, "code": code,
+def problem(status: int, code: str, detail: str, request_id: str, **more: object) -> Page:
+    """A refusal as problem+json, with further members where there are any."""
+    members = {"type": f"urn:proxyd:{code}", "title": reason_phrase(status), "status": status, "detail": detail, "code": code, **more,
                "request_id": request_id}
-    return "application/problem+json", (json.dumps(problem) + "\n").encode()
+    return Page("application/problem+json", (json.dumps(members) + "\n").encode())
 
 
-def respond(ex: Exchange, status: int, code: str, detail: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-    """Answer an exchange with an error of ours. Raises ClientGone. The response must not have been started."""
-    content_type, body = body_of(status, code, detail, ex.request_id, ex.head.get("accept"))
-    ex.failure = code
-    send(ex, status, content_type, body, (("X-Proxyd-Reason", code), *headers))
+def _page(ex: Exchange, refusal: Refusal) -> Page:
+    """The refusal as the client likes to read it."""
+    if not wants_html(ex.head.get("accept")):
+        return problem(refusal.status, refusal.code, refusal.detail, ex.request_id)
+    page = _PAGE.format(status=refusal.status, phrase=html.escape(reason_phrase(refusal.status)), detail=html.escape(refusal.detail),
+                        code=html.escape(refusal.code), request_id=html.escape(ex.request_id))
+    return Page("text/html; charset=utf-8", page.encode())
 
 
-def send(ex: Exchange, status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...]) -> None:
-    """Answer an exchange with a body of ours. Raises ClientGone."""
+def answer(ex: Exchange, refusal: Refusal) -> None:
+    """Answer an exchange with a refusal, and count it. The response must not have been started. Raises ClientGone."""
+    counters = ex.counters
+    if refusal.counter and counters is not None:
+        setattr(counters, refusal.counter, getattr(counters, refusal.counter) + 1)
+    ex.failure = refusal.code
+    if refusal.status == CLOSED:
+        ex.status = CLOSED
+        ex.client.abort()
+        return
+    headers = (("X-Proxyd-Reason", refusal.code), *refusal.headers) if refusal.code else refusal.headers
+    _send(ex, refusal.status, refusal.page or _page(ex, refusal), headers)
+
+
+def _send(ex: Exchange, status: int, page: Page, headers: tuple[tuple[str, str], ...]) -> None:
     if ex.response_started:
         raise ClientGone
     ex.status = status
     ex.response_started = True
-    fields = [("Date", http_date(int(time.time()))), ("Content-Type", content_type), ("Cache-Control", "no-store"), *headers,
+    body = page.body
+    fields = [("Date", http_date(int(time.time()))), ("Content-Type", page.content_type), ("Cache-Control", "no-store"), *headers,
               *ex.set_headers, ("X-Request-ID", ex.request_id)]
     if ex.method == "HEAD":
         fields.append(("Content-Length", str(len(body))))

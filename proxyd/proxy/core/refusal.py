@@ -1,15 +1,39 @@
-"""Why a gate lets a request not pass."""
+"""What a step on the request's way returns when the proxy itself must answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from proxyd.base.reasons import REASONS
+
+#: The route's counter that a refusal adds to, if it has one of its own.
+Counter = Literal["", "rate_limited", "circuit_rejected", "drain_rejected", "maintenance_hits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A body that is ready made."""
+
+    content_type: str
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Status, reason code (the same in log, metric and header), a sentence for a person, and further headers."""
+    """Status, reason code (the same in log, metric and header), a sentence for a person, and further headers.
+
+    `page` takes the place of the usual body. An empty `code` stands for an answer that refuses nothing.
+    """
 
     status: int
     code: str
     detail: str
     headers: tuple[tuple[str, str], ...] = ()
+    counter: Counter = ""
+    page: Page | None = None
+
+
+def refuse(code: str, detail: str, headers: tuple[tuple[str, str], ...] = (), counter: Counter = "") -> Refusal:
+    """A refusal with the status that its reason has."""
+    return Refusal(REASONS[code].status, code, detail, headers, counter)

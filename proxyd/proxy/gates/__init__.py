@@ -1,1 +1,27 @@
-"""The gates a matched request passes before it goes upstream, one file each, each with one reason to refuse."""
+"""The gates that a matched request passes before a member of its pool is chosen, one file each, in the order of GATES.
+
+A gate takes the worker's parts, the exchange and its pool, and returns why the request is refused, or None. To add one, write
+it in a file of its own and give it its place in GATES. May import: proxy.core. Begin with `bodysize`, the smallest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from proxyd.proxy.core.exchange import Exchange
+from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.core.upstreams import Pool
+from proxyd.proxy.gates.bodysize import HasSettings, body_size
+from proxyd.proxy.gates.maintenance import HasMaintenance, maintenance
+from proxyd.proxy.gates.ratelimit import HasLimiter, rate_limit
+
+
+class Parts(HasSettings, HasMaintenance, HasLimiter, Protocol):
+    """What the gates need of a worker."""
+
+
+Gate = Callable[[Parts, Exchange, Pool], Refusal | None]
+
+#: Asked one after another until one refuses. What is refused before the rate limit does not count against it.
+GATES: tuple[Gate, ...] = (body_size, maintenance, rate_limit)

@@ -7,17 +7,16 @@ status 503, its assets as they are. Without one, or when it fails, it is the ope
 from __future__ import annotations
 
 import html
-import json
 import logging
 import posixpath
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.text import rfc3339
 from proxyd.config.settings import Settings
-from proxyd.proxy.core.answers import wants_html
+from proxyd.proxy.core.answers import problem, wants_html
 from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.core.refusal import Page, Refusal
 from proxyd.proxy.gates.pageserver import Fetched, PageServers, origin
 
 if TYPE_CHECKING:
@@ -43,20 +42,11 @@ your connection or your device.</p>
 <p>It will be back soon: please try again in {wait}.</p>
 <p><small>Request <code>{request_id}</code></small></p></main></body></html>
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the client gets instead of the backend's answer."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...]
+_DETAIL = "the service is down for maintenance"
 
 
 class Maintenance:
-    """The gate, with what it keeps of maintenance servers' answers."""
+    """The pages that are shown, with what is kept of maintenance servers' answers."""
 
     def __init__(self, settings: Settings) -> None:
         self._bypasses = trust_check(settings.maintenance.bypass)
@@ -64,8 +54,9 @@ class Maintenance:
         self._page = _operators_page(settings.maintenance.page)
         self._servers = PageServers()
 
-    def answer(self, ex: Exchange, pool: Pool) -> Answer | None:
-        """The answer, or None where the request may pass: another replica is in service, or the client is let through.
+    def refusal(self, ex: Exchange, pool: Pool) -> Refusal | None:
+        """What the client gets instead of the backend's answer, or None where the request may pass: another replica is in service, or
+        the client is let through.
 
         A member that lost its session holds the page up as well: services restart while they are in maintenance.
         """
@@ -79,25 +70,23 @@ class Maintenance:
                 held = member
         if held is None or self._bypasses(ex.client_ip):
             return None
-        headers = (("Retry-After", str(self._retry_after)), ("X-Maintenance-Mode", "true"), ("X-Proxyd-Reason", "maintenance"))
-        if held.maintenance_page_url:
-            fetched = self._from_server(ex, held)
-            if fetched is not None:
-                return Answer(fetched.status, fetched.content_type, fetched.body, headers)
-        return self._built_in(ex, held, headers)
+        headers = (("Retry-After", str(self._retry_after)), ("X-Maintenance-Mode", "true"))
+        fetched = self._from_server(ex, held) if held.maintenance_page_url else None
+        # An asset of the page has the status that its server gave it.
+        status = fetched.status if fetched is not None else 503
+        page = Page(fetched.content_type, fetched.body) if fetched is not None else self._built_in(ex, held)
+        return Refusal(status, "maintenance", _DETAIL, headers, "maintenance_hits", page)
 
-    def _built_in(self, ex: Exchange, held: Upstream, headers: tuple[tuple[str, str], ...]) -> Answer:
+    def _built_in(self, ex: Exchange, held: Upstream) -> Page:
         if not wants_html(ex.head.get("accept")):
-            problem = {"type": "urn:proxyd:maintenance", "title": "Service Unavailable", "status": 503, "code": "maintenance",
-                       "detail": "the service is down for maintenance", "since": rfc3339(held.maintenance_since),
-                       "retry_after_seconds": self._retry_after, "request_id": ex.request_id}
-            return Answer(503, "application/problem+json", (json.dumps(problem) + "\n").encode(), headers)
+            return problem(503, "maintenance", _DETAIL, ex.request_id, since=rfc3339(held.maintenance_since),
+                           retry_after_seconds=self._retry_after)
         if self._page is not None:
-            return Answer(503, "text/html; charset=utf-8", self._page, headers)
+            return Page("text/html; charset=utf-8", self._page)
         since = rfc3339(held.maintenance_since)
         page = _PAGE.format(host=html.escape(ex.host), since=since, since_shown=since[:16].replace("T", " "),
                             wait=_in_words(self._retry_after), request_id=html.escape(ex.request_id))
-        return Answer(503, "text/html; charset=utf-8", page.encode(), headers)
+        return Page("text/html; charset=utf-8", page.encode())
 
     def _from_server(self, ex: Exchange, held: Upstream) -> Fetched | None:
         """The asset that was asked for, or the page with status 503; None when the server fails."""
@@ -112,6 +101,17 @@ class Maintenance:
         if page is None or not (200 <= page.status < 300 or page.status == 503):
             return None
         return Fetched(503, page.content_type or "text/html; charset=utf-8", page.body)
+
+
+class HasMaintenance(Protocol):
+    """What this gate needs of a worker."""
+
+    maintenance: Maintenance
+
+
+def maintenance(parts: HasMaintenance, ex: Exchange, pool: Pool) -> Refusal | None:
+    """The maintenance page, where no replica is in service and the client is not let through."""
+    return parts.maintenance.refusal(ex, pool) if pool.maintained else None
 
 
 def _in_words(seconds: int) -> str:

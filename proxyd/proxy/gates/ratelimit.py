@@ -6,19 +6,22 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.text import format_duration, rfc3339
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.gates.ratecounts import HostCounters, RedisCounters, Standing
 from proxyd.store.sql.traffic import RejectionBatch
 
 if TYPE_CHECKING:
-    from proxyd.proxy.core.upstreams import Upstream
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.core.upstreams import Pool, Upstream
 
 #: Addresses told apart of each minute, and rows kept while the database is locked; what is beyond that has a row together.
 _MAX_ADDRESSES = 1000
@@ -170,6 +173,26 @@ class RateLimiter:
     def close(self) -> None:
         """Unmap the counters."""
         self._host.close()
+
+
+class HasLimiter(Protocol):
+    """What this gate needs of a worker."""
+
+    limiter: RateLimiter
+
+
+def rate_limit(parts: HasLimiter, ex: Exchange, pool: Pool) -> Refusal | None:
+    """429 for a client that is over a limit of the pool; any other has its standing in the answer, where that is to be shown."""
+    limited = pool.limited
+    if limited is None:
+        return None
+    decision = parts.limiter.hit(limited, ex.client_ip, time.time())
+    if decision is None:
+        return None
+    if not decision.allowed:
+        return refuse("rate_limited", decision.detail, decision.headers, "rate_limited")
+    ex.set_headers.extend(decision.headers)
+    return None
 
 
 def _fields(bounds: tuple[Bound, ...], standings: dict[Bound, Standing], now: float) -> tuple[tuple[str, str], ...]:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.drain import drain_share, keeps_sticky
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 #: What a member gets at the very beginning of its slow start.
 _LEAST_WARM = 0.05
-_DISABLED = Refusal(503, "route_disabled", "the service has lost its connection to the registry; it may be back soon",
+_DISABLED = refuse("route_disabled", "the service has lost its connection to the registry; it may be back soon",
                     (("Retry-After", "5"),))
-_DRAINING = Refusal(503, "draining", "the service is draining and takes no new requests",
-                    (("Retry-After", "5"), ("X-Drain-Mode", "true")))
-_DOWN = Refusal(503, "upstream_down", "no upstream of this route passes its health check", (("Retry-After", "5"),))
+_DRAINING = refuse("draining", "the service is draining and takes no new requests",
+                    (("Retry-After", "5"), ("X-Drain-Mode", "true")), "drain_rejected")
+_DOWN = refuse("upstream_down", "no upstream of this route passes its health check", (("Retry-After", "5"),), "circuit_rejected")
 
 
 def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str], blocked: Sequence[str], circuits: Circuits,
@@ -132,4 +132,4 @@ def _unsound(members: list[Upstream], circuits: Circuits, now: float) -> Refusal
     if not members:
         return _DOWN
     wait = max(1, math.ceil(min(circuits.retry_after(member, now) for member in members)))
-    return Refusal(503, "circuit_open", "the upstream failed too often; its circuit is open", (("Retry-After", str(wait)),))
+    return refuse("circuit_open", "the upstream failed too often; its circuit is open", (("Retry-After", str(wait)),), "circuit_rejected")

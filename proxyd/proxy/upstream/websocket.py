@@ -16,10 +16,10 @@ import gevent
 from proxyd.base.text import rfc3339
 from proxyd.http1 import ProtocolError
 from proxyd.net.stream import Stream
-from proxyd.proxy.core import answers as errors
+from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import request_head
-from proxyd.proxy.core.refusal import Refusal
+from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.upstream.attempt import failure, open_connection, read_head
 from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.frames import GOING_AWAY, FrameBoundary, close_frame
@@ -38,7 +38,7 @@ _TURN = 4096
 _PIECE = 65536
 #: How long both sides have to answer our close frame.
 _LINGER = 2.0
-_FULL = Refusal(503, "websocket_limit", "too many WebSockets are open on this route (option websocket_max_connections)",
+_FULL = refuse("websocket_limit", "too many WebSockets are open on this route (option websocket_max_connections)",
                 (("Retry-After", "5"),))
 
 
@@ -55,7 +55,7 @@ def tunnel(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> No
     ex.upstream = upstream
     if not upstream.websocket:
         parts.circuits.cancel(upstream, admission)
-        return errors.respond(ex, 400, "websocket_off", "WebSocket is not enabled on this route (option websocket)")
+        return answer(ex, refuse("websocket_off", "WebSocket is not enabled on this route (option websocket)"))
     try:
         _open(parts, ex, upstream, admission)
     finally:
