@@ -240,3 +240,9 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """` (did you mean a, b?)` for the known words that come close, else an empty text."""
     close = get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" (did you mean {', '.join(close)}?)" if close else ""
+
+
+def route_number(route_id: str) -> int:
+    """The number in a route id (`r12`: 12), by which ids sort and the shared memory knows whose a slot is; 0 where there is none."""
+    digits = route_id[1:]
+    return int(digits) if digits.isascii() and digits.isdigit() else 0

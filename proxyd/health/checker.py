@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 from gevent.event import Event as Signal
 
+from proxyd.base.text import route_number
 from proxyd.config.settings import HealthSettings
 from proxyd.events.bus import EventBus
 from proxyd.health.drive import Watched, drive, join, release, watch
@@ -133,7 +134,7 @@ class Checker:
 
     def _take(self, record: RouteRecord, within: float) -> None:
         """Register, change or unregister the check of one route; a new check begins `within` seconds."""
-        if not record.route_id[1:].isdigit():
+        if not route_number(record.route_id):
             return
         found = target_of(record, self._settings)
         known = self._by_route.get(record.route_id)

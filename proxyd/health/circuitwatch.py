@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event as Signal
 from peewee import chunked
 
-from proxyd.base.text import rfc3339
+from proxyd.base.text import rfc3339, route_number
 from proxyd.events.bus import EventBus
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, Transition
 from proxyd.store.memory.transitions import CLOSED, OPEN, STATE_NAMES
@@ -51,7 +51,7 @@ class CircuitWatch:
             self._seen = 0
         # Rows that the last master left must not outlive what they told of, as they would after a reboot.
         for row in self._store.read(_left_behind):
-            self._live[int(row["route_id"][1:])] = _Row(row["slot"], row["reason"])
+            self._live[route_number(row["route_id"])] = _Row(row["slot"], row["reason"])
         # Two, so that an event never waits for the database.
         self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._keep)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from proxyd.base.text import route_number
 from proxyd.config.options import RouteOptions
 from proxyd.health.thresholds import DOWN, UNKNOWN, Standing
 from proxyd.store.memory.circuits import CircuitBoard
@@ -25,7 +26,7 @@ class Watched:
     @property
     def number(self) -> int:
         """The number in the route id, by which the shared memory knows it."""
-        return int(self.route_id[1:])
+        return route_number(self.route_id)
 
 
 def watch(record: RouteRecord, options: RouteOptions) -> Watched:
@@ -70,6 +71,6 @@ def join(circuits: CircuitBoard, watched: Watched, standing: Standing, now: floa
 
 def release(circuits: CircuitBoard, record: RouteRecord, now: float) -> None:
     """No check drives the route's circuit any more: what a check held open must not stay so."""
-    number = int(record.route_id[1:])
+    number = route_number(record.route_id)
     if circuits.read(record.slot, number).by_health:
         circuits.move(record.slot, number, "check_removed", now)

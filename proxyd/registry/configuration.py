@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from proxyd.base.text import route_number
 from proxyd.config.options import route_options
 from proxyd.registry.fields import SCOPES
 from proxyd.store.sql.config import SettingKey
@@ -153,10 +154,10 @@ def differences(settings: Mapping[SettingKey, str], active: Mapping[str, RouteSp
     """What CONFIG_DIFF answers: what applying would change."""
     routes = staged_routes(staged)
     result: dict[str, Any] = {"routes": {
-        "added": sorted((key for key, spec in routes.items() if spec is not None and key not in active), key=number_of),
-        "removed": sorted((key for key, spec in routes.items() if spec is None and key in active), key=number_of),
+        "added": sorted((key for key, spec in routes.items() if spec is not None and key not in active), key=route_number),
+        "removed": sorted((key for key, spec in routes.items() if spec is None and key in active), key=route_number),
         "modified": sorted((key for key, spec in routes.items()
-                            if spec is not None and key in active and spec != active[key]), key=number_of)}}
+                            if spec is not None and key in active and spec != active[key]), key=route_number)}}
     for scope in SCOPES[1:]:
         counts = {"added": 0, "removed": 0, "modified": 0}
         for key, value in staged.items():
@@ -171,8 +172,3 @@ def differences(settings: Mapping[SettingKey, str], active: Mapping[str, RouteSp
                 counts["modified"] += 1
         result[scope] = counts
     return result
-
-
-def number_of(route_id: str) -> int:
-    """The number in a route id, by which ids sort."""
-    return int(route_id[1:])

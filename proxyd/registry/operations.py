@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import gevent
 import requests
 
-from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import parse_option
 from proxyd.registry.state import LiveSession, Registry, sorted_ids
@@ -182,7 +182,7 @@ class Operations:
         """Close a route's circuit in every worker."""
         self._check_known([route_id])
         row = self.registry.rows[route_id]
-        self.registry.circuits.move(row["slot"], int(route_id[1:]), "reset", time.time())
+        self.registry.circuits.move(row["slot"], route_number(route_id), "reset", time.time())
         self.registry.bus.publish("circuit_reset", {}, route_id, row["session"], actor)
         log.info("the circuit of route %s is reset (%s)", route_id, actor)
 

@@ -19,11 +19,11 @@ from typing import Any
 import gevent
 from gevent.lock import RLock
 
-from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
 from proxyd.registry.auth import EVERYTHING, Grant
-from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged, number_of
+from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import config
@@ -120,7 +120,7 @@ class Registry:
         for row in loaded.routes:
             self._take_row(row)
             used.add(row["slot"])
-            self.circuits.claim(row["slot"], number_of(row["route_id"]))
+            self.circuits.claim(row["slot"], route_number(row["route_id"]))
             owner = self.sessions.get(row["session"])
             if owner is not None:
                 owner.routes[row["route_id"]] = spec_of(row)
@@ -188,7 +188,7 @@ class Registry:
         slot = heapq.heappop(self._free) if self._free else self._next_slot
         if slot == self._next_slot:
             self._next_slot += 1
-        self.circuits.renew(slot, number_of(route_id))
+        self.circuits.renew(slot, route_number(route_id))
         return slot
 
     def free_slots(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -202,7 +202,7 @@ class Registry:
         """Free the place that a route had, where its new row has another: its backend is another."""
         known = self.rows.get(row["route_id"])
         if known is not None and known["slot"] != row["slot"]:
-            self.circuits.replace(known["slot"], row["slot"], number_of(row["route_id"]), time.time())
+            self.circuits.replace(known["slot"], row["slot"], route_number(row["route_id"]), time.time())
             heapq.heappush(self._free, known["slot"])
 
     def _take_row(self, row: dict[str, Any]) -> None:
@@ -225,7 +225,7 @@ class Registry:
         self._drop_places(route_id)
         row = self.rows.pop(route_id, None)
         if row is not None:
-            self.circuits.retire(row["slot"], number_of(route_id))
+            self.circuits.retire(row["slot"], route_number(route_id))
             heapq.heappush(self._free, row["slot"])
 
     # -- sessions
@@ -332,4 +332,4 @@ def spec_of(row: dict[str, Any]) -> RouteSpec:
 
 def sorted_ids(route_ids: Iterable[str]) -> list[str]:
     """Route ids by number."""
-    return sorted(route_ids, key=number_of)
+    return sorted(route_ids, key=route_number)

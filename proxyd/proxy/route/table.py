@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options
 from proxyd.proxy.core.upstreams import Pool, PoolKey, Upstream, UpstreamState
@@ -163,7 +164,7 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
     state = old.state if old is not None and same else UpstreamState()
     options = _options(record)
     return Upstream(
-        route_id=record.route_id, slot=record.slot, number=int(record.route_id[1:]) if record.route_id[1:].isdigit() else 0,
+        route_id=record.route_id, slot=record.slot, number=route_number(record.route_id),
         service=record.service, instance=record.instance, session_id=record.session_id, scheme=backend.scheme,
         host=backend.host, port=backend.port, base_path=backend.path, authority=backend.authority, enabled=record.enabled,
         websocket=options.websocket or backend.websocket, path=record.path, priority=record.priority, domains=record.domains,

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pybreaker
 
+from proxyd.base.text import route_number
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot
 from proxyd.store.memory.transitions import BY_REQUEST, CLOSED, HALF_OPEN, OPEN
 
@@ -174,8 +175,9 @@ class Circuits:
 
     def claim(self, record: RouteRecord) -> None:
         """A route's slot is its own from now on, on this host, too."""
-        if record.route_id[1:].isdigit():
-            self._board.claim(record.slot, int(record.route_id[1:]))
+        number = route_number(record.route_id)
+        if number:
+            self._board.claim(record.slot, number)
 
     def close(self) -> None:
         """Unmap the board."""

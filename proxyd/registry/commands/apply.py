@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from proxyd.base.text import route_number
 from proxyd.registry import configuration, fields, staging
 from proxyd.registry.caller import Caller
-from proxyd.registry.configuration import number_of
 from proxyd.registry.fields import SCOPES, Field
 from proxyd.registry.framing import compressed, to_json
 from proxyd.registry.protocol import CommandError, command
@@ -21,7 +21,7 @@ def route_list(caller: Caller, compress: bool) -> str:
     session = caller.session
     staged = configuration.staged_routes(session.staged)
     listed = []
-    for route_id in sorted({*session.routes, *staged}, key=number_of):
+    for route_id in sorted({*session.routes, *staged}, key=route_number):
         change = staged.get(route_id)
         spec = change or session.routes[route_id]
         status = "active" if route_id not in staged else "staged" if change is not None else "pending_removal"

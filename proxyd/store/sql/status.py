@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import OPEN, STATE_NAMES
 from proxyd.store.sql.models import HealthStatus
@@ -31,7 +31,7 @@ def drain_state(row: dict[str, Any], now: float) -> dict[str, Any]:
 
 def circuit_state(row: dict[str, Any], circuits: CircuitBoard, now: float) -> dict[str, Any]:
     """The circuit of a route's row as the workers see it now."""
-    number = int(row["route_id"][1:])
+    number = route_number(row["route_id"])
     slot = circuits.read(row["slot"], number)
     return {
         "state": STATE_NAMES[slot.state], "failures": slot.failures, "successes": slot.successes,
