@@ -14,35 +14,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from proxyd import __version__
 from proxyd.admin import views
+from proxyd.admin.families import counter, gauge, histogram
+from proxyd.base.counters import COUNTERS
 from proxyd.base.histogram import bounds
+from proxyd.base.text import route_number
 from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
+from proxyd.store.sql.query import dicts
 from proxyd.store.sql.refusals import refusal_counts
+from proxyd.store.sql.traffic import latencies, open_requests, status_codes
 
 #: Upper bounds of the duration histogram, in seconds.
 LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: The route id under which requests are counted that matched no route.
 NO_ROUTE = "-"
-
-_COUNTERS = (
-    ("rate_limited", "proxyd_rate_limited", "Requests refused by rate limits."),
-    ("retries", "proxyd_retries", "Attempts after the first."),
-    ("bytes_sent", "proxyd_bytes_sent", "Bytes of response bodies sent to clients."),
-    ("bytes_received", "proxyd_bytes_received", "Bytes of request bodies received from clients."),
-    ("errors", "proxyd_errors", "Requests answered with a status from 500."),
-    ("circuit_rejected", "proxyd_circuit_rejected", "Requests refused by an open circuit."),
-    ("drain_rejected", "proxyd_drain_rejected", "Requests refused because the route drains."),
-    ("maintenance_hits", "proxyd_maintenance_responses", "Requests answered with the maintenance page."),
-    ("websockets", "proxyd_websockets", "WebSockets opened."),
-)
 
 
 @dataclass(slots=True)
@@ -79,15 +72,15 @@ def read(circuits: CircuitBoard) -> Readings:
     wanted = {row.route_id for row in routes} | {NO_ROUTE}
     found = Readings(routes=routes, sessions=views.session_counts())
     # Rows of routes that are gone wait for the janitor; they are no series any more.
-    found.sums = {item["route_id"]: item for item in views.rows(RouteStats.select()) if item["route_id"] in wanted}
-    found.codes = [row for row in views.status_codes(RouteStatusCode.responses > 0) if row[0] in wanted]
-    found.latencies = [row for row in views.latencies(RouteLatency.requests > 0) if row[0] in wanted]
-    found.open_now = [row for row in views.open_requests() if row[0] in wanted]
+    found.sums = {item["route_id"]: item for item in dicts(RouteStats.select()) if item["route_id"] in wanted}
+    found.codes = [row for row in status_codes(RouteStatusCode.responses > 0) if row[0] in wanted]
+    found.latencies = [row for row in latencies(RouteLatency.requests > 0) if row[0] in wanted]
+    found.open_now = [row for row in open_requests() if row[0] in wanted]
     found.health = {row.route_id: row.status for row in HealthStatus.select(HealthStatus.route_id, HealthStatus.status)
                     if row.route_id in wanted}
     found.refusals = refusal_counts()
     for row in routes:
-        found.circuits[row.route_id] = STATE_NAMES[circuits.state(row.slot, views.route_number(row.route_id))]
+        found.circuits[row.route_id] = STATE_NAMES[circuits.state(row.slot, route_number(row.route_id))]
     return found
 
 
@@ -110,7 +103,7 @@ class ProxydCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        yield from self._requests()
+        yield self._requests()
         yield self._durations()
         yield self._refusals()
         yield from self._counters()
@@ -118,17 +111,14 @@ class ProxydCollector(Collector):
         yield from self._states()
         yield from self._own()
 
-    def _requests(self) -> Iterator[Metric]:
-        family = CounterMetricFamily("proxyd_requests", "Requests answered, by route, service and status code.",
-                                     labels=("route", "service", "code"))
+    def _requests(self) -> Metric:
+        family = counter("proxyd_requests_total")
         for route_id, code, count in self._readings.codes:
             family.add_metric((route_id, self._service.get(route_id, ""), str(code)), count)
-        yield family
+        return family
 
     def _durations(self) -> Metric:
-        family = HistogramMetricFamily("proxyd_request_duration_seconds",
-                                       "Time from a request's first byte to its answer's last, WebSockets left out.",
-                                       labels=("route",))
+        family = histogram("proxyd_request_duration_seconds")
         counts: dict[str, list[int]] = defaultdict(lambda: [0] * (len(LE) + 1))
         for route_id, bucket, count in self._readings.latencies:
             counts[route_id][_place(bucket)] += count
@@ -142,22 +132,23 @@ class ProxydCollector(Collector):
         return family
 
     def _refusals(self) -> Metric:
-        family = CounterMetricFamily("proxyd_refusals", "Requests refused, failed or cut by the proxy, by reason (docs/reasons.md).",
-                                     labels=("reason",))
+        family = counter("proxyd_refusals_total")
         for reason, count in self._readings.refusals.items():
             family.add_metric((reason,), count)
         return family
 
     def _counters(self) -> Iterator[Metric]:
-        for column, name, help_text in _COUNTERS:
-            family = CounterMetricFamily(name, help_text, labels=("route",))
+        for declared in COUNTERS:
+            if not declared.metric:
+                continue
+            family = counter(declared.metric)
             for route_id, item in self._readings.sums.items():
-                family.add_metric((route_id,), item[column])
+                family.add_metric((route_id,), item[declared.name])
             yield family
 
     def _open(self) -> Iterator[Metric]:
-        requests = GaugeMetricFamily("proxyd_upstream_in_flight", "Requests under way to the upstream.", labels=("route",))
-        websockets = GaugeMetricFamily("proxyd_websockets_open", "WebSockets open now.", labels=("route",))
+        requests = gauge("proxyd_upstream_in_flight")
+        websockets = gauge("proxyd_websockets_open")
         for route_id, in_flight, open_now in self._readings.open_now:
             requests.add_metric((route_id,), in_flight)
             websockets.add_metric((route_id,), open_now)
@@ -165,20 +156,18 @@ class ProxydCollector(Collector):
         yield websockets
 
     def _states(self) -> Iterator[Metric]:
-        health = GaugeMetricFamily("proxyd_health_up", "0 where the health check finds the upstream down, else 1.", labels=("route",))
-        statuses = GaugeMetricFamily("proxyd_health_status", "1 for the status that the health check gives the upstream.",
-                                     labels=("route", "status"))
+        health = gauge("proxyd_health_up")
+        statuses = gauge("proxyd_health_status")
         for route_id, current in self._readings.health.items():
             health.add_metric((route_id,), float(current != DOWN))
             for status in STATUSES:
                 statuses.add_metric((route_id, status), float(status == current))
-        circuit = GaugeMetricFamily("proxyd_circuit_state", "1 for the state that the circuit is in.", labels=("route", "state"))
+        circuit = gauge("proxyd_circuit_state")
         for route_id, current in self._readings.circuits.items():
             for state in STATE_NAMES:
                 circuit.add_metric((route_id, state), float(state == current))
-        drain = GaugeMetricFamily("proxyd_drain_share", "Share of its traffic that a route gets: 1, falling to 0 in a drain.",
-                                  labels=("route",))
-        maintenance = GaugeMetricFamily("proxyd_maintenance", "1 where the route is in maintenance.", labels=("route",))
+        drain = gauge("proxyd_drain_share")
+        maintenance = gauge("proxyd_maintenance")
         for row in self._readings.routes:
             share = 1.0
             if row.drain_started_at is not None:
@@ -189,38 +178,28 @@ class ProxydCollector(Collector):
 
     def _own(self) -> Iterator[Metric]:
         process = self._process
-        sessions = GaugeMetricFamily("proxyd_sessions", "Registered sessions by state.", labels=("state",))
+        sessions = gauge("proxyd_sessions")
         for state, count in self._readings.sessions.items():
             sessions.add_metric((state,), count)
-        yield sessions
-        yield GaugeMetricFamily("proxyd_routes", "Active routes.", value=len(self._readings.routes))
-        yield GaugeMetricFamily("proxyd_config_version", "Config version that is current.", value=process.config_version)
-        workers = GaugeMetricFamily("proxyd_worker_config_version", "Config version that a live worker routes by.",
-                                    labels=("pid",))
+        workers = gauge("proxyd_worker_config_version")
         for pid, version in process.workers:
             workers.add_metric((str(pid),), version)
-        yield workers
-        certificates = GaugeMetricFamily("proxyd_certificate_expiry_seconds", "End of a certificate, in Unix seconds.",
-                                         labels=("path", "names"))
+        certificates = gauge("proxyd_certificate_expiry_seconds")
         for item in process.certificates:
             certificates.add_metric((str(item["path"]), ",".join(item["names"])), float(item["expires"]))
-        yield certificates
-        yield from self._checks()
-        yield GaugeMetricFamily("proxyd_problems", "Things in the configuration that are broken now.", value=process.problems)
-        yield GaugeMetricFamily("proxyd_start_time_seconds", "Start of the master, in Unix seconds.", value=process.started)
-        build = GaugeMetricFamily("proxyd_build_info", "1, with the version as label.", labels=("version",))
+        build = gauge("proxyd_build_info")
         build.add_metric((__version__,), 1)
-        yield build
-
-    def _checks(self) -> Iterator[Metric]:
-        numbers = {"targets": 0.0, "lag": 0.0, "waiting": 0.0, "dropped": 0.0, **self._process.health}
-        yield GaugeMetricFamily("proxyd_health_targets", "Targets that are checked; routes can share one.", value=numbers["targets"])
-        yield GaugeMetricFamily("proxyd_health_lag_seconds", "How late the latest health check of the last half minute began.",
-                                value=numbers["lag"])
-        yield GaugeMetricFamily("proxyd_health_results_waiting", "Results of health checks that wait to be written.",
-                                value=numbers["waiting"])
-        yield CounterMetricFamily("proxyd_health_results_dropped", "Results of health checks that no row was kept of: the database "
-                                  "could not be written for long.", value=numbers["dropped"])
+        yield from (sessions, workers, certificates, build)
+        health = process.health
+        for family, value in (
+            (gauge("proxyd_routes"), len(self._readings.routes)), (gauge("proxyd_config_version"), process.config_version),
+            (gauge("proxyd_health_targets"), health.get("targets", 0)), (gauge("proxyd_health_lag_seconds"), health.get("lag", 0)),
+            (gauge("proxyd_health_results_waiting"), health.get("waiting", 0)),
+            (counter("proxyd_health_results_dropped_total"), health.get("dropped", 0)),
+            (gauge("proxyd_problems"), process.problems), (gauge("proxyd_start_time_seconds"), process.started),
+        ):
+            family.add_metric((), value)
+            yield family
 
 
 def _place(bucket: int) -> int:

@@ -15,6 +15,7 @@ from proxyd.admin.http import Refusal, Request, Response, as_json
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.snapshot import counter
+from proxyd.store.sql.traffic import route_stats
 
 MAX_LIMIT = 10_000
 _CATCH_UP_SECONDS = 1.0
@@ -173,7 +174,7 @@ def stats(context: Context, request: Request) -> Response:
 
 def _stats(chosen: views.Wanted) -> tuple[list[dict[str, Any]], int]:
     found, total = views.find_routes(chosen)
-    return list(views.stats([row.route_id for row in found]).values()), total
+    return list(route_stats([row.route_id for row in found]).values()), total
 
 
 def traffic(context: Context, request: Request) -> Response:

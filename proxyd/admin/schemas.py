@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from proxyd.base import counters
+
 Schema = dict[str, Any]
 
 
@@ -34,9 +36,8 @@ TEXTS, WHOLES = {"type": "array", "items": TEXT}, {"type": "array", "items": WHO
 ANYTHING = _is("object")
 
 _CIRCUIT_STATE = _is("string", enum=["closed", "open", "half_open"])
-_SUMS = dict.fromkeys(("requests", "errors", "rate_limited", "retries", "in_flight", "websocket_active", "bytes_sent",
-                       "bytes_received"), WHOLE)
-_LATENCIES = dict.fromkeys(("avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms"), NUMBER)
+_OPEN = dict.fromkeys(("in_flight", "websocket_active"), WHOLE)
+_LATENCIES = dict.fromkeys(counters.LATENCIES, NUMBER)
 
 SCHEMAS: dict[str, Schema] = {
     "Status": thing(
@@ -53,7 +54,7 @@ SCHEMAS: dict[str, Schema] = {
         maintenance=thing(active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, hits=WHOLE),
         drain=thing(active=FLAG, started_at=MAYBE_INSTANT, duration_seconds=MAYBE_NUMBER, traffic_percent=NUMBER,
                     remaining_seconds=NUMBER),
-        stats=thing(**_SUMS, **_LATENCIES)),
+        stats=thing(**dict.fromkeys(counters.SHOWN, WHOLE), **_OPEN, **_LATENCIES)),
     "Session": thing(
         session_id=TEXT, service_name=TEXT, instance_name=TEXT, state=_is("string", enum=["connected", "disconnected", "ended"]),
         address=TEXT, connected_at=INSTANT, routes_active=WHOLE, draining=FLAG, last_activity=INSTANT),
@@ -66,8 +67,7 @@ SCHEMAS: dict[str, Schema] = {
     "Event": thing(
         id=WHOLE, type=TEXT, at=INSTANT, route_id=MAYBE_TEXT, session_id=MAYBE_TEXT, actor=TEXT, data=ANYTHING),
     "Stats": thing(
-        route_id=TEXT, **_SUMS, **_LATENCIES, circuit_rejected=WHOLE, maintenance_hits=WHOLE, drain_rejected=WHOLE,
-        slow_warnings=WHOLE, slow_criticals=WHOLE, websockets=WHOLE,
+        route_id=TEXT, **dict.fromkeys(counters.WHOLE, WHOLE), **_OPEN, **_LATENCIES,
         status_codes=_is("object", additionalProperties=WHOLE)),
     "Traffic": {
         **thing(step_seconds=WHOLE, minutes=WHOLE, routes=_is(

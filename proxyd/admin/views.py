@@ -7,15 +7,14 @@ percentiles are those of STATS_GET.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from peewee import Expression, chunked, fn
 
-from proxyd.base.histogram import percentile
-from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.base.counters import LATENCIES, SHOWN
+from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import (
@@ -23,19 +22,14 @@ from proxyd.store.sql.models import (
     Event,
     HealthStatus,
     Route,
-    RouteInFlight,
-    RouteLatency,
     RouteMinute,
-    RouteStats,
-    RouteStatusCode,
     Session,
 )
+from proxyd.store.sql.query import dicts, tuples
+from proxyd.store.sql.traffic import route_stats
 
 _CHUNK = 500
-SUMS = ("requests", "errors", "bytes_sent", "bytes_received", "rate_limited", "retries", "circuit_rejected", "maintenance_hits",
-        "drain_rejected", "slow_warnings", "slow_criticals", "websockets")
-_ROUTE_STATS = ("requests", "errors", "avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "rate_limited",
-                "retries", "in_flight", "websocket_active", "bytes_sent", "bytes_received")
+_ROUTE_STATS = (*SHOWN, *LATENCIES, "in_flight", "websocket_active")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +71,7 @@ def routes(circuits: CircuitBoard, wanted: Wanted, now: float) -> tuple[list[dic
     found, total = find_routes(wanted)
     ids = [row.route_id for row in found]
     health_of = {row["route_id"]: row for row in health(ids)}
-    stats_of = stats(ids)
+    stats_of = route_stats(ids)
     return [_route(row, circuits, health_of.get(row.route_id), stats_of[row.route_id], now) for row in found], total
 
 
@@ -114,11 +108,6 @@ def drain_share(started_at: str, seconds: float, now: float) -> float:
     return 0.0 if elapsed >= seconds else 1.0 - elapsed / seconds
 
 
-def route_number(route_id: str) -> int:
-    """The number in a route id, by which its circuit slot knows whose it is."""
-    return int(route_id[1:]) if route_id[1:].isdigit() else 0
-
-
 def _live_circuit(circuits: CircuitBoard, row: Route) -> dict[str, Any]:
     slot = circuits.read(row.slot, route_number(row.route_id))
     return {"state": STATE_NAMES[slot.state], "failures": slot.failures, "opened_at": _instant(slot.opened_at),
@@ -132,7 +121,7 @@ def _instant(seconds: float) -> str | None:
 def circuit_list(circuits: CircuitBoard, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
     """The circuits of the routes as the workers have them now; the reason is that of the last change."""
     found, total = find_routes(wanted)
-    reasons = dict(_tuples(Circuit.select(Circuit.route_id, Circuit.reason)))
+    reasons = dict(tuples(Circuit.select(Circuit.route_id, Circuit.reason)))
     items = []
     for row in found:
         slot = circuits.read(row.slot, route_number(row.route_id))
@@ -151,59 +140,11 @@ def health(route_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if route_ids is None:
         # Only of routes there are: rows of those gone wait for the janitor.
         query = HealthStatus.select(*fields).join(Route, on=Route.route_id == HealthStatus.route_id)
-        return rows(query.order_by(fn.LENGTH(HealthStatus.route_id), HealthStatus.route_id))
+        return dicts(query.order_by(fn.LENGTH(HealthStatus.route_id), HealthStatus.route_id))
     found: list[dict[str, Any]] = []
     for piece in chunked(route_ids, _CHUNK):
-        found += rows(HealthStatus.select(*fields).where(HealthStatus.route_id.in_(piece)))
+        found += dicts(HealthStatus.select(*fields).where(HealthStatus.route_id.in_(piece)))
     return found
-
-
-def stats(route_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Sums, latencies and what is open now, by route id; zeros for a route without traffic."""
-    sums: dict[str, dict[str, Any]] = {}
-    buckets: dict[str, dict[int, int]] = defaultdict(dict)
-    codes: dict[str, dict[str, int]] = defaultdict(dict)
-    open_now: dict[str, tuple[int, int]] = {}
-    for piece in chunked(route_ids, _CHUNK):
-        for item in rows(RouteStats.select().where(RouteStats.route_id.in_(piece))):
-            sums[item["route_id"]] = item
-        for route_id, bucket, count in latencies(RouteLatency.route_id.in_(piece)):
-            buckets[route_id][bucket] = count
-        for route_id, code, count in status_codes(RouteStatusCode.route_id.in_(piece)):
-            codes[route_id][str(code)] = count
-        for route_id, in_flight, websockets in open_requests(RouteInFlight.route_id.in_(piece)):
-            open_now[route_id] = (in_flight, websockets)
-    found = {}
-    for route_id in route_ids:
-        row = sums.get(route_id, {})
-        counted = sum(buckets[route_id].values())
-        item = {"route_id": route_id, **{name: row.get(name, 0) for name in SUMS}}
-        item["avg_latency_ms"] = round(row["latency_ms_sum"] / counted, 3) if row and counted else 0.0
-        for share, name in ((0.5, "p50_latency_ms"), (0.95, "p95_latency_ms"), (0.99, "p99_latency_ms")):
-            item[name] = round(percentile(buckets[route_id], share) * 1000, 3)
-        item["status_codes"] = codes[route_id]
-        item["in_flight"], item["websocket_active"] = open_now.get(route_id, (0, 0))
-        found[route_id] = item
-    return found
-
-
-def latencies(where: Expression) -> Iterable[tuple[Any, ...]]:
-    """Route id, bucket and requests of the latency histograms."""
-    return _tuples(RouteLatency.select(RouteLatency.route_id, RouteLatency.bucket, RouteLatency.requests).where(where))
-
-
-def status_codes(where: Expression) -> Iterable[tuple[Any, ...]]:
-    """Route id, status code and responses, by code."""
-    fields = (RouteStatusCode.route_id, RouteStatusCode.status_code, RouteStatusCode.responses)
-    return _tuples(RouteStatusCode.select(*fields).where(where).order_by(RouteStatusCode.status_code))
-
-
-def open_requests(where: Expression | None = None) -> Iterable[tuple[Any, ...]]:
-    """Route id, requests and WebSockets open now, summed over the workers."""
-    query = RouteInFlight.select(RouteInFlight.route_id, fn.SUM(RouteInFlight.in_flight), fn.SUM(RouteInFlight.websocket_active))
-    if where is not None:
-        query = query.where(where)
-    return _tuples(query.group_by(RouteInFlight.route_id))
 
 
 def sessions(state: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -211,8 +152,8 @@ def sessions(state: str, limit: int, offset: int) -> tuple[list[dict[str, Any]],
     query = Session.select().where(Session.state == state if state else Session.state != "ended")
     found = query.order_by(Session.connected_at.desc(), Session.session_id).limit(limit).offset(offset)
     count = Route.select(Route.session, fn.COUNT(Route.route_id)).group_by(Route.session)
-    active = dict(_tuples(count))
-    draining = {row[0] for row in _tuples(Route.select(Route.session).where(Route.drain_started_at.is_null(False)).distinct())}
+    active = dict(tuples(count))
+    draining = {row[0] for row in tuples(Route.select(Route.session).where(Route.drain_started_at.is_null(False)).distinct())}
     items = [{"session_id": row.session_id, "service_name": row.service_name, "instance_name": row.instance_name,
               "state": row.state, "address": row.address, "connected_at": row.connected_at,
               "routes_active": active.get(row.session_id, 0), "draining": row.session_id in draining,
@@ -223,7 +164,7 @@ def sessions(state: str, limit: int, offset: int) -> tuple[list[dict[str, Any]],
 def session_counts() -> dict[str, int]:
     """Sessions by state, those that are ended left out."""
     query = Session.select(Session.state, fn.COUNT(Session.session_id)).where(Session.state != "ended").group_by(Session.state)
-    return {"connected": 0, "disconnected": 0, **dict(_tuples(query))}
+    return {"connected": 0, "disconnected": 0, **dict(tuples(query))}
 
 
 def find_session(text: str) -> str | None:
@@ -259,7 +200,7 @@ def traffic(route_ids: Sequence[str] | None, minutes: int, now: float) -> dict[s
         query = RouteMinute.select(*fields).where(RouteMinute.minute >= labels[0])
         if piece is not None:
             query = query.where(RouteMinute.route_id.in_(piece))
-        for route_id, minute, requests, errors in _tuples(query):
+        for route_id, minute, requests, errors in tuples(query):
             index = place.get(minute)
             if index is not None:
                 series = found.setdefault(route_id, {"requests": [0] * minutes, "errors": [0] * minutes})
@@ -287,12 +228,3 @@ def hide_sessions(value: Any) -> Any:
     if isinstance(value, list):
         return [hide_sessions(item) for item in value]
     return value
-
-
-def _tuples(query: Any) -> Iterable[tuple[Any, ...]]:
-    return cast(Iterable[tuple[Any, ...]], query.tuples())
-
-
-def rows(query: Any) -> list[dict[str, Any]]:
-    """A query's rows as dicts."""
-    return list(query.dicts())

@@ -18,6 +18,7 @@ from proxyd.config.settings import AlertSettings
 from proxyd.events.bus import Event, EventBus
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.models import RouteStats, SlowRequest
+from proxyd.store.sql.query import tuples
 
 log = logging.getLogger("proxyd.alerts")
 
@@ -157,8 +158,8 @@ class Alerts:
 
 def _criticals() -> dict[str, int]:
     """How many critical requests each route has had. Runs in the database thread."""
-    rows = RouteStats.select(RouteStats.route_id, RouteStats.slow_criticals).where(RouteStats.slow_criticals > 0)
-    return {row.route_id: row.slow_criticals for row in rows}
+    slow = RouteStats._meta.fields["slow_criticals"]
+    return dict(tuples(RouteStats.select(RouteStats.route_id, slow).where(slow > 0)))
 
 
 def _latest_critical(route_id: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from proxyd.base.counters import COUNTERS
+
 #: Behind the model's own description.
 TABLE_NOTES: dict[str, str] = {
     "schema_version": "One row for each migration that was run; the highest is the schema's version.",
@@ -81,16 +83,12 @@ COLUMN_NOTES: dict[str, str] = {
     "circuits.successes": "Successful trials.",
     "refusals.reason": "A code of docs/reasons.md.",
     "refusals.requests": "How many requests ended for this reason, over all workers, since the database was made.",
+    **{f"route_stats.{counter.name}": f"{counter.help}." for counter in COUNTERS},
     "latency_ms_sum": "Divide by `requests`.",
     "bytes_sent": "To clients: bodies.",
     "bytes_received": "From clients: bodies.",
-    "route_stats.errors": "Responses of 500 and above.",
     "route_minutes.errors": "Responses of 500 and above.",
     "rate_limited": "Answered 429.",
-    "route_stats.circuit_rejected": "Refused since the circuit was open.",
-    "route_stats.drain_rejected": "Refused since all replicas were draining.",
-    "route_stats.retries": "Attempts beyond the first, and kept connections that had to be replaced.",
-    "route_stats.websockets": "Opened in all.",
     "minute": "Its beginning.",
     "rate_limit_rejections.address": "Client address, or network for IPv6 (`[ratelimit] ipv6_prefix`); `others` has what is "
                                      "beyond the first 1000 addresses of a minute and worker.",

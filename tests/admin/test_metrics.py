@@ -3,6 +3,7 @@ from __future__ import annotations
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from proxyd.admin.families import FAMILIES
 from tests.admin.harness import Master, add_traffic, open_circuit
 
 
@@ -39,6 +40,15 @@ def test_the_metrics_say_what_the_database_and_the_boards_say(master: Master) ->
     assert value("proxyd_certificate_expiry_seconds", path="/etc/a.pem", names="a.example") == 1900000000
     assert value("proxyd_drain_share", route="r1") == 1 and value("proxyd_maintenance", route="r1") == 0
     assert "r77" not in text
+
+
+def test_a_scrape_has_the_metrics_that_are_declared_and_no_others(master: Master) -> None:
+    found = {}
+    for family in parse(master.get("/metrics").text):
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        found[name] = family.type, family.documentation, {label for sample in family.samples for label in sample.labels} - {"le"}
+    assert found == {family.name: (family.kind, family.help, set(family.labels) if found[family.name][2] else set())
+                     for family in FAMILIES.values()}
 
 
 def test_duration_buckets_grow_and_end_with_all_requests(master: Master) -> None:

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import os
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
+from proxyd.base.counters import COUNTERS
 from proxyd.base.histogram import bucket_of
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
-_SUMS = ("requests", "errors", "latency_ms_sum", "bytes_sent", "bytes_received", "rate_limited", "retries", "circuit_rejected",
-         "maintenance_hits", "drain_rejected", "slow_warnings", "slow_criticals", "websockets")
+_SUMS = tuple(counter.name for counter in COUNTERS)
+_read = attrgetter(*_SUMS)
 
 
 class RouteCounters:
-    """The counts of one route since they were last taken; `in_flight` and `websocket_active` are what is open now."""
+    """The counts of one route since they were last taken: one attribute for each of COUNTERS, and no other. `in_flight` and
+    `websocket_active` are what is open now."""
 
-    __slots__ = (*_SUMS, "codes", "in_flight", "latency", "latency_sum", "shown", "websocket_active")
+    __slots__ = (*_SUMS, "codes", "in_flight", "latency", "shown", "websocket_active")
+
+    if TYPE_CHECKING:
+        # The attributes come from the table, where mypy doesn't see them; a name that is not there is an AttributeError.
+        def __getattr__(self, name: str) -> int: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.websocket_active = 0
-        self.shown = (0, 0)
+        self.shown: tuple[int, int] = (0, 0)
         self._zero()
 
     def _zero(self) -> None:
-        self.requests = self.errors = self.bytes_sent = self.bytes_received = self.rate_limited = self.retries = 0
-        self.circuit_rejected = self.maintenance_hits = self.drain_rejected = self.slow_warnings = self.slow_criticals = 0
-        self.websockets = 0
-        self.latency_sum = 0.0
+        for name in _SUMS:
+            setattr(self, name, 0)
         self.codes: dict[int, int] = {}
         self.latency: dict[int, int] = {}
 
@@ -42,27 +49,28 @@ class RouteCounters:
             self.errors += 1
         if status != 101:
             # How long a WebSocket was open is no latency.
-            self.latency_sum += seconds
+            self.latency_ms_sum += seconds * 1000
             bucket = bucket_of(seconds)
             latency = self.latency
             latency[bucket] = latency.get(bucket, 0) + 1
 
     def take(self) -> Traffic | None:
         """The counts, which begin anew; None where there are none."""
-        if not (self.requests or self.retries or self.websockets):
+        sums = _read(self)
+        if not any(sums):
             return None
-        self.latency_ms_sum = self.latency_sum * 1000
-        taken = Traffic({name: getattr(self, name) for name in _SUMS}, self.codes, self.latency)
+        taken = Traffic(dict(zip(_SUMS, sums, strict=True)), self.codes, self.latency)
         self._zero()
         return taken
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written and nothing is open."""
+        return not (self.in_flight or self.websocket_active or any(_read(self)))
 
     def give_back(self, traffic: Traffic) -> None:
         """Counts that could not be written."""
         for name, value in traffic.sums.items():
-            if name == "latency_ms_sum":
-                self.latency_sum += value / 1000
-            else:
-                setattr(self, name, getattr(self, name) + value)
+            setattr(self, name, getattr(self, name) + value)
         for mine, theirs in ((self.codes, traffic.codes), (self.latency, traffic.latency)):
             for key, count in theirs.items():
                 mine[key] = mine.get(key, 0) + count
@@ -104,5 +112,5 @@ class Stats:
         """Drop the counters of routes that are gone, once they are written and nothing is open."""
         for route_id in gone:
             counters = self._routes.get(route_id)
-            if counters is not None and not (counters.requests or counters.in_flight or counters.websocket_active):
+            if counters is not None and counters.is_idle():
                 del self._routes[route_id]

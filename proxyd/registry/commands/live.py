@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.config.options import option_of
 from proxyd.registry import fields
 from proxyd.registry.caller import Caller
@@ -18,8 +19,7 @@ from proxyd.store.sql.status import circuit_state, route_facts, route_status
 from proxyd.store.sql.traffic import route_stats
 
 TOPIC = "Live state"
-_STATS = ("route_id", "requests", "errors", "avg_latency_ms", "p50_latency_ms", "p95_latency_ms", "p99_latency_ms", "bytes_sent",
-          "bytes_received", "status_codes", "rate_limited", "retries", "websocket_active")
+_STATS = ("route_id", *SHOWN, *LATENCIES, "status_codes", "websocket_active")
 
 
 def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, Any]:
@@ -69,8 +69,8 @@ def circuit_reset(caller: Caller, route_id: str) -> str:
 @command("STATS_GET", TOPIC,
          Field("target", fields.stats_target, "A route id, `ALL`, or nothing for all.", True, EVERY, True),
          Field("compressed", fields.compressed, "`compressed`: base64(gzip(json)).", True, False),
-         answer="`STATS_OK|` one object for a route id, an array else: {route_id, requests, errors, avg_latency_ms, "
-                "p50/p95/p99_latency_ms, bytes_sent, bytes_received, status_codes:{\"200\":n}, rate_limited, retries, websocket_active}",
+         answer=f"`STATS_OK|` one object for a route id, an array else: {{route_id, {', '.join((*SHOWN, *LATENCIES))}, "
+                "status_codes:{\"200\":n}, websocket_active}",
          help="Traffic since each route began, summed over all workers, at most a second old.", repeatable=True)
 def stats_get(caller: Caller, target: str, compress: bool) -> str:
     if target == EVERY:

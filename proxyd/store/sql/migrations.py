@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from proxyd.base.counters import COUNTERS
+from proxyd.base.counters import Counter as Counted
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError, database
-from proxyd.store.sql.models import V1, V2, V3, V4, Counter, SchemaVersion
+from proxyd.store.sql.models import V1, V2, V3, V4, Counter, RouteStats, SchemaVersion
 from proxyd.store.sql.views import create_views, views_are_current
 
 
@@ -54,7 +56,8 @@ def current_version() -> int:
 def migrate(store: Store) -> tuple[int, int]:
     """Bring the database up to date; returns the version before and after. Raises StoreError for a newer one.
 
-    One that is up to date already is only read: a locked database or a full disk must not keep a master from starting.
+    Counters that are new in COUNTERS get their columns without a step. A database that is up to date already is only read: a locked
+    database or a full disk must not keep a master from starting.
     """
     before = store.read(current_version)
     if before > NEWEST:
@@ -63,9 +66,23 @@ def migrate(store: Store) -> tuple[int, int]:
     for number, description, step in STEPS:
         if number > before:
             store.call(_run, number, description, step, durable=True)
+    if store.read(_missing_counters):
+        store.call(_add_counters, durable=True)
     if not store.read(views_are_current):
         store.call(create_views)
     return before, NEWEST
+
+
+def _missing_counters() -> list[Counted]:
+    there = {column.name for column in database.get_columns(RouteStats._meta.table_name)}
+    return [counter for counter in COUNTERS if counter.name not in there]
+
+
+def _add_counters() -> None:
+    # With a default in the table itself, so that a worker of the older proxyd can still write its rows.
+    for counter in _missing_counters():
+        kind = "INTEGER" if counter.whole else "REAL"
+        database.execute_sql(f"ALTER TABLE {RouteStats._meta.table_name} ADD COLUMN {counter.name} {kind} NOT NULL DEFAULT 0")
 
 
 def _run(number: int, description: str, step: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from peewee import AutoField, BooleanField, CompositeKey, FloatField, ForeignKeyField, IntegerField, Model, TextField
 
+from proxyd.base.counters import COUNTERS
 from proxyd.store.sql.database import database
 
 
@@ -204,27 +205,22 @@ class CircuitTransition(Table):
         table_name = "circuit_transitions"
 
 
+# Made before the class, since columns stand in the order in which their fields were made.
+_SUMS = {counter.name: IntegerField(default=0) if counter.whole else FloatField(default=0) for counter in COUNTERS}
+
+
 class RouteStats(Table):
     """Sums since the route began, over all workers; workers add what they counted about every half second."""
 
     route_id = TextField(primary_key=True)
-    requests = IntegerField(default=0)
-    errors = IntegerField(default=0)
-    latency_ms_sum = FloatField(default=0)
-    bytes_sent = IntegerField(default=0)
-    bytes_received = IntegerField(default=0)
-    rate_limited = IntegerField(default=0)
-    retries = IntegerField(default=0)
-    circuit_rejected = IntegerField(default=0)
-    maintenance_hits = IntegerField(default=0)
-    drain_rejected = IntegerField(default=0)
-    slow_warnings = IntegerField(default=0)
-    slow_criticals = IntegerField(default=0)
-    websockets = IntegerField(default=0)
     updated_at = TextField()
 
     class Meta:
         table_name = "route_stats"
+
+
+for _name, _field in _SUMS.items():
+    RouteStats._meta.add_field(_name, _field)
 
 
 class RouteStatusCode(Table):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 
 
 def dicts(query: Any) -> list[dict[str, Any]]:
     """The rows of a select as dicts by column."""
     return list(query.dicts())
+
+
+def tuples(query: Any) -> Iterable[tuple[Any, ...]]:
+    """The rows of a select as tuples, as they come."""
+    return cast(Iterable[tuple[Any, ...]], query.tuples())
 
 
 def column(query: Any) -> list[Any]:

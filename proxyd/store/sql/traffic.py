@@ -3,12 +3,14 @@ sums are read back. Everything here runs in the database thread."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from peewee import EXCLUDED, chunked
+from peewee import EXCLUDED, Expression, chunked, fn
 
+from proxyd.base.counters import COUNTERS, LATENCIES, WHOLE
 from proxyd.base.histogram import percentile
 from proxyd.store.sql.models import (
     RateLimitRejection,
@@ -21,13 +23,17 @@ from proxyd.store.sql.models import (
     Table,
     WebSocketConnection,
 )
-from proxyd.store.sql.query import dicts
+from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.upsert import upsert
 
 #: The slow requests kept of each route and hour.
 SLOW_KEPT = 20
 _CHUNK = 80
 _READ_CHUNK = 250
+#: The percentiles of LATENCIES, behind the average.
+_SHARES = (0.5, 0.95, 0.99)
+#: The counters that are also kept by the minute: those that the table of minutes has.
+_BY_MINUTE = tuple(counter.name for counter in COUNTERS if counter.name in RouteMinute._meta.fields)
 
 
 @dataclass(slots=True)
@@ -54,8 +60,7 @@ class TrafficBatch:
         for route_id, traffic in self.routes.items():
             _add(RouteStats, {"route_id": route_id}, traffic.sums, updated_at=self.at)
             _add(RouteMinute, {"route_id": route_id, "minute": minute},
-                 {name: traffic.sums.get(name, 0)
-                  for name in ("requests", "errors", "latency_ms_sum", "bytes_sent", "bytes_received")})
+                 {name: traffic.sums.get(name, 0) for name in _BY_MINUTE})
             for code, count in traffic.codes.items():
                 _add(RouteStatusCode, {"route_id": route_id, "status_code": code}, {"responses": count})
             for bucket, count in traffic.latency.items():
@@ -118,7 +123,7 @@ def _keep_worst(route_id: str, hour: str) -> None:
 
 
 def route_stats(route_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What STATS_GET answers, by route id: sums over all workers, zeros for a route without traffic."""
+    """Sums over all workers, latencies and what is open now, by route id; zeros for a route without traffic."""
     found: dict[str, dict[str, Any]] = {}
     for piece in chunked(route_ids, _READ_CHUNK):
         found.update(_stats_of(piece))
@@ -128,34 +133,45 @@ def route_stats(route_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _stats_of(ids: list[str]) -> dict[str, dict[str, Any]]:
     """A few queries for all of them: one command must not keep the database thread for as long as a thousand routes take singly."""
     sums = {row["route_id"]: row for row in dicts(RouteStats.select().where(RouteStats.route_id.in_(ids)))}
-    buckets: dict[str, dict[int, int]] = {}
-    for row in dicts(RouteLatency.select().where(RouteLatency.route_id.in_(ids))):
-        buckets.setdefault(row["route_id"], {})[row["bucket"]] = row["requests"]
-    codes: dict[str, dict[str, int]] = {}
-    for row in dicts(RouteStatusCode.select().where(RouteStatusCode.route_id.in_(ids)).order_by(RouteStatusCode.status_code)):
-        codes.setdefault(row["route_id"], {})[str(row["status_code"])] = row["responses"]
-    open_now: dict[str, tuple[int, int]] = {}
-    for row in dicts(RouteInFlight.select().where(RouteInFlight.route_id.in_(ids))):
-        in_flight, websockets = open_now.get(row["route_id"], (0, 0))
-        open_now[row["route_id"]] = in_flight + row["in_flight"], websockets + row["websocket_active"]
-    return {route_id: _summed(route_id, sums.get(route_id, {}), buckets.get(route_id, {}), codes.get(route_id, {}),
-                              *open_now.get(route_id, (0, 0))) for route_id in ids}
+    buckets: dict[str, dict[int, int]] = defaultdict(dict)
+    for route_id, bucket, count in latencies(RouteLatency.route_id.in_(ids)):
+        buckets[route_id][bucket] = count
+    codes: dict[str, dict[str, int]] = defaultdict(dict)
+    for route_id, code, count in status_codes(RouteStatusCode.route_id.in_(ids)):
+        codes[route_id][str(code)] = count
+    open_now = {route_id: numbers for route_id, *numbers in open_requests(RouteInFlight.route_id.in_(ids))}
+    return {route_id: _summed(route_id, sums.get(route_id, {}), buckets[route_id], codes[route_id], *open_now.get(route_id, (0, 0)))
+            for route_id in ids}
 
 
 def _summed(route_id: str, row: dict[str, Any], buckets: dict[int, int], codes: dict[str, int], in_flight: int,
             websockets: int) -> dict[str, Any]:
-    names = ("requests", "errors", "bytes_sent", "bytes_received", "rate_limited", "retries", "circuit_rejected", "maintenance_hits",
-             "drain_rejected", "slow_warnings", "slow_criticals", "websockets")
-    result: dict[str, Any] = {"route_id": route_id}
-    result.update({name: row.get(name, 0) for name in names})
     counted = sum(buckets.values())
-    result["avg_latency_ms"] = round(row["latency_ms_sum"] / counted, 3) if row and counted else 0.0
-    for share, name in ((0.5, "p50_latency_ms"), (0.95, "p95_latency_ms"), (0.99, "p99_latency_ms")):
-        result[name] = round(percentile(buckets, share) * 1000, 3)
-    result["status_codes"] = codes
-    result["in_flight"] = in_flight
-    result["websocket_active"] = websockets
-    return result
+    average = row["latency_ms_sum"] / counted if row and counted else 0.0
+    reckoned = (average, *(percentile(buckets, share) * 1000 for share in _SHARES))
+    return {
+        "route_id": route_id, **{name: row.get(name, 0) for name in WHOLE},
+        **{name: round(value, 3) for name, value in zip(LATENCIES, reckoned, strict=True)},
+        "status_codes": codes, "in_flight": in_flight, "websocket_active": websockets}
+
+
+def latencies(where: Expression) -> Iterable[tuple[Any, ...]]:
+    """Route id, bucket and requests of the latency histograms."""
+    return tuples(RouteLatency.select(RouteLatency.route_id, RouteLatency.bucket, RouteLatency.requests).where(where))
+
+
+def status_codes(where: Expression) -> Iterable[tuple[Any, ...]]:
+    """Route id, status code and responses, by code."""
+    fields = (RouteStatusCode.route_id, RouteStatusCode.status_code, RouteStatusCode.responses)
+    return tuples(RouteStatusCode.select(*fields).where(where).order_by(RouteStatusCode.status_code))
+
+
+def open_requests(where: Expression | None = None) -> Iterable[tuple[Any, ...]]:
+    """Route id, requests and WebSockets open now, summed over the workers."""
+    query = RouteInFlight.select(RouteInFlight.route_id, fn.SUM(RouteInFlight.in_flight), fn.SUM(RouteInFlight.websocket_active))
+    if where is not None:
+        query = query.where(where)
+    return tuples(query.group_by(RouteInFlight.route_id))
 
 
 def forget_worker(pid: int) -> None:

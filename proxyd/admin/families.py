@@ -1,0 +1,86 @@
+"""Every metric of /metrics, declared once: docs/metrics.md is made from this table, and a test compares a scrape with it.
+
+A new metric is a line here and the line of admin/metrics.py that fills it. A new counter of a route is a line in
+base/counters.py alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+from proxyd.base.counters import COUNTERS
+
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
+
+
+class Family(NamedTuple):
+    """A metric. `name`: as a query names it, a counter's ends in `_total`. `help`: sentences. `labels`: those it has beside the
+    scraper's own."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> tuple[str, ...]:
+        """The names of its series."""
+        return tuple(self.name + ending for ending in ("_bucket", "_sum", "_count")) if self.kind == HISTOGRAM else (self.name,)
+
+
+_ROUTE = ("route",)
+
+GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
+    ("Traffic", (
+        Family("proxyd_requests_total", COUNTER, "Requests answered, by route, service and status code.", ("route", "service", "code")),
+        Family("proxyd_request_duration_seconds", HISTOGRAM, "Time from a request's first byte to its answer's last, WebSockets left out.",
+               _ROUTE),
+        Family("proxyd_refusals_total", COUNTER, "Requests refused, failed or cut by the proxy, by reason (docs/reasons.md).", ("reason",)),
+        *(Family(counter.metric, COUNTER, f"{counter.help}.", _ROUTE) for counter in COUNTERS if counter.metric),
+        Family("proxyd_upstream_in_flight", GAUGE, "Requests under way to the upstream.", _ROUTE),
+        Family("proxyd_websockets_open", GAUGE, "WebSockets open now.", _ROUTE),
+    )),
+    ("State of routes", (
+        Family("proxyd_health_up", GAUGE, "0 where the health check finds the upstream down, else 1.", _ROUTE),
+        Family("proxyd_health_status", GAUGE, "1 for the status that the health check gives the upstream.", ("route", "status")),
+        Family("proxyd_circuit_state", GAUGE, "1 for the state that the circuit is in.", ("route", "state")),
+        Family("proxyd_drain_share", GAUGE, "Share of its traffic that a route gets: 1, falling to 0 in a drain.", _ROUTE),
+        Family("proxyd_maintenance", GAUGE, "1 where the route is in maintenance.", _ROUTE),
+    )),
+    ("proxyd itself", (
+        Family("proxyd_sessions", GAUGE, "Registered sessions by state.", ("state",)),
+        Family("proxyd_routes", GAUGE, "Active routes."),
+        Family("proxyd_config_version", GAUGE, "Config version that is current."),
+        Family("proxyd_worker_config_version", GAUGE, "Config version that a live worker routes by.", ("pid",)),
+        Family("proxyd_certificate_expiry_seconds", GAUGE, "End of a certificate, in Unix seconds.", ("path", "names")),
+        Family("proxyd_health_targets", GAUGE, "Targets that are checked; routes can share one."),
+        Family("proxyd_health_lag_seconds", GAUGE, "How late the latest health check of the last half minute began."),
+        Family("proxyd_health_results_waiting", GAUGE, "Results of health checks that wait to be written."),
+        Family("proxyd_health_results_dropped_total", COUNTER,
+               "Results of health checks that no row was kept of: the database could not be written for long."),
+        Family("proxyd_problems", GAUGE, "Things in the configuration that are broken now."),
+        Family("proxyd_start_time_seconds", GAUGE, "Start of the master, in Unix seconds."),
+        Family("proxyd_build_info", GAUGE, "1, with the version as label.", ("version",)),
+    )),
+)
+FAMILIES: dict[str, Family] = {family.name: family for _, families in GROUPS for family in families}
+
+
+def counter(name: str) -> CounterMetricFamily:
+    """The declared counter without values. Raises KeyError for a name that is not in the table."""
+    family = FAMILIES[name]
+    return CounterMetricFamily(family.name.removesuffix("_total"), family.help, labels=family.labels)
+
+
+def gauge(name: str) -> GaugeMetricFamily:
+    """The declared gauge without values. Raises KeyError for a name that is not in the table."""
+    family = FAMILIES[name]
+    return GaugeMetricFamily(family.name, family.help, labels=family.labels)
+
+
+def histogram(name: str) -> HistogramMetricFamily:
+    """The declared histogram without values. Raises KeyError for a name that is not in the table."""
+    family = FAMILIES[name]
+    return HistogramMetricFamily(family.name, family.help, labels=family.labels)
