@@ -59,9 +59,9 @@ class Secure:
         raw = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         return self.authority.trusting().wrap_socket(raw, server_hostname=name, **options)
 
-    def client(self, name: str, validate: bool = True) -> Http2Client:
+    def client(self, name: str, validate: bool = True, receive_buffer: int = 0) -> Http2Client:
         """An HTTP/2 connection."""
-        return Http2Client(self.port, self.authority.trusting(), name, validate)
+        return Http2Client(self.port, self.authority.trusting(), name, validate, receive_buffer)
 
     def route(self, url: str, **options: Any) -> str:
         """A route of a name of its own."""

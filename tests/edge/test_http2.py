@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import queue
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -285,6 +287,51 @@ def test_bad_answers_are_502_and_leave_no_trace_in_the_next(secure: Secure, raw_
     assert [one.body for one in got[3:]] == [b"ok", b"ok"]
 
 
+
+
+def unread(port: int, peer: int) -> int:
+    """Bytes that the kernel holds for the program at `port`, sent from the port `peer` and not read yet (proc(5), net/tcp)."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        if (local.endswith(f":{port:04X}"), remote.endswith(f":{peer:04X}")) == (True, True):
+            return int(queues.partition(":")[2], 16)
+    raise AssertionError(f"no connection from port {peer} to {port}")
+
+
+def test_frames_about_a_body_that_is_read_do_not_come_between_those_of_an_answer_that_waits_for_its_client(
+        secure: Secure, raw_backend: Make) -> None:
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        threading.Thread(target=read, args=(sock,), daemon=True).start()
+        sock.sendall(f"{OK}Transfer-Encoding: chunked\r\n\r\n".encode())
+        # Until all that lies between the client, which reads nothing, and us is full.
+        while select.select([], [sock], [], 0.05)[1]:
+            sock.sendall(b"4000\r\n" + piece + b"\r\n")
+            sent.append(piece)
+        full.set()
+        sock.sendall(b"0\r\n\r\n")
+        done.wait(10)
+
+    def read(sock: socket.socket) -> None:
+        while sock.recv(65536):
+            pass
+
+    piece, sent = bytes(range(256)) * 64, list[bytes]()
+    full, done = threading.Event(), threading.Event()
+    backend = raw_backend(serve)
+    client = secure.client(secure.route(backend.url), receive_buffer=32768)
+    client.widen(1 << 28)
+    stream = client.open("POST", "/", [("content-length", "100000")], end=False)
+    answer = client.answer(stream, until=lambda known: known.status)
+    assert full.wait(10)
+    client.send(stream, b"x" * 10_000, answer, end=False)
+    # Whoever has read them gives the client room for more, at once.
+    wait_for(lambda: unread(secure.port, client.socket.getsockname()[1]) == 0, what="the worker to read the piece")
+    client.send(stream, b"x" * 90_000, answer)
+    client.answer(stream, answer)
+    done.set()
+    assert (answer.status, answer.reset, len(answer.body)) == (200, False, len(sent) * len(piece))
+    assert answer.body == b"".join(sent)
 
 
 def test_a_large_body_that_the_backend_sends_back_as_it_comes(secure: Secure, raw_backend: Make) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import h2.connection
 import h2.events
+import h2.settings
 
 
 @dataclass
@@ -31,9 +32,14 @@ class Http2Answer:
 class Http2Client:
     """One connection. `validate` off lets a test send what h2 itself would not."""
 
-    def __init__(self, port: int, context: ssl.SSLContext, name: str, validate: bool = True) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext, name: str, validate: bool = True, receive_buffer: int = 0) -> None:
+        """With a `receive_buffer` (bytes) the kernel takes no more than about that before it is read."""
         context.set_alpn_protocols(["h2"])
-        raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+        raw = socket.socket()
+        if receive_buffer:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        raw.settimeout(10)
+        raw.connect(("127.0.0.1", port))
         self.socket = context.wrap_socket(raw, server_hostname=name)
         assert self.socket.selected_alpn_protocol() == "h2"
         config = h2.config.H2Configuration(
@@ -42,6 +48,12 @@ class Http2Client:
         self._connection.initiate_connection()
         self._flush()
         self._name = name
+
+    def widen(self, size: int) -> None:
+        """Let the server send this many bytes (per stream and in all) before any of them are read."""
+        self._connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: size})
+        self._connection.increment_flow_control_window(size)
+        self._flush()
 
     def ask(self, method: str, path: str, body: bytes = b"", headers: list[tuple[str, str]] | None = None) -> Http2Answer:
         """Send a request and read its answer to the end."""
