@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 
-def tests_for(root: Path, module: Path) -> list[list[Path]]:
-    """Groups of test files for a module (both below `root`), nearest first; groups without a file are left out.
+def tests_for(root: Path, module: Path) -> list[Path]:
+    """The test files for a module, whose path is relative to `root`, nearest first.
 
     A test file imports what its helpers below tests/ and the conftest.py files of its directories import, too."""
     package, inner = module.parts[0], module.with_suffix("").parts[1:]
@@ -18,12 +18,11 @@ def tests_for(root: Path, module: Path) -> list[list[Path]]:
     others = [path for path in sorted((root / "tests").rglob("test_*.py")) if path != mirror]
     beside = [path for path in others if path.is_relative_to(room) and room != root / "tests"]
     importing = [path for path in others if name in _imported(root, path)]
-    groups = [
-        [mirror] if mirror.exists() else [],
-        [path for path in beside if path in importing],
-        [path for path in beside if path not in importing],
-        [path for path in importing if path not in beside]]
-    return [group for group in groups if group]
+    return [
+        *([mirror] if mirror.exists() else []),
+        *(path for path in beside if path in importing),
+        *(path for path in beside if path not in importing),
+        *(path for path in importing if path not in beside)]
 
 
 @cache
