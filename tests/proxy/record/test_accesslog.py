@@ -148,3 +148,14 @@ def test_requests_as_json(new_system: Callable[..., System], backend: Backend) -
                      "upstream": f"127.0.0.1:{backend.port}", "reason": ""}
     messages = [line for line in system.log().splitlines() if '"logger": "proxyd' in line]
     assert messages and all(json.loads(line)["at"] for line in messages)
+
+
+def test_the_stamp_is_that_of_each_requests_own_second(tmp_path: Path) -> None:
+    instants = [AT, AT + 0.7, AT + 0.75, AT + 2.0, AT - 1.0]
+    clock = iter(instants)
+    log = AccessLog(f"{tmp_path}/one.log", "text", lambda: next(clock))
+    log.start()
+    for _ in instants:
+        record(log)
+    log.flush()
+    assert re.findall(r":(\d\d) \+0000", (tmp_path / "one.log").read_text()) == ["07", "07", "08", "09", "06"]

@@ -80,3 +80,15 @@ def test_what_ends_after_its_worker_left_does_no_harm(tmp_path: Path) -> None:
     mine.leave()
     mine.release(7)
     assert joined(tmp_path).reserve(7, 1)
+
+
+def test_what_was_released_is_free_for_other_processes_too_whichever_route_came_first(tmp_path: Path) -> None:
+    def reserved_and_released() -> OpenWebSockets:
+        opened = joined(tmp_path, 7, 8, 9)
+        for number in (8, 9):
+            opened.release(number)
+        return opened
+
+    mine = joined(tmp_path)
+    with living(reserved_and_released):
+        assert [mine.reserve(number, 1) for number in (7, 8, 9)] == [False, True, True]
