@@ -115,7 +115,8 @@ has an id under which the log has the rest, and the connection lives on.
 """
 
 _ERRORS = (
-    ("ERROR|unknown command: X", "no such command; names are in capitals"),
+    ("ERROR|unknown command: X", "no such command; names are in capitals. Before REGISTER or RECONNECT the connection closes, since it "
+     "speaks another protocol"),
     ("ERROR|ROUTE_ADD needs 5 fields: session_id|domains|path|backend_url|priority (got 3)", "too few fields"),
     ('ERROR|priority: "ten" is not a whole number', "a field that can't be read"),
     ("ERROR|no session", "before REGISTER or RECONNECT"),

@@ -117,7 +117,7 @@ def parse(line: str) -> CommandLine:
     if len(raw) > 1 and raw[1].startswith(TRANSACTION) and (known is None or known.fields[0].name == SESSION_ID.name):
         transaction = raw.pop(1)
     if known is None:
-        raise CommandErrorWith(transaction, f"unknown command: {name[:64]}")
+        raise UnknownCommand(transaction, f"unknown command: {name[:64]}")
     count = len(known.fields)
     if len(raw) < known.required:
         plural = "field" if known.required == 1 else "fields"
@@ -135,3 +135,7 @@ class CommandErrorWith(CommandError):
     def __init__(self, transaction: str, message: str) -> None:
         super().__init__(message)
         self.transaction = transaction
+
+
+class UnknownCommand(CommandErrorWith):
+    """A line that is no command."""

@@ -26,7 +26,7 @@ from proxyd.registry.caller import Caller, carry_out
 from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
 from proxyd.registry.operations import Operations
 from proxyd.registry.protection import RegistryTls, check_exposure
-from proxyd.registry.protocol import CommandError, CommandErrorWith, parse
+from proxyd.registry.protocol import CommandError, CommandErrorWith, UnknownCommand, parse
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import Registry
 from proxyd.store.sql.database import StoreError
@@ -178,6 +178,11 @@ class Connection:
                     self._send(answer_line(part, transaction, big))
         except CommandErrorWith as error:
             self._send(answer_line(f"ERROR|{error}", error.transaction))
+            if isinstance(error, UnknownCommand) and not self.context.has_session:
+                # Somebody speaks another protocol: a web page's POST to this port has an HTTP head first, and whatever the
+                # page likes in the lines of its body.
+                log.info("registry connection from %s closed: it does not speak the registry's protocol", self._peer)
+                self._end()
         except (CommandError, StagingError, StoreError) as error:
             self._send(answer_line(f"ERROR|{error}", transaction))
         except (gevent.GreenletExit, SystemExit):
