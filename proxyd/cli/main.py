@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     token = commands.add_parser("token", parents=[common], help="make a registry token and its section for the tokens file")
     token.add_argument("name", help="who it is for")
-    token.add_argument("--services", default="*", help="service names it may register, patterns with commas (default: *)")
+    token.add_argument("--services", help="service names it may register, patterns with commas (default: any that no other token holds)")
     token.add_argument("--domains", default="*", help="domains it may claim, with commas (default: *)")
 
     docs = commands.add_parser("docs", parents=[common], help="print a generated document (used by scripts/docs)")
@@ -160,8 +160,8 @@ def _token(options: argparse.Namespace) -> int:
     from proxyd.registry.auth import new_token
 
     token, kept = new_token()
-    print(f"# The token, shown this once: {token}\n[token {options.name}]\nhash = {kept}\nservices = {options.services}\n"
-          f"domains = {options.domains}")
+    services = f"services = {options.services}\n" if options.services else ""
+    print(f"# The token, shown this once: {token}\n[token {options.name}]\nhash = {kept}\n{services}domains = {options.domains}")
     return 0
 
 

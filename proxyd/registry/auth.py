@@ -56,6 +56,10 @@ class Grant:
         name, services, domains = json.loads(text)
         return Grant(name, tuple(services), tuple(domains))
 
+    def may_replace(self, other: Grant) -> bool:
+        """Whether a session with this grant may take the place of one with the other: the same token, or none was needed."""
+        return not other.name or other.name == self.name or self is EVERYTHING
+
     def covers_service(self, service: str) -> bool:
         """Whether the service name may be used."""
         return any(fnmatch.fnmatchcase(service, pattern) for pattern in self.services)
@@ -160,21 +164,21 @@ class Gatekeeper:
         """What the bearer of the token may claim as that service. Raises LoginRefused. `now`: monotonic seconds."""
         if not self._path:
             return EVERYTHING
+        self._refresh()
+        # The token first: whoever shares an address with somebody that guesses must not be locked out with him.
+        wanted = hash_of(token) if isinstance(token, str) else ""
+        grant = next((grant for known, grant in self._grants.items() if hmac.compare_digest(known, wanted)), None)
+        if grant is not None and grant.covers_service(service):
+            return grant
         address = _subject(address)
         recent = [at for at in self._failures.get(address, ()) if now - at < _WINDOW]
         if len(recent) >= self._max:
             wait = max(1, round(_WINDOW - (now - recent[0])))
             raise LoginRefused(f"too many refused registrations from this address; try again in {wait} s", counted=False)
-        self._refresh()
-        wanted = hash_of(token) if isinstance(token, str) else ""
-        grant = next((grant for known, grant in self._grants.items() if hmac.compare_digest(known, wanted)), None)
+        self._fail(address, recent, now)
         if grant is None:
-            self._fail(address, recent, now)
             raise LoginRefused("metadata: token is missing or not known (REGISTER needs {\"token\":\"...\"})")
-        if not grant.covers_service(service):
-            self._fail(address, recent, now)
-            raise LoginRefused(f'this token may not register as "{service}"')
-        return grant
+        raise LoginRefused(f'this token may not register as "{service}"')
 
     def grant_named(self, name: str) -> Grant:
         """What the token of that name may claim now; one that is no longer in the file may claim nothing."""

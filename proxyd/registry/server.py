@@ -178,7 +178,7 @@ class Connection:
                     self._send(answer_line(part, transaction, big))
         except CommandErrorWith as error:
             self._send(answer_line(f"ERROR|{error}", error.transaction))
-            if isinstance(error, UnknownCommand) and not self.context.has_session:
+            if isinstance(error, UnknownCommand) and not self.caller.has_session:
                 # Somebody speaks another protocol: a web page's POST to this port has an HTTP head first, and whatever the
                 # page likes in the lines of its body.
                 log.info("registry connection from %s closed: it does not speak the registry's protocol", self._peer)

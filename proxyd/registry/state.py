@@ -22,7 +22,7 @@ from gevent.lock import RLock
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
-from proxyd.registry.auth import EVERYTHING, Grant
+from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
@@ -232,13 +232,17 @@ class Registry:
 
     def register(self, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any], address: str,
                  holder: Any, grant: Grant) -> LiveSession:
-        """A new session; an older one of the same service and instance ends in the same transaction."""
+        """A new session; an older one of the same service and instance ends in the same transaction. Raises LoginRefused where that
+        one has another token."""
         now = time.time()
         session = LiveSession(secrets.token_hex(16), service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
                               holder=holder, grant=grant)
         with self.exclusive():
             older = [item for item in self.sessions.values()
                      if item.service == service and item.instance == instance and not item.is_site()]
+            for item in older:
+                if not grant.may_replace(item.grant):
+                    raise LoginRefused(f"{service}/{instance} was registered with another token, and only that one may replace it")
             change = self._ending(older, now)
             change.session = self.session_row(session)
             change.session_id = session.session_id

@@ -53,6 +53,12 @@ def test_a_wildcard_does_not_cover_the_name_above_it() -> None:
     assert not Grant("a", ("*",), ("*.shop.example",)).covers_domain("shop.example")
 
 
+@pytest.mark.parametrize(("newer", "older", "may"), [
+    (Grant("a"), Grant("a"), True), (Grant("b"), Grant("a"), False), (Grant("b"), EVERYTHING, True), (EVERYTHING, Grant("a"), True)])
+def test_only_the_same_token_may_take_a_sessions_place(newer: Grant, older: Grant, may: bool) -> None:
+    assert newer.may_replace(older) is may
+
+
 def test_a_grant_survives_its_text() -> None:
     grant = Grant("a", ("x", "y*"), ("a.example",))
     assert Grant.from_json(grant.to_json()) == grant
@@ -80,9 +86,18 @@ def test_an_address_that_failed_too_often_waits_a_minute_and_others_do_not(gate:
         with pytest.raises(LoginRefused, match="not known"):
             gate.admit("shop", "wrong", "1.2.3.4", float(second))
     with pytest.raises(LoginRefused, match="too many refused registrations"):
-        gate.admit("shop", "secret", "1.2.3.4", 3.0)
-    assert gate.admit("shop", "secret", "5.6.7.8", 3.0).name == "shop"
-    assert gate.admit("shop", "secret", "1.2.3.4", 63.0).name == "shop"
+        gate.admit("shop", "wrong", "1.2.3.4", 3.0)
+    with pytest.raises(LoginRefused, match="not known"):
+        gate.admit("shop", "wrong", "5.6.7.8", 3.0)
+    with pytest.raises(LoginRefused, match="not known"):
+        gate.admit("shop", "wrong", "1.2.3.4", 63.0)
+
+
+def test_the_right_token_is_never_locked_out_by_others_of_its_address(gate: Gatekeeper) -> None:
+    for _ in range(5):
+        with pytest.raises(LoginRefused):
+            gate.admit("shop", "wrong", "1.2.3.4", 0.0)
+    assert gate.admit("shop", "secret", "1.2.3.4", 0.0).name == "shop"
 
 
 def test_the_file_is_read_again_when_it_changes(gate: Gatekeeper, tmp_path: Path) -> None:
@@ -182,8 +197,18 @@ def test_refused_registrations_leave_no_session_and_are_bounded_and_recorded(gua
     client = guarded.connect()
     for line in ("REGISTER|shop|no", "REGISTER|shop|no|0|null", f"REGISTER|bank|no|0|{metadata('the-shop-token')}"):
         assert client.command(line).startswith("ERROR|")
-    assert client.command(f"REGISTER|shop|no|0|{metadata('the-shop-token')}").startswith("ERROR|too many refused registrations")
+    assert client.command(f"REGISTER|shop|no|0|{metadata('guessed')}").startswith("ERROR|too many refused registrations")
     assert client.command("PING|x") == "ERROR|no session"
     assert guarded.sql("SELECT count(*) FROM sessions WHERE instance_name = 'no'") == [(0,)]
     # Those beyond the bound are not recorded: an attacker could fill the disk with them.
     wait_for(lambda: guarded.sql("SELECT count(*) FROM events WHERE type = 'login_refused'") == [(3,)], what="the audit rows")
+
+
+def test_a_session_is_replaced_by_the_token_that_made_it_alone(guarded: System) -> None:
+    holder = guarded.connect()
+    holder.register("shop-a", "a-1", metadata("the-shop-token"))
+    evictor = guarded.connect()
+    answer = evictor.command(f"REGISTER|shop-a|a-1|0|{metadata('root-token')}")
+    assert answer == "ERROR|shop-a/a-1 was registered with another token, and only that one may replace it"
+    assert holder.command("PING|SID") == "PONG"
+    assert evictor.command(f"REGISTER|shop-a|a-1|0|{metadata('the-shop-token')}").startswith("ACK|")

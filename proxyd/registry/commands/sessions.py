@@ -35,12 +35,12 @@ def register(caller: Caller, service: str, instance: str, maintenance_port: int,
     token = kept.pop("token", None)
     try:
         grant = caller.gate.admit(service, token, caller.address.rpartition(":")[0], time.monotonic())
+        session = caller.registry.register(service, instance, maintenance_port, kept, caller.address, caller, grant)
     except LoginRefused as error:
         if error.counted:
             log.warning("%s may not register from %s: %s", service[:128], caller.address, error)
             caller.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=caller.address)
         raise CommandError(str(error)) from None
-    session = caller.registry.register(service, instance, maintenance_port, kept, caller.address, caller, grant)
     caller.hold(session)
     log.info("%s/%s registered from %s", service, instance, caller.address)
     return f"ACK|{session.session_id}"
