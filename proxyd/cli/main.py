@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from proxyd import __version__
 from proxyd.config.settings import CONFIG_VARIABLE, SettingsError, load
-from proxyd.docs import NAMES
 
 if TYPE_CHECKING:
     from proxyd.config.settings import Settings
@@ -23,16 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.config:
         os.environ[CONFIG_VARIABLE] = options.config
-    if options.command == "token":
-        return _token(options)
     try:
-        settings = load()
+        if options.command == "token":
+            return _token(options)
+        if options.command == "docs":
+            return _docs(options)
+        status: int = options.run(load(), options)
     except SettingsError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
-    try:
-        status: int = options.run(settings, options)
     except BrokenPipeError:
         return 1
     return status
@@ -76,9 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--services", help="service names it may register, patterns with commas (default: any that no other token holds)")
     token.add_argument("--domains", default="*", help="domains it may claim, with commas (default: *)")
 
-    docs = commands.add_parser("docs", parents=[common], help="print a generated document (used by scripts/docs)")
-    docs.add_argument("name", choices=NAMES)
-    docs.set_defaults(run=_docs)
+    docs = commands.add_parser("docs", parents=[common], help="print a generated document or an example file; without a name, list them")
+    docs.add_argument("name", nargs="?", default="", help="like configuration, or systemd/proxyd.service")
     return parser
 
 
@@ -165,8 +163,15 @@ def _token(options: argparse.Namespace) -> int:
     return 0
 
 
-def _docs(settings: Settings, options: argparse.Namespace) -> int:
-    from proxyd.docs import document
+def _docs(options: argparse.Namespace) -> int:
+    from proxyd.docs import NAMES, document, examples
 
-    sys.stdout.write(document(options.name))
+    known = [*NAMES, *examples.names()]
+    if not options.name:
+        print("\n".join(known))
+        return 0
+    if options.name not in known:
+        print(f'there is no document or example "{options.name}"; `proxyd docs` lists them', file=sys.stderr)
+        return 2
+    sys.stdout.write(document(options.name) if options.name in NAMES else examples.text(options.name))
     return 0

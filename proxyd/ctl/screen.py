@@ -164,11 +164,17 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequenc
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_header=first)
-    for name, width in zip(header, widths, strict=True):
-        table.add_column(Text(name, no_wrap=True, overflow="ellipsis"), width=width)
+    def cell(text: str, width: int, colour: str = "") -> Text:
+        made = Text(no_wrap=True).append(text, colour)
+        made.truncate(width, overflow="ellipsis")
+        return made
+
+    # The blanks between columns belong to the widths: before version 15, rich counts padding after the last column too.
+    table = Table(box=None, padding=0, header_style="bold", show_header=first)
+    for index, (name, width) in enumerate(zip(header, widths, strict=True), 1):
+        table.add_column(cell(name, width), width=width + 2 * (index < len(widths)))
     for row in rows:
-        table.add_row(*(Text(cell, tone(cell), no_wrap=True, overflow="ellipsis") for cell in row))
+        table.add_row(*(cell(text, width, tone(text)) for text, width in zip(row, widths, strict=True)))
     return table
 
 
