@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import gevent
 
 from proxyd.base.paths import normalize_host, normalize_path
-from proxyd.base.reasons import CLOSED
+from proxyd.base.reasons import CLIENT_GONE, CLOSED
 from proxyd.http1 import ProtocolError
 from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
+from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE, TOTAL
 from proxyd.proxy.core.refusal import Page, Refusal, refuse
 from proxyd.proxy.gates import GATES
 from proxyd.proxy.gates.maintenance import maintenance
@@ -46,9 +47,9 @@ def handle(runtime: Runtime, ex: Exchange) -> None:
     try:
         _serve(runtime, ex)
     except ClientGone:
-        ex.failure = ex.failure or ("response_write" if ex.expired == "response_write" else "client_gone")
-        ex.status = ex.status or 499
-        ex.client.keep_alive = False
+        ex.failure = ex.failure or (RESPONSE_WRITE.reason if ex.expired is RESPONSE_WRITE else "client_gone")
+        ex.end_unanswered(CLIENT_GONE)
+        ex.client.close_after()
     except ResponseCut as cut:
         ex.failure = cut.code
         log.warning("request %s: %s", ex.request_id, cut.detail)
@@ -66,7 +67,7 @@ def _serve(runtime: Runtime, ex: Exchange) -> None:
     try:
         refusal = _route(runtime, ex)
     except BodyTimeout:
-        code = "total_timeout" if ex.expired == "total_timeout" else "body_timeout"
+        code = (TOTAL if ex.expired is TOTAL else REQUEST_BODY).reason
         refusal = Refusal(408, code, "the request body did not arrive in time")
     except ProtocolError as error:
         refusal = Refusal(error.status, error.code, error.detail)
@@ -84,7 +85,7 @@ def _internal_error(ex: Exchange) -> None:
     error_id = uuid.uuid4().hex[:12]
     log.exception("internal error %s in request %s %s %s", error_id, ex.request_id, ex.method, ex.head.target)
     ex.failure = "internal_error"
-    ex.client.keep_alive = False
+    ex.client.close_after()
     try:
         _refuse(ex, refuse("internal_error", f"the proxy failed (error {error_id})"))
     except (ClientGone, ResponseCut):

@@ -17,6 +17,7 @@ from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.headers import forwarded_fields
+from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
@@ -254,14 +255,14 @@ class ClientConnection:
     def _receive(self, size: int) -> bytes:
         exchange = self.exchange
         if exchange is not None:
-            exchange.wait_for_body("request_body", time.monotonic() + self._settings.body_timeout)
+            exchange.wait_for_body(REQUEST_BODY, time.monotonic() + self._settings.body_timeout)
         try:
             data = self.stream.recv(size)
         except OSError:
             data = b""
         if not data:
             self.keep_alive = False
-            if exchange is not None and exchange.expired:
+            if exchange is not None and exchange.expired is not None:
                 raise BodyTimeout
             raise ClientGone
         return data
@@ -339,14 +340,15 @@ class ClientConnection:
     def _send(self, data: bytes | memoryview) -> None:
         exchange = self.exchange
         if exchange is not None:
-            exchange.phase = "response_write"
-            deadline = time.monotonic() + self._settings.body_timeout
-            exchange.deadline = deadline if deadline < exchange.total_deadline else exchange.total_deadline
+            exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._settings.body_timeout)
         try:
             self.stream.send_all(data)
         except OSError:
             self.keep_alive = False
             raise ClientGone from None
+
+    def close_after(self) -> None:
+        self.keep_alive = False
 
     def abort(self) -> None:
         self.keep_alive = False

@@ -20,6 +20,7 @@ from proxyd.proxy.client.connection import BODY_PIECE
 from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import forwarded_fields
+from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
@@ -49,7 +50,6 @@ class WsgiClient:
         self.via = front.via
         self.via_field = front.via_field
         self.buffers = front.buffers
-        self.keep_alive = True
         self.exchange: Exchange | None = None
         self._timeout = front.settings.proxy.body_timeout
         self._environ = environ
@@ -96,7 +96,7 @@ class WsgiClient:
         if self._ended:
             return b""
         if self.exchange is not None:
-            self.exchange.wait_for_body("request_body", time.monotonic() + self._timeout)
+            self.exchange.wait_for_body(REQUEST_BODY, time.monotonic() + self._timeout)
         data, self._ahead = self._ahead, b""
         data = data or self._read(1 if self._http2 else self._size())
         if self._http2 and data:
@@ -169,7 +169,7 @@ class WsgiClient:
         self._due -= len(data)
         assert self._write is not None, "start first"
         if self.exchange is not None:
-            self.exchange.wait_for("response_write", time.monotonic() + self._timeout)
+            self.exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._timeout)
         if self._socket is None:
             self._call(self._write, bytes(data))
         else:
@@ -201,6 +201,9 @@ class WsgiClient:
         self._complete = True
         if trailers and self._http2:
             self._call(self._environ["gunicorn.http2.send_trailers"], [(name, self._text(value)) for name, value in trailers])
+
+    def close_after(self) -> None:
+        """The server knows what becomes of its connection."""
 
     def abort(self) -> None:
         """The server cuts what has not come to its end."""

@@ -65,7 +65,7 @@ def answer(ex: Exchange, refusal: Refusal) -> None:
         setattr(counters, refusal.counter, getattr(counters, refusal.counter) + 1)
     ex.failure = refusal.code
     if refusal.status == CLOSED:
-        ex.status = CLOSED
+        ex.end_unanswered(CLOSED)
         ex.client.abort()
         return
     headers = (("X-Proxyd-Reason", refusal.code), *refusal.headers) if refusal.code else refusal.headers
@@ -75,8 +75,7 @@ def answer(ex: Exchange, refusal: Refusal) -> None:
 def _send(ex: Exchange, status: int, page: Page, headers: tuple[tuple[str, str], ...]) -> None:
     if ex.response_started:
         raise ClientGone
-    ex.status = status
-    ex.response_started = True
+    ex.begin_response(status)
     body = page.body
     fields = [("Date", http_date(int(time.time()))), ("Content-Type", page.content_type), ("Cache-Control", "no-store"), *headers,
               *ex.set_headers, ("X-Request-ID", ex.request_id)]

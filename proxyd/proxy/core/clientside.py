@@ -27,7 +27,6 @@ class ClientSide(Protocol):
     trusted: bool
     secure: bool
     version: int
-    keep_alive: bool
     via: str
     via_field: str
     forwarded: str
@@ -63,6 +62,9 @@ class ClientSide(Protocol):
 
     def finish(self, trailers: Sequence[tuple[str, str]] = ()) -> None:
         """End the body. Raises ClientGone."""
+
+    def close_after(self) -> None:
+        """No other request comes on this connection: close it when the response is out."""
 
     def abort(self) -> None:
         """Cut the connection, so that the client can't take what it has for the whole."""

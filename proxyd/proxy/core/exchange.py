@@ -6,14 +6,12 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.http1 import ProtocolError, RequestHead
+from proxyd.proxy.core.phases import REQUEST_BODY, REQUEST_SEND, RESPONSE_HEAD, RESPONSE_WRITE, START, TOTAL, Phase
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.clientside import ClientSide
     from proxyd.proxy.core.upstreams import Pool, Upstream
-
-#: Phases in which it is the client that we wait for; the others wait for the upstream.
-CLIENT_PHASES = frozenset(("request_body", "response_write"))
 
 
 class Counters(Protocol):
@@ -98,15 +96,44 @@ class Exchange:
         self.client_gone = False
         self.deadline = inf
         self.total_deadline = inf
-        self.phase = ""
-        self.expired = ""
+        self.phase = START
+        self.expired: Phase | None = None
 
-    def wait_for(self, phase: str, deadline: float) -> None:
+    # Nobody else writes `status`, `response_started`, `phase` and `deadline`.
+
+    def begin_response(self, status: int) -> None:
+        """A final response with this status is about to go out."""
+        self.status = status
+        self.response_started = True
+
+    def hold_back(self, status: int) -> None:
+        """The upstream answered with a status that is not passed on: the request may be tried again."""
+        self.status = status
+
+    def begin_again(self) -> None:
+        """Another attempt begins: forget how the last one ended."""
+        self.status = 0
+        self.expired = None
+
+    def end_unanswered(self, status: int) -> None:
+        """The client gets no response, or no more of it; `status` is for the log, unless there is one."""
+        self.status = self.status or status
+
+    def wait_unwatched(self, phase: Phase) -> None:
+        """From now on the wait is for `phase`, which has a clock of its own."""
+        self.phase = phase
+        self.deadline = inf
+
+    def stop_waiting(self) -> None:
+        """Nothing is waited for: what was must not run out later."""
+        self.deadline = inf
+
+    def wait_for(self, phase: Phase, deadline: float) -> None:
         """From now on the wait is for `phase`, until `deadline` or the total deadline."""
         self.phase = phase
         self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
 
-    def wait_for_body(self, phase: str, deadline: float) -> None:
+    def wait_for_body(self, phase: Phase, deadline: float) -> None:
         """The same for a body on its way to the upstream. Once the answer is on its way back, it is that one's waits that count: a
         client may well stop sending when it reads an early one."""
         if not self.response_started:
@@ -118,12 +145,12 @@ class Exchange:
         if more:
             self.wait_for(self.phase, now + more)
             return
-        self.expired = "total_timeout" if now >= self.total_deadline else self.phase
+        self.expired = expired = TOTAL if now >= self.total_deadline else self.phase
         self.deadline = inf
         if self.tunnel is not None:
-            self.tunnel.end("max_duration" if self.expired == "total_timeout" else "idle_timeout")
-        elif self.phase in CLIENT_PHASES:
-            self.client.interrupt(self.phase == "request_body")
+            self.tunnel.end("max_duration" if expired is TOTAL else expired.reason)
+        elif self.phase.of_client:
+            self.client.interrupt(self.phase is REQUEST_BODY)
             if self.upstream_stream is not None:
                 self.upstream_stream.shutdown()
         elif self.upstream_stream is not None:
@@ -131,17 +158,17 @@ class Exchange:
 
     def _slow_peer(self) -> float:
         """Seconds to go on waiting for a peer that takes what we send, if slowly; 0.0 for one that does not."""
-        if self.phase == "response_write":
+        if self.phase is RESPONSE_WRITE:
             return self.client.takes()
         # What the kernel has of a large body is on its way for a while after the last piece was sent.
-        sending = self.phase == "request_send" or (self.phase == "timeout" and self.upload is not None)
+        sending = self.phase is REQUEST_SEND or (self.phase is RESPONSE_HEAD and self.upload is not None)
         if sending and self.upstream_stream is not None and self.upstream_stream.moved():
             return self.upstream_timeout
         return 0.0
 
     def look(self, now: float) -> None:
         """The watchdog's call each tick: a client that went away ends the work done for it."""
-        if self.upstream_stream is None or self.client_gone or self.phase in CLIENT_PHASES or self.tunnel is not None:
+        if self.upstream_stream is None or self.client_gone or self.phase.of_client or self.tunnel is not None:
             return
         if self.client.gone():
             self.client_gone = True

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from math import inf
 from typing import TYPE_CHECKING
 
 from proxyd.http1 import HeadReader, ProtocolError, ResponseHead
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
-from proxyd.proxy.core.exchange import CLIENT_PHASES
 from proxyd.proxy.core.headers import request_head
+from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, RESPONSE_HEAD, TOTAL
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.pool import UpstreamError, connect, idle_connection, release
@@ -52,7 +51,7 @@ def attempt(parts: Parts, ex: Exchange, upstream: Upstream, admission: int, retr
 def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
     """A new connection, within connect_timeout and what is left of total_timeout. Raises UpstreamError."""
     # What was waited for before must not run out on it.
-    ex.phase, ex.deadline = "connect_timeout", inf
+    ex.wait_unwatched(CONNECT)
     begun = time.monotonic()
     limit, code = upstream.options.connect_timeout, "connect_timeout"
     left = ex.total_deadline - begun
@@ -62,7 +61,7 @@ def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
         return connect(upstream, limit, code)
     except UpstreamError as error:
         if error.code == "total_timeout":
-            ex.expired = "total_timeout"
+            ex.expired = TOTAL
         raise
     finally:
         ex.connect_seconds = time.monotonic() - begun
@@ -81,7 +80,7 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
         if admission or not ok or status in retry_statuses:
             parts.circuits.report(upstream, admission, ok, time.time())
             if status in retry_statuses:
-                ex.status = status
+                ex.hold_back(status)
                 return False
             reusable = relay(ex, upstream, stream, response, rest)
         else:
@@ -101,7 +100,7 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
             reusable = reusable and upload.done
             upload.stop()
             if ex.client.has_body():
-                ex.client.keep_alive = False
+                ex.client.close_after()
         if reusable:
             release(upstream, stream, time.monotonic())
         else:
@@ -120,7 +119,7 @@ def _send_request(ex: Exchange, upstream: Upstream, stream: Stream) -> None:
             client.send_continue()
         ex.upload = Upload(ex, stream)
     else:
-        ex.wait_for("timeout", time.monotonic() + upstream.options.timeout)
+        ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)
         _send_all(ex, stream, data)
 
 
@@ -137,11 +136,12 @@ def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = F
     upload = ex.upload
     if upload is not None and upload.error is not None:
         return upload.error
-    if ex.expired and ex.phase in CLIENT_PHASES:
+    if ex.expired is not None and ex.phase.of_client:
         # Its connection was shut down because the client kept us waiting: nothing the upstream is to blame for.
-        return BodyTimeout() if ex.phase == "request_body" else ClientGone()
-    if ex.expired:
-        return UpstreamError("timeout", 504, ex.expired, f"the upstream did not answer in time ({ex.expired})")
+        return BodyTimeout() if ex.phase is REQUEST_BODY else ClientGone()
+    if ex.expired is not None:
+        code = ex.expired.reason
+        return UpstreamError("timeout", 504, code, f"the upstream did not answer in time ({code})")
     if ex.client_gone:
         return ClientGone()
     code = "upstream_truncated" if truncated else "upstream_closed"
@@ -176,4 +176,4 @@ def _pass_on(ex: Exchange, upstream: Upstream, informational: Sequence[ResponseH
         # 100 answers what we asked on our own behalf.
         if head.status != 100:
             ex.client.informational(head.status, head.end_to_end())
-            ex.wait_for("timeout", time.monotonic() + upstream.options.timeout)
+            ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from proxyd.proxy.core.exchange import CLIENT_PHASES
 from proxyd.proxy.core.upstreams import RETRIES_AT_MOST
 from proxyd.proxy.upstream import retry, websocket
 from proxyd.proxy.upstream.attempt import attempt
@@ -43,7 +42,7 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
         circuits.report(upstream, admission, False, time.time())
         return error
     except ResponseCut:
-        if ex.expired not in CLIENT_PHASES:
+        if ex.expired is None or not ex.expired.of_client:
             circuits.report(upstream, 0, False, time.time())
         raise
     except BaseException:

@@ -9,6 +9,7 @@ from proxyd.http1 import BodyReader, ProtocolError
 from proxyd.http1.response import LENGTH, NONE, ResponseHead
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import http_date, replace_fields
+from proxyd.proxy.core.phases import RESPONSE_BODY
 from proxyd.proxy.upstream import compress
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHe
     """Pass the response on; whether the upstream connection can be used again."""
     client = ex.client
     kind = response.body_kind
-    status = ex.status = response.status
+    status = response.status
     headers = response_fields(ex, upstream, response)
     if kind == NONE:
         if ex.method == "HEAD" and upstream.options.compression:
@@ -55,7 +56,7 @@ def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHe
             compress.encoder_for(ex, upstream.options, response, headers)
         if response.content_length >= 0:
             headers.append(("Content-Length", str(response.content_length)))
-        ex.response_started = True
+        ex.begin_response(status)
         client.start(status, response.reason, headers, -2, b"", True)
         return response.keep_alive and not rest
     encoder = compress.encoder_for(ex, upstream.options, response, headers) if upstream.options.compression else None
@@ -73,8 +74,8 @@ def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     left = length - len(rest)
     if left < 0:
         rest, reusable, left = rest[:length], False, 0
-    ex.response_started = True
-    client.start(ex.status, response.reason, headers, length, rest, left == 0)
+    ex.begin_response(response.status)
+    client.start(response.status, response.reason, headers, length, rest, left == 0)
     ex.bytes_sent += len(rest)
     if not left:
         return reusable
@@ -83,7 +84,7 @@ def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     buffer = buffers.pop() if buffers else memoryview(bytearray(RELAY_SIZE))
     try:
         while left:
-            ex.wait_for("read_timeout", time.monotonic() + timeout)
+            ex.wait_for(RESPONSE_BODY, time.monotonic() + timeout)
             try:
                 count = stream.recv_into(buffer if left >= RELAY_SIZE else buffer[:left])
             except OSError as error:
@@ -107,13 +108,13 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     # A fault in this piece is still answered: nothing went out.
     piece = _encoded(encoder, body.feed(rest), body)
     whole = body.done and not body.trailers
-    ex.response_started = True
-    client.start(ex.status, response.reason, headers, -1, piece, whole)
+    ex.begin_response(response.status)
+    client.start(response.status, response.reason, headers, -1, piece, whole)
     ex.bytes_sent += len(piece)
     if whole:
         return body.reusable
     while not body.done:
-        ex.wait_for("read_timeout", time.monotonic() + timeout)
+        ex.wait_for(RESPONSE_BODY, time.monotonic() + timeout)
         piece = _encoded(encoder, _next_piece(ex, stream, body), body)
         if piece:
             client.write(piece)
@@ -133,7 +134,7 @@ def _next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
         except OSError as error:
             raise _cut(ex, str(error)) from None
         if not data:
-            if ex.expired or ex.client_gone or not body.end():
+            if ex.expired is not None or ex.client_gone or not body.end():
                 raise _cut(ex, "the body is not complete")
             return b""
     try:
@@ -153,7 +154,7 @@ def _encoded(encoder: compress.Encoder | None, piece: bytes, body: BodyReader) -
 
 def relay_refused_upgrade(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> None:
     """Pass on the plain answer to a request to upgrade; neither connection is used again for another."""
-    ex.client.keep_alive = False
+    ex.client.close_after()
     relay(ex, upstream, stream, response, rest)
 
 
@@ -161,6 +162,6 @@ def _cut(ex: Exchange, reason: str) -> Exception:
     """Why a body stopped short; the client's connection is cut for it."""
     if ex.client_gone:
         return ClientGone()
-    if ex.expired:
-        return ResponseCut(ex.expired, f"the response body stalled ({ex.expired})")
+    if ex.expired is not None:
+        return ResponseCut(ex.expired.reason, f"the response body stalled ({ex.expired.reason})")
     return ResponseCut("upstream_truncated", f"the upstream ended the response body early: {reason}")

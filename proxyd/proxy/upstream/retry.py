@@ -12,13 +12,13 @@ import random
 import time
 from collections.abc import Callable
 from functools import lru_cache
-from math import inf
 from typing import TYPE_CHECKING
 
 import gevent
 
 from proxyd.base.text import parse_status_set
 from proxyd.config.options import RETRY_CAUSES
+from proxyd.proxy.core.phases import TOTAL
 from proxyd.proxy.core.upstreams import RETRY_COST
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def on_new_connection(ex: Exchange, upstream: Upstream, failure: UpstreamError) 
     """Whether the request, which failed on a pooled connection, goes out again at once on a new one: the upstream closed its idle
     connection just as we used it (RFC 9112 9.3.1). It may also have failed in the middle of the request, which looks the
     same: hence this is taken from the budget."""
-    stale = failure.code == "upstream_closed" and not ex.expired and not ex.client_gone
+    stale = failure.code == "upstream_closed" and ex.expired is None and not ex.client_gone
     if not stale or (ex.method not in _IDEMPOTENT and not failure.unsent) or ex.upload is not None:
         return False
     return upstream.state.spend_retry()
@@ -73,7 +73,7 @@ def verdict(ex: Exchange, upstream: Upstream, failure: UpstreamError, leave: Cal
     if _never_connected(ex, failure) and leave(upstream):
         return 0.0
     options = upstream.options
-    if ex.upload is not None or ex.expired == "total_timeout":
+    if ex.upload is not None or ex.expired is TOTAL:
         return None
     if not options.retry or ex.attempts >= options.retry_max_attempts or not (_replayable(ex) or failure.unsent):
         return None
@@ -95,7 +95,7 @@ def _never_connected(ex: Exchange, failure: UpstreamError) -> bool:
 def wait(ex: Exchange, seconds: float) -> bool:
     """Wait before another attempt; whether the client is still there after it."""
     # The deadline of the failed attempt must not run out on the pause, or the next one would count as expired.
-    ex.deadline = inf
+    ex.stop_waiting()
     if seconds:
         gevent.sleep(seconds)
         ex.client_gone = ex.client.gone()
@@ -105,8 +105,7 @@ def wait(ex: Exchange, seconds: float) -> bool:
 def again(parts: Parts, ex: Exchange, upstream: Upstream) -> None:
     """Another attempt begins: count it, and forget how the last one on `upstream` ended."""
     parts.stats.of(upstream.route_id).retries += 1
-    ex.expired = ""
-    ex.status = 0
+    ex.begin_again()
 
 
 def _delay(backoff: str, initial: float, longest: float, attempts: int) -> float:

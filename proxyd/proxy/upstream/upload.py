@@ -9,6 +9,7 @@ import gevent
 
 from proxyd.http1 import LAST_CHUNK, ProtocolError, encode_last_chunk
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.phases import REQUEST_SEND, RESPONSE_HEAD
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
@@ -38,17 +39,17 @@ class Upload:
                 ex.bytes_received += len(data)
                 if limit and ex.bytes_received > limit:
                     raise ProtocolError(413, "body_too_large", f"the request body is larger than {limit} bytes")
-                ex.wait_for_body("request_send", time.monotonic() + ex.upstream_timeout)
+                ex.wait_for_body(REQUEST_SEND, time.monotonic() + ex.upstream_timeout)
                 stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             if chunked:
                 trailers = client.trailers()
                 stream.send_all(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
             self.done = True
             stream.moved()
-            ex.wait_for_body("timeout", time.monotonic() + ex.upstream_timeout)
+            ex.wait_for_body(RESPONSE_HEAD, time.monotonic() + ex.upstream_timeout)
         except OSError:
             # The upstream stopped taking the body; its answer, or its end, is read by the other greenlet.
-            ex.wait_for_body("timeout", time.monotonic() + ex.upstream_timeout)
+            ex.wait_for_body(RESPONSE_HEAD, time.monotonic() + ex.upstream_timeout)
         except (ClientGone, BodyTimeout, ProtocolError) as error:
             self.error = error
             stream.shutdown()

@@ -19,6 +19,7 @@ from proxyd.net.stream import Stream
 from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import request_head
+from proxyd.proxy.core.phases import RESPONSE_HEAD, WEBSOCKET_END, WEBSOCKET_IDLE
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.upstream.attempt import failure, open_connection, read_head
 from proxyd.proxy.upstream.circuit import is_failure
@@ -74,8 +75,7 @@ def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> Non
         parts.circuits.report(upstream, admission, switched or not is_failure(upstream, response.status), time.time())
         if not switched:
             return relay_refused_upgrade(ex, upstream, stream, response, rest)
-        ex.status = 101
-        ex.response_started = True
+        ex.begin_response(101)
         ex.client.switch([*response_fields(ex, upstream, response), ("Connection", "Upgrade"), ("Upgrade", "websocket")])
         taken = ex.client.take_over()
         if taken is None:
@@ -104,7 +104,7 @@ def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahea
 
 def _handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -> tuple[ResponseHead, bytes]:
     """Send the upgrade request and read the answer's head and what came behind it."""
-    ex.wait_for("timeout", time.monotonic() + upstream.options.timeout)
+    ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)
     try:
         stream.send_all(request_head(ex, upstream, upgrade="websocket"))
         return read_head(parts, ex, upstream, stream, upgrade=True)
@@ -143,7 +143,7 @@ class Tunnel:
             gevent.killall(self._goodbyes)
 
     def _touch(self) -> None:
-        self._ex.wait_for("websocket_idle", time.monotonic() + self._idle)
+        self._ex.wait_for(WEBSOCKET_IDLE, time.monotonic() + self._idle)
 
     def _pump(self, source: Stream, target: Stream, boundary: FrameBoundary, data: bytes, upward: bool) -> None:
         """Bytes one way; an end is passed on as an end (half-close), an error ends both ways."""
@@ -191,14 +191,14 @@ class Tunnel:
         """Say goodbye to both sides and give them a moment to answer; called again, cut them. Must not wait."""
         ex = self._ex
         if self._ending:
-            ex.deadline = inf
+            ex.stop_waiting()
             self._client.shutdown()
             self._upstream.shutdown()
             return
         self._ending = True
         self.reason = reason
         ex.total_deadline = inf
-        ex.wait_for("websocket_end", time.monotonic() + _LINGER)
+        ex.wait_for(WEBSOCKET_END, time.monotonic() + _LINGER)
         for stream, boundary, masked in ((self._client, self._to_client, False), (self._upstream, self._to_upstream, True)):
             self._goodbyes.append(gevent.spawn(_say_goodbye, stream, boundary, masked))
 

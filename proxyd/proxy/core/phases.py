@@ -1,0 +1,28 @@
+"""What an exchange can wait for. A phase is no reason code: it names the reason that it leads to when its time is over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phase:
+    """Something to wait for; `reason` is the code if it does not come in time, `of_client`: it is the client that we wait for."""
+
+    name: str
+    reason: str
+    of_client: bool = False
+
+
+#: Nothing has been waited for yet.
+START = Phase("start", "")
+CONNECT = Phase("connect", "connect_timeout")
+REQUEST_BODY = Phase("request body from the client", "body_timeout", True)
+REQUEST_SEND = Phase("request body to the upstream", "request_send")
+RESPONSE_HEAD = Phase("response head", "timeout")
+RESPONSE_BODY = Phase("response body", "read_timeout")
+RESPONSE_WRITE = Phase("response to the client", "response_write", True)
+WEBSOCKET_IDLE = Phase("websocket", "idle_timeout")
+WEBSOCKET_END = Phase("end of a websocket", "idle_timeout")
+#: Whatever the wait was for: the time for the whole exchange is over.
+TOTAL = Phase("all of it", "total_timeout")
