@@ -19,7 +19,7 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import (
     Circuit,
-    Event,
+    EventRow,
     HealthStatus,
     Route,
     RouteMinute,
@@ -181,11 +181,11 @@ def find_session(text: str) -> str | None:
 
 def events(limit: int, type_: str) -> list[dict[str, Any]]:
     """The last events, newest first."""
-    query = Event.select()
+    query = EventRow.select()
     if type_:
-        query = query.where(Event.type == type_)
+        query = query.where(EventRow.type == type_)
     return [{"id": row.id, "type": row.type, "at": row.at, "route_id": row.route_id, "session_id": row.session_id,
-             "actor": row.actor, "data": json.loads(row.detail)} for row in query.order_by(Event.id.desc()).limit(limit)]
+             "actor": row.actor, "data": json.loads(row.detail)} for row in query.order_by(EventRow.id.desc()).limit(limit)]
 
 
 def traffic(route_ids: Sequence[str] | None, minutes: int, now: float) -> dict[str, Any]:

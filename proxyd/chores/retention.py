@@ -16,7 +16,7 @@ from proxyd.config.settings import DatabaseSettings
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.models import (
     CircuitTransition,
-    Event,
+    EventRow,
     HealthResult,
     RateLimitRejection,
     Route,
@@ -26,7 +26,7 @@ from proxyd.store.sql.models import (
     RouteStatusCode,
     Session,
     SlowRequest,
-    Table,
+    StoredTable,
     WebSocketConnection,
 )
 
@@ -48,7 +48,7 @@ _NO_ROUTE = "-"
 class Rule:
     """Rows of `model` for which `old` (a peewee expression) is true go, `batch` a transaction."""
 
-    model: type[Table]
+    model: type[StoredTable]
     old: Any
     batch: int = _BATCH
 
@@ -103,7 +103,7 @@ class Retention:
         yield Rule(HealthResult, HealthResult.checked_at < rfc3339(now - settings.retain_health))
         yield Rule(RouteMinute, RouteMinute.minute < stats)
         yield Rule(RateLimitRejection, RateLimitRejection.minute < stats)
-        yield Rule(Event, Event.at < events)
+        yield Rule(EventRow, EventRow.at < events)
         yield Rule(CircuitTransition, CircuitTransition.at < events)
         yield Rule(SlowRequest, SlowRequest.at < slow)
         # A WebSocket may have been open for weeks: its age counts from its end.

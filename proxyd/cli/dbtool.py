@@ -13,10 +13,9 @@ from proxyd.base.text import format_size
 from proxyd.config.settings import Settings
 from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, connect, database, explain
 from proxyd.store.sql.migrations import NEWEST, current_version
-from proxyd.store.sql.models import V1, V2, V3, Event, Route, SchemaVersion, Session, Table, Worker
+from proxyd.store.sql.models import TABLES, EventRow, Route, Session, Worker
 from proxyd.store.sql.rescue import is_corrupt
 
-TABLES: tuple[type[Table], ...] = (SchemaVersion, *V1, *V2, *V3)
 _MOST_SHOWN = 20
 _VACUUM_PATIENCE = 30.0
 
@@ -96,7 +95,7 @@ def _faults() -> list[str]:
 def _summary() -> list[tuple[str, str]]:
     """A few counts. Runs in the database thread."""
     sessions = Session.select().where(Session.state != "ended").count()
-    newest = Event.select(Event.at).order_by(Event.id.desc()).limit(1).scalar()
+    newest = EventRow.select(EventRow.at).order_by(EventRow.id.desc()).limit(1).scalar()
     return [("sessions", str(sessions)), ("routes", str(Route.select().count())), ("workers", str(Worker.select().count())),
             ("last event", newest or "none")]
 

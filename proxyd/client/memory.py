@@ -18,7 +18,7 @@ Ask = Callable[[str, tuple[str, ...]], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StagedCommand:
     """One staging command as the caller gave it; `route` is the id that a ROUTE_ADD got."""
 
     command: str
@@ -33,8 +33,8 @@ class Memory:
     A route keeps the id that the caller first got; `current` gives the one the registry knows it by now.
     """
 
-    applied: dict[Key, Change] = field(default_factory=dict)
-    staged: list[Change] = field(default_factory=list)
+    applied: dict[Key, StagedCommand] = field(default_factory=dict)
+    staged: list[StagedCommand] = field(default_factory=list)
     ids: dict[str, str] = field(default_factory=dict)
 
     def current(self, target: str) -> str:
@@ -44,14 +44,14 @@ class Memory:
     def record(self, command: str, fields: tuple[str, ...], answer: str) -> None:
         """Remember a command the registry took; `answer` is what followed the answer's first field."""
         if command == "ROUTE_ADD":
-            self.staged.append(Change(command, fields, answer))
+            self.staged.append(StagedCommand(command, fields, answer))
             self.ids[answer] = answer
         elif command == "ROUTE_ADD_BULK":
             for route, result in zip(json.loads(fields[0]), json.loads(answer), strict=True):
                 given = (",".join(route["domains"]), str(route["path"]), str(route["backend_url"]), str(route.get("priority", 0)))
                 self.record("ROUTE_ADD", given, str(result["route_id"]))
         elif command in SCOPES:
-            self.staged.append(Change(command, (self._first_name(fields[0]), *fields[1:])))
+            self.staged.append(StagedCommand(command, (self._first_name(fields[0]), *fields[1:])))
         elif command == "CONFIG_APPLY":
             self._commit(set(SCOPES.values()))
         elif command == "CONFIG_APPLY_PARTIAL":
@@ -73,7 +73,7 @@ class Memory:
                 rest.append(change)
         self.staged = rest
 
-    def _fold(self, change: Change) -> None:
+    def _fold(self, change: StagedCommand) -> None:
         command, fields = change.command, change.fields
         if command == "ROUTE_ADD":
             self.applied["route", change.route] = change
@@ -83,7 +83,7 @@ class Memory:
             if key in self.applied and fields[1] in _ROUTE_FIELDS:
                 values = list(self.applied[key].fields)
                 values[_ROUTE_FIELDS.index(fields[1])] = fields[2]
-                self.applied[key] = Change("ROUTE_ADD", tuple(values), fields[0])
+                self.applied[key] = StagedCommand("ROUTE_ADD", tuple(values), fields[0])
             return
         if command == "ROUTE_REMOVE":
             self.applied = {key: one for key, one in self.applied.items() if key[1] != fields[0]}
@@ -113,10 +113,10 @@ class Memory:
         for now in fresh.values():
             self.ids.setdefault(now, now)
 
-    def _routes_first(self) -> list[Change]:
+    def _routes_first(self) -> list[StagedCommand]:
         return sorted(self.applied.values(), key=lambda change: change.command != "ROUTE_ADD")
 
-    def _tell(self, change: Change, ask: Ask, fresh: dict[str, str]) -> None:
+    def _tell(self, change: StagedCommand, ask: Ask, fresh: dict[str, str]) -> None:
         if change.command == "ROUTE_ADD":
             fresh[change.route] = ask("ROUTE_ADD", change.fields)
         else:

@@ -28,7 +28,7 @@ from proxyd.config.declare import (
     integer,
     words,
 )
-from proxyd.config.declared import check_interval
+from proxyd.config.routechecks import check_interval
 
 RETRY_CAUSES = ("connection_refused", "reset", "timeout")
 

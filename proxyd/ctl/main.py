@@ -18,7 +18,7 @@ from proxyd.ctl import act, completion, live, show
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, read_token
 from proxyd.ctl.parser import build
 from proxyd.ctl.screen import Screen
-from proxyd.ctl.supervise import Supervisor
+from proxyd.ctl.supervise import ServiceRunner
 
 BAD, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
@@ -70,7 +70,7 @@ def _run(options: argparse.Namespace) -> int:
         if options.name == "send":
             return act.send(screen, options, token)
         options.instance = options.instance or f"{socket.gethostname()}-{options.port}"
-        return Supervisor(options, token).run()
+        return ServiceRunner(options, token).run()
     admin = Admin(options.admin or admin_url(known), _admin_token(options, known))
     return _COMMANDS[options.name](admin, screen, options)
 

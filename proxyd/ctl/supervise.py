@@ -30,7 +30,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
 
 
-class Supervisor:
+class ServiceRunner:
     """One program and its session. All work is done in the thread that calls `run`; signals only set marks."""
 
     def __init__(self, options: argparse.Namespace, token: str) -> None:

@@ -93,7 +93,7 @@ def text() -> str:
     """The document."""
     with sample() as connection:
         parts = [generated("proxyd/store/models.py and views.py"), _HEAD, "# Tables\n"]
-        parts += [_table(connection, model) for model in _models()]
+        parts += [_table(connection, model) for model in models.TABLES]
         parts += [_BUCKETS, "\n# Views\n\nWhat one mostly wants, joined. They are made anew when the master starts.\n"]
         parts += [_view(connection, name) for name in VIEWS]
         parts.append(_QUERIES_HEAD)
@@ -103,14 +103,10 @@ def text() -> str:
     return "".join(parts)
 
 
-def _models() -> list[type[models.Table]]:
-    return [models.SchemaVersion, *models.V1, *models.V2, *models.V3, *models.V4]
-
-
-def _table(connection: sqlite3.Connection, model: type[models.Table]) -> str:
+def _table(connection: sqlite3.Connection, model: type[models.StoredTable]) -> str:
     meta = model._meta
     name = meta.table_name
-    note = (model.__doc__ or "").strip() if model.__doc__ != models.Table.__doc__ else ""
+    note = (model.__doc__ or "").strip() if model.__doc__ != models.StoredTable.__doc__ else ""
     prose = " ".join(filter(None, (" ".join(note.split()), TABLE_NOTES.get(name, ""), RETENTION.get(name, ""))))
     by_column = {field.column_name: field for field in meta.sorted_fields}
     rows = []

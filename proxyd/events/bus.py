@@ -16,7 +16,7 @@ from gevent.event import Event as Signal
 from proxyd.base.text import rfc3339
 from proxyd.config.logs import Trouble
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.models import Event as EventRow
+from proxyd.store.sql.models import EventRow
 
 log = logging.getLogger("proxyd.events")
 

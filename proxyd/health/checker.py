@@ -15,7 +15,7 @@ from gevent.event import Event as Signal
 from proxyd.base.text import route_number
 from proxyd.config.settings import HealthSettings
 from proxyd.events.bus import EventBus
-from proxyd.health.drive import Watched, drive, join, release, watch
+from proxyd.health.drive import CheckedRoute, drive, join, release, watch
 from proxyd.health.probe import Probe, Result, Target
 from proxyd.health.records import HealthRecords
 from proxyd.health.schedule import Schedule, Turn
@@ -42,7 +42,7 @@ class Check:
     probe: Probe
     standing: Standing
     turn: Turn
-    routes: dict[str, Watched] = field(default_factory=dict)
+    routes: dict[str, CheckedRoute] = field(default_factory=dict)
     returning: bool = False
 
     @property
@@ -161,7 +161,7 @@ class Checker:
         elif self._settings.drive_circuits and check is not known:
             join(self._circuits, watched, check.standing, now)
 
-    def _join(self, watched: Watched, target: Target, known: Check | None, within: float, now: float) -> None:
+    def _join(self, watched: CheckedRoute, target: Target, known: Check | None, within: float, now: float) -> None:
         """Have a route's target checked, alone or with others; `known`: the check that the route had until now."""
         route_id = watched.route_id
         if known is not None:

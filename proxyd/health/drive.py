@@ -14,7 +14,7 @@ from proxyd.store.sql.snapshot import RouteRecord
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class CheckedRoute:
     """A route whose target is checked. `live`: requests go to its backend, since it is neither in maintenance nor without its
     session."""
 
@@ -29,12 +29,12 @@ class Watched:
         return route_number(self.route_id)
 
 
-def watch(record: RouteRecord, options: RouteOptions) -> Watched:
+def watch(record: RouteRecord, options: RouteOptions) -> CheckedRoute:
     """What is watched of a route's record."""
-    return Watched(record.route_id, record.slot, options, record.enabled and not record.maintenance_since)
+    return CheckedRoute(record.route_id, record.slot, options, record.enabled and not record.maintenance_since)
 
 
-def drive(circuits: CircuitBoard, watched: Watched, standing: Standing, ok: bool, now: float) -> None:
+def drive(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, ok: bool, now: float) -> None:
     """What a result, and where the target stands with it, mean for the circuit of a route at `now` (Unix seconds)."""
     slot, number = watched.slot, watched.number
     state = circuits.state(slot, number)
@@ -61,7 +61,7 @@ def drive(circuits: CircuitBoard, watched: Watched, standing: Standing, ok: bool
         circuits.move(slot, number, "health_checks_passed", now)
 
 
-def join(circuits: CircuitBoard, watched: Watched, standing: Standing, now: float) -> None:
+def join(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, now: float) -> None:
     """What it means for the circuit of a route that its target is checked from now on, and where that stands already."""
     if standing.status == DOWN:
         drive(circuits, watched, standing, False, now)

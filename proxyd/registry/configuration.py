@@ -15,7 +15,7 @@ from typing import Any
 from proxyd.base.text import route_number
 from proxyd.config.options import route_options
 from proxyd.registry.fields import SCOPES
-from proxyd.store.sql.config import SettingKey
+from proxyd.store.sql.changes import SettingKey
 
 SettingTexts = dict[SettingKey, str]
 Staged = dict[SettingKey, str | None]

@@ -12,8 +12,8 @@ from typing import Any
 from proxyd.base import text
 from proxyd.base.text import hide_token
 from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
-from proxyd.config.declared import check_interval, priority, whole_number
 from proxyd.config.options import parse_option
+from proxyd.config.routechecks import check_interval, priority, whole_number
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
 SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")

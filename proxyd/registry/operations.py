@@ -16,7 +16,7 @@ from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import parse_option
 from proxyd.registry.state import LiveSession, Registry, sorted_ids
-from proxyd.store.sql.config import Change
+from proxyd.store.sql.changes import Change
 from proxyd.store.sql.status import drain_state
 from proxyd.store.sql.traffic import route_stats
 

@@ -13,8 +13,8 @@ from proxyd.registry import configuration
 from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged, by_target, effective, staged_routes
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.state import ENDED, LiveSession, Registry, sorted_ids
-from proxyd.store.sql import config
-from proxyd.store.sql.config import Change, SettingKey
+from proxyd.store.sql import changes
+from proxyd.store.sql.changes import Change, SettingKey
 
 log = logging.getLogger("proxyd.registry")
 
@@ -35,7 +35,7 @@ def stage(registry: Registry, session: LiveSession, entries: Staged, gone: tuple
     if size > bound:
         raise StagingError(f"more than {bound} bytes staged (setting max_staged_bytes); apply or roll back first")
     now = time.time()
-    registry.store.call(config.stage, session.session_id, entries, gone, rfc3339(now))
+    registry.store.call(changes.stage, session.session_id, entries, gone, rfc3339(now))
     session.staged.update(entries)
     for key in gone:
         session.staged.pop(key, None)
@@ -49,7 +49,7 @@ def add_routes(registry: Registry, session: LiveSession, wanted: list[dict[str, 
         raise StagingError(f"more than {limits.max_routes_per_session} routes in this session (setting max_routes_per_session)")
     for item in wanted:
         check_domains(registry, session, item["domains"])
-    first = registry.store.call(config.new_route_numbers, len(wanted))
+    first = registry.store.call(changes.new_route_numbers, len(wanted))
     ids = [f"r{first + index}" for index in range(len(wanted))]
     entries: Staged = {}
     for route_id, item in zip(ids, wanted, strict=True):
@@ -200,6 +200,6 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
 
 def rollback(registry: Registry, session: LiveSession) -> None:
     """Empty the staged copy. Raises StoreError."""
-    registry.store.call(config.unstage_all, session.session_id)
+    registry.store.call(changes.unstage_all, session.session_id)
     session.staged = {}
     session.staged_at = 0.0

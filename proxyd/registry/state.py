@@ -26,8 +26,8 @@ from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
-from proxyd.store.sql import config
-from proxyd.store.sql.config import Change
+from proxyd.store.sql import changes
+from proxyd.store.sql.changes import Change
 from proxyd.store.sql.database import Store
 
 log = logging.getLogger("proxyd.registry")
@@ -93,7 +93,7 @@ class Registry:
 
         `grants`: what the token of a name may claim.
         """
-        loaded = self.store.read(config.load)
+        loaded = self.store.read(changes.load)
         now = time.time()
         grace = self.settings.registry.reconnect_grace
         for row in loaded.sessions:
@@ -152,7 +152,7 @@ class Registry:
     def commit(self, change: Change, durable: bool = True) -> int:
         """Write a change and take it over; returns the config version it made, or 0. Raises StoreError: nothing changed."""
         with self.exclusive():
-            version = self.store.call(config.write, change, durable=durable)
+            version = self.store.call(changes.write, change, durable=durable)
             for route_id in change.removed:
                 self._drop_row(route_id)
             for row in change.routes:

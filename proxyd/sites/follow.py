@@ -23,8 +23,8 @@ from proxyd.registry.fields import SCOPES
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry, sorted_ids
 from proxyd.sites.sitefile import Site, SiteRoute, parse_site
-from proxyd.store.sql import config
-from proxyd.store.sql.config import Change
+from proxyd.store.sql import changes
+from proxyd.store.sql.changes import Change
 from proxyd.store.sql.database import StoreError
 
 log = logging.getLogger("proxyd.sites")
@@ -183,7 +183,7 @@ class Sites:
         spare = self._spare.pop(site.name, [])
         ids = [route_id or (spare.pop(0) if spare else "") for route_id in ids]
         fresh = ids.count("")
-        number = self._registry.store.call(config.new_route_numbers, fresh) if fresh else 0
+        number = self._registry.store.call(changes.new_route_numbers, fresh) if fresh else 0
         specs: dict[str, RouteSpec] = {}
         settings: SettingTexts = {}
         for (route, backend), route_id in zip(wanted, ids, strict=True):

@@ -13,7 +13,7 @@ from typing import Any
 
 from proxyd.base import text
 from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend
-from proxyd.config import declared
+from proxyd.config import routechecks
 from proxyd.config.ini import IniEntry, Problem, read_ini
 from proxyd.config.options import parse_option
 
@@ -57,7 +57,7 @@ def parse_limits(value: str) -> list[tuple[int, float]]:
         count, slash, window = item.partition("/")
         if not slash:
             raise ValueError(f'"{item}" is not requests/window (like 100/minute or 20/10s)')
-        requests = declared.requests(count.strip())
+        requests = routechecks.requests(count.strip())
         word = window.strip().lower()
         seconds = _PER[word] if word in _PER else text.parse_duration(word)
         if any(seconds == known for _, known in limits):
@@ -157,7 +157,7 @@ def _route_key(route: SiteRoute, entry: IniEntry) -> str | None:
             for backend in route.backends:
                 parse_backend(backend)
         else:
-            route.priority = declared.priority(entry.value)
+            route.priority = routechecks.priority(entry.value)
 
     return _checked(entry, take)
 
@@ -165,7 +165,7 @@ def _route_key(route: SiteRoute, entry: IniEntry) -> str | None:
 def _spread(site: Site, common: dict[str, list[IniEntry]], file: str, problems: list[Problem]) -> None:
     """Give each route what the file says for all, then what it says for that route: the own one wins."""
     setters: dict[str, Callable[[SiteRoute, IniEntry, Any], None]] = {
-        "headers": lambda route, entry, value: route.headers.__setitem__(declared.header_name(entry.name), value),
+        "headers": lambda route, entry, value: route.headers.__setitem__(routechecks.header_name(entry.name), value),
         "options": lambda route, entry, value: route.options.__setitem__(entry.key, value),
         "ratelimit": lambda route, entry, value: setattr(route, "rate_limits", value),
     }
@@ -196,8 +196,8 @@ def _shared_value(kind: str, entry: IniEntry) -> Any:
         if entry.key not in _LIMIT_KEYS:
             raise ValueError(_unknown(entry, _LIMIT_KEYS))
         return parse_limits(entry.value)
-    declared.header_name(entry.name)
+    routechecks.header_name(entry.name)
     try:
-        return declared.header_value(entry.value)
+        return routechecks.header_value(entry.value)
     except ValueError as error:
         raise ValueError(f"{entry.name}: {error}") from None

@@ -25,7 +25,7 @@ from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import Event, HealthStatus, Route, Session
+from proxyd.store.sql.models import EventRow, HealthStatus, Route, Session
 from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
 Result = TypeVar("Result")
@@ -206,4 +206,4 @@ def open_circuit(master: Master, number: int) -> None:
 
 
 def add_event(type_: str, route_id: str | None = None, session_id: str | None = None, detail: str = "{}") -> None:
-    Event.create(at=rfc3339(time.time()), type=type_, route_id=route_id, session_id=session_id, actor="test", detail=detail)
+    EventRow.create(at=rfc3339(time.time()), type=type_, route_id=route_id, session_id=session_id, actor="test", detail=detail)

@@ -45,7 +45,7 @@ def add_traffic(route_id: str, days: float) -> None:
     models.RouteLatency.create(route_id=route_id, bucket=3, requests=1)
 
 
-def ids(store: Store, model: type[models.Table], column: str = "route_id") -> set[str]:
+def ids(store: Store, model: type[models.StoredTable], column: str = "route_id") -> set[str]:
     rows: list[tuple[str]] = store.read(lambda: list(model.select(getattr(model, column)).tuples()))  # type: ignore[arg-type]
     return {row[0] for row in rows}
 
@@ -64,7 +64,7 @@ def test_each_table_keeps_what_is_younger_than_its_setting(store: Store) -> None
             models.RouteMinute.create(route_id=name, minute=stats, requests=1, errors=0, latency_ms_sum=1, bytes_sent=0,
                                       bytes_received=0)
             models.RateLimitRejection.create(route_id=name, minute=stats, address="::1", rejected=1)
-            models.Event.create(at=events, type="x", route_id=name)
+            models.EventRow.create(at=events, type="x", route_id=name)
             models.CircuitTransition.create(route_id=name, at=events, from_state="closed", to_state="open", reason="r")
             models.SlowRequest.create(route_id=name, at=slow, level="warning", method="GET", url="u", status_code=200, total_ms=1,
                                       queue_ms=0, connect_ms=0, first_byte_ms=0, body_ms=0, request_id="q", upstream="b")
@@ -73,7 +73,7 @@ def test_each_table_keeps_what_is_younger_than_its_setting(store: Store) -> None
 
     store.call(fill)
     gone = Retention(DatabaseSettings(), store).prune(NOW)
-    tables = (models.HealthResult, models.RouteMinute, models.RateLimitRejection, models.Event, models.CircuitTransition,
+    tables = (models.HealthResult, models.RouteMinute, models.RateLimitRejection, models.EventRow, models.CircuitTransition,
               models.SlowRequest, models.WebSocketConnection)
     for model in tables:
         assert ids(store, model) == {"young"}, model

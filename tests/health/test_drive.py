@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxyd.config.options import RouteOptions
-from proxyd.health.drive import Watched, drive, join, release, watch
+from proxyd.health.drive import CheckedRoute, drive, join, release, watch
 from proxyd.health.thresholds import DOWN, HEALTHY, UNKNOWN, Standing
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN
@@ -28,8 +28,8 @@ def circuits(tmp_path: Path) -> Iterator[CircuitBoard]:
     board.close()
 
 
-def watched(live: bool = True) -> Watched:
-    return Watched(f"r{NUMBER}", SLOT, OPTIONS, live)
+def watched(live: bool = True) -> CheckedRoute:
+    return CheckedRoute(f"r{NUMBER}", SLOT, OPTIONS, live)
 
 
 def standing(status: str, successes: int = 1) -> Standing:
@@ -51,7 +51,7 @@ def opened_by_requests(circuits: CircuitBoard, until: float) -> None:
     ({}, True), ({"enabled": False}, False), ({"maintenance_since": 5.0}, False), ({"enabled": False, "maintenance_since": 5.0}, False)])
 def test_a_route_is_live_with_its_session_and_out_of_maintenance(fields: dict[str, Any], live: bool) -> None:
     made = watch(record(NUMBER, **fields), OPTIONS)
-    assert made == Watched(f"r{NUMBER}", NUMBER, OPTIONS, live)
+    assert made == CheckedRoute(f"r{NUMBER}", NUMBER, OPTIONS, live)
     assert made.number == NUMBER
 
 

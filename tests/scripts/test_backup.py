@@ -17,7 +17,7 @@ import pytest
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import Event
+from proxyd.store.sql.models import EventRow
 from tests.support.backends import Backend
 from tests.support.system import System
 
@@ -40,7 +40,7 @@ def script(name: str, store: Store, *arguments: object, **environment: str) -> s
 
 
 def add(store: Store, name: str) -> None:
-    store.call(lambda: Event.create(at="2026-01-01T00:00:00.000Z", type=name))
+    store.call(lambda: EventRow.create(at="2026-01-01T00:00:00.000Z", type=name))
 
 
 def types(path: Path | str) -> list[str]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from proxyd.base.text import format_duration
-from proxyd.config import declared
+from proxyd.config import routechecks
 from proxyd.registry import fields, staging
 from proxyd.registry.caller import Caller
 from proxyd.registry.fields import Field
@@ -21,7 +21,7 @@ TOPIC = "Staging"
          Field("domains", fields.domains, "Domains with commas: exact, `*.example.com` (one label) or `*`."),
          Field("path", fields.path, "Path prefix of whole segments."),
          Field("backend_url", fields.backend, "http, https, ws or wss url; its path is put before the request's."),
-         Field("priority", declared.priority, "Higher first."),
+         Field("priority", routechecks.priority, "Higher first."),
          answer="`ROUTE_OK|route_id`", help="Stage a new route.", scope="routes")
 def route_add(caller: Caller, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:
     item = {"domains": domains, "path": path, "backend_url": backend_url, "priority": priority}
@@ -71,15 +71,15 @@ def _set(caller: Caller, scope: str, target: str, name: str, value: str, field: 
 
 
 @command("HEADERS_SET", TOPIC, TARGET,
-         Field("name", declared.header_name, "Response header."),
-         Field("value", declared.header_value, "Its value; it takes the place of the backend's own."),
+         Field("name", routechecks.header_name, "Response header."),
+         Field("value", routechecks.header_value, "Its value; it takes the place of the backend's own."),
          answer="`HEADERS_OK`", help="Stage a response header.", repeatable=True, scope="headers")
 def headers_set(caller: Caller, target: str, name: str, value: str) -> str:
     _set(caller, "headers", target, name, value)
     return "HEADERS_OK"
 
 
-@command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", declared.header_name, "Response header."),
+@command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", routechecks.header_name, "Response header."),
          answer="`HEADERS_OK`", help="Stage that a header set with HEADERS_SET is no longer set.", scope="headers")
 def headers_remove(caller: Caller, target: str, name: str) -> str:
     staging.require_target(caller.session, target)
@@ -124,7 +124,7 @@ def health_set(caller: Caller, route_id: str, path: str, interval: float, timeou
 
 
 @command("RATELIMIT_SET", TOPIC, TARGET,
-         Field("requests", declared.requests, "Requests allowed to one client address in a window."),
+         Field("requests", routechecks.requests, "Requests allowed to one client address in a window."),
          Field("window", fields.duration, "Length of the window."),
          answer="`RATELIMIT_OK`", help="Stage a rate limit per client address.", repeatable=True, scope="ratelimit")
 def ratelimit_set(caller: Caller, target: str, requests: int, window: float) -> str:

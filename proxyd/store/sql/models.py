@@ -12,7 +12,7 @@ from proxyd.base.counters import COUNTERS
 from proxyd.store.sql.database import database
 
 
-class Table(Model):
+class StoredTable(Model):
     """What all tables share: the database of this process, set when it is opened."""
 
     class Meta:
@@ -20,13 +20,13 @@ class Table(Model):
         legacy_table_names = False
 
 
-class SchemaVersion(Table):
+class SchemaVersion(StoredTable):
     version = IntegerField(primary_key=True)
     description = TextField()
     applied_at = TextField()
 
 
-class Counter(Table):
+class Counter(StoredTable):
     """Counters of the registry: config_version, next_route_number, removals_from."""
 
     name = TextField(primary_key=True)
@@ -36,7 +36,7 @@ class Counter(Table):
         table_name = "counters"
 
 
-class Session(Table):
+class Session(StoredTable):
     """One registration. `state`: connected, disconnected (within the grace), ended. Sites have ids `site:<file>`."""
 
     session_id = TextField(primary_key=True)
@@ -57,7 +57,7 @@ class Session(Table):
         table_name = "sessions"
 
 
-class SessionSetting(Table):
+class SessionSetting(StoredTable):
     """Active settings of a session as declared. `scope`: headers, options, health, ratelimit, circuit_breaker."""
 
     session = ForeignKeyField(Session, column_name="session_id", on_delete="CASCADE", backref="settings")
@@ -71,7 +71,7 @@ class SessionSetting(Table):
         primary_key = CompositeKey("session", "scope", "target", "name")
 
 
-class StagedChange(Table):
+class StagedChange(StoredTable):
     """Staged, not yet applied changes; `value` NULL removes. Scope `routes` holds whole routes as JSON."""
 
     session = ForeignKeyField(Session, column_name="session_id", on_delete="CASCADE")
@@ -86,7 +86,7 @@ class StagedChange(Table):
         primary_key = CompositeKey("session", "scope", "target", "name")
 
 
-class Route(Table):
+class Route(StoredTable):
     """One active route, complete: all that a worker needs to serve it. `version` is its last change."""
 
     route_id = TextField(primary_key=True)
@@ -114,7 +114,7 @@ class Route(Table):
         table_name = "routes"
 
 
-class RouteRemoval(Table):
+class RouteRemoval(StoredTable):
     """Routes gone since, so that workers can follow without reading all rows again."""
 
     route_id = TextField(primary_key=True)
@@ -124,7 +124,7 @@ class RouteRemoval(Table):
         table_name = "route_removals"
 
 
-class Worker(Table):
+class Worker(StoredTable):
     """A gunicorn worker: the config version it routes by and its last sign of life."""
 
     pid = IntegerField(primary_key=True)
@@ -137,7 +137,7 @@ class Worker(Table):
         table_name = "workers"
 
 
-class HealthStatus(Table):
+class HealthStatus(StoredTable):
     """The health of a route's upstream now."""
 
     route_id = TextField(primary_key=True)
@@ -158,7 +158,7 @@ class HealthStatus(Table):
         table_name = "health_status"
 
 
-class HealthResult(Table):
+class HealthResult(StoredTable):
     """One health check that was made."""
 
     id = AutoField()
@@ -174,7 +174,7 @@ class HealthResult(Table):
         indexes = ((("route_id", "checked_at"), False),)
 
 
-class Circuit(Table):
+class Circuit(StoredTable):
     """The circuit breaker of a route's upstream, as the workers agree on it."""
 
     route_id = TextField(primary_key=True)
@@ -191,7 +191,7 @@ class Circuit(Table):
         table_name = "circuits"
 
 
-class CircuitTransition(Table):
+class CircuitTransition(StoredTable):
     """One change of a circuit's state."""
 
     id = AutoField()
@@ -209,7 +209,7 @@ class CircuitTransition(Table):
 _SUMS = {counter.name: IntegerField(default=0) if counter.whole else FloatField(default=0) for counter in COUNTERS}
 
 
-class RouteStats(Table):
+class RouteStats(StoredTable):
     """Sums since the route began, over all workers; workers add what they counted about every half second."""
 
     route_id = TextField(primary_key=True)
@@ -223,7 +223,7 @@ for _name, _field in _SUMS.items():
     RouteStats._meta.add_field(_name, _field)
 
 
-class RouteStatusCode(Table):
+class RouteStatusCode(StoredTable):
     route_id = TextField()
     status_code = IntegerField()
     responses = IntegerField()
@@ -233,7 +233,7 @@ class RouteStatusCode(Table):
         primary_key = CompositeKey("route_id", "status_code")
 
 
-class RouteLatency(Table):
+class RouteLatency(StoredTable):
     """Latency histogram of a route: requests in bucket `bucket` (bounds in docs/database.md)."""
 
     route_id = TextField()
@@ -245,7 +245,7 @@ class RouteLatency(Table):
         primary_key = CompositeKey("route_id", "bucket")
 
 
-class RouteMinute(Table):
+class RouteMinute(StoredTable):
     """Traffic of a route in one minute."""
 
     route_id = TextField()
@@ -261,7 +261,7 @@ class RouteMinute(Table):
         primary_key = CompositeKey("route_id", "minute")
 
 
-class RouteInFlight(Table):
+class RouteInFlight(StoredTable):
     """What each worker has open for a route now."""
 
     pid = IntegerField()
@@ -274,7 +274,7 @@ class RouteInFlight(Table):
         primary_key = CompositeKey("pid", "route_id")
 
 
-class RateLimitRejection(Table):
+class RateLimitRejection(StoredTable):
     """Requests refused by rate limits, summed a minute, route and client address."""
 
     route_id = TextField()
@@ -287,7 +287,7 @@ class RateLimitRejection(Table):
         primary_key = CompositeKey("route_id", "minute", "address")
 
 
-class SlowRequest(Table):
+class SlowRequest(StoredTable):
     """The slowest requests of each route and hour."""
 
     id = AutoField()
@@ -310,7 +310,7 @@ class SlowRequest(Table):
         indexes = ((("route_id", "at"), False),)
 
 
-class WebSocketConnection(Table):
+class WebSocketConnection(StoredTable):
     """One WebSocket that was open."""
 
     id = AutoField()
@@ -326,7 +326,7 @@ class WebSocketConnection(Table):
         table_name = "websocket_connections"
 
 
-class RefusalCount(Table):
+class RefusalCount(StoredTable):
     """How many requests the proxy refused or failed to serve, by reason code (docs/reasons.md)."""
 
     reason = TextField(primary_key=True)
@@ -336,7 +336,7 @@ class RefusalCount(Table):
         table_name = "refusals"
 
 
-class Event(Table):
+class EventRow(StoredTable):
     """What happened, newest last: also the audit trail (`actor` says who asked)."""
 
     id = AutoField()
@@ -351,8 +351,10 @@ class Event(Table):
         table_name = "events"
 
 
-V1: list[type[Table]] = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, Event]
-V2: list[type[Table]] = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency, RouteMinute,
-      RouteInFlight]
-V3: list[type[Table]] = [RateLimitRejection, SlowRequest, WebSocketConnection]
-V4: list[type[Table]] = [RefusalCount]
+V1: list[type[StoredTable]] = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, EventRow]
+V2: list[type[StoredTable]] = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency,
+                               RouteMinute, RouteInFlight]
+V3: list[type[StoredTable]] = [RateLimitRejection, SlowRequest, WebSocketConnection]
+V4: list[type[StoredTable]] = [RefusalCount]
+#: All tables, in an order in which rows can be copied: what a row refers to comes before it.
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4)

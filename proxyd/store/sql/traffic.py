@@ -20,7 +20,7 @@ from proxyd.store.sql.models import (
     RouteStats,
     RouteStatusCode,
     SlowRequest,
-    Table,
+    StoredTable,
     WebSocketConnection,
 )
 from proxyd.store.sql.query import dicts, tuples
@@ -73,7 +73,7 @@ class TrafficBatch:
                 RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id == route_id).execute()
 
 
-def _add(model: type[Table], key: dict[str, Any], sums: dict[str, Any], **latest: Any) -> None:
+def _add(model: type[StoredTable], key: dict[str, Any], sums: dict[str, Any], **latest: Any) -> None:
     """Insert a row, or add the sums to the one that is there."""
     columns = model._meta.fields
     update = {columns[name]: columns[name] + value for name, value in sums.items()}

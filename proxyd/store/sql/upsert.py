@@ -9,12 +9,12 @@ from typing import Any
 
 from peewee import CompositeKey, chunked
 
-from proxyd.store.sql.models import Table
+from proxyd.store.sql.models import StoredTable
 
 _CHUNK = 40
 
 
-def upsert(model: type[Table], rows: list[dict[str, Any]]) -> None:
+def upsert(model: type[StoredTable], rows: list[dict[str, Any]]) -> None:
     """Write rows, all with the same columns; a row that is there takes the new values."""
     if not rows:
         return

@@ -11,7 +11,7 @@ from peewee import fn
 
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import Counter, HealthStatus, RouteRemoval, RouteStatusCode, Table
+from proxyd.store.sql.models import Counter, HealthStatus, RouteRemoval, RouteStatusCode, StoredTable
 from proxyd.store.sql.upsert import upsert
 
 
@@ -24,11 +24,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def put(store: Store, model: type[Table], *rows: dict[str, Any]) -> None:
+def put(store: Store, model: type[StoredTable], *rows: dict[str, Any]) -> None:
     store.call(lambda: upsert(model, list(rows)))
 
 
-def held(store: Store, model: type[Table]) -> list[tuple[Any, ...]]:
+def held(store: Store, model: type[StoredTable]) -> list[tuple[Any, ...]]:
     """All rows."""
     rows: Any = store.read(lambda: list(model.select().tuples()))
     return sorted(rows)

@@ -11,7 +11,7 @@ from typing import Any
 from proxyd.store.sql.models import (
     Circuit,
     Counter,
-    Event,
+    EventRow,
     HealthStatus,
     Route,
     RouteInFlight,
@@ -81,7 +81,7 @@ def write(change: Change) -> int:
             StagedChange.session == change.session_id, StagedChange.scope == scope, StagedChange.target == target,
             StagedChange.name == name).execute()
     for row in change.events:
-        Event.create(**row)
+        EventRow.create(**row)
     return version
 
 
