@@ -14,7 +14,7 @@ import requests
 
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
-from proxyd.config.options import parse_option
+from proxyd.config.options import option_of, parse_option
 from proxyd.registry.state import LiveSession, Registry, sorted_ids
 from proxyd.store.sql.changes import Change
 from proxyd.store.sql.status import drain_state
@@ -235,7 +235,7 @@ class Operations:
     def verifies(self, route_ids: list[str]) -> bool:
         """Whether the workers check the certificates of what stands behind any of the routes."""
         options = (json.loads(self.registry.rows[route_id]["options"]) for route_id in route_ids)
-        return any(parse_option("tls_verify", item.get("tls_verify", "true")) for item in options)
+        return any(option_of(item, "tls_verify") for item in options)
 
     def backend_urls(self, route_ids: list[str]) -> list[str]:
         """What to ask to see whether the backends of routes answer."""
@@ -243,7 +243,7 @@ class Operations:
         for route_id in sorted_ids(route_ids):
             row = self.registry.rows[route_id]
             backend = parse_backend(row["backend_url"])
-            path = json.loads(row["options"]).get("health_check_path", "")
+            path = option_of(json.loads(row["options"]), "health_check_path")
             if not path.startswith("/"):
                 path = f"{backend.path}/"
             urls.append(f"{backend.scheme}://{urlsplit(row['backend_url']).netloc}{path}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from proxyd.base.text import format_duration, format_size, format_status_set
 from proxyd.config.options import DEFAULT_OPTIONS, OPTIONS, parse_option, route_options
 
+PACKAGE = Path(__file__).resolve().parents[2] / "proxyd"
 #: Options by kind, for the round trips.
 DURATIONS = [key for key, option in OPTIONS.items() if option.kind.name.startswith("duration")]
 SIZES = [key for key, option in OPTIONS.items() if option.kind.name == "size"]
@@ -20,6 +24,15 @@ def test_every_default_written_as_text_gives_the_default(key: str) -> None:
     option = OPTIONS[key]
     assert parse_option(key, option.default) == getattr(DEFAULT_OPTIONS, key)
     assert option.help.endswith(".")
+
+
+def test_no_module_writes_an_options_default_a_second_time() -> None:
+    # A default that is said again is the old one as soon as the declaration changes: ROUTE_STATUS had one of its own.
+    repeated = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}" for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and len(node.args) == 2
+        and isinstance(node.args[0], ast.Constant) and node.args[0].value in OPTIONS and isinstance(node.args[1], ast.Constant)]
+    assert repeated == []
 
 
 def test_an_unknown_option_is_refused_with_the_closest_names() -> None:
