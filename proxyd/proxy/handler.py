@@ -175,7 +175,7 @@ def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
 
 def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> Refusal | None:
     """Try members of the pool until one answers, or what failed may not be tried again."""
-    members = Members(runtime, ex, pool)
+    members = Members(runtime, ex.head, ex.client_ip, pool)
     failure: UpstreamError | None = None
     for chosen, admission in members.admitted():
         if chosen.route_id != pool.members[0].route_id or ex.counters is None:

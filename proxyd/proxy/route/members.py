@@ -11,7 +11,7 @@ from proxyd.proxy.route.choose import choose
 from proxyd.proxy.upstream import websocket
 
 if TYPE_CHECKING:
-    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.http1 import RequestHead
     from proxyd.proxy.core.upstreams import Pool, Upstream
     from proxyd.proxy.upstream.parts import Parts
 
@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 class Members:
     """Finds members for a request. `pool` may be replaced between two of them; `refusal` is why there is no further one."""
 
-    __slots__ = ("_blocked", "_cookie", "_ex", "_parts", "_tried", "pool", "refusal")
+    __slots__ = ("_blocked", "_client_ip", "_cookie", "_head", "_parts", "_tried", "pool", "refusal")
 
     refusal: Refusal
 
-    def __init__(self, parts: Parts, ex: Exchange, pool: Pool) -> None:
+    def __init__(self, parts: Parts, head: RequestHead, client_ip: str, pool: Pool) -> None:
         self.pool = pool
         self._parts = parts
-        self._ex = ex
-        self._cookie = ex.head.get("cookie") if pool.sticky else None
+        self._head = head
+        self._client_ip = client_ip
+        self._cookie = head.get("cookie") if pool.sticky else None
         self._tried: tuple[str, ...] = ()
         self._blocked: tuple[str, ...] = ()
 
@@ -46,7 +47,7 @@ class Members:
             if admission < 0:
                 self._blocked = (*self._blocked, chosen.route_id)
                 continue
-            if self._ex.head.upgrade == "websocket":
+            if self._head.upgrade == "websocket":
                 full = websocket.reserve(self._parts, chosen)
                 if full is not None:
                     circuits.cancel(chosen, admission)
@@ -64,4 +65,4 @@ class Members:
         return True
 
     def _choose(self, blocked: tuple[str, ...], now: float) -> Upstream | Refusal:
-        return choose(self.pool, self._ex.client_ip, self._cookie, self._tried, blocked, self._parts.circuits, now)
+        return choose(self.pool, self._client_ip, self._cookie, self._tried, blocked, self._parts.circuits, now)
