@@ -134,6 +134,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circles(GRAPH) == []
 
 
+def test_the_architecture_page_draws_the_same_rows() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    block = text.split("## Modules", 1)[1].split("```")[1]
+    drawn = [tuple(line.split("|")[0].split()) for line in block.splitlines() if "|" in line]
+    assert drawn == [row for row in ROWS if row != ("",)]
+
+
 def test_nothing_is_loose_at_the_top() -> None:
     assert {name for name in MODULES if "." not in name and MODULES[name].name != "__init__.py"} == {"__main__", "wsgi"}
 
