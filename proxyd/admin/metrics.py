@@ -23,6 +23,7 @@ from proxyd.admin import views
 from proxyd.admin.families import counter, gauge, histogram
 from proxyd.base.counters import COUNTERS
 from proxyd.base.histogram import bounds
+from proxyd.base.jobs import Job
 from proxyd.base.text import route_number
 from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
@@ -63,6 +64,7 @@ class Process:
     certificates: list[dict[str, Any]]
     problems: int
     health: dict[str, float] = field(default_factory=dict)
+    jobs: tuple[Job, ...] = ()
 
 
 def read(circuits: CircuitBoard) -> Readings:
@@ -200,6 +202,15 @@ class ProxydCollector(Collector):
         ):
             family.add_metric((), value)
             yield family
+        yield from self._jobs()
+
+    def _jobs(self) -> Iterator[Metric]:
+        runs, errors = counter("proxyd_job_runs_total"), counter("proxyd_job_errors_total")
+        last, duration = gauge("proxyd_job_last_run_timestamp_seconds"), gauge("proxyd_job_duration_seconds")
+        for job in self._process.jobs:
+            for family, value in ((runs, job.runs), (errors, job.errors), (last, job.last_run), (duration, job.duration)):
+                family.add_metric((job.name,), value)
+        yield from (runs, errors, last, duration)
 
 
 def _place(bucket: int) -> int:

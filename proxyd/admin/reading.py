@@ -68,7 +68,8 @@ def prometheus(context: Context, request: Request) -> Response:
         readings = context.read(metrics.read, state.circuits)
         process = metrics.Process(
             state.started, state.board.version, [(worker.pid, worker.version) for worker in state.board.workers()],
-            state.certificates(), len(state.problems()), state.health_numbers() if state.health_numbers is not None else {})
+            state.certificates(), len(state.problems()), state.health_numbers() if state.health_numbers is not None else {},
+            state.jobs)
         body, content_type = gevent.get_hub().threadpool.apply(
             metrics.render, (readings, process, request.header("Accept"), time.time()))
     return Response(200, body, content_type)
@@ -85,7 +86,9 @@ def status(context: Context, request: Request) -> Response:
         "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
         "unwell": unwell, "problems": [*_not_ready(context, _MOMENT), *_ended(state.certificates()), *state.problems()],
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
-                         for item in state.certificates()]})
+                         for item in state.certificates()],
+        "jobs": [{"name": job.name, "runs": job.runs, "errors": job.errors, "last_run_at": rfc3339(job.last_run) if job.last_run else None,
+                  "duration_seconds": round(job.duration, 6), "error": job.error} for job in state.jobs]})
 
 
 def _ended(certificates: list[dict[str, Any]]) -> list[str]:

@@ -44,7 +44,9 @@ SCHEMAS: dict[str, Schema] = {
         version=TEXT, uptime_seconds=NUMBER, config_version=WHOLE,
         workers={"type": "array", "items": thing(pid=WHOLE, config_version=WHOLE, heartbeat_at=INSTANT, started_at=INSTANT)},
         sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, unwell=WHOLE, problems=TEXTS,
-        certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)}),
+        certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)},
+        jobs={"type": "array", "items": thing(name=TEXT, runs=WHOLE, errors=WHOLE, last_run_at=MAYBE_INSTANT, duration_seconds=NUMBER,
+                                              error=TEXT)}),
     "Route": thing(
         route_id=TEXT, session_id=TEXT, service=TEXT, instance=TEXT, domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE,
         enabled=FLAG, options=_is("object", additionalProperties=TEXT),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from proxyd.base.jobs import Job
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
@@ -41,6 +42,7 @@ class MasterState:
     `started` is Unix seconds. `problems()` gives sentences about what is broken now (site files and the like).
     `certificates()` gives {path, names, expires} each, `expires` in Unix seconds. `health_alive()`, where given, says
     whether the health checker is at work, and `health_numbers()` how it fares: targets, lag, waiting, dropped.
+    `jobs` are the background jobs.
     """
 
     store: Store
@@ -53,3 +55,4 @@ class MasterState:
     certificates: Callable[[], list[dict[str, Any]]] = _nothing
     health_alive: Callable[[], bool] | None = None
     health_numbers: Callable[[], dict[str, float]] | None = None
+    jobs: tuple[Job, ...] = ()

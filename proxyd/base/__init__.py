@@ -1,4 +1,5 @@
-"""Text, addresses, paths and numbers: pure functions and values that know nobody else in the project.
+"""Text, addresses, paths and numbers: pure functions and values that know nobody else in the project;
+and the loop that every background job runs in.
 
-May import: the standard library and idna. Begin with `text`, which most rooms use.
+May import: the standard library, idna and gevent. Begin with `text`, which most rooms use.
 """

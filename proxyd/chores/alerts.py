@@ -13,6 +13,7 @@ import gevent
 import requests
 from gevent.queue import Full, Queue
 
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.settings import AlertSettings
 from proxyd.events.bus import Event, EventBus
@@ -53,14 +54,21 @@ class Alerts:
         self._queue: Queue[str] = Queue(_QUEUE)
         self._subjects: dict[tuple[str, str], _Subject] = {}
         self._stopping: list[Any] = []
+        #: How many critical requests each route had at the last look.
+        self._seen: dict[str, int] | None = None
+        self._sending = Job("alerts", None, self._send_waiting, log, trouble="an alert was not sent")
+        self._slow = Job("slow-requests", _POLL, self._look_at_slow, log, first=0.0, expected=StoreError,
+                         trouble="slow requests are looked at later", level=logging.DEBUG)
+        self.jobs = (self._sending, self._slow)
         self._name = os.uname().nodename
 
     def start(self) -> None:
         """Begin, if there is a webhook."""
         if not self._settings.webhook:
             return
-        greenlets = [gevent.spawn(self._send_all), gevent.spawn(self._follow_slow)]
-        self._stopping = [self._bus.subscribe(self._take), *(greenlet.kill for greenlet in greenlets)]
+        for job in self.jobs:
+            job.start()
+        self._stopping = [self._bus.subscribe(self._take), *(job.stop for job in self.jobs)]
 
     def stop(self) -> None:
         """End; what was not yet sent is not sent."""
@@ -95,6 +103,7 @@ class Alerts:
         self._subjects[subject] = _Subject(now)
         try:
             self._queue.put_nowait(f"proxyd on {self._name}: {message}{more}"[:_MAX_TEXT])
+            self._sending.wake()
         except Full:
             log.warning("%d alerts wait for the webhook; this one is dropped: %s", _QUEUE, message)
 
@@ -105,13 +114,9 @@ class Alerts:
         if len(self._subjects) >= _MAX_SUBJECTS:
             self._subjects.clear()
 
-    def _send_all(self) -> None:
-        while True:
-            text = self._queue.get()
-            try:
-                self._send(text)
-            except Exception:
-                log.exception("an alert was not sent: %s", text)
+    def _send_waiting(self) -> None:
+        while not self._queue.empty():
+            self._send(self._queue.get_nowait())
 
     def _send(self, text: str) -> None:
         """Post, with retries where they can help; a failure is logged without the URL's path, which is a secret."""
@@ -137,23 +142,16 @@ class Alerts:
                 gevent.sleep(min(wait, _LONGEST_WAIT))
         log.error("[alerts] webhook: %s; this alert was not delivered: %s", failure, text)
 
-    def _follow_slow(self) -> None:
-        """Look each second at how many critical requests the workers have counted: they write that, so there is no event to
+    def _look_at_slow(self) -> None:
+        """Look at how many critical requests the workers have counted: they write that, so there is no event to
         hear of. Not at the rows alone: of those only the worst of an hour are kept, and the next trouble may be a lesser one."""
-        seen: dict[str, int] | None = None
-        while True:
-            try:
-                counted = self._store.read(_criticals)
-                for route_id, count in counted.items() if seen is not None else ():
-                    more = count - seen.get(route_id, 0)  # type: ignore[union-attr]
-                    if more > 0:
-                        self._tell(("slow", route_id), self._store.read(_latest_critical, route_id), more)
-                seen = counted
-            except StoreError as error:
-                log.debug("slow requests are looked at later: %s", error)
-            except Exception:
-                log.exception("slow requests")
-            gevent.sleep(_POLL)
+        counted = self._store.read(_criticals)
+        seen = self._seen if self._seen is not None else counted
+        for route_id, count in counted.items():
+            more = count - seen.get(route_id, 0)
+            if more > 0:
+                self._tell(("slow", route_id), self._store.read(_latest_critical, route_id), more)
+        self._seen = counted
 
 
 def _criticals() -> dict[str, int]:

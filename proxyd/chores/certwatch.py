@@ -6,8 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-import gevent
-
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.settings import Settings
 from proxyd.net.tls import Certificate, CertificateError, days_left, read_certificate
@@ -28,7 +27,8 @@ class CertificateWatch:
         served = settings.tls.certificates if settings.tls.bind else ()
         self._paths = tuple(dict.fromkeys(filter(None, (*served, settings.registry.tls_certificate))))
         self._bus = bus
-        self._greenlet: gevent.Greenlet | None = None
+        self._job = Job("certificates", _CHECK_SECONDS, lambda: self.check(time.time()), log)
+        self.jobs = (self._job,)
         self._warned: dict[tuple[str, int], int] = {}
         self._broken: set[str] = set()
         self.certificates: dict[str, Certificate] = {}
@@ -37,18 +37,11 @@ class CertificateWatch:
         """Read them, and go on reading."""
         self.check(time.time())
         if self._paths:
-            self._greenlet = gevent.spawn(self._run)
+            self._job.start()
 
     def stop(self) -> None:
         """Stop reading."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
-            self._greenlet = None
-
-    def _run(self) -> None:
-        while True:
-            gevent.sleep(_CHECK_SECONDS)
-            self.check(time.time())
+        self._job.stop()
 
     def check(self, now: float) -> None:
         """Compare the files with what was read before. `now`: Unix seconds."""

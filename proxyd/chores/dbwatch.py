@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import gevent
 
+from proxyd.base.jobs import Job, JobOver
 from proxyd.store.memory.shared import SharedFile
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.lock import MasterLock
@@ -22,7 +23,7 @@ _FAILURE_PAUSE = 2.0
 
 
 class DatabaseWatch:
-    """A greenlet that looks four times a second; `stop` is called where the master can't go on with what it has open."""
+    """A job that looks four times a second; `stop` is called where the master can't go on with what it has open."""
 
     def __init__(self, store: Store, lock: MasterLock, shared: Sequence[SharedFile], stop: Callable[[], None]) -> None:
         self._store = store
@@ -30,29 +31,21 @@ class DatabaseWatch:
         self._shared = list(shared)
         self._end = stop
         self._failed = ""
-        self._greenlet: gevent.Greenlet | None = None
+        self._job = Job("open-files", _PERIOD, self._look_after, log, retry=_FAILURE_PAUSE, trouble="looking after the database file")
+        self.jobs = (self._job,)
 
     def start(self) -> None:
         """Begin."""
-        self._greenlet = gevent.spawn(self._run)
+        self._job.start()
 
     def stop(self) -> None:
         """End."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self._job.stop()
 
-    def _run(self) -> None:
-        while True:
-            gevent.sleep(_PERIOD)
-            try:
-                goes_on = self._look()
-            except Exception:
-                log.exception("looking after the database file")
-                gevent.sleep(_FAILURE_PAUSE)
-                continue
-            if not goes_on:
-                self._end()
-                return
+    def _look_after(self) -> None:
+        if not self._look():
+            self._end()
+            raise JobOver
 
     def _look(self) -> bool:
         """Look once; False where this master has to end."""

@@ -7,10 +7,8 @@ import os
 import socket
 import time
 
-import gevent
-
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
-from proxyd.config.logs import Trouble
 from proxyd.registry import staging
 from proxyd.registry.state import Registry
 from proxyd.store.sql.database import StoreError
@@ -24,34 +22,21 @@ _WORKER_SILENCE = 10.0
 
 
 class Janitor:
-    """A greenlet that looks a few times a second."""
+    """A job that looks a few times a second."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._greenlet: gevent.Greenlet | None = None
-        self._trouble = Trouble(log, "what is due waits for the database")
+        self._job = Job("janitor", _PERIOD, lambda: self.look(time.time()), log, expected=StoreError,
+                        trouble="what is due waits for the database")
+        self.jobs = (self._job,)
 
     def start(self) -> None:
         """Begin."""
-        self._greenlet = gevent.spawn(self._run)
+        self._job.start()
 
     def stop(self) -> None:
         """End."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
-
-    def _run(self) -> None:
-        while True:
-            gevent.sleep(_PERIOD)
-            try:
-                self.look(time.time())
-                self._trouble.is_over()
-            except StoreError as error:
-                self._trouble.goes_on(error)
-                gevent.sleep(1.0)
-            except Exception:
-                log.exception("janitor")
-                gevent.sleep(1.0)
+        self._job.stop()
 
     def look(self, now: float) -> None:
         """Do what is due at `now` (Unix seconds)."""

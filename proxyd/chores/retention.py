@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 from peewee import OP, SQL, Expression
 
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.settings import DatabaseSettings
 from proxyd.store.sql.database import Store, StoreError, database
@@ -54,34 +55,27 @@ class Rule:
 
 
 class Retention:
-    """A greenlet that prunes once a minute."""
+    """A job that prunes once a minute."""
 
     def __init__(self, settings: DatabaseSettings, store: Store) -> None:
         self._settings = settings
         self._store = store
-        self._greenlet: gevent.Greenlet | None = None
+        self._job = Job("retention", _PERIOD, self._round, log, first=_FIRST, retry=_PERIOD, expected=StoreError,
+                        trouble="pruning waits for the next round")
+        self.jobs = (self._job,)
 
     def start(self) -> None:
         """Begin; the first look is some seconds later, when the start's work is done."""
-        self._greenlet = gevent.spawn(self._run)
+        self._job.start()
 
     def stop(self) -> None:
         """End."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self._job.stop()
 
-    def _run(self) -> None:
-        gevent.sleep(_FIRST)
-        while True:
-            try:
-                gone = self.prune(time.time())
-                if gone:
-                    log.info("pruned %s", ", ".join(f"{count} {table}" for table, count in gone.items()))
-            except StoreError as error:
-                log.warning("pruning waits for the next round: %s", error)
-            except Exception:
-                log.exception("pruning")
-            gevent.sleep(_PERIOD)
+    def _round(self) -> None:
+        gone = self.prune(time.time())
+        if gone:
+            log.info("pruned %s", ", ".join(f"{count} {table}" for table, count in gone.items()))
 
     def prune(self, now: float) -> dict[str, int]:
         """Delete what is too old at `now` (Unix seconds); rows gone by table. Raises StoreError, with what it did done."""

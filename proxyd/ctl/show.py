@@ -42,6 +42,12 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
         screen.line()
         screen.table(("CERTIFICATE", "ENDS", "NAMES"), [
             (one.get("path"), ago(one.get("expires_at"), now), one.get("names")) for one in certificates], "")
+    jobs = found.get("jobs") or []
+    if jobs:
+        screen.line()
+        screen.table(("JOB", "LAST RUN", "TOOK MS", "RUNS", "ERRORS", "FAILS WITH"), [
+            (one.get("name"), ago(one.get("last_run_at"), now), round((one.get("duration_seconds") or 0) * 1000, 1), one.get("runs"),
+             one.get("errors"), one.get("error")) for one in jobs], "", ("TOOK MS", "RUNS"))
     for problem in found.get("problems") or []:
         screen.wrapped(f"problem: {printable(problem)}", 9, "red")
     return code

@@ -10,11 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import gevent
-from gevent.event import Event as Signal
-
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
-from proxyd.config.logs import Trouble
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.models import EventRow
 
@@ -54,19 +51,20 @@ class EventBus:
         self._store = store
         self._callbacks: list[Callable[[Event], None]] = []
         self._pending: deque[Event] = deque(maxlen=_MAX_PENDING)
-        self._wake = Signal()
-        self._trouble = Trouble(log, "events wait for the database")
-        self._greenlet: gevent.Greenlet | None = None
+        self._job = Job("event-rows", None, self._write, log, gap=0.1, expected=StoreError, trouble="events wait for the database")
+        self.jobs = (self._job,)
 
     def start(self) -> None:
         """Begin to write rows."""
-        self._greenlet = gevent.spawn(self._run)
+        self._job.start()
 
     def stop(self) -> None:
         """Write what is left."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
-        self._flush()
+        self._job.stop()
+        try:
+            self._flush()
+        except StoreError as error:
+            log.warning("the last events are not written: %s", error)
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
         """Call `callback` with every event from now on; returns the function that ends it."""
@@ -89,31 +87,25 @@ class EventBus:
                 log.exception("an event subscriber failed")
         if keep:
             self._pending.append(event)
-            self._wake.set()
+            self._job.wake()
         return event
 
-    def _run(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            while self._pending and not self._flush():
-                gevent.sleep(1.0)
-            gevent.sleep(0.1)
+    def _write(self) -> None:
+        while self._pending:
+            self._flush()
 
-    def _flush(self) -> bool:
+    def _flush(self) -> None:
+        """Write a batch. Raises StoreError, and keeps what is not written."""
         batch = [self._pending.popleft() for _ in range(min(len(self._pending), 500))]
         if not batch:
-            return True
+            return
         try:
             self._store.call(write_events, batch, patience=_PATIENCE)
-        except StoreError as error:
-            self._trouble.goes_on(error)
+        except StoreError:
             # Where there is no room for all, the oldest go: a full deque would drop the newest.
             room = _MAX_PENDING - len(self._pending)
             self._pending.extendleft(reversed(batch[max(0, len(batch) - room):]))
-            return False
-        self._trouble.is_over()
-        return True
+            raise
 
 
 def write_events(events: list[Event]) -> None:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 import gevent
-from gevent.event import Event as Signal
 
+from proxyd.base.jobs import Job
 from proxyd.base.text import route_number
 from proxyd.config.settings import HealthSettings
 from proxyd.events.bus import EventBus
@@ -64,23 +64,23 @@ class Checker:
         self._checks: dict[Target, Check] = {}
         self._by_route: dict[str, Check] = {}
         self._version = -1
-        self._news = Signal()
-        self._greenlet: gevent.Greenlet | None = None
+        self._following = Job("health-routes", None, self._follow, log, retry=_RELOAD_PAUSE, expected=StoreError,
+                              trouble="the checked routes can't be read")
+        self.jobs = (self._following, self._records.job)
 
     def start(self) -> None:
         """Begin to follow and to check."""
         self._records.start()
         self._schedule.start()
-        self._greenlet = gevent.spawn(self._follow)
+        self._following.start()
 
     def alive(self) -> bool:
         """Whether it follows and checks."""
-        return self._greenlet is not None and not self._greenlet.dead and self._schedule.alive()
+        return self._following.alive() and self._schedule.alive()
 
     def stop(self) -> None:
         """Check no more, write what is known."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self._following.stop()
         self._schedule.stop()
         self._records.stop()
 
@@ -96,28 +96,14 @@ class Checker:
 
     def changed(self, version: int) -> None:
         """There is a new config version; the routes are read by another greenlet."""
-        self._news.set()
+        self._following.wake()
 
     def _follow(self) -> None:
-        while True:
-            self._news.wait()
-            self._news.clear()
-            try:
-                snapshot = self._store.read(load_snapshot, max(self._version, 0))
-                if self._version < 0:
-                    self._records.load()
-                self._take_up(snapshot)
-                self._version = snapshot.version
-            except StoreError as error:
-                log.warning("the checked routes can't be read: %s", error)
-                self._later()
-            except Exception:
-                log.exception("the checked routes can't be taken up")
-                self._later()
-
-    def _later(self) -> None:
-        gevent.sleep(_RELOAD_PAUSE)
-        self._news.set()
+        snapshot = self._store.read(load_snapshot, max(self._version, 0))
+        if self._version < 0:
+            self._records.load()
+        self._take_up(snapshot)
+        self._version = snapshot.version
 
     def _take_up(self, snapshot: Snapshot) -> None:
         gone = set(self._by_route) - {record.route_id for record in snapshot.routes} if snapshot.full else snapshot.removed

@@ -7,10 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import gevent
-from gevent.event import Event as Signal
 from peewee import chunked
 
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339, route_number
 from proxyd.events.bus import EventBus
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, Transition
@@ -39,8 +38,12 @@ class CircuitWatch:
         self._seen = 0
         self._waiting: list[Transition] = []
         self._live: dict[int, _Row] = {}
-        self._greenlets: list[gevent.Greenlet] = []
-        self._news = Signal()
+        # Two, so that an event never waits for the database. A transition is written at once; what circuits count meanwhile, now and
+        # then.
+        self._events = Job("circuit-events", _TICK, self._follow, log, trouble="circuit transitions")
+        self._rows = Job("circuit-rows", _REFRESH, self._write, log, wakes=True, gap=_TICK, retry=_REFRESH, expected=StoreError,
+                         trouble="circuit rows wait", level=logging.DEBUG)
+        self.jobs = (self._events, self._rows)
         self._searched = 0.0
 
     def start(self) -> None:
@@ -52,38 +55,17 @@ class CircuitWatch:
         # Rows that the last master left must not outlive what they told of, as they would after a reboot.
         for row in self._store.read(_left_behind):
             self._live[route_number(row["route_id"])] = _Row(row["slot"], row["reason"])
-        # Two, so that an event never waits for the database.
-        self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._keep)]
+        for job in self.jobs:
+            job.start()
 
     def stop(self) -> None:
         """Watch no more."""
-        for greenlet in self._greenlets:
-            greenlet.kill()
+        for job in self.jobs:
+            job.stop()
 
     def _follow(self) -> None:
-        while True:
-            gevent.sleep(_TICK)
-            try:
-                if self._circuits.sequence > self._seen:
-                    self._tell()
-            except Exception:
-                log.exception("circuit transitions")
-                gevent.sleep(1.0)
-
-    def _keep(self) -> None:
-        while True:
-            # A transition is written at once; what circuits count meanwhile, now and then.
-            self._news.wait(_REFRESH)
-            self._news.clear()
-            try:
-                self._write()
-            except StoreError as error:
-                log.debug("circuit rows wait: %s", error)
-                gevent.sleep(_REFRESH)
-            except Exception:
-                log.exception("circuit transitions")
-                gevent.sleep(1.0)
-            gevent.sleep(_TICK)
+        if self._circuits.sequence > self._seen:
+            self._tell()
 
     def _tell(self) -> None:
         for transition in self._circuits.transitions(self._seen):
@@ -96,7 +78,7 @@ class CircuitWatch:
             self._waiting.append(transition)
             self._live[transition.number] = _Row(transition.slot, transition.reason)
             self._seen = transition.sequence
-        self._news.set()
+        self._rows.wake()
 
     def _write(self) -> None:
         """Rows of the transitions, and of the circuits that ever were anything but closed and clean, as they are now."""

@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Container
 from typing import Any
 
-import gevent
 from peewee import chunked
 
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.health.probe import Result, Target
 from proxyd.health.thresholds import UNKNOWN, Standing
@@ -39,18 +39,17 @@ class HealthRecords:
         self._dirty: set[str] = set()
         self._forgotten: set[str] = set()
         self._known: dict[str, dict[str, Any]] = {}
-        self._greenlet: gevent.Greenlet | None = None
+        self.job = Job("health-records", _PERIOD, self._write_some, log, trouble="health results could not be written")
         self._failing = False
         self.dropped = 0
 
     def start(self) -> None:
         """Begin to write ten times a second."""
-        self._greenlet = gevent.spawn(self._run)
+        self.job.start()
 
     def stop(self) -> None:
         """Write what is left."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self.job.stop()
         while self.flush() and self._history:
             pass
 
@@ -128,14 +127,8 @@ class HealthRecords:
         self._forgotten.update(route_id for route_id in self._known if route_id not in checked)
         self._known.clear()
 
-    def _run(self) -> None:
-        while True:
-            gevent.sleep(_PAUSE_WHILE_LOCKED if self._failing else _PERIOD)
-            try:
-                self.flush()
-            except Exception:
-                log.exception("health results could not be written")
-                gevent.sleep(1.0)
+    def _write_some(self) -> float | None:
+        return None if self.flush() else _PAUSE_WHILE_LOCKED
 
     def flush(self) -> bool:
         """Write what waits, a batch of it; what can't be written waits on. Whether it was written."""

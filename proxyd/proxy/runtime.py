@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import secrets
 import socket
 import time
 
-import gevent
-
+from proxyd.base.jobs import Job
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
 from proxyd.net.dial import use_resolver
@@ -34,6 +34,8 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.websockets import OpenWebSockets
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.snapshot import Snapshot
+
+log = logging.getLogger("proxyd.proxy")
 
 #: Idle client connections of a stopping worker are closed after this long without a request: a client in the
 #: middle of sending one is answered instead of reset.
@@ -77,6 +79,7 @@ class Runtime:
         self.via_field = f"1.1 {self.via}"
         self.buffers: list[memoryview] = []
         self._sync = Sync(self.store, self.board, self._swap, settings.database.poll)
+        self._pruning = Job("idle-upstreams", _PRUNE_SECONDS, self._prune, log)
         self._id_prefix = f"{secrets.token_hex(6)}-"
         self._id_count = 0
 
@@ -88,16 +91,14 @@ class Runtime:
         self.busy_watch.start()
         self._sync.start()
         self.flusher.start()
-        gevent.spawn(self._prune)
+        self._pruning.start()
 
     def _prune(self) -> None:
         """Close upstream connections that nobody used for long."""
-        while True:
-            gevent.sleep(_PRUNE_SECONDS)
-            now = time.monotonic()
-            for upstream in list(self.table.upstreams.values()):
-                if upstream.state.idle:
-                    prune(upstream, now)
+        now = time.monotonic()
+        for upstream in list(self.table.upstreams.values()):
+            if upstream.state.idle:
+                prune(upstream, now)
 
     def stop(self) -> None:
         """The worker will stop: requests in flight go on, connections close after their response."""

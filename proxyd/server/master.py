@@ -10,13 +10,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import gevent
 from gevent.event import Event as Signal
 
 from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
+from proxyd.base.jobs import Job
 from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.dbwatch import DatabaseWatch
@@ -51,6 +52,17 @@ _PARENT_TICK = 0.25
 _LISTEN_AGAIN = 2.0
 #: Beside the registry's connections: the database, logs, health checks, the admin HTTP.
 _OTHER_FILES = 512
+
+
+class Chore(Protocol):
+    """A part of the master that works in the background, by its jobs."""
+
+    @property
+    def jobs(self) -> tuple[Job, ...]: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 class Master:
@@ -125,15 +137,16 @@ class Master:
         checker = Checker(settings.health, store, bus, circuits)
         registry.on_change, registry.live_health = checker.changed, checker.current
         checker.changed(registry.version)
+        chores: tuple[Chore, ...] = (
+            sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
+            Alerts(settings.alerts, store, bus), Janitor(registry),
+            DatabaseWatch(store, lock, (board.file, circuits.file), self._fail))
         state = MasterState(
             store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()],
-            checker.alive, checker.numbers)
-        parts: list[Any] = [
-            sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-            Alerts(settings.alerts, store, bus), Janitor(registry), DatabaseWatch(store, lock, (board.file, circuits.file), self._fail),
-            server]
+            checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)))
+        parts: list[Any] = [*chores, server]
         for part in parts:
             part.start()
             self._stopping.append(part.stop)

@@ -13,8 +13,7 @@ import os
 import time
 from pathlib import Path
 
-import gevent
-
+from proxyd.base.jobs import Job
 from proxyd.config.ini import Problem
 from proxyd.registry import staging
 from proxyd.registry.auth import EVERYTHING
@@ -62,7 +61,8 @@ class Sites:
         self._registry = registry
         self._directory = registry.settings.sites.directory
         self._marks: dict[str, tuple[int, int]] = {}
-        self._greenlet: gevent.Greenlet | None = None
+        self._job = Job("site-files", _WATCH_SECONDS, self._look_again, log)
+        self.jobs = (self._job,)
         self._retry_at = math.inf
         #: Route ids that were taken for a file which was then refused: its next attempt has them, and the same message.
         self._spare: dict[str, list[str]] = {}
@@ -72,21 +72,15 @@ class Sites:
         """Apply the files as they are, and watch them if the settings say so."""
         self.reload()
         if self._registry.settings.sites.watch:
-            self._greenlet = gevent.spawn(self._watch)
+            self._job.start()
 
     def stop(self) -> None:
         """Watch no more."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self._job.stop()
 
-    def _watch(self) -> None:
-        while True:
-            gevent.sleep(_WATCH_SECONDS)
-            try:
-                if self._look() != self._marks or time.monotonic() >= self._retry_at:
-                    self.reload()
-            except Exception:
-                log.exception("site files")
+    def _look_again(self) -> None:
+        if self._look() != self._marks or time.monotonic() >= self._retry_at:
+            self.reload()
 
     def _look(self) -> dict[str, tuple[int, int]]:
         marks = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import requests
 
 from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.settings import AdminSettings, Settings
 from proxyd.events.bus import EventBus
@@ -82,6 +84,7 @@ class Master:
         self.settings = Settings(admin=AdminSettings(bind=bind, token_file=token_file))
         self.problems: list[str] = []
         self.health_alive = True
+        self.job = Job("tidying", None, self._tidy, logging.getLogger("tests.tidying"), retry=600)
         self._ready: queue.Queue[BaseException | None] = queue.Queue()
         self._thread = threading.Thread(target=self._main, daemon=True)
         self._workers: list[subprocess.Popen[str]] = []
@@ -89,6 +92,9 @@ class Master:
         failure = self._ready.get(timeout=10)
         if failure is not None:
             raise failure
+
+    def _tidy(self) -> None:
+        raise OSError("the broom is gone")
 
     def _main(self) -> None:
         self._hub = gevent.get_hub()
@@ -105,7 +111,9 @@ class Master:
             state = MasterState(
                 store=self.store, bus=self.bus, board=self.board, circuits=self.circuits, operations=self.operations,
                 started=time.time() - 90, problems=lambda: self.problems, health_alive=lambda: self.health_alive,
-                certificates=lambda: [{"path": "/etc/a.pem", "names": ["a.example"], "expires": 1900000000.0}])
+                certificates=lambda: [{"path": "/etc/a.pem", "names": ["a.example"], "expires": 1900000000.0}],
+                jobs=(self.job,))
+            self.job.start()
             self.server = AdminServer(self.settings, state)
             self.server.start()
         except BaseException as error:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import time
+
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from proxyd.admin.families import FAMILIES
+from proxyd.base.text import rfc3339
 from tests.admin.harness import Master, add_traffic, open_circuit
+from tests.support.waiting import wait_for
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -61,3 +65,21 @@ def test_openmetrics_is_spoken_where_asked_for(master: Master) -> None:
     answer = master.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     assert any(family.name == "proxyd_requests" for family in parse_openmetrics(answer.text))  # type: ignore[no-untyped-call]
+
+
+def test_background_jobs_are_shown_with_their_errors(master: Master) -> None:
+    def shown() -> dict[str, float]:
+        text = master.get("/metrics").text
+        return {name: number for (name, labels), number in samples(text).items() if ("job", "tidying") in labels}
+
+    assert shown() == {"proxyd_job_runs_total": 0, "proxyd_job_errors_total": 0, "proxyd_job_last_run_timestamp_seconds": 0,
+                       "proxyd_job_duration_seconds": 0}
+    before = time.time()
+    master.run(master.job.wake)
+    wait_for(lambda: master.job.runs)
+    found = shown()
+    assert found["proxyd_job_runs_total"] == found["proxyd_job_errors_total"] == 1
+    assert before <= found["proxyd_job_last_run_timestamp_seconds"] <= time.time()
+    assert master.get("/api/v1/status").json()["jobs"] == [{
+        "name": "tidying", "runs": 1, "errors": 1, "error": "the broom is gone",
+        "duration_seconds": round(master.job.duration, 6), "last_run_at": rfc3339(master.job.last_run)}]

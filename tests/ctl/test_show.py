@@ -31,6 +31,13 @@ def test_status_with_problems_is_a_bad_answer(admin: AdminStub, ctl: Ctl) -> Non
     assert "problem: worker 77 is behind" in outcome.out
 
 
+def test_status_shows_the_background_jobs_and_why_one_fails(admin: AdminStub, ctl: Ctl) -> None:
+    admin.answers["GET", "status"][1]["jobs"] = [
+        {"name": "janitor", "runs": 41, "errors": 2, "last_run_at": None, "duration_seconds": 0.0125, "error": "database is locked"}]
+    line = next(line for line in ctl("status", "--admin", admin.url).out.splitlines() if line.startswith("janitor"))
+    assert line.split() == ["janitor", "-", "12.5", "41", "2", "database", "is", "locked"]
+
+
 @pytest.mark.parametrize("name", ["routes", "health", "circuits", "sessions", "stats"])
 def test_lists_come_as_json_before_and_after_the_command(admin: AdminStub, ctl: Ctl, name: str) -> None:
     expected = admin.answers["GET", name][1][name]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.threadpool import ThreadPool
 
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.logs import Trouble
 from proxyd.http1 import PROTOCOLS
@@ -79,6 +80,7 @@ class AccessLog:
         self._second = -1
         self._stamp = ""
         self._pool = ThreadPool(1)
+        self._job = Job("access-log", _FLUSH_SECONDS, self._look, log)
         self._writing: gevent.Greenlet | None = None
         self._fd = -1
         self._trouble = Trouble(log, f"can't write the access log {target}")
@@ -125,7 +127,7 @@ class AccessLog:
                 self._open()
             except OSError as error:
                 self._trouble.goes_on(error.strerror)
-            gevent.spawn(self._run)
+            self._job.start()
 
     def reopen(self) -> None:
         """Open the file anew, after it was rotated; on failure the old one stays."""
@@ -155,16 +157,15 @@ class AccessLog:
             os.makedirs(folder, exist_ok=True)
         self._fd = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
-    def _run(self) -> None:
-        while True:
-            gevent.sleep(_FLUSH_SECONDS)
-            if self._writing is None or self._writing.dead:
-                if self._pending or self._over:
-                    self._writing = gevent.spawn(self._write)
-            elif len(self._pending) > _MAX_PENDING:
-                self._dropped += len(self._pending) - _MAX_PENDING
-                del self._pending[_MAX_PENDING:]
-                self._trouble.goes_on("it takes lines more slowly than they come")
+    def _look(self) -> None:
+        """Begin to write what is pending, unless that is under way."""
+        if self._writing is None or self._writing.dead:
+            if self._pending or self._over:
+                self._writing = gevent.spawn(self._write)
+        elif len(self._pending) > _MAX_PENDING:
+            self._dropped += len(self._pending) - _MAX_PENDING
+            del self._pending[_MAX_PENDING:]
+            self._trouble.goes_on("it takes lines more slowly than they come")
 
     def flush(self) -> None:
         """Write what is pending, as far as that is quick; waits for the writing thread, not for requests."""

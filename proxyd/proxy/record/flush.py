@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import gevent
-
+from proxyd.base.jobs import Job
 from proxyd.store.sql.database import Store, StoreBusy, StoreError
 
 if TYPE_CHECKING:
@@ -38,25 +37,16 @@ class Flusher:
         self._board = board
         self._sources = sources
         self._failing = False
-        self._greenlet: gevent.Greenlet | None = None
+        self._job = Job("counters", PERIOD, self.flush, log, retry=PERIOD, trouble="counters could not be written")
 
     def start(self) -> None:
         """Begin to write every half second."""
-        self._greenlet = gevent.spawn(self._run)
+        self._job.start()
 
     def stop(self) -> None:
         """Write what is left, once."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self._job.stop()
         self.flush()
-
-    def _run(self) -> None:
-        while True:
-            gevent.sleep(PERIOD)
-            try:
-                self.flush()
-            except Exception:
-                log.exception("counters could not be written")
 
     def flush(self) -> None:
         """Write what there is; what can't be written is kept for the next time."""

@@ -12,8 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-import gevent
-
+from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.proxy.route.table import Table
 from proxyd.store.memory.board import Board
@@ -49,35 +48,37 @@ class Sync:
         self._empty = False
         self._generation = 0
         self._started = time.time()
-        self._greenlets: list[gevent.Greenlet] = []
+        self._looked = 0.0
+        self._jobs = (
+            Job("routes", _TICK, self._follow, log),
+            Job("heartbeat", _HEARTBEAT, self._beat, log, first=0.0, retry=_HEARTBEAT, expected=StoreError,
+                trouble="worker row not written", level=logging.DEBUG))
 
     def start(self) -> None:
         """Join the board, load the routes, and follow. A database that can't be read yet is waited for, not fatal."""
         self._board.join(time.time())
         self._load()
-        self._greenlets = [gevent.spawn(self._follow), gevent.spawn(self._beat)]
+        self._looked = time.monotonic()
+        for job in self._jobs:
+            job.start()
 
     def stop(self) -> None:
         """Leave the board."""
-        for greenlet in self._greenlets:
-            greenlet.kill()
+        for job in self._jobs:
+            job.stop()
         try:
             self._store.call(_gone, os.getpid(), patience=0.25)
         except StoreError as error:
             log.debug("worker row left behind: %s", error)
         self._board.leave()
 
-    def _follow(self) -> None:
-        looked = time.monotonic()
-        board = self._board
-        while True:
-            gevent.sleep(_TICK)
-            posted = board.version
-            now = time.monotonic()
-            if posted > self._table.version or not self._loaded or now - looked >= self._poll:
-                looked = now
-                if not self._load():
-                    gevent.sleep(_EMPTY_PAUSE if self._empty else _FAILURE_PAUSE)
+    def _follow(self) -> float | None:
+        now = time.monotonic()
+        if self._board.version > self._table.version or not self._loaded or now - self._looked >= self._poll:
+            self._looked = now
+            if not self._load():
+                return _EMPTY_PAUSE if self._empty else _FAILURE_PAUSE
+        return None
 
     def _load(self) -> bool:
         """Read what changed and swap the table; whether that went well."""
@@ -116,17 +117,9 @@ class Sync:
         self._board.report(table.version, time.time())
 
     def _beat(self) -> None:
-        host = socket.gethostname()
-        while True:
-            now = time.time()
-            self._board.report(self._table.version, now)
-            try:
-                self._store.call(_beat_row, os.getpid(), host, self._started, now, self._table.version, patience=0.25)
-            except StoreError as error:
-                log.debug("worker row not written: %s", error)
-            except Exception:
-                log.exception("worker row not written")
-            gevent.sleep(_HEARTBEAT)
+        now = time.time()
+        self._board.report(self._table.version, now)
+        self._store.call(_beat_row, os.getpid(), socket.gethostname(), self._started, now, self._table.version, patience=0.25)
 
 
 def _beat_row(pid: int, host: str, started: float, now: float, version: int) -> None:

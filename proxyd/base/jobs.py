@@ -1,0 +1,115 @@
+"""The one loop of everything that runs in the background: a function called again and again, whatever becomes of it.
+
+An error is logged when it begins and when its reason changes, not each time, and never ends the loop. What a job has done is counted:
+the master's jobs are shown by /metrics and `proxyctl status`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import gevent
+from gevent.event import Event as Signal
+
+
+class JobOver(Exception):
+    """Raised by a job's function that must not be called again."""
+
+
+class Job:
+    """A function and the greenlet that calls it.
+
+    `interval`: seconds between the end of one run and the next; None for a job that runs only when `wake` is called. `wakes`: `wake`
+    may be called though there is an interval, which makes waiting a little dearer. `first`: seconds until the first run, `interval` if
+    None. `gap`: seconds after each run in which `wake` has no effect yet. `retry`: seconds after a run that failed. The function may
+    return the seconds until the next run, in place of `interval`. Errors of the types `expected` are
+    said in one line after `trouble`, at `level`; others with a traceback.
+    """
+
+    def __init__(self, name: str, interval: float | None, function: Callable[[], float | None], log: logging.Logger, *,
+                 wakes: bool = False, first: float | None = None, gap: float = 0.0, retry: float = 1.0,
+                 expected: type[Exception] | tuple[type[Exception], ...] = (), trouble: str = "",
+                 level: int = logging.WARNING) -> None:
+        self.name = name
+        #: Runs that ended, those of them that failed, and how long the last one took in seconds.
+        self.runs, self.errors, self.duration = 0, 0, 0.0
+        #: Unix seconds of the last run's beginning; 0 before the first.
+        self.last_run = 0.0
+        #: Why the last run failed; empty where it did not.
+        self.error = ""
+        self._interval, self._first, self._gap, self._retry = interval, first, gap, retry
+        self._function = function
+        self._wakes = wakes or interval is None
+        self._log, self._level = log, level
+        self._expected, self._trouble = expected, trouble or name
+        self._news = Signal()
+        self._greenlet: gevent.Greenlet | None = None
+
+    def start(self) -> None:
+        """Begin to run in the background."""
+        self._greenlet = gevent.spawn(self._loop)
+
+    def stop(self) -> None:
+        """Run no more; a run under way is cut where it waits. Harmless for one that never started."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
+
+    def alive(self) -> bool:
+        """Whether it runs in the background."""
+        return self._greenlet is not None and not self._greenlet.dead
+
+    def wake(self) -> None:
+        """Run as soon as may be."""
+        self._news.set()
+
+    def _loop(self) -> None:
+        pause = self._interval if self._first is None else self._first
+        while True:
+            if self._wakes:
+                self._news.wait(pause)
+                self._news.clear()
+            else:
+                gevent.sleep(pause)
+            try:
+                failed, pause = self._run()
+            except JobOver:
+                return
+            if failed or self._gap:
+                gevent.sleep(self._retry if failed else self._gap)
+            if failed:
+                # Nobody wakes it for what was left undone.
+                pause = 0.0
+
+    def _run(self) -> tuple[bool, float | None]:
+        """Call the function; whether that failed, and the seconds until the next run."""
+        self.last_run = time.time()
+        began = time.monotonic()
+        failed, pause = False, None
+        try:
+            pause = self._function()
+        except JobOver:
+            raise
+        except Exception as error:
+            failed = True
+            self.errors += 1
+            self._say(error)
+        else:
+            if self.error:
+                self.error = ""
+                self._log.log(min(self._level, logging.INFO), "%s: over", self._trouble)
+        self.runs += 1
+        self.duration = time.monotonic() - began
+        return failed, self._interval if pause is None else pause
+
+    def _say(self, error: Exception) -> None:
+        reason = str(error) or type(error).__name__
+        if reason == self.error:
+            return
+        self.error = reason
+        if isinstance(error, self._expected):
+            self._log.log(self._level, "%s: %s", self._trouble, reason)
+        else:
+            self._log.error("%s: %s", self._trouble, reason, exc_info=error)
