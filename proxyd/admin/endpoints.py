@@ -7,6 +7,7 @@ from proxyd.admin.context import Context
 from proxyd.admin.http import Request, Response, as_json
 from proxyd.admin.schemas import NUMBER, TEXT
 from proxyd.admin.table import Endpoint, Parameter, openapi
+from proxyd.events.types import ALL, NAMES
 
 _LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
 _OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.", {"type": "integer", "minimum": 0})
@@ -43,7 +44,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/events", reading.events,
              "The last events, newest first; followed, or asked for as text/event-stream: events as they happen.",
              "events: [Event]", (
-                 _LIMIT, Parameter("type", "Only this type.", {"type": "string"}),
+                 _LIMIT, Parameter("type", "Only this type.", {"type": "string", "enum": [ALL, *NAMES]}),
                  Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]})),
              stream=True),
     Endpoint("GET", "/api/v1/stats", reading.stats, "Traffic sums of the routes, over all workers.", "stats: [Stats]", _ROUTES),

@@ -5,6 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const actionsOn = document.querySelector('meta[name="actions"]').content === "on";
   let csrf = document.querySelector('meta[name="csrf-token"]').content;
+  const eventTypes = document.querySelector('meta[name="events"]').content.split(" ");
   let polling = false, again = false, stream = null, saidTimer = 0;
 
   const element = (tag, className, ...children) => {
@@ -269,9 +270,7 @@
       soon = setTimeout(poll, 150);
       later = setTimeout(poll, 750);
     };
-    for (const type of ["backend_health_changed", "circuit_state_changed", "circuit_reset", "drain_started", "drain_progress", "drain_completed",
-      "drain_cancelled", "maintenance_changed", "cert_renewed", "certificate_expiring", "global_config_changed", "login_refused",
-      "missed"]) stream.addEventListener(type, wake);
+    for (const type of [...eventTypes, "missed"]) stream.addEventListener(type, wake);
   }
 
   async function change(method, path, body) {

@@ -11,6 +11,7 @@ from proxyd import __version__
 from proxyd.admin.context import Context
 from proxyd.admin.guard import COOKIE
 from proxyd.admin.http import Request, Response
+from proxyd.events.types import NAMES
 
 _POLICY = ("default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; "
            "form-action 'none'; base-uri 'none'; frame-ancestors 'none'")
@@ -26,7 +27,7 @@ def page(context: Context, request: Request) -> Response:
     nonce = secrets.token_urlsafe(16)
     csrf = context.guard.csrf(request.cookie(COOKIE)) if context.guard.logged_in(request) else ""
     text = _file("page.html")
-    for name, value in (("nonce", nonce), ("csrf", csrf), ("version", __version__),
+    for name, value in (("nonce", nonce), ("csrf", csrf), ("version", __version__), ("events", " ".join(NAMES)),
                         ("actions", "on" if context.settings.admin.token_file else "off")):
         text = text.replace("{{" + name + "}}", html.escape(value))
     return Response(200, text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": _POLICY.format(nonce=nonce)})

@@ -11,6 +11,7 @@ from proxyd import __version__
 from proxyd.base import text, urls
 from proxyd.config import options
 from proxyd.ctl import completion
+from proxyd.events.types import NAMES
 
 EPILOG = """exit codes:
   0  done, and all is well
@@ -164,7 +165,7 @@ def _tls(one: argparse.ArgumentParser) -> None:
 
 def _live(command: Command) -> None:
     one = command("events", "the last events, and those to come, as they happen")
-    one.add_argument("--type", default="", help="only this type, like circuit_state_changed")
+    one.add_argument("--type", default="", help=f"only this type: {', '.join(NAMES)}")
     one.add_argument("--last", type=bounded(0, 1000), default=10, metavar="N", help="past events to begin with (default: 10)")
     one.add_argument("--no-follow", action="store_true", help="only the past ones")
     one = command("top", "the busiest routes, renewed all the time (q ends it)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxyd.base.counters import COUNTERS
+from proxyd.events.types import NAMES
 
 #: Behind the model's own description.
 TABLE_NOTES: dict[str, str] = {
@@ -12,10 +13,7 @@ TABLE_NOTES: dict[str, str] = {
     "route_stats": "The route `-` stands for requests that matched no route or could not be read.",
     "refusals": "Written with the statistics. The same numbers are `proxyd_refusals_total` in the metrics.",
     "slow_requests": "At most 20 of each route and hour are kept, the slowest.",
-    "events": "`type` is one of `config_applied`, `backend_health_changed`, `circuit_state_changed`, `circuit_reset`, "
-              "`maintenance_changed`, `drain_started`, `drain_progress`, `drain_completed`, `drain_cancelled`, "
-              "`login_refused`, `cert_renewed`, `certificate_expiring`, "
-              "`global_config_changed`.",
+    "events": f"`type` is one of {', '.join(f'`{name}`' for name in NAMES)}.",
     "circuits": "A copy, at most a second old, of what the workers share in memory; "
                 "a route whose circuit never changed nor counted a failure has no row.",
     "route_in_flight": "Written with the statistics, about every half second. "

@@ -8,7 +8,7 @@ from itertools import groupby
 from proxyd.base.text import format_duration
 from proxyd.config.settings import RegistrySettings
 from proxyd.docs.markdown import code, fenced, generated, table
-from proxyd.events.bus import SUBSCRIBABLE
+from proxyd.events.types import TYPES
 from proxyd.registry import commands
 from proxyd.registry.framing import MAX_ANSWER, MAX_COMPRESSED, TRANSACTION
 from proxyd.registry.protocol import COMMANDS, Command
@@ -129,21 +129,11 @@ _ERRORS = (
 _EVENTS_HEAD = """
 ## Events
 
-`SUBSCRIBE` with one of these types, or several times; a session gets the events of its own routes, and those of the whole
-proxy. The line is `EVENT|type|{json}`; each has `at` (RFC 3339, UTC) and, where it is about one route, `route_id`.
+`SUBSCRIBE` with one of these types, several times for several, or with `all` for all of them. A session gets the events of its own
+routes, and those of the whole proxy. The line is `EVENT|type|{json}`; each has `at` (RFC 3339, UTC) and, where it is about one route,
+`route_id`.
 
 """
-
-_EVENTS = {
-    "backend_health_changed": "`healthy`, `status`, `previous`, `reason`, `url`: a health check changed its mind.",
-    "circuit_state_changed": "`state`, `from`, `to` (`closed`, `open`, `half_open`), `reason`.",
-    "drain_progress": "`traffic_percent`, `remaining_seconds`, at every tenth of the drain. At the end comes `drain_completed` with "
-                      "`in_flight`, and once more when the last of those requests is over.",
-    "maintenance_changed": "`active`, `page_url`: by this client or by an operator.",
-    "cert_renewed": "`path`, `names`, `expires`: a certificate of the proxy was replaced.",
-    "global_config_changed": "`file`: the proxy's configuration was read again.",
-    "all": "All of them.",
-}
 
 
 def text(known: Mapping[str, Command] = COMMANDS) -> str:
@@ -156,7 +146,9 @@ def text(known: Mapping[str, Command] = COMMANDS) -> str:
     parts = [generated("the command table (proxyd/registry/protocol.py and commands/)"), _HEAD, fenced(_EXAMPLE),
              _FRAMING.format(**values), fenced(_TRANSACTION_EXAMPLE), _SESSIONS.format(**values),
              table(("message", "when"), ((code(message), when) for message, when in _ERRORS)),
-             _EVENTS_HEAD, table(("type", "what it says"), ((code(name), _EVENTS[name]) for name in SUBSCRIBABLE)),
+             _EVENTS_HEAD, table(("type", "`SUBSCRIBE` with", "fields", "when"), (
+                 (code(event.name), code(event.subscribed), ", ".join(map(code, event.fields)), event.sentence)
+                 for event in TYPES if event.subscribed)),
              "\n## All commands\n\n", _index(known)]
     for topic, group in _by_topic(known):
         parts.append(f"\n## Commands: {topic}\n")

@@ -1,4 +1,4 @@
 """The event bus, and the types of events.
 
-May import: base, config and store. Begin with `bus`.
+May import: base, config and store. Begin with `types`, then `bus`.
 """

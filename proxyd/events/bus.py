@@ -17,9 +17,6 @@ from proxyd.store.sql.models import EventRow
 
 log = logging.getLogger("proxyd.events")
 
-#: The types a registry client can subscribe to; the rest is for the audit trail and operators.
-SUBSCRIBABLE = ("backend_health_changed", "circuit_state_changed", "drain_progress", "maintenance_changed", "cert_renewed",
-                "global_config_changed", "all")
 _MAX_PENDING = 100_000
 #: How long the database thread, which others need, waits for another process's lock.
 _PATIENCE = 0.25

@@ -14,6 +14,7 @@ from proxyd.base.text import hide_token
 from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
 from proxyd.config.options import parse_option
 from proxyd.config.routechecks import check_interval, priority, whole_number
+from proxyd.events.types import SUBSCRIBABLE
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
 SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
@@ -221,8 +222,6 @@ def compressed(value: str) -> bool:
 
 def event_type(value: str) -> str:
     """A type of event, or all."""
-    from proxyd.events.bus import SUBSCRIBABLE
-
     if value not in SUBSCRIBABLE:
         raise ValueError(f'"{value}" is not one of {", ".join(SUBSCRIBABLE)}{text.suggest(value, SUBSCRIBABLE)}')
     return value

@@ -19,6 +19,7 @@ from gevent.server import StreamServer
 
 from proxyd.config.settings import RegistrySettings
 from proxyd.events.bus import Event
+from proxyd.events.types import ALL, SUBSCRIBED
 from proxyd.net.listen import ListenError, listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
@@ -226,10 +227,8 @@ class Connection:
         subscribed = caller.subscriptions
         if not subscribed or not caller.has_session:
             return
-        wanted = "drain_progress" if event.type == "drain_completed" else event.type
-        if wanted not in subscribed and "all" not in subscribed:
-            return
-        if event.type not in _TOLD:
+        wanted = SUBSCRIBED.get(event.type)
+        if wanted is None or (wanted not in subscribed and ALL not in subscribed):
             return
         if event.route_id is not None and event.route_id not in caller.session.routes:
             return
@@ -298,11 +297,6 @@ class Connection:
             with contextlib.suppress(StoreError):
                 self.caller.lost()
                 return
-
-
-#: Events that go to registry clients; the others are for the audit trail alone.
-_TOLD = frozenset(("backend_health_changed", "circuit_state_changed", "drain_progress", "drain_completed", "maintenance_changed",
-                   "cert_renewed", "global_config_changed"))
 
 
 def _tune(sock: Any, settings: RegistrySettings) -> None:

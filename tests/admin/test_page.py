@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from proxyd.events.types import NAMES
 from proxyd.store.sql.models import Route
 from tests.admin.browser import CHROMIUM, Browser
 from tests.admin.harness import TOKEN, Master, add_event
@@ -16,6 +17,12 @@ def test_nothing_runs_on_the_page_but_what_carries_its_nonce(master: Master) -> 
     assert first.text != second.text and "{{" not in first.text
     script = master.get("/page.js").text
     assert "innerHTML" not in script and "insertAdjacentHTML" not in script and "eval(" not in script
+
+
+def test_the_page_looks_again_at_every_type_of_event(master: Master) -> None:
+    told = re.search(r'<meta name="events" content="([^"]*)">', master.get("/").text)
+    assert told is not None and told[1].split() == list(NAMES)
+    assert "of [...eventTypes," in master.get("/page.js").text
 
 
 @pytest.mark.slow

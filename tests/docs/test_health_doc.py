@@ -13,7 +13,7 @@ from proxyd.base.histogram import bounds
 from proxyd.config.options import OPTIONS
 from proxyd.config.settings import SECTIONS, setting_declarations
 from proxyd.docs.database import output, sample
-from proxyd.events.bus import SUBSCRIBABLE
+from proxyd.events.types import SUBSCRIBABLE
 from proxyd.health.thresholds import STATUSES
 from proxyd.registry import commands
 from proxyd.registry.protocol import COMMANDS

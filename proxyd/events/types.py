@@ -1,0 +1,48 @@
+"""Every type of event, declared once: SUBSCRIBE's check, what clients are sent, the status page, proxyctl and the documents read it.
+
+A new type is a line here and the line that publishes it. A test reads the source for types that are not here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: What SUBSCRIBE takes for every type that clients are sent.
+ALL = "all"
+
+
+class EventType(NamedTuple):
+    """A type. `fields`: the keys of its data, beside `at` and `route_id`. `subscribed`: what a registry client subscribes to
+    in order to get it; empty where it is for operators and the audit trail alone."""
+
+    name: str
+    sentence: str
+    fields: tuple[str, ...] = ()
+    subscribed: str = ""
+
+
+TYPES: tuple[EventType, ...] = (
+    EventType("config_applied", "A session's staged configuration became the active one.",
+              ("service", "instance", "routes", "removed", "settings")),
+    EventType("backend_health_changed", "A health check changed its mind.", ("healthy", "status", "previous", "reason", "url"),
+              "backend_health_changed"),
+    EventType("circuit_state_changed", "A circuit is in another state: `closed`, `open` or `half_open`.", ("state", "from", "to", "reason"),
+              "circuit_state_changed"),
+    EventType("circuit_reset", "A circuit was closed by a client or an operator."),
+    EventType("maintenance_changed", "Maintenance began or ended, by a client or an operator.", ("active", "page_url"),
+              "maintenance_changed"),
+    EventType("drain_started", "A session drains.", ("seconds",)),
+    EventType("drain_progress", "At every tenth of a drain.", ("traffic_percent", "remaining_seconds"), "drain_progress"),
+    EventType("drain_completed", "At the end of a drain, and once more when the last of the requests under way is over.",
+              ("traffic_percent", "in_flight"), "drain_progress"),
+    EventType("drain_cancelled", "A drain was cancelled."),
+    EventType("login_refused", "A registration, or a login at the admin HTTP, was refused.", ("service", "to", "reason")),
+    EventType("cert_renewed", "A certificate of the proxy was replaced.", ("path", "names", "expires"), "cert_renewed"),
+    EventType("certificate_expiring", "A certificate is near its end or past it.", ("path", "names", "expires", "days")),
+    EventType("global_config_changed", "The proxy's configuration was read again.", ("file",), "global_config_changed"),
+)
+NAMES: tuple[str, ...] = tuple(event.name for event in TYPES)
+#: What a client subscribes to for each type that clients are sent at all.
+SUBSCRIBED: dict[str, str] = {event.name: event.subscribed for event in TYPES if event.subscribed}
+#: What SUBSCRIBE takes.
+SUBSCRIBABLE: tuple[str, ...] = (*dict.fromkeys(SUBSCRIBED.values()), ALL)
