@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -35,8 +35,21 @@ _AT_ONCE = 256
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 34, 92, 127)}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
-#: When a request was over (Unix seconds), and what `record` was told.
-Over = tuple[float, "RequestHead", str, int, int, str, str, float, float, str, str]
+
+class Finished(NamedTuple):
+    """A request that is over, as its line is made of it. `at`: Unix seconds; `sent`: bytes; the other times are in seconds."""
+
+    at: float
+    head: RequestHead
+    client: str
+    status: int
+    sent: int
+    route: str
+    upstream: str
+    upstream_seconds: float
+    seconds: float
+    request_id: str
+    reason: str
 
 
 def _clean(value: str) -> str:
@@ -74,7 +87,7 @@ class AccessLog:
     def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time) -> None:
         self._target = target
         self._clock = clock
-        self._over: list[Over] = []
+        self._over: list[Finished] = []
         self._pending: list[str] = []
         self._dropped = 0
         self._second = -1
@@ -91,34 +104,35 @@ class AccessLog:
                seconds: float, request_id: str, reason: str) -> None:
         """Log a request that is over; sizes in bytes, times in seconds."""
         over = self._over
-        over.append((self._clock(), head, client, status, sent, route, upstream, upstream_seconds, seconds, request_id, reason))
+        over.append(Finished(self._clock(), head, client, status, sent, route, upstream, upstream_seconds, seconds, request_id, reason))
         if len(over) >= _AT_ONCE:
             self._make_lines()
 
     def _make_lines(self) -> None:
-        self._pending += [self._line(*one) for one in self._over]
+        self._pending += map(self._line, self._over)
         self._over.clear()
 
-    def _text(self, now: float, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str,
-              upstream_seconds: float, seconds: float, request_id: str, reason: str) -> str:
-        if not self._second <= now < self._second + 1:
-            self._second = int(now)
-            self._stamp = common_stamp(now)
+    def _text(self, one: Finished) -> str:
+        if not self._second <= one.at < self._second + 1:
+            self._second = int(one.at)
+            self._stamp = common_stamp(one.at)
+        head = one.head
         referer, agent = _referer_and_agent(head)
         # A request that could not be read has no line.
         line = f"{head.method} {_clean(head.target)} HTTP/{PROTOCOLS[head.version]}" if head.method != "-" else "-"
-        return (f'{client or "-"} - - [{self._stamp}] "{line}" {status} {sent} '
-                f'"{_clean(referer) or "-"}" "{_clean(agent) or "-"}" route={route or "-"} upstream={upstream or "-"} '
-                f'upstream_time={upstream_seconds:.4f} time={seconds:.4f} id={request_id} reason={reason or "-"}\n')
+        return (f'{one.client or "-"} - - [{self._stamp}] "{line}" {one.status} {one.sent} '
+                f'"{_clean(referer) or "-"}" "{_clean(agent) or "-"}" route={one.route or "-"} upstream={one.upstream or "-"} '
+                f'upstream_time={one.upstream_seconds:.4f} time={one.seconds:.4f} id={one.request_id} reason={one.reason or "-"}\n')
 
-    def _json(self, now: float, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str,
-              upstream_seconds: float, seconds: float, request_id: str, reason: str) -> str:
+    def _json(self, one: Finished) -> str:
+        head = one.head
         referer, agent = _referer_and_agent(head)
         return json.dumps({
-            "at": rfc3339(now), "client": client, "method": head.method, "host": head.host, "target": head.target,
-            "protocol": f"HTTP/{PROTOCOLS[head.version]}", "status": status, "bytes": sent, "referer": referer or None,
-            "user_agent": agent or None, "route": route, "upstream": upstream, "upstream_seconds": round(upstream_seconds, 6),
-            "seconds": round(seconds, 6), "request_id": request_id, "reason": reason}, separators=(",", ":")) + "\n"
+            "at": rfc3339(one.at), "client": one.client, "method": head.method, "host": head.host, "target": head.target,
+            "protocol": f"HTTP/{PROTOCOLS[head.version]}", "status": one.status, "bytes": one.sent, "referer": referer or None,
+            "user_agent": agent or None, "route": one.route, "upstream": one.upstream,
+            "upstream_seconds": round(one.upstream_seconds, 6), "seconds": round(one.seconds, 6), "request_id": one.request_id,
+            "reason": one.reason}, separators=(",", ":")) + "\n"
 
     def start(self) -> None:
         """Open the file and begin to write; one that can't be opened is said so and tried again: traffic goes on without."""
