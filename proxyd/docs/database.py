@@ -11,12 +11,13 @@ from pathlib import Path
 
 from peewee import BooleanField
 
-from proxyd.docs.database_notes import COLUMN_NOTES, QUERIES, RETENTION, TABLE_NOTES, VIEW_NOTES
+from proxyd.docs.database_notes import COLUMN_NOTES, QUERIES, TABLE_NOTES, VIEW_NOTES
 from proxyd.docs.markdown import code, fenced, generated, table
 from proxyd.docs.samples import NOW, fill
 from proxyd.store.sql import migrations, models
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.database import database as current
+from proxyd.store.sql.retained import RETAINED
 from proxyd.store.sql.views import VIEWS
 
 _HEAD = """# Database
@@ -107,7 +108,8 @@ def _table(connection: sqlite3.Connection, model: type[models.StoredTable]) -> s
     meta = model._meta
     name = meta.table_name
     note = (model.__doc__ or "").strip() if model.__doc__ != models.StoredTable.__doc__ else ""
-    prose = " ".join(filter(None, (" ".join(note.split()), TABLE_NOTES.get(name, ""), RETENTION.get(name, ""))))
+    kept = (kept.sentence() for kept in RETAINED if kept.model is model)
+    prose = " ".join(filter(None, (" ".join(note.split()), TABLE_NOTES.get(name, ""), *kept)))
     by_column = {field.column_name: field for field in meta.sorted_fields}
     rows = []
     for _, column, kind, needed, _, key in connection.execute(f"PRAGMA table_info({name})"):

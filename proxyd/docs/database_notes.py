@@ -21,17 +21,6 @@ TABLE_NOTES: dict[str, str] = {
     "health_status": "`down` takes no traffic while `[health] drive_circuits` is on.",
 }
 
-RETENTION: dict[str, str] = {
-    "health_results": "Kept for `[database] retain_health`.",
-    "route_minutes": "Kept for `[database] retain_stats`.",
-    "rate_limit_rejections": "Kept for `[database] retain_stats`.",
-    "events": "Kept for `[database] retain_events`.",
-    "circuit_transitions": "Kept for `[database] retain_events`.",
-    "slow_requests": "Kept for `[database] retain_slow`.",
-    "websocket_connections": "A row is written when the connection ends, and kept for `[database] retain_slow`.",
-    "sessions": "Ended ones are kept for `[database] retain_sessions`.",
-}
-
 #: By `table.column`, or by column for all tables that have it.
 COLUMN_NOTES: dict[str, str] = {
     "routes.route_id": "`r1`, `r2`, ...; never used twice.",

@@ -12,7 +12,7 @@ from proxyd.config.options import OPTIONS
 from proxyd.config.settings import SECTIONS, Settings, load, setting_declarations
 from proxyd.docs import NAMES, document, protocol
 from proxyd.docs.database import queries, sample
-from proxyd.docs.database_notes import COLUMN_NOTES, RETENTION, TABLE_NOTES
+from proxyd.docs.database_notes import COLUMN_NOTES, TABLE_NOTES
 from proxyd.docs.explanations import EXPLANATIONS
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.protocol import COMMANDS
@@ -115,7 +115,7 @@ def test_notes_are_of_tables_and_columns_that_exist() -> None:
     with sample() as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
         columns = {(table, row[1]) for table in tables for row in connection.execute(f"PRAGMA table_info({table})")}
-    assert set(TABLE_NOTES) | set(RETENTION) <= tables
+    assert set(TABLE_NOTES) <= tables
     for name in COLUMN_NOTES:
         table, dot, column = name.partition(".")
         assert (table, column) in columns if dot else name in {known for _, known in columns}, name

@@ -1,0 +1,80 @@
+"""How long rows are kept: each table that is pruned, with the setting that says how old its rows may get.
+
+The pruning (`proxyd/chores/retention.py`) and docs/database.md follow from this table; the settings themselves are declared in
+`DatabaseSettings`, under the names that stand here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from proxyd.store.sql.models import (
+    CircuitTransition,
+    EventRow,
+    HealthResult,
+    RateLimitRejection,
+    Route,
+    RouteLatency,
+    RouteMinute,
+    RouteStats,
+    RouteStatusCode,
+    Session,
+    SlowRequest,
+    StoredTable,
+    WebSocketConnection,
+)
+
+#: The route id of requests that matched no route (see proxyd.admin.metrics); it is never a route, and stays.
+_NO_ROUTE = "-"
+_KEPT = "Kept for {}."
+_ROUTE_GONE = "The rows of a route that is gone are kept for {}."
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """Rows of `model` may go when `old`, a peewee expression for an instant (RFC 3339), is true of an instant that lies the
+    `[database]` setting behind now. `batch` of them go in one transaction; `said` tells it in docs/database.md."""
+
+    model: type[StoredTable]
+    setting: str
+    old: Callable[[str], Any]
+    said: str = _KEPT
+    batch: int = 500
+
+    def sentence(self) -> str:
+        """What docs/database.md says, with the setting's name."""
+        return self.said.format(f"`[database] {self.setting}`")
+
+
+def _of_no_route(before: str) -> Any:
+    """Sums of routes that are gone, and counted nothing since."""
+    unused = RouteStats.route_id.not_in(Route.select(Route.route_id)) & (RouteStats.route_id != _NO_ROUTE)
+    return unused & (RouteStats.updated_at < before)
+
+
+def _like_sums(model: type[StoredTable]) -> Callable[[str], Any]:
+    """What belongs to such sums, and has no age of its own."""
+    return lambda before: model.route_id.in_(RouteStats.select(RouteStats.route_id).where(_of_no_route(before)))  # type: ignore[attr-defined]
+
+
+RETAINED: tuple[Retained, ...] = (
+    Retained(HealthResult, "retain_health", lambda before: HealthResult.checked_at < before),
+    Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before),
+    Retained(RateLimitRejection, "retain_stats", lambda before: RateLimitRejection.minute < before),
+    Retained(EventRow, "retain_events", lambda before: EventRow.at < before),
+    Retained(CircuitTransition, "retain_events", lambda before: CircuitTransition.at < before),
+    Retained(SlowRequest, "retain_slow", lambda before: SlowRequest.at < before),
+    # A WebSocket may have been open for weeks: its age counts from its end.
+    Retained(WebSocketConnection, "retain_slow",
+             lambda before: (WebSocketConnection.opened_at < before) & (WebSocketConnection.closed_at < before),
+             "A row is written when the connection ends, and kept for {}."),
+    # An ended session takes what it declared along (ON DELETE CASCADE), so fewer go at once.
+    Retained(Session, "retain_sessions", lambda before: (Session.state == "ended") & (Session.ended_at < before),
+             "Ended ones are kept for {}.", batch=50),
+    # The sums are last, because by them the other two know how old they are.
+    Retained(RouteStatusCode, "retain_stats", _like_sums(RouteStatusCode), _ROUTE_GONE),
+    Retained(RouteLatency, "retain_stats", _like_sums(RouteLatency), _ROUTE_GONE),
+    Retained(RouteStats, "retain_stats", _of_no_route, _ROUTE_GONE),
+)
