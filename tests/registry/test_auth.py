@@ -81,6 +81,19 @@ def test_a_token_covers_the_services_it_names_alone(gate: Gatekeeper) -> None:
         gate.admit("shopping", "secret", "1.2.3.4", 0.0)
 
 
+@pytest.mark.parametrize(("first", "second", "together"), [
+    ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True), ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+    ("[2001:db8::1]", "2001:db8::2", True),
+    ("192.0.2.1", "192.0.2.2", False), ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False), ("unix:", "192.0.2.1", False)])
+def test_failed_attempts_are_counted_by_address_and_those_of_ipv6_by_the_64_bits_that_one_customer_has(
+        gate: Gatekeeper, first: str, second: str, together: bool) -> None:
+    for address in (first, first, second):
+        with pytest.raises(LoginRefused):
+            gate.admit("shop", "wrong", address, 0.0)
+    with pytest.raises(LoginRefused, match="too many" if together else "not known"):
+        gate.admit("shop", "wrong", second, 1.0)
+
+
 def test_an_address_that_failed_too_often_waits_a_minute_and_others_do_not(gate: Gatekeeper) -> None:
     for second in range(3):
         with pytest.raises(LoginRefused, match="not known"):
