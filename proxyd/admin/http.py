@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
+from proxyd.base.text import read_json
+
 MAX_BODY = 64 * 1024
 
 #: On every answer. The status page puts its own policy, with a nonce, in place of this one.
@@ -111,7 +113,7 @@ class Request:
         if not data.strip():
             return {}
         try:
-            value = json.loads(data)
+            value = read_json(data)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):

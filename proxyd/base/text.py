@@ -7,12 +7,15 @@ that names what was wrong and what was expected; the caller adds where it stood.
 from __future__ import annotations
 
 import ipaddress
+import json
+import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Any
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -246,3 +249,25 @@ def route_number(route_id: str) -> int:
     """The number in a route id (`r12`: 12), by which ids sort and the shared memory knows whose a slot is; 0 where there is none."""
     digits = route_id[1:]
     return int(digits) if digits.isascii() and digits.isdigit() else 0
+
+
+def read_json(source: str | bytes) -> Any:
+    """JSON as RFC 8259 has it, without what Python alone takes for it: NaN and Infinity, numbers beyond a double, and halves of
+    characters (`"\\ud800"`), which can be written into no file and no answer. Raises ValueError, RecursionError."""
+    found = json.loads(source, parse_constant=_no_number, parse_float=_finite)
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a character (a lone surrogate, like \\ud800)") from None
+    return found
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return number

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from proxyd.base import text
-from proxyd.base.text import hide_token
+from proxyd.base.text import hide_token, read_json
 from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
 from proxyd.config.options import parse_option
 from proxyd.config.routechecks import check_interval, priority, whole_number
@@ -53,30 +52,13 @@ def port(value: str) -> int:
 _HARMLESS = 12
 
 
-def _refused(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON number")
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if math.isinf(number):
-        raise ValueError(f"{digits[:40]} is too large a number")
-    return number
-
-
-def _read_json(value: str) -> Any:
-    """JSON without what Python alone takes for it (NaN, Infinity): clients that are shown it could not read it. Raises ValueError,
-    RecursionError."""
-    return json.loads(value, parse_constant=_refused, parse_float=_finite)
-
-
 def metadata(value: str) -> dict[str, Any]:
     """A JSON object; nothing and null count as an empty one. Errors do not repeat the token that the value may hold or be."""
     if not value.strip():
         return {}
     shown = f'"{hide_token(value)[:60]}"' if value.lstrip()[:1] == "{" or len(value) <= _HARMLESS else "that"
     try:
-        found = _read_json(value)
+        found = read_json(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{shown} is not JSON: {error}") from None
     if found is None:
@@ -168,7 +150,7 @@ ROUTE_FIELDS: dict[str, Callable[[str], Any]] = {
 def bulk(value: str) -> list[dict[str, Any]]:
     """The routes of ROUTE_ADD_BULK, each checked; the error names the entry."""
     try:
-        items = _read_json(value)
+        items = read_json(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(items, list) or not items:

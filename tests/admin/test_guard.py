@@ -114,7 +114,8 @@ def test_large_bodies_are_refused(master: Master) -> None:
     assert master.act("POST", MAINTENANCE, {"page_url": "x" * 70_000}).status_code == 413
     chunked = requests.post(master.url + "/login", data=iter([b"x" * 40_000] * 2), timeout=5)
     assert chunked.status_code == 413
-    assert requests.post(master.url + "/login", data="[1", timeout=5).status_code == 400
+    for body in ("[1", '{"token": "\\ud800"}', '{"token": NaN}'):
+        assert requests.post(master.url + "/login", data=body, timeout=5).status_code == 400
 
 
 def test_every_answer_carries_the_security_headers(master: Master) -> None:

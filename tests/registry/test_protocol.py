@@ -210,6 +210,7 @@ def test_register_takes_metadata_that_is_absent_empty_null_or_an_object(system: 
 @pytest.mark.parametrize(("line", "error"), [
     ("REGISTER|app|i1|0|[1]", 'metadata: "[1]" is not a JSON object'), ("REGISTER|app|i1|0|5", 'metadata: "5" is not a JSON object'),
     ('REGISTER|app|i1|0|{"a":NaN}', 'metadata: "{"a":NaN}" is not JSON: NaN is no JSON number'),
+    ('REGISTER|app|i1|0|{"a":"\\ud800"}', 'metadata: "{"a":"\\ud800"}" is not JSON: it holds half of a character'),
     ('REGISTER|app|i1|0|{"a":-Infinity}', 'metadata: "{"a":-Infinity}" is not JSON: -Infinity is no JSON number'),
     ('REGISTER|app|i1|0|{"a":1e999}', 'metadata: "{"a":1e999}" is not JSON: 1e999 is too large a number'),
     ('REGISTER|app|i1|0|"x"', "metadata:"), ("REGISTER|app|i1|0|{", 'metadata: "{" is not JSON'), ("REGISTER|app|i1|0|true", "metadata:"),
