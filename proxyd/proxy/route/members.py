@@ -35,11 +35,12 @@ class Members:
     def admitted(self) -> Iterator[tuple[Upstream, int]]:
         """Members whose circuits have admitted the request, each with the number to report the outcome with. A WebSocket is counted
         with it. Whoever asks for the next member says that this one failed."""
-        circuits = self._parts.circuits
+        circuits, client_ip, cookie = self._parts.circuits, self._client_ip, self._cookie
+        upgrade = self._head.upgrade == "websocket"
         full: Refusal | None = None
         while True:
             now = time.time()
-            chosen = self._choose(self._blocked, now)
+            chosen = choose(self.pool, client_ip, cookie, self._tried, self._blocked, circuits, now)
             if isinstance(chosen, Refusal):
                 self.refusal = full or chosen
                 return
@@ -47,7 +48,7 @@ class Members:
             if admission < 0:
                 self._blocked = (*self._blocked, chosen.route_id)
                 continue
-            if self._head.upgrade == "websocket":
+            if upgrade:
                 full = websocket.reserve(self._parts, chosen)
                 if full is not None:
                     circuits.cancel(chosen, admission)
@@ -59,10 +60,8 @@ class Members:
     def leave(self, member: Upstream) -> bool:
         """Ask `member` no more, if another one would take the request; whether one would."""
         blocked = (*self._blocked, member.route_id)
-        if isinstance(self._choose(blocked, time.time()), Refusal):
+        other = choose(self.pool, self._client_ip, self._cookie, self._tried, blocked, self._parts.circuits, time.time())
+        if isinstance(other, Refusal):
             return False
         self._blocked = blocked
         return True
-
-    def _choose(self, blocked: tuple[str, ...], now: float) -> Upstream | Refusal:
-        return choose(self.pool, self._client_ip, self._cookie, self._tried, blocked, self._parts.circuits, now)
