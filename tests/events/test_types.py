@@ -34,14 +34,14 @@ def published() -> list[tuple[str, set[str]]]:
             kind, data = node.args[0], node.args[1]
             assert isinstance(kind, ast.Constant) and isinstance(kind.value, str), f"{path}:{node.lineno}: the type is not written out"
             keys = data.keys if isinstance(data, ast.Dict) else []
-            found.append((kind.value, {key.value for key in keys if isinstance(key, ast.Constant)}))
+            found.append((kind.value, {str(key.value) for key in keys if isinstance(key, ast.Constant)}))
     return found
 
 
 def compared() -> set[str]:
     """The types that the source compares an event's with."""
     return {
-        side.value for path in (ROOT / "proxyd").rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        str(side.value) for path in (ROOT / "proxyd").rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute) and ast.unparse(node.left) == "event.type"
         for side in node.comparators if isinstance(side, ast.Constant)}
 
