@@ -16,7 +16,7 @@ _UNWELL = Parameter("unwell", "1: only routes that are down, or whose circuit is
 _ROUTES = (_SEARCH, _UNWELL, _LIMIT, _OFFSET)
 _SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "default": 60}}}
 _PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "default": ""}}}
-_URL = {"type": "object", "properties": {"url": TEXT}, "required": ["url"]}
+_URL = {"type": "object", "properties": {"url": {**TEXT, "examples": ["http://127.0.0.1:3000"]}}, "required": ["url"]}
 _TOKEN = {"type": "object", "properties": {"token": TEXT}, "required": ["token"]}
 
 
@@ -50,7 +50,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/stats", reading.stats, "Traffic sums of the routes, over all workers.", "stats: [Stats]", _ROUTES),
     Endpoint("GET", "/api/v1/traffic", reading.traffic, "Requests and errors of the last minutes, by route.", "Traffic", (
         *_ROUTES, Parameter("minutes", "How many minutes.", {"type": "integer", "minimum": 1, "maximum": 1440, "default": 30}))),
-    Endpoint("GET", "/api/v1/openapi.json", document, "This document.", "application/json"),
+    Endpoint("GET", "/api/v1/openapi.json", document, "The API as an OpenAPI 3.1 document.", "application/json"),
     Endpoint("POST", "/api/v1/sessions/{session_id}/drain", acting.start_drain, "Drain a session.", "Done", body=_SECONDS,
              action=True),
     Endpoint("DELETE", "/api/v1/sessions/{session_id}/drain", acting.cancel_drain, "Cancel a drain.", "Done", action=True),
