@@ -22,9 +22,10 @@ from proxyd import __version__
 from proxyd.admin import views
 from proxyd.admin.families import counter, gauge, histogram
 from proxyd.base.counters import COUNTERS
+from proxyd.base.drain import drain_share
 from proxyd.base.histogram import bounds
 from proxyd.base.jobs import Job
-from proxyd.base.text import route_number
+from proxyd.base.text import parse_rfc3339, route_number
 from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
@@ -173,7 +174,7 @@ class ProxydCollector(Collector):
         for row in self._readings.routes:
             share = 1.0
             if row.drain_started_at is not None:
-                share = views.drain_share(row.drain_started_at, row.drain_seconds or 0.0, self._now)
+                share = drain_share(parse_rfc3339(row.drain_started_at), row.drain_seconds or 0.0, self._now)
             drain.add_metric((row.route_id,), share)
             maintenance.add_metric((row.route_id,), float(row.maintenance_since is not None))
         yield from (health, statuses, circuit, drain, maintenance)

@@ -14,6 +14,7 @@ from typing import Any
 from peewee import Expression, chunked, fn
 
 from proxyd.base.counters import LATENCIES, SHOWN
+from proxyd.base.drain import drain_share
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
@@ -94,18 +95,10 @@ def drain(row: Route, now: float) -> dict[str, Any]:
     """How far the drain of a route is at `now` (Unix seconds): the share falls from 100 % to 0 in a straight line."""
     if row.drain_started_at is None:
         return {"active": False, "started_at": None, "duration_seconds": None, "traffic_percent": 100.0, "remaining_seconds": 0.0}
-    share = drain_share(row.drain_started_at, row.drain_seconds or 0.0, now)
-    remaining = max(0.0, parse_rfc3339(row.drain_started_at) + (row.drain_seconds or 0.0) - now)
+    started, seconds = parse_rfc3339(row.drain_started_at), row.drain_seconds or 0.0
+    share, remaining = drain_share(started, seconds, now), max(0.0, started + seconds - now)
     return {"active": True, "started_at": row.drain_started_at, "duration_seconds": row.drain_seconds,
             "traffic_percent": round(share * 100, 1), "remaining_seconds": round(remaining, 1)}
-
-
-def drain_share(started_at: str, seconds: float, now: float) -> float:
-    """The share (1.0 to 0.0) of its traffic that a draining route still gets."""
-    elapsed = now - parse_rfc3339(started_at)
-    if elapsed <= 0:
-        return 1.0
-    return 0.0 if elapsed >= seconds else 1.0 - elapsed / seconds
 
 
 def _live_circuit(circuits: CircuitBoard, row: Route) -> dict[str, Any]:

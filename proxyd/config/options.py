@@ -65,6 +65,10 @@ def _cookie_name(value: str) -> str:
     return name
 
 
+#: Names of the policies in proxy/route/balance, the default first. A test holds the two together.
+BALANCE = ("least_conn", "round_robin", "ip_hash")
+
+
 @dataclass(frozen=True, slots=True)
 class RouteOptions:
     """The options of one route; defaults are what a route has that sets none. Times are seconds, sizes bytes."""
@@ -112,7 +116,7 @@ class RouteOptions:
     preserve_host: bool = declare(BOOL, "true", "Send the client's Host to the upstream, not the backend's own.")
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",
                                 "Path prefix taken off before the request goes upstream.")
-    balance: str = declare(choice("least_conn", "round_robin", "ip_hash"), "least_conn", "How replicas share requests.")
+    balance: str = declare(choice(*BALANCE), BALANCE[0], "How replicas share requests.")
     sticky_cookie: str = declare(Kind("cookie name", _cookie_name), "", "Name of a cookie that keeps a client on its replica; empty: none.")
     weight: int = declare(integer(0, 1000), "100", "Share of this replica among its pool.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which a recovered replica's share grows to full; 0: at once.")

@@ -1,4 +1,4 @@
-"""How replicas share requests: one function a policy, from the members that may be chosen to the one that is.
+"""How replicas share requests: one small type a policy, from the members that may be chosen to the one that is.
 
 `in_flight` and the smooth weights are this worker's own view; over many requests the workers' shares add up alike.
 """
@@ -8,46 +8,76 @@ from __future__ import annotations
 import hashlib
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Pool, Upstream
 
 
-def least_conn(members: list[Upstream], pool: Pool, client_ip: str) -> Upstream:
-    """The member with the fewest requests in flight for its weight; ties go round by weight."""
-    least = math.inf
-    tied: list[Upstream] = []
-    for member in members:
-        load = member.state.in_flight / (member.options.weight or 1)
-        if load < least:
-            least, tied = load, [member]
-        elif load == least:
-            tied.append(member)
-    return tied[0] if len(tied) == 1 else round_robin(tied, pool, client_ip)
+class Policy(Protocol):
+    """How a pool shares requests. `by_client`: a client keeps its member, so one that leaves it moves once, in its turn."""
+
+    name: str
+    by_client: bool
+
+    def choose(self, members: list[Upstream], client_ip: str) -> Upstream:
+        """The member for a request, out of those that may be chosen."""
 
 
-def round_robin(members: list[Upstream], pool: Pool, client_ip: str) -> Upstream:
+class RoundRobin:
     """Smooth weighted round robin: each member gains its weight each turn, the richest is chosen and pays the total."""
-    total = 0
-    best = members[0]
-    for member in members:
-        weight = member.options.weight or 1
-        total += weight
-        member.state.current_weight += weight
-        if member.state.current_weight > best.state.current_weight:
-            best = member
-    best.state.current_weight -= total
-    return best
+
+    name = "round_robin"
+    by_client = False
+
+    def choose(self, members: list[Upstream], client_ip: str) -> Upstream:
+        total = 0
+        best = members[0]
+        for member in members:
+            weight = member.options.weight or 1
+            total += weight
+            member.state.current_weight += weight
+            if member.state.current_weight > best.state.current_weight:
+                best = member
+        best.state.current_weight -= total
+        return best
 
 
-def ip_hash(members: list[Upstream], pool: Pool, client_ip: str) -> Upstream:
+class LeastConn:
+    """The member with the fewest requests in flight for its weight; ties go round by weight."""
+
+    name = "least_conn"
+    by_client = False
+
+    def __init__(self, ties: Policy) -> None:
+        self._ties = ties
+
+    def choose(self, members: list[Upstream], client_ip: str) -> Upstream:
+        least = math.inf
+        tied: list[Upstream] = []
+        for member in members:
+            load = member.state.in_flight / (member.options.weight or 1)
+            if load < least:
+                least, tied = load, [member]
+            elif load == least:
+                tied.append(member)
+        return tied[0] if len(tied) == 1 else self._ties.choose(tied, client_ip)
+
+
+class IpHash:
     """Weighted rendezvous hashing: a client keeps its member as long as that one is there, whoever else comes and goes."""
-    return max(members, key=lambda member: _score(client_ip, identity(member), member.options.weight or 1))
+
+    name = "ip_hash"
+    by_client = True
+
+    def choose(self, members: list[Upstream], client_ip: str) -> Upstream:
+        return max(members, key=lambda member: _score(client_ip, identity(member), member.options.weight or 1))
 
 
-POLICIES = {"least_conn": least_conn, "round_robin": round_robin, "ip_hash": ip_hash}
+_ALL: tuple[Policy, ...] = (LeastConn(RoundRobin()), RoundRobin(), IpHash())
+#: By name. The option `balance` (config/options) takes these names; a test holds the two together.
+POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
 
 
 def identity(upstream: Upstream) -> str:

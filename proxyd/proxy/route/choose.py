@@ -30,25 +30,29 @@ def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str],
 
     `tried` were sent the request and failed: others come first; `blocked` must not be asked again.
     """
-    members = pool.members
-    if pool.calm and not blocked and not circuits.opened(members[0]):
-        return members[0]
-    if not any(member.enabled for member in members):
+    first = pool.members[0]
+    if pool.calm and not blocked and not circuits.opened(first):
+        return first
+    serving = _serving(pool.members)
+    if not serving:
         return _DISABLED
-    # With all members in maintenance only those get here whom maintenance lets pass.
-    spared = all(member.maintenance_since for member in members if member.enabled)
-    serving = [member for member in members if member.enabled and (spared or not member.maintenance_since)]
-    usable = [member for member in serving if member.route_id not in blocked]
-    sound = [member for member in usable if circuits.usable(member, now)]
+    sound = [member for member in serving if member.route_id not in blocked and circuits.usable(member, now)]
     if not sound:
         return _unsound(serving, circuits, now)
-    if len(tried) < len(sound) or not all(member.route_id in tried for member in sound):
-        sound = [member for member in sound if member.route_id not in tried]
+    if tried:
+        # Those that failed this request get it again only where there is no other.
+        sound = [member for member in sound if member.route_id not in tried] or sound
     if pool.sticky:
         kept, sound = _sticky(pool, sound, cookie, client_ip, now)
         if kept is not None:
             return kept
     return _among(pool, sound, client_ip, circuits, now)
+
+
+def _serving(members: Sequence[Upstream]) -> list[Upstream]:
+    """The members in service. With all in maintenance only those clients get here whom maintenance lets pass: for them it is all."""
+    enabled = [member for member in members if member.enabled]
+    return [member for member in enabled if not member.maintenance_since] or enabled
 
 
 def _sticky(pool: Pool, members: list[Upstream], cookie: str | None, client_ip: str, now: float) -> tuple[Upstream | None, list[Upstream]]:
@@ -65,6 +69,24 @@ def _sticky(pool: Pool, members: list[Upstream], cookie: str | None, client_ip: 
 
 def _among(pool: Pool, sound: list[Upstream], client_ip: str, circuits: Circuits, now: float) -> Upstream | Refusal:
     """One of the members: those that drain or warm up take their share of what they usually get, the policy shares the rest."""
+    policy = balance.POLICIES[pool.members[0].options.balance]
+    full, partial = _by_share(sound, circuits, now)
+    if partial:
+        if not full:
+            return _last_ones(partial)
+        if policy.by_client:
+            # A client moves once, as its turn comes, instead of being thrown to and fro.
+            full += [member for member, share in partial if balance.place_in_queue(client_ip, member) < share]
+        elif taker := _by_chance(full, partial):
+            return taker
+    if not full:
+        return _DRAINING
+    weighted = [member for member in full if member.options.weight] or full
+    return weighted[0] if len(weighted) == 1 else policy.choose(weighted, client_ip)
+
+
+def _by_share(sound: list[Upstream], circuits: Circuits, now: float) -> tuple[list[Upstream], list[tuple[Upstream, float]]]:
+    """The members that take all they usually get, and those that take a part of it, with their shares."""
     full: list[Upstream] = []
     partial: list[tuple[Upstream, float]] = []
     for member in sound:
@@ -73,24 +95,11 @@ def _among(pool: Pool, sound: list[Upstream], client_ip: str, circuits: Circuits
             full.append(member)
         elif share > 0.0:
             partial.append((member, share))
-    if partial:
-        if not full:
-            # Slow start is for the sake of those that do the work meanwhile.
-            full = [member for member, _ in partial if not member.drain_started_at]
-            partial = [(member, share) for member, share in partial if member.drain_started_at]
-        if not full:
-            return _last_ones(partial)
-        if pool.members[0].options.balance == "ip_hash":
-            # A client moves once, as its turn comes, instead of being thrown to and fro.
-            full += [member for member, share in partial if balance.place_in_queue(client_ip, member) < share]
-        elif taker := _by_chance(full, partial):
-            return taker
-    if not full:
-        return _DRAINING
-    weighted = [member for member in full if member.options.weight] or full
-    if len(weighted) == 1:
-        return weighted[0]
-    return balance.POLICIES[pool.members[0].options.balance](weighted, pool, client_ip)
+    if full or not partial:
+        return full, partial
+    # Slow start is for the sake of those that do the work meanwhile: there are none.
+    return ([member for member, _ in partial if not member.drain_started_at],
+            [(member, share) for member, share in partial if member.drain_started_at])
 
 
 def _share(member: Upstream, circuits: Circuits, now: float) -> float:

@@ -1,9 +1,10 @@
-"""Drain: the share of new requests that a draining upstream still gets, computed from start and duration alone, so that
-every worker comes to the same without their talking."""
+"""Drain of an upstream as the request path sees it; the formula stands in base, since others show it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from proxyd.base import drain
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Upstream
@@ -15,14 +16,7 @@ _STICKY_STEEPNESS = 4.0
 def drain_share(upstream: Upstream, now: float) -> float:
     """Share of its usual traffic (1.0 to 0.0) that the upstream gets at `now` (Unix seconds)."""
     started = upstream.drain_started_at
-    if not started:
-        return 1.0
-    elapsed = now - started
-    if elapsed <= 0:
-        return 1.0
-    if elapsed >= upstream.drain_seconds:
-        return 0.0
-    return 1.0 - elapsed / upstream.drain_seconds
+    return drain.drain_share(started, upstream.drain_seconds, now) if started else 1.0
 
 
 def keeps_sticky(upstream: Upstream, now: float, place: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from proxyd.base.drain import drain_share
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import OPEN, STATE_NAMES
@@ -25,7 +26,7 @@ def drain_state(row: dict[str, Any], now: float) -> dict[str, Any]:
     started, seconds = parse_rfc3339(row["drain_started_at"]), row["drain_seconds"]
     elapsed = max(0.0, now - started)
     return {"active": True, "started_at": row["drain_started_at"], "duration_seconds": seconds,
-            "elapsed_seconds": round(elapsed, 3), "traffic_percent": round(100.0 * max(0.0, 1.0 - elapsed / seconds), 1),
+            "elapsed_seconds": round(elapsed, 3), "traffic_percent": round(100.0 * drain_share(started, seconds, now), 1),
             "remaining_seconds": round(max(0.0, seconds - elapsed), 3)}
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyd.config.options import BALANCE, OPTIONS
 from proxyd.proxy.core.upstreams import Pool, Upstream
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.table import Table
@@ -24,11 +25,11 @@ def weighted(*weights: int) -> Pool:
 
 
 def turns(policy: str, pool: Pool, count: int, client: str = "10.0.0.1") -> list[str]:
-    return [balance.POLICIES[policy](list(pool.members), pool, client).route_id for _ in range(count)]
+    return [balance.POLICIES[policy].choose(list(pool.members), client).route_id for _ in range(count)]
 
 
 def homes(pool: Pool, clients: list[str] = CLIENTS) -> dict[str, str]:
-    return {client: balance.ip_hash(list(pool.members), pool, client).route_id for client in clients}
+    return {client: balance.POLICIES["ip_hash"].choose(list(pool.members), client).route_id for client in clients}
 
 
 # -- round robin
@@ -62,7 +63,7 @@ def test_a_change_of_the_table_does_not_start_the_turn_again() -> None:
 def test_a_member_that_was_left_out_for_a_while_does_not_catch_up_with_a_flood() -> None:
     pool = weighted(100, 100, 100)
     for _ in range(1000):
-        balance.round_robin(list(pool.members[:2]), pool, "")
+        balance.POLICIES["round_robin"].choose(list(pool.members[:2]), "")
     assert Counter(turns("round_robin", pool, 30)) == {"r1": 10, "r2": 10, "r3": 10}
 
 
@@ -91,7 +92,7 @@ def test_least_conn_with_nothing_in_flight_goes_round_by_weight() -> None:
 def test_least_conn_fills_members_up_to_their_weights() -> None:
     pool = weighted(300, 100)
     for _ in range(40):
-        balance.least_conn(list(pool.members), pool, "").state.in_flight += 1
+        balance.POLICIES["least_conn"].choose(list(pool.members), "").state.in_flight += 1
     assert [member.state.in_flight for member in pool.members] == [30, 10]
 
 
@@ -213,3 +214,8 @@ def test_the_cookie_is_found_whatever_stands_beside_it(cookie: str | None, expec
 @given(st.text(max_size=60))
 def test_no_cookie_header_breaks_a_request(cookie: str) -> None:
     assert isinstance(balance.stuck_to(cookie + "; replica=abc" + cookie, "replica"), str)
+
+
+def test_the_option_takes_the_names_of_the_policies() -> None:
+    assert set(BALANCE) == set(balance.POLICIES)
+    assert OPTIONS["balance"].default == BALANCE[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_single_sound_upstream_takes_everything(pick: Picker) -> None:
 def test_the_first_members_policy_holds_for_the_pool(pick: Picker) -> None:
     pool = pool_of(record(1, {"balance": "ip_hash"}), record(2), record(3))
     for client in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
-        wanted = balance.ip_hash(list(pool.members), pool, client).route_id
+        wanted = balance.POLICIES["ip_hash"].choose(list(pool.members), client).route_id
         assert pick.shares(pool, 20, client=client) == {wanted: 20}
 
 
@@ -350,3 +351,17 @@ def test_sticky_clients_stay_for_three_quarters_of_a_drain_and_then_leave_one_by
     assert late < early < set(clients)
     assert 110 < len(early) < 170
     assert staying(100.0) == set()
+
+
+def test_a_policy_that_is_added_to_a_scratch_copy_of_the_table_is_asked(pick: Picker, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Last:
+        name = "last"
+        by_client = False
+
+        def choose(self, members: list[Upstream], client_ip: str) -> Upstream:
+            return members[-1]
+
+    made = pool_of(record(1), record(2), record(3))
+    pool = replace(made, members=tuple(replace(member, options=replace(member.options, balance="last")) for member in made.members))
+    monkeypatch.setattr(balance, "POLICIES", {**balance.POLICIES, "last": Last()})
+    assert pick.shares(pool, 9) == {"r3": 9}
