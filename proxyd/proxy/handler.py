@@ -120,7 +120,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         refusal = gate(runtime, ex, pool)
         if refusal is not None:
             return refusal
-    if _keep_body(ex):
+    if head.content_length > 0 and _keep_body(ex):
         current = _current(runtime, ex)
         if current is None:
             return _unmatched(runtime, ex)
@@ -208,7 +208,7 @@ def _keep_body(ex: Exchange) -> bool:
     """
     client = ex.client
     length = ex.head.content_length
-    if not 0 < length <= KEPT_BODY or not client.has_body():
+    if length > KEPT_BODY or not client.has_body():
         return False
     if client.expects_continue():
         client.send_continue()
