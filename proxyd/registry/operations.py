@@ -15,7 +15,8 @@ import requests
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import option_of, parse_option
-from proxyd.registry.state import LiveSession, Registry, sorted_ids
+from proxyd.registry.activeroutes import sorted_ids
+from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import Change
 from proxyd.store.sql.status import drain_state
 from proxyd.store.sql.traffic import route_stats
@@ -54,12 +55,12 @@ class Operations:
         registry = self.registry
         with registry.exclusive():
             self._check_known(route_ids)
-            before = {route_id: registry.rows[route_id]["maintenance_since"] for route_id in route_ids}
-            owners = {route_id: registry.rows[route_id]["session"] for route_id in route_ids}
+            before = {route_id: registry.active.rows[route_id]["maintenance_since"] for route_id in route_ids}
+            owners = {route_id: registry.active.rows[route_id]["session"] for route_id in route_ids}
             changed = []
             for route_id in route_ids:
                 kept = before[route_id] if active and before[route_id] else columns["maintenance_since"]
-                changed += registry.changed_rows([route_id], {**columns, "maintenance_since": kept})
+                changed += registry.active.changed([route_id], {**columns, "maintenance_since": kept})
             version = registry.commit(Change(routes=changed))
         registry.await_workers(version)
         for route_id in route_ids:
@@ -70,7 +71,7 @@ class Operations:
 
     def _check_known(self, route_ids: list[str]) -> None:
         for route_id in route_ids:
-            if route_id not in self.registry.rows:
+            if route_id not in self.registry.active.rows:
                 raise ValueError(f'"{route_id}" is not an active route')
 
     # -- drain
@@ -86,7 +87,7 @@ class Operations:
         now = time.time()
         columns = {"drain_started_at": rfc3339(now), "drain_seconds": seconds}
         with registry.exclusive():
-            version = registry.commit(Change(routes=registry.changed_rows(session.routes, columns)))
+            version = registry.commit(Change(routes=registry.active.changed(session.routes, columns)))
         registry.await_workers(version)
         log.info("%s/%s drains over %g s (%s)", session.service, session.instance, seconds, actor)
         registry.bus.publish("drain_started", {"seconds": seconds}, None, session_id, actor)
@@ -102,7 +103,7 @@ class Operations:
         self._drains.pop(session_id, None)
         with registry.exclusive():
             columns = {"drain_started_at": None, "drain_seconds": None}
-            version = registry.commit(Change(routes=registry.changed_rows(session.routes, columns)))
+            version = registry.commit(Change(routes=registry.active.changed(session.routes, columns)))
         registry.await_workers(version)
         log.info("the drain of %s/%s is cancelled (%s)", session.service, session.instance, actor)
         registry.bus.publish("drain_cancelled", {}, None, session_id, actor)
@@ -110,7 +111,7 @@ class Operations:
     def drain_row(self, session: LiveSession) -> dict[str, Any] | None:
         """A row of the session that is draining, or None."""
         for route_id in session.routes:
-            row = self.registry.rows[route_id]
+            row = self.registry.active.rows[route_id]
             if row["drain_started_at"]:
                 return row
         return None
@@ -181,7 +182,7 @@ class Operations:
     def reset_circuit(self, route_id: str, actor: str) -> None:
         """Close a route's circuit in every worker."""
         self._check_known([route_id])
-        row = self.registry.rows[route_id]
+        row = self.registry.active.rows[route_id]
         self.registry.circuits.move(row["slot"], route_number(route_id), "reset", time.time())
         self.registry.bus.publish("circuit_reset", {}, route_id, row["session"], actor)
         log.info("the circuit of route %s is reset (%s)", route_id, actor)
@@ -234,14 +235,14 @@ class Operations:
 
     def verifies(self, route_ids: list[str]) -> bool:
         """Whether the workers check the certificates of what stands behind any of the routes."""
-        options = (json.loads(self.registry.rows[route_id]["options"]) for route_id in route_ids)
+        options = (json.loads(self.registry.active.rows[route_id]["options"]) for route_id in route_ids)
         return any(option_of(item, "tls_verify") for item in options)
 
     def backend_urls(self, route_ids: list[str]) -> list[str]:
         """What to ask to see whether the backends of routes answer."""
         urls = []
         for route_id in sorted_ids(route_ids):
-            row = self.registry.rows[route_id]
+            row = self.registry.active.rows[route_id]
             backend = parse_backend(row["backend_url"])
             path = option_of(json.loads(row["options"]), "health_check_path")
             if not path.startswith("/"):

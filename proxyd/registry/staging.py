@@ -10,9 +10,10 @@ from typing import Any
 from proxyd.base.text import rfc3339
 from proxyd.base.urls import same_server
 from proxyd.registry import configuration
+from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged, by_target, effective, staged_routes
 from proxyd.registry.fields import SCOPES
-from proxyd.registry.state import ENDED, LiveSession, Registry, sorted_ids
+from proxyd.registry.state import ENDED, LiveSession, Registry
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import Change, SettingKey
 
@@ -117,9 +118,9 @@ def validate(registry: Registry, session: LiveSession, scopes: tuple[str, ...] =
     fresh = [spec for route_id, spec in staged_routes(picked).items() if spec is not None]
     limits = registry.settings.registry
     added = sum(1 for spec in fresh if spec.route_id not in session.routes)
-    if added and len(registry.rows) + added > limits.max_routes:
+    if added and len(registry.active.rows) + added > limits.max_routes:
         return f"more than {limits.max_routes} routes in the whole registry (setting max_routes)"
-    return configuration.check(routes, by_target(settings)) or registry.conflict(session, fresh)
+    return configuration.check(routes, by_target(settings)) or registry.active.conflict(session.service, fresh)
 
 
 def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], actor: str) -> None:
@@ -151,7 +152,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         try:
             version = registry.commit(change)
         except BaseException:
-            registry.free_slots(change.routes)
+            registry.active.free_slots(change.routes)
             raise
         session.routes = routes
         session.settings = settings
@@ -171,18 +172,18 @@ def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec]
     targets = {key[1] for key in picked}
     touched = routes if EVERY in targets else [route_id for route_id in routes if route_id in targets]
     like = next(iter(session.routes), None)
-    inherited = registry.rows[like] if like is not None else None
+    inherited = registry.active.rows[like] if like is not None else None
     rows = []
     for route_id in touched:
         spec, has = routes[route_id], effective(index, route_id)
         columns = {"domains": json.dumps(list(spec.domains)), "path": spec.path, "backend_url": spec.backend_url,
                    "priority": spec.priority, "options": has.options, "headers": has.headers, "rate_limits": has.rate_limits}
-        known = registry.rows.get(route_id)
+        known = registry.active.rows.get(route_id)
         if known is None:
             rows.append(_new_row(registry, session, route_id, columns, inherited, now))
         elif any(known[name] != value for name, value in columns.items()):
             # Another backend is another upstream: what the circuit knows is not about it.
-            slot = known["slot"] if same_server(known["backend_url"], spec.backend_url) else registry.slot(route_id)
+            slot = known["slot"] if same_server(known["backend_url"], spec.backend_url) else registry.active.slot(route_id)
             rows.append({**known, **columns, "slot": slot, "updated_at": now})
     return rows
 
@@ -195,7 +196,7 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
         "enabled": True, "maintenance_since": None, "maintenance_page_url": None,
         "drain_started_at": inherited["drain_started_at"] if inherited else None,
         "drain_seconds": inherited["drain_seconds"] if inherited else None,
-        "slot": registry.slot(route_id), "created_at": now, "updated_at": now, **columns}
+        "slot": registry.active.slot(route_id), "created_at": now, "updated_at": now, **columns}
 
 
 def rollback(registry: Registry, session: LiveSession) -> None:

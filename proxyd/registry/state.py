@@ -6,12 +6,11 @@ at a time, so versions are posted in the order in which they were made.
 
 from __future__ import annotations
 
-import heapq
 import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,9 +18,10 @@ from typing import Any
 import gevent
 from gevent.lock import RLock
 
-from proxyd.base.text import parse_rfc3339, rfc3339, route_number
+from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
+from proxyd.registry.activeroutes import ActiveRoutes, spec_of
 from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.store.memory.board import Board
@@ -77,14 +77,11 @@ class Registry:
         self.bus = bus
         self.circuits = circuits
         self.sessions: dict[str, LiveSession] = {}
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.places: dict[tuple[str, str, int], dict[str, str]] = {}
+        self.active = ActiveRoutes(circuits)
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
         self.live_health: Callable[[str], dict[str, Any] | None] = lambda route_id: None
         self._lock = RLock()
-        self._free: list[int] = []
-        self._next_slot = 0
 
     # -- reading
 
@@ -116,17 +113,11 @@ class Registry:
             if session.is_site():
                 session.expires = 0.0
             self.sessions[session_id] = session
-        used = set()
+        self.active.load(loaded.routes)
         for row in loaded.routes:
-            self._take_row(row)
-            used.add(row["slot"])
-            self.circuits.claim(row["slot"], route_number(row["route_id"]))
             owner = self.sessions.get(row["session"])
             if owner is not None:
                 owner.routes[row["route_id"]] = spec_of(row)
-        self._next_slot = max(used, default=-1) + 1
-        self._free = [slot for slot in range(self._next_slot) if slot not in used]
-        heapq.heapify(self._free)
         self.version = loaded.version
         self.board.post(loaded.version)
         self.on_change(self.version)
@@ -135,18 +126,6 @@ class Registry:
         """A session that has not ended."""
         return self.sessions.get(session_id)
 
-    def conflict(self, session: LiveSession, specs: Iterable[RouteSpec]) -> str | None:
-        """The error where another service holds a place that one of the routes claims, or None."""
-        for spec in specs:
-            for place in spec.places():
-                for route_id, service in self.places.get(place, {}).items():
-                    if service != session.service:
-                        domain, path, priority = place
-                        holder = self.rows[route_id]
-                        return (f"route {spec.route_id}: {domain}{path} at priority {priority} is held by service {service} "
-                                f"(instance {holder['instance_name']}, route {route_id}); choose another path or priority")
-        return None
-
     # -- writing
 
     def commit(self, change: Change, durable: bool = True) -> int:
@@ -154,11 +133,9 @@ class Registry:
         with self.exclusive():
             version = self.store.call(changes.write, change, durable=durable)
             for route_id in change.removed:
-                self._drop_row(route_id)
+                self.active.remove(route_id)
             for row in change.routes:
-                self._drop_places(row["route_id"])
-                self._leave_slot(row)
-                self._take_row(row)
+                self.active.put(row)
             if version:
                 self.version = version
                 self.board.post(version)
@@ -182,51 +159,6 @@ class Registry:
                 log.warning("config version %d is committed, but not yet taken by worker %s", version, names)
                 return
             gevent.sleep(_POLL)
-
-    def slot(self, route_id: str) -> int:
-        """A free place in the shared memory of circuits, made as new for a route."""
-        slot = heapq.heappop(self._free) if self._free else self._next_slot
-        if slot == self._next_slot:
-            self._next_slot += 1
-        self.circuits.renew(slot, route_number(route_id))
-        return slot
-
-    def free_slots(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Give back the places that were taken for a change that was not made."""
-        for row in rows:
-            known = self.rows.get(row["route_id"])
-            if known is None or known["slot"] != row["slot"]:
-                heapq.heappush(self._free, row["slot"])
-
-    def _leave_slot(self, row: dict[str, Any]) -> None:
-        """Free the place that a route had, where its new row has another: its backend is another."""
-        known = self.rows.get(row["route_id"])
-        if known is not None and known["slot"] != row["slot"]:
-            self.circuits.replace(known["slot"], row["slot"], route_number(row["route_id"]), time.time())
-            heapq.heappush(self._free, known["slot"])
-
-    def _take_row(self, row: dict[str, Any]) -> None:
-        self.rows[row["route_id"]] = row
-        for place in spec_of(row).places():
-            self.places.setdefault(place, {})[row["route_id"]] = row["service_name"]
-
-    def _drop_places(self, route_id: str) -> None:
-        row = self.rows.get(route_id)
-        if row is None:
-            return
-        for place in spec_of(row).places():
-            holders = self.places.get(place)
-            if holders is not None:
-                holders.pop(route_id, None)
-                if not holders:
-                    del self.places[place]
-
-    def _drop_row(self, route_id: str) -> None:
-        self._drop_places(route_id)
-        row = self.rows.pop(route_id, None)
-        if row is not None:
-            self.circuits.retire(row["slot"], route_number(route_id))
-            heapq.heappush(self._free, row["slot"])
 
     # -- sessions
 
@@ -297,7 +229,7 @@ class Registry:
                 return
             now = time.time()
             self.commit(Change(
-                session_id=session.session_id, routes=self.changed_rows(session.routes, {"enabled": False}),
+                session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": False}),
                 session_updates={"state": DISCONNECTED, "disconnected_at": rfc3339(now),
                                  "last_activity": rfc3339(session.last_activity)}), durable=False)
             session.state = DISCONNECTED
@@ -309,7 +241,7 @@ class Registry:
         with self.exclusive():
             now = time.time()
             version = self.commit(Change(
-                session_id=session.session_id, routes=self.changed_rows(session.routes, {"enabled": True}),
+                session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": True}),
                 session_updates={"state": CONNECTED, "disconnected_at": None, "address": address, "last_activity": rfc3339(now)}))
             session.state = CONNECTED
             session.holder = holder
@@ -318,22 +250,6 @@ class Registry:
             session.last_activity = now
         self.await_workers(version)
 
-    def changed_rows(self, route_ids: Iterable[str], columns: dict[str, Any]) -> list[dict[str, Any]]:
-        """The rows of active routes with columns changed, those alone in which something changes."""
-        now = rfc3339(time.time())
-        return [{**row, **columns, "updated_at": now} for row in (self.rows[route_id] for route_id in route_ids)
-                if any(row[name] != value for name, value in columns.items())]
-
     def expired(self, now: float) -> list[LiveSession]:
         """Lost sessions whose grace is over."""
         return [item for item in self.sessions.values() if item.expires and item.holder is None and now >= item.expires]
-
-
-def spec_of(row: dict[str, Any]) -> RouteSpec:
-    """The declaration in a route's row."""
-    return RouteSpec(row["route_id"], tuple(json.loads(row["domains"])), row["path"], row["backend_url"], row["priority"])
-
-
-def sorted_ids(route_ids: Iterable[str]) -> list[str]:
-    """Route ids by number."""
-    return sorted(route_ids, key=route_number)

@@ -16,11 +16,12 @@ from pathlib import Path
 from proxyd.base.jobs import Job
 from proxyd.config.ini import Problem
 from proxyd.registry import staging
+from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.auth import EVERYTHING
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.staging import StagingError
-from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry, sorted_ids
+from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry
 from proxyd.sites.sitefile import Site, SiteRoute, parse_site
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import Change

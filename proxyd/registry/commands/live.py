@@ -8,13 +8,13 @@ from typing import Any
 from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.config.options import option_of
 from proxyd.registry import fields
+from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import EVERY
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import compressed, to_json
 from proxyd.registry.operations import unspoken
 from proxyd.registry.protocol import ROUTE_ID, CommandError, command
-from proxyd.registry.state import sorted_ids
 from proxyd.store.sql.status import circuit_state, route_facts, route_status
 from proxyd.store.sql.traffic import route_stats
 
@@ -27,7 +27,7 @@ def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, An
     if route_id not in caller.session.routes:
         staged = ("routes", route_id, "") in caller.session.staged
         raise CommandError(f'{field}: "{route_id}" is {"staged, but not applied yet" if staged else "not a route of this session"}')
-    return caller.registry.rows[route_id]
+    return caller.registry.active.rows[route_id]
 
 
 @command("ROUTE_STATUS", TOPIC, ROUTE_ID,

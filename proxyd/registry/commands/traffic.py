@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from proxyd.base.text import rfc3339, split_list
 from proxyd.base.urls import normalize_domain, normalize_route_path
 from proxyd.registry import fields
+from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import EVERY
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
 from proxyd.registry.operations import entered_at
 from proxyd.registry.protocol import CommandError, command
-from proxyd.registry.state import sorted_ids
 
 TOPIC = "Drain and maintenance"
 _ENTER_SECONDS = 25.0
@@ -106,7 +106,7 @@ def _after_ack(caller: Caller, target: str, urls: list[str], seconds: float, con
 @command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at}`",
          help="Which of the session's routes are in maintenance.", repeatable=True)
 def maint_status(caller: Caller) -> str:
-    rows = [caller.registry.rows[route_id] for route_id in sorted_ids(caller.session.routes)]
+    rows = [caller.registry.active.rows[route_id] for route_id in sorted_ids(caller.session.routes)]
     held = [row for row in rows if row["maintenance_since"]]
     page = next((row["maintenance_page_url"] for row in held if row["maintenance_page_url"]), "")
     return "MAINT_STATUS_OK|" + to_json({"in_maintenance": [row["route_id"] for row in held], "maintenance_backend": page,

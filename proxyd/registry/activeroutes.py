@@ -1,0 +1,118 @@
+"""The active routes in memory: their rows as the database has them, the places they hold, and their slots among the circuits."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from proxyd.base.text import rfc3339, route_number
+from proxyd.registry.configuration import RouteSpec
+from proxyd.store.memory.circuits import CircuitBoard
+
+
+class ActiveRoutes:
+    """Rows by route id; `places`: who holds a domain, path and priority, as service by route id.
+
+    Nothing here is written to the database: the caller has committed a row before it puts it here.
+    """
+
+    def __init__(self, circuits: CircuitBoard) -> None:
+        self._circuits = circuits
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.places: dict[tuple[str, str, int], dict[str, str]] = {}
+        self._free: list[int] = []
+        self._next_slot = 0
+
+    def load(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Take over the rows of the database, and the slots that they have."""
+        used = set()
+        for row in rows:
+            self._take(row)
+            used.add(row["slot"])
+            self._circuits.claim(row["slot"], route_number(row["route_id"]))
+        self._next_slot = max(used, default=-1) + 1
+        self._free = [slot for slot in range(self._next_slot) if slot not in used]
+        heapq.heapify(self._free)
+
+    def put(self, row: dict[str, Any]) -> None:
+        """Take over a new or changed row."""
+        self._drop_places(row["route_id"])
+        self._leave_slot(row)
+        self._take(row)
+
+    def remove(self, route_id: str) -> None:
+        """The route is gone: so are its places, and its slot is free."""
+        self._drop_places(route_id)
+        row = self.rows.pop(route_id, None)
+        if row is not None:
+            self._circuits.retire(row["slot"], route_number(route_id))
+            heapq.heappush(self._free, row["slot"])
+
+    def conflict(self, service: str, specs: Iterable[RouteSpec]) -> str | None:
+        """The error where a service other than this one holds a place that one of the routes claims, or None."""
+        for spec in specs:
+            for place in spec.places():
+                for route_id, owner in self.places.get(place, {}).items():
+                    if owner != service:
+                        domain, path, priority = place
+                        holder = self.rows[route_id]
+                        return (f"route {spec.route_id}: {domain}{path} at priority {priority} is held by service {owner} "
+                                f"(instance {holder['instance_name']}, route {route_id}); choose another path or priority")
+        return None
+
+    def changed(self, route_ids: Iterable[str], columns: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of active routes with columns changed, those alone in which something changes."""
+        now = rfc3339(time.time())
+        return [{**row, **columns, "updated_at": now} for row in (self.rows[route_id] for route_id in route_ids)
+                if any(row[name] != value for name, value in columns.items())]
+
+    def slot(self, route_id: str) -> int:
+        """A free slot in the shared memory of circuits, made as new for a route."""
+        slot = heapq.heappop(self._free) if self._free else self._next_slot
+        if slot == self._next_slot:
+            self._next_slot += 1
+        self._circuits.renew(slot, route_number(route_id))
+        return slot
+
+    def free_slots(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Give back the slots that were taken for a change that was not made."""
+        for row in rows:
+            known = self.rows.get(row["route_id"])
+            if known is None or known["slot"] != row["slot"]:
+                heapq.heappush(self._free, row["slot"])
+
+    def _leave_slot(self, row: dict[str, Any]) -> None:
+        """Free the slot that a route had, where its new row has another: its backend is another."""
+        known = self.rows.get(row["route_id"])
+        if known is not None and known["slot"] != row["slot"]:
+            self._circuits.replace(known["slot"], row["slot"], route_number(row["route_id"]), time.time())
+            heapq.heappush(self._free, known["slot"])
+
+    def _take(self, row: dict[str, Any]) -> None:
+        self.rows[row["route_id"]] = row
+        for place in spec_of(row).places():
+            self.places.setdefault(place, {})[row["route_id"]] = row["service_name"]
+
+    def _drop_places(self, route_id: str) -> None:
+        row = self.rows.get(route_id)
+        if row is None:
+            return
+        for place in spec_of(row).places():
+            holders = self.places.get(place)
+            if holders is not None:
+                holders.pop(route_id, None)
+                if not holders:
+                    del self.places[place]
+
+
+def spec_of(row: dict[str, Any]) -> RouteSpec:
+    """The declaration in a route's row."""
+    return RouteSpec(row["route_id"], tuple(json.loads(row["domains"])), row["path"], row["backend_url"], row["priority"])
+
+
+def sorted_ids(route_ids: Iterable[str]) -> list[str]:
+    """Route ids by number."""
+    return sorted(route_ids, key=route_number)

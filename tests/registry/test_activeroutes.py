@@ -1,0 +1,74 @@
+"""The active routes in memory: who holds which place, and which slot of the circuits is whose."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxyd.registry.activeroutes import ActiveRoutes, sorted_ids, spec_of
+from proxyd.registry.configuration import RouteSpec
+from proxyd.store.memory.circuits import CircuitBoard
+
+
+@pytest.fixture
+def active(tmp_path: Path) -> Iterator[ActiveRoutes]:
+    circuits = CircuitBoard(str(tmp_path))
+    yield ActiveRoutes(circuits)
+    circuits.close()
+
+
+def row(route_id: str, slot: int, service: str = "shop", path: str = "/") -> dict[str, Any]:
+    return {"route_id": route_id, "slot": slot, "service_name": service, "instance_name": "i1", "domains": json.dumps(["a.test"]),
+            "path": path, "backend_url": "http://127.0.0.1:9", "priority": 0, "enabled": True, "updated_at": "then"}
+
+
+def test_a_place_of_another_service_is_a_conflict_and_one_of_its_own_is_not(active: ActiveRoutes) -> None:
+    active.put(row("r1", active.slot("r1")))
+    claimed = [RouteSpec("r2", ("a.test",), "/", "http://127.0.0.1:9", 0)]
+    assert active.conflict("shop", claimed) is None
+    problem = active.conflict("blog", claimed)
+    assert problem is not None
+    assert "a.test/ at priority 0 is held by service shop (instance i1, route r1)" in problem
+
+
+def test_a_route_that_goes_or_moves_leaves_its_place(active: ActiveRoutes) -> None:
+    active.put(row("r1", active.slot("r1")))
+    active.put({**active.rows["r1"], "path": "/other"})
+    assert list(active.places) == [("a.test", "/other", 0)]
+    active.remove("r1")
+    assert active.places == {}
+    assert active.rows == {}
+
+
+def test_slots_that_come_free_are_given_out_again_lowest_first(active: ActiveRoutes) -> None:
+    active.load([row("r1", 0), row("r2", 2)])
+    assert [active.slot("r3"), active.slot("r4")] == [1, 3]
+    active.remove("r2")
+    assert active.slot("r5") == 2
+
+
+def test_a_slot_taken_for_a_change_that_was_not_made_is_free_again(active: ActiveRoutes) -> None:
+    active.put(row("r1", active.slot("r1")))
+    moved = {**active.rows["r1"], "slot": active.slot("r1")}
+    active.free_slots([moved, active.rows["r1"]])
+    assert active.slot("r2") == moved["slot"]
+    assert active.slot("r3") == moved["slot"] + 1
+
+
+def test_only_rows_in_which_something_changes_are_changed(active: ActiveRoutes) -> None:
+    for route_id in ("r1", "r2"):
+        active.put(row(route_id, active.slot(route_id)))
+    active.put({**active.rows["r2"], "enabled": False})
+    changed = active.changed(["r1", "r2"], {"enabled": False})
+    assert [item["route_id"] for item in changed] == ["r1"]
+    assert changed[0]["updated_at"] != "then"
+    assert active.rows["r1"]["enabled"] is True
+
+
+def test_ids_sort_by_number_and_a_row_gives_its_declaration() -> None:
+    assert sorted_ids(["r10", "r9", "r1"]) == ["r1", "r9", "r10"]
+    assert spec_of(row("r1", 0)) == RouteSpec("r1", ("a.test",), "/", "http://127.0.0.1:9", 0)
