@@ -15,6 +15,7 @@ import requests
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import option_of, parse_option
+from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import Change
@@ -43,7 +44,11 @@ class Operations:
     # -- maintenance
 
     def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str) -> None:
-        """Put routes into maintenance; an empty url means the built-in page."""
+        """Put routes into maintenance; an empty url means the built-in page. Raises ValueError for one that no page can come from."""
+        try:
+            page_url = fields.page_url(page_url)
+        except ValueError as error:
+            raise ValueError(f"page_url: {error}") from None
         at = rfc3339(time.time())
         self._maintain(route_ids, {"maintenance_since": at, "maintenance_page_url": page_url}, True, actor)
 

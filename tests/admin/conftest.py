@@ -20,4 +20,5 @@ def master(tmp_path: Path) -> Iterator[Master]:
                         retries=3, rate_limited=4)
 
         master.write(fill)
+        master.load()
         yield master

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +21,11 @@ from proxyd.admin.state import MasterState
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.settings import AdminSettings, Settings
+from proxyd.events.bus import Event as Published
 from proxyd.events.bus import EventBus
+from proxyd.registry.auth import EVERYTHING
+from proxyd.registry.operations import Operations
+from proxyd.registry.state import Registry
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
@@ -43,37 +46,6 @@ board.report(int(sys.argv[2]), time.time())
 print("joined", flush=True)
 sys.stdin.read()
 """
-
-
-@dataclass
-class Operations:
-    """What the master would do, noted; maintenance is written so that reads see it."""
-
-    store: Store
-    done: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str) -> None:
-        if page_url and not page_url.startswith("http"):
-            raise ValueError(f'page_url: "{page_url}" is not an http url')
-        self.done.append(("enter_maintenance", route_ids, page_url, actor))
-        self.store.call(lambda: Route.update(maintenance_since=rfc3339(time.time()), maintenance_page_url=page_url).where(
-            Route.route_id.in_(route_ids)).execute())
-
-    def exit_maintenance(self, route_ids: list[str], actor: str) -> None:
-        self.done.append(("exit_maintenance", route_ids, actor))
-        self.store.call(lambda: Route.update(maintenance_since=None).where(Route.route_id.in_(route_ids)).execute())
-
-    def start_drain(self, session_id: str, seconds: float, actor: str) -> None:
-        self.done.append(("start_drain", session_id, seconds, actor))
-
-    def cancel_drain(self, session_id: str, actor: str) -> None:
-        self.done.append(("cancel_drain", session_id, actor))
-
-    def reset_circuit(self, route_id: str, actor: str) -> None:
-        self.done.append(("reset_circuit", route_id, actor))
-
-    def test_backend(self, url: str) -> dict[str, Any]:
-        return {"reachable": False, "error": f"{url}: connection refused"}
 
 
 class Master:
@@ -107,7 +79,10 @@ class Master:
             self.board = Board(str(self.directory))
             self.circuits = CircuitBoard(str(self.directory))
             self.bus = EventBus(self.store)
-            self.operations = Operations(self.store)
+            self.events: list[Published] = []
+            self.bus.subscribe(self.events.append)
+            self.registry = Registry(self.settings, self.store, self.board, self.bus, self.circuits)
+            self.operations = Operations(self.registry)
             state = MasterState(
                 store=self.store, bus=self.bus, board=self.board, circuits=self.circuits, operations=self.operations,
                 started=time.time() - 90, problems=lambda: self.problems, health_alive=lambda: self.health_alive,
@@ -144,6 +119,14 @@ class Master:
 
     def write(self, function: Callable[[], Any]) -> None:
         self.run(lambda: self.store.call(function))
+
+    def load(self) -> None:
+        """Have the registry take over the rows that a test wrote."""
+        self.run(lambda: self.registry.load(lambda name: EVERYTHING))
+
+    def done(self) -> list[tuple[str, str | None, str]]:
+        """Type, route and actor of every event, in order."""
+        return [(event.type, event.route_id, event.actor) for event in self.events]
 
     def add_worker(self, version: int) -> None:
         worker = subprocess.Popen([sys.executable, "-c", _WORKER, str(self.directory), str(version)], stdin=subprocess.PIPE,

@@ -23,23 +23,43 @@ def log_in(master: Master) -> tuple[requests.Session, str]:
 
 
 @pytest.mark.parametrize(("method", "path", "body", "done"), [
-    ("POST", MAINTENANCE, {"page_url": "http://x/"}, ("enter_maintenance", ["r1"], "http://x/")),
-    ("DELETE", MAINTENANCE, None, ("exit_maintenance", ["r1"])),
-    ("POST", f"/api/v1/sessions/{SESSION}/drain", {"seconds": 30}, ("start_drain", SESSION, 30.0)),
-    ("POST", "/api/v1/sessions/01234567%E2%80%A6/drain", None, ("start_drain", SESSION, 60.0)),
-    ("DELETE", f"/api/v1/sessions/{SESSION}/drain", None, ("cancel_drain", SESSION)),
-    ("POST", "/api/v1/routes/r1/circuit/reset", None, ("reset_circuit", "r1")),
+    ("POST", MAINTENANCE, {"page_url": "http://x/"}, ("maintenance_changed", "r1")),
+    ("POST", f"/api/v1/sessions/{SESSION}/drain", {"seconds": 30}, ("drain_started", None)),
+    ("POST", "/api/v1/sessions/01234567%E2%80%A6/drain", None, ("drain_started", None)),
+    ("POST", "/api/v1/routes/r1/circuit/reset", None, ("circuit_reset", "r1")),
 ])
 def test_actions_are_done_with_the_token_and_say_by_whom(
-        master: Master, method: str, path: str, body: Any, done: tuple[Any, ...]) -> None:
+        master: Master, method: str, path: str, body: Any, done: tuple[str, str | None]) -> None:
     answer = master.act(method, path, body)
     assert answer.status_code == 200, answer.text
-    assert master.operations.done == [(*done, "admin token from 127.0.0.1")]
+    assert master.done() == [(*done, "admin token from 127.0.0.1")]
+
+
+@pytest.mark.parametrize(("path", "first", "second"), [
+    (MAINTENANCE, "maintenance_changed", "maintenance_changed"),
+    (f"/api/v1/sessions/{SESSION}/drain", "drain_started", "drain_cancelled"),
+])
+def test_what_was_begun_can_be_ended(master: Master, path: str, first: str, second: str) -> None:
+    assert [master.act(method, path).status_code for method in ("DELETE",)] == [200 if path == MAINTENANCE else 400]
+    assert [master.act(method, path).status_code for method in ("POST", "DELETE")] == [200, 200]
+    assert [type for type, _, _ in master.done()] == [first, second]
+
+
+def test_drains_take_the_seconds_that_were_asked_for_or_a_minute(master: Master) -> None:
+    path = f"/api/v1/sessions/{SESSION}/drain"
+    assert master.act("POST", path, {"seconds": 30}).status_code == master.act("POST", path).status_code == 200
+    assert [event.data["seconds"] for event in master.events] == [30, 60]
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://x/y", "http://", "http://a:99999/"])
+def test_a_page_that_no_server_can_give_is_refused_and_nothing_changes(master: Master, url: str) -> None:
+    answer = master.act("POST", MAINTENANCE, {"page_url": url})
+    assert answer.status_code == 400 and answer.json()["detail"].startswith("page_url: ")
+    assert master.done() == []
+    assert master.get("/api/v1/routes/r1").json()["maintenance"]["active"] is False
 
 
 def test_what_an_operation_objects_to_is_told(master: Master) -> None:
-    answer = master.act("POST", MAINTENANCE, {"page_url": "ftp://x"})
-    assert answer.status_code == 400 and answer.json()["detail"] == 'page_url: "ftp://x" is not an http url'
     assert master.act("POST", "/api/v1/routes/r9/maintenance").status_code == 404
     assert master.act("POST", "/api/v1/sessions/x/drain").status_code == 404
     assert master.act("POST", f"/api/v1/sessions/{SESSION}/drain", {"seconds": -1}).status_code == 400
@@ -51,7 +71,7 @@ def test_actions_without_or_with_a_wrong_token_are_refused_and_failures_limited(
     answers = [master.act("POST", MAINTENANCE, token="wrong").status_code for _ in range(11)]
     assert answers == [401] * 10 + [429]
     assert requests.post(master.url + "/login", json={"token": TOKEN}, timeout=5).status_code == 429
-    assert master.operations.done == []
+    assert {type for type, _, _ in master.done()} == {"login_refused"}
 
 
 def test_without_token_file_actions_are_off_and_the_answer_says_what_to_set(tmp_path: Path) -> None:
@@ -64,7 +84,7 @@ def test_the_page_acts_by_cookie_and_csrf_token_together(master: Master) -> None
     session, csrf = log_in(master)
     assert session.post(master.url + MAINTENANCE, timeout=5).json()["code"] == "bad_csrf_token"
     assert session.post(master.url + MAINTENANCE, headers={"X-CSRF-Token": csrf}, timeout=5).status_code == 200
-    assert master.operations.done[0][-1] == "status page from 127.0.0.1"
+    assert master.done()[0][-1] == "status page from 127.0.0.1"
     assert csrf in session.get(master.url + "/", timeout=5).text
 
 

@@ -44,4 +44,4 @@ def test_a_person_sees_routes_logs_in_and_puts_one_into_maintenance(master: Mast
         browser.evaluate("document.getElementById('ask-do').click()")
         browser.until("document.querySelector('#route-rows').textContent.includes('End maintenance')")
         assert browser.problems == []
-    assert master.operations.done[0][:3] == ("enter_maintenance", ["r1"], "")
+    assert master.done()[0][:2] == ("maintenance_changed", "r1")
