@@ -7,12 +7,13 @@ would find nothing. So it is written again at once. Another file in its place is
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable
 
 import gevent
 
 from proxyd.base.jobs import Job, JobOver
-from proxyd.store.memory.shared import SharedFile
+from proxyd.store.memory.shared import FILES, ForeignFile, SharedFile
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.lock import MasterLock
 
@@ -23,12 +24,14 @@ _FAILURE_PAUSE = 2.0
 
 
 class DatabaseWatch:
-    """A job that looks four times a second; `stop` is called where the master can't go on with what it has open."""
+    """A job that looks four times a second; `opened`: the shared memory files of `directory` that this
+    process maps; of the others it sees that they go. `stop` is called where the master can't go on with what it has open."""
 
-    def __init__(self, store: Store, lock: MasterLock, shared: Sequence[SharedFile], stop: Callable[[], None]) -> None:
+    def __init__(self, store: Store, lock: MasterLock, directory: str, opened: Iterable[SharedFile], stop: Callable[[], None]) -> None:
         self._store = store
         self._lock = lock
-        self._shared = list(shared)
+        known = {os.path.basename(file.path): file for file in opened}
+        self._shared: list[SharedFile | ForeignFile] = [known.get(name) or ForeignFile(os.path.join(directory, name)) for name in FILES]
         self._end = stop
         self._failed = ""
         self._job = Job("open-files", _PERIOD, self._look_after, log, retry=_FAILURE_PAUSE, trouble="looking after the database file")
@@ -61,8 +64,8 @@ class DatabaseWatch:
         for file in list(self._shared):
             if not file.in_place():
                 self._shared.remove(file)
-                log.critical("the shared memory file %s was deleted while in use: workers that start from now on are told of changes "
-                             "late and judge upstreams on their own; restart proxyd when you can", file.path)
+                log.critical("the shared memory file %s was deleted while in use: workers that start from now on %s; restart proxyd when "
+                             "you can", file.path, FILES[os.path.basename(file.path)])
         return True
 
     def _put_back(self) -> None:

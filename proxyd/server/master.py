@@ -140,7 +140,7 @@ class Master:
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus), Janitor(registry),
-            DatabaseWatch(store, lock, (board.file, circuits.file), self._fail))
+            DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail))
         state = MasterState(
             store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}

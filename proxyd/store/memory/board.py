@@ -13,7 +13,7 @@ import os
 import struct
 from dataclasses import dataclass
 
-from proxyd.store.memory.shared import SharedFile, put
+from proxyd.store.memory.shared import BOARD, SharedFile, put
 
 MAX_WORKERS = 256
 _WORKER = struct.Struct("<IIQdd")
@@ -47,7 +47,7 @@ class Board:
     """The board in `directory`; every process of the host maps the same file."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, "proxyd.board"), _SIZE, b"board1")
+        self._file = SharedFile(os.path.join(directory, BOARD), _SIZE, b"board1")
         self._slot: int | None = None
 
     @property

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from proxyd.store.memory.shared import SharedFile, put
+from proxyd.store.memory.shared import CIRCUITS, SharedFile, put
 from proxyd.store.memory.transitions import CLOSED, OPEN, TRANSITIONS
 
 #: A trial that nobody reported is forgotten after this long beyond the time its request can take.
@@ -123,7 +123,7 @@ class CircuitBoard:
     """The circuits in `directory`; every process of the host maps the same file. Open it after fork."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, "proxyd.circuits"), _SIZE, b"circuit2")
+        self._file = SharedFile(os.path.join(directory, CIRCUITS), _SIZE, b"circuit2")
         self._data = self._file.data
 
     @property

@@ -28,7 +28,7 @@ from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Sto
 from proxyd.store.memory import mutex
 from proxyd.store.memory.mutex import Mutex, trylock, unlock
 from proxyd.store.memory.outage import Outage
-from proxyd.store.memory.shared import SharedFile, put
+from proxyd.store.memory.shared import LIMITS, SharedFile, put
 
 WAYS = 8
 PARTS = 64
@@ -129,7 +129,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self._size = _MOVING_SIZE if moving else _COUNTS_SIZE
         self._sets = max(1, entries // WAYS)
         layout = (b"lm" if moving else b"lc") + _boot()
-        self._file = SharedFile(os.path.join(directory, "proxyd.limits"), _HEADER + self._sets * WAYS * self._size, layout,
+        self._file = SharedFile(os.path.join(directory, LIMITS), _HEADER + self._sets * WAYS * self._size, layout,
                                 _make_locks)
         self._data = self._file.data
         address = mutex.address_of(self._data) + _LOCKS_AT

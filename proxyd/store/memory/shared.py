@@ -25,6 +25,16 @@ _SPINS = 50
 _sleep = get_original("time", "sleep")
 
 
+BOARD, CIRCUITS, LIMITS, WEBSOCKETS = "proxyd.board", "proxyd.circuits", "proxyd.limits", "proxyd.websockets"
+#: All shared files of a host, and what becomes of workers that start after one was deleted under those that run.
+FILES = {
+    BOARD: "are told of changes late",
+    CIRCUITS: "judge upstreams on their own",
+    LIMITS: "count the hits of rate limits on their own",
+    WEBSOCKETS: "count open WebSockets on their own",
+}
+
+
 class SharedMemoryError(Exception):
     """The shared memory file can't be used; the message says what to do."""
 
@@ -114,6 +124,21 @@ class SharedFile:
         """Unmap and close; locks held are freed."""
         self.data.close()
         os.close(self._fd)
+
+
+class ForeignFile:
+    """A shared file that other processes map, and this one does not."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._seen = False
+
+    def in_place(self) -> bool:
+        """Whether the file is there, or never was: not every configuration needs each. A worker may replace it by one of another
+        layout."""
+        there = os.path.exists(self.path)
+        self._seen = self._seen or there
+        return there or not self._seen
 
 
 class RangeLock:

@@ -10,7 +10,7 @@ import os
 import struct
 
 from proxyd.store.memory.board import MAX_WORKERS
-from proxyd.store.memory.shared import SharedFile
+from proxyd.store.memory.shared import WEBSOCKETS, SharedFile
 
 #: Routes with open WebSockets that a row has room for; those beyond are counted by their worker alone.
 ROUTES = 2048
@@ -29,7 +29,7 @@ class OpenWebSockets:
     their id."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, "proxyd.websockets"), _HEADER + MAX_WORKERS * _ROW, b"wsopen1")
+        self._file = SharedFile(os.path.join(directory, WEBSOCKETS), _HEADER + MAX_WORKERS * _ROW, b"wsopen1")
         self._data = self._file.data
         self._row = -1
         self._counts: dict[int, int] = {}
