@@ -106,6 +106,20 @@ def test_an_address_that_failed_too_often_waits_a_minute_and_others_do_not(gate:
         gate.admit("shop", "wrong", "1.2.3.4", 63.0)
 
 
+def test_the_addresses_of_an_ipv6_customer_fail_together_and_ipv4_ones_alone(gate: Gatekeeper) -> None:
+    def refusal(address: str) -> str:
+        with pytest.raises(LoginRefused) as refused:
+            gate.admit("shop", "guess", address, 0.0)
+        return str(refused.value)
+
+    failures = [refusal(f"2001:db8:1:2::{number:x}") for number in range(1, 30)]
+    assert "too many refused registrations" in failures[-1]
+    assert "too many" in refusal("2001:db8:1:2:ffff:ffff:ffff:ffff") and "too many" in refusal("[2001:db8:1:2::99]")
+    assert "too many" not in refusal("2001:db8:1:3::1")
+    assert not [number for number in range(1, 30) if "too many" in refusal(f"192.0.2.{number}")]
+    assert not [number for number in range(1, 30) if "too many" in refusal(f"::ffff:198.51.100.{number}")]
+
+
 def test_the_right_token_is_never_locked_out_by_others_of_its_address(gate: Gatekeeper) -> None:
     for _ in range(5):
         with pytest.raises(LoginRefused):
