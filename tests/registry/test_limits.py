@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 
@@ -119,9 +120,11 @@ def test_with_one_command_in_flight_at_a_time_all_are_still_answered(small: Syst
 
 
 def test_a_command_that_waits_for_a_backend_does_not_hold_the_place_of_others(small: System, raw_backend: MakeRaw) -> None:
+    answered = threading.Event()
+
     def say_nothing(sock: socket.socket) -> None:
         sock.recv(1)
-        time.sleep(4)
+        answered.wait(10)
 
     silent = raw_backend(say_nothing)
     waiting, other = small.client("waits", "i1"), small.client("waits", "i2")
@@ -130,6 +133,7 @@ def test_a_command_that_waits_for_a_backend_does_not_hold_the_place_of_others(sm
     began = time.monotonic()
     assert other.command("PING|SID") == "PONG"
     assert time.monotonic() - began < 1
+    answered.set()
     assert waiting.line().startswith("BACKEND_FAIL|")
 
 
