@@ -31,20 +31,17 @@ class CertificateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a PEM file holds: the names it is for (lower case), its end in Unix seconds, and the file's mark."""
+    """What a PEM file holds: the names it is for (lower case), and its end in Unix seconds."""
 
     path: str
     names: tuple[str, ...]
     expires: float
     serial: int
-    mark: tuple[int, int]
 
 
 def read_certificate(path: str) -> Certificate:
     """The first certificate of a PEM file (chain and key). Raises CertificateError."""
     try:
-        # Looked at first: what changes while it is read is seen the next time.
-        status = os.stat(path)
         content = Path(path).read_bytes()
     except OSError as error:
         raise CertificateError(f"can't read the certificate {path}: {error.strerror}") from None
@@ -60,8 +57,7 @@ def read_certificate(path: str) -> Certificate:
         names += [str(address) for address in extension.value.get_values_for_type(x509.IPAddress)]
     except x509.ExtensionNotFound:
         names = [str(item.value).lower() for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return Certificate(path, tuple(names), certificate.not_valid_after_utc.timestamp(), certificate.serial_number,
-                       (status.st_mtime_ns, status.st_size))
+    return Certificate(path, tuple(names), certificate.not_valid_after_utc.timestamp(), certificate.serial_number)
 
 
 def load_chain(context: ssl.SSLContext, path: str) -> None:
@@ -125,31 +121,22 @@ class Certificates:
         self._protocols = protocols
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._loaded: dict[str, tuple[Certificate, ssl.SSLContext]] = {}
-        self._marks: dict[str, tuple[int, int]] = {}
-        self._checked = time.monotonic()
+        self._files = Files(paths)
         self.context: ssl.SSLContext | None = None
-        self._load()
+        self._load(paths)
 
     def refresh(self, now: float) -> None:
         """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
-        if now - self._checked < RELOAD_SECONDS:
-            return
-        self._checked = now
-        if self._load():
+        changed = self._files.changed(now)
+        if changed and self._load(changed):
             log.info("certificates reloaded")
 
-    def _load(self) -> bool:
-        """Load what changed; whether anything did and could be."""
+    def _load(self, paths: Sequence[str]) -> bool:
+        """Load files; whether one could be."""
         changed = False
-        for path in self._paths:
-            mark = file_mark(path)
-            if self._marks.get(path) == mark:
-                continue
-            self._marks[path] = mark
+        for path in paths:
             try:
-                certificate = read_certificate(path)
-                self._loaded[path] = (certificate, self._context(path))
-                self._marks[path] = certificate.mark
+                self._loaded[path] = (read_certificate(path), self._context(path))
                 changed = True
             except CertificateError as error:
                 log.error("%s; %s", error, "what was loaded before stays in use" if path in self._loaded else "it is not used")
@@ -183,7 +170,24 @@ class Certificates:
             sock.context = chosen
 
 
-def file_mark(path: str) -> tuple[int, int]:
+class Files:
+    """Files that somebody else replaces, like renewed certificates. They are looked at when this is made: read them after that, and
+    what changes while they are read is seen the next time."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._marks = {path: _mark(path) for path in paths}
+        self._looked = time.monotonic()
+
+    def changed(self, now: float) -> list[str]:
+        """Those that changed since the last look; none where that was less than RELOAD_SECONDS ago. `now`: time.monotonic()."""
+        if now - self._looked < RELOAD_SECONDS:
+            return []
+        self._looked = now
+        before, self._marks = self._marks, {path: _mark(path) for path in self._marks}
+        return [path for path, mark in self._marks.items() if mark != before[path]]
+
+
+def _mark(path: str) -> tuple[int, int]:
     """What tells a file from a later version of it; zeros for one that is not there."""
     try:
         status = os.stat(path)

@@ -10,7 +10,7 @@ from typing import Any
 from proxyd.base.text import is_loopback
 from proxyd.config.settings import RegistrySettings
 from proxyd.net.listen import ListenError
-from proxyd.net.tls import RELOAD_SECONDS, CertificateError, file_mark, load_chain
+from proxyd.net.tls import CertificateError, Files, load_chain
 
 log = logging.getLogger("proxyd.registry")
 
@@ -30,25 +30,18 @@ class RegistryTls:
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
-        self._marks = self._look()
-        self._looked = time.monotonic()
+        self._files = Files([path for path in (settings.tls_certificate, settings.tls_client_ca) if path])
         self._current = _context(settings)
 
     def context(self) -> Any:
         """The context for a new connection; of files that can't be used any more, what was loaded before."""
-        if time.monotonic() - self._looked >= RELOAD_SECONDS:
-            self._looked, marks = time.monotonic(), self._look()
-            if marks != self._marks:
-                self._marks = marks
-                try:
-                    self._current = _context(self._settings)
-                    log.info("the registry's certificate is loaded anew")
-                except ListenError as error:
-                    log.error("%s; what was loaded before stays in use", error)
+        if self._files.changed(time.monotonic()):
+            try:
+                self._current = _context(self._settings)
+                log.info("the registry's certificate is loaded anew")
+            except ListenError as error:
+                log.error("%s; what was loaded before stays in use", error)
         return self._current
-
-    def _look(self) -> list[tuple[int, int]]:
-        return [file_mark(path) for path in (self._settings.tls_certificate, self._settings.tls_client_ca) if path]
 
 
 def _context(settings: RegistrySettings) -> Any:
