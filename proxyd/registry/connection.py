@@ -1,0 +1,225 @@
+"""One connection to the registry: lines in, commands carried out in their order, answers and events out."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
+
+from proxyd.config.settings import RegistrySettings
+from proxyd.events.bus import Event
+from proxyd.events.types import ALL, SUBSCRIBED
+from proxyd.registry.caller import Caller, carry_out
+from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
+from proxyd.registry.protocol import CommandError, CommandErrorWith, UnknownCommand, parse
+from proxyd.registry.staging import StagingError
+from proxyd.store.sql.database import StoreError
+
+log = logging.getLogger("proxyd.registry")
+
+_RECEIVE = 65536
+#: What is answered has this long to go out when the connection ends.
+_GOODBYE_SECONDS = 1.0
+#: Longest wait for a place among the commands in flight before another look whether it is the database that all wait for.
+_PLACE_SECONDS = 0.5
+
+
+class Connection:
+    """One client's connection. Answers leave through a bounded buffer, so that a client that does not read holds up nobody.
+
+    `working`: the places among the commands in flight, which all connections share.
+    """
+
+    def __init__(self, sock: Any, caller: Caller, settings: RegistrySettings, working: BoundedSemaphore) -> None:
+        self._sock = sock
+        self._settings = settings
+        self._working = working
+        self._store = caller.registry.store
+        self._peer = caller.address
+        self._reader = LineReader(settings.max_line)
+        self._output = bytearray()
+        self._wake = Signal()
+        self._ending = False
+        self._cut = False
+        self._has_place = False
+        self.caller = caller
+        self.caller.unhurried = self._unhurried
+        self._writer = gevent.spawn(self._write)
+
+    def serve(self) -> None:
+        """Read commands until the client goes away, or has to."""
+        timer = gevent.spawn_later(self._settings.register_timeout, self._without_session)
+        try:
+            while not self._ending:
+                try:
+                    data = self._sock.recv(_RECEIVE)
+                except OSError:
+                    return
+                if not data:
+                    return
+                self._reader.feed(data)
+                self._take_lines()
+        finally:
+            timer.kill()
+
+    def _without_session(self) -> None:
+        if not self.caller.has_session:
+            self._send(answer_line("ERROR|no session: REGISTER or RECONNECT within "
+                                   f"{self._settings.register_timeout:g} s"))
+            self._end()
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RD)
+
+    def _take_lines(self) -> None:
+        while not self._ending:
+            try:
+                line = self._reader.next_line()
+                if line is None:
+                    return
+                if line:
+                    self._carry_out(decode(line))
+                    # A client that pipelines takes turns with all others.
+                    gevent.sleep(0)
+            except LineError as error:
+                self._send(answer_line(f"ERROR|{error}"))
+                if error.fatal:
+                    self._end()
+
+    def _carry_out(self, line: str) -> None:
+        """Answer one command; nothing it does can end more than its own connection."""
+        transaction, big = "", False
+        try:
+            command_line = parse(line)
+            transaction = command_line.transaction
+            big = command_line.values[-1:] == ["compressed"]
+            with self._placed():
+                answer = carry_out(self.caller, command_line)
+                for part in (answer,) if isinstance(answer, str) else answer:
+                    self._send(answer_line(part, transaction, big))
+        except CommandErrorWith as error:
+            self._send(answer_line(f"ERROR|{error}", error.transaction))
+            if isinstance(error, UnknownCommand) and not self.caller.has_session:
+                # Somebody speaks another protocol: a web page's POST to this port has an HTTP head first, and whatever the
+                # page likes in the lines of its body.
+                log.info("registry connection from %s closed: it does not speak the registry's protocol", self._peer)
+                self._end()
+        except (CommandError, StagingError, StoreError) as error:
+            self._send(answer_line(f"ERROR|{error}", transaction))
+        except (gevent.GreenletExit, SystemExit):
+            raise
+        except Exception:
+            error_id = uuid.uuid4().hex[:12]
+            log.exception("internal error %s in command %s from %s", error_id, line.partition("|")[0], self._peer)
+            self._send(answer_line(f"ERROR|internal error (id {error_id})", transaction))
+        if self.caller.closing:
+            self._end()
+
+    @contextlib.contextmanager
+    def _placed(self) -> Iterator[None]:
+        """A place among the commands in flight. While the database is locked they are taken by those who wait for it, and
+        nobody else has to."""
+        store, working = self._store, self._working
+        while not store.blocked and not self._has_place:
+            self._has_place = working.acquire(timeout=_PLACE_SECONDS)
+        try:
+            yield
+        finally:
+            if self._has_place:
+                self._has_place = False
+                working.release()
+
+    @contextlib.contextmanager
+    def _unhurried(self) -> Iterator[None]:
+        """While a command waits for a backend, its place among the commands in flight is free."""
+        if not self._has_place:
+            yield
+            return
+        self._working.release()
+        try:
+            yield
+        finally:
+            self._working.acquire()
+
+    def deliver(self, event: Event) -> None:
+        """Send an event the client subscribed to."""
+        caller = self.caller
+        subscribed = caller.subscriptions
+        if not subscribed or not caller.has_session:
+            return
+        wanted = SUBSCRIBED.get(event.type)
+        if wanted is None or (wanted not in subscribed and ALL not in subscribed):
+            return
+        if event.route_id is not None and event.route_id not in caller.session.routes:
+            return
+        if event.session_id is not None and event.route_id is None and event.session_id != caller.session.session_id:
+            return
+        self._send(answer_line(f"EVENT|{event.type}|{to_json(event.payload())}"))
+
+    def goodbye(self) -> None:
+        """The server stops."""
+        self.caller.stopping = True
+        self._send(answer_line("SHUTDOWN"))
+        self._end()
+
+    def _send(self, data: bytes) -> None:
+        if self._cut or self._ending:
+            return
+        if len(self._output) + len(data) > self._settings.max_output:
+            log.warning("registry client %s does not read: cut with %d bytes unread", self._peer, len(self._output))
+            self._cut = True
+            self._ending = True
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_RDWR)
+            self._wake.set()
+            return
+        self._output += data
+        self._wake.set()
+
+    def _end(self) -> None:
+        self._ending = True
+        self._wake.set()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RD)
+
+    def _write(self) -> None:
+        try:
+            while True:
+                self._wake.wait()
+                self._wake.clear()
+                while self._output and not self._cut:
+                    piece = bytes(self._output)
+                    sent = self._sock.send(piece)
+                    del self._output[:sent]
+                if self._ending:
+                    with contextlib.suppress(OSError):
+                        self._sock.shutdown(socket.SHUT_WR)
+                    return
+        except OSError:
+            self._ending = True
+
+    def close(self) -> None:
+        """Let what is answered go out, then give the socket back; the session waits for RECONNECT."""
+        try:
+            self.caller.lost()
+        except StoreError as error:
+            log.error("%s is gone, but its routes stay until that can be written: %s", self.caller.actor, error)
+            gevent.spawn(self._lost_later)
+        self._ending = True
+        self._wake.set()
+        self._writer.join(_GOODBYE_SECONDS)
+        self._writer.kill()
+        self._sock.close()
+
+    def _lost_later(self) -> None:
+        while True:
+            gevent.sleep(1.0)
+            with contextlib.suppress(StoreError):
+                self.caller.lost()
+                return
