@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 #: From top to bottom. A room imports only rooms in rows below its own; rooms of one row never import each other.
 ROWS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
-    ("cli", "ctl"),
-    ("docs", "wsgi"),
+    ("cli",),
+    ("docs",),
+    ("ctl", "wsgi"),
     ("server",),
     ("admin", "sites", "chores"),
     ("registry", "health", "proxy.handler"),

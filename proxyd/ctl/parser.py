@@ -93,6 +93,16 @@ def _common(default: Any) -> argparse.ArgumentParser:
 
 def build() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
+    return grammar()[0]
+
+
+def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser, and that of each command (and of each action, like `maint enter`) by its name, for the document.
+
+    Without `common`, commands lack the options that all of them take.
+    """
+    named: dict[str, argparse.ArgumentParser] = {}
+    shared = [_common(argparse.SUPPRESS)] if common else []
     parser = argparse.ArgumentParser(
         prog="proxyctl", description="See and steer a running proxyd.", epilog=EPILOG, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter, parents=[_common(None)])
@@ -100,9 +110,9 @@ def build() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
     def command(name: str, help: str, more: str = "") -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip(), allow_abbrev=False,
-            parents=[_common(argparse.SUPPRESS)])
+        named[name] = commands.add_parser(
+            name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip(), allow_abbrev=False, parents=shared)
+        return named[name]
 
     command("status", "version, workers, counts, and what is wrong", "Exits with 1 where there are problems.")
     one = command("routes", "all routes with state and traffic")
@@ -114,34 +124,26 @@ def build() -> argparse.ArgumentParser:
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")
     one.add_argument("route_id", metavar="ID", nargs="?", default="", help="only this route")
-    _changing(command)
+    named |= _changing(command, shared)
     _live(command)
     _run(command("run", "start a program and keep it registered",
                  "It is registered once its port answers; on TERM or INT it is drained, deregistered and stopped (a second "
                  "one skips the drain). HUP, USR1, USR2, QUIT, WINCH and CONT are passed on."))
     one = command("completion", "shell completion", 'For bash: eval "$(proxyctl completion bash)"')
     one.add_argument("shell", choices=completion.SHELLS)
-    return parser
+    return parser, named
 
 
 Command = Callable[..., argparse.ArgumentParser]
 
 
-def _changing(command: Command) -> None:
+def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
     one = command("drain", "take traffic away from a session bit by bit")
     one.add_argument("who", metavar="SERVICE-or-SESSION", help="session id (or its beginning), service, or service/instance")
     how = one.add_mutually_exclusive_group()
     how.add_argument("--over", type=duration, default=60.0, metavar="TIME", help="time until nothing is left (default: 60s)")
     how.add_argument("--cancel", action="store_true", help="full traffic again at once")
-    one = command("maint", "maintenance mode")
-    actions = one.add_subparsers(dest="action", metavar="enter|exit|status", required=True)
-    common = _common(argparse.SUPPRESS)
-    for action, help in (("enter", "show a maintenance page"), ("exit", "show the service again")):
-        two = actions.add_parser(action, help=help, parents=[common], allow_abbrev=False)
-        two.add_argument("target", help="route id (or ids with commas), service, domain, path, or ALL")
-        if action == "enter":
-            two.add_argument("--page", default="", metavar="URL", help="page to show (default: the built-in one)")
-    actions.add_parser("status", help="which routes are in maintenance", parents=[common], allow_abbrev=False)
+    actions = _maint(command("maint", "maintenance mode"), shared)
     one = command("reset", "close a route's circuit in every worker")
     one.add_argument("route_id", metavar="ROUTE", help="like r12")
     one = command("test", "let the registry master try a url", "Exits with 1 where it is not reachable.")
@@ -153,6 +155,20 @@ def _changing(command: Command) -> None:
     one.add_argument("--session", default="", metavar="ID", help="session to take up with RECONNECT")
     _tls(one)
     one.add_argument("--timeout", type=duration, default=10.0, metavar="TIME", help="wait for an answer (default: 10s)")
+    return actions
+
+
+def _maint(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
+    actions = one.add_subparsers(dest="action", metavar="enter|exit|status", required=True)
+
+    def action(name: str, help: str) -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", parents=shared, allow_abbrev=False)
+
+    enter, leave = action("enter", "show a maintenance page"), action("exit", "show the service again")
+    for two in (enter, leave):
+        two.add_argument("target", help="route id (or ids with commas), service, domain, path, or ALL")
+    enter.add_argument("--page", default="", metavar="URL", help="page to show (default: the built-in one)")
+    return {"maint enter": enter, "maint exit": leave, "maint status": action("status", "which routes are in maintenance")}
 
 
 def _tls(one: argparse.ArgumentParser) -> None:

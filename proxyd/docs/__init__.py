@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-NAMES = ("configuration", "protocol", "proxyd.ini", "database", "reasons", "metrics", "api")
+NAMES = ("configuration", "protocol", "proxyd.ini", "database", "reasons", "metrics", "api", "proxyctl")
 
 
 def document(name: str) -> str:
@@ -14,7 +14,7 @@ def document(name: str) -> str:
 
 def _makers() -> dict[str, Callable[[], str]]:
     # Late, so that a document about settings does not load the database's driver.
-    from proxyd.docs import api, configuration, database, ini, metrics, protocol, reasons
+    from proxyd.docs import api, configuration, database, ini, metrics, protocol, proxyctl, reasons
 
     return {"configuration": configuration.text, "protocol": protocol.text, "proxyd.ini": ini.text, "database": database.text,
-            "reasons": reasons.text, "metrics": metrics.text, "api": api.text}
+            "reasons": reasons.text, "metrics": metrics.text, "api": api.text, "proxyctl": proxyctl.text}

@@ -1,0 +1,60 @@
+"""docs/proxyctl.md: every command of proxyctl with its options, from the argument parser, and an example of each."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from proxyd.ctl.parser import EPILOG, grammar
+from proxyd.docs.markdown import fenced, generated
+
+_HEAD = """# proxyctl
+
+`proxyctl` shows and steers a running proxyd. It asks the admin HTTP (`run` and `send` ask the registry), so it works on another host
+too: name both with `--admin` and `--registry`. Looking needs no token; what changes something needs the admin token.
+"""
+_WIDTH = 120
+
+#: One line to type for each command, and for each action of `maint`.
+EXAMPLES = {
+    "status": "proxyctl status && echo all is well",
+    "routes": "proxyctl routes shop.example.com",
+    "route": "proxyctl route r12",
+    "health": "proxyctl health",
+    "circuits": "proxyctl circuits --json | jq '.[] | select(.state == \"open\")'",
+    "sessions": "proxyctl sessions",
+    "stats": "proxyctl stats r12",
+    "drain": "proxyctl drain shop/shop-1 --over 30s",
+    "maint": "proxyctl maint status",
+    "maint enter": "proxyctl maint enter shop.example.com --page https://status.example.com/",
+    "maint exit": "proxyctl maint exit ALL",
+    "maint status": "proxyctl maint status",
+    "reset": "proxyctl reset r12",
+    "test": "proxyctl test http://10.0.0.5:8080/health",
+    "send": "proxyctl send PING",
+    "events": "proxyctl events --type circuit_state_changed --last 50",
+    "top": "proxyctl top --every 1s",
+    "run": "proxyctl run --domain shop.example.com --port 5000 --health /health -- python shop.py",
+    "completion": 'eval "$(proxyctl completion bash)"',
+}
+
+
+def text() -> str:
+    """The document."""
+    whole, commands = grammar(common=False)
+    codes, _, colours = EPILOG.partition("exit codes:\n")[2].partition("\n\n")
+    parts = [generated("the argument parser (proxyd/ctl/parser.py)"), _HEAD,
+             "\nThe options below, except `-h` and `--version`, may stand before the command or after it:\n\n",
+             fenced(_help(whole), "text"), "\nExit codes:\n\n", fenced(codes, "text"), f"\n{colours[0].upper()}{colours[1:]}\n"]
+    # An action like `maint enter` follows its command.
+    order = list(commands)
+    parts += (f"\n##{'#' * name.count(' ')} {name}\n\n{fenced(EXAMPLES[name], 'sh')}\n{fenced(_help(commands[name]), 'text')}"
+              for name in sorted(commands, key=lambda name: order.index(name.split()[0])))
+    return "".join(parts)
+
+
+def _help(parser: argparse.ArgumentParser) -> str:
+    """The help as a wide terminal shows it, whatever terminal this runs on."""
+    parser.epilog = None
+    parser.formatter_class = partial(argparse.HelpFormatter, width=_WIDTH)
+    return parser.format_help()
