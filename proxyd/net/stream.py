@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 import gevent
-from gevent import monkey
+from gevent import getcurrent, monkey
 from gevent import socket as gevent_socket
 from gevent.hub import Waiter, get_hub
 
@@ -106,9 +106,15 @@ class PlainStream:
 
     A read that finds bytes at once does not switch greenlets, so that a peer which sends without a pause would have the
     worker to itself. Each read therefore looks how long ago the stream last waited (`_since`), and gives way when it is due.
+
+    The watcher for reading stays started from one wait to the next: starting and stopping it costs two system calls each
+    time. What arrives while nobody waits (`_waiting`) stops it, and is remembered (`_ready`) for the next wait.
     """
 
-    __slots__ = ("_closed", "_hub", "_poll", "_reader", "_since", "_taken", "_writer", "idle_since", "served", "sock")
+    __slots__ = (
+        "_closed", "_hub", "_poll", "_reader", "_ready", "_since", "_taken", "_waiting", "_watched", "_writer", "idle_since",
+        "served", "sock",
+    )  # fmt: skip
 
     secure = False
 
@@ -120,6 +126,9 @@ class PlainStream:
         self._reader = self._hub.loop.io(fd, 1)
         self._writer = self._hub.loop.io(fd, 2)
         self._poll: Any = None
+        self._waiting: Any = None
+        self._watched = False
+        self._ready = False
         self._closed = False
         self._taken = 0
         self._since = monotonic()
@@ -138,13 +147,15 @@ class PlainStream:
             try:
                 return self.sock.recv(size)
             except BlockingIOError:
-                self._hub.wait(self._reader)
-                self._since = monotonic()
+                self._wait_to_read()
 
     def recv_later(self, size: int = RECV_SIZE) -> bytes:
-        self._hub.wait(self._reader)
-        self._since = monotonic()
-        return self.recv(size)
+        while True:
+            self._wait_to_read()
+            try:
+                return self.sock.recv(size)
+            except BlockingIOError:
+                continue
 
     def recv_into(self, buffer: memoryview) -> int:
         if monotonic() - self._since > SLICE:
@@ -153,8 +164,33 @@ class PlainStream:
             try:
                 return self.sock.recv_into(buffer)
             except BlockingIOError:
-                self._hub.wait(self._reader)
-                self._since = monotonic()
+                self._wait_to_read()
+
+    def _wait_to_read(self) -> None:
+        """Wait until there is something to read, as far as the loop knows: the caller tries, and waits again."""
+        if self._ready:
+            self._ready = False
+            self.give_way()
+            return
+        if not self._watched:
+            self._watched = True
+            self._reader.start(self._arrived)
+        self._waiting = getcurrent()
+        try:
+            self._hub.switch()
+        finally:
+            self._waiting = None
+        self._since = monotonic()
+
+    def _arrived(self) -> None:
+        """The loop's call, in the hub: something can be read."""
+        waiting = self._waiting
+        if waiting is None:
+            self._reader.stop()
+            self._watched = False
+            self._ready = True
+        else:
+            waiting.switch()
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
