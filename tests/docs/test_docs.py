@@ -100,7 +100,7 @@ def test_every_command_is_in_the_protocol_document_with_all_its_fields() -> None
             assert field.name in part, f"{name} {field.name}"
 
 
-def test_every_table_and_view_is_in_the_database_document_with_all_its_columns() -> None:
+def test_every_table_and_view_is_in_the_database_document_with_a_sentence_for_each_column() -> None:
     text = document("database")
     with sample() as connection:
         names = [row[0] for row in connection.execute(
@@ -109,7 +109,8 @@ def test_every_table_and_view_is_in_the_database_document_with_all_its_columns()
         for name in names:
             part = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
             for column in connection.execute(f"PRAGMA table_info({name})"):
-                assert f"| `{column[1]}` |" in part, f"{name}.{column[1]}"
+                (row,) = re.findall(rf"(?m)^\| `{column[1]}` \|.*$", part)
+                assert re.search(r"\| [^|]*\. \|$", row), f"{name}.{column[1]} has no sentence"
 
 
 def test_notes_are_of_tables_and_columns_that_exist() -> None:
