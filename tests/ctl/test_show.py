@@ -169,7 +169,8 @@ def test_a_long_table_has_one_header_and_straight_columns_to_its_end() -> None:
     assert {line.rstrip().rindex("up") for line in lines[1:]} == {lines[0].index("STATE")}
 
 
-def test_a_pipe_gets_whole_cells_in_straight_columns() -> None:
+def test_a_pipe_gets_whole_cells_in_straight_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     out = io.StringIO()
     Screen(out=out).table(("DOMAINS", "STATE"), [("a" * 500, "healthy"), ("漢字", "down")], "")
     assert out.getvalue().splitlines() == [
