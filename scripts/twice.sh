@@ -1,4 +1,4 @@
-# Sourced by scripts/test: runs pytest, and again what failed, and names what needed that.
+# Sourced by scripts/test and scripts/lowest: runs pytest, and again what failed, and names what needed that.
 
 # run_twice PYTHON [PYTEST ARGUMENT ...]: pytest with these arguments; its exit status, 0 where a second run passed.
 run_twice() {
