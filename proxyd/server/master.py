@@ -83,6 +83,9 @@ class Master:
         # Ctrl-C reaches every process of a terminal; a supervised master is stopped by its supervisor, last.
         gevent.signal_handler(signal.SIGINT, (lambda: None) if os.environ.get(SUPERVISED) else self._stop.set)
         gevent.signal_handler(signal.SIGHUP, lambda: gevent.spawn(self._reload))
+        # logrotate's signal, which would end the process. The log notices by itself that its file was moved away.
+        gevent.signal_handler(signal.SIGUSR1, lambda: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
         if self._parent:
             gevent.spawn(self._watch_parent)
         try:

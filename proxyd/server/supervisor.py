@@ -77,11 +77,11 @@ class Supervisor:
 
     def _spawn(self) -> int:
         """Start a master. Not with subprocess: it waits for the end of a pipe which the workers that the arbiter forks
-        meanwhile keep open. `proxyd master` closes by itself what it inherits."""
+        meanwhile keep open. `proxyd master` closes by itself what it inherits, and takes USR1 when it has a handler for it."""
         command = self._command()
         environment = {**os.environ, SUPERVISED: "1"}
         return os.posix_spawn(command[0], command, environment,
-                              file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)], setsigmask=[])
+                              file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)], setsigmask=[signal.SIGUSR1])
 
     def _await_end(self, pid: int) -> None:
         self._pid = pid

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -34,6 +36,16 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     #: Told by INT or QUIT to stop at once.
     _quick = False
+    #: Reopens the access log; None while the worker boots and has none.
+    _reopen: Callable[[], None] | None = None
+
+    def init_signals(self) -> None:
+        """Set the handlers. gunicorn resets each signal to its default first, by which USR1 ends a process."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))
+        try:
+            super().init_signals()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
 
     def run(self) -> None:
         """Accept and serve until told to stop; then let what is in flight end within graceful_timeout (INT, QUIT: cut it)."""
@@ -41,6 +53,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         from proxyd.server.application import runtime
 
         self._runtime = runtime()
+        self._reopen = self._runtime.access.reopen
         wsgi = self.wsgi
 
         def call(exchange: Exchange) -> None:
@@ -168,7 +181,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def handle_usr1(self, sig: int, frame: Any) -> None:
         """Reopen the logs."""
-        gevent.spawn(self._runtime.access.reopen)
+        if self._reopen is not None:
+            gevent.spawn(self._reopen)
         super().handle_usr1(sig, frame)
 
 
