@@ -47,6 +47,7 @@ def test_usr1_while_workers_boot_stops_nothing(new_system: Callable[..., System]
 
 def test_usr1_to_the_master_does_nothing(system: System) -> None:
     master = system.master_pid()
+    assert master, "there is no master, and a signal to 0 goes to everybody"
     client = system.client("signalled")
     os.kill(master, signal.SIGUSR1)
     assert client.command("PING|SID") == "PONG"
@@ -66,6 +67,7 @@ def starting_master(system: System, before: int) -> int:
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.1, 0.2])
 def test_usr1_while_the_master_starts_does_not_end_it(system: System, delay: float) -> None:
     master = system.master_pid()
+    assert master, "there is no master, and a signal to 0 goes to everybody"
     os.kill(master, signal.SIGKILL)
     starting = wait_for(lambda: starting_master(system, master))
     time.sleep(delay)
