@@ -121,7 +121,7 @@ def _where(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
-    from proxyd.cli.check import check
+    from proxyd.server.checks import check
 
     problems = check(settings)
     for problem in problems:

@@ -72,7 +72,7 @@ def test_a_reload_to_an_address_in_use_keeps_the_old_one(configured: Configured)
         port = other.getsockname()[1]
         configured.write("two", port)
         configured.signal(signal.SIGHUP)
-        configured.says(f"proxyd: can't listen on 127.0.0.1:{port}: it is in use by another program", told)
+        configured.says(f"[proxy] bind: can't listen on 127.0.0.1:{port}: it is in use by another program", told)
         wait_for(lambda: configured.has_other_workers(before), 15, "new workers")
     assert configured.via() == {"1.1 two"}
     configured.write("two")

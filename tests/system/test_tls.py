@@ -220,7 +220,8 @@ def test_a_start_with_a_certificate_that_can_not_be_used_says_so_and_ends(tmp_pa
     ended = subprocess.run([sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"], cwd=ROOT,
                            env=system.environment, capture_output=True, text=True, timeout=20)
     assert ended.returncode == 1
-    assert ended.stderr == f"proxyd: [tls] certificates: {tmp_path}/text.pem holds no PEM certificate (chain first, key in the same file)\n"
+    assert ended.stderr == (f"environment PROXYD_TLS_CERTIFICATES: [tls] certificates: {tmp_path}/text.pem holds no PEM certificate "
+                            "(chain first, key in the same file)\n")
 
 
 def test_an_address_written_as_a_name_is_served_over_tls_and_never_in_the_clear(tmp_path: Path, backend: Backend) -> None:

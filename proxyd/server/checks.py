@@ -1,5 +1,5 @@
 """What `proxyd check` looks at beyond the form of the settings: files, directories, certificates, site files, and rules
-between settings. It changes nothing, and needs nothing to run."""
+between settings. It changes nothing, and needs nothing to run. What a start looks at, too, is in `startchecks.py`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxyd.base.text import hide_password, rfc3339
-from proxyd.cli import crosscheck
-from proxyd.config.ini import Problem, read_ini
-from proxyd.config.settings import Settings, environment_name
+from proxyd.config.ini import Problem
+from proxyd.config.settings import Settings
 from proxyd.net.listen import ListenError
 from proxyd.net.tls import certificate_problem, read_certificate
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
 from proxyd.registry.protection import check_exposure
+from proxyd.server import crosscheck
+from proxyd.server.startchecks import Places, directory_problem, shared_memory, tls
 from proxyd.sites.follow import read_sites
 from proxyd.sites.sitefile import Site
 from proxyd.store.sql.database import StoreError, sqlite_path
-
-
-class Places:
-    """Where each setting was set: in the environment, on a line of the config file, or nowhere."""
-
-    def __init__(self, file: str | None) -> None:
-        self._file = file
-        self._lines: dict[tuple[str, str], int] = {}
-        if file is not None:
-            try:
-                content = Path(file).read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError):
-                return
-            for entry in read_ini(content, file, lambda section: None)[0]:
-                self._lines[entry.section, entry.key] = entry.line
-
-    def problem(self, section: str, key: str, message: str) -> Problem:
-        """A problem that the setting has, at the place where the setting is."""
-        told = f"[{section}] {key}: {message}"
-        name = environment_name(section, key)
-        if name in os.environ:
-            return Problem(f"environment {name}", 0, told)
-        line = self._lines.get((section, key))
-        if line is not None and self._file is not None:
-            return Problem(self._file, line, told)
-        return Problem(self._file or "defaults", 0, told)
 
 
 def check(settings: Settings) -> list[Problem]:
@@ -62,13 +37,7 @@ def check(settings: Settings) -> list[Problem]:
 
 
 def _tls(settings: Settings, places: Places) -> Iterator[Problem]:
-    tls = settings.tls
-    if tls.bind and not tls.certificates:
-        yield places.problem("tls", "bind", "HTTPS is on, but [tls] certificates names no file")
-    for path in tls.certificates:
-        message = _certificate_problem(path)
-        if message:
-            yield places.problem("tls", "certificates", message)
+    return tls(settings, places, _certificate_problem)
 
 
 def _certificate_problem(path: str) -> str | None:
@@ -126,7 +95,7 @@ def _database(settings: Settings, places: Places) -> Iterator[Problem]:
         yield places.problem("database", "url", str(error).removeprefix("[database] url: "))
         return
     if path is not None:
-        message = _directory_problem(os.path.dirname(os.path.abspath(path)))
+        message = directory_problem(os.path.dirname(os.path.abspath(path)))
         if message is None and os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK):
             message = f"{path} can't be read and written by this user"
         if message:
@@ -136,9 +105,8 @@ def _database(settings: Settings, places: Places) -> Iterator[Problem]:
         if message:
             yield places.problem("database", "url", message)
             return
-    message = _directory_problem(os.path.abspath(settings.shared_memory_directory()))
-    if message and (path is None or settings.database.shared_memory):
-        yield places.problem("database", "shared_memory", message)
+    if path is None or settings.database.shared_memory:
+        yield from shared_memory(settings, places)
 
 
 def _server_problem(url: str) -> str | None:
@@ -153,19 +121,6 @@ def _server_problem(url: str) -> str | None:
         return "names no database (like postgresql://user@host:5432/proxyd)"
     if not (importlib.util.find_spec("psycopg2") or importlib.util.find_spec("psycopg")):
         return "PostgreSQL needs the psycopg2 package: pip install psycopg2-binary"
-    return None
-
-
-def _directory_problem(folder: str) -> str | None:
-    """Why files can't be made in a directory, or None; one that is missing is made at the start, if its parent allows."""
-    where = folder
-    while not os.path.exists(where) and os.path.dirname(where) != where:
-        where = os.path.dirname(where)
-    if not os.path.isdir(where):
-        return f"{where} is not a directory"
-    if not os.access(where, os.W_OK | os.X_OK):
-        missing = "" if where == folder else f" (and {folder} is not there yet)"
-        return f"the directory {where} is not writable by this user{missing}"
     return None
 
 
@@ -193,7 +148,7 @@ def _written_files(settings: Settings, places: Places) -> Iterator[Problem]:
     for section, key, path in files:
         if path in ("-", "off", ""):
             continue
-        message = _directory_problem(os.path.dirname(os.path.abspath(path)))
+        message = directory_problem(os.path.dirname(os.path.abspath(path)))
         if os.path.isdir(path):
             message = f"{path} is a directory"
         elif os.path.exists(path):

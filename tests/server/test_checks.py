@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from proxyd.cli.check import check
 from proxyd.config.settings import load
 from proxyd.registry.auth import new_token
+from proxyd.server.checks import check
 
 SITE = "[site]\nservice = {service}\n\n[route main]\ndomains = a.test\npath = {path}\nbackends = http://10.0.0.1:80\n"
 

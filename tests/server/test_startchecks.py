@@ -1,0 +1,86 @@
+"""What a start refuses: in the words of `proxyd check`, and at the place where the setting is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from proxyd.config.settings import Settings, load
+from proxyd.server.checks import check
+from proxyd.server.startchecks import before_start, few_descriptors
+from tests.support.waiting import free_port
+
+
+def settings_of(tmp_path: Path, content: str) -> Settings:
+    database = "" if "[database]" in content else f"[database]\nurl = sqlite:///{tmp_path}/p.db\n"
+    file = tmp_path / "proxyd.ini"
+    file.write_text(f"[sites]\ndirectory = {tmp_path}/sites\n{content}{database}")
+    (tmp_path / "sites").mkdir(exist_ok=True)
+    (tmp_path / "text").write_text("some text\n")
+    return load(str(file), {})
+
+
+def told(settings: Settings, before: Settings | None = None) -> list[str]:
+    return [str(problem) for problem in before_start(settings, before)]
+
+
+def proxy_at(port: int) -> str:
+    return f"[proxy]\nbind = 127.0.0.1:{port}\n"
+
+
+@pytest.mark.parametrize("content", [
+    "[tls]\nbind = 127.0.0.1:{port}\n",
+    "[tls]\ncertificates = {dir}/none.pem\nbind = 127.0.0.1:{port}\n",
+    "[tls]\ncertificates = {dir}/text\nbind = 127.0.0.1:{port}\n",
+    "[database]\nurl = sqlite:///{dir}/text/p.db\n",
+    "[database]\nurl = sqlite:///{dir}/p.db\nshared_memory = {dir}/text\n",
+])
+def test_a_start_and_the_check_say_the_same(tmp_path: Path, content: str) -> None:
+    settings = settings_of(tmp_path, proxy_at(free_port()) + content.format(dir=tmp_path, port=free_port()))
+    checked = [str(problem) for problem in check(settings)]
+    assert told(settings) == checked and len(checked) == 1
+
+
+def test_an_address_in_use_is_named_at_its_place_unless_it_was_ours_before(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        settings = settings_of(tmp_path, proxy_at(port))
+        assert told(settings) == [
+            f"{tmp_path}/proxyd.ini:4: [proxy] bind: can't listen on 127.0.0.1:{port}: it is in use by another program; "
+            "stop that one, or set another [proxy] bind (PROXYD_PROXY_BIND)"]
+        assert told(settings, before=settings) == []
+        assert told(settings, before=settings_of(tmp_path, proxy_at(port + 1))) != []
+
+
+def test_a_certificate_that_was_in_use_may_break_and_a_new_one_may_not(tmp_path: Path) -> None:
+    https = f"{proxy_at(free_port())}[tls]\nbind = 127.0.0.1:{free_port()}\ncertificates = {tmp_path}/text"
+    before = settings_of(tmp_path, https + "\n")
+    assert told(before, before) == []
+    problems = told(settings_of(tmp_path, f"{https}, {tmp_path}/new.pem\n"), before)
+    assert problems == [f"{tmp_path}/proxyd.ini:7: [tls] certificates: can't read the certificate {tmp_path}/new.pem: "
+                        "No such file or directory"]
+
+
+def test_the_directory_of_the_shared_memory_is_made(tmp_path: Path) -> None:
+    shared = tmp_path / "a" / "b"
+    assert told(settings_of(tmp_path, f"{proxy_at(free_port())}[database]\nshared_memory = {shared}\n")) == []
+    assert shared.is_dir()
+
+
+def test_too_few_descriptors_are_told_with_both_numbers(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "[proxy]\nworker_connections = 1000\n")
+    assert few_descriptors(settings, 1256) is None
+    message = few_descriptors(settings, 1255)
+    assert message is not None and "may open 1255 files" in message and "worker_connections = 1000" in message
+
+
+def test_the_arbiter_loads_nothing_that_must_come_after_the_patches_of_the_workers() -> None:
+    program = ("import sys, proxyd.server.gunicorn_conf\n"
+               "print([name for name in ('peewee', 'requests', 'sqlite3', 'proxyd.registry', 'proxyd.store.sql') if name in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", program], env=dict(os.environ), capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "[]\n"
