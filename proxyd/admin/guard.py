@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 from itsdangerous import BadSignature, TimestampSigner
 
 from proxyd.admin.http import Refusal, Request
+from proxyd.base.attempts import FailedAttempts
 from proxyd.base.text import split_address
 from proxyd.config.settings import Settings
 
@@ -28,8 +29,8 @@ log = logging.getLogger("proxyd.admin")
 
 COOKIE = "proxyd_admin"
 SESSION_SECONDS = 12 * 3600
-_MAX_FAILURES, _FAILURE_SECONDS = 10, 60.0
-_MAX_ADDRESSES = 4096
+_MAX_FAILURES = 10
+_MAX_ENDED = 4096
 _MAX_TOKEN = 4096
 _FOREIGN_SITES = ("cross-site", "same-site")
 
@@ -46,7 +47,7 @@ class Guard:
         self._token_file = settings.admin.token_file
         self._bind = settings.admin.bind
         self._key = secrets.token_bytes(32)
-        self._failures: OrderedDict[str, list[float]] = OrderedDict()
+        self._failures = FailedAttempts(_MAX_FAILURES)
         self._ended: OrderedDict[str, float] = OrderedDict()
 
     def check_host(self, request: Request) -> None:
@@ -89,7 +90,7 @@ class Guard:
         cookie = request.cookie(COOKIE)
         if self._valid(cookie):
             self._ended[cookie] = time.time() + SESSION_SECONDS
-            while len(self._ended) > _MAX_ADDRESSES:
+            while len(self._ended) > _MAX_ENDED:
                 self._ended.popitem(last=False)
 
     def csrf(self, cookie: str) -> str:
@@ -125,20 +126,15 @@ class Guard:
         return f"status page from {request.address}"
 
     def _check_token(self, request: Request, token: str) -> None:
+        # The token first: whoever shares an address with somebody that guesses must not be locked out with him.
+        if hmac.compare_digest(hashlib.sha256(token.encode()).digest(), hashlib.sha256(self._token()).digest()):
+            return
         now = time.monotonic()
-        failures = [at for at in self._failures.get(request.address, []) if now - at < _FAILURE_SECONDS]
-        if len(failures) >= _MAX_FAILURES:
-            wait = max(1, round(_FAILURE_SECONDS - (now - failures[0])))
+        wait = self._failures.wait(request.address, now)
+        if wait:
             raise Refusal(429, "too_many_failures", f"too many wrong tokens from {request.address}; try again in {wait} s",
                           {"Retry-After": str(wait)})
-        expected = self._token()
-        if hmac.compare_digest(hashlib.sha256(token.encode()).digest(), hashlib.sha256(expected).digest()):
-            self._failures.pop(request.address, None)
-            return
-        self._failures[request.address] = [*failures, now]
-        self._failures.move_to_end(request.address)
-        if len(self._failures) > _MAX_ADDRESSES:
-            self._failures.popitem(last=False)
+        self._failures.count(request.address, now)
         log.warning("a wrong admin token came from %s", request.address)
         self._told(request.address, "wrong admin token")
         raise Refusal(401, "wrong_token", "that is not the admin token",

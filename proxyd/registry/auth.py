@@ -10,7 +10,6 @@ import contextlib
 import fnmatch
 import hashlib
 import hmac
-import ipaddress
 import json
 import logging
 import os
@@ -19,6 +18,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxyd.base.attempts import FailedAttempts
 from proxyd.base.text import split_list, suggest
 from proxyd.base.urls import normalize_domain
 from proxyd.config.ini import IniEntry, Problem, read_ini
@@ -26,8 +26,6 @@ from proxyd.config.ini import IniEntry, Problem, read_ini
 log = logging.getLogger("proxyd.registry")
 
 _KEYS = ("hash", "services", "domains")
-_WINDOW = 60.0
-_MAX_ADDRESSES = 10_000
 
 
 class LoginRefused(Exception):
@@ -155,10 +153,9 @@ class Gatekeeper:
 
     def __init__(self, tokens_file: str, max_failures: int) -> None:
         self._path = tokens_file
-        self._max = max_failures
         self._mark = (0, 0)
         self._grants: dict[str, Grant] = {}
-        self._failures: dict[str, list[float]] = {}
+        self._failures = FailedAttempts(max_failures)
 
     def admit(self, service: str, token: object, address: str, now: float) -> Grant:
         """What the bearer of the token may claim as that service. Raises LoginRefused. `now`: monotonic seconds."""
@@ -170,12 +167,10 @@ class Gatekeeper:
         grant = next((grant for known, grant in self._grants.items() if hmac.compare_digest(known, wanted)), None)
         if grant is not None and grant.covers_service(service):
             return grant
-        address = _subject(address)
-        recent = [at for at in self._failures.get(address, ()) if now - at < _WINDOW]
-        if len(recent) >= self._max:
-            wait = max(1, round(_WINDOW - (now - recent[0])))
+        wait = self._failures.wait(address, now)
+        if wait:
             raise LoginRefused(f"too many refused registrations from this address; try again in {wait} s", counted=False)
-        self._fail(address, recent, now)
+        self._failures.count(address, now)
         if grant is None:
             raise LoginRefused("metadata: token is missing or not known (REGISTER needs {\"token\":\"...\"})")
         raise LoginRefused(f'this token may not register as "{service}"')
@@ -186,11 +181,6 @@ class Gatekeeper:
             return EVERYTHING
         self._refresh()
         return next((grant for grant in self._grants.values() if grant.name == name), Grant(name, (), ()))
-
-    def _fail(self, address: str, recent: list[float], now: float) -> None:
-        if len(self._failures) > _MAX_ADDRESSES:
-            self._failures.clear()
-        self._failures[address] = [*recent, now][-self._max:]
 
     def _refresh(self) -> None:
         try:
@@ -205,12 +195,3 @@ class Gatekeeper:
                 log.error("%s (the tokens read before stay)", problem)
             if not problems:
                 self._grants = grants
-
-
-def _subject(address: str) -> str:
-    """Whose attempts are counted together: an IPv6 customer has a whole /64 to come from."""
-    try:
-        ip = ipaddress.ip_address(address.strip("[]"))
-    except ValueError:
-        return address
-    return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 and not ip.ipv4_mapped else address

@@ -7,6 +7,8 @@ import pytest
 import requests
 
 from proxyd.admin import guard
+from proxyd.admin.http import Refusal, Request
+from proxyd.config.settings import load
 from tests.admin.harness import SESSION, TOKEN, Master, running
 from tests.support.waiting import wait_for
 
@@ -70,8 +72,32 @@ def test_actions_without_or_with_a_wrong_token_are_refused_and_failures_limited(
     assert requests.post(master.url + MAINTENANCE, timeout=5).status_code == 401
     answers = [master.act("POST", MAINTENANCE, token="wrong").status_code for _ in range(11)]
     assert answers == [401] * 10 + [429]
-    assert requests.post(master.url + "/login", json={"token": TOKEN}, timeout=5).status_code == 429
+    refused = requests.post(master.url + "/login", json={"token": "wrong"}, timeout=5)
+    assert refused.status_code == 429 and 0 < int(refused.headers["Retry-After"]) <= 60
     assert {type for type, _, _ in master.done()} == {"login_refused"}
+
+
+def test_the_right_token_is_never_locked_out_by_others_of_its_address(master: Master) -> None:
+    assert [master.act("POST", MAINTENANCE, token="wrong").status_code for _ in range(11)][-1] == 429
+    assert master.act("POST", MAINTENANCE).status_code == 200
+    assert requests.post(master.url + "/login", json={"token": TOKEN}, timeout=5).status_code == 200
+    assert master.act("POST", MAINTENANCE, token="wrong").status_code == 429
+
+
+def test_the_addresses_of_an_ipv6_customer_fail_together(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    told: list[str] = []
+    settings = load(environment={"PROXYD_ADMIN_TOKEN_FILE": str(tmp_path / "token")})
+    checked = guard.Guard(settings, lambda address, reason: told.append(address))
+
+    def status(address: str) -> int:
+        with pytest.raises(Refusal) as refused:
+            checked.check_action(Request({"REQUEST_METHOD": "POST", "REMOTE_ADDR": address, "HTTP_AUTHORIZATION": "Bearer wrong"}))
+        return refused.value.status
+
+    assert [status(f"2001:db8:1:2::{number:x}") for number in range(11)] == [401] * 10 + [429]
+    assert status("2001:db8:1:2:ffff::1") == 429 and status("2001:db8:1:3::1") == 401
+    assert told[-2:] == ["2001:db8:1:2::9", "2001:db8:1:3::1"]
 
 
 def test_without_token_file_actions_are_off_and_the_answer_says_what_to_set(tmp_path: Path) -> None:
