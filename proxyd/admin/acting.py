@@ -8,7 +8,7 @@ from typing import Any
 from proxyd.admin import views
 from proxyd.admin.context import Context
 from proxyd.admin.guard import COOKIE, SESSION_SECONDS
-from proxyd.admin.http import Refusal, Request, Response, as_json
+from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.admin.reading import no_route
 from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.models import Route
@@ -22,9 +22,9 @@ def _done(context: Context, what: str, action: Callable[..., Any], *args: Any) -
     try:
         action(*args)
     except ValueError as error:
-        raise Refusal(400, "refused", str(error)) from None
+        raise RequestRefused(400, "refused", str(error)) from None
     except StoreError as error:
-        raise Refusal(503, "database", str(error)) from None
+        raise RequestRefused(503, "database", str(error)) from None
     context.forget()
     return as_json({"done": what})
 
@@ -32,7 +32,7 @@ def _done(context: Context, what: str, action: Callable[..., Any], *args: Any) -
 def _session(context: Context, text: str) -> str:
     found = context.read(views.find_session, text)
     if found is None:
-        raise Refusal(404, "no_such_session", f'there is no session "{text[:100]}"')
+        raise RequestRefused(404, "no_such_session", f'there is no session "{text[:100]}"')
     return found
 
 
@@ -46,7 +46,7 @@ def start_drain(context: Context, request: Request, session_id: str) -> Response
     actor = context.guard.check_action(request)
     seconds = request.json_object().get("seconds", _DRAIN_SECONDS)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DRAIN:
-        raise Refusal(400, "bad_body", f"seconds: {seconds!r:.40} is not a number above 0, of at most {_MAX_DRAIN:.0f}")
+        raise RequestRefused(400, "bad_body", f"seconds: {seconds!r:.40} is not a number above 0, of at most {_MAX_DRAIN:.0f}")
     session = _session(context, session_id)
     return _done(context, f"drain of {views.short_session(session)} over {seconds:g} s started",
                  context.state.operations.start_drain, session, float(seconds), actor)
@@ -65,7 +65,7 @@ def enter_maintenance(context: Context, request: Request, route_id: str) -> Resp
     actor = context.guard.check_action(request)
     page_url = request.json_object().get("page_url", "")
     if not isinstance(page_url, str):
-        raise Refusal(400, "bad_body", "page_url: that is not text (like http://127.0.0.1:9000/maintenance.html)")
+        raise RequestRefused(400, "bad_body", "page_url: that is not text (like http://127.0.0.1:9000/maintenance.html)")
     _route_exists(context, route_id)
     return _done(context, f"route {route_id} in maintenance",
                  context.state.operations.enter_maintenance, [route_id], page_url, actor)
@@ -91,18 +91,18 @@ def test_backend(context: Context, request: Request) -> Response:
     context.guard.check_action(request)
     url = request.json_object().get("url")
     if not isinstance(url, str) or not url:
-        raise Refusal(400, "bad_body", 'url: give the url of a backend (like {"url": "http://127.0.0.1:3000"})')
+        raise RequestRefused(400, "bad_body", 'url: give the url of a backend (like {"url": "http://127.0.0.1:3000"})')
     try:
         return as_json(context.state.operations.test_backend(url))
     except ValueError as error:
-        raise Refusal(400, "refused", str(error)) from None
+        raise RequestRefused(400, "refused", str(error)) from None
 
 
 def login(context: Context, request: Request) -> Response:
     """Trade the admin token for a session cookie and the CSRF token that goes with it."""
     token = request.json_object().get("token")
     if not isinstance(token, str):
-        raise Refusal(400, "bad_body", 'token: give the admin token (like {"token": "..."})')
+        raise RequestRefused(400, "bad_body", 'token: give the admin token (like {"token": "..."})')
     cookie = context.guard.login(request, token)
     response = as_json({"csrf_token": context.guard.csrf(cookie)})
     return Response(response.status, response.body, response.content_type,

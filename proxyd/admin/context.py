@@ -12,7 +12,7 @@ from gevent.lock import BoundedSemaphore
 from proxyd.admin import views
 from proxyd.admin.follow import Followers
 from proxyd.admin.guard import Guard
-from proxyd.admin.http import Refusal, Request
+from proxyd.admin.http import Request, RequestRefused
 from proxyd.admin.state import MasterState
 from proxyd.config.settings import Settings
 from proxyd.store.sql.database import StoreError
@@ -38,11 +38,11 @@ class Context:
         self.state.bus.publish("login_refused", {"to": "admin", "reason": reason}, actor=address)
 
     def read(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Read from the database. Raises Refusal where it fails."""
+        """Read from the database. Raises RequestRefused where it fails."""
         try:
             return self.state.store.read(function, *args)
         except StoreError as error:
-            raise Refusal(503, "database", str(error)) from None
+            raise RequestRefused(503, "database", str(error)) from None
 
     def kept(self, key: Hashable, read: Callable[[], Result]) -> Result:
         """What `read` gives, at most half a second old: many open status pages cost the database what one does."""

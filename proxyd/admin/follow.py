@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gevent.queue import Empty, Full, Queue
 
-from proxyd.admin.http import Refusal
+from proxyd.admin.http import RequestRefused
 from proxyd.admin.views import hide_sessions
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ class Followers:
         self.count = 0
 
     def follow(self, type_: str, hidden: bool, heartbeat: float = HEARTBEAT_SECONDS) -> Follower:
-        """A stream of the events of a type (empty: all); `hidden` shortens session ids. Raises Refusal."""
+        """A stream of the events of a type (empty: all); `hidden` shortens session ids. Raises RequestRefused."""
         if self.count >= _MAX_FOLLOWERS:
-            raise Refusal(503, "too_many_followers", f"{_MAX_FOLLOWERS} clients follow events already", {"Retry-After": "10"})
+            raise RequestRefused(503, "too_many_followers", f"{_MAX_FOLLOWERS} clients follow events already", {"Retry-After": "10"})
         self.count += 1
         return Follower(self._bus, type_, hidden, heartbeat, self._left)
 

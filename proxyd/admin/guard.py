@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from itsdangerous import BadSignature, TimestampSigner
 
-from proxyd.admin.http import Refusal, Request
+from proxyd.admin.http import Request, RequestRefused
 from proxyd.base.attempts import FailedAttempts
 from proxyd.base.text import split_address
 from proxyd.config.settings import Settings
@@ -57,7 +57,7 @@ class Guard:
             return
         name = _host_name(host)
         if not self._is_ours(name):
-            raise Refusal(421, "wrong_host", f'the admin HTTP does not answer to the host "{name[:100]}"; '
+            raise RequestRefused(421, "wrong_host", f'the admin HTTP does not answer to the host "{name[:100]}"; '
                                              "use localhost, or the host in [admin] bind")
 
     def _is_ours(self, name: str) -> bool:
@@ -74,13 +74,13 @@ class Guard:
     def check_origin(self, request: Request) -> None:
         """Refuse a request that another site's page had a browser send."""
         if request.header("Sec-Fetch-Site") in _FOREIGN_SITES:
-            raise Refusal(403, "foreign_origin", "the request comes from another site's page")
+            raise RequestRefused(403, "foreign_origin", "the request comes from another site's page")
         origin = request.header("Origin")
         if origin and urlsplit(origin).netloc.lower() != request.header("Host").lower():
-            raise Refusal(403, "foreign_origin", f'the request comes from a page of "{origin[:100]}"')
+            raise RequestRefused(403, "foreign_origin", f'the request comes from a page of "{origin[:100]}"')
 
     def login(self, request: Request, token: str) -> str:
-        """A session for a right token: the cookie's value. Raises Refusal."""
+        """A session for a right token: the cookie's value. Raises RequestRefused."""
         self.check_origin(request)
         self._check_token(request, token)
         return self._signer("session").sign(secrets.token_urlsafe(12)).decode()
@@ -111,7 +111,7 @@ class Guard:
         return True
 
     def check_action(self, request: Request) -> str:
-        """Let an action pass, and say by whom it is done, for the audit trail. Raises Refusal."""
+        """Let an action pass, and say by whom it is done, for the audit trail. Raises RequestRefused."""
         self.check_origin(request)
         self._token()
         if request.header("Authorization"):
@@ -119,10 +119,10 @@ class Guard:
             return f"admin token from {request.address}"
         cookie = request.cookie(COOKIE)
         if not self._valid(cookie):
-            raise Refusal(401, "token_needed", "actions need the admin token: send Authorization: Bearer TOKEN",
+            raise RequestRefused(401, "token_needed", "actions need the admin token: send Authorization: Bearer TOKEN",
                           {"WWW-Authenticate": 'Bearer realm="proxyd admin"'})
         if not hmac.compare_digest(request.header("X-CSRF-Token").encode(), self.csrf(cookie).encode()):
-            raise Refusal(403, "bad_csrf_token", "the X-CSRF-Token is missing or not that of this session; reload the page")
+            raise RequestRefused(403, "bad_csrf_token", "the X-CSRF-Token is missing or not that of this session; reload the page")
         return f"status page from {request.address}"
 
     def _check_token(self, request: Request, token: str) -> None:
@@ -132,32 +132,32 @@ class Guard:
         now = time.monotonic()
         wait = self._failures.wait(request.address, now)
         if wait:
-            raise Refusal(429, "too_many_failures", f"too many wrong tokens from {request.address}; try again in {wait} s",
+            raise RequestRefused(429, "too_many_failures", f"too many wrong tokens from {request.address}; try again in {wait} s",
                           {"Retry-After": str(wait)})
         self._failures.count(request.address, now)
         log.warning("a wrong admin token came from %s", request.address)
         self._told(request.address, "wrong admin token")
-        raise Refusal(401, "wrong_token", "that is not the admin token",
+        raise RequestRefused(401, "wrong_token", "that is not the admin token",
                       {"WWW-Authenticate": 'Bearer realm="proxyd admin", error="invalid_token"'})
 
     def _token(self) -> bytes:
-        """The first line of the token file as it is now. Raises Refusal."""
+        """The first line of the token file as it is now. Raises RequestRefused."""
         if not self._token_file:
-            raise Refusal(403, "no_token_set", "actions are off: set [admin] token_file to a file that holds a token")
+            raise RequestRefused(403, "no_token_set", "actions are off: set [admin] token_file to a file that holds a token")
         try:
             with Path(self._token_file).open("rb") as file:
                 token = file.readline(_MAX_TOKEN).strip()
         except OSError as error:
-            raise Refusal(403, "no_token_set",
+            raise RequestRefused(403, "no_token_set",
                           f"can't read the [admin] token_file {self._token_file}: {error.strerror}") from None
         if not token:
-            raise Refusal(403, "no_token_set", f"the first line of the [admin] token_file {self._token_file} is empty")
+            raise RequestRefused(403, "no_token_set", f"the first line of the [admin] token_file {self._token_file} is empty")
         return token
 
     def _valid(self, cookie: str) -> bool:
         try:
             self._signer("session").unsign(cookie, max_age=SESSION_SECONDS)
-        except (BadSignature, Refusal):
+        except (BadSignature, RequestRefused):
             return False
         return cookie not in self._ended
 

@@ -25,7 +25,7 @@ SECURITY_HEADERS = {
 }
 
 
-class Refusal(Exception):
+class RequestRefused(Exception):
     """The request can't be answered as asked: a status, a code for programs, and a sentence for a person."""
 
     def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
@@ -53,7 +53,7 @@ def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None
     return Response(status, body, "application/json", headers or {})
 
 
-def as_problem(refusal: Refusal) -> Response:
+def as_problem(refusal: RequestRefused) -> Response:
     """A refusal as RFC 9457 problem details."""
     problem = {"type": f"urn:proxyd:admin:{refusal.code}", "title": HTTPStatus(refusal.status).phrase, "status": refusal.status,
                "code": refusal.code, "detail": refusal.detail}
@@ -85,30 +85,30 @@ class Request:
         return ""
 
     def whole(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number of the query. Raises Refusal."""
+        """A whole number of the query. Raises RequestRefused."""
         text = self.query.get(name, "")
         if not text:
             return default
         if not (text.isascii() and text.isdigit() and low <= int(text[:12]) <= high):
-            raise Refusal(400, "bad_parameter", f'{name}: "{text[:40]}" is not a whole number from {low} to {high}')
+            raise RequestRefused(400, "bad_parameter", f'{name}: "{text[:40]}" is not a whole number from {low} to {high}')
         return int(text)
 
     def body(self) -> bytes:
-        """The body, of at most MAX_BODY bytes. Raises Refusal."""
+        """The body, of at most MAX_BODY bytes. Raises RequestRefused."""
         try:
             if int(self._environ.get("CONTENT_LENGTH") or 0) > MAX_BODY:
-                raise Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY} bytes", {"Connection": "close"})
+                raise RequestRefused(413, "body_too_large", f"the body is larger than {MAX_BODY} bytes", {"Connection": "close"})
             data: bytes = self._environ["wsgi.input"].read(MAX_BODY + 1)
         except TimeoutError:
-            raise Refusal(408, "body_timeout", "the body did not come in time", {"Connection": "close"}) from None
+            raise RequestRefused(408, "body_timeout", "the body did not come in time", {"Connection": "close"}) from None
         except (OSError, ValueError):
-            raise Refusal(400, "bad_body", "the body could not be read", {"Connection": "close"}) from None
+            raise RequestRefused(400, "bad_body", "the body could not be read", {"Connection": "close"}) from None
         if len(data) > MAX_BODY:
-            raise Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY} bytes", {"Connection": "close"})
+            raise RequestRefused(413, "body_too_large", f"the body is larger than {MAX_BODY} bytes", {"Connection": "close"})
         return data
 
     def json_object(self) -> dict[str, Any]:
-        """The body as a JSON object; an empty body is an empty object. Raises Refusal."""
+        """The body as a JSON object; an empty body is an empty object. Raises RequestRefused."""
         data = self.body()
         if not data.strip():
             return {}
@@ -117,5 +117,5 @@ class Request:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise Refusal(400, "bad_body", 'the body is not a JSON object (like {"seconds": 60})')
+            raise RequestRefused(400, "bad_body", 'the body is not a JSON object (like {"seconds": 60})')
         return value

@@ -11,7 +11,7 @@ from gevent.lock import BoundedSemaphore
 from proxyd import __version__
 from proxyd.admin import metrics, views
 from proxyd.admin.context import Context
-from proxyd.admin.http import Refusal, Request, Response, as_json
+from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.snapshot import counter
@@ -42,7 +42,7 @@ def _not_ready(context: Context, patience: float) -> list[str]:
     try:
         with gevent.Timeout(_DATABASE_SECONDS):
             context.read(counter, "config_version")
-    except Refusal as refusal:
+    except RequestRefused as refusal:
         reasons.append(refusal.detail)
     except gevent.Timeout:
         reasons.append(f"the database did not answer within {_DATABASE_SECONDS:g} s")
@@ -101,7 +101,7 @@ def _counts() -> tuple[int, int, dict[str, int]]:
 
 
 def wanted(request: Request) -> views.Wanted:
-    """The routes that a request's query asks for. Raises Refusal."""
+    """The routes that a request's query asks for. Raises RequestRefused."""
     return views.Wanted(text=request.query.get("q", "")[:200], unwell=request.query.get("unwell", "0") not in ("", "0"),
                         limit=request.whole("limit", 1000, 1, MAX_LIMIT),
                         offset=request.whole("offset", 0, 0, 10_000_000))
@@ -127,16 +127,16 @@ def route(context: Context, request: Request, route_id: str) -> Response:
     return as_json(context.shown(request, found[0]))
 
 
-def no_route(route_id: str) -> Refusal:
+def no_route(route_id: str) -> RequestRefused:
     """The refusal for a route id that no route has."""
-    return Refusal(404, "no_such_route", f'there is no route "{route_id[:100]}"')
+    return RequestRefused(404, "no_such_route", f'there is no route "{route_id[:100]}"')
 
 
 def sessions(context: Context, request: Request) -> Response:
     """Sessions, newest first."""
     state = request.query.get("state", "")
     if state not in ("", "connected", "disconnected", "ended"):
-        raise Refusal(400, "bad_parameter", f'state: "{state[:40]}" is none of connected, disconnected, ended')
+        raise RequestRefused(400, "bad_parameter", f'state: "{state[:40]}" is none of connected, disconnected, ended')
     limit, offset = request.whole("limit", 1000, 1, MAX_LIMIT), request.whole("offset", 0, 0, 10_000_000)
     found = context.kept(("sessions", state, limit, offset), lambda: context.read(views.sessions, state, limit, offset))
     return _list(context, request, "sessions", found)

@@ -15,7 +15,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from proxyd.admin.context import Context
 from proxyd.admin.endpoints import ENDPOINTS
-from proxyd.admin.http import SECURITY_HEADERS, Refusal, Request, Response, as_problem
+from proxyd.admin.http import SECURITY_HEADERS, Request, RequestRefused, Response, as_problem
 from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
 from proxyd.config.settings import Settings
@@ -92,9 +92,9 @@ class AdminServer:
             self._context.guard.check_host(request)
             endpoint, arguments = find(ENDPOINTS, request.method, request.path)
             return endpoint.handler(self._context, request, **arguments)
-        except Refusal as refusal:
+        except RequestRefused as refusal:
             return as_problem(refusal)
         except Exception:
             mark = secrets.token_hex(4)
             log.exception("admin request %s %s failed (id %s)", request.method, request.path[:200], mark)
-            return as_problem(Refusal(500, "internal", f"internal error (id {mark}); the log has more"))
+            return as_problem(RequestRefused(500, "internal", f"internal error (id {mark}); the log has more"))

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from proxyd.base.jobs import Job
+from proxyd.events.bus import EventBus
+from proxyd.registry.operations import Operations
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
-
-if TYPE_CHECKING:
-    from proxyd.events.bus import EventBus
-
-
-class Operations(Protocol):
-    """What an operator can have done. Every method raises ValueError with a sentence for a person."""
-
-    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str) -> Any: ...
-
-    def exit_maintenance(self, route_ids: list[str], actor: str) -> Any: ...
-
-    def start_drain(self, session_id: str, seconds: float, actor: str) -> Any: ...
-
-    def cancel_drain(self, session_id: str, actor: str) -> Any: ...
-
-    def reset_circuit(self, route_id: str, actor: str) -> Any: ...
-
-    def test_backend(self, url: str) -> dict[str, Any]: ...
 
 
 def _nothing() -> list[Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxyd import __version__
-from proxyd.admin.http import Refusal, Response
+from proxyd.admin.http import RequestRefused, Response
 from proxyd.admin.schemas import SCHEMAS, Schema, many, ref, thing
 
 
@@ -50,7 +50,7 @@ class Endpoint:
 
 
 def find(endpoints: Sequence[Endpoint], method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
-    """The endpoint for a request, and its arguments. HEAD is GET without the body. Raises Refusal (404, 405)."""
+    """The endpoint for a request, and its arguments. HEAD is GET without the body. Raises RequestRefused (404, 405)."""
     allowed = set()
     for endpoint in endpoints:
         match = endpoint.pattern.fullmatch(path)
@@ -61,8 +61,8 @@ def find(endpoints: Sequence[Endpoint], method: str, path: str) -> tuple[Endpoin
         allowed.add(endpoint.method)
     if allowed:
         methods = sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
-        raise Refusal(405, "method_not_allowed", f"{method[:20]} is not for {path[:200]}", {"Allow": ", ".join(methods)})
-    raise Refusal(404, "not_found", f"there is nothing at {path[:200]}; the API is described at /api/v1/openapi.json")
+        raise RequestRefused(405, "method_not_allowed", f"{method[:20]} is not for {path[:200]}", {"Allow": ", ".join(methods)})
+    raise RequestRefused(404, "not_found", f"there is nothing at {path[:200]}; the API is described at /api/v1/openapi.json")
 
 
 def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from proxyd.config.options import option_of, parse_option
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.state import LiveSession, Registry
-from proxyd.store.sql.changes import Change
+from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.status import drain_state
 from proxyd.store.sql.traffic import route_stats
 
@@ -66,7 +66,7 @@ class Operations:
             for route_id in route_ids:
                 kept = before[route_id] if active and before[route_id] else columns["maintenance_since"]
                 changed += registry.active.changed([route_id], {**columns, "maintenance_since": kept})
-            version = registry.commit(Change(routes=changed))
+            version = registry.commit(RegistryChange(routes=changed))
         registry.await_workers(version)
         for route_id in route_ids:
             if bool(before[route_id]) is not active:
@@ -92,7 +92,7 @@ class Operations:
         now = time.time()
         columns = {"drain_started_at": rfc3339(now), "drain_seconds": seconds}
         with registry.exclusive():
-            version = registry.commit(Change(routes=registry.active.changed(session.routes, columns)))
+            version = registry.commit(RegistryChange(routes=registry.active.changed(session.routes, columns)))
         registry.await_workers(version)
         log.info("%s/%s drains over %g s (%s)", session.service, session.instance, seconds, actor)
         registry.bus.publish("drain_started", {"seconds": seconds}, None, session_id, actor)
@@ -108,7 +108,7 @@ class Operations:
         self._drains.pop(session_id, None)
         with registry.exclusive():
             columns = {"drain_started_at": None, "drain_seconds": None}
-            version = registry.commit(Change(routes=registry.active.changed(session.routes, columns)))
+            version = registry.commit(RegistryChange(routes=registry.active.changed(session.routes, columns)))
         registry.await_workers(version)
         log.info("the drain of %s/%s is cancelled (%s)", session.service, session.instance, actor)
         registry.bus.publish("drain_cancelled", {}, None, session_id, actor)

@@ -15,7 +15,7 @@ from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.state import ENDED, LiveSession, Registry
 from proxyd.store.sql import changes
-from proxyd.store.sql.changes import Change, SettingKey
+from proxyd.store.sql.changes import RegistryChange, SettingKey
 
 log = logging.getLogger("proxyd.registry")
 
@@ -138,7 +138,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         routes = configuration.merged_routes(session.routes, picked)
         settings = configuration.merged_settings(session.settings, picked, routes)
         now = time.time()
-        change = Change(session_id=session.session_id, unstaged=list(picked), session_updates={
+        change = RegistryChange(session_id=session.session_id, unstaged=list(picked), session_updates={
             "last_apply": rfc3339(now), "last_activity": rfc3339(now)})
         change.settings = {key: settings.get(key) for key in session.settings.keys() | settings.keys()
                            if session.settings.get(key) != settings.get(key)}

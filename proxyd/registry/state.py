@@ -27,7 +27,7 @@ from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import changes
-from proxyd.store.sql.changes import Change
+from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import Store
 
 log = logging.getLogger("proxyd.registry")
@@ -128,7 +128,7 @@ class Registry:
 
     # -- writing
 
-    def commit(self, change: Change, durable: bool = True) -> int:
+    def commit(self, change: RegistryChange, durable: bool = True) -> int:
         """Write a change and take it over; returns the config version it made, or 0. Raises StoreError: nothing changed."""
         with self.exclusive():
             version = self.store.call(changes.write, change, durable=durable)
@@ -197,8 +197,8 @@ class Registry:
             "last_activity": rfc3339(session.last_activity),
             "last_apply": rfc3339(session.last_apply) if session.last_apply else None}
 
-    def _ending(self, sessions: list[LiveSession], now: float) -> Change:
-        return Change(ended=[item.session_id for item in sessions], ended_at=rfc3339(now),
+    def _ending(self, sessions: list[LiveSession], now: float) -> RegistryChange:
+        return RegistryChange(ended=[item.session_id for item in sessions], ended_at=rfc3339(now),
                       removed=[route_id for item in sessions for route_id in item.routes])
 
     def _forget(self, session: LiveSession) -> None:
@@ -228,7 +228,7 @@ class Registry:
             if session.state != CONNECTED or session.holder is not holder:
                 return
             now = time.time()
-            self.commit(Change(
+            self.commit(RegistryChange(
                 session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": False}),
                 session_updates={"state": DISCONNECTED, "disconnected_at": rfc3339(now),
                                  "last_activity": rfc3339(session.last_activity)}), durable=False)
@@ -240,7 +240,7 @@ class Registry:
         """The client is back: routes are live again in every worker when this returns."""
         with self.exclusive():
             now = time.time()
-            version = self.commit(Change(
+            version = self.commit(RegistryChange(
                 session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": True}),
                 session_updates={"state": CONNECTED, "disconnected_at": None, "address": address, "last_activity": rfc3339(now)}))
             session.state = CONNECTED

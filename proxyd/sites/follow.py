@@ -24,7 +24,7 @@ from proxyd.registry.staging import StagingError
 from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry
 from proxyd.sites.sitefile import Site, SiteRoute, parse_site
 from proxyd.store.sql import changes
-from proxyd.store.sql.changes import Change
+from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import StoreError
 
 log = logging.getLogger("proxyd.sites")
@@ -159,7 +159,7 @@ class Sites:
     def _new_session(self, name: str, site: Site) -> LiveSession:
         now = time.time()
         session = LiveSession(SITE_PREFIX + name, site.service, name, {}, 0, "", CONNECTED, now, now, grant=EVERYTHING)
-        self._registry.commit(Change(session=self._registry.session_row(session)))
+        self._registry.commit(RegistryChange(session=self._registry.session_row(session)))
         self._registry.sessions[session.session_id] = session
         return session
 

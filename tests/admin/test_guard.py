@@ -7,7 +7,7 @@ import pytest
 import requests
 
 from proxyd.admin import guard
-from proxyd.admin.http import Refusal, Request
+from proxyd.admin.http import Request, RequestRefused
 from proxyd.config.settings import load
 from tests.admin.harness import SESSION, TOKEN, Master, running
 from tests.support.waiting import wait_for
@@ -91,7 +91,7 @@ def test_the_addresses_of_an_ipv6_customer_fail_together(tmp_path: Path) -> None
     checked = guard.Guard(settings, lambda address, reason: told.append(address))
 
     def status(address: str) -> int:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RequestRefused) as refused:
             checked.check_action(Request({"REQUEST_METHOD": "POST", "REMOTE_ADDR": address, "HTTP_AUTHORIZATION": "Bearer wrong"}))
         return refused.value.status
 

@@ -29,7 +29,7 @@ REMOVALS_KEPT = 20_000
 
 
 @dataclass(slots=True)
-class Change:
+class RegistryChange:
     """One transaction of the registry. Rows are dicts by column; route rows get the new version here."""
 
     session: dict[str, Any] | None = None
@@ -51,7 +51,7 @@ def bump(name: str, by: int = 1) -> int:
     return value
 
 
-def write(change: Change) -> int:
+def write(change: RegistryChange) -> int:
     """Carry out a change; returns the config version it made, or 0 where no route changed."""
     for session_id in change.ended:
         _end(session_id, change.ended_at)
