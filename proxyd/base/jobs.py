@@ -13,6 +13,8 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event as Signal
 
+from proxyd.base.trouble import Trouble
+
 
 class JobOver(Exception):
     """Raised by a job's function that must not be called again."""
@@ -37,15 +39,17 @@ class Job:
         self.runs, self.errors, self.duration = 0, 0, 0.0
         #: Unix seconds of the last run's beginning; 0 before the first.
         self.last_run = 0.0
-        #: Why the last run failed; empty where it did not.
-        self.error = ""
         self._interval, self._first, self._gap, self._retry = interval, first, gap, retry
         self._function = function
         self._wakes = wakes or interval is None
-        self._log, self._level = log, level
-        self._expected, self._trouble = expected, trouble or name
+        self._expected, self._trouble = expected, Trouble(log, trouble or name, level)
         self._news = Signal()
         self._greenlet: gevent.Greenlet | None = None
+
+    @property
+    def error(self) -> str:
+        """Why the last run failed; empty where it did not."""
+        return self._trouble.reason
 
     def start(self) -> None:
         """Begin to run in the background."""
@@ -95,21 +99,9 @@ class Job:
         except Exception as error:
             failed = True
             self.errors += 1
-            self._say(error)
+            self._trouble.goes_on(error, None if isinstance(error, self._expected) else error)
         else:
-            if self.error:
-                self.error = ""
-                self._log.log(min(self._level, logging.INFO), "%s: over", self._trouble)
+            self._trouble.is_over()
         self.runs += 1
         self.duration = time.monotonic() - began
         return failed, self._interval if pause is None else pause
-
-    def _say(self, error: Exception) -> None:
-        reason = str(error) or type(error).__name__
-        if reason == self.error:
-            return
-        self.error = reason
-        if isinstance(error, self._expected):
-            self._log.log(self._level, "%s: %s", self._trouble, reason)
-        else:
-            self._log.error("%s: %s", self._trouble, reason, exc_info=error)

@@ -42,27 +42,6 @@ def formatter(form: str) -> logging.Formatter:
     return JsonFormatter() if form == "json" else TextFormatter()
 
 
-class Trouble:
-    """A failure that may last: said when it begins, when its reason changes, and when it is over, but not each time."""
-
-    def __init__(self, log: logging.Logger, what: str) -> None:
-        self._log = log
-        self._what = what
-        self._reason = ""
-
-    def goes_on(self, reason: object) -> None:
-        """It failed (again)."""
-        if str(reason) != self._reason:
-            self._reason = str(reason)
-            self._log.warning("%s: %s", self._what, reason)
-
-    def is_over(self, more: str = "") -> None:
-        """It works (again); `more` is added to what is said of that."""
-        if self._reason:
-            self._reason = ""
-            self._log.info("%s: over%s", self._what, more)
-
-
 def configure(settings: LogSettings) -> None:
     """Send this process's log where the settings say; a file that can't be written is said so on standard error.
 

@@ -12,6 +12,7 @@ from peewee import chunked
 
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
+from proxyd.base.trouble import Trouble
 from proxyd.health.probe import Result, Target
 from proxyd.health.thresholds import UNKNOWN, Standing
 from proxyd.store.sql.database import Store, StoreError
@@ -40,7 +41,7 @@ class HealthRecords:
         self._forgotten: set[str] = set()
         self._known: dict[str, dict[str, Any]] = {}
         self.job = Job("health-records", _PERIOD, self._write_some, log, trouble="health results could not be written")
-        self._failing = False
+        self._trouble = Trouble(log, "health results wait for the database")
         self.dropped = 0
 
     def start(self) -> None:
@@ -150,13 +151,9 @@ class HealthRecords:
             room = max(0, self._queue - len(self._history))
             self.dropped += max(0, len(history) - room)
             self._history.extendleft(reversed(history[len(history) - min(room, len(history)):]))
-            if not self._failing:
-                self._failing = True
-                log.warning("health results wait for the database: %s", error)
+            self._trouble.goes_on(error)
             return False
-        if self._failing:
-            self._failing = False
-            log.info("health results are written again; %d of the oldest were dropped so far", self.dropped)
+        self._trouble.is_over(f"; {self.dropped} of the oldest were dropped so far")
         return True
 
 

@@ -18,13 +18,13 @@ from gevent.event import Event as Signal
 from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
 from proxyd.base.jobs import Job
+from proxyd.base.trouble import Trouble
 from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.dbwatch import DatabaseWatch
 from proxyd.chores.janitor import Janitor
 from proxyd.chores.retention import Retention
 from proxyd.config import logs
-from proxyd.config.logs import Trouble
 from proxyd.config.settings import Settings, SettingsError, load
 from proxyd.events.bus import EventBus
 from proxyd.health.checker import Checker

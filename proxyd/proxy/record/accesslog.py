@@ -19,7 +19,7 @@ from gevent.threadpool import ThreadPool
 
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
-from proxyd.config.logs import Trouble
+from proxyd.base.trouble import Trouble
 from proxyd.http1 import PROTOCOLS
 
 if TYPE_CHECKING:

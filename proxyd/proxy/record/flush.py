@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxyd.base.jobs import Job
+from proxyd.base.trouble import Trouble
 from proxyd.store.sql.database import Store, StoreBusy, StoreError
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Flusher:
         self._store = store
         self._board = board
         self._sources = sources
-        self._failing = False
+        self._trouble = Trouble(log, "counters are kept in memory", logging.ERROR)
         self._job = Job("counters", PERIOD, self.flush, log, retry=PERIOD, trouble="counters could not be written")
 
     def start(self) -> None:
@@ -62,9 +63,8 @@ class Flusher:
                 give_back(batch)
             if not isinstance(error, StoreError):
                 raise
-            if not self._failing and not isinstance(error, StoreBusy):
-                self._failing = True
-                log.error("counters are kept in memory: %s", error)
+            if not isinstance(error, StoreBusy):
+                self._trouble.goes_on(error)
         else:
-            self._failing = False
+            self._trouble.is_over()
             self._board.count(taken)

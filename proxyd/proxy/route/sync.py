@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
+from proxyd.base.trouble import Trouble
 from proxyd.proxy.route.table import Table
 from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store, StoreEmpty, StoreError
@@ -44,7 +45,7 @@ class Sync:
         self._poll = poll
         self._table = Table.empty()
         self._loaded = False
-        self._failing = ""
+        self._trouble = Trouble(log, "can't read the routes", logging.ERROR)
         self._empty = False
         self._generation = 0
         self._started = time.time()
@@ -91,18 +92,14 @@ class Sync:
             if snapshot.full or snapshot.version != self._table.version or not self._loaded:
                 self._take(snapshot)
         except Exception as error:
-            message = str(error)
             self._empty = isinstance(error, StoreEmpty)
             if self._empty and not self._loaded and time.time() - self._started < _EMPTY_SILENCE:
-                log.debug("%s", message)
-            elif message != self._failing:
-                self._failing = message
-                log.error("can't read the routes, going on with version %d: %s", self._table.version, message,
-                          exc_info=not isinstance(error, StoreError))
+                log.debug("%s", error)
+            else:
+                self._trouble.goes_on(f"{error}; going on with version {self._table.version}",
+                                      None if isinstance(error, StoreError) else error)
             return False
-        if self._failing:
-            log.warning("the database can be read again, routing by version %d", self._table.version)
-            self._failing = ""
+        self._trouble.is_over(f"; routing by version {self._table.version}")
         return True
 
     def _take(self, snapshot: Snapshot) -> None:
