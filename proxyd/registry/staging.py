@@ -84,6 +84,15 @@ def require_route(session: LiveSession, route_id: str) -> RouteSpec:
     return spec
 
 
+def change_route(registry: Registry, session: LiveSession, changed: RouteSpec) -> None:
+    """Stage a route as it is to be; one that is as it is already needs nothing staged."""
+    key = ("routes", changed.route_id, "")
+    if session.routes.get(changed.route_id) == changed:
+        stage(registry, session, {}, (key,))
+    else:
+        stage(registry, session, {key: changed.to_json()})
+
+
 def remove_route(registry: Registry, session: LiveSession, route_id: str) -> None:
     """Stage a removal; a route that was only staged is forgotten at once, with its settings."""
     require_route(session, route_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 from proxyd.base.text import format_duration
@@ -49,12 +50,7 @@ def route_update(caller: Caller, route_id: str, field: str, value: str) -> str:
         raise CommandError(f"{field}: {error}") from None
     if field == "domains":
         staging.check_domains(caller.registry, session, parsed)
-    changed = dataclasses.replace(spec, **{field: parsed})
-    key = ("routes", route_id, "")
-    if session.routes.get(route_id) == changed:
-        staging.stage(caller.registry, session, {}, (key,))
-    else:
-        staging.stage(caller.registry, session, {key: changed.to_json()})
+    staging.change_route(caller.registry, session, dataclasses.replace(spec, **{field: parsed}))
     return "ROUTE_OK"
 
 
@@ -65,80 +61,90 @@ def route_remove(caller: Caller, route_id: str) -> str:
     return "ROUTE_OK"
 
 
-def _set(caller: Caller, scope: str, target: str, name: str, value: str, field: str = "target") -> None:
-    staging.require_target(caller.session, target, field)
-    staging.stage(caller.registry, caller.session, {(scope, target, name): value})
+#: What makes a setting of a command's fields behind the target: its name, and the text that is kept of it.
+Setting = Callable[..., tuple[str, str]]
 
 
-@command("HEADERS_SET", TOPIC, TARGET,
-         Field("name", routechecks.header_name, "Response header."),
-         Field("value", routechecks.header_value, "Its value; it takes the place of the backend's own."),
-         answer="`HEADERS_OK`", help="Stage a response header.", repeatable=True, scope="headers")
-def headers_set(caller: Caller, target: str, name: str, value: str) -> str:
-    _set(caller, "headers", target, name, value)
-    return "HEADERS_OK"
+def _sets(name: str, target: Field, *declared: Field, scope: str, answer: str, help: str) -> Callable[[Setting], Setting]:
+    """Declare a command that stages one setting of its scope, for a route or for all; the decorated function makes the setting."""
+
+    def declare(setting: Setting) -> Setting:
+        @command(name, TOPIC, target, *declared, answer=f"`{answer}`", help=help, repeatable=True, scope=scope)
+        def handler(caller: Caller, of: str, *values: Any) -> str:
+            staging.require_target(caller.session, of, target.name)
+            key, text = setting(caller, *values)
+            staging.stage(caller.registry, caller.session, {(scope, of, key): text})
+            return answer
+
+        return setting
+
+    return declare
 
 
-@command("HEADERS_REMOVE", TOPIC, TARGET, Field("name", routechecks.header_name, "Response header."),
-         answer="`HEADERS_OK`", help="Stage that a header set with HEADERS_SET is no longer set.", scope="headers")
-def headers_remove(caller: Caller, target: str, name: str) -> str:
-    staging.require_target(caller.session, target)
-    staging.unset(caller.registry, caller.session, ("headers", target, name))
-    return "HEADERS_OK"
+def _removes(name: str, key: Field, *, scope: str, answer: str, help: str) -> None:
+    """Declare a command that stages that a setting of its scope is taken away."""
+
+    @command(name, TOPIC, TARGET, key, answer=f"`{answer}`", help=help, scope=scope)
+    def handler(caller: Caller, of: str, setting: str) -> str:
+        staging.require_target(caller.session, of)
+        staging.unset(caller.registry, caller.session, (scope, of, setting))
+        return answer
 
 
-@command("OPTIONS_SET", TOPIC, TARGET,
-         Field("key", fields.option_key, "Option key; all are listed in docs/configuration.md."),
-         Field("value", fields.anything, "Its value."),
-         answer="`OPTIONS_OK`", help="Stage an option.", repeatable=True, scope="options")
-def options_set(caller: Caller, target: str, key: str, value: str) -> str:
+@_sets("HEADERS_SET", TARGET,
+       Field("name", routechecks.header_name, "Response header."),
+       Field("value", routechecks.header_value, "Its value; it takes the place of the backend's own."),
+       scope="headers", answer="HEADERS_OK", help="Stage a response header.")
+def header(caller: Caller, name: str, value: str) -> tuple[str, str]:
+    return name, value
+
+
+_removes("HEADERS_REMOVE", Field("name", routechecks.header_name, "Response header."),
+         scope="headers", answer="HEADERS_OK", help="Stage that a header set with HEADERS_SET is no longer set.")
+
+
+@_sets("OPTIONS_SET", TARGET,
+       Field("key", fields.option_key, "Option key; all are listed in docs/configuration.md."),
+       Field("value", fields.anything, "Its value."),
+       scope="options", answer="OPTIONS_OK", help="Stage an option.")
+def option(caller: Caller, key: str, value: str) -> tuple[str, str]:
     try:
         checked = fields.option(key, value)
     except ValueError as error:
         raise CommandError(str(error)) from None
-    _set(caller, "options", target, key, checked)
     caller.operations.note_unspoken(caller.session, key, checked)
-    return "OPTIONS_OK"
+    return key, checked
 
 
-@command("OPTIONS_REMOVE", TOPIC, TARGET, Field("key", fields.option_key, "Option key."),
-         answer="`OPTIONS_OK`", help="Stage that an option goes back to its default.", scope="options")
-def options_remove(caller: Caller, target: str, key: str) -> str:
-    staging.require_target(caller.session, target)
-    staging.unset(caller.registry, caller.session, ("options", target, key))
-    return "OPTIONS_OK"
+_removes("OPTIONS_REMOVE", Field("key", fields.option_key, "Option key."),
+         scope="options", answer="OPTIONS_OK", help="Stage that an option goes back to its default.")
 
 
-@command("HEALTH_SET", TOPIC,
-         Field("route_id", fields.target, "A route of the session, or `ALL`.", routes=True),
-         Field("path", fields.check,
-               "Path that is asked for, `tcp://` to connect only, `tcp://host:port` to connect elsewhere; empty: no check."),
-         Field("interval", fields.interval, "Time between two checks."),
-         Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
-         answer="`HEALTH_OK`", help="Stage a health check.", repeatable=True, scope="health")
-def health_set(caller: Caller, route_id: str, path: str, interval: float, timeout: float) -> str:
-    _set(caller, "health", route_id, "check", json.dumps({
-        "health_check_path": path, "health_check_interval": format_duration(interval),
-        "health_check_timeout": format_duration(timeout)}), "route_id")
-    return "HEALTH_OK"
+@_sets("HEALTH_SET", Field("route_id", fields.target, "A route of the session, or `ALL`.", routes=True),
+       Field("path", fields.check,
+             "Path that is asked for, `tcp://` to connect only, `tcp://host:port` to connect elsewhere; empty: no check."),
+       Field("interval", fields.interval, "Time between two checks."),
+       Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
+       scope="health", answer="HEALTH_OK", help="Stage a health check.")
+def health_check(caller: Caller, path: str, interval: float, timeout: float) -> tuple[str, str]:
+    return "check", json.dumps({
+        "health_check_path": path, "health_check_interval": format_duration(interval), "health_check_timeout": format_duration(timeout)})
 
 
-@command("RATELIMIT_SET", TOPIC, TARGET,
-         Field("requests", routechecks.requests, "Requests allowed to one client address in a window."),
-         Field("window", fields.duration, "Length of the window."),
-         answer="`RATELIMIT_OK`", help="Stage a rate limit per client address.", repeatable=True, scope="ratelimit")
-def ratelimit_set(caller: Caller, target: str, requests: int, window: float) -> str:
-    _set(caller, "ratelimit", target, "limit", json.dumps([[requests, window]]))
-    return "RATELIMIT_OK"
+@_sets("RATELIMIT_SET", TARGET,
+       Field("requests", routechecks.requests, "Requests allowed to one client address in a window."),
+       Field("window", fields.duration, "Length of the window."),
+       scope="ratelimit", answer="RATELIMIT_OK", help="Stage a rate limit per client address.")
+def rate_limit(caller: Caller, requests: int, window: float) -> tuple[str, str]:
+    return "limit", json.dumps([[requests, window]])
 
 
-@command("CIRCUIT_BREAKER_SET", TOPIC, TARGET,
-         Field("threshold", fields.threshold, "Consecutive failures that open the circuit."),
-         Field("timeout", fields.duration, "Time until an open circuit lets trial requests through."),
-         Field("half_open_requests", fields.trials, "Trial requests let through at once."),
-         answer="`CIRCUIT_OK`", help="Stage a circuit breaker.", repeatable=True, scope="circuit_breaker")
-def circuit_breaker_set(caller: Caller, target: str, threshold: int, timeout: float, half_open_requests: int) -> str:
-    _set(caller, "circuit_breaker", target, "breaker", json.dumps({
+@_sets("CIRCUIT_BREAKER_SET", TARGET,
+       Field("threshold", fields.threshold, "Consecutive failures that open the circuit."),
+       Field("timeout", fields.duration, "Time until an open circuit lets trial requests through."),
+       Field("half_open_requests", fields.trials, "Trial requests let through at once."),
+       scope="circuit_breaker", answer="CIRCUIT_OK", help="Stage a circuit breaker.")
+def circuit_breaker(caller: Caller, threshold: int, timeout: float, half_open_requests: int) -> tuple[str, str]:
+    return "breaker", json.dumps({
         "circuit_breaker": "true", "circuit_threshold": str(threshold), "circuit_timeout": format_duration(timeout),
-        "circuit_half_open_requests": str(half_open_requests)}))
-    return "CIRCUIT_OK"
+        "circuit_half_open_requests": str(half_open_requests)})
