@@ -1,7 +1,7 @@
 """Every setting, declared once: default, type, check, help, environment name and docs follow from here.
 
-`load()` reads the config file and the environment into one frozen `Settings`; `problems()` collects what is
-wrong with file, line, key, value and what was expected, for `proxyd check` and for a start that must fail.
+`load()` reads the config file and the environment into one frozen `Settings`. It raises `SettingsError` with every
+problem it found: file, line, key, value and what was expected. `proxyd check` and a failed start print these.
 """
 
 from __future__ import annotations
@@ -54,35 +54,35 @@ class ProxySettings:
     """HTTP listener, client side limits, and what the data plane does by default."""
 
     bind: str = declare(ADDRESS, "127.0.0.1:8000", "Where HTTP clients connect.")
-    workers: int = declare(integer(0, 256), "0", "Worker processes; 0: the number of cores.")
-    worker_connections: int = declare(integer(1, 1_000_000), "10000", "Client connections a worker holds at once.")
-    backlog: int = declare(integer(1, 65535), "2048", "Connections the kernel queues before they are accepted.")
-    keepalive_timeout: float = declare(DURATION, "75s", "Time an idle client connection is kept.")
+    workers: int = declare(integer(0, 256), "0", "Worker processes. 0: one for each core.")
+    worker_connections: int = declare(integer(1, 1_000_000), "10000", "Most client connections that a worker holds at once.")
+    backlog: int = declare(integer(1, 65535), "2048", "Connections that the kernel queues until a worker accepts them.")
+    keepalive_timeout: float = declare(DURATION, "75s", "How long an idle client connection is kept open.")
     header_timeout: float = declare(DURATION, "10s", "Time a client has to send a complete request header.")
     body_timeout: float = declare(DURATION, "30s", "Longest silence while a client sends a body or reads a response.")
-    requests_per_connection: int = declare(integer(1, 1_000_000_000), "10000", "Requests until a client connection is closed.")
-    max_request_line: int = declare(SIZE, "8k", "Longest request line; longer: 414.")
-    max_header_count: int = declare(integer(1, 10_000), "100", "Most header fields of a request; more: 431.")
-    max_header_size: int = declare(SIZE, "64k", "Largest request header in all; larger: 431.")
-    max_body_size: int = declare(SIZE, "10g", "Largest request body; larger: 413. 0: no bound.")
-    max_response_header_size: int = declare(SIZE, "64k", "Largest response header of an upstream; larger: 502.")
-    graceful_timeout: float = declare(DURATION, "30s", "Time requests in flight have to end when a worker stops.")
+    requests_per_connection: int = declare(integer(1, 1_000_000_000), "10000", "Requests on one client connection before proxyd closes it.")
+    max_request_line: int = declare(SIZE, "8k", "Longest request line. A longer one is answered with 414.")
+    max_header_count: int = declare(integer(1, 10_000), "100", "Most header fields in a request. More are answered with 431.")
+    max_header_size: int = declare(SIZE, "64k", "Largest request header, all fields together. A larger one is answered with 431.")
+    max_body_size: int = declare(SIZE, "10g", "Largest request body. A larger one is answered with 413. 0 means no limit.")
+    max_response_header_size: int = declare(SIZE, "64k", "Largest response header of an upstream. A larger one is answered with 502.")
+    graceful_timeout: float = declare(DURATION, "30s", "How long a stopping worker waits for its requests in flight.")
     trusted_proxies: tuple[text.Network, ...] = declare(
-        NETWORKS, "", "Proxies in front whose X-Forwarded-* and Forwarded fields are believed.")
-    unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a host that no route names.")
-    via: str = declare(TEXT, "", "Our name in Via, by which loops are found; empty: one made of host name and database.")
+        NETWORKS, "", "Addresses of proxies in front of proxyd whose X-Forwarded-* and Forwarded fields are believed.")
+    unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a request whose host no route names.")
+    via: str = declare(TEXT, "", "Name of this proxy in Via, used to detect loops. Empty: made from the host name and the database.")
     redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")
-    hsts: float = declare(DURATION_OR_OFF, "0", "max-age of Strict-Transport-Security on HTTPS answers; 0: none.")
+    hsts: float = declare(DURATION_OR_OFF, "0", "max-age of Strict-Transport-Security in HTTPS responses. 0: the field is not sent.")
 
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
     """TLS for HTTP clients."""
 
-    bind: str = declare(ADDRESS_OR_NONE, "", "Where HTTPS clients connect (like 0.0.0.0:8443); empty: no TLS.")
-    certificates: tuple[str, ...] = declare(LIST, "", "PEM files, certificate chain and key each; chosen by SNI.")
-    min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version spoken.")
-    http2: bool = declare(BOOL, "yes", "Offer HTTP/2 where the installed gunicorn and h2 can speak it.")
+    bind: str = declare(ADDRESS_OR_NONE, "", "Where HTTPS clients connect (like 0.0.0.0:8443). Empty: no TLS.")
+    certificates: tuple[str, ...] = declare(LIST, "", "PEM files, each with a certificate chain and its key. SNI chooses among them.")
+    min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version that is accepted.")
+    http2: bool = declare(BOOL, "yes", "Offer HTTP/2 if the installed gunicorn supports it and h2 is installed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +90,44 @@ class RegistrySettings:
     """The registry master's TCP side."""
 
     bind: str = declare(ADDRESS, "127.0.0.1:8181", "Where services register.")
-    reconnect_grace: float = declare(DURATION, "5m", "Time a lost session is kept for RECONNECT.")
-    staged_ttl: float = declare(DURATION, "30m", "Time untouched staged changes are kept.")
-    apply_wait: float = declare(DURATION, "2s", "Longest wait for all workers before CONFIG_APPLY answers.")
-    max_connections: int = declare(integer(1, 1_000_000), "10000", "Registry connections at once.")
-    max_in_flight: int = declare(integer(1, 100_000), "256", "Commands being carried out at once, over all connections.")
+    reconnect_grace: float = declare(DURATION, "5m", "How long a lost session is kept for RECONNECT.")
+    staged_ttl: float = declare(DURATION, "30m", "How long staged changes are kept when nobody touches them.")
+    apply_wait: float = declare(DURATION, "2s", "Longest time that CONFIG_APPLY waits for all workers before it answers.")
+    max_connections: int = declare(integer(1, 1_000_000), "10000", "Most registry connections at once.")
+    max_in_flight: int = declare(integer(1, 100_000), "256", "Most commands carried out at once, over all connections.")
     max_line: int = declare(SIZE, "16k", "Longest command line.")
-    max_output: int = declare(SIZE, "2m", "Unread output of a connection before it is cut.")
-    max_routes_per_session: int = declare(integer(1, 1_000_000), "1000", "Routes of one session, staged ones included.")
-    max_routes: int = declare(integer(1, 120_000), "100000", "Routes in all.")
-    max_domains_per_route: int = declare(integer(1, 10_000), "100", "Domains of one route.")
-    max_staged_bytes: int = declare(SIZE, "1m", "Staged changes of one session.")
-    keepalive_idle: int = declare(integer(1, 7200), "30", "Seconds of silence before TCP keepalive probes a client.")
-    keepalive_interval: int = declare(integer(1, 600), "10", "Seconds between two keepalive probes.")
-    keepalive_count: int = declare(integer(1, 20), "3", "Unanswered probes until a client is gone.")
-    register_timeout: float = declare(DURATION, "60s", "Time a connection may stay without a session.")
-    tokens_file: str = declare(TEXT, "", "File of hashed tokens that REGISTER must bring; empty: no tokens.")
-    tls_certificate: str = declare(TEXT, "", "PEM file, chain and key, for registry TLS; empty: plain TCP.")
-    tls_client_ca: str = declare(TEXT, "", "PEM file of the CA whose client certificates are demanded; empty: none.")
-    max_failed_logins: int = declare(integer(1, 10_000), "10", "Refused REGISTERs an address may make a minute.")
+    max_output: int = declare(SIZE, "2m", "Most output that may wait unread on a connection. Beyond it the connection is closed.")
+    max_routes_per_session: int = declare(integer(1, 1_000_000), "1000", "Most routes of one session, staged ones included.")
+    max_routes: int = declare(integer(1, 120_000), "100000", "Most routes of the whole registry.")
+    max_domains_per_route: int = declare(integer(1, 10_000), "100", "Most domains of one route.")
+    max_staged_bytes: int = declare(SIZE, "1m", "Most memory for the staged changes of one session.")
+    keepalive_idle: int = declare(integer(1, 7200), "30", "Seconds of silence before TCP keepalive sends the first probe.")
+    keepalive_interval: int = declare(integer(1, 600), "10", "Seconds between two TCP keepalive probes.")
+    keepalive_count: int = declare(integer(1, 20), "3", "Unanswered probes after which a client counts as gone.")
+    register_timeout: float = declare(DURATION, "60s", "How long a connection may stay open without a session.")
+    tokens_file: str = declare(TEXT, "", "File of hashed tokens. With it, REGISTER must send a token. Empty: no tokens are needed.")
+    tls_certificate: str = declare(TEXT, "", "PEM file with certificate chain and key for registry TLS. Empty: plain TCP.")
+    tls_client_ca: str = declare(TEXT, "", "PEM file of a CA. Clients must then show a certificate of that CA. Empty: none.")
+    max_failed_logins: int = declare(integer(1, 10_000), "10", "Refused REGISTERs that one address may make per minute.")
     allow_unprotected: bool = declare(
-        BOOL, "no", "Listen beyond loopback without token or TLS: anybody there can take your traffic.")
+        BOOL, "no", "Listen beyond loopback without tokens or client certificates. Anyone who can connect can take your traffic.")
 
 
 @dataclass(frozen=True, slots=True)
 class MasterSettings:
     """The registry master process."""
 
-    spawn: bool = declare(BOOL, "yes", "gunicorn starts the master and keeps it alive; no: systemd does.")
+    spawn: bool = declare(BOOL, "yes", "yes: gunicorn starts the master and keeps it alive. no: systemd does.")
     pid_file: str = declare(TEXT, "var/master.pid", "Where the master writes its pid.")
 
 
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """Admin HTTP: health of proxyd, metrics, API and status page."""
+    """The admin HTTP server: health of proxyd, metrics, API and status page."""
 
-    bind: str = declare(ADDRESS, "127.0.0.1:8282", "Where the admin HTTP listens.")
-    enabled: bool = declare(BOOL, "yes", "Serve the admin HTTP.")
-    token_file: str = declare(TEXT, "", "File with the token that actions need; empty: actions are refused.")
+    bind: str = declare(ADDRESS, "127.0.0.1:8282", "Where the admin HTTP server listens.")
+    enabled: bool = declare(BOOL, "yes", "Run the admin HTTP server.")
+    token_file: str = declare(TEXT, "", "File with the token that actions need. Empty: all actions are refused.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +135,11 @@ class DatabaseSettings:
     """The shared database and what is kept in it."""
 
     url: str = declare(TEXT, "sqlite:///var/proxyd.db", "sqlite:///path (four slashes: absolute) or postgresql://...")
-    shared_memory: str = declare(TEXT, "", "Directory of the memory shared by the workers; empty: beside the database.")
-    busy_timeout: float = declare(DURATION, "5s", "Wait for a lock that another process holds.")
-    poll: float = declare(DURATION, "1s", "How often workers look into the database itself for a change they were not told of.")
+    shared_memory: str = declare(TEXT, "", "Directory of the memory files that all workers share. Empty: the directory of the database.")
+    busy_timeout: float = declare(DURATION, "5s", "Longest wait for a database lock that another process holds.")
+    poll: float = declare(DURATION, "1s", "How often workers look in the database for changes that nobody told them of.")
     retain_health: float = declare(DURATION, "7d", "Age at which health results are pruned.")
-    retain_stats: float = declare(DURATION, "30d", "Age at which per-minute traffic and rejections are pruned.")
+    retain_stats: float = declare(DURATION, "30d", "Age at which traffic per minute and rejections are pruned.")
     retain_events: float = declare(DURATION, "90d", "Age at which events and audit rows are pruned.")
     retain_slow: float = declare(DURATION, "14d", "Age at which slow requests and WebSocket rows are pruned.")
     retain_sessions: float = declare(DURATION, "7d", "Age at which ended sessions are pruned.")
@@ -149,14 +149,14 @@ class DatabaseSettings:
 class HealthSettings:
     """The health checker."""
 
-    default_check: bool = declare(BOOL, "no", "Check routes that declare no health check, at default_path.")
+    default_check: bool = declare(BOOL, "no", "Check routes without a health check of their own, at default_path.")
     default_path: str = declare(Kind("path or tcp://", parse_check), "/", "Path of the default check.")
-    pool: int = declare(integer(1, 10_000), "256", "Checks under way at once.")
-    jitter: float = declare(DURATION_OR_OFF, "500ms", "Upper bound of the random shift of each check.")
-    max_body: int = declare(SIZE, "64k", "Most of a checked body that is read.")
-    window: int = declare(integer(5, 10_000), "100", "Checks that the success rate looks back on.")
-    queue: int = declare(integer(100, 10_000_000), "100000", "Results kept while the database is locked; older go first.")
-    drive_circuits: bool = declare(BOOL, "yes", "A down upstream opens its circuit, a recovered one half-opens it.")
+    pool: int = declare(integer(1, 10_000), "256", "Most health checks of quick targets that run at once, and as many of slow ones.")
+    jitter: float = declare(DURATION_OR_OFF, "500ms", "Each check is shifted by a random time of at most this.")
+    max_body: int = declare(SIZE, "64k", "Most bytes of a checked response body that are read.")
+    window: int = declare(integer(5, 10_000), "100", "Number of latest checks from which the success rate is computed.")
+    queue: int = declare(integer(100, 10_000_000), "100000", "Most results kept while the database is locked. The oldest go first.")
+    drive_circuits: bool = declare(BOOL, "yes", "An upstream that is down opens its circuit. One that recovers half-opens it.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,40 +164,40 @@ class RatelimitSettings:
     """Rate limits."""
 
     storage: str = declare(Kind("shared, or a Redis url", _counted_in), "shared",
-                           "Where hits are counted: shared (all workers of the host) or redis://host:port/db.")
+                           "Where requests are counted: shared (for all workers of the host) or redis://host:port/db.")
     strategy: str = declare(choice("sliding-window-counter", "fixed-window", "moving-window"), "sliding-window-counter",
-                            "How hits are counted in a window.")
-    ipv6_prefix: int = declare(integer(32, 128), "64", "Prefix length by which IPv6 clients are told apart.")
-    allow: tuple[text.Network, ...] = declare(NETWORKS, "", "Networks that no limit holds for.")
-    headers: bool = declare(BOOL, "no", "Send RateLimit fields on allowed answers too.")
-    entries: int = declare(integer(1024, 1 << 20), "65536", "Clients and routes counted at once; the oldest go first.")
+                            "How requests in a window are counted.")
+    ipv6_prefix: int = declare(integer(32, 128), "64", "IPv6 addresses that share this many leading bits count as one client.")
+    allow: tuple[text.Network, ...] = declare(NETWORKS, "", "Networks that are exempt from every rate limit.")
+    headers: bool = declare(BOOL, "no", "Send RateLimit fields with allowed requests' responses too.")
+    entries: int = declare(integer(1024, 1 << 20), "65536", "Most clients and routes counted at once. The longest unused go first.")
 
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceSettings:
     """Maintenance mode."""
 
-    bypass: tuple[text.Network, ...] = declare(NETWORKS, "", "Addresses that reach the backend all the same.")
+    bypass: tuple[text.Network, ...] = declare(NETWORKS, "", "Networks whose clients reach the backend during maintenance.")
     page: str = declare(TEXT, "", "HTML file shown instead of the built-in page.")
-    retry_after: float = declare(DURATION, "60s", "Retry-After of maintenance answers.")
+    retry_after: float = declare(DURATION, "60s", "Retry-After of maintenance responses.")
 
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
     """Logs."""
 
-    level: str = declare(choice("debug", "info", "warning", "error"), "info", "Least level that is logged.")
-    format: str = declare(choice("text", "json"), "text", "Form of error log and access log lines.")
-    access: str = declare(TEXT, "-", "Access log: a file, - for standard output, off for none.")
-    error: str = declare(TEXT, "-", "Error log: a file, or - for standard error.")
+    level: str = declare(choice("debug", "info", "warning", "error"), "info", "Lowest level that is logged.")
+    format: str = declare(choice("text", "json"), "text", "Format of the lines in the error log and the access log.")
+    access: str = declare(TEXT, "-", "Where the access log goes: a file, - for standard output, off for none.")
+    error: str = declare(TEXT, "-", "Where the error log goes: a file, or - for standard error.")
 
 
 @dataclass(frozen=True, slots=True)
 class AlertSettings:
     """Webhook alerts."""
 
-    webhook: str = declare(TEXT, "", "URL that gets Slack/Discord-compatible JSON; empty: no alerts.")
-    interval: float = declare(DURATION, "1m", "Least time between two alerts about the same thing.")
+    webhook: str = declare(TEXT, "", "URL to which alerts are posted, as JSON that Slack and Discord accept. Empty: no alerts.")
+    interval: float = declare(DURATION, "1m", "Shortest time between two alerts about the same thing.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,22 +205,22 @@ class SitesSettings:
     """Static routes from files."""
 
     directory: str = declare(TEXT, "conf/sites-enabled", "Directory of site files (*.ini).")
-    watch: bool = declare(BOOL, "yes", "Apply changed files at once, without SIGHUP.")
+    watch: bool = declare(BOOL, "yes", "Apply a changed file at once, without SIGHUP.")
 
 
 @dataclass(frozen=True, slots=True)
 class DnsSettings:
-    """How names of upstreams and check targets become addresses."""
+    """How the names of upstreams and health check targets are resolved."""
 
     servers: tuple[tuple[str, int], ...] = declare(
         Kind("list of addresses", text.parse_name_servers), "",
-        "Name servers, with a port where it is not 53; empty: those of /etc/resolv.conf.")
-    timeout: float = declare(DURATION, "2s", "Longest time a name may take to resolve.")
+        "Name servers, each with a port if it is not 53. Empty: the ones in /etc/resolv.conf.")
+    timeout: float = declare(DURATION, "2s", "Longest time to resolve a name.")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings; `file` is the config file they came from, or None."""
+    """All settings. `file`: the config file they came from, or None."""
 
     proxy: ProxySettings = field(default_factory=ProxySettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
@@ -313,7 +313,7 @@ def _unknown_section(section: str) -> str | None:
 
 
 def _from_environment(name: str) -> tuple[str, str] | None:
-    """Section and key of a PROXYD_ variable; an unknown key of a known section is kept, to be reported."""
+    """Section and key of a PROXYD_ variable. An unknown key of a known section is returned too, so that it is reported."""
     if not name.startswith("PROXYD_") or name == CONFIG_VARIABLE:
         return None
     section, _, key = name.removeprefix("PROXYD_").lower().partition("_")
@@ -321,7 +321,7 @@ def _from_environment(name: str) -> tuple[str, str] | None:
 
 
 def _take(values: dict[str, dict[str, Any]], section: str, key: str, value: str) -> str | None:
-    """Check one value and put it in its place; the message where it can't be taken."""
+    """Check one value and store it in `values`. Returns a message if the setting is unknown or its value is wrong."""
     known = setting_declarations(section)
     if key not in known:
         return f'unknown setting "{key}" in [{section}]{text.suggest(key, known)}'

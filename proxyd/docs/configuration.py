@@ -9,20 +9,20 @@ from proxyd.docs.markdown import code, fenced, generated, table
 
 _INTRODUCTION = """# Configuration
 
-Nothing has to be configured: without any file proxyd listens on loopback and keeps its database in `var/`. What you
-change goes into one of three places:
+You need to configure nothing: without any file proxyd listens on loopback and keeps its database in `var/`. Changes go
+into one of three places:
 
 - **Settings** of the whole proxy: `conf/proxyd.ini`, or the file that `PROXYD_CONFIG` or `--config` names. The file
-  that comes with proxyd has every setting, commented out, with its default and what to think of before changing it.
-  A variable `PROXYD_<SECTION>_<KEY>` beats the file.
-- **Route options**: what a service declares for its routes with `OPTIONS_SET` and its kin (docs/protocol.md), or what
-  a site file says under `[options]`.
+  that comes with proxyd lists every setting, commented out, with its default and advice on changing it.
+  A variable `PROXYD_<SECTION>_<KEY>` overrides the file.
+- **Route options**: what a service declares for its routes with `OPTIONS_SET` and similar commands (docs/protocol.md),
+  or what a site file says under `[options]`.
 - **Site files** `conf/sites-enabled/*.ini`: routes of services that never register.
 
-`proxyd check` reads all of it and prints each problem with file, line, key, value and what was expected; a start with
-such a problem fails in the same words. SIGHUP to gunicorn reads site files, certificates and the `[log]` settings
-again and starts workers with the new settings; settings of the master (`[registry]`, `[admin]`, `[health]`,
-`[database]`) take effect when it restarts, which costs clients a reconnect and traffic nothing.
+`proxyd check` reads all of it and prints each problem with file, line, key, value and what was expected. A start with
+such a problem fails with the same message. SIGHUP to gunicorn makes proxyd read site files, certificates and the `[log]`
+settings again, and starts workers with the new settings. Settings of the master (`[registry]`, `[admin]`, `[health]`,
+`[database]`) take effect when the master restarts. Then clients have to reconnect; traffic is not affected.
 
 ## How values are written
 
@@ -32,9 +32,9 @@ _KINDS = (
     ("text", "any text on one line", "`Hello`"),
     ("yes or no", "`yes`/`no`, `true`/`false`, `on`/`off`, `1`/`0`", "`yes`"),
     ("whole number", "digits, within the bounds shown", "`256`"),
-    ("duration", "units `us`, `ms`, `s`, `m`, `h`, `d`, put together as you like; a bare whole number is seconds",
+    ("duration", "numbers with the units `us`, `ms`, `s`, `m`, `h`, `d`, in any combination; a bare whole number means seconds",
      "`1h30m`, `500ms`, `60`"),
-    ("duration, 0 for off", "the same, and `0` (or `off`, `none`) lifts the bound", "`0`"),
+    ("duration, 0 for off", "the same, or `0` (or `off`, `none`) for no limit", "`0`"),
     ("size", "bytes, or with `k`, `m`, `g`, `t` (powers of 1024)", "`64k`, `10g`"),
     ("address", "`host:port`, `[v6]:port` or `unix:/path`", "`127.0.0.1:8000`"),
     ("list", "items with commas or spaces between them", "`text/html, text/css`"),
@@ -43,43 +43,43 @@ _KINDS = (
 )
 
 _FILE_RULES = """
-A line that begins with `#` or `;` is a comment; so is the rest of a line after white space and `#` or `;`. An indented
-line goes on with the value above it. Sections and keys that proxyd does not know are errors, with the close matches
-named: a misspelt bound is no bound.
+A line that begins with `#` or `;` is a comment. So is the rest of a line after white space and `#` or `;`. An indented
+line continues the value above it. A section or key that proxyd does not know is an error, because a misspelt limit
+limits nothing. The message names similar ones.
 """
 
 _OPTIONS = """# Route options
 
-One set a route. A client sets them with `OPTIONS_SET|sid|target|key|value`, where `target` is `ALL` or a route id and
-the route's own value beats `ALL`; a site file has them under `[options]` (all routes of the file) and
-`[options NAME]` (that route, which beats it). `HEALTH_SET` and `CIRCUIT_BREAKER_SET` are short forms for the
-`health_check_` and `circuit_` options they name. A pool of replicas goes by the options of its first member (the lowest
-route id) where they are about the request as a whole, such as `balance`, `sticky_cookie`, `max_body_size` and
-`total_timeout`; by the chosen member's own where they are about that upstream.
+Every route has its own set of options. A client sets them with `OPTIONS_SET|sid|target|key|value`. The target is `ALL`
+or a route id; a value for the route id overrides a value for `ALL`. A site file sets them under `[options]` for all its
+routes, and under `[options NAME]` for one route; the latter overrides the former. `HEALTH_SET` and `CIRCUIT_BREAKER_SET`
+are short forms for the `health_check_` and `circuit_` options that they name. In a pool of replicas, options that concern
+the request as a whole (such as `balance`, `sticky_cookie`, `max_body_size` and `total_timeout`) come from the first member,
+the one with the lowest route id. Options that concern the upstream come from the chosen member.
 
 """
 
 _SITES = """# Site files
 
 Every file `*.ini` in the sites directory (`[sites] directory`) is a service with static routes. A file is applied in
-one transaction, all of it or nothing: with any problem the version that was last good stays, and the problem is in the
-log, in `proxyd check` and on the status page. With `[sites] watch` a saved file is live at once, else with SIGHUP.
-Deleting a file removes its routes; `enabled = no` does so and keeps the file.
+one transaction, as a whole or not at all. If it has a problem, its last good version stays in use, and the problem is
+shown in the log, by `proxyd check` and on the status page. With `[sites] watch` a saved file takes effect at once,
+otherwise on SIGHUP. Deleting a file removes its routes. `enabled = no` removes them and keeps the file.
 
 """
 
 _SITE_TABLE = (
-    ("[site]", "enabled", "`yes`", "`no` takes the site's routes away."),
+    ("[site]", "enabled", "`yes`", "`no` removes the site's routes."),
     ("[site]", "service", "the file's name",
-     "Name of the service; routes of the same service, domain, path and priority form one pool."),
+     "Name of the service. Routes of the same service, domain, path and priority form one pool."),
     ("[route NAME]", "domains", "needed", "Exact names, `*.example.com` (one label) or `*`."),
     ("[route NAME]", "path", "`/`", "Path prefix of whole segments: `/api` matches `/api` and `/api/x`, never `/apix`."),
     ("[route NAME]", "backends", "needed", "http, https, ws or wss urls; several are replicas of one another."),
-    ("[route NAME]", "priority", "`0`", "Among the routes of one host the higher is tried first; among equals the longer path."),
-    ("[headers], [headers NAME]", "any header name", "", "Response header that takes the place of the backend's own."),
+    ("[route NAME]", "priority", "`0`", "Of a host's routes the highest priority is tried first; among equal ones, the longest path."),
+    ("[headers], [headers NAME]", "any header name", "", "Response header. It replaces the backend's own."),
     ("[options], [options NAME]", "any route option", "", "See above."),
     ("[ratelimit], [ratelimit NAME]", "limits", "",
-     "Requests a window and client address: `100/minute; 1000/hour; 5/10s`. All bounds must hold."),
+     "Requests per window and client address: `100/minute; 1000/hour; 5/10s`. Every limit applies."),
 )
 
 _SITE_EXAMPLE = """[site]
@@ -111,16 +111,16 @@ limits = 100/minute; 1000/hour
 
 _TOKENS = """# Tokens file
 
-`[registry] tokens_file` names it; with one, `REGISTER` must bring a token in its metadata:
-`REGISTER|shop|shop-1|0|{"token":"..."}`. The file holds hashes, never tokens, so that a leaked backup opens nothing.
-It is read again when it changes; a file with a problem in it leaves the grants that were good.
+`[registry] tokens_file` names it. With such a file, `REGISTER` must send a token in its metadata:
+`REGISTER|shop|shop-1|0|{"token":"..."}`. The file holds hashes, never tokens, so that a leaked backup is of no use to
+anyone. It is read again when it changes. If it then has a problem, the last good version stays in use.
 
 """
 
 _TOKEN_TABLE = (
-    ("hash", "needed", "`sha256:...`, as `proxyd token NAME` prints it; the token itself is shown that once."),
-    ("services", "`*`", "Patterns of service names the bearer may register, with commas: `shop, shop-*`."),
-    ("domains", "none", "Domains it may claim, with commas. `*` is any; `*.example.com` is every name below it, and that wildcard."),
+    ("hash", "needed", "`sha256:...`, as `proxyd token NAME` prints it. The token itself is shown only then."),
+    ("services", "`*`", "Patterns of service names that the token may register, with commas: `shop, shop-*`."),
+    ("domains", "none", "Domains it may claim, with commas. `*`: any domain. `*.example.com`: every name below it, and that wildcard."),
 )
 
 _TOKEN_EXAMPLE = """$ proxyd token shop --services 'shop,shop-*' --domains shop.example.com
@@ -134,7 +134,7 @@ domains = shop.example.com
 
 def text() -> str:
     """The document."""
-    parts = [generated("proxyd/settings.py and proxyd/options.py"), _INTRODUCTION,
+    parts = [generated("proxyd/config/settings.py and proxyd/config/options.py"), _INTRODUCTION,
              table(("kind", "written as", "example"), _KINDS), _FILE_RULES, "\n# Settings\n"]
     for section, cls in SECTIONS.items():
         parts.append(f"\n## [{section}]\n\n{cls.__doc__}\n\n")

@@ -1,6 +1,6 @@
-"""The longer word on settings whose one line of help is not enough: why this default, and what goes wrong at the extremes.
+"""Explanations of settings for which one line of help is not enough: why this default, and what goes wrong at the extremes.
 
-Written for a person who was woken by the proxy and has this file open.
+They are written for a person whom the proxy has woken at night and who has conf/proxyd.ini open.
 """
 
 from __future__ import annotations
@@ -8,216 +8,228 @@ from __future__ import annotations
 #: By `section.key`; plain prose, wrapped into comments by proxyd.docs.ini.
 EXPLANATIONS: dict[str, str] = {
     "proxy.bind":
-        "Loopback, so that trying proxyd exposes nothing. 0.0.0.0:80 opens it to the world: ports below 1024 need the "
-        "capability CAP_NET_BIND_SERVICE, or systemd's socket (conf/systemd). unix:/path serves a front on the same host.",
+        "The default is loopback, so that trying proxyd exposes nothing. 0.0.0.0:80 opens it to the world. Ports below "
+        "1024 need the capability CAP_NET_BIND_SERVICE or systemd's socket (conf/systemd). unix:/path serves a front on "
+        "the same host.",
     "proxy.workers":
-        "One worker keeps one core busy; more of them than cores only take memory and turns from each other. Fewer leave "
-        "cores to the backends, if those share the host. Limits and circuits hold over all workers, whatever their "
-        "number.",
+        "One worker keeps one core busy. More workers than cores use more memory and bring no speed. With fewer, cores "
+        "remain for backends on the same host. Limits and circuits hold over all workers, whatever their number.",
     "proxy.worker_connections":
-        "Beyond it, clients wait in the kernel's backlog. A connection takes a file descriptor, one in the middle of a "
-        "request another for the upstream. proxyd raises its soft limit of open files by itself; the hard one (ulimit -Hn, "
-        "LimitNOFILE) should be about 2.5 times this number, or accepting stops with EMFILE before the bound is reached.",
+        "Clients beyond this number wait in the kernel's backlog. Each connection takes a file descriptor, and one in the "
+        "middle of a request takes another for the upstream. proxyd raises its soft limit of open files by itself. The "
+        "hard limit (ulimit -Hn, LimitNOFILE) should be about 2.5 times this number. Otherwise accepting fails with "
+        "EMFILE before this number is reached.",
     "proxy.backlog":
-        "It takes the bursts that come while workers are busy. The kernel cuts it to net.core.somaxconn without a word. "
-        "Too small, and clients see refused or slow connects in a burst; very large, and an overloaded proxy answers "
-        "clients who left long ago.",
+        "It absorbs the bursts that come while workers are busy. The kernel cuts it to net.core.somaxconn without telling "
+        "anyone. If it is too small, clients see refused or slow connects in a burst. If it is very large, an overloaded "
+        "proxy answers clients who left long ago.",
     "proxy.keepalive_timeout":
-        "Longer than what browsers and most load balancers wait, so that it is not we who close a connection on which the "
-        "next request is under way. Behind a load balancer it must exceed that one's idle timeout, or it will see "
-        "sporadic 502. Very long keeps the connections of clients who are gone.",
+        "Longer than browsers and most load balancers wait. Otherwise proxyd could close a connection while the next "
+        "request is on its way. Behind a load balancer it must exceed the balancer's idle timeout, or the balancer sees "
+        "sporadic 502s. A very long timeout keeps the connections of clients who are gone.",
     "proxy.header_timeout":
-        "The bound against clients that trickle a header to hold a connection; the TLS handshake has as long, too. Under "
-        "a second cuts off honest clients on bad networks.",
+        "It protects against clients that send a header very slowly to hold a connection. The TLS handshake has the same "
+        "time limit. Less than a second cuts off honest clients on bad networks.",
     "proxy.body_timeout":
-        "It bounds silence, not the whole transfer: an upload of hours is fine as long as it moves. Too small breaks "
-        "clients that pause (a person choosing the next file); too large lets a stalled client hold an upstream's "
-        "connection as long.",
+        "It limits silence, not the whole transfer: an upload may take hours as long as it moves. If it is too short, "
+        "clients that pause are cut off (a person who chooses the next file). If it is too long, a stalled client holds "
+        "an upstream's connection for that long.",
     "proxy.requests_per_connection":
-        "Closing a connection now and then lets clients spread anew over workers and, after a DNS change, over hosts. 1 "
-        "turns keep-alive off and makes every request pay for a handshake.",
+        "When a connection closes now and then, its client connects again and may reach another worker, or another host "
+        "after a DNS change. 1 turns keep-alive off, and every request pays for a handshake.",
     "proxy.max_request_line":
-        "8k is what RFC 9112 asks a server to take at least. Applications that put state into URLs may need more; your "
-        "backends must take it, too.",
+        "RFC 9112 asks a server to accept at least 8000 bytes. Applications that put state into URLs may need more. Your "
+        "backends must accept as much.",
     "proxy.max_header_size":
         "The sum over all fields, cookies included. Each connection may hold that much memory while its header arrives.",
     "proxy.max_body_size":
-        "Bodies are streamed, never held whole, so this bound protects the backends and not our memory. A route can set "
-        "its own max_body_size, larger ones too.",
+        "Bodies are streamed and never held in memory as a whole. So this limit protects the backends, not proxyd's "
+        "memory. A route can set its own max_body_size, also a larger one.",
     "proxy.graceful_timeout":
-        "When a worker stops (reload, shutdown), it takes no new connection and waits this long for what is in flight; "
-        "what is left is cut, and its client sees a broken response. Make it longer than your longest usual request, and "
-        "systemd's TimeoutStopSec longer still. WebSockets get a close frame (1001).",
+        "A worker that stops (reload, shutdown) accepts no new connections and waits this long for its requests in "
+        "flight. Then it cuts the rest, and their clients see a broken response. Make it longer than your longest usual "
+        "request, and make systemd's TimeoutStopSec longer still. WebSockets get a close frame (1001).",
     "proxy.trusted_proxies":
-        "From anybody else these fields are replaced by what we see ourselves, since they are a claim that every client "
-        "can make. Set it to the addresses of the load balancer or CDN in front and to nothing wider: whoever connects "
-        "from a trusted address chooses his own client address for rate limits, the maintenance bypass and the logs. Not "
-        "set behind a front, all users share the front's address, and so its rate limit.",
+        "Every client can send these fields with any content. So proxyd replaces them by what it sees itself, unless the "
+        "sender is listed here. List the addresses of the load balancer or CDN in front, and nothing more. Whoever "
+        "connects from a listed address chooses the client address that rate limits, the maintenance bypass and the logs "
+        "see. If a front is not listed, all its users share the front's address and therefore one rate limit.",
     "proxy.unknown_host":
-        "404 tells a person that he reached something. 421 tells an HTTP/2 client to try another connection. close gives "
-        "scanners nothing, and people with a typo in their DNS no hint either.",
+        "404 shows a person that a server answered. 421 tells an HTTP/2 client to try another connection. close gives "
+        "scanners nothing, but it gives people with a typo in their DNS no hint either.",
     "proxy.via":
-        "A request that carries our own name has been here before: a backend points back at us, and it gets 508 instead "
-        "of an endless loop. Two proxies in one chain must have different names.",
+        "A request that carries this name in Via has been here before: a backend points back at proxyd. It gets 508 "
+        "instead of an endless loop. Two proxies in one chain must have different names.",
     "proxy.redirect_https":
-        "308, so that method and body stay; it goes to port 443 of the host that was asked for. HTTPS is what came over our "
-        "own [tls] listener, and what a front in trusted_proxies says came to it over HTTPS: a front that ends TLS and is "
-        "not named there sends clients round in circles.",
+        "The status is 308, so that method and body stay. The target is port 443 of the requested host. A request counts "
+        "as HTTPS if it came over the [tls] listener, or if a front in trusted_proxies says that it came over HTTPS. If a "
+        "front ends TLS and is not listed there, its clients are redirected in an endless loop.",
     "proxy.hsts":
-        "Browsers remember it for as long as you say, and there is no taking it back: begin with 1h, and go to 365d when "
-        "every name has worked over HTTPS for a while.",
+        "Browsers remember it for as long as you say, and you cannot take it back. Begin with 1h. Go to 365d when every "
+        "name has worked over HTTPS for a while.",
     "tls.certificates":
-        "Chain first, key after it, one file a certificate; the first is shown to clients that name no host. Changed "
-        "files are taken up within seconds, without a restart; a file that can't be read leaves the last good one in use, "
-        "and the log says so. A warning is logged as the end of a certificate comes near.",
+        "Each file holds one certificate: the chain first, then the key. The first certificate is shown to clients that "
+        "name no host. Changed files are used within seconds, without a restart. If a file cannot be read, the last good "
+        "one stays in use and the log says so. Before a certificate expires, warnings are logged.",
     "tls.min_version":
-        "1.2 is understood by everything made in the last ten years. 1.3 shuts some old clients out and simplifies an "
-        "audit.",
+        "Every client made in the last ten years speaks 1.2. 1.3 shuts some old clients out and simplifies an audit.",
     "tls.http2":
-        "Needs the h2 package (pip install 'proxyd[http2]'); without it the listener offers HTTP/1.1 alone. gunicorn "
-        "serves the streams of one connection one after another; where many parallel streams matter, put a front before "
-        "it (conf/fronts).",
+        "It needs the h2 package (pip install 'proxyd[http2]'). Without it the listener offers only HTTP/1.1. gunicorn "
+        "serves the streams of one connection one after another. If you need many parallel streams, put a front before "
+        "proxyd (conf/fronts).",
     "registry.bind":
-        "Whoever can speak to the registry can claim domains, and with them your traffic. Beyond loopback, proxyd refuses "
-        "to start without tokens_file or tls_client_ca, unless allow_unprotected says that the network is the protection.",
+        "Anyone who can speak to the registry can claim domains, and with them your traffic. Beyond loopback, proxyd "
+        "refuses to start without tokens_file or tls_client_ca. allow_unprotected lifts this where the network itself is "
+        "the protection.",
     "registry.reconnect_grace":
-        "In this time the routes of a lost session are kept, switched off, and RECONNECT brings them back as they were. "
-        "Longer than a deployment or a restart of the service takes; too short makes clients register anew (fine for the "
-        "client library, not for all others); hours keep dead routes answering 503 where a 404 or another service could "
-        "be.",
+        "During this time the routes of a lost session are kept but take no traffic. RECONNECT brings them back as they "
+        "were. Choose it longer than a deployment or a restart of the service takes. If it is too short, clients have to "
+        "register again: the client library does, other clients may not. If it is hours, dead routes answer 503 where a "
+        "404 or another service could answer.",
     "registry.staged_ttl":
-        "A client that stages and never applies holds memory and claims nothing; after this it has to stage again.",
+        "A client that stages and never applies holds memory for nothing. After this time its staged changes are dropped, "
+        "and it has to stage them again.",
     "registry.apply_wait":
         "CONFIG_APPLY answers OK when every worker routes by the change, usually within milliseconds. A worker that hangs "
-        "must not hold the client for ever: after this time the answer is OK all the same (the change is committed) and "
-        "the log names the worker. Clients often wait 5 to 10 s for an answer; stay below that.",
+        "must not hold the client for ever. So after this time the answer is OK too, since the change is committed, and "
+        "the log names the worker. Clients often wait 5 to 10 s for an answer. Stay below that.",
     "registry.max_in_flight":
-        "Commands beyond it wait their turn. Commands that wait for a backend (BACKEND_TEST, MAINT_ENTER) don't count "
-        "meanwhile.",
+        "Further commands wait their turn. Commands that wait for a backend (BACKEND_TEST, MAINT_ENTER) do not count "
+        "while they wait.",
     "registry.max_line":
-        "Existing clients know 16k. Larger lines allow larger ROUTE_ADD_BULK; each connection may hold as much memory.",
+        "Existing clients know 16k. Longer lines allow a larger ROUTE_ADD_BULK. Each connection may hold as much memory.",
     "registry.max_output":
-        "A client that asks and does not read is cut when this much waits for it. It must exceed the largest answer (1m "
-        "for a compressed one).",
+        "A client that sends commands and does not read the answers is disconnected when this much output waits for it. "
+        "The value must exceed the largest answer (1m for a compressed one).",
     "registry.max_routes":
-        "Each worker has all of them in memory. Shared memory has room for 131072 circuits, hence the upper bound.",
+        "Each worker holds all routes in memory. The upper bound comes from shared memory, which has room for 131072 "
+        "circuits.",
     "registry.keepalive_idle":
-        "idle + interval * count is the time after which a host that vanished without a word (power, cable) is noticed: "
-        "60 s by default. A process that dies is seen at once, since its kernel closes the connection. Shorter values "
-        "drop sessions for every hiccup of the network; longer ones send users to a dead backend, unless its route has a "
-        "health check.",
+        "A host that vanishes silently (power, cable) is noticed after idle + interval * count: 60 s by default. A "
+        "process that dies is noticed at once, because its kernel closes the connection. Shorter values end sessions for "
+        "every hiccup of the network. Longer values send users to a dead backend, unless its route has a health check.",
     "registry.register_timeout":
-        "Connections that never register are cut, so that they can't use up max_connections.",
+        "Connections that never register are closed, so that they cannot use up max_connections.",
     "registry.tokens_file":
-        "Made with `proxyd token NAME`; docs/configuration.md has the format. It is read anew when it changes, so a token "
-        "can be withdrawn without a restart; sessions that were admitted with it go on until they end.",
+        "`proxyd token NAME` makes the entries; docs/configuration.md describes the format. The file is read again when "
+        "it changes, so you can withdraw a token without a restart. Sessions that registered with that token stay until "
+        "they end.",
     "registry.tls_certificate":
-        "Tokens travel in REGISTER: without TLS, whoever can listen on the network has them. Chain first, key after it, as "
-        "for [tls] certificates; a renewed file is taken up for new connections within seconds, and its end is watched.",
+        "Tokens travel in REGISTER. Without TLS, anyone who can listen on the network can read them. The chain comes "
+        "first, then the key, as for [tls] certificates. New connections use a renewed file within seconds. Warnings are "
+        "logged before it expires.",
     "registry.tls_client_ca":
-        "Clients without a certificate of that CA don't get past the handshake. It works only together with "
-        "tls_certificate.",
+        "Clients without a certificate of this CA fail in the handshake. It works only together with tls_certificate.",
     "registry.max_failed_logins":
-        "Refused attempts are counted by address over a minute. Low numbers punish the neighbours behind one NAT.",
+        "Refused attempts are counted by address over a minute. A low number also locks out other clients behind the same "
+        "NAT.",
     "registry.allow_unprotected":
-        "For a network that nobody else is on, such as a container network. Nothing else here is as dangerous.",
+        "For a network that nobody else uses, such as a container network. No other setting is as dangerous.",
     "master.spawn":
         "With yes, one command starts everything, and a master that dies is started again within 0.1 to 5 s. With no, the "
-        "unit conf/systemd/proxyd-master.service runs `proxyd master`, so that workers and master can be restarted apart. "
-        "Traffic goes on without a master, by the last table; only changes, health checks and the admin HTTP wait for it.",
+        "unit conf/systemd/proxyd-master.service runs `proxyd master`, so that you can restart workers and master "
+        "separately. Without a master, traffic goes on by the last known routes. Only changes, health checks and the "
+        "admin HTTP server wait for it.",
     "admin.bind":
-        "It shows routes, addresses and events to whoever reaches it; keep it on loopback or behind a front with a login. "
-        "Actions need the token in any case.",
+        "It shows routes, addresses and events to anyone who can connect. Keep it on loopback or behind a front with a "
+        "login. Actions need the token in any case.",
     "admin.token_file":
-        "One line, 16 characters at least is wise; readable by the proxyd user alone. Empty, the page and the API only "
-        "show.",
+        "One line, of 16 characters or more. Only the proxyd user should be able to read the file. Without a token file, "
+        "the page and the API show things but change nothing.",
     "database.url":
-        "SQLite is a file, needs no server and is enough for one host: a relative path counts from the working directory. "
-        "It must be on a local disk: WAL does not work over NFS. PostgreSQL lets several hosts route by one "
-        "configuration: install 'proxyd[postgresql]', and set ratelimit.storage to Redis if limits shall hold over all "
-        "hosts. Circuits are each host's own.",
+        "SQLite is a file. It needs no server and is enough for one host. A relative path starts at the working "
+        "directory. The file must be on a local disk, because WAL does not work over NFS. With PostgreSQL, several hosts "
+        "share one configuration: install 'proxyd[postgresql]', and set ratelimit.storage to Redis if limits must hold "
+        "over all hosts. Each host keeps its own circuits.",
     "database.shared_memory":
-        "Files of fixed size (some 17 MB for circuits, 3 MB or more for rate limits), mapped by all processes of the "
-        "host. They survive a restart. /dev/shm/proxyd keeps them off the disk, at the price of counters that a reboot "
-        "forgets. Two proxies on one host need two directories.",
+        "Files of fixed size (about 17 MB for circuits, 3 MB or more for rate limits), mapped by all processes of the "
+        "host. They survive a restart. /dev/shm/proxyd keeps them off the disk, but then a reboot clears the counters. "
+        "Two proxies on one host need two directories.",
     "database.busy_timeout":
-        "Somebody's long write (a sqlite3 shell with an open transaction) holds up commands of clients, who get an error "
-        "that says so after this time. Requests never wait for the database, and statistics are kept until it is free.",
+        "A long write by someone else (such as a sqlite3 shell with an open transaction) delays the commands of clients. "
+        "After this time they get an error that says so. Requests never wait for the database. Statistics are kept in "
+        "memory until it is free.",
     "database.poll":
-        "On one host the master tells the workers of a change through shared memory, within milliseconds. This is for "
-        "changes from elsewhere: the master of another host, a restored backup. A look is a cheap query; 100ms is fine.",
+        "On one host the master tells the workers of a change through shared memory, within milliseconds. Polling finds "
+        "changes from elsewhere: the master of another host, a restored backup. Each look is a cheap query, so 100ms is "
+        "fine.",
     "database.retain_health":
-        "A check every 10 s makes 60,000 rows a route and week. It bounds how far back uptime queries can look.",
+        "A check every 10 s makes 60,000 rows per route and week. This setting decides how far back uptime queries can "
+        "look.",
     "database.retain_stats":
-        "A row a route and minute with traffic, and a row a refused address and minute.",
+        "One row per route and minute with traffic, and one row per refused address and minute.",
     "database.retain_events":
-        "Events are the audit trail: who applied, drained and reset what. Keep them as long as your rules say.",
+        "Events are the audit trail: who applied, drained and reset what. Keep them as long as your rules demand.",
     "health.default_check":
-        "Off, because asking a backend for / every 10 s can have effects that its owner does not expect. On, every route "
-        "is watched, those of clients that never heard of health checks included.",
+        "It is off because a request for / every 10 s can have effects that the backend's owner does not expect. On, "
+        "every route is checked, also those of clients that know nothing of health checks.",
     "health.pool":
-        "As many targets that answer within a second, and as many others: targets that hang wait for each other, and no "
-        "target that answers waits for them. Checks beyond it wait, which proxyd_health_lag_seconds shows. Each takes a "
-        "descriptor of the master.",
+        "This many checks of targets that answer within a second run at once, and as many checks of slower targets. So "
+        "targets that hang wait for each other, and no target that answers waits for them. Further checks wait; "
+        "proxyd_health_lag_seconds shows how long. Each check takes a file descriptor of the master.",
     "health.jitter":
-        "Without it, all checks of routes applied together would run together for ever. It is cut to a quarter of the "
-        "interval.",
+        "Without it, all checks of routes that were applied together would always run at the same moment. It is never "
+        "more than a quarter of the interval.",
     "health.window":
-        "A target goes down after health_fall failures in a row, or when fewer than half of the window's checks were "
-        "good; below nine in ten it is degraded, and keeps its traffic. A short window forgets flapping sooner; a long "
-        "one remembers an outage of the morning at noon (100 checks every 10 s look back 17 minutes).",
+        "A target is down after health_fall failures in a row, or when fewer than half of the checks in the window "
+        "succeeded. Below nine in ten it is degraded but keeps its traffic. A short window forgets flapping sooner. With "
+        "a long one, an outage in the morning still shows at noon (100 checks every 10 s are 17 minutes).",
     "health.queue":
-        "They wait in memory, about half a kilobyte each. Status changes act at once, whether or not their rows can be "
-        "written, and the current state is never dropped. proxyd_health_results_dropped_total counts what was.",
+        "Each result takes about half a kilobyte of memory. A status change acts at once, whether or not its row can be "
+        "written, and the current status is never dropped. proxyd_health_results_dropped_total counts the dropped "
+        "results.",
     "health.drive_circuits":
-        "With yes, the first requests after a backend died are refused by the circuit (or go to a replica) instead of "
-        "failing. With no, health is shown, told as events and stored, and traffic goes by what requests themselves meet. "
-        "Circuits of routes in maintenance, or without their session, are left alone (docs/health.md).",
+        "With yes, the first requests after a backend died are refused by the circuit, or go to a replica, instead of "
+        "failing. With no, health is shown, published as events and stored, but only the requests' own failures open a "
+        "circuit. Circuits of routes in maintenance or without their session are left alone (docs/health.md).",
     "ratelimit.storage":
-        "shared counts exactly over the workers of this host, without a server. With redis:// several hosts share a "
-        "count, for a round trip a request, in whole seconds (a window is rounded up); while Redis can't be reached, "
-        "each host counts alone, and its log says so once.",
+        "shared counts exactly over the workers of this host and needs no server. With redis://, several hosts share a "
+        "count. That costs one round trip per request, and windows are rounded up to whole seconds. While Redis cannot be "
+        "reached, each host counts alone, and its log says so once.",
     "ratelimit.strategy":
-        "sliding-window-counter weighs the last window into this one: near to exact, small, and no burst at the edge. "
-        "fixed-window lets twice the limit through around an edge. moving-window never lets more than the limit through in "
-        "any window, and takes six times the memory. Another strategy begins with counts of its own.",
+        "sliding-window-counter adds a share of the last window's count to the current one. It is nearly exact, takes "
+        "little memory and allows no burst at the edge of a window. fixed-window allows up to twice the limit around an "
+        "edge. moving-window never allows more than the limit in any window, and takes six times the memory. A change of "
+        "strategy starts all counts at zero.",
     "ratelimit.ipv6_prefix":
-        "A customer usually has a /64 at least; with 128 he has 2^64 addresses to evade a limit with. 56 or 48 catches "
-        "more, and may put neighbours into one bucket.",
+        "A customer usually has at least a /64. With 128, one customer has 2^64 addresses to evade a limit. 56 or 48 "
+        "catches more, but neighbours may share one limit.",
     "ratelimit.allow":
-        "Your monitoring and your own offices. Behind a front, set proxy.trusted_proxies as well: otherwise everybody has "
-        "the front's address.",
+        "For your monitoring and your own offices. Behind a front, set proxy.trusted_proxies as well. Otherwise everyone "
+        "has the front's address.",
     "ratelimit.entries":
-        "48 bytes each (288 with moving-window), allocated in full at the start; another number begins all counts anew. Too "
-        "few, and under an attack from many addresses the longest unused counters are forgotten, so that some clients get "
-        "a fresh start.",
+        "Each counter takes 48 bytes (288 with moving-window), all allocated at the start. A change of this number starts "
+        "all counts at zero. If there are too few, an attack from many addresses pushes out the longest unused counters, "
+        "and some clients start again from zero.",
     "maintenance.bypass":
-        "So that you can look at a backend before the users are let in again.",
+        "So that you can look at a backend before you let the users in again.",
     "maintenance.retry_after":
-        "Search engines and well-behaved clients come back after it. A short one brings them all back while you still "
-        "work.",
+        "Search engines and well-behaved clients come back after this time. If it is short, they all come back while you "
+        "are still at work.",
     "log.level":
-        "debug logs each connection's troubles and is too much for production. warning still has every failed upstream "
+        "debug logs every connection's errors, which is too much for production. warning still logs every failed upstream "
         "request and every opened circuit.",
     "log.format":
-        "json is one object a line for a log collector; text is for people and for tools that read the combined format.",
+        "json writes one object per line, for a log collector. text is for people and for tools that read the combined "
+        "format.",
     "log.access":
-        "Written in batches beside the requests, so that a slow disk delays nobody. A file is opened anew on SIGUSR1 "
-        "(conf/logrotate.d).",
+        "Lines are written in batches, apart from the requests, so that a slow disk delays nobody. SIGUSR1 opens the file "
+        "again (conf/logrotate.d).",
     "alerts.webhook":
-        "Sent for upstreams that go down, circuits that open, slow_critical requests, and certificates 30, 7 and 1 days "
-        "before their end. A webhook that does not answer delays nothing but itself.",
+        "Alerts are sent for upstreams that go down, circuits that open, slow_critical requests, and certificates 30, 7 "
+        "and 1 days before they expire. A webhook that does not answer delays only the alerts.",
     "alerts.interval":
-        "A flapping backend would otherwise fill the channel until nobody reads it.",
+        "Without it, a flapping backend would fill the channel until nobody reads it any more.",
     "sites.directory":
-        "Only names that end in .ini count, so that an editor's backup files don't become routes. Link from "
-        "sites-available.",
+        "Only files whose names end in .ini count, so that an editor's backup files do not become routes. Link to files "
+        "in sites-available.",
     "sites.watch":
-        "Each file is applied whole or not at all, so half-saved files do no harm. With no, SIGHUP applies them.",
+        "A file is applied as a whole or not at all, so half-saved files do no harm. With no, SIGHUP applies changed "
+        "files.",
     "dns.servers":
-        "Asked over UDP, and over TCP for long answers. /etc/hosts and localhost never need them. Other sources of "
-        "nsswitch.conf, such as mDNS, are not asked.",
+        "They are asked over UDP, and over TCP for long answers. Names in /etc/hosts and localhost never need them. Other "
+        "sources in nsswitch.conf, such as mDNS, are not used.",
     "dns.timeout":
-        "A name that takes longer fails with 502 upstream_unresolved, and is asked for again after 2 s. Only requests to "
-        "that name wait. While no server answers, the addresses of the last answer are used for an hour.",
+        "A name that takes longer fails with 502 upstream_unresolved and is asked for again after 2 s. Only requests to "
+        "that name wait. While no name server answers, the addresses of the last answer stay in use for an hour.",
 }
