@@ -178,7 +178,7 @@
     if (csrf && session.state === "connected" && session.routes_active) {
       buttons.push(session.draining ? act("Cancel drain", "Cancel drain of " + name, () => change("DELETE", path))
         : act("Drain", "Drain " + name, async () => {
-          const seconds = await confirmed("Drain " + name, "Its share of new requests falls to nothing over this time.", "Seconds", "60", "Drain");
+          const seconds = await confirmed("Drain " + name, "Its share of new requests falls to zero over this time.", "Seconds", "60", "Drain");
           if (seconds !== null) change("POST", path, {seconds: Number(seconds)});
         }));
     }
@@ -207,12 +207,12 @@
   function figures(status) {
     const behind = status.workers.filter((worker) => worker.config_version < status.config_version).length;
     const figure = (name, value) => element("div", "", element("dt", "", name), element("dd", "", value));
-    const values = [["Routes", whole.format(status.routes) + (status.unwell ? " (" + whole.format(status.unwell) + " not well)" : "")],
+    const values = [["Routes", whole.format(status.routes) + (status.unwell ? " (" + whole.format(status.unwell) + " unhealthy)" : "")],
       ["Workers", whole.format(status.workers.length) + (behind ? " (" + behind + " behind)" : "")],
       ["Sessions", whole.format(status.sessions.connected) + (status.sessions.disconnected ? " + " + status.sessions.disconnected + " lost" : "")],
       ["Config version", whole.format(status.config_version)], ["Up", span(status.uptime_seconds)]];
     const next = status.certificates.map((item) => Date.parse(item.expires_at)).sort((one, other) => one - other)[0];
-    if (next) values.push(["Next certificate ends", next > Date.now() ? "in " + span((next - Date.now()) / 1000) : "is over"]);
+    if (next) values.push(["First certificate expires", next > Date.now() ? "in " + span((next - Date.now()) / 1000) : "expired"]);
     const print = JSON.stringify(values);
     if ($("figures").dataset.print !== print) {
       $("figures").dataset.print = print;
@@ -224,7 +224,7 @@
       $("problems").replaceChildren(...status.problems.map((problem) => element("li", "", problem)));
     }
     const wrong = [];
-    if (status.unwell) wrong.push(whole.format(status.unwell) + (status.unwell === 1 ? " route is" : " routes are") + " not well");
+    if (status.unwell) wrong.push(whole.format(status.unwell) + (status.unwell === 1 ? " route is" : " routes are") + " unhealthy");
     if (status.problems.length) wrong.push(status.problems.length + (status.problems.length === 1 ? " problem" : " problems"));
     $("state").className = "state " + (!status.workers.length ? "bad" : wrong.length ? "warn" : "good");
     setText("state", wrong.length ? wrong.join(", ") : "All is well");
@@ -243,8 +243,8 @@
       figures(status);
       fill($("route-rows"), routes.routes.map((route) => ({route, series: traffic.routes[route.route_id]})),
         (item) => item.route.route_id, routeRow);
-      note("routes-note", !total ? (search ? "No route matches." : unwell ? "Every route is well." : "No routes yet. They appear when a service registers.")
-        : total > SHOWN ? "The first " + SHOWN + " of " + whole.format(total) + " routes. Search to see others." : "");
+      note("routes-note", !total ? (search ? "No route matches." : unwell ? "Every route is healthy." : "No routes yet. They appear when a service registers.")
+        : total > SHOWN ? "The first " + SHOWN + " of " + whole.format(total) + " routes. Use the search to see others." : "");
       fill($("session-rows"), sessions.sessions, (session) => session.session_id, sessionRow);
       note("sessions-note", !sessionTotal ? "No sessions." : sessionTotal > SHOWN ? "The newest " + SHOWN + " of " + whole.format(sessionTotal) + "." : "");
       const who = new Map(sessions.sessions.map((session) => [session.session_id, session.service_name + " " + session.instance_name]));
@@ -254,7 +254,7 @@
       note("events-note", events.events.length ? "" : "Nothing has happened yet.");
     } catch (failure) {
       $("state").className = "state bad";
-      setText("state", failure.status ? failure.message : "proxyd does not answer; what you see is old");
+      setText("state", failure.status ? failure.message : "proxyd does not answer. This page shows old data.");
     }
     polling = false;
     if (again) { again = false; poll(); }

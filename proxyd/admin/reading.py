@@ -92,7 +92,7 @@ def status(context: Context, request: Request) -> Response:
 
 
 def _ended(certificates: list[dict[str, Any]]) -> list[str]:
-    return [f"the certificate {item['path']} for {', '.join(item['names'])} ended at {rfc3339(item['expires'])}"
+    return [f"the certificate {item['path']} for {', '.join(item['names'])} expired on {rfc3339(item['expires'])}"
             for item in certificates if item["expires"] <= time.time()]
 
 

@@ -1,4 +1,4 @@
-"""Alerts to a chat: what needs a person is posted to a webhook, as JSON that Slack and Discord both take."""
+"""Alerts to a chat: posts what needs a person to a webhook, as JSON that both Slack and Discord accept."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _MAX_TEXT = 1900
 
 @dataclass(slots=True)
 class _Subject:
-    """When something was last told, and how often it happened since without being told."""
+    """When the last alert about something was sent, and how often it has happened since without one."""
 
     told: float
     held_back: int = 0
 
 
 class Alerts:
-    """Listens to the bus and looks at the slow requests. `backoff`: seconds until the first retry; it doubles."""
+    """Listens to the bus and polls the slow requests. `backoff`: seconds until the first retry; it doubles each time."""
 
     def __init__(self, settings: AlertSettings, store: Store, bus: EventBus, backoff: float = 1.0) -> None:
         self._settings = settings
@@ -63,7 +63,7 @@ class Alerts:
         self._name = os.uname().nodename
 
     def start(self) -> None:
-        """Begin, if there is a webhook."""
+        """Begin, if a webhook is set."""
         if not self._settings.webhook:
             return
         for job in self.jobs:
@@ -71,13 +71,13 @@ class Alerts:
         self._stopping = [self._bus.subscribe(self._take), *(job.stop for job in self.jobs)]
 
     def stop(self) -> None:
-        """End; what was not yet sent is not sent."""
+        """End. Alerts that still wait are not sent."""
         for stop in self._stopping:
             stop()
         self._stopping = []
 
     def _take(self, event: Event) -> None:
-        """An event of the bus: must not block."""
+        """Turn an event into an alert if it needs one. The bus calls this, so it must not block."""
         route, data = event.route_id or "-", event.data
         reason = data.get("reason", "")
         if event.type == "backend_health_changed" and data.get("status") == "down":
@@ -85,12 +85,12 @@ class Alerts:
         elif event.type == "circuit_state_changed" and data.get("to") == "open":
             self._tell(("circuit", route), f"circuit of route {route} is open (was {data.get('from', '')}): {reason}")
         elif event.type == "certificate_expiring":
-            over = "is over since" if data["days"] <= 0 else f"ends in {data['days']:g} days:"
-            self._tell(("certificate", data["path"]), f"the certificate {data['path']} for {', '.join(data['names'])} {over} "
+            when = "expired on" if data["days"] <= 0 else f"expires in {data['days']:g} days, on"
+            self._tell(("certificate", data["path"]), f"the certificate {data['path']} for {', '.join(data['names'])} {when} "
                                                       f"{data['expires']}")
 
     def _tell(self, subject: tuple[str, str], message: str, times: int = 1) -> None:
-        """Queue an alert of what happened `times`, unless there was one about the same within the interval."""
+        """Queue an alert about something that happened `times`, unless one about the same subject was sent within the interval."""
         now = time.monotonic()
         known = self._subjects.get(subject)
         if known is not None and now - known.told < self._settings.interval:
@@ -105,10 +105,10 @@ class Alerts:
             self._queue.put_nowait(f"proxyd on {self._name}: {message}{more}"[:_MAX_TEXT])
             self._sending.wake()
         except Full:
-            log.warning("%d alerts wait for the webhook; this one is dropped: %s", _QUEUE, message)
+            log.warning("%d alerts already wait for the webhook; dropped this one: %s", _QUEUE, message)
 
     def _forget(self, now: float) -> None:
-        """Make room: subjects whose interval is over, or all of them when each is in its interval."""
+        """Make room: forget the subjects whose interval has passed, or all of them if none has."""
         interval = self._settings.interval
         self._subjects = {key: item for key, item in self._subjects.items() if now - item.told < interval}
         if len(self._subjects) >= _MAX_SUBJECTS:
@@ -119,12 +119,12 @@ class Alerts:
             self._send(self._queue.get_nowait())
 
     def _send(self, text: str) -> None:
-        """Post, with retries where they can help; a failure is logged without the URL's path, which is a secret."""
+        """Post an alert, with retries where they can help. The log names only the URL's host, because its path is a secret."""
         host = urlsplit(self._settings.webhook).hostname or "the webhook"
         for attempt in range(_RETRIES + 1):
             wait = self._backoff * 2 ** attempt
             try:
-                # A new connection each time: alerts are rare, and a kept one would be dead by then.
+                # Each alert opens a new connection. Alerts are rare, so a kept connection would be dead by the next one.
                 with requests.post(self._settings.webhook, json={"text": text, "content": text}, timeout=_TIMEOUT,
                                    allow_redirects=False) as response:
                     status = response.status_code
@@ -143,8 +143,11 @@ class Alerts:
         log.error("[alerts] webhook: %s; this alert was not delivered: %s", failure, text)
 
     def _look_at_slow(self) -> None:
-        """Look at how many critical requests the workers have counted: they write that, so there is no event to
-        hear of. Not at the rows alone: of those only the worst of an hour are kept, and the next trouble may be a lesser one."""
+        """Tell of critical requests that are new since the last look.
+
+        Workers count them in the database and publish no event, so this polls the counters. Rows alone would not do: only the
+        worst of an hour are kept, and the next slow request may be a faster one than those.
+        """
         counted = self._store.read(_criticals)
         seen = self._seen if self._seen is not None else counted
         for route_id, count in counted.items():

@@ -1,4 +1,4 @@
-"""The master's eye on the certificates: renewals become events, an end that comes near a warning and an event."""
+"""Watches the certificates: publishes an event for each renewal, and warns before a certificate expires."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _WARN_DAYS = (1, 7, 30)
 
 
 class CertificateWatch:
-    """Looks at the files every few seconds, the registry's own among them; `certificates` is what they hold now, for metrics."""
+    """Reads the files every few seconds, the registry's own included. `certificates`: what they hold now, for metrics."""
 
     def __init__(self, settings: Settings, bus: EventBus) -> None:
         served = settings.tls.certificates if settings.tls.bind else ()
@@ -34,7 +34,7 @@ class CertificateWatch:
         self.certificates: dict[str, Certificate] = {}
 
     def start(self) -> None:
-        """Read them, and go on reading."""
+        """Read them now, and then every few seconds."""
         self.check(time.time())
         if self._paths:
             self._job.start()
@@ -62,7 +62,7 @@ class CertificateWatch:
             self._warn(found, now)
 
     def _warn(self, certificate: Certificate, now: float) -> None:
-        """Once for each of 30, 7 and 1 days left, and once when it is over."""
+        """Warn once at each of 30, 7 and 1 days left, and once when the certificate has expired."""
         left = days_left(certificate, now)
         line = 0 if left <= 0 else next((days for days in _WARN_DAYS if left <= days), None)
         key = (certificate.path, certificate.serial)
@@ -71,8 +71,8 @@ class CertificateWatch:
         self._warned[key] = line
         names = ", ".join(certificate.names)
         if line == 0:
-            log.error("the certificate %s for %s is over since %s", certificate.path, names, rfc3339(certificate.expires))
+            log.error("the certificate %s for %s expired on %s", certificate.path, names, rfc3339(certificate.expires))
         else:
-            log.warning("the certificate %s for %s ends in %.1f days", certificate.path, names, left)
+            log.warning("the certificate %s for %s expires in %.1f days", certificate.path, names, left)
         self._bus.publish("certificate_expiring", {"path": certificate.path, "names": list(certificate.names),
                                                    "expires": rfc3339(certificate.expires), "days": round(left, 1)})

@@ -1,7 +1,7 @@
-"""The master's eye on the files it holds open: nobody should delete or replace them while they are in use, but people do.
+"""Watches the files that the master holds open. Nobody should delete or replace them while they are in use, but people do.
 
-A deleted SQLite file goes on living for the processes that have it open, and is lost with them; a worker that starts meanwhile
-would find nothing. So it is written again at once. Another file in its place is what the master starts anew with.
+A deleted SQLite file lives on for the processes that have it open, and is lost when they end. A worker that starts meanwhile
+would find nothing. So the watch writes the file again at once. If another file took its place, the master starts again with that.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ _FAILURE_PAUSE = 2.0
 
 
 class DatabaseWatch:
-    """A job that looks four times a second; `opened`: the shared memory files of `directory` that this
-    process maps; of the others it sees that they go. `stop` is called where the master can't go on with what it has open."""
+    """A job that looks four times a second.
+
+    `opened`: the shared memory files in `directory` that this process maps. Files that it does not map are watched only for
+    their deletion. `stop`: called when the master can't go on with the files that it has open.
+    """
 
     def __init__(self, store: Store, lock: MasterLock, directory: str, opened: Iterable[SharedFile], stop: Callable[[], None]) -> None:
         self._store = store
@@ -34,7 +37,7 @@ class DatabaseWatch:
         self._shared: list[SharedFile | ForeignFile] = [known.get(name) or ForeignFile(os.path.join(directory, name)) for name in FILES]
         self._end = stop
         self._failed = ""
-        self._job = Job("open-files", _PERIOD, self._look_after, log, retry=_FAILURE_PAUSE, trouble="looking after the database file")
+        self._job = Job("open-files", _PERIOD, self._look_after, log, retry=_FAILURE_PAUSE, trouble="can't watch the database file")
         self.jobs = (self._job,)
 
     def start(self) -> None:
@@ -51,10 +54,10 @@ class DatabaseWatch:
             raise JobOver
 
     def _look(self) -> bool:
-        """Look once; False where this master has to end."""
+        """Look once. False if this master has to end."""
         what = self._store.displaced()
         if what == "replaced":
-            log.critical("another file took the place of the database %s while it was in use: the master starts again with that one",
+            log.critical("the database %s was replaced by another file while in use: the master restarts with the new file",
                          self._store.name)
             return False
         if what == "deleted":
@@ -65,7 +68,7 @@ class DatabaseWatch:
             if not file.in_place():
                 self._shared.remove(file)
                 log.critical("the shared memory file %s was deleted while in use: workers that start from now on %s; restart proxyd when "
-                             "you can", file.path, FILES[os.path.basename(file.path)])
+                             "possible", file.path, FILES[os.path.basename(file.path)])
         return True
 
     def _put_back(self) -> None:
@@ -74,11 +77,11 @@ class DatabaseWatch:
         except StoreError as error:
             if str(error) != self._failed:
                 self._failed = str(error)
-                log.critical("%s; it is tried again, and lost if the master ends before", error)
+                log.critical("%s; the master tries again, and the database is lost if the master ends first", error)
             gevent.sleep(_FAILURE_PAUSE)
             return
         self._failed = ""
-        log.critical("the database %s or its log was deleted while in use: written again as it was", self._store.name)
+        log.critical("the database %s or its log was deleted while in use: the master has written it again, unchanged", self._store.name)
 
     def _taken_again(self) -> bool:
         try:
@@ -89,8 +92,8 @@ class DatabaseWatch:
                 log.critical("the lock file was deleted while in use: %s", error)
             return True
         if taken:
-            log.critical("the lock file %s was deleted while in use: made again", self._lock.path)
+            log.critical("the lock file %s was deleted while in use: the master has made it again", self._lock.path)
         else:
-            log.critical("the lock file %s was deleted while in use, and another master (pid %s) took it: this one ends",
+            log.critical("the lock file %s was deleted while in use, and another master (pid %s) holds it now: this master stops",
                          self._lock.path, self._lock.holder())
         return taken

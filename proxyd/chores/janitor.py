@@ -1,4 +1,4 @@
-"""What has to happen though nobody asks: sessions whose grace is over end, stale staged changes go, and dead workers' rows."""
+"""Cleans up what nobody asks to have cleaned up: sessions whose grace has passed, stale staged changes, and dead workers' rows."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _WORKER_SILENCE = 10.0
 
 
 class Janitor:
-    """A job that looks a few times a second."""
+    """A job that cleans up a few times a second."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._job = Job("janitor", _PERIOD, lambda: self.look(time.time()), log, expected=StoreError,
-                        trouble="what is due waits for the database")
+                        trouble="the cleanup waits for the database")
         self.jobs = (self._job,)
 
     def start(self) -> None:
@@ -44,13 +44,13 @@ class Janitor:
         over = registry.expired(now)
         if over:
             for session in over:
-                log.info("session %s of %s/%s did not come back within the grace: its routes are removed", session.session_id[:8],
+                log.info("session %s of %s/%s did not reconnect within reconnect_grace: its routes are removed", session.session_id[:8],
                          session.service, session.instance)
             registry.end(over)
         ttl = registry.settings.registry.staged_ttl
         for session in list(registry.sessions.values()):
             if session.staged and session.staged_at and now - session.staged_at > ttl:
-                log.info("staged changes of %s/%s were left untouched for %g s and are dropped", session.service, session.instance, ttl)
+                log.info("the staged changes of %s/%s were untouched for %g s and are dropped", session.service, session.instance, ttl)
                 staging.rollback(registry, session)
         alive = {worker.pid for worker in registry.board.workers()}
         dead = registry.store.read(_dead, alive, socket.gethostname(), rfc3339(now - _WORKER_SILENCE))
@@ -59,20 +59,20 @@ class Janitor:
 
 
 def _dead(alive: set[int], host: str, silent_since: str) -> list[int]:
-    """The pids of workers that left something behind, and are neither on this host's board nor alive otherwise: on another
-    host their beat says so."""
+    """The pids of dead workers that left rows behind. A worker lives if it is on this host's board, or if its heartbeat is
+    recent and, on this host, its process runs."""
     kept: set[int] = set(alive)
     dead: set[int] = set()
     for row in Worker.select():
         lives = row.pid in alive or (row.heartbeat_at >= silent_since and (row.host != host or _runs(row.pid)))
         (kept if lives else dead).add(row.pid)
-    # One that was killed before its first beat has counts and no row.
+    # A worker that was killed before its first heartbeat has counts but no row.
     dead.update(row.pid for row in RouteInFlight.select(RouteInFlight.pid).distinct() if row.pid not in kept)
     return sorted(dead)
 
 
 def _drop(pids: list[int]) -> None:
-    """Remove what dead workers left, so that nothing of theirs counts as open any more."""
+    """Remove what dead workers left, so that none of their requests count as open any more."""
     for pid in pids:
         forget_worker(pid)
         Worker.delete().where(Worker.pid == pid).execute()

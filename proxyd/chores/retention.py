@@ -1,4 +1,4 @@
-"""Old rows go, a few hundred at a time, so that no other process ever waits long for the database."""
+"""Deletes old rows, a few hundred at a time, so that no other process waits long for the database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger("proxyd.retention")
 _FIRST = 20.0
 _PERIOD = 60.0
 _PATIENCE = 0.25
-#: Between two batches, so that whoever waits for the lock gets it.
+#: Seconds between two batches, so that a process that waits for the lock gets it.
 _PAUSE = 0.02
 
 
@@ -34,7 +34,7 @@ class Retention:
         self.jobs = (self._job,)
 
     def start(self) -> None:
-        """Begin; the first look is some seconds later, when the start's work is done."""
+        """Begin. The first round comes some seconds later, when the work of the start is done."""
         self._job.start()
 
     def stop(self) -> None:
@@ -47,7 +47,10 @@ class Retention:
             log.info("pruned %s", ", ".join(f"{count} {table}" for table, count in gone.items()))
 
     def prune(self, now: float) -> dict[str, int]:
-        """Delete what is too old at `now` (Unix seconds); rows gone by table. Raises StoreError, with what it did done."""
+        """Delete what is too old at `now` (Unix seconds). Returns the number of deleted rows by table.
+
+        Raises StoreError; what was deleted before stays deleted.
+        """
         gone: dict[str, int] = {}
         for kept in RETAINED:
             before = rfc3339(now - getattr(self._settings, kept.setting))
@@ -61,8 +64,8 @@ class Retention:
 
 
 def _delete(kept: Retained, before: str) -> int:
-    """Delete one batch of what is older than an instant, in no order; how many. Runs in the database thread."""
-    # Tables here have all kinds of keys; what every row has is the place where it lies.
+    """Delete one batch of rows older than an instant, in any order. Returns how many. Runs in the database thread."""
+    # These tables have different kinds of keys, but every row has a place where it lies.
     place = SQL("rowid" if type(database.obj).__name__.startswith("Sqlite") else "ctid")
     batch = kept.model.select(place).where(kept.old(before)).limit(kept.batch)
     count: int = kept.model.delete().where(Expression(place, OP.IN, batch)).execute()

@@ -46,7 +46,7 @@ def _certificate_problem(path: str) -> str | None:
     if message:
         return message
     expires = read_certificate(path).expires
-    return f"the certificate {path} ended at {rfc3339(expires)}; renew it" if expires <= time.time() else None
+    return f"the certificate {path} expired on {rfc3339(expires)}; renew it" if expires <= time.time() else None
 
 
 def _registry(settings: Settings, places: Places) -> Iterator[Problem]:

@@ -107,7 +107,7 @@ def test_a_circuit_that_opens_is_told_and_one_that_closes_is_not(start: Start, b
         f"circuit of route {route} is open (was closed): error_rate" for route in ("r1", "r2")]
 
 
-def test_a_certificate_near_its_end_is_told_and_one_that_is_over(start: Start, backend: Backend) -> None:
+def test_a_certificate_that_expires_soon_is_told_and_one_that_has_expired(start: Start, backend: Backend) -> None:
     bus = start(interval=0.001)
     for days in (6.9, -0.1):
         bus.publish("certificate_expiring", {"path": "/etc/a.pem", "names": ["a.test", "b.test"], "expires": "2026-01-31T00:00:00.000Z",
@@ -115,8 +115,8 @@ def test_a_certificate_near_its_end_is_told_and_one_that_is_over(start: Start, b
         gevent.sleep(0.01)
     until(lambda: len(backend.requests) == 2)
     assert [text.partition(": ")[2].partition(" (")[0] for text in texts(backend)] == [
-        "the certificate /etc/a.pem for a.test, b.test ends in 6.9 days: 2026-01-31T00:00:00.000Z",
-        "the certificate /etc/a.pem for a.test, b.test is over since 2026-01-31T00:00:00.000Z"]
+        "the certificate /etc/a.pem for a.test, b.test expires in 6.9 days, on 2026-01-31T00:00:00.000Z",
+        "the certificate /etc/a.pem for a.test, b.test expired on 2026-01-31T00:00:00.000Z"]
 
 
 def test_new_critical_slow_requests_are_told_old_ones_and_warnings_are_not(start: Start, store: Store, backend: Backend) -> None:

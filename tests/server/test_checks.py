@@ -98,7 +98,7 @@ def test_defaults_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("[tls]\ncertificates = {dir}/good.pem, {dir}/text\nbind = :8443\n", 6, "text holds no PEM certificate"),
     ("[tls]\ncertificates = {dir}/keyless.pem\nbind = :8443\n", 6, "keyless.pem holds no private key"),
     ("[tls]\ncertificates = {dir}/otherkey.pem\nbind = :8443\n", 6, "the key in otherkey.pem is not that of its certificate"),
-    ("[tls]\ncertificates = {dir}/ended.pem\nbind = :8443\n", 6, "the certificate ended.pem ended at"),
+    ("[tls]\ncertificates = {dir}/ended.pem\nbind = :8443\n", 6, "the certificate ended.pem expired on"),
     ("[tls]\ncertificates = {dir}/encrypted.pem\nbind = :8443\n", 6, "the key in encrypted.pem is encrypted"),
     ("[tls]\ncertificates = {dir}/good.pem, {dir}/again.pem\nbind = :8443\n", 6, "again.pem is never shown: good.pem comes first"),
     ("[tls]\ncertificates = {dir}/good.pem\n", 6, "nobody listens for HTTPS"),

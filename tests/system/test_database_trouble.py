@@ -111,7 +111,7 @@ def deleted(system: System, *suffixes: str) -> None:
     told = len(system.log())
     for suffix in suffixes:
         os.unlink(system.database + suffix)
-    wait_for(lambda: "was deleted while in use: written again as it was" in system.log()[told:], what="the message")
+    wait_for(lambda: "was deleted while in use: the master has written it again" in system.log()[told:], what="the message")
 
 
 def test_a_deleted_database_is_written_again_with_all_that_was_in_it(troubled: System, backend: Backend) -> None:
@@ -154,7 +154,7 @@ def test_the_master_starts_again_with_a_database_that_took_the_place_of_its_own(
     for suffix in ("-wal", "-shm"):
         os.unlink(troubled.database + suffix)
     os.replace(tmp_path / "b.db", troubled.database)
-    wait_for(lambda: "another file took the place of the database" in troubled.log(), what="the message")
+    wait_for(lambda: "was replaced by another file while in use" in troubled.log(), what="the message")
     wait_for(lambda: troubled.master_pid() not in (0, before) and listening(troubled), 10, "a new master")
     wait_for(lambda: statuses(troubled, "lost.replaced.test") == {404}, 5, "the other database's routes")
     assert statuses(troubled, "kept.replaced.test") == {200}

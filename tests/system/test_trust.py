@@ -133,7 +133,7 @@ def test_a_renewed_certificate_of_the_registry_is_taken_up_and_its_end_is_watche
                 socket.create_connection(("127.0.0.1", locked.system.registry_port), timeout=5), server_hostname="127.0.0.1") as sock:
             return str((sock.getpeercert() or {})["serialNumber"])
 
-    assert f"the certificate {locked.server} for 127.0.0.1, localhost ends in 5.0 days" in locked.system.log().replace(
+    assert f"the certificate {locked.server} for 127.0.0.1, localhost expires in 5.0 days" in locked.system.log().replace(
         "localhost, 127.0.0.1", "127.0.0.1, localhost")
     wait_for(lambda: locked.system.sql("SELECT count(*) FROM events WHERE type = 'certificate_expiring'") == [(1,)])
     before = serial()
