@@ -1,1 +1,1 @@
-"""proxyctl: the operator's command line. It reads the admin HTTP API, and speaks to the registry as a client."""
+"""proxyctl: the operator's command line. It uses the admin HTTP API, and speaks to the registry as a client."""

@@ -13,7 +13,7 @@ from proxyd.ctl.adminhttp import Admin, Refused, segment
 from proxyd.ctl.screen import Screen, printable
 from proxyd.ctl.show import BAD, OK
 
-# Entering waits up to 25 s for the page.
+# To enter maintenance, the master waits up to 25 s for the page.
 _MAINT_TIMEOUT = 35.0
 _TEST_TIMEOUT = 35.0
 
@@ -42,7 +42,7 @@ def _sessions_named(admin: Admin, who: str) -> list[dict[str, Any]]:
              and one.get("state") == "connected"]
     begun = [one for one in known if len(who) >= 4 and one["session_id"].startswith(who)]
     if not exact and not named and len(begun) > 1:
-        raise Refused(f'"{who}" begins the ids of {len(begun)} sessions; give more of it')
+        raise Refused(f'the ids of {len(begun)} sessions begin with "{who}"; give more characters')
     found = exact or named or begun
     if not found:
         raise Refused(f'no connected session or service "{who}"')
@@ -50,7 +50,7 @@ def _sessions_named(admin: Admin, who: str) -> list[dict[str, Any]]:
 
 
 def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """Put routes into maintenance, take them out, or tell which are in."""
+    """Put routes into maintenance, take them out of it, or list those in it."""
     if options.action == "status":
         active = [one for one in admin.all("routes") if (one.get("maintenance") or {}).get("active")]
         if screen.as_json:
@@ -83,7 +83,7 @@ def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 
 def _routes_named(admin: Admin, target: str) -> list[str]:
-    """Ids of the routes with that id (or ids with commas), service, domain or path, or of all."""
+    """Ids of the routes that `target` names: ids with commas, a service, a domain, a path, or ALL."""
     wanted = set(target.split(","))
     found = [str(one["route_id"]) for one in admin.all("routes")
              if target.upper() == "ALL" or one["route_id"] in wanted or target in (one.get("service"), one.get("path"))
@@ -104,7 +104,7 @@ def reset(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 
 def test(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """Ask the registry master to reach a url; BAD where it can't."""
+    """Ask the registry master to reach a url. BAD if it can't."""
     answer = admin.act("POST", "test", {"url": options.url}, timeout=_TEST_TIMEOUT)
     if screen.as_json:
         screen.json(answer)
@@ -114,7 +114,7 @@ def test(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 
 def send(screen: Screen, options: argparse.Namespace, token: str) -> int:
-    """Send one registry command in a session of its own, or in `--session`, taken up by RECONNECT."""
+    """Send one registry command, in a new session or in `--session`, which RECONNECT resumes."""
     identity = Identity(options.registry, "proxyctl", f"{socket.gethostname()}-{os.getpid()}", token=token or None)
     if any(ord(char) < 32 or ord(char) == 127 for char in options.line):
         raise Refused("a command is one line without control characters")

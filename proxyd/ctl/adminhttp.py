@@ -1,4 +1,4 @@
-"""The admin HTTP API as the command line sees it: JSON in and out, and what went wrong as two exceptions."""
+"""A client of the admin HTTP API: JSON in and out, and two exceptions for what goes wrong."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _PAGE = 1000
 
 
 class CannotConnect(Exception):
-    """Nobody answers there."""
+    """Nothing answers at that address."""
 
 
 class Refused(Exception):
-    """The answer is no: not found, not allowed, not possible."""
+    """The server refused: not found, not allowed or not possible."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -34,7 +34,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Admin:
-    """The API at `http(s)://host:port` or `unix:/path`; `token` goes along where there is one."""
+    """The API at `http(s)://host:port` or `unix:/path`. `token` is sent along, unless it is empty."""
 
     def __init__(self, url: str, token: str = "", timeout: float = 10.0) -> None:
         self.url = url.rstrip("/")
@@ -46,7 +46,7 @@ class Admin:
         return self._json("GET", path)[0]
 
     def all(self, name: str, query: str = "") -> list[dict[str, Any]]:
-        """The whole list of routes, sessions, health, circuits, events or stats, however many pages it has."""
+        """The whole list of routes, sessions, health, circuits, events or stats, from all its pages."""
         items: list[dict[str, Any]] = []
         while True:
             answer, total = self._json("GET", f"{name}?limit={_PAGE}&offset={len(items)}{query}")
@@ -72,7 +72,7 @@ class Admin:
                     yield json.loads("\n".join(data))
                     data = []
         except (OSError, http.client.HTTPException) as error:
-            raise CannotConnect(f"the stream of events from {self.url} broke: {error}") from None
+            raise CannotConnect(f"the stream of events from {self.url} broke off: {error}") from None
         finally:
             connection.close()
 
@@ -85,7 +85,7 @@ class Admin:
             total = int(response.headers.get("X-Total-Count") or 0)
             return json.loads(content or b"{}"), total
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise CannotConnect(f"{self.url} does not answer like proxyd's admin HTTP: {error}") from None
+            raise CannotConnect(f"{self.url} does not answer like proxyd's admin HTTP server: {error}") from None
         finally:
             connection.close()
 
@@ -128,7 +128,7 @@ class Admin:
 
 
 def _reason(response: http.client.HTTPResponse) -> str:
-    """What a refusal says for people: the problem's detail, else its title, else the status."""
+    """The message of a refusal: the problem's detail, else its title, else the status."""
     try:
         problem = json.loads(response.read(65536))
         message = str(problem.get("detail") or problem.get("title") or problem.get("error") or "")
@@ -141,12 +141,12 @@ def _reason(response: http.client.HTTPResponse) -> str:
 
 
 def segment(text: str) -> str:
-    """A text as one segment of a url's path."""
+    """A text, quoted as one segment of a url's path."""
     return quote(text, safe="")
 
 
 def read_token(path: str) -> str:
-    """The token in a file: its first line, as the server reads it. Raises Refused where it can't be read or be one."""
+    """The token in a file: its first line, as the server reads it. Raises Refused if it can't be read or is no token."""
     if not path:
         return ""
     try:
@@ -157,5 +157,5 @@ def read_token(path: str) -> str:
     except UnicodeDecodeError:
         token = ""
     if not token.isprintable() or not token:
-        raise Refused(f"the first line of the token file {path} is no token (printable ASCII)")
+        raise Refused(f"the first line of the token file {path} is not a token (printable ASCII)")
     return token

@@ -1,4 +1,4 @@
-"""The commands that go on: events as they happen, and top, a screen that renews itself."""
+"""The commands that keep running: events as they happen, and top, a screen that updates itself."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _AGAIN_SECONDS = 1.0
 
 
 def events(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """The last events, oldest first, then each as it happens; with JSON one object a line.
+    """Show the last events, oldest first, then each new one as it happens. With JSON, one object a line.
 
-    On a terminal it outlives the master, and catches up. Raises CannotConnect elsewhere.
+    On a terminal it waits for a new master when the old one ends, and catches up. Elsewhere it raises CannotConnect.
     """
     names = _Names(admin)
     past = admin.get(f"events?limit={max(options.last, 1)}").get("events", [])
@@ -57,7 +57,7 @@ def events(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 
 def _missed(admin: Admin, last: str) -> list[dict[str, Any]]:
-    """The events after an instant, newest first, once somebody answers again."""
+    """The events after an instant, newest first. Waits until the server answers again."""
     while True:
         time.sleep(_AGAIN_SECONDS)
         with contextlib.suppress(CannotConnect, Refused):
@@ -65,7 +65,7 @@ def _missed(admin: Admin, last: str) -> list[dict[str, Any]]:
 
 
 class _Names:
-    """Who a session is. The list is asked for again where an id is new, at most every few seconds."""
+    """Names of sessions by id. For a new id the list is fetched again, at most every few seconds."""
 
     def __init__(self, admin: Admin) -> None:
         self._admin = admin
@@ -73,7 +73,7 @@ class _Names:
         self._asked = -_NAMES_SECONDS
 
     def of(self, session_id: str) -> str:
-        """`service/instance`, or the beginning of the id of a session that is not known any more."""
+        """`service/instance`, or the beginning of the id if the session is no longer known."""
         if session_id not in self._known and time.monotonic() - self._asked >= _NAMES_SECONDS:
             self._asked = time.monotonic()
             self._known |= {str(one.get("session_id")): f"{one.get('service_name')}/{one.get('instance_name')}"
@@ -87,7 +87,7 @@ def _show(event: dict[str, Any], screen: Screen, type_: str, names: _Names) -> N
     if screen.as_json:
         screen.line(json.dumps(event, ensure_ascii=False))
         return
-    # The list has an event's own data under "data", the registry beside type and time; both are shown alike.
+    # The list has an event's data under "data", the stream has them beside type and time. Both are shown alike.
     data = event.get("data")
     rest = data if isinstance(data, dict) else {name: value for name, value in event.items() if name not in ("type", "at", "id")}
     route = event.get("route_id") or rest.get("route_id")
@@ -98,16 +98,17 @@ def _show(event: dict[str, Any], screen: Screen, type_: str, names: _Names) -> N
         parts.append(f"by {printable(event['actor'])}")
     at, kind = printable(event.get("at")), printable(event.get("type"))
     if screen.is_bounded and screen.width < _LEAST_FOR_DATES:
-        # The details are what one looks for; of the instant, the time of day will do.
+        # On a narrow screen the details matter more than the date.
         at = at[11:19] or at
     screen.wrapped(f"{at}  {kind:<24} {printable(route):<6} {'  '.join(parts)}".rstrip(), 2)
 
 
 def top(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """The busiest routes, renewed every `--every` seconds until q or Ctrl-C; `--count` bounds the rounds. With JSON one object a
-    round.
+    """Show the busiest routes, and update them every `--every` seconds until q, Ctrl-C or `--count` updates. With JSON, one
+    object an update.
 
-    On a terminal it outlives the master: what was seen last stays, with a word about it. Raises CannotConnect elsewhere.
+    On a terminal it waits for a new master when the old one ends, and keeps showing the last update with a note. Elsewhere it
+    raises CannotConnect.
     """
     before: dict[str, tuple[float, int, int]] = {}
     seen: list[RenderableType] = []
@@ -139,11 +140,11 @@ def top(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 
 def _asked_to_end(seconds: float) -> bool:
-    """Wait so long, or until somebody types q (or Ctrl-D, or the terminal is gone)."""
+    """Wait so many seconds. True if the user types q or Ctrl-D, or the terminal is gone."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         if select.select([sys.stdin], [], [], left)[0]:
-            # Not through sys.stdin, which would keep what was typed together for itself.
+            # Not through sys.stdin, which would buffer further keys where select does not see them.
             keys = os.read(sys.stdin.fileno(), 1024)
             if not keys or (keys[0] != 0x1b and any(key in b"qQ\x04" for key in keys)):
                 return True
@@ -186,7 +187,7 @@ def _show_top(rated: Rated, state: dict[str, Any], screen: Screen) -> None:
         screen.wrapped(f"problem: {printable(problem)}", 9, "red")
     screen.line()
     rows = []
-    # More than a terminal has lines for is cut off anyway, but costs time.
+    # Rows beyond the terminal's height would be cut off anyway, and cost time.
     for rate, error_rate, one in rated[:screen.console.height] if screen.is_terminal else rated:
         sums = one.get("stats") or {}
         rows.append((one.get("route_id"), one.get("service"), one.get("domains"), route_state(one),
@@ -203,14 +204,14 @@ def _draw(live: Live, frame: list[RenderableType]) -> None:
 
 @contextlib.contextmanager
 def _full_screen(screen: Screen) -> Iterator[Live | None]:
-    """Take the whole terminal, keys unbuffered; None where output or input is no terminal that can. All is put back at the end."""
+    """Take over the whole terminal, with unbuffered keys, and restore it at the end. None if output or input is no such terminal."""
     if screen.as_json or not (screen.is_terminal and sys.stdin.isatty()) or screen.console.is_dumb_terminal:
         yield None
         return
     from rich.live import Live
 
     saved = termios.tcgetattr(sys.stdin)
-    # Ended by a signal, the terminal must be put back all the same.
+    # The terminal must be restored after a signal, too.
     previous = {number: signal.signal(number, lambda number, _: sys.exit(128 + number)) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         tty.setcbreak(sys.stdin)

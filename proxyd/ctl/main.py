@@ -30,7 +30,7 @@ _COMMANDS: dict[str, Callable[[Admin, Screen, argparse.Namespace], int]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command of proxyctl; its exit code. Wrong usage exits with 2 from within, as argparse does."""
+    """Run one command of proxyctl. Returns its exit code. Wrong usage raises SystemExit with code 2, as argparse does."""
     parser = build()
     completion.answer(parser)
     options = parser.parse_args(argv)
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; Python must not complain about that when it flushes at the end.
+        # The reader (head, less) has seen enough. Python must not report that as an error when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
     known = settings.load(options.config)
     screen = Screen(options.json)
     if options.name in ("run", "send"):
-        # The registry of the settings speaks TLS if they say so; of another one, only the command line knows.
+        # The settings say whether their registry speaks TLS. Of another registry only the command line can tell.
         options.tls = _registry_tls(options, bool(known.registry.tls_certificate) and not options.registry)
         options.registry = options.registry or reachable(known.registry.bind)
         token = read_token(options.token_file or "")
@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _registry_tls(options: argparse.Namespace, default: bool) -> ssl.SSLContext | None:
-    """How to speak TLS to the registry, None for plain TCP. Raises Refused for files that can't be used."""
+    """The TLS context for the registry, None for plain TCP. Raises Refused for files that can't be used."""
     if not (default or options.tls or options.tls_ca or options.tls_cert):
         return None
     wrong = options.tls_ca
@@ -91,7 +91,7 @@ def _registry_tls(options: argparse.Namespace, default: bool) -> ssl.SSLContext 
 
 
 def _admin_token(options: argparse.Namespace, known: settings.Settings) -> str:
-    """The token that was asked for, or that of the settings where this user may read it: looking needs none."""
+    """The token that the options name, or that of the settings if this user may read it. Empty is enough for reading commands."""
     if options.token_file:
         return read_token(options.token_file)
     if options.admin and not _is_here(options.admin):
@@ -103,7 +103,7 @@ def _admin_token(options: argparse.Namespace, known: settings.Settings) -> str:
 
 
 def _is_here(url: str) -> bool:
-    """Whether an admin url is on this host: the token of the settings is not for others."""
+    """Whether an admin url is on this host: the token of the settings must not be sent elsewhere."""
     if url.startswith("unix:"):
         return True
     try:
@@ -113,13 +113,13 @@ def _is_here(url: str) -> bool:
 
 
 def admin_url(known: settings.Settings) -> str:
-    """Where this host's admin HTTP is."""
+    """The url of this host's admin HTTP server."""
     address = reachable(known.admin.bind)
     return address if address.startswith("unix:") else f"http://{address}"
 
 
 def reachable(bind: str) -> str:
-    """An address to connect to, for one that is listened on: every address means this host."""
+    """The address to connect to, for one that a server listens on. A wildcard becomes this host's loopback address."""
     if bind.startswith("unix:"):
         return bind
     host, port = text.split_address(bind)

@@ -1,4 +1,4 @@
-"""The command line's grammar: every command with its options and its help."""
+"""The grammar of the command line: every command with its options and its help."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from proxyd.ctl import completion
 from proxyd.events.types import NAMES
 
 EPILOG = """exit codes:
-  0  done, and all is well
-  1  the answer is bad: not found, refused, down, open, or there are problems
+  0  success, and nothing is wrong
+  1  not found, refused, down or open, or there are problems
   2  the command line or the config file is wrong
-  3  nobody answers at the admin HTTP or the registry
-`run` exits as its program does.
+  3  the admin HTTP server or the registry does not answer
+`run` exits with the exit code of its program.
 
-colours are used on a terminal where NO_COLOR is not set; a pipe gets whole lines."""
+On a terminal output is coloured, unless NO_COLOR is set. In a pipe lines are never cut."""
 
 
 def duration(value: str) -> float:
@@ -53,7 +53,7 @@ def bounded(low: int, high: int) -> Callable[[str], int]:
 
 
 def checked(check: Callable[[str], object]) -> Callable[[str], str]:
-    """A text that passes a check of the registry's own, for argparse: better told before the program is started."""
+    """A text that passes a check of the registry, for argparse: an error is better shown before the program is started."""
     def parse(value: str) -> str:
         try:
             check(value)
@@ -76,16 +76,16 @@ def option_pair(value: str) -> tuple[str, str]:
 
 
 def _common(default: Any) -> argparse.ArgumentParser:
-    """Options that may stand before the command and after it; `default` must be SUPPRESS there, or it would win."""
+    """Options that may stand before or after the command. After it, `default` must be SUPPRESS, or it would override a value before."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", default=default or False, help="answer in JSON, for programs")
+    common.add_argument("--json", action="store_true", default=default or False, help="print JSON, for programs")
     common.add_argument("--admin", metavar="URL", default=default, help="admin HTTP: http://host:port or unix:/path "
                         "(default: [admin] bind of the config file, else http://127.0.0.1:8282)")
     common.add_argument("--registry", metavar="ADDRESS", default=default, help="registry: host:port or unix:/path "
                         "(default: [registry] bind, else 127.0.0.1:8181)")
     common.add_argument("--token-file", metavar="FILE", default=default,
-                        help="file with the token of the admin HTTP (default: [admin] token_file); with run and send of the "
-                        "registry")
+                        help="file with the admin token (default: [admin] token_file); for run and send, with the registry "
+                        "token")
     common.add_argument("--config", metavar="FILE", default=default,
                         help="config file (default: PROXYD_CONFIG, else conf/proxyd.ini)")
     return common
@@ -97,9 +97,9 @@ def build() -> argparse.ArgumentParser:
 
 
 def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser, and that of each command (and of each action, like `maint enter`) by its name, for the document.
+    """The whole parser, and the parser of each command and action (like `maint enter`) by name, for the document.
 
-    Without `common`, commands lack the options that all of them take.
+    `common`: whether the commands have the options that all of them take.
     """
     named: dict[str, argparse.ArgumentParser] = {}
     shared = [_common(argparse.SUPPRESS)] if common else []
@@ -114,21 +114,21 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
             name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip(), allow_abbrev=False, parents=shared)
         return named[name]
 
-    command("status", "version, workers, counts, and what is wrong", "Exits with 1 where there are problems.")
+    command("status", "version, workers, counts and problems", "Exits with 1 if there are problems.")
     one = command("routes", "all routes with state and traffic")
     one.add_argument("text", nargs="?", default="", help="only routes with this in id, service, domains, path or backend")
-    one = command("route", "one route in full", "Exits with 1 where it is down or its circuit is open.")
+    one = command("route", "one route in full", "Exits with 1 if it is down or its circuit is open.")
     one.add_argument("route_id", metavar="ID", help="like r12")
-    command("health", "the health checks", "Exits with 1 where one is down.")
-    command("circuits", "the circuit breakers", "Exits with 1 where one is open.")
+    command("health", "the health checks", "Exits with 1 if one is down.")
+    command("circuits", "the circuit breakers", "Exits with 1 if one is open.")
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")
     one.add_argument("route_id", metavar="ID", nargs="?", default="", help="only this route")
     named |= _changing(command, shared)
     _live(command)
     _run(command("run", "start a program and keep it registered",
-                 "It is registered once its port answers; on TERM or INT it is drained, deregistered and stopped (a second "
-                 "one skips the drain). HUP, USR1, USR2, QUIT, WINCH and CONT are passed on."))
+                 "The program is registered once its port answers. TERM or INT drains, deregisters and stops it; a second "
+                 "one skips the drain. HUP, USR1, USR2, QUIT, WINCH and CONT are passed on to it."))
     one = command("completion", "shell completion", 'For bash: eval "$(proxyctl completion bash)"')
     one.add_argument("shell", choices=completion.SHELLS)
     return parser, named
@@ -138,23 +138,23 @@ Command = Callable[..., argparse.ArgumentParser]
 
 
 def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
-    one = command("drain", "take traffic away from a session bit by bit")
+    one = command("drain", "move traffic away from a session gradually")
     one.add_argument("who", metavar="SERVICE-or-SESSION", help="session id (or its beginning), service, or service/instance")
     how = one.add_mutually_exclusive_group()
-    how.add_argument("--over", type=duration, default=60.0, metavar="TIME", help="time until nothing is left (default: 60s)")
-    how.add_argument("--cancel", action="store_true", help="full traffic again at once")
+    how.add_argument("--over", type=duration, default=60.0, metavar="TIME", help="time until no traffic is left (default: 60s)")
+    how.add_argument("--cancel", action="store_true", help="cancel the drain: full traffic at once")
     actions = _maint(command("maint", "maintenance mode"), shared)
     one = command("reset", "close a route's circuit in every worker")
     one.add_argument("route_id", metavar="ROUTE", help="like r12")
-    one = command("test", "let the registry master try a url", "Exits with 1 where it is not reachable.")
+    one = command("test", "test whether the registry master can reach a url", "Exits with 1 if it can't.")
     one.add_argument("url")
     one = command("send", "send a raw registry command",
-                  "In a session of its own that ends with it, or in --session, which must have no connection now and has "
-                  "none afterwards: its routes take no traffic until its service reconnects.")
-    one.add_argument("line", metavar="RAW|COMMAND", help="{sid} stands for the session id; a bare word like PING gets it added")
-    one.add_argument("--session", default="", metavar="ID", help="session to take up with RECONNECT")
+                  "It is sent in a new session, which then ends, or in --session. That session must have no connection, and "
+                  "has none afterwards: its routes take no traffic until its service reconnects.")
+    one.add_argument("line", metavar="RAW|COMMAND", help="{sid} stands for the session id, which is added to a bare word like PING")
+    one.add_argument("--session", default="", metavar="ID", help="session to resume with RECONNECT")
     _tls(one)
-    one.add_argument("--timeout", type=duration, default=10.0, metavar="TIME", help="wait for an answer (default: 10s)")
+    one.add_argument("--timeout", type=duration, default=10.0, metavar="TIME", help="longest wait for an answer (default: 10s)")
     return actions
 
 
@@ -172,27 +172,27 @@ def _maint(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) 
 
 
 def _tls(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--tls", action="store_true", help="the registry speaks TLS (default: as [registry] tls_certificate says)")
+    one.add_argument("--tls", action="store_true", help="speak TLS to the registry (default: if [registry] tls_certificate is set)")
     one.add_argument("--tls-ca", metavar="FILE", default="", help="PEM file of the CA that signed the registry's certificate "
                      "(default: the system's)")
-    one.add_argument("--tls-cert", metavar="FILE", default="", help="PEM file with our own certificate and key, where the registry "
+    one.add_argument("--tls-cert", metavar="FILE", default="", help="PEM file with a client certificate and its key, if the registry "
                      "demands one")
 
 
 def _live(command: Command) -> None:
-    one = command("events", "the last events, and those to come, as they happen")
+    one = command("events", "the last events, then new ones as they happen")
     one.add_argument("--type", default="", help=f"only this type: {', '.join(NAMES)}")
-    one.add_argument("--last", type=bounded(0, 1000), default=10, metavar="N", help="past events to begin with (default: 10)")
-    one.add_argument("--no-follow", action="store_true", help="only the past ones")
-    one = command("top", "the busiest routes, renewed all the time (q ends it)")
-    one.add_argument("--every", type=duration, default=2.0, metavar="TIME", help="time between two looks (default: 2s)")
-    one.add_argument("--count", type=bounded(0, 10**9), default=0, metavar="N", help="end after N looks (default: 0, never)")
+    one.add_argument("--last", type=bounded(0, 1000), default=10, metavar="N", help="number of past events to show first (default: 10)")
+    one.add_argument("--no-follow", action="store_true", help="show only past events")
+    one = command("top", "the busiest routes, updated continuously (q quits)")
+    one.add_argument("--every", type=duration, default=2.0, metavar="TIME", help="time between two updates (default: 2s)")
+    one.add_argument("--count", type=bounded(0, 10**9), default=0, metavar="N", help="quit after N updates (default: 0, never)")
 
 
 def _run(one: argparse.ArgumentParser) -> None:
     one.usage = "proxyctl run --domain D --port N [options] -- COMMAND [ARGUMENT ...]"
     one.add_argument("--domain", action="append", required=True, type=checked(urls.normalize_domain), metavar="D",
-                     help="domain of the route; may be given again")
+                     help="domain of the route; may be repeated")
     one.add_argument("--path", default="/", type=checked(urls.normalize_route_path), metavar="P",
                      help="path of the route (default: /)")
     one.add_argument("--port", type=bounded(1, 65535), required=True, metavar="N", help="port the program listens on")
@@ -203,15 +203,15 @@ def _run(one: argparse.ArgumentParser) -> None:
     one.add_argument("--instance", default="", metavar="I", help="name of this instance (default: host name and port)")
     one.add_argument("--priority", type=bounded(-1_000_000, 1_000_000), default=0, metavar="N", help="priority (default: 0)")
     one.add_argument("--option", action="append", type=option_pair, default=[], metavar="KEY=VALUE",
-                     help="route option, like timeout=5s; may be given again")
+                     help="route option, like timeout=5s; may be repeated")
     one.add_argument("--restart", choices=("always", "on-failure", "never"), default="on-failure",
                      help="when to start the program again (default: on-failure)")
     one.add_argument("--backoff", type=duration, default=1.0, metavar="TIME",
-                     help="first delay before that, doubled each time up to 60s (default: 1s)")
+                     help="delay before the first restart; it doubles each time, up to 60s (default: 1s)")
     one.add_argument("--drain", type=duration_or_zero, default=5.0, metavar="TIME",
-                     help="drain before the stop; 0: none (default: 5s)")
-    one.add_argument("--start-timeout", type=duration, default=60.0, metavar="TIME", help="wait for the port (default: 60s)")
+                     help="time to drain before the program is stopped; 0: no drain (default: 5s)")
+    one.add_argument("--start-timeout", type=duration, default=60.0, metavar="TIME", help="longest wait for the port (default: 60s)")
     one.add_argument("--stop-timeout", type=duration, default=10.0, metavar="TIME",
-                     help="wait for the end before KILL (default: 10s)")
+                     help="longest wait for the program to end, before KILL (default: 10s)")
     _tls(one)
     one.add_argument("command", nargs="+", metavar="COMMAND", help="the program and its arguments, after --")

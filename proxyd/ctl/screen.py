@@ -1,6 +1,6 @@
-"""What the terminal gets: tables that fit its width and colours where they help (by rich), plain text in a pipe, JSON for programs.
+"""Output: tables and colours that fit a terminal (by rich), plain text in a pipe, JSON for programs.
 
-rich is imported only where output is bounded by a width: help, pipes and JSON need none of it, and start faster so.
+rich is imported only if the output has a width. Help, pipes and JSON do not need it, and start faster without it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 _GOOD = {"healthy", "up", "closed", "connected", "ok", "yes"}
 _BAD = {"unhealthy", "down", "open", "disconnected", "failed", "ended"}
 _MIDDLE = {"half_open", "unknown", "maintenance", "draining", "disabled", "starting", "pending"}
-#: Columns that a text needs to say something; where a table has less for each, some of its columns go.
+#: Characters that a text needs to be useful. If a table has less for each column, it drops some columns.
 _USEFUL = 14
 _LEAST = 6
-#: Rows that rich lays out together: it takes seconds for ten thousand, and the first are to be seen at once.
+#: Rows that rich lays out together. It takes seconds for ten thousand, but the first rows must appear at once.
 _AT_ONCE = 200
 
 
@@ -35,18 +35,18 @@ class Screen:
         self.as_json = as_json
         self.out = out or sys.stdout
         self.is_terminal = self.out.isatty()
-        #: Whether lines have an end: on a terminal, and in a pipe where COLUMNS says so.
+        #: Whether lines have a width: on a terminal, and in a pipe if COLUMNS is set.
         self.is_bounded = self.is_terminal or width is not None or os.environ.get("COLUMNS", "").isdigit()
         self._given = width
         self._frame: list[RenderableType] | None = None
 
     @cached_property
     def console(self) -> Console:
-        """rich's side of this screen."""
+        """rich's console for this screen."""
         from rich.console import Console
 
         dumb = os.environ.get("TERM") == "dumb"
-        # rich follows a terminal's size by itself, but takes a pipe and a dumb terminal for 80 columns.
+        # rich follows the size of a terminal by itself, but assumes 80 columns for a pipe and a dumb terminal.
         width = shutil.get_terminal_size((100, 24)).columns if dumb or not self.is_terminal else None
         # NO_COLOR alone would leave bold and dim.
         plain = dumb or not self.is_terminal or bool(os.environ.get("NO_COLOR"))
@@ -55,11 +55,11 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns of a line; 0 where it has no end."""
+        """Columns of a line. 0 if lines have no width."""
         return self.console.width if self.is_bounded else 0
 
     def frame(self) -> list[RenderableType]:
-        """Gather what is shown from now on in a list, for one picture of a full screen; the list is emptied first."""
+        """Collect what is shown from now on in a new list, for one picture of a full screen. Returns the list."""
         self._frame = []
         return self._frame
 
@@ -70,7 +70,7 @@ class Screen:
             self.console.print(renderable)
 
     def line(self, text: str = "") -> None:
-        """One line, at once, however wide."""
+        """Write one line at once, whatever its length."""
         if self._frame is not None:
             self._frame.append(text)
             return
@@ -82,7 +82,7 @@ class Screen:
         self.line(json.dumps(value, indent=2, ensure_ascii=False))
 
     def cut(self, text: str) -> None:
-        """A text of one line, its end given up where it is too wide."""
+        """Write a text on one line. Its end is cut if it is too wide."""
         if not self.is_bounded:
             self.line(text)
             return
@@ -91,7 +91,7 @@ class Screen:
         self._put(Text(text, no_wrap=True, overflow="ellipsis"))
 
     def wrapped(self, text: str, indent: int = 0, colour: str = "") -> None:
-        """A text over as many lines as the width asks for, those after the first indented."""
+        """Write a text on as many lines as the width demands. Lines after the first are indented."""
         if not self.is_bounded:
             self.line(text)
             return
@@ -102,10 +102,10 @@ class Screen:
             self._put(Text(" " * indent * bool(number) + line.plain, colour))
 
     def table(self, header: Sequence[str], rows: Iterable[Sequence[object]], empty: str, spare: Sequence[str] = ()) -> None:
-        """Rows under a header, or a sentence where there are none.
+        """Write rows under a header, or the sentence `empty` if there are none.
 
-        Where the screen is too narrow, first the columns in `spare` go, in that order, as long as the others would have too
-        little room; then the widest give up their ends.
+        If the screen is too narrow, the columns in `spare` are dropped in that order, until the others have enough room. Then the
+        widest columns are cut.
         """
         cells = [[printable(value) for value in row] for row in rows]
         if not cells:
@@ -113,7 +113,7 @@ class Screen:
             return
         widths = [max(columns(row[index]) for row in [list(header), *cells]) for index in range(len(header))]
         if not self.is_bounded:
-            # A pipe may get the rows of many thousand routes, which rich is too slow for.
+            # A pipe may get many thousand rows, for which rich is too slow.
             for row in [list(header), *cells]:
                 self.line("  ".join(cell + " " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)).rstrip())
             return
@@ -136,7 +136,7 @@ class Screen:
         return kept
 
     def pairs(self, values: Mapping[str, object]) -> None:
-        """Names and values below each other; a value that does not fit goes on below its beginning."""
+        """Write names and values below each other. A value that does not fit is wrapped."""
         longest = max((len(name) for name in values), default=0)
         if not self.is_bounded:
             for name, value in values.items():
@@ -169,7 +169,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], widths: Sequenc
         made.truncate(width, overflow="ellipsis")
         return made
 
-    # The blanks between columns belong to the widths: before version 15, rich counts padding after the last column too.
+    # The blanks between columns are part of the widths, because rich before version 15 adds padding after the last column too.
     table = Table(box=None, padding=0, header_style="bold", show_header=first)
     for index, (name, width) in enumerate(zip(header, widths, strict=True), 1):
         table.add_column(cell(name, width), width=width + 2 * (index < len(widths)))
@@ -184,7 +184,7 @@ def _taken(widths: Sequence[int]) -> int:
 
 
 def columns(text: str) -> int:
-    """How many columns a text takes: wide characters two, combining ones none."""
+    """How many columns a text takes: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len
@@ -193,7 +193,7 @@ def columns(text: str) -> int:
 
 
 def tone(text: str) -> str:
-    """The colour of a word that says how something is, or empty."""
+    """The colour of a word that describes a state, or empty."""
     word = text.lower()
     if word in _GOOD:
         return "green"
@@ -203,7 +203,7 @@ def tone(text: str) -> str:
 
 
 def printable(value: object) -> str:
-    """A value for people. Control characters are taken out: names come from services, and terminals obey them."""
+    """A value for people. Control characters are replaced, because names come from services and terminals obey them."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
@@ -218,7 +218,7 @@ def printable(value: object) -> str:
 
 
 def ago(instant: object, now: float) -> str:
-    """How long ago an RFC 3339 instant was (`12s`, `3m`, `2h`, `5d`), or `-`; one to come is `in 12s`."""
+    """How long ago an RFC 3339 instant was (`12s`, `3m`, `2h`, `5d`), or `-`. A future one is `in 12s`."""
     try:
         moment = datetime.fromisoformat(str(instant))
     except ValueError:

@@ -40,7 +40,7 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     certificates = found.get("certificates") or []
     if certificates:
         screen.line()
-        screen.table(("CERTIFICATE", "ENDS", "NAMES"), [
+        screen.table(("CERTIFICATE", "EXPIRES", "NAMES"), [
             (one.get("path"), ago(one.get("expires_at"), now), one.get("names")) for one in certificates], "")
     jobs = found.get("jobs") or []
     if jobs:

@@ -1,4 +1,4 @@
-"""`proxyctl run`: start any program, register it once its port answers, drain and deregister when it is to stop."""
+"""`proxyctl run`: start any program, register it once its port answers, and drain and deregister it before it stops."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from proxyd.client import Client, ClientError
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PASSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
 _TICK = 0.05
-# A program that ran this long was well: its next end starts with the shortest delay again.
+# A program that ran this long was healthy: after its next end, the delays begin with the shortest again.
 _STABLE = 30.0
-# Before another attempt to register, doubled each time.
+# Seconds before another attempt to register; doubled each time.
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
 
 
 class ServiceRunner:
-    """One program and its session. All work is done in the thread that calls `run`; signals only set marks."""
+    """One program and its session. The thread that calls `run` does all the work; signal handlers only set flags."""
 
     def __init__(self, options: argparse.Namespace, token: str) -> None:
         self._options = options
@@ -45,7 +45,7 @@ class ServiceRunner:
         self._signals: list[int] = []
 
     def run(self) -> int:
-        """Run the program until the policy says that's all; returns its exit code (128 + n where signal n ended it)."""
+        """Run the program until the restart policy ends it. Returns its exit code (128 + n if signal n ended it)."""
         program = self._options.command[0]
         if shutil.which(program) is None:
             self._say(f"{program}: no such program")
@@ -68,17 +68,17 @@ class ServiceRunner:
             failures = 0 if time.monotonic() - started >= _STABLE else failures + 1
             delay = min(self._options.backoff * 2 ** min(failures - 1, 10), 60.0) if failures else self._options.backoff
             delay *= random.uniform(0.75, 1.0)
-            self._say(f"the program ended with {code}; starting it again in {delay:.1f}s")
+            self._say(f"the program exited with code {code}; starting it again in {delay:.1f}s")
             if not self._pause(delay):
                 return code
 
     def _once(self) -> int:
         if not self._await_free_port():
             return CANNOT_EXECUTE
-        # What came while nothing ran was meant for the program that is gone.
+        # Signals that came while nothing ran were meant for the program that has ended.
         self._signals.clear()
         try:
-            # A group of its own, so that Ctrl-C at the terminal reaches us alone and the drain comes first.
+            # In a group of its own, so that Ctrl-C at the terminal reaches only proxyctl, and the drain comes first.
             self._program = subprocess.Popen(self._options.command, process_group=0)
         except OSError as error:
             self._say(f"can't start {self._options.command[0]}: {error}")
@@ -94,7 +94,7 @@ class ServiceRunner:
             if client is not None and self._program.poll() is None:
                 self._drain(client)
         finally:
-            # Deregistered before the program is told to stop, so that no request meets a closed door.
+            # Deregister before the program is told to stop, so that no request meets a closed port.
             if client is not None:
                 client.close()
             code = self._end(self._program)
@@ -112,11 +112,11 @@ class ServiceRunner:
         deadline, told = time.monotonic() + self._options.start_timeout, False
         while self._listens():
             if time.monotonic() >= deadline or self._stop.is_set():
-                self._say(f"the program is not started: {self._place} is taken")
+                self._say(f"the program is not started: another program listens on {self._place}")
                 return False
             if not told:
                 told = True
-                self._say(f"another program listens on {self._place}; waiting for its end")
+                self._say(f"another program listens on {self._place}; waiting until it ends")
             self._pause(0.5)
         return True
 
@@ -135,7 +135,7 @@ class ServiceRunner:
         return False
 
     def _register(self) -> Client | None:
-        """A registered, applied session; None where the program ended or we are to stop before there was one."""
+        """A registered session whose route is applied. None if the program ended, or a stop was asked for, before that."""
         options, told, delay = self._options, "", _FIRST_DELAY
         assert self._program is not None
         while self._program.poll() is None and not self._stop.is_set():
@@ -155,7 +155,7 @@ class ServiceRunner:
                     self._say(f"not registered yet: {error}")
                     told = str(error)
                 self._pass_signals()
-                # Ever more seldom: refused logins are counted against all who share our address.
+                # The pauses grow, because refused logins count against all clients that share this address.
                 self._pause(delay * random.uniform(0.75, 1.0))
                 delay = min(2 * delay, _LONGEST_DELAY)
                 continue
@@ -167,7 +167,7 @@ class ServiceRunner:
         return None
 
     def _drain(self, client: Client) -> None:
-        """Let the traffic go to the others; a program that ends meanwhile, or a second signal, ends the wait."""
+        """Let the traffic move to other instances. The wait ends early if the program ends or a second signal comes."""
         seconds = self._options.drain
         deadline = time.monotonic() + seconds
         if not seconds or not self._goes_on(deadline, lambda: client.connected):
@@ -180,7 +180,7 @@ class ServiceRunner:
         self._goes_on(time.monotonic() + seconds, lambda: False)
 
     def _goes_on(self, deadline: float, until: Callable[[], bool]) -> bool:
-        """Wait until something is true; False where the time is over, the program has ended or we are asked to hurry."""
+        """Wait until something is true. False if the deadline passes, the program ends or a second signal comes first."""
         while not until():
             if self._hurry or self._program is None or self._program.poll() is not None:
                 return False
@@ -190,9 +190,9 @@ class ServiceRunner:
         return True
 
     def _end(self, program: subprocess.Popen[bytes]) -> int:
-        """Stop the program and what it started, by force where they do not; its exit code as a shell would tell it."""
-        # TERM and not what we got: many programs, and those a shell starts in the background, ignore SIGINT. To the whole
-        # group: `npm start` and `sh -c` are parents that leave their child running, and the port with it.
+        """Stop the program and what it started, by force if need be. Returns its exit code as a shell shows it."""
+        # TERM, not the signal that came: many programs ignore SIGINT, as do all that a shell starts in the background.
+        # To the whole group: `npm start` and `sh -c` would leave their child running, and the port taken.
         deadline = time.monotonic() + self._options.stop_timeout
         left = _signal_group(program, signal.SIGTERM)
         while left and time.monotonic() < deadline:
@@ -206,7 +206,7 @@ class ServiceRunner:
         return 128 - code if code < 0 else code
 
     def _pause(self, seconds: float) -> bool:
-        """Wait; False where we are to stop, or the running program has ended."""
+        """Wait. False if a stop was asked for, or the running program has ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._stop.is_set() or (self._program is not None and self._program.poll() is not None):
@@ -216,7 +216,7 @@ class ServiceRunner:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number in _STOPPING:
-            # Asked twice, there is no time for the drain.
+            # A second signal skips the drain.
             self._hurry = self._stop.is_set()
             self._stop.set()
         else:
@@ -232,12 +232,12 @@ class ServiceRunner:
             message = json.dumps({"at": rfc3339(time.time()), "service": self._options.service, "message": message}, ensure_ascii=False)
         else:
             message = f"proxyctl: {message}"
-        # Standard output is the program's own.
+        # Standard output belongs to the program.
         print(message, file=sys.stderr, flush=True)
 
 
 def _signal_group(program: subprocess.Popen[bytes], number: int) -> bool:
-    """Send a signal (0: none) to the program's group; whether there is anybody left in it."""
+    """Send a signal (0: none) to the program's group. Returns whether the group still has a process."""
     try:
         os.killpg(program.pid, number)
     except ProcessLookupError:
