@@ -119,7 +119,7 @@ def test_the_token_is_the_first_line_of_its_file(admin: AdminStub, ctl: Ctl, tmp
 def test_what_can_be_no_token_is_said_and_not_sent(admin: AdminStub, ctl: Ctl, tmp_path: Path, content: str) -> None:
     (tmp_path / "token").write_text(content, encoding="utf-8")
     outcome = ctl("status", "--token-file", str(tmp_path / "token"), "--admin", admin.url)
-    assert outcome.code == 1 and "is no token" in outcome.err
+    assert outcome.code == 1 and "is not a token" in outcome.err
     assert admin.asked == []
 
 
