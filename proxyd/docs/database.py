@@ -11,6 +11,8 @@ from pathlib import Path
 
 from peewee import BooleanField
 
+from proxyd.config.declare import declarations
+from proxyd.config.settings import DatabaseSettings
 from proxyd.docs.database_notes import COLUMN_NOTES, QUERIES, TABLE_NOTES, VIEW_NOTES
 from proxyd.docs.markdown import code, fenced, generated, table
 from proxyd.docs.samples import NOW, fill
@@ -46,6 +48,14 @@ _QUERIES_HEAD = f"""
 # Questions operators ask
 
 Each query runs as it stands. The output is that of a small sample database, at {NOW:%Y-%m-%d %H:%M} UTC.
+"""
+
+_KEPT_HEAD = """
+## How long rows are kept
+
+The master deletes what is older than these settings of `[database]` once a minute, a few hundred rows at a time. Rows of other
+tables stay, or go with what they are about.
+
 """
 
 _BUCKETS = """
@@ -95,13 +105,24 @@ def text() -> str:
     with sample() as connection:
         parts = [generated("proxyd/store/sql/models.py and views.py"), _HEAD, "# Tables\n"]
         parts += [_table(connection, model) for model in models.TABLES]
-        parts += [_BUCKETS, "\n# Views\n\nWhat one mostly wants, joined. They are made anew when the master starts.\n"]
+        parts += [_KEPT_HEAD, _retention(), _BUCKETS]
+        parts.append("\n# Views\n\nWhat one mostly wants, joined. They are made anew when the master starts.\n")
         parts += [_view(connection, name) for name in VIEWS]
         parts.append(_QUERIES_HEAD)
         for question, remark, sql in QUERIES:
             parts += [f"\n## {question}\n\n", f"{remark}\n\n" if remark else "", fenced(sql.strip(), "sql"), "\n",
                       fenced(output(connection, sql))]
     return "".join(parts)
+
+
+def _retention() -> str:
+    """Each retention with its default and the tables that it holds for."""
+    tables: dict[str, list[str]] = {}
+    for kept in RETAINED:
+        tables.setdefault(kept.setting, []).append(f"[{kept.model._meta.table_name}](#{kept.model._meta.table_name})")
+    declared = declarations(DatabaseSettings)
+    return table(("setting", "default", "tables"), (
+        (code(setting), code(declared[setting].default), ", ".join(names)) for setting, names in tables.items()))
 
 
 def _table(connection: sqlite3.Connection, model: type[models.StoredTable]) -> str:
