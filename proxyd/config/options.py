@@ -121,6 +121,8 @@ class RouteOptions:
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which the share of a recovered replica grows back to full. 0: at once.")
     pool_size: int = declare(integer(0, 10_000), "64", "Most idle connections to the upstream that each worker keeps.")
+    pool_idle_timeout: float = declare(DURATION, "50s", "Longest time an idle connection is kept. The upstream's Keep-Alive may say less.")
+    pool_max_age: float = declare(DURATION_OR_OFF, "5m", "Greatest age of a kept connection to the upstream. 0: no limit.")
     tls_verify: bool = declare(BOOL, "true", "Verify the certificate of an https or wss backend.")
     circuit_breaker: bool = declare(BOOL, "false", "Count failures and open the circuit after too many. CIRCUIT_BREAKER_SET turns it on.")
     circuit_threshold: int = declare(integer(1, 100_000), "5", "Consecutive failures that open the circuit.")

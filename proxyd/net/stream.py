@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import contextlib
 import socket as socket_constants
+from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
@@ -53,8 +54,12 @@ class Stream(Protocol):
     """What the core needs of a connection. Errors are OSError (ConnectionError among them)."""
 
     secure: bool
-    #: When it was last given back to its pool (monotonic seconds), and how many exchanges it has served.
-    idle_since: float
+    #: The peer's address where it was dialled, when it was opened, and how long it may lie idle (seconds).
+    address: str
+    opened_at: float
+    idle_limit: float
+    #: Until when it may be used again (monotonic seconds), and how many exchanges it has served.
+    idle_until: float
     served: int
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
@@ -112,8 +117,8 @@ class PlainStream:
     """
 
     __slots__ = (
-        "_closed", "_hub", "_poll", "_reader", "_ready", "_since", "_taken", "_waiting", "_watched", "_writer", "idle_since",
-        "served", "sock",
+        "_closed", "_hub", "_poll", "_reader", "_ready", "_since", "_taken", "_waiting", "_watched", "_writer", "address",
+        "idle_limit", "idle_until", "opened_at", "served", "sock",
     )  # fmt: skip
 
     secure = False
@@ -131,8 +136,10 @@ class PlainStream:
         self._ready = False
         self._closed = False
         self._taken = 0
-        self._since = monotonic()
-        self.idle_since = 0.0
+        self.opened_at = self._since = monotonic()
+        self.address = ""
+        self.idle_limit = inf
+        self.idle_until = 0.0
         self.served = 0
 
     def give_way(self) -> None:
@@ -253,7 +260,7 @@ class PlainStream:
 class TlsStream:
     """A TLS stream on a gevent SSLSocket, handshake done."""
 
-    __slots__ = ("_closed", "_drained", "_peer", "_since", "idle_since", "served", "sock")
+    __slots__ = ("_closed", "_drained", "_peer", "_since", "address", "idle_limit", "idle_until", "opened_at", "served", "sock")
 
     secure = True
 
@@ -263,8 +270,10 @@ class TlsStream:
         self._closed = False
         self._drained: PlainStream | None = None
         self._peer = Peer(sock)
-        self._since = monotonic()
-        self.idle_since = 0.0
+        self.opened_at = self._since = monotonic()
+        self.address = ""
+        self.idle_limit = inf
+        self.idle_until = 0.0
         self.served = 0
 
     def give_way(self) -> None:

@@ -28,7 +28,7 @@ from proxyd.proxy.record.stats import Stats
 from proxyd.proxy.route.sync import Sync
 from proxyd.proxy.route.table import Table
 from proxyd.proxy.upstream.circuit import Circuits
-from proxyd.proxy.upstream.pool import close_idle, prune
+from proxyd.proxy.upstream.pool import close_idle, follow_name, prune
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.websockets import OpenWebSockets
@@ -94,10 +94,12 @@ class Runtime:
         self._pruning.start()
 
     def _prune(self) -> None:
-        """Close upstream connections that nobody used for long."""
+        """Close upstream connections that nobody used for long, that are old, or whose upstream's name has moved."""
         now = time.monotonic()
         for upstream in list(self.table.upstreams.values()):
-            if upstream.state.idle:
+            state = upstream.state
+            if state.idle or state.in_flight:
+                follow_name(upstream)
                 prune(upstream, now)
 
     def stop(self) -> None:

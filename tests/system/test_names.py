@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from tests.support.backends import Backend
 from tests.support.dns import NameServer
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import free_port, wait_for
 
 
 @pytest.fixture
@@ -69,3 +70,40 @@ def test_dead_names_that_are_checked_put_no_good_route_down(named: System, serve
     wait_for(lambda: named.sql("SELECT count(*) FROM v_health_now WHERE status = 'down'")[0][0] == 15, 20, "the dead ones to be found down")
     assert named.sql("SELECT count(*) FROM health_results WHERE route_id = ? AND NOT ok", good) == [(0,)]
     assert named.get("/", "checked.test").status == 200
+
+
+class Named(BaseHTTPRequestHandler):
+    """Answers with the address that it listens on, and keeps its connections."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.connection.getsockname()[0].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Quiet."""
+
+
+def test_kept_connections_go_where_the_name_goes(named: System, server: NameServer) -> None:
+    port = free_port()
+    servers = [ThreadingHTTPServer((address, port), Named) for address in ("127.0.0.1", "127.0.0.2")]
+    for each in servers:
+        each.daemon_threads = True
+        threading.Thread(target=each.serve_forever, daemon=True).start()
+    try:
+        server.zone["moves.test", "A"] = (1, ["127.0.0.1"])
+        server.zone["moves.test", "AAAA"] = (1, [])
+        client = named.client()
+        client.route("moves.test", f"http://moves.test:{port}")
+        assert named.get("/", "moves.test").text == "127.0.0.1"
+        server.zone["moves.test", "A"] = (1, ["127.0.0.2"])
+        # The old one still answers on the kept connection, which is asked all the time.
+        wait_for(lambda: named.get("/", "moves.test").text == "127.0.0.2", 30, "the new address")
+    finally:
+        for each in servers:
+            each.shutdown()
+            each.server_close()

@@ -24,11 +24,12 @@ RETRIES_AT_MOST = 100 * RETRY_COST
 
 class UpstreamState:
     """What this worker knows of an upstream beside its declaration; survives changes of the table. `retry_budget`: in fifths
-    of a retry; each request brings one."""
+    of a retry; each request brings one. `addresses`: those that the upstream's name has now, None where it is no name."""
 
-    __slots__ = ("current_weight", "idle", "in_flight", "made", "retry_budget")
+    __slots__ = ("addresses", "current_weight", "idle", "in_flight", "made", "retry_budget")
 
     def __init__(self) -> None:
+        self.addresses: frozenset[str] | None = None
         self.idle: list[Stream] = []
         self.in_flight = 0
         self.current_weight = 0.0

@@ -15,7 +15,7 @@ from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, RESPONSE_HEAD, TOTAL
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.circuit import is_failure
-from proxyd.proxy.upstream.pool import UpstreamError, connect, idle_connection, release
+from proxyd.proxy.upstream.pool import UpstreamError, connect, heed_keep_alive, idle_connection, release
 from proxyd.proxy.upstream.relay import relay
 from proxyd.proxy.upstream.upload import Upload
 
@@ -75,6 +75,8 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
     try:
         _send_request(ex, upstream, stream)
         response, rest = read_head(parts, ex, upstream, stream)
+        if not stream.served:
+            heed_keep_alive(stream, response.get("keep-alive"))
         status = response.status
         ok = not is_failure(upstream, status)
         if admission or not ok or status in retry_statuses:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import re
 import ssl
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -11,14 +13,16 @@ import gevent
 from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
-from proxyd.net.dial import dial
+from proxyd.net.dial import dial, resolver
+from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Upstream
 
-#: Idle connections older than this are not used again: most servers close theirs after 60 to 75 s.
-IDLE_SECONDS = 50.0
+#: The share of what an upstream's Keep-Alive field grants that is used: its clock began before ours, and its end is on the way.
+_GRANTED = 0.8
+_KEEP_ALIVE = re.compile(r"(?:^|[,\s])timeout\s*=\s*\"?(\d{1,9})\b", re.ASCII | re.IGNORECASE)
 
 
 class UpstreamError(Exception):
@@ -43,28 +47,66 @@ def idle_connection(upstream: Upstream, now: float) -> Stream | None:
     idle = upstream.state.idle
     while idle:
         stream: Stream = idle.pop()
-        if now - stream.idle_since < IDLE_SECONDS and stream.quiet():
+        if now < stream.idle_until and stream.quiet():
             return stream
         stream.close()
     return None
 
 
 def release(upstream: Upstream, stream: Stream, now: float) -> None:
-    """Keep a connection whose last response was complete, if there is room."""
-    idle = upstream.state.idle
-    if len(idle) >= upstream.options.pool_size or not upstream.enabled:
+    """Keep a connection whose last response was complete, if there is room, it is not too old, and the upstream's name still
+    has its address."""
+    state, options = upstream.state, upstream.options
+    idle = state.idle
+    until = now + min(options.pool_idle_timeout, stream.idle_limit)
+    if options.pool_max_age:
+        until = min(until, stream.opened_at + options.pool_max_age)
+    moved = state.addresses is not None and stream.address not in state.addresses
+    if len(idle) >= options.pool_size or not upstream.enabled or until <= now or moved:
         stream.close()
         return
-    stream.idle_since = now
+    stream.idle_until = until
     stream.served += 1
     idle.append(stream)
 
 
+def heed_keep_alive(stream: Stream, field: str | None) -> None:
+    """Take over how long an upstream says that it keeps an idle connection (the Keep-Alive field, RFC 2068 19.7.1.1)."""
+    found = _KEEP_ALIVE.search(field) if field else None
+    if found is not None:
+        stream.idle_limit = int(found[1]) * _GRANTED
+
+
 def prune(upstream: Upstream, now: float) -> None:
-    """Close the connections that have been idle for too long (the oldest are first)."""
-    idle = upstream.state.idle
-    while idle and now - idle[0].idle_since > IDLE_SECONDS:
-        idle.pop(0).close()
+    """Close idle connections whose time is over, and those to an address that the upstream's name no longer has."""
+    state = upstream.state
+    kept: list[Stream] = []
+    gone: list[Stream] = []
+    for stream in state.idle:
+        held = state.addresses is None or stream.address in state.addresses
+        (kept if held and now < stream.idle_until else gone).append(stream)
+    if gone:
+        state.idle[:] = kept
+        for stream in gone:
+            stream.close()
+
+
+def follow_name(upstream: Upstream) -> None:
+    """Look at what the upstream's name stands for now. Never waits: a name that has to be asked for is known a moment later."""
+    try:
+        found = resolver().known(upstream.host)
+    except ResolveError:
+        # Its old connections are better than none.
+        return
+    if found is None:
+        gevent.spawn(_ask, upstream)
+    elif found != (upstream.host,):
+        upstream.state.addresses = frozenset(found)
+
+
+def _ask(upstream: Upstream) -> None:
+    with contextlib.suppress(ResolveError):
+        upstream.state.addresses = frozenset(resolver().addresses(upstream.host))
 
 
 def close_idle(upstream: Upstream) -> None:
@@ -82,10 +124,17 @@ def connect(upstream: Upstream, limit: float, expired: str) -> Stream:
         with gevent.Timeout(limit):
             opened = dial(upstream.host, upstream.port)
             no_delay(opened)
+            address = opened.getpeername()[0]
+            stream: Stream
             if upstream.scheme != "https":
-                return plain_stream(opened)
-            wrapped = _context(upstream.options.tls_verify).wrap_socket(opened, server_hostname=upstream.host)
-            return TlsStream(wrapped)
+                stream = plain_stream(opened)
+            else:
+                stream = TlsStream(_context(upstream.options.tls_verify).wrap_socket(opened, server_hostname=upstream.host))
+            stream.address = address
+            if upstream.state.addresses is not None and address not in upstream.state.addresses:
+                # The name has been asked for since the last look.
+                upstream.state.addresses |= {address}
+            return stream
     except gevent.Timeout:
         _close(opened)
         detail = f"no connection to the upstream within {limit:g} s"

@@ -1,0 +1,78 @@
+"""How long a connection to an upstream is kept: over real sockets, through a worker."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from proxyd.net.stream import PlainStream
+from proxyd.proxy.upstream.pool import heed_keep_alive
+from tests.support.backends import RawBackend
+from tests.support.system import System
+
+RawBackends = Callable[[Callable[[socket.socket], None]], RawBackend]
+
+
+def kept(raw_backend: RawBackends, fields: bytes = b"") -> RawBackend:
+    """A backend that keeps its connections, and answers with those fields."""
+
+    def serve(sock: socket.socket) -> None:
+        while made.receive_head(sock):
+            sock.sendall(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 2\r\n\r\nok")
+
+    made = raw_backend(serve)
+    return made
+
+
+def ask_twice(system: System, host: str, pause: float) -> None:
+    assert system.get("/", host).status == 200
+    # The pause is what is tested: a connection is used after it, or not.
+    time.sleep(pause)
+    assert system.get("/", host).status == 200
+
+
+@pytest.fixture(scope="module")
+def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    running = System(tmp_path_factory.mktemp("pool") / "system", workers=1)
+    yield running
+    running.stop()
+
+
+def test_a_connection_is_used_again(one_worker: System, raw_backend: RawBackends) -> None:
+    backend = kept(raw_backend)
+    one_worker.client("again").route("again.test", backend.url)
+    ask_twice(one_worker, "again.test", 0.2)
+    assert backend.connections == 1
+
+
+@pytest.mark.parametrize(("name", "options"), [("idle", {"pool_idle_timeout": "100ms"}), ("age", {"pool_max_age": "100ms"})])
+def test_one_that_is_idle_for_too_long_or_too_old_is_not(
+        one_worker: System, raw_backend: RawBackends, name: str, options: dict[str, str]) -> None:
+    backend = kept(raw_backend)
+    client = one_worker.client(name)
+    client.options(client.route(f"{name}.test", backend.url, apply=False), **options)
+    ask_twice(one_worker, f"{name}.test", 0.3)
+    assert backend.connections == 2
+
+
+def test_an_upstream_says_how_long_it_keeps_its_connections(one_worker: System, raw_backend: RawBackends) -> None:
+    backend = kept(raw_backend, b"Keep-Alive: timeout=1, max=100\r\n")
+    one_worker.client("said").route("said.test", backend.url)
+    ask_twice(one_worker, "said.test", 0.95)
+    assert backend.connections == 2
+
+
+@pytest.mark.parametrize(("field", "limit"), [
+    ("timeout=5", 4.0), ("max=100, timeout=10", 8.0), ("Timeout = 20", 16.0), ('timeout="5"', 4.0), ("timeout=0", 0.0),
+    ("max=5", float("inf")), ("xtimeout=5", float("inf")), ("timeout=", float("inf")), ("timeout=99999999999999", float("inf")),
+    (None, float("inf"))])
+def test_the_keep_alive_field_is_read(field: str | None, limit: float) -> None:
+    near, far = socket.socketpair()
+    stream = PlainStream(near)
+    heed_keep_alive(stream, field)
+    assert stream.idle_limit == limit
+    stream.close()
+    far.close()
