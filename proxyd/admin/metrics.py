@@ -29,7 +29,8 @@ from proxyd.base.text import parse_rfc3339, route_number
 from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
-from proxyd.store.sql.models import HealthStatus, Route, RouteLatency, RouteStats, RouteStatusCode
+from proxyd.store.sql.models import Route
+from proxyd.store.sql.observed import HealthStatus, RouteLatency, RouteStats, RouteStatusCode
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.refusals import refusal_counts
 from proxyd.store.sql.traffic import latencies, open_requests, status_codes

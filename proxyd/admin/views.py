@@ -18,14 +18,8 @@ from proxyd.base.drain import drain_share
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
-from proxyd.store.sql.models import (
-    Circuit,
-    EventRow,
-    HealthStatus,
-    Route,
-    RouteMinute,
-    Session,
-)
+from proxyd.store.sql.models import Route, Session
+from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteMinute
 from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.traffic import route_stats
 

@@ -18,7 +18,7 @@ from proxyd.base.text import rfc3339
 from proxyd.config.settings import AlertSettings
 from proxyd.events.bus import Event, EventBus
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.models import RouteStats, SlowRequest
+from proxyd.store.sql.observed import RouteStats, SlowRequest
 from proxyd.store.sql.query import tuples
 
 log = logging.getLogger("proxyd.alerts")

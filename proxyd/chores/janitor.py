@@ -12,7 +12,7 @@ from proxyd.base.text import rfc3339
 from proxyd.registry import staging
 from proxyd.registry.state import Registry
 from proxyd.store.sql.database import StoreError
-from proxyd.store.sql.models import RouteInFlight, Worker
+from proxyd.store.sql.observed import RouteInFlight, Worker
 from proxyd.store.sql.traffic import forget_worker
 
 log = logging.getLogger("proxyd.registry")

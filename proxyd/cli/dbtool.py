@@ -12,8 +12,9 @@ import peewee
 from proxyd.base.text import format_size
 from proxyd.config.settings import Settings
 from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, connect, database, explain
-from proxyd.store.sql.migrations import NEWEST, current_version
-from proxyd.store.sql.models import TABLES, EventRow, Route, Session, Worker
+from proxyd.store.sql.migrations import NEWEST, TABLES, current_version
+from proxyd.store.sql.models import Route, Session
+from proxyd.store.sql.observed import EventRow, Worker
 from proxyd.store.sql.rescue import is_corrupt
 
 _MOST_SHOWN = 20

@@ -103,8 +103,8 @@ def queries(document: str) -> list[str]:
 def text() -> str:
     """The document."""
     with sample() as connection:
-        parts = [generated("proxyd/store/sql/models.py and views.py"), _HEAD, "# Tables\n"]
-        parts += [_table(connection, model) for model in models.TABLES]
+        parts = [generated("proxyd/store/sql/models.py, observed.py and views.py"), _HEAD, "# Tables\n"]
+        parts += [_table(connection, model) for model in migrations.TABLES]
         parts += [_KEPT_HEAD, _retention(), _BUCKETS]
         parts.append("\n# Views\n\nWhat one mostly wants, joined. They are made anew when the master starts.\n")
         parts += [_view(connection, name) for name in VIEWS]

@@ -13,7 +13,7 @@ from typing import Any
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.models import EventRow
+from proxyd.store.sql.observed import EventRow
 
 log = logging.getLogger("proxyd.events")
 

@@ -15,7 +15,8 @@ from proxyd.events.bus import EventBus
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, Transition
 from proxyd.store.memory.transitions import CLOSED, OPEN, STATE_NAMES
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.models import Circuit, CircuitTransition, Counter, Route
+from proxyd.store.sql.models import Counter, Route
+from proxyd.store.sql.observed import Circuit, CircuitTransition
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.upsert import upsert
 

@@ -16,7 +16,8 @@ from proxyd.base.trouble import Trouble
 from proxyd.health.probe import Result, Target
 from proxyd.health.thresholds import UNKNOWN, Standing
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.models import HealthResult, HealthStatus, Route
+from proxyd.store.sql.models import Route
+from proxyd.store.sql.observed import HealthResult, HealthStatus
 from proxyd.store.sql.query import column, dicts
 from proxyd.store.sql.upsert import upsert
 

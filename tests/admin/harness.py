@@ -30,7 +30,8 @@ from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import EventRow, HealthStatus, Route, Session
+from proxyd.store.sql.models import Route, Session
+from proxyd.store.sql.observed import EventRow, HealthStatus
 from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
 Result = TypeVar("Result")

@@ -18,7 +18,7 @@ from proxyd.proxy.record.stats import Stats
 from proxyd.registry.commands.live import _shown
 from proxyd.store.sql.database import Store, database
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import RouteStats
+from proxyd.store.sql.observed import RouteStats
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.traffic import route_stats
 
@@ -66,7 +66,7 @@ def test_an_older_database_gets_the_column(scratch: Scratch, tmp_path: Path) -> 
 import sys
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import RouteStats
+from proxyd.store.sql.observed import RouteStats
 store = Store("sqlite:///" + sys.argv[1])
 store.open()
 migrate(store)

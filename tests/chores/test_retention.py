@@ -14,7 +14,7 @@ from proxyd.base.text import rfc3339
 from proxyd.chores import retention
 from proxyd.chores.retention import Retention
 from proxyd.config.settings import DatabaseSettings
-from proxyd.store.sql import models
+from proxyd.store.sql import models, observed
 from proxyd.store.sql.database import Store, StoreBusy
 from proxyd.store.sql.migrations import migrate
 
@@ -40,9 +40,9 @@ def add_session(name: str, state: str, days: float) -> None:
 
 
 def add_traffic(route_id: str, days: float) -> None:
-    models.RouteStats.create(route_id=route_id, updated_at=rfc3339(NOW - days * DAY))
-    models.RouteStatusCode.create(route_id=route_id, status_code=200, responses=1)
-    models.RouteLatency.create(route_id=route_id, bucket=3, requests=1)
+    observed.RouteStats.create(route_id=route_id, updated_at=rfc3339(NOW - days * DAY))
+    observed.RouteStatusCode.create(route_id=route_id, status_code=200, responses=1)
+    observed.RouteLatency.create(route_id=route_id, bucket=3, requests=1)
 
 
 def ids(store: Store, model: type[models.StoredTable], column: str = "route_id") -> set[str]:
@@ -60,31 +60,31 @@ def test_each_table_keeps_what_is_younger_than_its_setting(store: Store) -> None
     def fill() -> None:
         for name, shift in (("old", 1), ("young", -1)):
             health, stats, events, slow = (at(limits[key] + shift) for key in ("health", "stats", "events", "slow"))
-            models.HealthResult.create(route_id=name, checked_at=health, ok=True)
-            models.RouteMinute.create(route_id=name, minute=stats, requests=1, errors=0, latency_ms_sum=1, bytes_sent=0,
+            observed.HealthResult.create(route_id=name, checked_at=health, ok=True)
+            observed.RouteMinute.create(route_id=name, minute=stats, requests=1, errors=0, latency_ms_sum=1, bytes_sent=0,
                                       bytes_received=0)
-            models.RateLimitRejection.create(route_id=name, minute=stats, address="::1", rejected=1)
-            models.EventRow.create(at=events, type="x", route_id=name)
-            models.CircuitTransition.create(route_id=name, at=events, from_state="closed", to_state="open", reason="r")
-            models.SlowRequest.create(route_id=name, at=slow, level="warning", method="GET", url="u", status_code=200, total_ms=1,
+            observed.RateLimitRejection.create(route_id=name, minute=stats, address="::1", rejected=1)
+            observed.EventRow.create(at=events, type="x", route_id=name)
+            observed.CircuitTransition.create(route_id=name, at=events, from_state="closed", to_state="open", reason="r")
+            observed.SlowRequest.create(route_id=name, at=slow, level="warning", method="GET", url="u", status_code=200, total_ms=1,
                                       queue_ms=0, connect_ms=0, first_byte_ms=0, body_ms=0, request_id="q", upstream="b")
-            models.WebSocketConnection.create(route_id=name, opened_at=slow, closed_at=slow, client="c", bytes_sent=0,
+            observed.WebSocketConnection.create(route_id=name, opened_at=slow, closed_at=slow, client="c", bytes_sent=0,
                                               bytes_received=0, reason="r")
 
     store.call(fill)
     gone = Retention(DatabaseSettings(), store).prune(NOW)
-    tables = (models.HealthResult, models.RouteMinute, models.RateLimitRejection, models.EventRow, models.CircuitTransition,
-              models.SlowRequest, models.WebSocketConnection)
+    tables = (observed.HealthResult, observed.RouteMinute, observed.RateLimitRejection, observed.EventRow, observed.CircuitTransition,
+              observed.SlowRequest, observed.WebSocketConnection)
     for model in tables:
         assert ids(store, model) == {"young"}, model
     assert gone == {model._meta.table_name: 1 for model in tables}
 
 
 def test_a_websocket_that_was_open_for_weeks_is_as_old_as_its_end(store: Store) -> None:
-    store.call(lambda: models.WebSocketConnection.create(route_id="r1", opened_at=at(40), closed_at=at(1), client="c",
+    store.call(lambda: observed.WebSocketConnection.create(route_id="r1", opened_at=at(40), closed_at=at(1), client="c",
                                                          bytes_sent=0, bytes_received=0, reason="r"))
     Retention(DatabaseSettings(), store).prune(NOW)
-    assert ids(store, models.WebSocketConnection) == {"r1"}
+    assert ids(store, observed.WebSocketConnection) == {"r1"}
 
 
 def test_only_sessions_that_ended_go_and_take_their_settings_along(store: Store) -> None:
@@ -110,14 +110,14 @@ def test_sums_of_routes_that_are_gone_for_long_go_but_not_those_of_routes_or_of_
 
     store.call(fill)
     Retention(DatabaseSettings(), store).prune(NOW)
-    for model in (models.RouteStats, models.RouteStatusCode, models.RouteLatency):
+    for model in (observed.RouteStats, observed.RouteStatusCode, observed.RouteLatency):
         assert ids(store, model) == {"r1", "r3", "-"}, model
 
 
 def test_many_rows_go_in_small_batches_between_which_others_can_write(store: Store, tmp_path: Path,
                                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"route_id": "r1", "checked_at": at(8), "ok": True} for _ in range(1750)]
-    store.call(lambda: [models.HealthResult.insert_many(rows[i:i + 250]).execute() for i in range(0, len(rows), 250)])
+    store.call(lambda: [observed.HealthResult.insert_many(rows[i:i + 250]).execute() for i in range(0, len(rows), 250)])
     other = sqlite3.connect(tmp_path / "p.db", timeout=0, isolation_level=None)
     left: list[int] = []
 
@@ -134,7 +134,7 @@ def test_many_rows_go_in_small_batches_between_which_others_can_write(store: Sto
 def test_a_locked_database_is_left_for_the_next_round(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_FIRST", 0.01)
     monkeypatch.setattr(retention, "_PERIOD", 0.05)
-    store.call(lambda: models.HealthResult.create(route_id="r1", checked_at=at(8), ok=True))
+    store.call(lambda: observed.HealthResult.create(route_id="r1", checked_at=at(8), ok=True))
     other = sqlite3.connect(tmp_path / "p.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     part = Retention(DatabaseSettings(), store)
@@ -143,12 +143,12 @@ def test_a_locked_database_is_left_for_the_next_round(store: Store, tmp_path: Pa
     part.start()
     try:
         gevent.sleep(0.4)
-        assert ids(store, models.HealthResult) == {"r1"}
+        assert ids(store, observed.HealthResult) == {"r1"}
         other.execute("COMMIT")
         deadline = time.monotonic() + 5
-        while ids(store, models.HealthResult) and time.monotonic() < deadline:
+        while ids(store, observed.HealthResult) and time.monotonic() < deadline:
             gevent.sleep(0.02)
-        assert not ids(store, models.HealthResult)
+        assert not ids(store, observed.HealthResult)
     finally:
         part.stop()
         other.close()

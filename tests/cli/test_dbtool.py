@@ -13,9 +13,9 @@ import pytest
 
 from proxyd.cli.dbtool import run, size_of
 from proxyd.config.settings import DatabaseSettings, Settings
-from proxyd.store.sql import migrations, models
+from proxyd.store.sql import migrations, models, observed
 from proxyd.store.sql.database import Store
-from proxyd.store.sql.models import TABLES
+from proxyd.store.sql.migrations import TABLES
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def fill(store: Store, count: int) -> None:
     row = {"at": "2026-01-01T00:00:00.000Z", "type": "x", "detail": "d" * 500}
-    store.call(lambda: [models.EventRow.insert_many([row] * 100).execute() for _ in range(count // 100)])
+    store.call(lambda: [observed.EventRow.insert_many([row] * 100).execute() for _ in range(count // 100)])
 
 
 def settings(store: Store, busy_timeout: float = 1.0) -> Settings:
@@ -123,7 +123,7 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path, capsys: pytest.Captu
 
 def test_vacuum_gives_space_back_while_another_has_the_database_open(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     fill(store, 4000)
-    store.call(lambda: models.EventRow.delete().execute())
+    store.call(lambda: observed.EventRow.delete().execute())
     assert store.path is not None
     assert run(settings(store), "vacuum") == 0
     numbers = {words[0]: int(words[1]) for words in (line.split() for line in capsys.readouterr().out.splitlines())}

@@ -14,7 +14,7 @@ from proxyd.events import bus as bus_module
 from proxyd.events.bus import Event, EventBus
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import EventRow
+from proxyd.store.sql.observed import EventRow
 from proxyd.store.sql.query import column
 
 

@@ -22,7 +22,8 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN
 from proxyd.store.sql import migrations
 from proxyd.store.sql.database import Store
-from proxyd.store.sql.models import Counter, HealthStatus, Route, RouteRemoval, Session
+from proxyd.store.sql.models import Counter, Route, RouteRemoval, Session
+from proxyd.store.sql.observed import HealthStatus
 from proxyd.store.sql.upsert import upsert
 from tests.support.backends import Backend
 from tests.support.waiting import free_port

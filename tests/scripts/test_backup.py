@@ -17,7 +17,7 @@ import pytest
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import EventRow
+from proxyd.store.sql.observed import EventRow
 from tests.support.backends import Backend
 from tests.support.system import System
 

@@ -18,7 +18,7 @@ from proxyd.base.trouble import Trouble
 from proxyd.proxy.route.table import Table
 from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store, StoreEmpty, StoreError
-from proxyd.store.sql.models import Worker
+from proxyd.store.sql.observed import Worker
 from proxyd.store.sql.snapshot import Snapshot, load_snapshot
 from proxyd.store.sql.traffic import forget_worker
 from proxyd.store.sql.upsert import upsert

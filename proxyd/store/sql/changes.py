@@ -8,18 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxyd.store.sql.models import (
-    Circuit,
-    Counter,
-    EventRow,
-    HealthStatus,
-    Route,
-    RouteInFlight,
-    RouteRemoval,
-    Session,
-    SessionSetting,
-    StagedChange,
-)
+from proxyd.store.sql.models import Counter, Route, RouteRemoval, Session, SessionSetting, StagedChange
+from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.upsert import upsert
 

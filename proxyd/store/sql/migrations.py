@@ -12,8 +12,34 @@ from proxyd.base.counters import COUNTERS
 from proxyd.base.counters import Counter as Counted
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError, database
-from proxyd.store.sql.models import V1, V2, V3, V4, Counter, RouteStats, SchemaVersion
+from proxyd.store.sql.models import Counter, Route, RouteRemoval, SchemaVersion, Session, SessionSetting, StagedChange, StoredTable
+from proxyd.store.sql.observed import (
+    Circuit,
+    CircuitTransition,
+    EventRow,
+    HealthResult,
+    HealthStatus,
+    RateLimitRejection,
+    RefusalCount,
+    RouteInFlight,
+    RouteLatency,
+    RouteMinute,
+    RouteStats,
+    RouteStatusCode,
+    SlowRequest,
+    WebSocketConnection,
+    Worker,
+)
 from proxyd.store.sql.views import create_views, views_are_current
+
+#: Which step made which tables.
+V1: list[type[StoredTable]] = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, EventRow]
+V2: list[type[StoredTable]] = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency,
+                               RouteMinute, RouteInFlight]
+V3: list[type[StoredTable]] = [RateLimitRejection, SlowRequest, WebSocketConnection]
+V4: list[type[StoredTable]] = [RefusalCount]
+#: All tables, in an order in which rows can be copied: what a row refers to comes before it.
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4)
 
 
 def _first() -> None:

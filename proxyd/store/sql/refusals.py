@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from peewee import EXCLUDED
 
-from proxyd.store.sql.models import RefusalCount
+from proxyd.store.sql.observed import RefusalCount
 
 
 @dataclass(slots=True)

@@ -10,19 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxyd.store.sql.models import (
+from proxyd.store.sql.models import Route, Session, StoredTable
+from proxyd.store.sql.observed import (
     CircuitTransition,
     EventRow,
     HealthResult,
     RateLimitRejection,
-    Route,
     RouteLatency,
     RouteMinute,
     RouteStats,
     RouteStatusCode,
-    Session,
     SlowRequest,
-    StoredTable,
     WebSocketConnection,
 )
 

@@ -9,7 +9,7 @@ from proxyd.base.drain import drain_share
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import OPEN, STATE_NAMES
-from proxyd.store.sql.models import HealthStatus
+from proxyd.store.sql.observed import HealthStatus
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.traffic import route_stats
 

@@ -12,7 +12,8 @@ from peewee import EXCLUDED, Expression, chunked, fn
 
 from proxyd.base.counters import COUNTERS, LATENCIES, WHOLE
 from proxyd.base.histogram import percentile
-from proxyd.store.sql.models import (
+from proxyd.store.sql.models import StoredTable
+from proxyd.store.sql.observed import (
     RateLimitRejection,
     RouteInFlight,
     RouteLatency,
@@ -20,7 +21,6 @@ from proxyd.store.sql.models import (
     RouteStats,
     RouteStatusCode,
     SlowRequest,
-    StoredTable,
     WebSocketConnection,
 )
 from proxyd.store.sql.query import dicts, tuples

@@ -98,7 +98,7 @@ def test_a_function_that_fails_changes_nothing(store: Store) -> None:
 
 def older(path: Path, version: int) -> None:
     """Make the file what a proxyd of that schema version would have left."""
-    later = (models.V1, models.V2, models.V3, models.V4)[version:]
+    later = (migrations.V1, migrations.V2, migrations.V3, migrations.V4)[version:]
     with by_another(path) as other:
         for (view,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
             other.execute(f"DROP VIEW {view}")

@@ -11,7 +11,8 @@ from peewee import fn
 
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import Counter, HealthStatus, RouteRemoval, RouteStatusCode, StoredTable
+from proxyd.store.sql.models import Counter, RouteRemoval, StoredTable
+from proxyd.store.sql.observed import HealthStatus, RouteStatusCode
 from proxyd.store.sql.upsert import upsert
 
 
