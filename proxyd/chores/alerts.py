@@ -15,7 +15,7 @@ from gevent.queue import Full, Queue
 
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
-from proxyd.config.settings import AlertSettings
+from proxyd.config.sections import AlertSettings
 from proxyd.events.bus import Event, EventBus
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.observed import RouteStats, SlowRequest

@@ -10,7 +10,7 @@ from peewee import OP, SQL, Expression
 
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
-from proxyd.config.settings import DatabaseSettings
+from proxyd.config.sections import DatabaseSettings
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.retained import RETAINED, Retained
 

@@ -10,7 +10,7 @@ import time
 from logging.handlers import WatchedFileHandler
 
 from proxyd.base.text import rfc3339
-from proxyd.config.settings import LogSettings
+from proxyd.config.sections import LogSettings
 
 #: gunicorn calls its log of everything the error log.
 _NAMES = {"gunicorn.error": "gunicorn"}

@@ -1,7 +1,7 @@
-"""Every setting, declared once: default, type, check, help, environment name and docs follow from here.
+"""The settings as a whole: the sections of `sections.py`, read from the config file and the environment.
 
-`load()` reads the config file and the environment into one frozen `Settings`. It raises `SettingsError` with every
-problem it found: file, line, key, value and what was expected. `proxyd check` and a failed start print these.
+`load()` gives one frozen `Settings`, or all problems with file, line, key, value and what was expected, for `proxyd check` and for a
+start that must fail.
 """
 
 from __future__ import annotations
@@ -14,208 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from proxyd.base import text
-from proxyd.base.urls import parse_check
-from proxyd.config.declare import (
-    ADDRESS,
-    ADDRESS_OR_NONE,
-    BOOL,
-    DURATION,
-    DURATION_OR_OFF,
-    LIST,
-    NETWORKS,
-    SIZE,
-    TEXT,
-    Declaration,
-    Kind,
-    choice,
-    declarations,
-    declare,
-    integer,
-)
+from proxyd.config.declare import Declaration, declarations
 from proxyd.config.ini import Problem, read_ini
+from proxyd.config.sections import (
+    AdminSettings,
+    AlertSettings,
+    DatabaseSettings,
+    DnsSettings,
+    HealthSettings,
+    LogSettings,
+    MaintenanceSettings,
+    MasterSettings,
+    ProxySettings,
+    RatelimitSettings,
+    RegistrySettings,
+    SitesSettings,
+    TlsSettings,
+)
 
 DEFAULT_CONFIG = "conf/proxyd.ini"
 CONFIG_VARIABLE = "PROXYD_CONFIG"
-
-
-_REDIS_SCHEMES = ("redis://", "rediss://", "redis+unix://")
-
-
-def _counted_in(value: str) -> str:
-    """`shared`, or the url of a Redis."""
-    place = value.strip()
-    if place != "shared" and not (place.startswith(_REDIS_SCHEMES) and len(place.partition("://")[2]) > 0):
-        raise ValueError(f'"{value}" is neither shared nor a Redis url (redis://host:port/db, rediss://..., redis+unix:///path)')
-    return place
-
-
-@dataclass(frozen=True, slots=True)
-class ProxySettings:
-    """HTTP listener, client side limits, and what the data plane does by default."""
-
-    bind: str = declare(ADDRESS, "127.0.0.1:8000", "Where HTTP clients connect.")
-    workers: int = declare(integer(0, 256), "0", "Worker processes. 0: one for each core.")
-    worker_connections: int = declare(integer(1, 1_000_000), "10000", "Most client connections that a worker holds at once.")
-    backlog: int = declare(integer(1, 65535), "2048", "Connections that the kernel queues until a worker accepts them.")
-    keepalive_timeout: float = declare(DURATION, "75s", "How long an idle client connection is kept open.")
-    header_timeout: float = declare(DURATION, "10s", "Time a client has to send a complete request header.")
-    body_timeout: float = declare(DURATION, "30s", "Longest silence while a client sends a body or reads a response.")
-    requests_per_connection: int = declare(integer(1, 1_000_000_000), "10000", "Requests on one client connection before proxyd closes it.")
-    max_request_line: int = declare(SIZE, "8k", "Longest request line. A longer one is answered with 414.")
-    max_header_count: int = declare(integer(1, 10_000), "100", "Most header fields in a request. More are answered with 431.")
-    max_header_size: int = declare(SIZE, "64k", "Largest request header, all fields together. A larger one is answered with 431.")
-    max_body_size: int = declare(SIZE, "10g", "Largest request body. A larger one is answered with 413. 0 means no limit.")
-    max_response_header_size: int = declare(SIZE, "64k", "Largest response header of an upstream. A larger one is answered with 502.")
-    graceful_timeout: float = declare(DURATION, "30s", "How long a stopping worker waits for its requests in flight.")
-    trusted_proxies: tuple[text.Network, ...] = declare(
-        NETWORKS, "", "Addresses of proxies in front of proxyd whose X-Forwarded-* and Forwarded fields are believed.")
-    unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a request whose host no route names.")
-    via: str = declare(TEXT, "", "Name of this proxy in Via, used to detect loops. Empty: made from the host name and the database.")
-    redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")
-    hsts: float = declare(DURATION_OR_OFF, "0", "max-age of Strict-Transport-Security in HTTPS responses. 0: the field is not sent.")
-
-
-@dataclass(frozen=True, slots=True)
-class TlsSettings:
-    """TLS for HTTP clients."""
-
-    bind: str = declare(ADDRESS_OR_NONE, "", "Where HTTPS clients connect (like 0.0.0.0:8443). Empty: no TLS.")
-    certificates: tuple[str, ...] = declare(LIST, "", "PEM files, each with a certificate chain and its key. SNI chooses among them.")
-    min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version that is accepted.")
-    http2: bool = declare(BOOL, "yes", "Offer HTTP/2 if the installed gunicorn supports it and h2 is installed.")
-
-
-@dataclass(frozen=True, slots=True)
-class RegistrySettings:
-    """The registry master's TCP side."""
-
-    bind: str = declare(ADDRESS, "127.0.0.1:8181", "Where services register.")
-    reconnect_grace: float = declare(DURATION, "5m", "How long a lost session is kept for RECONNECT.")
-    staged_ttl: float = declare(DURATION, "30m", "How long staged changes are kept when nobody touches them.")
-    apply_wait: float = declare(DURATION, "2s", "Longest time that CONFIG_APPLY waits for all workers before it answers.")
-    max_connections: int = declare(integer(1, 1_000_000), "10000", "Most registry connections at once.")
-    max_in_flight: int = declare(integer(1, 100_000), "256", "Most commands carried out at once, over all connections.")
-    max_line: int = declare(SIZE, "16k", "Longest command line.")
-    max_output: int = declare(SIZE, "2m", "Most output that may wait unread on a connection. Beyond it the connection is closed.")
-    max_routes_per_session: int = declare(integer(1, 1_000_000), "1000", "Most routes of one session, staged ones included.")
-    max_routes: int = declare(integer(1, 120_000), "100000", "Most routes of the whole registry.")
-    max_domains_per_route: int = declare(integer(1, 10_000), "100", "Most domains of one route.")
-    max_staged_bytes: int = declare(SIZE, "1m", "Most memory for the staged changes of one session.")
-    keepalive_idle: int = declare(integer(1, 7200), "30", "Seconds of silence before TCP keepalive sends the first probe.")
-    keepalive_interval: int = declare(integer(1, 600), "10", "Seconds between two TCP keepalive probes.")
-    keepalive_count: int = declare(integer(1, 20), "3", "Unanswered probes after which a client counts as gone.")
-    register_timeout: float = declare(DURATION, "60s", "How long a connection may stay open without a session.")
-    tokens_file: str = declare(TEXT, "", "File of hashed tokens. With it, REGISTER must send a token. Empty: no tokens are needed.")
-    tls_certificate: str = declare(TEXT, "", "PEM file with certificate chain and key for registry TLS. Empty: plain TCP.")
-    tls_client_ca: str = declare(TEXT, "", "PEM file of a CA. Clients must then show a certificate of that CA. Empty: none.")
-    max_failed_logins: int = declare(integer(1, 10_000), "10", "Refused REGISTERs that one address may make per minute.")
-    allow_unprotected: bool = declare(
-        BOOL, "no", "Listen beyond loopback without tokens or client certificates. Anyone who can connect can take your traffic.")
-
-
-@dataclass(frozen=True, slots=True)
-class MasterSettings:
-    """The registry master process."""
-
-    spawn: bool = declare(BOOL, "yes", "yes: gunicorn starts the master and keeps it alive. no: systemd does.")
-    pid_file: str = declare(TEXT, "var/master.pid", "Where the master writes its pid.")
-
-
-@dataclass(frozen=True, slots=True)
-class AdminSettings:
-    """The admin HTTP server: health of proxyd, metrics, API and status page."""
-
-    bind: str = declare(ADDRESS, "127.0.0.1:8282", "Where the admin HTTP server listens.")
-    enabled: bool = declare(BOOL, "yes", "Run the admin HTTP server.")
-    token_file: str = declare(TEXT, "", "File with the token that actions need. Empty: all actions are refused.")
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseSettings:
-    """The shared database and what is kept in it."""
-
-    url: str = declare(TEXT, "sqlite:///var/proxyd.db", "sqlite:///path (four slashes: absolute) or postgresql://...")
-    shared_memory: str = declare(TEXT, "", "Directory of the memory files that all workers share. Empty: the directory of the database.")
-    busy_timeout: float = declare(DURATION, "5s", "Longest wait for a database lock that another process holds.")
-    poll: float = declare(DURATION, "1s", "How often workers look in the database for changes that nobody told them of.")
-    retain_health: float = declare(DURATION, "7d", "Age at which health results are pruned.")
-    retain_stats: float = declare(DURATION, "30d", "Age at which traffic per minute and rejections are pruned.")
-    retain_events: float = declare(DURATION, "90d", "Age at which events and audit rows are pruned.")
-    retain_slow: float = declare(DURATION, "14d", "Age at which slow requests and WebSocket rows are pruned.")
-    retain_sessions: float = declare(DURATION, "7d", "Age at which ended sessions are pruned.")
-
-
-@dataclass(frozen=True, slots=True)
-class HealthSettings:
-    """The health checker."""
-
-    default_check: bool = declare(BOOL, "no", "Check routes without a health check of their own, at default_path.")
-    default_path: str = declare(Kind("path or tcp://", parse_check), "/", "Path of the default check.")
-    pool: int = declare(integer(1, 10_000), "256", "Most health checks of quick targets that run at once, and as many of slow ones.")
-    jitter: float = declare(DURATION_OR_OFF, "500ms", "Each check is shifted by a random time of at most this.")
-    max_body: int = declare(SIZE, "64k", "Most bytes of a checked response body that are read.")
-    window: int = declare(integer(5, 10_000), "100", "Number of latest checks from which the success rate is computed.")
-    queue: int = declare(integer(100, 10_000_000), "100000", "Most results kept while the database is locked. The oldest go first.")
-    drive_circuits: bool = declare(BOOL, "yes", "An upstream that is down opens its circuit. One that recovers half-opens it.")
-
-
-@dataclass(frozen=True, slots=True)
-class RatelimitSettings:
-    """Rate limits."""
-
-    storage: str = declare(Kind("shared, or a Redis url", _counted_in), "shared",
-                           "Where requests are counted: shared (for all workers of the host) or redis://host:port/db.")
-    strategy: str = declare(choice("sliding-window-counter", "fixed-window", "moving-window"), "sliding-window-counter",
-                            "How requests in a window are counted.")
-    ipv6_prefix: int = declare(integer(32, 128), "64", "IPv6 addresses that share this many leading bits count as one client.")
-    allow: tuple[text.Network, ...] = declare(NETWORKS, "", "Networks that are exempt from every rate limit.")
-    headers: bool = declare(BOOL, "no", "Send RateLimit fields with allowed requests' responses too.")
-    entries: int = declare(integer(1024, 1 << 20), "65536", "Most clients and routes counted at once. The longest unused go first.")
-
-
-@dataclass(frozen=True, slots=True)
-class MaintenanceSettings:
-    """Maintenance mode."""
-
-    bypass: tuple[text.Network, ...] = declare(NETWORKS, "", "Networks whose clients reach the backend during maintenance.")
-    page: str = declare(TEXT, "", "HTML file shown instead of the built-in page.")
-    retry_after: float = declare(DURATION, "60s", "Retry-After of maintenance responses.")
-
-
-@dataclass(frozen=True, slots=True)
-class LogSettings:
-    """Logs."""
-
-    level: str = declare(choice("debug", "info", "warning", "error"), "info", "Lowest level that is logged.")
-    format: str = declare(choice("text", "json"), "text", "Format of the lines in the error log and the access log.")
-    access: str = declare(TEXT, "-", "Where the access log goes: a file, - for standard output, off for none.")
-    error: str = declare(TEXT, "-", "Where the error log goes: a file, or - for standard error.")
-
-
-@dataclass(frozen=True, slots=True)
-class AlertSettings:
-    """Webhook alerts."""
-
-    webhook: str = declare(TEXT, "", "URL to which alerts are posted, as JSON that Slack and Discord accept. Empty: no alerts.")
-    interval: float = declare(DURATION, "1m", "Shortest time between two alerts about the same thing.")
-
-
-@dataclass(frozen=True, slots=True)
-class SitesSettings:
-    """Static routes from files."""
-
-    directory: str = declare(TEXT, "conf/sites-enabled", "Directory of site files (*.ini).")
-    watch: bool = declare(BOOL, "yes", "Apply a changed file at once, without SIGHUP.")
-
-
-@dataclass(frozen=True, slots=True)
-class DnsSettings:
-    """How the names of upstreams and health check targets are resolved."""
-
-    servers: tuple[tuple[str, int], ...] = declare(
-        Kind("list of addresses", text.parse_name_servers), "",
-        "Name servers, each with a port if it is not 53. Empty: the ones in /etc/resolv.conf.")
-    timeout: float = declare(DURATION, "2s", "Longest time to resolve a name.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ domains = shop.example.com
 
 def text() -> str:
     """The document."""
-    parts = [generated("proxyd/config/settings.py and proxyd/config/options.py"), _INTRODUCTION,
+    parts = [generated("proxyd/config/sections.py and proxyd/config/options.py"), _INTRODUCTION,
              table(("kind", "written as", "example"), _KINDS), _FILE_RULES, "\n# Settings\n"]
     for section, cls in SECTIONS.items():
         parts.append(f"\n## [{section}]\n\n{cls.__doc__}\n\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 from peewee import BooleanField
 
 from proxyd.config.declare import declarations
-from proxyd.config.settings import DatabaseSettings
+from proxyd.config.sections import DatabaseSettings
 from proxyd.docs.database_notes import COLUMN_NOTES, QUERIES, TABLE_NOTES, VIEW_NOTES
 from proxyd.docs.markdown import code, fenced, generated, table
 from proxyd.docs.samples import NOW, fill

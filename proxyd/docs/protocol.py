@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 
 from proxyd.base.text import format_duration
-from proxyd.config.settings import RegistrySettings
+from proxyd.config.sections import RegistrySettings
 from proxyd.docs.markdown import code, fenced, generated, table
 from proxyd.events.types import TYPES
 from proxyd.registry import commands

@@ -13,7 +13,7 @@ import gevent
 
 from proxyd.base.jobs import Job
 from proxyd.base.text import route_number
-from proxyd.config.settings import HealthSettings
+from proxyd.config.sections import HealthSettings
 from proxyd.events.bus import EventBus
 from proxyd.health.drive import CheckedRoute, drive, join, release, watch
 from proxyd.health.probe import Probe, Result, Target

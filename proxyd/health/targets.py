@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import RouteOptions, route_options
-from proxyd.config.settings import HealthSettings
+from proxyd.config.sections import HealthSettings
 from proxyd.health.probe import Target
 from proxyd.store.sql.snapshot import RouteRecord
 

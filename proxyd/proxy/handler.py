@@ -27,7 +27,7 @@ from proxyd.proxy.upstream.pool import UpstreamError
 from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
-    from proxyd.config.settings import ProxySettings
+    from proxyd.config.sections import ProxySettings
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Pool
     from proxyd.proxy.runtime import Runtime

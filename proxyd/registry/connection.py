@@ -13,7 +13,7 @@ import gevent
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
 
-from proxyd.config.settings import RegistrySettings
+from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.events.types import ALL, SUBSCRIBED
 from proxyd.registry.caller import Caller, carry_out

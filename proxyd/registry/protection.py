@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from proxyd.base.text import is_loopback
-from proxyd.config.settings import RegistrySettings
+from proxyd.config.sections import RegistrySettings
 from proxyd.net.listen import ListenError
 from proxyd.net.tls import CertificateError, Files, load_chain
 

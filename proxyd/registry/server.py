@@ -14,7 +14,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from proxyd.config.settings import RegistrySettings
+from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.net.listen import ListenError, listen
 from proxyd.registry import commands

@@ -20,7 +20,8 @@ from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
-from proxyd.config.settings import AdminSettings, Settings
+from proxyd.config.sections import AdminSettings
+from proxyd.config.settings import Settings
 from proxyd.events.bus import Event as Published
 from proxyd.events.bus import EventBus
 from proxyd.registry.auth import EVERYTHING

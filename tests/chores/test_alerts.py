@@ -15,7 +15,7 @@ import pytest
 from proxyd.base.text import rfc3339
 from proxyd.chores import alerts
 from proxyd.chores.alerts import Alerts
-from proxyd.config.settings import AlertSettings
+from proxyd.config.sections import AlertSettings
 from proxyd.events.bus import EventBus
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate

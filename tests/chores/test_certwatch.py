@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from proxyd.chores.certwatch import CertificateWatch
-from proxyd.config.settings import RegistrySettings, Settings, TlsSettings
+from proxyd.config.sections import RegistrySettings, TlsSettings
+from proxyd.config.settings import Settings
 from proxyd.events.bus import Event, EventBus
 from proxyd.net.tls import read_certificate, tls_listeners
 from proxyd.store.sql.database import Store

@@ -13,7 +13,7 @@ import pytest
 from proxyd.base.text import rfc3339
 from proxyd.chores import retention
 from proxyd.chores.retention import Retention
-from proxyd.config.settings import DatabaseSettings
+from proxyd.config.sections import DatabaseSettings
 from proxyd.store.sql import models, observed
 from proxyd.store.sql.database import Store, StoreBusy
 from proxyd.store.sql.migrations import migrate

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from proxyd.cli.dbtool import run, size_of
-from proxyd.config.settings import DatabaseSettings, Settings
+from proxyd.config.sections import DatabaseSettings
+from proxyd.config.settings import Settings
 from proxyd.store.sql import migrations, models, observed
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import TABLES

@@ -14,7 +14,7 @@ import pytest
 
 from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.families import FAMILIES
-from proxyd.config.settings import AdminSettings
+from proxyd.config.sections import AdminSettings
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RULES = CONF / "prometheus" / "alerts.yml"

@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 import pytest
 
-from proxyd.config.settings import HealthSettings
+from proxyd.config.sections import HealthSettings
 from proxyd.events.bus import Event, EventBus
 from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch

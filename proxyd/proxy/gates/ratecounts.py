@@ -19,7 +19,7 @@ from limits import RateLimitItemPerSecond
 from limits.storage import storage_from_string
 from limits.strategies import STRATEGIES
 
-from proxyd.config.settings import RatelimitSettings
+from proxyd.config.sections import RatelimitSettings
 from proxyd.store.memory.outage import TRY, WITHOUT, Outage
 from proxyd.store.memory.ratelimits import SharedCounters, SlidingCounter
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from proxyd.config.settings import RatelimitSettings, Settings
+from proxyd.config.sections import RatelimitSettings
+from proxyd.config.settings import Settings
 from proxyd.proxy.core.upstreams import Upstream
 from proxyd.proxy.gates.ratelimit import Decision, RateLimiter
 from proxyd.store.memory.outage import TRY, WITHOUT
@@ -431,7 +432,8 @@ _CROWD = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
 from proxyd.proxy.gates.ratelimit import RateLimiter
-from proxyd.config.settings import RatelimitSettings, Settings
+from proxyd.config.sections import RatelimitSettings
+from proxyd.config.settings import Settings
 from tests.proxy.build import upstream
 gate = RateLimiter(Settings(ratelimit=RatelimitSettings(storage=sys.argv[2])), sys.argv[1])
 up = upstream(1, rate_limits=((100, 600.0),))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxyd.config.declare import declarations
-from proxyd.config.settings import DatabaseSettings
+from proxyd.config.sections import DatabaseSettings
 from proxyd.docs import database as document
 from proxyd.store.sql.observed import Worker
 from proxyd.store.sql.retained import RETAINED, Retained
