@@ -139,7 +139,7 @@ class Certificates:
                 self._loaded[path] = (read_certificate(path), self._context(path))
                 changed = True
             except CertificateError as error:
-                log.error("%s; %s", error, "what was loaded before stays in use" if path in self._loaded else "it is not used")
+                log.error("%s; %s", error, "the one loaded before stays in use" if path in self._loaded else "it is not used")
         if changed:
             by_name: dict[str, ssl.SSLContext] = {}
             known = [self._loaded[path] for path in self._paths if path in self._loaded]

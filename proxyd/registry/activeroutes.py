@@ -1,4 +1,4 @@
-"""The active routes in memory: their rows as the database has them, the places they hold, and their slots among the circuits."""
+"""The active routes in memory: their rows as the database has them, the places they hold, and the slots of their circuits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from proxyd.store.memory.circuits import CircuitBoard
 
 
 class ActiveRoutes:
-    """Rows by route id; `places`: who holds a domain, path and priority, as service by route id.
+    """`rows`: by route id. `places`: for each domain, path and priority, the services that hold it, by route id.
 
-    Nothing here is written to the database: the caller has committed a row before it puts it here.
+    Nothing here writes to the database. The caller commits a row first, and then puts it here.
     """
 
     def __init__(self, circuits: CircuitBoard) -> None:
@@ -27,7 +27,7 @@ class ActiveRoutes:
         self._next_slot = 0
 
     def load(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Take over the rows of the database, and the slots that they have."""
+        """Take over the database's rows, and the slots that they use."""
         used = set()
         for row in rows:
             self._take(row)
@@ -44,7 +44,7 @@ class ActiveRoutes:
         self._take(row)
 
     def remove(self, route_id: str) -> None:
-        """The route is gone: so are its places, and its slot is free."""
+        """Remove a route: give up its places and free its slot."""
         self._drop_places(route_id)
         row = self.rows.pop(route_id, None)
         if row is not None:
@@ -52,7 +52,7 @@ class ActiveRoutes:
             heapq.heappush(self._free, row["slot"])
 
     def conflict(self, service: str, specs: Iterable[RouteSpec]) -> str | None:
-        """The error where a service other than this one holds a place that one of the routes claims, or None."""
+        """The error if another service holds a place that one of the routes claims, else None."""
         for spec in specs:
             for place in spec.places():
                 for route_id, owner in self.places.get(place, {}).items():
@@ -64,13 +64,13 @@ class ActiveRoutes:
         return None
 
     def changed(self, route_ids: Iterable[str], columns: dict[str, Any]) -> list[dict[str, Any]]:
-        """The rows of active routes with columns changed, those alone in which something changes."""
+        """The rows of active routes with new values in some columns. Rows in which nothing changes are left out."""
         now = rfc3339(time.time())
         return [{**row, **columns, "updated_at": now} for row in (self.rows[route_id] for route_id in route_ids)
                 if any(row[name] != value for name, value in columns.items())]
 
     def slot(self, route_id: str) -> int:
-        """A free slot in the shared memory of circuits, made as new for a route."""
+        """A free slot in the shared memory of circuits, reset for a route."""
         slot = heapq.heappop(self._free) if self._free else self._next_slot
         if slot == self._next_slot:
             self._next_slot += 1
@@ -78,14 +78,14 @@ class ActiveRoutes:
         return slot
 
     def free_slots(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Give back the slots that were taken for a change that was not made."""
+        """Give back slots that were taken for a change that then failed."""
         for row in rows:
             known = self.rows.get(row["route_id"])
             if known is None or known["slot"] != row["slot"]:
                 heapq.heappush(self._free, row["slot"])
 
     def _leave_slot(self, row: dict[str, Any]) -> None:
-        """Free the slot that a route had, where its new row has another: its backend is another."""
+        """Free a route's old slot if its new row has another one, because it has another backend."""
         known = self.rows.get(row["route_id"])
         if known is not None and known["slot"] != row["slot"]:
             self._circuits.replace(known["slot"], row["slot"], route_number(row["route_id"]), time.time())
@@ -109,7 +109,7 @@ class ActiveRoutes:
 
 
 def spec_of(row: dict[str, Any]) -> RouteSpec:
-    """The declaration in a route's row."""
+    """The route that a row declares."""
     return RouteSpec(row["route_id"], tuple(json.loads(row["domains"])), row["path"], row["backend_url"], row["priority"])
 
 

@@ -1,7 +1,7 @@
-"""Who may register: tokens from a file, what each may claim, and a bound on failed attempts an address.
+"""Who may register: tokens from a file, what each may claim, and a limit on failed attempts for each address.
 
-A token is 32 random bytes, so its SHA-256 is enough to keep: there is nothing to guess. The token itself is never
-stored, logged or echoed.
+A token is 32 random bytes and can't be guessed, so it is enough to store its SHA-256. The token itself is never stored, logged
+or echoed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _KEYS = ("hash", "services", "domains")
 
 
 class LoginRefused(Exception):
-    """A registration is refused; the message is for the client. `counted`: it is one of those that count, and are recorded."""
+    """A refused registration. The message is for the client. `counted`: whether it counts as a failed attempt and is recorded."""
 
     def __init__(self, message: str, counted: bool = True) -> None:
         super().__init__(message)
@@ -38,24 +38,24 @@ class LoginRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a session may claim: patterns of service names and domains."""
+    """What a session may claim: patterns of service names, and domains. `name`: that of the token."""
 
     name: str
     services: tuple[str, ...] = ("*",)
     domains: tuple[str, ...] = ("*",)
 
     def to_json(self) -> str:
-        """The text kept with the session."""
+        """The text that is stored with the session."""
         return json.dumps([self.name, self.services, self.domains])
 
     @staticmethod
     def from_json(text: str) -> Grant:
-        """The grant in a kept text."""
+        """The grant in a stored text."""
         name, services, domains = json.loads(text)
         return Grant(name, tuple(services), tuple(domains))
 
     def may_replace(self, other: Grant) -> bool:
-        """Whether a session with this grant may take the place of one with the other: the same token, or none was needed."""
+        """Whether a session with this grant may replace one with the other: it has the same token, or no token is needed."""
         return not other.name or other.name == self.name or self is EVERYTHING
 
     def covers_service(self, service: str) -> bool:
@@ -63,7 +63,7 @@ class Grant:
         return any(fnmatch.fnmatchcase(service, pattern) for pattern in self.services)
 
     def covers_domain(self, domain: str) -> bool:
-        """Whether the domain may be claimed: `*.example.com` covers all names below it, and that wildcard itself."""
+        """Whether the domain may be claimed. `*.example.com` covers all names below it, and that wildcard itself."""
         for pattern in self.domains:
             if pattern in ("*", domain):
                 return True
@@ -76,13 +76,13 @@ EVERYTHING = Grant("")
 
 
 def new_token() -> tuple[str, str]:
-    """A new token and the hash that goes into the file."""
+    """A new token, and its hash for the file."""
     token = secrets.token_urlsafe(32)
     return token, hash_of(token)
 
 
 def hash_of(token: str) -> str:
-    """The form in which a token is kept."""
+    """The form in which a token is stored."""
     return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -92,9 +92,9 @@ def _unknown_section(section: str) -> str | None:
 
 
 def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
-    """The grants in a tokens file by hash, and what is wrong with it.
+    """The grants in a tokens file by hash, and the file's problems.
 
-    `[token NAME]` with `hash`, `services` (patterns, default *) and `domains` (default: none).
+    A section `[token NAME]` has `hash`, `services` (patterns, default *) and `domains` (default: none).
     """
     try:
         content = Path(path).read_text(encoding="utf-8")
@@ -140,7 +140,7 @@ def _wrong(entry: IniEntry) -> str | None:
 
 
 def _normal(domains: tuple[str, ...]) -> tuple[str, ...]:
-    """Domains in the form in which routes have them; a wrong one was named as a problem."""
+    """Domains in the form that routes have. Wrong ones are left out: they have been reported as problems."""
     normal = []
     for domain in domains:
         with contextlib.suppress(ValueError):
@@ -158,11 +158,11 @@ class Gatekeeper:
         self._failures = FailedAttempts(max_failures)
 
     def admit(self, service: str, token: object, address: str, now: float) -> Grant:
-        """What the bearer of the token may claim as that service. Raises LoginRefused. `now`: monotonic seconds."""
+        """The grant of a client that registers as `service` with this token. Raises LoginRefused. `now`: monotonic seconds."""
         if not self._path:
             return EVERYTHING
         self._refresh()
-        # The token first: whoever shares an address with somebody that guesses must not be locked out with him.
+        # Check the token before the attempts: a client that shares its address with an attacker must not be locked out.
         wanted = hash_of(token) if isinstance(token, str) else ""
         grant = next((grant for known, grant in self._grants.items() if hmac.compare_digest(known, wanted)), None)
         if grant is not None and grant.covers_service(service):
@@ -176,7 +176,7 @@ class Gatekeeper:
         raise LoginRefused(f'this token may not register as "{service}"')
 
     def grant_named(self, name: str) -> Grant:
-        """What the token of that name may claim now; one that is no longer in the file may claim nothing."""
+        """What the token of that name may claim now. A token that is no longer in the file may claim nothing."""
         if not name:
             return EVERYTHING
         self._refresh()
@@ -192,6 +192,6 @@ class Gatekeeper:
             self._mark = mark
             grants, problems = read_tokens(self._path)
             for problem in problems:
-                log.error("%s (the tokens read before stay)", problem)
+                log.error("%s (the tokens read before stay in use)", problem)
             if not problems:
                 self._grants = grants

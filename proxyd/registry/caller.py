@@ -1,4 +1,4 @@
-"""Who gives a command: what its handler sees of the registry, and of the connection it came from."""
+"""The caller of a command: what its handler sees of the registry, and of the connection that the command came from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Caller:
         self.gate = gate
         self.address = address
         self.closing = False
-        #: The master stops: its clients lose a connection, not their routes, and the next master takes them up.
+        #: Whether the master is stopping. Its clients then lose a connection but keep their routes, and the next master takes over.
         self.stopping = False
         self.subscriptions: set[str] = set()
         self.deliver: Callable[[Event], None] = lambda event: None
@@ -38,7 +38,7 @@ class Caller:
 
     @property
     def session(self) -> LiveSession:
-        """The connection's session; only after `require`."""
+        """The connection's session. To be used only after `require`."""
         assert self._session is not None
         return self._session
 
@@ -49,12 +49,12 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """Who asks, for the audit trail."""
+        """The name of the caller for the audit trail."""
         session = self._session
         return f"{session.service}/{session.instance}@{self.address}" if session is not None else self.address
 
     def require(self, session_id: str) -> None:
-        """Check that the id is that of this connection's session. Raises CommandError."""
+        """Check that this is the id of the connection's session. Raises CommandError."""
         if self._session is None:
             raise CommandError("no session")
         if self._session.session_id != session_id or not self.has_session:
@@ -62,14 +62,14 @@ class Caller:
         self._session.last_activity = time.time()
 
     def hold(self, session: LiveSession) -> None:
-        """From now on this connection is the session's."""
+        """From now on this connection holds the session."""
         self._session = session
 
     def lost(self) -> None:
-        """The connection is gone: so is the session's hold on live traffic."""
+        """The connection is gone, so the session's routes take no traffic."""
         if self._session is not None and self.has_session and not self.stopping:
             self.registry.disconnect(self._session, self)
-            log.info("%s/%s lost its connection: its %d routes are off until it is back", self._session.service,
+            log.info("%s/%s lost its connection: its %d routes take no traffic until it reconnects", self._session.service,
                      self._session.instance, len(self._session.routes))
         self._session = None
 

@@ -1,7 +1,7 @@
-"""What a session has declared, and what a route gets of it: pure functions over settings, no I/O.
+"""What a session has declared, and which of it applies to a route: pure functions over settings, without I/O.
 
-Settings are texts by (scope, target, name). A staged change is the same with None for "take it away"; the scope
-`routes` holds a route each, as JSON. A route's own setting beats the one for ALL.
+Settings are texts by (scope, target, name). Staged changes have the same keys; the value None removes a setting. In the scope
+`routes` each entry is a route, as JSON. A route's own setting overrides the one for ALL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EVERY = "ALL"
 
 @dataclass(frozen=True, slots=True)
 class RouteSpec:
-    """A route as it was declared."""
+    """A route as its session declared it."""
 
     route_id: str
     domains: tuple[str, ...]
@@ -37,7 +37,7 @@ class RouteSpec:
         return json.dumps([list(self.domains), self.path, self.backend_url, self.priority])
 
     @staticmethod
-    @lru_cache(maxsize=16_384)  # each command looks at all that its session has staged
+    @lru_cache(maxsize=16_384)  # each command reads all that its session has staged
     def from_json(route_id: str, text: str) -> RouteSpec:
         """The route in a staged text."""
         domains, path, backend_url, priority = json.loads(text)
@@ -50,7 +50,7 @@ class RouteSpec:
 
 @dataclass(frozen=True, slots=True)
 class Effective:
-    """All that a route gets, in the form of its database row."""
+    """All settings of a route, in the form of its database row."""
 
     options: str
     headers: str
@@ -58,13 +58,13 @@ class Effective:
 
 
 def staged_routes(staged: Mapping[SettingKey, str | None]) -> dict[str, RouteSpec | None]:
-    """The staged routes by id, None for one that is to be removed."""
+    """The staged routes by id. None stands for a removal."""
     return {target: RouteSpec.from_json(target, value) if value is not None else None
             for (scope, target, _), value in staged.items() if scope == "routes"}
 
 
 def merged_routes(active: Mapping[str, RouteSpec], staged: Mapping[SettingKey, str | None]) -> dict[str, RouteSpec]:
-    """The routes as they would be after applying."""
+    """The routes as they would be after an apply."""
     merged = dict(active)
     for route_id, spec in staged_routes(staged).items():
         if spec is None:
@@ -76,7 +76,7 @@ def merged_routes(active: Mapping[str, RouteSpec], staged: Mapping[SettingKey, s
 
 def merged_settings(settings: Mapping[SettingKey, str], staged: Mapping[SettingKey, str | None],
                     routes: Iterable[str]) -> SettingTexts:
-    """The settings as they would be after applying; those of routes that are gone go with them."""
+    """The settings as they would be after an apply. Settings of removed routes are removed, too."""
     known = {EVERY, *routes}
     merged = {key: value for key, value in settings.items() if key[1] in known}
     for key, value in staged.items():
@@ -93,7 +93,7 @@ Index = dict[str, list[tuple[str, str, str]]]
 
 
 def by_target(settings: Mapping[SettingKey, str]) -> Index:
-    """Settings as (scope, name, value) by target, so that a route's are found without looking at all others."""
+    """Settings as (scope, name, value) by target, so that those of one route are found without reading all others."""
     index: Index = {}
     for (scope, target, name), value in settings.items():
         index.setdefault(target, []).append((scope, name, value))
@@ -101,7 +101,7 @@ def by_target(settings: Mapping[SettingKey, str]) -> Index:
 
 
 def effective(index: Index, route_id: str) -> Effective:
-    """What a route gets: the settings for ALL, and its own over them; HEALTH_SET and the like over plain options."""
+    """The settings of a route. Its own override those for ALL. For the same target, HEALTH_SET and the like override plain options."""
     options: dict[str, str] = {}
     headers: dict[str, str] = {}
     limits = "[]"
@@ -122,7 +122,7 @@ def effective(index: Index, route_id: str) -> Effective:
 
 
 def check(routes: Iterable[str], index: Index) -> str | None:
-    """What is wrong with the whole, as `route r2: ...`, or None. Each value was checked when it was staged."""
+    """What is wrong with the routes' settings taken together, as `route r2: ...`, or None. Each value was checked when staged."""
     seen: dict[str, str | None] = {}
     for route_id in routes:
         text = effective(index, route_id).options
@@ -143,7 +143,7 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return f"slow_critical ({options['slow_critical']}) is below slow_warning ({options['slow_warning']})"
     if made.retry and made.retry_max_delay < made.retry_initial_delay:
         return "retry_max_delay is below retry_initial_delay"
-    # A default is no contradiction: total_timeout alone bounds the connect as well.
+    # Only a connect_timeout that was set contradicts: total_timeout limits a connect by the default, too.
     if made.total_timeout and "connect_timeout" in options and made.total_timeout < made.connect_timeout:
         return "total_timeout is below connect_timeout"
     return None
@@ -151,7 +151,7 @@ def check_options(options: Mapping[str, str]) -> str | None:
 
 def differences(settings: Mapping[SettingKey, str], active: Mapping[str, RouteSpec],
                       staged: Mapping[SettingKey, str | None]) -> dict[str, Any]:
-    """What CONFIG_DIFF answers: what applying would change."""
+    """The answer of CONFIG_DIFF: what an apply would change."""
     routes = staged_routes(staged)
     result: dict[str, Any] = {"routes": {
         "added": sorted((key for key, spec in routes.items() if spec is not None and key not in active), key=route_number),

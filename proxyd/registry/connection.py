@@ -1,4 +1,4 @@
-"""One connection to the registry: lines in, commands carried out in their order, answers and events out."""
+"""One connection to the registry: reads lines, carries out the commands in order, and sends answers and events."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from proxyd.store.sql.database import StoreError
 log = logging.getLogger("proxyd.registry")
 
 _RECEIVE = 65536
-#: What is answered has this long to go out when the connection ends.
+#: Seconds that waiting answers have to go out when the connection ends.
 _GOODBYE_SECONDS = 1.0
-#: Longest wait for a place among the commands in flight before another look whether it is the database that all wait for.
+#: Seconds to wait for a place among the commands in flight before checking again whether all wait for the database.
 _PLACE_SECONDS = 0.5
 
 
 class Connection:
-    """One client's connection. Answers leave through a bounded buffer, so that a client that does not read holds up nobody.
+    """One client's connection. Answers leave through a bounded buffer, so that a client that does not read delays nobody.
 
-    `working`: the places among the commands in flight, which all connections share.
+    `working`: the places for commands in flight. All connections share them.
     """
 
     def __init__(self, sock: Any, caller: Caller, settings: RegistrySettings, working: BoundedSemaphore) -> None:
@@ -54,7 +54,7 @@ class Connection:
         self._writer = gevent.spawn(self._write)
 
     def serve(self) -> None:
-        """Read commands until the client goes away, or has to."""
+        """Read commands until the client leaves or must be disconnected."""
         timer = gevent.spawn_later(self._settings.register_timeout, self._without_session)
         try:
             while not self._ending:
@@ -85,7 +85,7 @@ class Connection:
                     return
                 if line:
                     self._carry_out(decode(line))
-                    # A client that pipelines takes turns with all others.
+                    # Let other clients run between two commands of a client that pipelines.
                     gevent.sleep(0)
             except LineError as error:
                 self._send(answer_line(f"ERROR|{error}"))
@@ -93,7 +93,7 @@ class Connection:
                     self._end()
 
     def _carry_out(self, line: str) -> None:
-        """Answer one command; nothing it does can end more than its own connection."""
+        """Answer one command. Whatever goes wrong ends at most this connection."""
         transaction, big = "", False
         try:
             command_line = parse(line)
@@ -106,8 +106,8 @@ class Connection:
         except CommandErrorWith as error:
             self._send(answer_line(f"ERROR|{error}", error.transaction))
             if isinstance(error, UnknownCommand) and not self.caller.has_session:
-                # Somebody speaks another protocol: a web page's POST to this port has an HTTP head first, and whatever the
-                # page likes in the lines of its body.
+                # The client speaks another protocol. A web page could POST to this port: an HTTP head comes first, then a
+                # body with any lines the page likes. So no further line may be read.
                 log.info("registry connection from %s closed: it does not speak the registry's protocol", self._peer)
                 self._end()
         except (CommandError, StagingError, StoreError) as error:
@@ -123,8 +123,8 @@ class Connection:
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[None]:
-        """A place among the commands in flight. While the database is locked they are taken by those who wait for it, and
-        nobody else has to."""
+        """Hold a place among the commands in flight. While the database is locked, no place is needed: commands that wait for it
+        hold all places, and others must not wait for them."""
         store, working = self._store, self._working
         while not store.blocked and not self._has_place:
             self._has_place = working.acquire(timeout=_PLACE_SECONDS)
@@ -137,7 +137,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _unhurried(self) -> Iterator[None]:
-        """While a command waits for a backend, its place among the commands in flight is free."""
+        """Give the place among the commands in flight to others while this command waits for a backend."""
         if not self._has_place:
             yield
             return
@@ -148,7 +148,7 @@ class Connection:
             self._working.acquire()
 
     def deliver(self, event: Event) -> None:
-        """Send an event the client subscribed to."""
+        """Send an event, if the client has subscribed to it and it concerns the client's session."""
         caller = self.caller
         subscribed = caller.subscriptions
         if not subscribed or not caller.has_session:
@@ -172,7 +172,7 @@ class Connection:
         if self._cut or self._ending:
             return
         if len(self._output) + len(data) > self._settings.max_output:
-            log.warning("registry client %s does not read: cut with %d bytes unread", self._peer, len(self._output))
+            log.warning("registry client %s does not read its answers: disconnected with %d bytes unread", self._peer, len(self._output))
             self._cut = True
             self._ending = True
             with contextlib.suppress(OSError):
@@ -205,11 +205,11 @@ class Connection:
             self._ending = True
 
     def close(self) -> None:
-        """Let what is answered go out, then give the socket back; the session waits for RECONNECT."""
+        """Send the waiting answers, then close the socket. The session waits for RECONNECT."""
         try:
             self.caller.lost()
         except StoreError as error:
-            log.error("%s is gone, but its routes stay until that can be written: %s", self.caller.actor, error)
+            log.error("%s is gone, but its routes stay until the database can be written: %s", self.caller.actor, error)
             gevent.spawn(self._lost_later)
         self._ending = True
         self._wake.set()

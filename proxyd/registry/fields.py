@@ -21,8 +21,8 @@ SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breake
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a command. `parse` raises ValueError saying what was expected; `help` is for the docs; `routes`: it names
-    routes of the session."""
+    """A field of a command. `parse` raises a ValueError that says what was expected. `help` is for the docs. `routes`: whether
+    it names routes of the session."""
 
     name: str
     parse: Callable[[str], Any]
@@ -45,7 +45,7 @@ def name(value: str) -> str:
 
 
 def port(value: str) -> int:
-    """A port, 0 (or nothing) for none."""
+    """A port. 0 or an empty text stands for none."""
     return whole_number(0, 65535)(value) if value else 0
 
 
@@ -53,7 +53,7 @@ _HARMLESS = 12
 
 
 def metadata(value: str) -> dict[str, Any]:
-    """A JSON object; nothing and null count as an empty one. Errors do not repeat the token that the value may hold or be."""
+    """A JSON object. An empty text and null count as an empty one. Errors do not repeat a token that the value may hold or be."""
     if not value.strip():
         return {}
     shown = f'"{hide_token(value)[:60]}"' if value.lstrip()[:1] == "{" or len(value) <= _HARMLESS else "that"
@@ -77,7 +77,7 @@ def domains(value: str) -> tuple[str, ...]:
 
 
 def path(value: str) -> str:
-    """A route's path; nothing means /."""
+    """A route's path. An empty text means /."""
     return normalize_route_path(value)
 
 
@@ -89,12 +89,12 @@ def backend(value: str) -> str:
 
 
 def page_url(value: str) -> str:
-    """The url of a maintenance page, or nothing for the built-in one."""
+    """The url of a maintenance page. An empty text means the built-in one."""
     value = value.strip()
     if not value:
         return ""
     if not value.startswith(("http://", "https://")):
-        raise ValueError(f'"{value}" is not an http or https url, nor empty for the built-in page')
+        raise ValueError(f'"{value}" is neither an http or https url nor empty (for the built-in page)')
     parse_backend(value.partition("?")[0].partition("#")[0])
     return value
 
@@ -121,7 +121,7 @@ def route_id(value: str) -> str:
 
 
 def option_key(value: str) -> str:
-    """An option key; checked with its value."""
+    """An option key. Its value is checked later."""
     from proxyd.config.options import OPTIONS
 
     if value not in OPTIONS:
@@ -130,7 +130,7 @@ def option_key(value: str) -> str:
 
 
 def option(key: str, value: str) -> str:
-    """An option's value, checked and kept as text. Raises ValueError."""
+    """An option's value, checked and returned as text. Raises ValueError."""
     parse_option(key, value)
     return value.strip()
 
@@ -148,13 +148,13 @@ ROUTE_FIELDS: dict[str, Callable[[str], Any]] = {
 
 
 def bulk(value: str) -> list[dict[str, Any]]:
-    """The routes of ROUTE_ADD_BULK, each checked; the error names the entry."""
+    """The routes of ROUTE_ADD_BULK, each checked. An error names the entry."""
     try:
         items = read_json(value)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON: {error}") from None
     if not isinstance(items, list) or not items:
-        raise ValueError("not a JSON array with a route in it")
+        raise ValueError("not a JSON array with at least one route")
     return [_bulk_item(number, item) for number, item in enumerate(items)]
 
 
@@ -196,19 +196,19 @@ def scopes(value: str) -> tuple[str, ...]:
 
 
 def compressed(value: str) -> bool:
-    """The word `compressed`, or nothing."""
+    """Whether the field is the word `compressed`. It may be empty."""
     if value not in ("", "compressed"):
-        raise ValueError(f'"{value}" is not compressed, nor empty')
+        raise ValueError(f'"{value}" is neither the word compressed nor empty')
     return value == "compressed"
 
 
 def event_type(value: str) -> str:
-    """A type of event, or all."""
+    """A type of event, or `all`."""
     if value not in SUBSCRIBABLE:
         raise ValueError(f'"{value}" is not one of {", ".join(SUBSCRIBABLE)}{text.suggest(value, SUBSCRIBABLE)}')
     return value
 
 
 def stats_target(value: str) -> str:
-    """ALL, a route id, or nothing for all."""
+    """ALL or a route id. An empty text means ALL."""
     return target(value) if value else "ALL"

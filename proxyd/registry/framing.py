@@ -8,18 +8,18 @@ import json
 import re
 from typing import Any
 
-#: Go's bufio.Scanner stops at 64 KiB, the line end included.
+#: Go's bufio.Scanner accepts less than 64 KiB, line end included.
 MAX_ANSWER = 65535
 MAX_COMPRESSED = 1 << 20
 TRANSACTION = "txn-"
 _RETURN = ord("\r")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-#: What no line may hold as it is (the json module escapes what is below a space), and half characters, which UTF-8 can't carry.
+#: Characters that no line may hold unescaped (the json module escapes those below a space), and surrogates, which UTF-8 can't encode.
 _ESCAPED = re.compile(r"[|\x7f-\x9f\ud800-\udfff]")
 
 
 class LineError(Exception):
-    """A line that can't be a command; `fatal`: the connection can't go on after it."""
+    """A line that can't be a command. `fatal`: the connection must close."""
 
     def __init__(self, message: str, fatal: bool = False) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class LineError(Exception):
 
 
 class LineReader:
-    """Cuts received bytes into lines; holds at most one line's worth of bytes that are not taken yet."""
+    """Cuts received bytes into lines."""
 
     def __init__(self, max_line: int) -> None:
         self._max = max_line
@@ -63,7 +63,7 @@ def decode(line: bytes) -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON on one line, its `|` written as an escape: clients split lines at `|` without looking."""
+    """JSON on one line. Its `|` are escaped, because clients split lines at every `|`."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if text.isascii():
         return text.replace("|", "\\u007c").replace("\x7f", "\\u007f")
@@ -76,7 +76,7 @@ def compressed(text: str) -> str:
 
 
 def answer_line(answer: str, transaction: str = "", compressed: bool = False) -> bytes:
-    """The bytes of an answer, the transaction id put behind its first field; a too long one becomes an error."""
+    """The bytes of an answer, with the transaction id behind its first field. An answer that is too long becomes an error."""
     if transaction:
         first, bar, rest = answer.partition("|")
         answer = f"{first}|{transaction}{bar}{rest}"
@@ -89,5 +89,5 @@ def answer_line(answer: str, transaction: str = "", compressed: bool = False) ->
 
 
 def _printable(answer: str) -> str:
-    """No answer spans lines, whatever a client's value that it repeats holds."""
+    """The answer without control characters: it may repeat a client's value, and must not span lines."""
     return answer if answer.isprintable() else _CONTROL.sub("?", answer)

@@ -1,4 +1,4 @@
-"""What changes live traffic beside CONFIG_APPLY: maintenance, drain, circuit resets; for clients and operators alike."""
+"""What changes live traffic beside CONFIG_APPLY: maintenance, drains and circuit resets, by clients and operators alike."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ log = logging.getLogger("proxyd.registry")
 _PROBE_TIMEOUT = (2.0, 3.0)
 _PROBE_PAUSE = 0.25
 _TICK = 0.05
-#: Workers write their counts twice a second; a locked database delays that.
+#: Seconds. Workers write their counts twice a second, but a locked database can delay that.
 _COUNTS_PERIOD, _COUNTS_PATIENCE = 0.6, 30.0
 
 
 class Operations:
-    """Each method is done, in every live worker, when it returns. They raise ValueError with a message for a person, and
+    """When a method returns, every live worker knows of the change. Methods raise ValueError with a message for a person, and
     StoreError."""
 
     def __init__(self, registry: Registry) -> None:
@@ -44,7 +44,7 @@ class Operations:
     # -- maintenance
 
     def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str) -> None:
-        """Put routes into maintenance; an empty url means the built-in page. Raises ValueError for one that no page can come from."""
+        """Put routes into maintenance. An empty url means the built-in page. Raises ValueError for a url that can't have a page."""
         try:
             page_url = fields.page_url(page_url)
         except ValueError as error:
@@ -82,7 +82,7 @@ class Operations:
     # -- drain
 
     def start_drain(self, session_id: str, seconds: float, actor: str) -> float:
-        """Begin to drain a session's routes over `seconds`; returns the end in Unix seconds."""
+        """Begin to drain a session's routes over `seconds`. Returns the end of the drain in Unix seconds."""
         registry = self.registry
         session = registry.find(session_id)
         if session is None:
@@ -100,7 +100,7 @@ class Operations:
         return now + seconds
 
     def cancel_drain(self, session_id: str, actor: str) -> None:
-        """End a drain: full traffic at once."""
+        """End a drain. The routes get full traffic at once."""
         registry = self.registry
         session = registry.find(session_id)
         if session is None or not self.drain_row(session):
@@ -122,7 +122,7 @@ class Operations:
         return None
 
     def resume(self) -> None:
-        """Watch the drains that were under way when the last master ended."""
+        """Watch the drains that were in progress when the last master ended."""
         for session in list(self.registry.sessions.values()):
             if self.drain_row(session):
                 self._watch(session)
@@ -133,7 +133,7 @@ class Operations:
         gevent.spawn(self._run_drain, session, generation)
 
     def _run_drain(self, session: LiveSession, generation: int) -> None:
-        """Tell of every tenth of a drain, of its end with what is still in flight, and of the last of that."""
+        """Publish an event at every tenth of a drain, at its end, and when the last request in flight has ended."""
         bus = self.registry.bus
         told = -1
         while (row := self._still(session, generation)) is not None:
@@ -158,8 +158,8 @@ class Operations:
                 bus.publish("drain_completed", {"traffic_percent": 0.0, "in_flight": 0}, None, session.session_id)
 
     def _await_counts(self, moment: float) -> None:
-        """Wait until the database has what the workers had counted at `moment` (time.monotonic() seconds): a request they took
-        just before must not be missing. Other hosts' workers, which are not on the board, write as often."""
+        """Wait until the database has what the workers had counted at `moment` (time.monotonic() seconds), so that no request
+        that they took just before is missing. Workers of other hosts are not on the board, but write as often."""
         deadline = moment + _COUNTS_PATIENCE
         gevent.sleep(_COUNTS_PERIOD)
         while any(worker.counted < moment for worker in self.registry.board.workers()) and time.monotonic() < deadline:
@@ -175,7 +175,7 @@ class Operations:
         return sum(item["in_flight"] for item in stats.values())
 
     def drain_status(self, session: LiveSession) -> dict[str, Any] | None:
-        """What DRAIN_STATUS answers, or None without a drain."""
+        """The answer of DRAIN_STATUS, or None without a drain."""
         row = self.drain_row(session)
         if row is None:
             return None
@@ -195,7 +195,7 @@ class Operations:
     # -- probes
 
     def test_backend(self, url: str) -> dict[str, Any]:
-        """Ask a backend once: whether it answers, how fast, and whether its certificate holds."""
+        """Ask a backend once: whether it answers, how fast, and whether its certificate is valid."""
         try:
             backend = parse_backend(url)
         except ValueError as error:
@@ -222,7 +222,7 @@ class Operations:
                 return response.status_code
 
     def await_answer(self, urls: list[str], seconds: float, verify: bool = True) -> str | None:
-        """Wait until each url gives an HTTP answer; the last error where one does not within `seconds`, else None."""
+        """Wait until every url gives an HTTP answer. Returns the last error if one does not within `seconds`, else None."""
         deadline = time.monotonic() + seconds
         for url in urls:
             error = "no answer"
@@ -239,12 +239,12 @@ class Operations:
         return None
 
     def verifies(self, route_ids: list[str]) -> bool:
-        """Whether the workers check the certificates of what stands behind any of the routes."""
+        """Whether the workers verify certificates for any of the routes."""
         options = (json.loads(self.registry.active.rows[route_id]["options"]) for route_id in route_ids)
         return any(option_of(item, "tls_verify") for item in options)
 
     def backend_urls(self, route_ids: list[str]) -> list[str]:
-        """What to ask to see whether the backends of routes answer."""
+        """The urls that show whether the backends of routes answer."""
         urls = []
         for route_id in sorted_ids(route_ids):
             row = self.registry.active.rows[route_id]
@@ -255,10 +255,10 @@ class Operations:
             urls.append(f"{backend.scheme}://{urlsplit(row['backend_url']).netloc}{path}")
         return list(dict.fromkeys(urls))
 
-    # -- what can't be spoken
+    # -- options without effect
 
     def note_unspoken(self, session: LiveSession, key: str, value: str) -> None:
-        """Say once that http2 or http3 was asked for where it can't be had; the option is accepted all the same."""
+        """Log once for each service that http2 or http3 has no effect. The option is accepted nevertheless."""
         if key not in ("http2", "http3") or not parse_option(key, value) or f"{session.service}/{key}" in self._said:
             return
         self._said.add(f"{session.service}/{key}")
@@ -266,10 +266,10 @@ class Operations:
 
 
 def unspoken(key: str) -> str:
-    """Why an option has no effect here."""
+    """Why an option has no effect."""
     if key == "http2":
-        return "http2 is accepted, but upstreams are spoken to in HTTP/1.1; clients get HTTP/2 on the TLS listener ([tls] http2)"
-    return "http3 is accepted, but not spoken here; put a front that speaks it before proxyd (conf/fronts)"
+        return "http2 is accepted but has no effect: upstreams get HTTP/1.1, and clients HTTP/2 on the TLS listener ([tls] http2)"
+    return "http3 is accepted but has no effect: put a front that speaks HTTP/3 before proxyd (conf/fronts)"
 
 
 def entered_at(rows: list[dict[str, Any]]) -> str | None:
@@ -279,7 +279,7 @@ def entered_at(rows: list[dict[str, Any]]) -> str | None:
 
 
 def _plain(error: BaseException) -> str:
-    """A driver's error in one line without its wrapping."""
+    """The innermost error of a library's nested ones, in one line."""
     inner = error
     while inner.__context__ is not None or inner.args and isinstance(inner.args[0], BaseException):
         inner = inner.args[0] if inner.args and isinstance(inner.args[0], BaseException) else inner.__context__  # type: ignore[assignment]

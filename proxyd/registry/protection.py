@@ -1,4 +1,4 @@
-"""What protects the registry beside tokens: refusing to listen where anybody could come, and TLS."""
+"""What protects the registry beside tokens: TLS, and the refusal to listen where anyone could connect."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ log = logging.getLogger("proxyd.registry")
 
 
 def check_exposure(settings: RegistrySettings) -> None:
-    """Raises ListenError for an address beyond loopback that nothing protects."""
+    """Raises ListenError for an address beyond loopback without protection."""
     demands_certificates = settings.tls_certificate and settings.tls_client_ca
     if is_loopback(settings.bind) or settings.tokens_file or demands_certificates or settings.allow_unprotected:
         return
     raise ListenError(
-        f"[registry] bind = {settings.bind} is not loopback, and neither tokens_file nor tls_client_ca is set: anybody who "
-        "reaches it could take your traffic. Set one of them, or allow_unprotected = yes if your network is the protection.")
+        f"[registry] bind = {settings.bind} is not loopback, and neither tokens_file nor tls_client_ca is set: anyone who "
+        "can connect could take your traffic. Set one of them, or allow_unprotected = yes if your network is the protection.")
 
 
 class RegistryTls:
-    """TLS of the registry as its settings want it; renewed files are taken up. Raises ListenError where it can't begin."""
+    """The registry's TLS context. Renewed files are loaded. Raises ListenError if the files can't be used at the start."""
 
     def __init__(self, settings: RegistrySettings) -> None:
         self._settings = settings
@@ -34,13 +34,13 @@ class RegistryTls:
         self._current = _context(settings)
 
     def context(self) -> Any:
-        """The context for a new connection; of files that can't be used any more, what was loaded before."""
+        """The context for a new connection. If changed files can't be used, the context loaded before stays."""
         if self._files.changed(time.monotonic()):
             try:
                 self._current = _context(self._settings)
-                log.info("the registry's certificate is loaded anew")
+                log.info("the registry's certificate was reloaded")
             except ListenError as error:
-                log.error("%s; what was loaded before stays in use", error)
+                log.error("%s; the one loaded before stays in use", error)
         return self._current
 
 

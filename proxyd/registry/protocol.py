@@ -1,5 +1,5 @@
-"""The command table: each command declared once, with its fields, answer and help. Checks, errors, `docs/protocol.md` and
-the dispatch all follow from it; the handlers in `registry/commands/` declare themselves here."""
+"""The command table: it declares each command once, with fields, answer and help. Checks, errors, `docs/protocol.md` and the
+dispatch follow from it. The handlers in `registry/commands/` declare themselves here."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from proxyd.registry import fields
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import TRANSACTION
 
-SESSION_ID = Field("session_id", fields.anything, "The id that REGISTER answered.")
-TARGET = Field("target", fields.target, "`ALL` (also routes added later) or a route id; a route's own setting beats `ALL`.",
+SESSION_ID = Field("session_id", fields.anything, "The id from the answer to REGISTER.")
+TARGET = Field("target", fields.target, "`ALL` (also routes added later) or a route id. A route's own setting overrides `ALL`.",
                routes=True)
 ROUTE_ID = Field("route_id", fields.route_id, "A route of the session.", routes=True)
 
-#: What a handler gives: one answer, or several lines to be sent as they come.
+#: What a handler returns: one answer, or several lines that are sent as they come.
 Answer = str | Iterator[str]
 Handler = Callable[..., Answer]
 
 
 class CommandError(Exception):
-    """A command can't be carried out; the message follows `ERROR|`."""
+    """A command can't be carried out. The message follows `ERROR|`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """One command.
 
-    `session`: it needs one, and its id is the first field. `repeatable`: done twice it is as if done once, so a client that
-    lost the answer may send it again. `scope`: what it stages, by the word of CONFIG_APPLY_PARTIAL; empty where it stages nothing.
+    `session`: it needs a session, whose id is the first field. `repeatable`: twice has the effect of once, so a client that lost
+    the answer may send it again. `scope`: the scope that it stages, as CONFIG_APPLY_PARTIAL names it; empty if it stages nothing.
     """
 
     name: str
@@ -46,13 +46,13 @@ class Command:
 
     @property
     def targets(self) -> bool:
-        """Whether the first field, behind the session id, names routes."""
+        """Whether the first field behind the session id names routes."""
         own = self.fields[1:] if self.session else self.fields
         return bool(own) and own[0].routes
 
     @property
     def required(self) -> int:
-        """How many fields it needs."""
+        """The number of fields that it needs."""
         return sum(not field.optional for field in self.fields)
 
     def usage(self) -> str:
@@ -69,9 +69,9 @@ COMMANDS: dict[str, Command] = {}
 
 def command(name: str, topic: str, *declared: Field, answer: str, help: str, session: bool = True, repeatable: bool = False,
             scope: str = "") -> Callable[[Handler], Handler]:
-    """Declare the decorated function as the handler of a command; Command says what the flags mean.
+    """Declare the decorated function as the handler of a command. Command explains the flags.
 
-    It is called with the Caller and the parsed fields (without the session id), and returns the answer.
+    The handler is called with the Caller and the parsed fields (without the session id), and returns the answer.
     """
 
     def declare(handler: Handler) -> Handler:
@@ -84,14 +84,14 @@ def command(name: str, topic: str, *declared: Field, answer: str, help: str, ses
 
 @dataclass(frozen=True, slots=True)
 class CommandLine:
-    """A line taken apart: command, raw fields, transaction id."""
+    """The parts of a line: command, raw fields, transaction id."""
 
     command: Command
     values: list[str]
     transaction: str
 
     def parsed(self) -> list[Any]:
-        """The checked fields behind the session id. Raises CommandError naming the field."""
+        """The checked fields behind the session id. Raises a CommandError that names the field."""
         declared = self.command.fields
         result = []
         for index, field in enumerate(declared):
@@ -103,13 +103,13 @@ class CommandLine:
             try:
                 result.append(field.parse(self.values[index]))
             except ValueError as error:
-                # A client that got the order of the fields wrong has its token anywhere.
+                # A client that confuses the order of the fields may have its token in any of them.
                 raise CommandError(f"{field.name}: {hide_token(str(error))}") from None
         return result
 
 
 def parse(line: str) -> CommandLine:
-    """Take a command line apart. Raises CommandError for an unknown command, or too few or too many fields."""
+    """Split a command line into its parts. Raises CommandError for an unknown command, and for too few or too many fields."""
     name, _, rest = line.partition("|")
     known = COMMANDS.get(name)
     raw = rest.split("|") if "|" in line else []
@@ -130,7 +130,7 @@ def parse(line: str) -> CommandLine:
 
 
 class CommandErrorWith(CommandError):
-    """A CommandError about a line whose transaction id was found."""
+    """A CommandError about a line whose transaction id (if any) is known."""
 
     def __init__(self, transaction: str, message: str) -> None:
         super().__init__(message)
@@ -138,4 +138,4 @@ class CommandErrorWith(CommandError):
 
 
 class UnknownCommand(CommandErrorWith):
-    """A line that is no command."""
+    """A line whose command is unknown."""

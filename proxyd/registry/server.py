@@ -1,4 +1,4 @@
-"""The registry's TCP side: connections, framing, order, and the bounds that keep one client from holding up another."""
+"""The registry's TCP server: it accepts connections, up to the limits that keep one client from delaying another."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RegistryServer:
         self._server.start()
 
     def stop(self) -> None:
-        """Say SHUTDOWN to everybody, and close. Sessions stay, to be taken up again."""
+        """Send SHUTDOWN to every client, and close. Sessions stay, so that clients can RECONNECT to the next master."""
         self._unsubscribe()
         if self._server is not None:
             self._server.close()
@@ -102,7 +102,7 @@ class RegistryServer:
 
 
 def _tune(sock: Any, settings: RegistrySettings) -> None:
-    """Keepalive, so that a dead peer shows: no client has to send anything while it is content."""
+    """Turn keepalive on, so that a dead peer is noticed although an idle client need not send anything."""
     if sock.family == socket.AF_UNIX:
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -111,4 +111,4 @@ def _tune(sock: Any, settings: RegistrySettings) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, settings.keepalive_interval)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, settings.keepalive_count)
     longest = (settings.keepalive_idle + settings.keepalive_interval * settings.keepalive_count) * 1000
-    sock.setsockopt(socket.IPPROTO_TCP, 18, longest)  # TCP_USER_TIMEOUT: unacknowledged output counts as death, too
+    sock.setsockopt(socket.IPPROTO_TCP, 18, longest)  # TCP_USER_TIMEOUT: a peer that acknowledges no output is dead, too

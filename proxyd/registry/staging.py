@@ -21,16 +21,16 @@ log = logging.getLogger("proxyd.registry")
 
 
 class StagingError(Exception):
-    """A change can't be staged or applied; the message is for the client. Nothing was changed."""
+    """A change can't be staged or applied. Nothing was changed. The message is for the client."""
 
 
 def merged(session: LiveSession) -> dict[str, RouteSpec]:
-    """The session's routes as they would be after applying."""
+    """The session's routes as they would be after an apply."""
     return configuration.merged_routes(session.routes, session.staged)
 
 
 def stage(registry: Registry, session: LiveSession, entries: Staged, gone: tuple[SettingKey, ...] = ()) -> None:
-    """Put changes into the staged copy, and take others out of it. Raises StagingError, StoreError."""
+    """Put changes into the staged copy, and remove those in `gone` from it. Raises StagingError, StoreError."""
     bound = registry.settings.registry.max_staged_bytes
     size = sum(len(key[2]) + len(value or "") + 64 for key, value in {**session.staged, **entries}.items())
     if size > bound:
@@ -44,7 +44,7 @@ def stage(registry: Registry, session: LiveSession, entries: Staged, gone: tuple
 
 
 def add_routes(registry: Registry, session: LiveSession, wanted: list[dict[str, Any]]) -> list[str]:
-    """Stage new routes, all or none; returns their ids. Raises StagingError, StoreError."""
+    """Stage new routes, all or none. Returns their ids. Raises StagingError, StoreError."""
     limits = registry.settings.registry
     if len(merged(session)) + len(wanted) > limits.max_routes_per_session:
         raise StagingError(f"more than {limits.max_routes_per_session} routes in this session (setting max_routes_per_session)")
@@ -61,7 +61,7 @@ def add_routes(registry: Registry, session: LiveSession, wanted: list[dict[str, 
 
 
 def check_domains(registry: Registry, session: LiveSession, domains: tuple[str, ...]) -> None:
-    """Raises StagingError for too many domains, or one that the session's token does not cover."""
+    """Raises StagingError for too many domains, and for one that the session's token does not cover."""
     most = registry.settings.registry.max_domains_per_route
     if len(domains) > most:
         raise StagingError(f"domains: {len(domains)} are more than {most} for one route (setting max_domains_per_route)")
@@ -71,13 +71,13 @@ def check_domains(registry: Registry, session: LiveSession, domains: tuple[str, 
 
 
 def require_target(session: LiveSession, target: str, field: str = "target") -> None:
-    """Raises StagingError, naming the command's field, for a target that is neither ALL nor a route of the session."""
+    """Raises a StagingError that names the command's field, if a target is neither ALL nor a route of the session."""
     if target != EVERY and target not in merged(session):
         raise StagingError(f'{field}: "{target}" is not a route of this session')
 
 
 def require_route(session: LiveSession, route_id: str) -> RouteSpec:
-    """The route as it would be after applying. Raises StagingError."""
+    """The route as it would be after an apply. Raises StagingError."""
     spec = merged(session).get(route_id)
     if spec is None:
         raise StagingError(f'route_id: "{route_id}" is not a route of this session')
@@ -94,7 +94,7 @@ def change_route(registry: Registry, session: LiveSession, changed: RouteSpec) -
 
 
 def remove_route(registry: Registry, session: LiveSession, route_id: str) -> None:
-    """Stage a removal; a route that was only staged is forgotten at once, with its settings."""
+    """Stage the removal of a route. A route that is only staged is forgotten at once, with its settings."""
     require_route(session, route_id)
     own = tuple(key for key in session.staged if key[1] == route_id and key[0] != "routes")
     if route_id in session.routes:
@@ -104,7 +104,7 @@ def remove_route(registry: Registry, session: LiveSession, route_id: str) -> Non
 
 
 def unset(registry: Registry, session: LiveSession, key: SettingKey) -> None:
-    """Stage that a setting is taken away; one that is neither active nor staged needs nothing."""
+    """Stage the removal of a setting. A setting that is only staged is forgotten. One that does not exist needs nothing."""
     if key in session.settings:
         stage(registry, session, {key: None})
     elif key in session.staged:
@@ -112,7 +112,7 @@ def unset(registry: Registry, session: LiveSession, key: SettingKey) -> None:
 
 
 def chosen(session: LiveSession, scopes: tuple[str, ...]) -> Staged:
-    """The staged changes of those scopes. Settings of a route that is not applied with them, and was not before, wait."""
+    """The staged changes of those scopes. Settings of a route that is neither active nor applied with them are left out."""
     picked = {key: value for key, value in session.staged.items() if key[0] in scopes}
     if "routes" in scopes:
         return picked
@@ -120,7 +120,7 @@ def chosen(session: LiveSession, scopes: tuple[str, ...]) -> Staged:
 
 
 def validate(registry: Registry, session: LiveSession, scopes: tuple[str, ...] = SCOPES) -> str | None:
-    """What keeps the staged changes of the scopes from being applied, or None."""
+    """Why the staged changes of the scopes can't be applied, or None."""
     picked = chosen(session, scopes)
     routes = configuration.merged_routes(session.routes, picked)
     settings = configuration.merged_settings(session.settings, picked, routes)
@@ -133,9 +133,9 @@ def validate(registry: Registry, session: LiveSession, scopes: tuple[str, ...] =
 
 
 def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], actor: str) -> None:
-    """Make the staged changes of the scopes the active ones, in one transaction, and wait for the workers.
+    """Apply the staged changes of the scopes in one transaction, and wait for the workers.
 
-    Raises StagingError, StoreError: then nothing was applied.
+    If it raises StagingError or StoreError, nothing was applied.
     """
     with registry.exclusive():
         if session.state == ENDED:
@@ -191,7 +191,7 @@ def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec]
         if known is None:
             rows.append(_new_row(registry, session, route_id, columns, inherited, now))
         elif any(known[name] != value for name, value in columns.items()):
-            # Another backend is another upstream: what the circuit knows is not about it.
+            # Another backend needs a new slot, because the old circuit's state is not about it.
             slot = known["slot"] if same_server(known["backend_url"], spec.backend_url) else registry.active.slot(route_id)
             rows.append({**known, **columns, "slot": slot, "updated_at": now})
     return rows
@@ -199,7 +199,7 @@ def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec]
 
 def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: dict[str, Any],
              inherited: dict[str, Any] | None, now: str) -> dict[str, Any]:
-    """A new route's row; a drain of the session holds for it, too."""
+    """The row of a new route. A drain of the session applies to it, too."""
     return {
         "route_id": route_id, "session": session.session_id, "service_name": session.service, "instance_name": session.instance,
         "enabled": True, "maintenance_since": None, "maintenance_page_url": None,

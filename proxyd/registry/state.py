@@ -1,7 +1,7 @@
-"""The registry's state: sessions and routes, in memory as the database has them, every change one transaction.
+"""The registry's state: sessions and routes, in memory as the database has them. Every change is one transaction.
 
-Memory follows the database, never the other way round: a change is written first, then taken over. One greenlet writes
-at a time, so versions are posted in the order in which they were made.
+Memory follows the database, never the other way round: a change is committed first, and then taken over. One greenlet
+writes at a time, so versions are posted in the order in which they were made.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ log = logging.getLogger("proxyd.registry")
 CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
 _POLL = 0.001
 SITE_PREFIX = "site:"
-#: Where the database keeps what a session's token lets it claim: a restart must not widen it.
+#: The setting that stores what a session's token lets it claim, so that a restart can't widen it.
 GRANT = ("grant", "", "")
 
 
 @dataclass(eq=False, slots=True)
 class LiveSession:
-    """A session and what it declared. Instants are Unix seconds; `expires`: when a lost one ends, 0.0 while it is held."""
+    """A session and what it declared. Instants are Unix seconds. `expires`: when a lost session ends; 0.0 while a client holds it."""
 
     session_id: str
     service: str
@@ -67,8 +67,8 @@ class LiveSession:
 
 
 class Registry:
-    """All sessions and routes. `on_change` is called after each new config version; `live_health` gives the health row of a
-    route as the checker has it, before the database does, or None."""
+    """All sessions and routes. `on_change` is called after each new config version. `live_health` returns the health row of a
+    route as the checker has it (the database may lag behind), or None."""
 
     def __init__(self, settings: Settings, store: Store, board: Board, bus: EventBus, circuits: CircuitBoard) -> None:
         self.settings = settings
@@ -86,9 +86,9 @@ class Registry:
     # -- reading
 
     def load(self, grants: Callable[[str], Grant]) -> None:
-        """Take over what the database has. Sessions that were connected get the grace to come back, routes live on.
+        """Take over what the database has. Sessions that were connected have the grace to reconnect. Their routes stay live.
 
-        `grants`: what the token of a name may claim.
+        `grants`: returns what the token of that name may claim.
         """
         loaded = self.store.read(changes.load)
         now = time.time()
@@ -129,7 +129,7 @@ class Registry:
     # -- writing
 
     def commit(self, change: RegistryChange, durable: bool = True) -> int:
-        """Write a change and take it over; returns the config version it made, or 0. Raises StoreError: nothing changed."""
+        """Write a change and take it over. Returns the config version that it made, or 0. If it raises StoreError, nothing changed."""
         with self.exclusive():
             version = self.store.call(changes.write, change, durable=durable)
             for route_id in change.removed:
@@ -144,12 +144,12 @@ class Registry:
         return version
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """To be held while a change is worked out from the state and committed. Entering raises StoreBusy where whoever holds
-        it waits for a locked database for too long."""
+        """The lock to hold while a change is computed from the state and committed. Entering raises StoreBusy if the holder waits
+        too long for a locked database."""
         return self.store.turn(self._lock, self.store.busy_timeout)
 
     def await_workers(self, version: int) -> None:
-        """Wait until every live worker routes by `version`, at most apply_wait; who does not is named in the log."""
+        """Wait until every live worker routes by `version`, at most apply_wait. The log names workers that do not by then."""
         if not version:
             return
         deadline = time.monotonic() + self.settings.registry.apply_wait
@@ -164,7 +164,7 @@ class Registry:
 
     def register(self, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any], address: str,
                  holder: Any, grant: Grant) -> LiveSession:
-        """A new session; an older one of the same service and instance ends in the same transaction. Raises LoginRefused where that
+        """Begin a session. An older one of the same service and instance ends in the same transaction. Raises LoginRefused if that
         one has another token."""
         now = time.time()
         session = LiveSession(secrets.token_hex(16), service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
@@ -209,7 +209,7 @@ class Registry:
         self.sessions.pop(session.session_id, None)
 
     def end(self, sessions: list[LiveSession]) -> None:
-        """End sessions: their routes are gone from every worker when this returns."""
+        """End sessions. Their routes are gone from every worker when this returns."""
         with self.exclusive():
             sessions = [item for item in sessions if item.state != ENDED]
             if not sessions:
@@ -220,9 +220,9 @@ class Registry:
         self.await_workers(version)
 
     def disconnect(self, session: LiveSession, holder: Any) -> None:
-        """The holder's connection is lost: routes take no traffic from now on, and wait for RECONNECT until the grace is over.
+        """The holder's connection is lost. The routes take no traffic from now on, and wait for RECONNECT until the grace ends.
 
-        Nothing happens where another connection took the session up meanwhile.
+        Nothing happens if another connection has resumed the session meanwhile.
         """
         with self.exclusive():
             if session.state != CONNECTED or session.holder is not holder:
@@ -237,7 +237,7 @@ class Registry:
             session.expires = now + self.settings.registry.reconnect_grace
 
     def reconnect(self, session: LiveSession, address: str, holder: Any) -> None:
-        """The client is back: routes are live again in every worker when this returns."""
+        """The client is back. Its routes are live again in every worker when this returns."""
         with self.exclusive():
             now = time.time()
             version = self.commit(RegistryChange(
@@ -251,5 +251,5 @@ class Registry:
         self.await_workers(version)
 
     def expired(self, now: float) -> list[LiveSession]:
-        """Lost sessions whose grace is over."""
+        """Lost sessions whose grace has passed."""
         return [item for item in self.sessions.values() if item.expires and item.holder is None and now >= item.expires]

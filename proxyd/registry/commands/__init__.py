@@ -1,4 +1,4 @@
-"""The handlers of the commands, by topic; importing them fills the command table."""
+"""The handlers of the commands, by topic. Importing them fills the command table."""
 
 from proxyd.registry.commands import apply, live, sessions, stage, traffic
 

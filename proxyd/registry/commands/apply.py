@@ -1,4 +1,4 @@
-"""Looking at the staged copy, and making it the active one."""
+"""Commands that show the staged copy, and make it the active configuration."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def config_validate(caller: Caller) -> str:
 @command("CONFIG_DIFF", TOPIC,
          answer='`DIFF_OK|{"routes":{"added":[ids],"removed":[ids],"modified":[ids]},"headers":{"added":n,"removed":n,"modified":n},'
                 '"options":{..},"health":{..},"ratelimit":{..},"circuit_breaker":{..}}`',
-         help="What applying would change.", repeatable=True)
+         help="Show what an apply would change.", repeatable=True)
 def config_diff(caller: Caller) -> str:
     session = caller.session
     return "DIFF_OK|" + to_json(configuration.differences(session.settings, session.routes, session.staged))
 
 
 @command("CONFIG_APPLY", TOPIC, answer="`OK`, or `ERROR|...` with nothing applied",
-         help="Make the staged copy the active one, in one transaction. `OK`: every live worker routes by it.", repeatable=True)
+         help="Make the staged copy the active one, in one transaction. `OK` means that every live worker routes by it.", repeatable=True)
 def config_apply(caller: Caller) -> str:
     staging.apply(caller.registry, caller.session, SCOPES, caller.actor)
     return "OK"
@@ -58,14 +58,14 @@ def config_apply(caller: Caller) -> str:
 
 @command("CONFIG_APPLY_PARTIAL", TOPIC,
          Field("scopes", fields.scopes, f"Scopes with commas: {', '.join(SCOPES)}."),
-         answer="as CONFIG_APPLY", help="Apply those scopes; the rest stays staged, and so do settings of routes that are not "
+         answer="as CONFIG_APPLY", help="Apply those scopes. The rest stays staged, and so do settings of routes that are not "
                                         "applied yet.", repeatable=True)
 def config_apply_partial(caller: Caller, scopes: tuple[str, ...]) -> str:
     staging.apply(caller.registry, caller.session, scopes, caller.actor)
     return "OK"
 
 
-@command("CONFIG_ROLLBACK", TOPIC, answer="`OK`", help="Empty the staged copy; live traffic sees nothing.", repeatable=True)
+@command("CONFIG_ROLLBACK", TOPIC, answer="`OK`", help="Empty the staged copy. Live traffic is not affected.", repeatable=True)
 def config_rollback(caller: Caller) -> str:
     staging.rollback(caller.registry, caller.session)
     return "OK"

@@ -23,7 +23,7 @@ _STATS = ("route_id", *SHOWN, *LATENCIES, "status_codes", "websocket_active")
 
 
 def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, Any]:
-    """The row of an active route of the session. Raises CommandError, naming the command's field."""
+    """The row of an active route of the session. Raises a CommandError that names the command's field."""
     if route_id not in caller.session.routes:
         staged = ("routes", route_id, "") in caller.session.staged
         raise CommandError(f'{field}: "{route_id}" is {"staged, but not applied yet" if staged else "not a route of this session"}')
@@ -35,7 +35,7 @@ def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, An
                 "last_error, response_time_ms, success_rate_percent, consecutive_failures}, circuit:{..}, ratelimit:{requests, "
                 "window_seconds, rejected}, maintenance:{active, page_url, entered_at, hits}, drain:{active, traffic_percent, "
                 "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, notes}`",
-         help="Everything about one active route, as the workers have it.", repeatable=True)
+         help="Show everything about one active route, as the workers have it.", repeatable=True)
 def route_status_command(caller: Caller, route_id: str) -> str:
     row = _row(caller, route_id)
     written, stats = caller.registry.store.read(route_facts, route_id)
@@ -45,7 +45,7 @@ def route_status_command(caller: Caller, route_id: str) -> str:
 
 
 def _told_of(options: dict[str, str]) -> dict[str, Any]:
-    """What ROUTE_STATUS says of a route's options."""
+    """The fields of ROUTE_STATUS that come from a route's options."""
     return {"upstream_timeout_seconds": option_of(options, "timeout"),
             "notes": [unspoken(key) for key in ("http2", "http3") if option_of(options, key)]}
 
@@ -53,7 +53,7 @@ def _told_of(options: dict[str, str]) -> dict[str, Any]:
 @command("CIRCUIT_BREAKER_STATUS", TOPIC, ROUTE_ID,
          answer="`CIRCUIT_STATUS_OK|{state: closed/open/half_open, failures, successes, opened_at, last_failure, next_attempt, healthy, "
                 "in_maintenance, draining}`",
-         help="What the workers really do now.", repeatable=True)
+         help="Show the circuit as the workers have it now.", repeatable=True)
 def circuit_status(caller: Caller, route_id: str) -> str:
     return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(caller, route_id), caller.registry.circuits, time.time()))
 
@@ -67,11 +67,11 @@ def circuit_reset(caller: Caller, route_id: str) -> str:
 
 
 @command("STATS_GET", TOPIC,
-         Field("target", fields.stats_target, "A route id, `ALL`, or nothing for all.", True, EVERY, True),
+         Field("target", fields.stats_target, "A route id or `ALL`. Absent or empty: `ALL`.", True, EVERY, True),
          Field("compressed", fields.compressed, "`compressed`: base64(gzip(json)).", True, False),
          answer=f"`STATS_OK|` one object for a route id, an array else: {{route_id, {', '.join((*SHOWN, *LATENCIES))}, "
                 "status_codes:{\"200\":n}, websocket_active}",
-         help="Traffic since each route began, summed over all workers, at most a second old.", repeatable=True)
+         help="Show the traffic since each route began, summed over all workers. It is at most a second old.", repeatable=True)
 def stats_get(caller: Caller, target: str, compress: bool) -> str:
     if target == EVERY:
         ids = sorted_ids(caller.session.routes)
@@ -101,13 +101,13 @@ _TYPE = Field("type", fields.event_type, "Event type, or `all`.")
 
 
 @command("SUBSCRIBE", TOPIC, _TYPE, answer="`SUBSCRIBE_OK`, and from then on `EVENT|type|{json}` lines",
-         help="Be told of events about the session's routes, and of those about the whole proxy.", repeatable=True)
+         help="Receive events about the session's routes and about the whole proxy.", repeatable=True)
 def subscribe(caller: Caller, type: str) -> str:
     caller.subscriptions.add(type)
     return "SUBSCRIBE_OK"
 
 
-@command("UNSUBSCRIBE", TOPIC, _TYPE, answer="`UNSUBSCRIBE_OK`", help="Be told no more; `all` ends every subscription.",
+@command("UNSUBSCRIBE", TOPIC, _TYPE, answer="`UNSUBSCRIBE_OK`", help="Receive these events no more. `all` ends every subscription.",
          repeatable=True)
 def unsubscribe(caller: Caller, type: str) -> str:
     if type == "all":

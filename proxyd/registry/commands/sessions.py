@@ -1,4 +1,4 @@
-"""REGISTER and what else is about the session itself."""
+"""Commands about the session itself, REGISTER among them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TOPIC = "Sessions"
 
 
 @command("REGISTER", TOPIC,
-         Field("service", fields.name, "Name of the service; its instances form pools."),
-         Field("instance", fields.name, "Name of this instance; the same again replaces the older session."),
+         Field("service", fields.name, "Name of the service. Its instances form pools."),
+         Field("instance", fields.name, "Name of this instance. Another REGISTER with the same names replaces this session."),
          Field("maintenance_port", fields.port, "Port of the service's maintenance server, 0 for none.", True, 0),
-         Field("metadata", fields.metadata, "JSON object, kept and shown; absent, empty, `{}` and `null` are the same. "
+         Field("metadata", fields.metadata, "JSON object that is stored and shown. Absent, empty, `{}` and `null` mean the same. "
                "`token` in it is the registry token.", True, None),
          answer="`ACK|session_id`", help="Begin a session on this connection.", session=False)
 def register(caller: Caller, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any] | None) -> str:
@@ -47,10 +47,10 @@ def register(caller: Caller, service: str, instance: str, maintenance_port: int,
 
 
 @command("RECONNECT", TOPIC,
-         Field("session_id", fields.anything, "The session to take up again."),
+         Field("session_id", fields.anything, "The session to resume."),
          answer="`OK`, or `REREGISTER` for an unknown or expired session", session=False,
-         help="Take up a session on a new connection, within `reconnect_grace` of its loss: routes are live again, staged "
-              "changes still there. After `REREGISTER` the connection may REGISTER.")
+         help="Resume a session on a new connection, within `reconnect_grace` of its loss. Its routes are live again, and its "
+              "staged changes are still there. After `REREGISTER` the connection may REGISTER.")
 def reconnect(caller: Caller, session_id: str) -> str:
     if caller.has_session:
         raise CommandError("this connection has a session already; RECONNECT belongs on a new one")
@@ -61,11 +61,11 @@ def reconnect(caller: Caller, session_id: str) -> str:
         return "REREGISTER"
     caller.registry.reconnect(session, caller.address, caller)
     caller.hold(session)
-    log.info("%s/%s is back from %s with %d routes", session.service, session.instance, caller.address, len(session.routes))
+    log.info("%s/%s reconnected from %s with %d routes", session.service, session.instance, caller.address, len(session.routes))
     return "OK"
 
 
-@command("PING", TOPIC, answer="`PONG`", help="Show life; asks nothing else.", repeatable=True)
+@command("PING", TOPIC, answer="`PONG`", help="Show that the client is alive.", repeatable=True)
 def ping(caller: Caller) -> str:
     return "PONG"
 
@@ -73,7 +73,7 @@ def ping(caller: Caller) -> str:
 @command("SESSION_INFO", TOPIC,
          answer="`SESSION_OK|{session_id, service_name, instance_name, connected_at, uptime_seconds, last_activity, last_apply, "
                 "routes_active, routes_staged, metadata}`",
-         help="What the registry knows of the session.", repeatable=True)
+         help="Show what the registry knows about the session.", repeatable=True)
 def session_info(caller: Caller) -> str:
     session = caller.session
     return "SESSION_OK|" + to_json({
@@ -86,11 +86,11 @@ def session_info(caller: Caller) -> str:
 
 
 @command("CLIENT_SHUTDOWN", TOPIC, answer="`SHUTDOWN_OK`, then the connection closes",
-         help="End the session: its routes are gone from every worker before the answer.")
+         help="End the session. Its routes are gone from every worker before the answer is sent.")
 def client_shutdown(caller: Caller) -> str:
     session = caller.session
     count = len(session.routes)
     caller.registry.end([session])
     caller.closing = True
-    log.info("%s/%s said goodbye: its %d routes are removed", session.service, session.instance, count)
+    log.info("%s/%s ended its session: its %d routes are removed", session.service, session.instance, count)
     return "SHUTDOWN_OK"

@@ -21,8 +21,8 @@ TOPIC = "Staging"
 @command("ROUTE_ADD", TOPIC,
          Field("domains", fields.domains, "Domains with commas: exact, `*.example.com` (one label) or `*`."),
          Field("path", fields.path, "Path prefix of whole segments."),
-         Field("backend_url", fields.backend, "http, https, ws or wss url; its path is put before the request's."),
-         Field("priority", routechecks.priority, "Higher first."),
+         Field("backend_url", fields.backend, "http, https, ws or wss url. Its path is put before the request's path."),
+         Field("priority", routechecks.priority, "Routes with a higher priority are tried first."),
          answer="`ROUTE_OK|route_id`", help="Stage a new route.", scope="routes")
 def route_add(caller: Caller, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:
     item = {"domains": domains, "path": path, "backend_url": backend_url, "priority": priority}
@@ -93,18 +93,18 @@ def _removes(name: str, key: Field, *, scope: str, answer: str, help: str) -> No
 
 @_sets("HEADERS_SET", TARGET,
        Field("name", routechecks.header_name, "Response header."),
-       Field("value", routechecks.header_value, "Its value; it takes the place of the backend's own."),
+       Field("value", routechecks.header_value, "Its value. It replaces the backend's own."),
        scope="headers", answer="HEADERS_OK", help="Stage a response header.")
 def header(caller: Caller, name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
 _removes("HEADERS_REMOVE", Field("name", routechecks.header_name, "Response header."),
-         scope="headers", answer="HEADERS_OK", help="Stage that a header set with HEADERS_SET is no longer set.")
+         scope="headers", answer="HEADERS_OK", help="Stage the removal of a header that HEADERS_SET set.")
 
 
 @_sets("OPTIONS_SET", TARGET,
-       Field("key", fields.option_key, "Option key; all are listed in docs/configuration.md."),
+       Field("key", fields.option_key, "Option key. docs/configuration.md lists all."),
        Field("value", fields.anything, "Its value."),
        scope="options", answer="OPTIONS_OK", help="Stage an option.")
 def option(caller: Caller, key: str, value: str) -> tuple[str, str]:
@@ -117,14 +117,14 @@ def option(caller: Caller, key: str, value: str) -> tuple[str, str]:
 
 
 _removes("OPTIONS_REMOVE", Field("key", fields.option_key, "Option key."),
-         scope="options", answer="OPTIONS_OK", help="Stage that an option goes back to its default.")
+         scope="options", answer="OPTIONS_OK", help="Stage the return of an option to its default.")
 
 
 @_sets("HEALTH_SET", Field("route_id", fields.target, "A route of the session, or `ALL`.", routes=True),
        Field("path", fields.check,
-             "Path that is asked for, `tcp://` to connect only, `tcp://host:port` to connect elsewhere; empty: no check."),
+             "Path to request, or `tcp://` to connect only, or `tcp://host:port` to connect elsewhere. Empty: no check."),
        Field("interval", fields.interval, "Time between two checks."),
-       Field("timeout", fields.duration, "Time for one check: connect, header and body together."),
+       Field("timeout", fields.duration, "Longest time for one check: connecting, header and body together."),
        scope="health", answer="HEALTH_OK", help="Stage a health check.")
 def health_check(caller: Caller, path: str, interval: float, timeout: float) -> tuple[str, str]:
     return "check", json.dumps({
@@ -141,8 +141,8 @@ def rate_limit(caller: Caller, requests: int, window: float) -> tuple[str, str]:
 
 @_sets("CIRCUIT_BREAKER_SET", TARGET,
        Field("threshold", fields.threshold, "Consecutive failures that open the circuit."),
-       Field("timeout", fields.duration, "Time until an open circuit lets trial requests through."),
-       Field("half_open_requests", fields.trials, "Trial requests let through at once."),
+       Field("timeout", fields.duration, "How long a circuit stays open before it allows trial requests."),
+       Field("half_open_requests", fields.trials, "Most trial requests at once."),
        scope="circuit_breaker", answer="CIRCUIT_OK", help="Stage a circuit breaker.")
 def circuit_breaker(caller: Caller, threshold: int, timeout: float, half_open_requests: int) -> tuple[str, str]:
     return "breaker", json.dumps({

@@ -23,7 +23,7 @@ _TARGET = Field("target", fields.anything, "`ALL`, route ids with commas, a path
 
 
 @command("DRAIN_START", TOPIC, Field("duration", fields.duration, "Time over which new requests fall from all to none."),
-         answer="`DRAIN_OK|completion-time`", help="Drain the session's routes: replicas take over, requests in flight are never cut.")
+         answer="`DRAIN_OK|completion-time`", help="Drain the session's routes. Replicas take over. Requests in flight are never cut.")
 def drain_start(caller: Caller, duration: float) -> str:
     try:
         end = caller.operations.start_drain(caller.session.session_id, duration, caller.actor)
@@ -35,7 +35,7 @@ def drain_start(caller: Caller, duration: float) -> str:
 @command("DRAIN_STATUS", TOPIC,
          answer="`DRAIN_STATUS_OK|{active, started_at, duration_seconds, elapsed_seconds, remaining_seconds, traffic_percent, rejected}` "
                 "or `ERROR|no drain in progress`",
-         help="How far the drain is.", repeatable=True)
+         help="Show how far the drain is.", repeatable=True)
 def drain_status(caller: Caller) -> str:
     status = caller.operations.drain_status(caller.session)
     if status is None:
@@ -43,7 +43,7 @@ def drain_status(caller: Caller) -> str:
     return "DRAIN_STATUS_OK|" + to_json(status)
 
 
-@command("DRAIN_CANCEL", TOPIC, answer="`DRAIN_OK`", help="Full traffic at once.", repeatable=True)
+@command("DRAIN_CANCEL", TOPIC, answer="`DRAIN_OK`", help="End the drain. The routes get full traffic at once.", repeatable=True)
 def drain_cancel(caller: Caller) -> str:
     try:
         caller.operations.cancel_drain(caller.session.session_id, caller.actor)
@@ -53,7 +53,7 @@ def drain_cancel(caller: Caller) -> str:
 
 
 def _routes(caller: Caller, target: str) -> list[str]:
-    """The active routes that a maintenance target means. Raises CommandError for none."""
+    """The active routes that a maintenance target names. Raises CommandError if there are none."""
     routes = caller.session.routes
     found: list[str] = []
     wanted = target.strip()
@@ -71,25 +71,26 @@ def _routes(caller: Caller, target: str) -> list[str]:
             domain = ""
         found = [route_id for route_id, spec in routes.items() if domain in spec.domains]
     if not found:
-        raise CommandError(f'target: "{target}" is no active route of this session (ALL, route ids, a path or a domain)')
+        raise CommandError(f'target: "{target}" is not an active route of this session (ALL, route ids, a path or a domain)')
     return sorted_ids(found)
 
 
 @command("MAINT_ENTER", TOPIC, _TARGET,
-         Field("page_url", fields.page_url, "The service's own page; empty: the built-in one.", True, ""),
+         Field("page_url", fields.page_url, "Url of the service's own page. Empty: the built-in page.", True, ""),
          answer="`ACK`, then `MAINT_OK|target` once the page answers (25 s at most), else `ERROR|...`",
-         help="Traffic sees maintenance from before the ACK. An error means the page: maintenance is on, with the built-in one.")
+         help="Put routes into maintenance. It is on before the `ACK` is sent. An error concerns only the page: then maintenance is on "
+              "with the built-in page.")
 def maint_enter(caller: Caller, target: str, page_url: str) -> Iterator[str]:
     route_ids = _routes(caller, target)
     caller.operations.enter_maintenance(route_ids, page_url, caller.actor)
-    # As strict as the workers, or it would answer here and never be shown.
+    # Verify as strictly as the workers do. Otherwise a page could answer here and never be shown.
     verify = caller.operations.verifies(route_ids)
     return _after_ack(caller, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does", verify)
 
 
 @command("MAINT_EXIT", TOPIC, _TARGET,
          answer="`ACK`, then `MAINT_OK|target` once the backend answers (8 s at most), else `ERROR|... maintenance lifted`",
-         help="Lifted in both cases.")
+         help="End maintenance. It is lifted in both cases.")
 def maint_exit(caller: Caller, target: str) -> Iterator[str]:
     route_ids = _routes(caller, target)
     caller.operations.exit_maintenance(route_ids, caller.actor)
@@ -104,7 +105,7 @@ def _after_ack(caller: Caller, target: str, urls: list[str], seconds: float, con
 
 
 @command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at}`",
-         help="Which of the session's routes are in maintenance.", repeatable=True)
+         help="Show which of the session's routes are in maintenance.", repeatable=True)
 def maint_status(caller: Caller) -> str:
     rows = [caller.registry.active.rows[route_id] for route_id in sorted_ids(caller.session.routes)]
     held = [row for row in rows if row["maintenance_since"]]
