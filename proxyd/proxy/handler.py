@@ -1,4 +1,4 @@
-"""The way of a request through the proxy, in the order of the design: match, gates, upstream, forward, record."""
+"""The path of a request through the proxy, in this order: match, gates, upstream, forward, record."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ log = logging.getLogger("proxyd.proxy")
 
 #: Bodies up to this size are read before the upstream is chosen, so that they can be sent again.
 KEPT_BODY = 65536
-#: Methods that may be meant for the proxy itself. "-" is what stands for one that could not be read.
+#: Methods that may be meant for the proxy itself. "-" stands for a request that could not be read.
 _STEERED = frozenset(("CONNECT", "OPTIONS", "TRACE", "-"))
 _OPTIONS = Refusal(200, "", "", page=Page("text/plain", b""))
 
 
 def handle(runtime: Runtime, ex: Exchange) -> None:
-    """Answer one exchange. Raises nothing but what ends the greenlet; a client that can't be answered is cut."""
+    """Answer one exchange. A client that can't be answered is disconnected. Raises only what ends the greenlet."""
     runtime.busy_watch.add(ex)
     try:
         _serve(runtime, ex)
@@ -93,7 +93,7 @@ def _internal_error(ex: Exchange) -> None:
 
 
 def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
-    """Each step of the way can refuse the request; None when an answer is out."""
+    """Take the request through all steps. Each step can refuse it. Returns the refusal, or None when an answer is out."""
     head = ex.head
     client = ex.client
     if client.trusted:
@@ -131,7 +131,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
 
 
 def _steered(ex: Exchange) -> Refusal | None:
-    """What may be meant for the proxy itself, or is no request at all: an answer, unless it is for somebody behind us."""
+    """The answer to a request for the proxy itself, or to one that could not be read. None for a request meant for a backend."""
     if ex.unread is not None:
         return Refusal(ex.unread.status, ex.unread.code, ex.unread.detail)
     if ex.method == "CONNECT":
@@ -144,14 +144,14 @@ def _steered(ex: Exchange) -> Refusal | None:
 
 
 def _over_https(settings: ProxySettings, ex: Exchange) -> Refusal | None:
-    """Send a client that came by plain HTTP to HTTPS, and tell one that came by HTTPS to stay there, as the settings say."""
+    """Redirect a client from HTTP to HTTPS, and add Strict-Transport-Security for a client on HTTPS, as the settings say."""
     secure = ex.client.secure or (ex.client.trusted and forwarded_secure(ex))
     if settings.redirect_https and not secure:
         if not ex.host:
             return refuse("missing_host", "this service is reached by HTTPS, and the request names no host to go to")
         return refuse("https_only", "this service is reached by HTTPS", (("Location", f"https://{ex.host}{ex.head.path}"),))
     if settings.hsts and secure:
-        # Not on plain HTTP, where a browser must not believe it (RFC 6797 7.2).
+        # Only on HTTPS: a browser must ignore the field on plain HTTP (RFC 6797 7.2).
         ex.set_headers.append(("Strict-Transport-Security", f"max-age={int(settings.hsts)}"))
     return None
 
@@ -166,7 +166,7 @@ def _unmatched(runtime: Runtime, ex: Exchange) -> Refusal:
 
 
 def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
-    """The request's pool as it is now, after a wait: it may drain, be in maintenance, or be gone meanwhile."""
+    """The request's pool as it is now. During a wait it may have begun to drain, entered maintenance or vanished."""
     found = runtime.table.match(ex.host, ex.path)
     if found is not None:
         ex.pool = found
@@ -174,7 +174,7 @@ def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
 
 
 def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> Refusal | None:
-    """Try members of the pool until one answers, or what failed may not be tried again."""
+    """Try members of the pool until one answers, or the failed request may not be tried again."""
     members = Members(runtime, ex.head, ex.client_ip, pool)
     failure: UpstreamError | None = None
     for chosen, admission in members.admitted():
@@ -202,9 +202,9 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> Refusal | None:
 
 
 def _keep_body(ex: Exchange) -> bool:
-    """Read a small body of known length whole, so that it can go out with the head, and go out again; whether there was one.
+    """Read a small body of known length as a whole, so that it can be sent with the head, and sent again. Returns whether it did.
 
-    Before an upstream is chosen, since the client may take its time: who is chosen is asked at once.
+    This comes before an upstream is chosen. The client may send slowly, and the choice must be fresh when the request is sent.
     """
     client = ex.client
     length = ex.head.content_length
@@ -221,7 +221,7 @@ def _keep_body(ex: Exchange) -> bool:
 
 
 def _record(runtime: Runtime, ex: Exchange) -> None:
-    """Count and log the exchange; memory only."""
+    """Count and log the exchange, in memory only."""
     ended = time.monotonic()
     total = ended - ex.started
     upstream = ex.upstream
@@ -229,7 +229,7 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
     counters.record(ex.status, total, ex.bytes_sent, ex.bytes_received)
     if upstream is not None:
         options = upstream.options
-        # How long a WebSocket was open says nothing about its speed.
+        # The life of a WebSocket says nothing about the speed of its backend.
         if (options.slow_warning or options.slow_critical) and ex.status != 101:
             runtime.rows.slow(ex, upstream, counters, total)
     if ex.failure:

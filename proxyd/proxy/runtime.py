@@ -1,4 +1,4 @@
-"""What one worker has in memory: the table, the counters, the breakers, the limits, the watchdogs, the logs."""
+"""What one worker holds in memory: routes, counters, circuits, rate limits, watchdogs and the access log."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from proxyd.store.sql.snapshot import Snapshot
 
 log = logging.getLogger("proxyd.proxy")
 
-#: Idle client connections of a stopping worker are closed after this long without a request: a client in the
-#: middle of sending one is answered instead of reset.
+#: Seconds without a request after which a stopping worker closes an idle client connection. A client that is just sending
+#: a request is answered instead of reset.
 _STOPPING_IDLE = 2.0
 _PRUNE_SECONDS = 10.0
 
 
 class Runtime:
-    """The state of a worker. Make it after fork, `start` it before clients are accepted."""
+    """The state of a worker. Create it after the fork, and `start` it before clients are accepted."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -84,7 +84,7 @@ class Runtime:
         self._id_count = 0
 
     def start(self) -> None:
-        """Load the table, begin to follow changes, and start everything that runs beside requests."""
+        """Load the routes, begin to follow changes, and start everything that runs in the background."""
         self.websockets.join()
         self.access.start()
         self.idle_watch.start()
@@ -94,7 +94,7 @@ class Runtime:
         self._pruning.start()
 
     def _prune(self) -> None:
-        """Close upstream connections that nobody used for long, that are old, or whose upstream's name has moved."""
+        """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name."""
         now = time.monotonic()
         for upstream in list(self.table.upstreams.values()):
             state = upstream.state
@@ -103,7 +103,7 @@ class Runtime:
                 prune(upstream, now)
 
     def stop(self) -> None:
-        """The worker will stop: requests in flight go on, connections close after their response."""
+        """Prepare for the stop: requests in flight go on, and each connection closes after its response."""
         self.stopping = True
         self.idle_seconds = _STOPPING_IDLE
         deadline = time.monotonic() + _STOPPING_IDLE
@@ -112,13 +112,13 @@ class Runtime:
                 item.deadline = min(item.deadline, deadline)
 
     def end_websockets(self) -> None:
-        """End those that are left: both sides get a close frame."""
+        """End the open WebSockets. Both sides get a close frame."""
         for item in self.busy_watch.watched():
             if isinstance(item, Exchange) and item.tunnel is not None:
                 item.tunnel.end("worker_stopping")
 
     def finish(self) -> None:
-        """The last request is over: write what is still in memory, as far as that is quick."""
+        """After the last request: write what is still in memory, as far as that is quick."""
         self.access.flush()
         self.flusher.stop()
         self._sync.stop()
@@ -126,7 +126,7 @@ class Runtime:
 
     def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table
-        # The master did so on its own host; the circuits of another one have nobody else to.
+        # The master has claimed the slots on its own host. On another host nobody else does.
         for record in snapshot.routes:
             self.circuits.claim(record)
         self.table = table
@@ -138,12 +138,12 @@ class Runtime:
         self.stats.forget(set(gone))
 
     def next_request_id(self) -> str:
-        """An id that no other request has: the worker's random prefix and a count."""
+        """A unique request id: the worker's random prefix and a count."""
         self._id_count += 1
         return f"{self._id_prefix}{self._id_count:x}"
 
 
 def _own_name(settings: Settings) -> str:
-    """A name that differs between proxies in a chain, and is the same in all workers and after restarts."""
+    """A name for Via. It differs between proxies in a chain, but not between workers or restarts."""
     seed = f"{socket.gethostname()}:{os.getcwd()}:{settings.database.url}:{settings.proxy.bind}"
     return f"proxyd-{hashlib.sha256(seed.encode()).hexdigest()[:8]}"

@@ -1,7 +1,7 @@
-"""The gates that a matched request passes before a member of its pool is chosen, one file each, in the order of GATES.
+"""The gates that a matched request passes before a member of its pool is chosen. Each has its own file. GATES is their order.
 
-A gate takes the worker's parts, the exchange and its pool, and returns why the request is refused, or None. To add one, write
-it in a file of its own and give it its place in GATES. May import: proxy.core. Begin with `bodysize`, the smallest.
+A gate takes the worker's parts, the exchange and its pool. It returns a Refusal, or None to let the request pass. To add a gate,
+write it in a file of its own and put it into GATES. May import: proxy.core. Begin with `bodysize`, the smallest.
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ class Parts(HasSettings, HasMaintenance, HasLimiter, Protocol):
 
 Gate = Callable[[Parts, Exchange, Pool], Refusal | None]
 
-#: Asked one after another until one refuses. What is refused before the rate limit does not count against it.
+#: They are asked in this order until one refuses. A request refused before the rate limit does not count against it.
 GATES: tuple[Gate, ...] = (body_size, maintenance, rate_limit)

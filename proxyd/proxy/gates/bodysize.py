@@ -1,4 +1,4 @@
-"""The bound on a request's body: one that is announced as larger is refused here, one without a length while it is sent."""
+"""The limit on a request's body. A body announced as larger is refused here, one of unknown length while it is sent."""
 
 from __future__ import annotations
 

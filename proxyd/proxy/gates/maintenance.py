@@ -1,7 +1,7 @@
-"""Maintenance: a matched route whose service is being worked on answers 503 with a page instead of the backend.
+"""Maintenance: a route in maintenance answers 503 with a page, and its backend is not asked.
 
-The page is the service's own maintenance server's, where MAINT_ENTER named one (proxyd.proxy.gates.pageserver): its HTML with
-status 503, its assets as they are. Without one, or when it fails, it is the operator's page or the built-in one.
+If MAINT_ENTER named a page, it comes from the service's own maintenance server (proxyd.proxy.gates.pageserver): HTML with
+status 503, assets unchanged. Otherwise, or if that server fails, it is the operator's page or the built-in one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DETAIL = "the service is down for maintenance"
 
 
 class Maintenance:
-    """The pages that are shown, with what is kept of maintenance servers' answers."""
+    """Chooses the page for a request: from a maintenance server, the operator's own, or the built-in one."""
 
     def __init__(self, settings: Settings) -> None:
         self._bypasses = trust_check(settings.maintenance.bypass)
@@ -55,10 +55,9 @@ class Maintenance:
         self._servers = PageServers()
 
     def refusal(self, ex: Exchange, pool: Pool) -> Refusal | None:
-        """What the client gets instead of the backend's answer, or None where the request may pass: another replica is in service, or
-        the client is let through.
+        """The refusal with the page, or None if the request may pass because another replica is in service or the client has a bypass.
 
-        A member that lost its session holds the page up as well: services restart while they are in maintenance.
+        A member in maintenance counts even if it has lost its session, because services restart during maintenance.
         """
         held: Upstream | None = None
         for member in pool.members:
@@ -72,7 +71,7 @@ class Maintenance:
             return None
         headers = (("Retry-After", str(self._retry_after)), ("X-Maintenance-Mode", "true"))
         fetched = self._from_server(ex, held) if held.maintenance_page_url else None
-        # An asset of the page has the status that its server gave it.
+        # An asset of the page keeps the status that its server gave it.
         status = fetched.status if fetched is not None else 503
         page = Page(fetched.content_type, fetched.body) if fetched is not None else self._built_in(ex, held)
         return Refusal(status, "maintenance", _DETAIL, headers, "maintenance_hits", page)
@@ -89,11 +88,11 @@ class Maintenance:
         return Page("text/html; charset=utf-8", page.encode())
 
     def _from_server(self, ex: Exchange, held: Upstream) -> Fetched | None:
-        """The asset that was asked for, or the page with status 503; None when the server fails."""
+        """The asset that was requested, or the page with status 503. None if the server fails."""
         page_url, verify = held.maintenance_page_url, held.options.tls_verify
         extension = posixpath.splitext(ex.path)[1].lower()
         if ex.method in ("GET", "HEAD") and extension not in ("", ".html", ".htm", ".php"):
-            # Put together by hand: joined as a reference, //elsewhere/x.css would be fetched from elsewhere.
+            # Not with urljoin: a path like //elsewhere/x.css would then be fetched from elsewhere.
             asset = self._servers.get(f"{origin(page_url)}/{ex.path.lstrip('/')}", verify)
             if asset is not None and asset.status == 200 and not asset.content_type.startswith("text/html"):
                 return asset
@@ -110,12 +109,12 @@ class HasMaintenance(Protocol):
 
 
 def maintenance(parts: HasMaintenance, ex: Exchange, pool: Pool) -> Refusal | None:
-    """The maintenance page, where no replica is in service and the client is not let through."""
+    """The maintenance page, if no replica is in service and the client has no bypass."""
     return parts.maintenance.refusal(ex, pool) if pool.maintained else None
 
 
 def _in_words(seconds: int) -> str:
-    """A time to wait as people say it."""
+    """A time to wait, in words."""
     count, unit = (seconds, "second") if seconds < 120 else (round(seconds / 60), "minute")
     if count >= 120:
         count, unit = round(count / 60), "hour"

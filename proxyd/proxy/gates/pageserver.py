@@ -1,5 +1,5 @@
-"""Services' own maintenance servers: asked with short timeouts, their answers kept for a moment, and a dead or slow one left
-alone for a while, so that it slows nobody down."""
+"""Requests to services' own maintenance servers. Timeouts are short, answers are cached for a moment, and a server that fails is
+not asked for a while, so that it delays nobody."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import gevent
 
 log = logging.getLogger("proxyd.proxy")
 
-#: For one answer in all; what takes longer, or is larger, is no page for people who wait.
+#: Seconds for a whole answer, and for its connection. Nobody should wait longer for a page.
 _PATIENCE, _CONNECT_TIMEOUT = 2.0, 0.5
 _MAX_BODY = 1 << 20
 _KEPT_SECONDS = 2.0
 _KEPT_ANSWERS = 64
 _FAILURES, _REST_SECONDS = 3, 10.0
-#: Questions at once, over all servers: who asks for a file beyond that gets the page that is kept, or the built-in one.
+#: Most requests to all servers at once. Beyond that, clients get a cached page or the built-in one.
 _MAX_ASKED = 16
 _MAX_SERVERS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """An answer of a maintenance server."""
+    """The answer of a maintenance server."""
 
     status: int
     content_type: str
@@ -33,7 +33,7 @@ class Fetched:
 
 
 class _Breaker:
-    """After three failures in a row a server rests for ten seconds; then one question decides. `now`: monotonic seconds."""
+    """After three failures in a row a server is left alone for ten seconds. Then one request decides. `now`: monotonic seconds."""
 
     __slots__ = ("failures", "rests_until")
 
@@ -62,7 +62,7 @@ class PageServers:
         self._breakers: dict[str, _Breaker] = {}
 
     def get(self, url: str, verify: bool) -> Fetched | None:
-        """What the server answers, None when it fails; many who ask for the same at once make one question."""
+        """The server's answer, None if it fails. Simultaneous calls for the same url share one request."""
         now = time.monotonic()
         kept = self._kept.get(url)
         if kept is not None and now - kept[0] < _KEPT_SECONDS:
@@ -73,7 +73,7 @@ class PageServers:
             if len(self._asked) >= _MAX_ASKED or not breaker.admits(now):
                 return None
             asked = self._asked[url] = gevent.spawn(self._ask, url, verify, breaker)
-        # The greenlet ends by itself in time, whoever waits for it.
+        # The greenlet has its own timeout, so it may outlive a caller that is killed.
         asked.join()
         found: Fetched | None = asked.value
         return found

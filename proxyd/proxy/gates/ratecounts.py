@@ -1,7 +1,7 @@
-"""Where hits on rate limits are counted: on this host over all its workers, or in Redis over several hosts.
+"""Counts requests against rate limits: on this host over all its workers, or in Redis over several hosts.
 
-Both answer the same two questions about a bound (key, amount, window in seconds): may one more pass, and how does it stand.
-A standing is what remains, and the seconds until more does (where nothing remains) or until the window is over.
+Both answer two questions about a bound (key, amount, window in seconds): may one more request pass, and what is its standing?
+A standing is the number of requests that remain, and seconds: until the window ends or, if none remain, until one does.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from proxyd.store.memory.ratelimits import SharedCounters, SlidingCounter
 log = logging.getLogger("proxyd.ratelimit")
 
 SLIDING, FIXED, MOVING = "sliding-window-counter", "fixed-window", "moving-window"
-#: Time a question to Redis may take, connecting included, and the connections of a worker.
+#: Longest time in seconds for a call to Redis, connecting included, and most connections of a worker.
 _REDIS_PATIENCE = 1.0
 _REDIS_CONNECTIONS = 16
 
-#: How long a lease is good, in seconds, the part of the bound that it may be, and the hits of the largest.
+#: How long a lease is valid, in seconds; the part of the bound that it may be (one thousandth); and the hits of the largest.
 _LEASE_SECONDS, _LEASE_PART, _LARGEST_LEASE = 0.05, 1000, 32
 
 Standing = tuple[int, float]
@@ -38,11 +38,11 @@ Answer = TypeVar("Answer")
 
 
 class Lease:
-    """A bound that a busy client comes back to: hits are counted some at a time, before they come.
+    """Counts the hits of a busy client against a bound in advance, several at a time.
 
-    A lease of one is a plain hit. One that is used up at once is followed by one twice as large, up to a thousandth of what the
-    bound allows: so a limit below 2000 is counted hit by hit. What is not used up is given back with the next hit. Hence nobody
-    gets more than hits counted one by one would allow, and at most a thousandth less for each worker.
+    A lease of one is a plain hit. A lease that is used up in time is followed by one twice as large, up to a thousandth of the
+    bound. So a limit below 2000 is counted hit by hit. The next hit gives back what was not used. Hence a client never gets more
+    than counting one by one would allow, and at most a thousandth less for each worker.
     """
 
     __slots__ = ("_amount", "_clock", "_counter", "_largest", "_left", "_number", "_size", "_until", "_window")
@@ -59,7 +59,7 @@ class Lease:
         self._until = 0.0
 
     def take(self) -> bool:
-        """Count a hit; whether it may pass."""
+        """Count a hit. Returns whether it may pass."""
         left = self._left
         if left and self._clock() < self._until:
             self._left = left - 1
@@ -80,13 +80,13 @@ class Lease:
         self._size = size
         self._left = size - 1
         self._number = int(now / self._window)
-        # What is counted in one window of the counter is not used in the next.
+        # A lease ends with the counter's window, because its hits are counted in that window.
         self._until = min(now + _LEASE_SECONDS, (self._number + 1) * self._window)
         return allowed
 
 
 class HostCounters:
-    """Counters in shared memory. `hit(key, amount, window)` counts one more and says whether it may pass."""
+    """Counters in shared memory. `hit(key, amount, window)` counts one more request and returns whether it may pass."""
 
     def __init__(self, settings: RatelimitSettings, directory: str, clock: Callable[[], float] | None = None) -> None:
         self._strategy = settings.strategy
@@ -97,7 +97,7 @@ class HostCounters:
         self.outage = counters.outage
 
     def taker(self, key: str, amount: int, window: float) -> Callable[[], bool]:
-        """The same as `hit`, for a bound that is asked about again and again and whose standing nobody is told."""
+        """A function like `hit` for one bound. It is faster, and may be used if the standing of the bound is not shown."""
         if self._strategy == SLIDING:
             counter = self._counters.sliding(key)
             if amount // _LEASE_PART > 1:
@@ -122,23 +122,23 @@ class HostCounters:
 
 
 class RedisCounters:
-    """Counters in Redis, by the library's own strategies. Answers are None while Redis gives none: then `outage` is on, for all
-    workers of the host, and the log has been told once."""
+    """Counters in Redis, by the library's own strategies. While Redis does not answer, answers are None, `outage` is on for all
+    workers of the host, and the log says so once."""
 
     def __init__(self, settings: RatelimitSettings, outage: Outage) -> None:
         self._strategy = settings.strategy
         self._outage = outage
-        # More at once would only queue in Redis, and time out there when there are many.
+        # More at once would only queue in Redis, and many would time out there.
         self._places = BoundedSemaphore(_REDIS_CONNECTIONS)
         self._limiter: Any = None
         self._problem: Exception | None = None
         try:
             self._limiter = STRATEGIES[settings.strategy](_storage(settings.storage))
-        except Exception as error:  # the redis package is missing, say: the requests go on
+        except Exception as error:  # such as a missing redis package: requests must go on
             self._problem = error
 
     def hit(self, key: str, amount: int, window: float) -> bool | None:
-        """Count one more; whether it may pass."""
+        """Count one more request. Returns whether it may pass."""
         return self._ask(lambda limiter: bool(limiter.hit(_item(amount, window), key)))
 
     def standing(self, key: str, amount: int, window: float) -> Standing | None:
@@ -161,10 +161,10 @@ class RedisCounters:
             try:
                 if self._problem is not None:
                     raise self._problem
-                # Beside the socket's own timeouts, which a name that does not resolve is not bound by.
+                # The socket's own timeouts do not cover a name that does not resolve.
                 with gevent.Timeout(_REDIS_PATIENCE, TimeoutError("no answer in time")):
                     answer = question(self._limiter)
-            except Exception as error:  # whatever a driver raises, the request goes on
+            except Exception as error:  # whatever a driver raises, the request must go on
                 if self._outage.begin(time.monotonic()):
                     log.warning("rate limits: Redis can't be reached (%s); each host counts alone until it answers", error)
                 return None
@@ -178,28 +178,32 @@ def _storage(url: str) -> Any:
     from redis.exceptions import ConnectionError as Disconnected
     from redis.retry import Retry
 
-    # Once more for a connection that Redis closed while it was idle; not for a timeout, which would only last longer.
+    # Retry once if Redis closed the idle connection. Do not retry after a timeout: that would only take longer.
     retry: Any = Retry(NoBackoff(), 1, (Disconnected,))
     return storage_from_string(url, socket_timeout=_REDIS_PATIENCE, socket_connect_timeout=_REDIS_PATIENCE, retry=retry)
 
 
 @lru_cache(maxsize=4096)
 def _item(amount: int, window: float) -> RateLimitItemPerSecond:
-    """The bound as the library has it: in whole seconds."""
+    """The bound in the library's form, which has whole seconds."""
     return RateLimitItemPerSecond(amount, max(1, math.ceil(window)), "proxyd")
 
 
 def _sliding(before: int, count: int, left: float, amount: int, window: float) -> Standing:
-    """The standing of a sliding window counter with `count` hits in this window, of which `left` seconds remain, and
-    `before` in the last one, which is weighed by as much."""
+    """The standing of a sliding window counter with `count` hits in this window and `before` in the last one.
+
+    `left`: seconds that remain of this window. The last window's hits are weighed by the same share.
+    """
     remaining = max(0, amount - int(before * left / window) - count)
     return remaining, left if remaining else _sliding_wait(before, left, count, amount, window)
 
 
 def _sliding_wait(before: int, before_left: float, count: int, amount: int, window: float) -> float:
-    """Seconds until one more request passes a sliding window counter: the old window's weight shrinks evenly, and
-    this window's count begins to shrink when it has become the old one. What is weighed must fall below the room that
-    there is, hence the millisecond more."""
+    """Seconds until one more request passes a sliding window counter.
+
+    The last window's weight shrinks evenly. This window's count begins to shrink when this window becomes the last one. The
+    weighed count must fall below the room, not just reach it: hence one more millisecond.
+    """
     room = amount - count
     if room <= 0:
         return before_left + window * max(0.0, 1.0 - amount / max(count, 1)) + 0.001

@@ -1,5 +1,5 @@
 """Rate limits per client address, by the limits library: over the workers of a host through shared memory, over hosts
-through Redis. A Redis that can't be reached costs a word in the log and the exactness over hosts, never a request.
+through Redis. While Redis can't be reached, each host counts alone and the log says so. No request fails for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Pool, Upstream
 
-#: Addresses told apart of each minute, and rows kept while the database is locked; what is beyond that has a row together.
+#: Most addresses with a row of their own in a minute, and most rows kept while the database is locked. All beyond share one row.
 _MAX_ADDRESSES = 1000
 _MAX_ROWS = 10_000
 OTHERS = "others"
@@ -31,13 +31,13 @@ _MAX_CLIENTS = 50_000
 
 #: The counter of a bound, the requests it allows, and its window in seconds.
 Bound = tuple[str, int, float]
-#: What counts a hit where that is simple, and the bounds that hold.
+#: The fast function that counts a hit (None if there is none), and the bounds that apply to a client.
 Client = tuple[Callable[[], bool] | None, tuple[Bound, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether a request may pass, a sentence for the client if not, and the headers that say where it stands."""
+    """Whether a request may pass, a sentence for the client if not, and the headers that show its standing."""
 
     allowed: bool
     detail: str
@@ -45,7 +45,7 @@ class Decision:
 
 
 class RateLimiter:
-    """The limits of one worker; made after fork. `clock`: what the host's windows go by, for tests."""
+    """The rate limits of one worker. Create it after the fork. `clock`: the clock of the host's windows, for tests."""
 
     def __init__(self, settings: Settings, directory: str, clock: Callable[[], float] | None = None) -> None:
         limits = settings.ratelimit
@@ -64,9 +64,9 @@ class RateLimiter:
         self._client = lru_cache(maxsize=65536)(self._client_of)
 
     def hit(self, upstream: Upstream, client_ip: str, now: float) -> Decision | None:
-        """Count a request against the upstream's limits; None: it passes, and no header is to be sent.
+        """Count a request against the upstream's limits. None: it passes, and no header is sent.
 
-        `now`: Unix seconds. All bounds must hold; a request that one of them refuses counts for none, but see `_exceeded`.
+        `now`: Unix seconds. All bounds must allow the request. If one refuses it, it counts for none (but see `_exceeded`).
         """
         known = self._clients.get((upstream, client_ip))
         if known is None:
@@ -85,7 +85,7 @@ class RateLimiter:
         return Decision(True, "", _fields(bounds, {bound: self._standing(bound) for bound in bounds}, now))
 
     def _meet(self, upstream: Upstream, client_ip: str) -> Client:
-        """What holds for a client: no bounds for one that is spared."""
+        """The bounds that apply to a new client, and how to count them. A client in `allow` has none."""
         client = self._client(client_ip)
         place = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}"
         bounds = () if client is None else tuple(
@@ -98,11 +98,11 @@ class RateLimiter:
         return take, bounds
 
     def _exceeded(self, bounds: tuple[Bound, ...]) -> tuple[Bound, ...]:
-        """Those of the bounds that refuse one more hit; where none does, it is counted in all."""
+        """The bounds that refuse one more hit. If none does, the hit is counted in all."""
         if len(bounds) == 1:
             return () if self._hit(*bounds[0]) else bounds
         over = tuple(bound for bound in bounds if not self._standing(bound)[0])
-        # Another worker may take the last one in between: then the bounds that still had room have counted a refused hit.
+        # Another worker may take the last hit in between. Then the bounds with room have counted a refused hit.
         return over or tuple(bound for bound in bounds if not self._hit(*bound))
 
     def _hit_in_redis(self, key: str, amount: int, window: float) -> bool:
@@ -125,7 +125,7 @@ class RateLimiter:
         return Decision(False, f"more than {amount} requests in {window:g} s from this address; try again in {wait} s", fields)
 
     def _client_of(self, address: str) -> str | None:
-        """The address a limit is kept for, None where none holds: IPv6 clients own a whole prefix."""
+        """The address or, for IPv6, the network that a limit counts by. None for a client in `allow`."""
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
@@ -182,7 +182,7 @@ class HasLimiter(Protocol):
 
 
 def rate_limit(parts: HasLimiter, ex: Exchange, pool: Pool) -> Refusal | None:
-    """429 for a client that is over a limit of the pool; any other has its standing in the answer, where that is to be shown."""
+    """429 for a client that exceeds a limit of the pool. Otherwise the response gets RateLimit fields, if the settings say so."""
     limited = pool.limited
     if limited is None:
         return None
@@ -196,9 +196,9 @@ def rate_limit(parts: HasLimiter, ex: Exchange, pool: Pool) -> Refusal | None:
 
 
 def _fields(bounds: tuple[Bound, ...], standings: dict[Bound, Standing], now: float) -> tuple[tuple[str, str], ...]:
-    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), and the X- fields older clients read.
+    """RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-11), and the X- fields that older clients read.
 
-    Of a refusal `standings` has the bounds that refused alone: Retry-After must not be earlier than any of them says.
+    For a refusal `standings` holds only the bounds that refused, because Retry-After must not be earlier than any of them allows.
     """
     names = {bound: "default" if len(bounds) == 1 else format_duration(bound[2]) for bound in bounds}
     policies = ", ".join(f'"{names[bound]}";q={bound[1]};w={max(1, math.ceil(bound[2]))}' for bound in bounds)

@@ -1,6 +1,6 @@
-"""How replicas share requests: one small type a policy, from the members that may be chosen to the one that is.
+"""How replicas share requests. Each policy is a small type that chooses one of the available members.
 
-`in_flight` and the smooth weights are this worker's own view; over many requests the workers' shares add up alike.
+`in_flight` and the smooth weights are this worker's own view. Over many requests the workers' shares add up to the same.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class Policy(Protocol):
-    """How a pool shares requests. `by_client`: a client keeps its member, so one that leaves it moves once, in its turn."""
+    """How a pool shares requests. `by_client`: a client keeps its member, so when it has to leave, it should move only once."""
 
     name: str
     by_client: bool
 
     def choose(self, members: list[Upstream], client_ip: str) -> Upstream:
-        """The member for a request, out of those that may be chosen."""
+        """The member for a request. `members`: those that may be chosen."""
 
 
 class RoundRobin:
-    """Smooth weighted round robin: each member gains its weight each turn, the richest is chosen and pays the total."""
+    """Smooth weighted round robin: in each turn every member gains its weight. The one with the most is chosen and pays the total."""
 
     name = "round_robin"
     by_client = False
@@ -45,7 +45,7 @@ class RoundRobin:
 
 
 class LeastConn:
-    """The member with the fewest requests in flight for its weight; ties go round by weight."""
+    """The member with the fewest requests in flight for its weight. `ties` decides among equal ones."""
 
     name = "least_conn"
     by_client = False
@@ -66,7 +66,7 @@ class LeastConn:
 
 
 class IpHash:
-    """Weighted rendezvous hashing: a client keeps its member as long as that one is there, whoever else comes and goes."""
+    """Weighted rendezvous hashing: a client keeps its member as long as that member exists, whichever others come and go."""
 
     name = "ip_hash"
     by_client = True
@@ -81,7 +81,7 @@ POLICIES: dict[str, Policy] = {policy.name: policy for policy in _ALL}
 
 
 def identity(upstream: Upstream) -> str:
-    """What makes a replica the same one after it registered anew: its backend."""
+    """The identity of a replica: its backend. So a replica that registers again stays the same one."""
     return _identity(f"{upstream.scheme}://{upstream.authority}{upstream.base_path}")
 
 
@@ -96,14 +96,16 @@ def _score(client_ip: str, replica: str, weight: int) -> float:
 
 
 def place_of(client: str, salt: str) -> float:
-    """A number above 0 and below 1 that is fixed for a client and salt."""
+    """A number between 0 and 1 (both excluded) that is fixed for a client and a salt."""
     digest = hashlib.blake2b(f"{client}\0{salt}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") + 1) / ((1 << 64) + 2)
 
 
 def place_in_queue(client_ip: str, upstream: Upstream) -> float:
-    """A client's fixed place (0 to 1) among those who leave a draining member or come to a warming one; independent of the one
-    by which it was hashed there."""
+    """A client's fixed place (0 to 1) in the order in which clients leave a draining member or come to a recovered one.
+
+    It is independent of the number by which the client was hashed to that member.
+    """
     return place_of(client_ip, f"{identity(upstream)}/queue")
 
 
@@ -111,7 +113,7 @@ def stuck_to(cookie: str | None, name: str) -> str:
     """The replica identity in the sticky cookie of a Cookie header, or an empty text."""
     if not cookie or name not in cookie:
         return ""
-    # Not http.cookies: one value it does not like (JSON, say) makes it drop every cookie of the header.
+    # Not with http.cookies: it drops every cookie of a header in which it can't parse one (such as JSON).
     for pair in cookie.split(";"):
         found, equals, value = pair.partition("=")
         if equals and found.strip() == name:
@@ -120,7 +122,7 @@ def stuck_to(cookie: str | None, name: str) -> str:
 
 
 def stick(ex: Exchange, pool: Pool, chosen: Upstream) -> None:
-    """Tell the client to come back to the chosen replica, unless its cookie says so already."""
+    """Set the sticky cookie to the chosen replica, unless the client's cookie names it already."""
     name = pool.sticky
     own = f"{name}="
     ex.set_headers = [field for field in ex.set_headers if not (field[0] == "Set-Cookie" and field[1].startswith(own))]

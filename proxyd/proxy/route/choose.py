@@ -1,4 +1,4 @@
-"""Which upstream of a pool takes a request, or why none does."""
+"""Chooses the upstream of a pool that takes a request, or says why none does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Pool, Upstream
     from proxyd.proxy.upstream.circuit import Circuits
 
-#: What a member gets at the very beginning of its slow start.
+#: The share of a member at the very beginning of its slow start.
 _LEAST_WARM = 0.05
 _DISABLED = refuse("route_disabled", "the service has lost its connection to the registry; it may be back soon",
                     (("Retry-After", "5"),))
@@ -26,9 +26,9 @@ _DOWN = refuse("upstream_down", "no upstream of this route passes its health che
 
 def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str], blocked: Sequence[str], circuits: Circuits,
            now: float) -> Upstream | Refusal:
-    """The upstream for a request of `client_ip` with that Cookie header, at `now` (Unix seconds).
+    """The upstream for a request from `client_ip` with that Cookie header, at `now` (Unix seconds).
 
-    `tried` were sent the request and failed: others come first; `blocked` must not be asked again.
+    `tried`: members that got this request and failed; others come first. `blocked`: members that must not be asked again.
     """
     first = pool.members[0]
     if pool.calm and not blocked and not circuits.opened(first):
@@ -40,7 +40,7 @@ def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str],
     if not sound:
         return _unsound(serving, circuits, now)
     if tried:
-        # Those that failed this request get it again only where there is no other.
+        # Members that failed this request get it again only if there is no other.
         sound = [member for member in sound if member.route_id not in tried] or sound
     if pool.sticky:
         kept, sound = _sticky(pool, sound, cookie, client_ip, now)
@@ -50,13 +50,13 @@ def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str],
 
 
 def _serving(members: Sequence[Upstream]) -> list[Upstream]:
-    """The members in service. With all in maintenance only those clients get here whom maintenance lets pass: for them it is all."""
+    """The enabled members that are not in maintenance. If all are, all of them: then only clients with a bypass get here."""
     enabled = [member for member in members if member.enabled]
     return [member for member in enabled if not member.maintenance_since] or enabled
 
 
 def _sticky(pool: Pool, members: list[Upstream], cookie: str | None, client_ip: str, now: float) -> tuple[Upstream | None, list[Upstream]]:
-    """The member that the client sticks to, and who else takes it: not the one that it has just left."""
+    """The member that the client sticks to (or None), and the members it may go to otherwise: not the one that it has just left."""
     wanted = balance.stuck_to(cookie, pool.sticky)
     if wanted:
         for member in members:
@@ -68,14 +68,14 @@ def _sticky(pool: Pool, members: list[Upstream], cookie: str | None, client_ip: 
 
 
 def _among(pool: Pool, sound: list[Upstream], client_ip: str, circuits: Circuits, now: float) -> Upstream | Refusal:
-    """One of the members: those that drain or warm up take their share of what they usually get, the policy shares the rest."""
+    """One of the members. Members that drain or warm up take a part of their usual share. The policy shares the rest."""
     policy = balance.POLICIES[pool.members[0].options.balance]
     full, partial = _by_share(sound, circuits, now)
     if partial:
         if not full:
             return _last_ones(partial)
         if policy.by_client:
-            # A client moves once, as its turn comes, instead of being thrown to and fro.
+            # A client moves once, when its turn comes, instead of going back and forth.
             full += [member for member, share in partial if balance.place_in_queue(client_ip, member) < share]
         elif taker := _by_chance(full, partial):
             return taker
@@ -86,7 +86,7 @@ def _among(pool: Pool, sound: list[Upstream], client_ip: str, circuits: Circuits
 
 
 def _by_share(sound: list[Upstream], circuits: Circuits, now: float) -> tuple[list[Upstream], list[tuple[Upstream, float]]]:
-    """The members that take all they usually get, and those that take a part of it, with their shares."""
+    """The members that take their usual traffic, and those that take only a part of it, with that part."""
     full: list[Upstream] = []
     partial: list[tuple[Upstream, float]] = []
     for member in sound:
@@ -97,13 +97,13 @@ def _by_share(sound: list[Upstream], circuits: Circuits, now: float) -> tuple[li
             partial.append((member, share))
     if full or not partial:
         return full, partial
-    # Slow start is for the sake of those that do the work meanwhile: there are none.
+    # Slow start needs others that do the work meanwhile. There are none, so it does not apply.
     return ([member for member, _ in partial if not member.drain_started_at],
             [(member, share) for member, share in partial if member.drain_started_at])
 
 
 def _share(member: Upstream, circuits: Circuits, now: float) -> float:
-    """How much of its usual traffic a draining or recovering member takes now, 1.0 to 0.0."""
+    """The part of its usual traffic that a draining or recovering member takes now, from 1.0 to 0.0."""
     share = drain_share(member, now) if member.drain_started_at else 1.0
     warm = member.options.slow_start
     if warm:
@@ -114,8 +114,10 @@ def _share(member: Upstream, circuits: Circuits, now: float) -> float:
 
 
 def _by_chance(full: list[Upstream], partial: list[tuple[Upstream, float]]) -> Upstream | None:
-    """The member of those with a smaller share to which this request falls, if to any. By weight, not by the policy: where
-    the policy looks at load, a member that gets less looks idle, and would be given all that it may take."""
+    """The member with a smaller share that takes this request, or None.
+
+    It is drawn by weight, not by the policy: to a policy that looks at load, such a member seems idle and would get too much.
+    """
     total = sum(member.options.weight for member in full) + sum(share * member.options.weight for member, share in partial)
     point = random.random()
     for member, share in partial:
@@ -128,7 +130,7 @@ def _by_chance(full: list[Upstream], partial: list[tuple[Upstream, float]]) -> U
 
 
 def _last_ones(partial: list[tuple[Upstream, float]]) -> Upstream | Refusal:
-    """One of members that all drain, in proportion to what they still take; what none takes is refused."""
+    """One of several members that all drain, in proportion to what they still take. The remaining requests are refused."""
     if random.random() >= max(share for _, share in partial):
         return _DRAINING
     parts = [share * member.options.weight for member, share in partial]
@@ -136,7 +138,7 @@ def _last_ones(partial: list[tuple[Upstream, float]]) -> Upstream | Refusal:
 
 
 def _unsound(members: list[Upstream], circuits: Circuits, now: float) -> Refusal:
-    """Why no circuit lets the request through, and when to come back."""
+    """The refusal if no circuit lets the request through, with the time to come back."""
     members = [member for member in members if not circuits.health_down(member)]
     if not members:
         return _DOWN

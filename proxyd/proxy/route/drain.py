@@ -1,4 +1,4 @@
-"""Drain of an upstream as the request path sees it; the formula stands in base, since others show it."""
+"""The drain of an upstream as the request path sees it. The formula is in base, because other rooms show it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from proxyd.base import drain
 if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Upstream
 
-#: Sticky clients leave in the last quarter: their share of the drain is steeper and later.
+#: Sticky clients leave in the last quarter of the drain: their curve is later and steeper by this factor.
 _STICKY_STEEPNESS = 4.0
 
 
 def drain_share(upstream: Upstream, now: float) -> float:
-    """Share of its usual traffic (1.0 to 0.0) that the upstream gets at `now` (Unix seconds)."""
+    """The part of its usual traffic (1.0 to 0.0) that the upstream gets at `now` (Unix seconds)."""
     started = upstream.drain_started_at
     return drain.drain_share(started, upstream.drain_seconds, now) if started else 1.0
 
 
 def keeps_sticky(upstream: Upstream, now: float, place: float) -> bool:
-    """Whether a client stuck to the upstream stays for now; `place` (0 to 1) is the client's fixed place in the queue."""
+    """Whether a client that sticks to the upstream still stays. `place`: the client's fixed place in the queue, 0 to 1."""
     return drain_share(upstream, now) * _STICKY_STEEPNESS > place

@@ -1,4 +1,4 @@
-"""The members of a pool that take one request, one after another."""
+"""The members of a pool that are tried for one request, one after another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Members:
-    """Finds members for a request. `pool` may be replaced between two of them; `refusal` is why there is no further one."""
+    """Finds members for a request. `pool` may be replaced between two of them. `refusal`: why there is no further one."""
 
     __slots__ = ("_blocked", "_client_ip", "_cookie", "_head", "_parts", "_tried", "pool", "refusal")
 
@@ -33,8 +33,8 @@ class Members:
         self._blocked: tuple[str, ...] = ()
 
     def admitted(self) -> Iterator[tuple[Upstream, int]]:
-        """Members whose circuits have admitted the request, each with the number to report the outcome with. A WebSocket is counted
-        with it. Whoever asks for the next member says that this one failed."""
+        """Members whose circuits have admitted the request, each with the number to report its outcome with. A WebSocket has been
+        counted by then. Asking for the next member means that this one failed."""
         circuits, client_ip, cookie = self._parts.circuits, self._client_ip, self._cookie
         upgrade = self._head.upgrade == "websocket"
         full: Refusal | None = None
@@ -58,7 +58,7 @@ class Members:
             self._tried = (*self._tried, chosen.route_id)
 
     def leave(self, member: Upstream) -> bool:
-        """Ask `member` no more, if another one would take the request; whether one would."""
+        """Stop asking `member`, if another member would take the request. Returns whether one would."""
         blocked = (*self._blocked, member.route_id)
         other = choose(self.pool, self._client_ip, self._cookie, self._tried, blocked, self._parts.circuits, time.time())
         if isinstance(other, Refusal):

@@ -1,7 +1,7 @@
-"""Following the master: the table is swapped whenever a new config version is posted, and the version is reported back.
+"""Follows the master: replaces the route table when a new config version is posted, and reports the version back.
 
-The board is read a few hundred times a second (a memory access); the database only when there is something new, and
-once in a while in case nobody posted (another host's master, a restored backup).
+The board is read a few hundred times a second, which is a memory access. The database is read when there is something new, and
+once in a while in case nobody posted it (another host's master, a restored backup).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger("proxyd.proxy")
 _TICK = 0.005
 _HEARTBEAT = 1.0
 _FAILURE_PAUSE = 0.5
-#: A database that is missing or without tables is one that the master makes right now; if that takes longer, it is said.
+#: If the database is missing or has no tables, the master is just making it. If that takes longer than this, the log says so.
 _EMPTY_PAUSE = 0.02
 _EMPTY_SILENCE = 3.0
 
 
 class Sync:
-    """Keeps a worker's table current. `on_table` gets every new table, the snapshot that made it, and the ids of the routes
-    it no longer has."""
+    """Keeps a worker's table current. `on_table` gets every new table, the snapshot that it was made from, and the ids of removed
+    routes."""
 
     def __init__(self, store: Store, board: Board, on_table: Callable[[Table, Snapshot, tuple[str, ...]], None],
                  poll: float) -> None:
@@ -56,7 +56,7 @@ class Sync:
                 trouble="worker row not written", level=logging.DEBUG))
 
     def start(self) -> None:
-        """Join the board, load the routes, and follow. A database that can't be read yet is waited for, not fatal."""
+        """Join the board, load the routes, and follow changes. If the database can't be read yet, it is tried again."""
         self._board.join(time.time())
         self._load()
         self._looked = time.monotonic()
@@ -70,7 +70,7 @@ class Sync:
         try:
             self._store.call(_gone, os.getpid(), patience=0.25)
         except StoreError as error:
-            log.debug("worker row left behind: %s", error)
+            log.debug("this worker's row stays behind in the database: %s", error)
         self._board.leave()
 
     def _follow(self) -> float | None:
@@ -82,11 +82,11 @@ class Sync:
         return None
 
     def _load(self) -> bool:
-        """Read what changed and swap the table; whether that went well."""
+        """Read what has changed and replace the table. Returns whether that succeeded."""
         try:
             snapshot = self._store.read(load_snapshot, self._table.version if self._loaded else 0)
             if self._store.generation != self._generation:
-                # Another database: its versions say nothing of what this table lacks.
+                # This is another database. Its versions do not tell what this table lacks, so read it all.
                 snapshot = self._store.read(load_snapshot, 0)
                 self._generation = self._store.generation
             if snapshot.full or snapshot.version != self._table.version or not self._loaded:

@@ -1,7 +1,7 @@
-"""The route table: immutable, looked up by host and then by path segments, at a cost that does not grow with routes.
+"""The route table: immutable, looked up by host and then by path segments. The cost does not grow with the number of routes.
 
-A change makes a new table that shares every host the change did not touch. What must outlive a change, such as idle
-connections and balancing weights, is in the upstreams' state objects, which the new table takes over.
+A change makes a new table, which shares every host that the change did not touch. What must outlive a change, such as idle
+connections and balancing weights, is in the upstreams' state objects. The new table takes them over.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger("proxyd.proxy")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Host:
-    """The pools of one host: by path; `deepest` segments at most; `ranked`: priorities differ, so all prefixes count."""
+    """The pools of one host, by path. `deepest`: most segments of a path. `ranked`: priorities differ, so all prefixes count."""
 
     pools: dict[str, tuple[Pool, ...]]
     deepest: int
@@ -63,7 +63,7 @@ def _prefixes(path: str, deepest: int) -> Iterable[str]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """All routes as of `version`. Never changed; `with_changes` makes the next one."""
+    """All routes as of `version`. A table never changes; `with_changes` makes the next one."""
 
     version: int
     upstreams: Mapping[str, Upstream]
@@ -76,7 +76,7 @@ class Table:
         return Table(0, {}, {}, {})
 
     def match(self, host: str, path: str) -> Pool | None:
-        """The pool for a normalised host and path: the most specific host that has the path, then priority, then length."""
+        """The pool for a normalised host and path. The most specific host that has the path wins, then the priority, then the length."""
         hosts = self._hosts
         found = hosts.get(host)
         if found is not None:
@@ -99,7 +99,7 @@ class Table:
         return host in self._hosts or "*" in self._hosts or (dot > 0 and "*" + host[dot:] in self._hosts)
 
     def with_changes(self, snapshot: Snapshot) -> Table:
-        """The next table; costs as much as the routes that changed, and a shallow copy of the host map."""
+        """The next table. The cost is that of the changed routes, and of a shallow copy of the host map."""
         upstreams = {} if snapshot.full else dict(self.upstreams)
         by_domain = {} if snapshot.full else dict(self._by_domain)
         hosts = {} if snapshot.full else dict(self._hosts)
@@ -154,11 +154,11 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
-    """The upstream of a row; one that can't be read is left out with a word in the log: the others must go on."""
+    """The upstream of a row. A row that can't be read is left out and logged, because the others must go on."""
     try:
         backend = parse_backend(record.backend_url)
     except ValueError as error:
-        log.error("route %s is left out: %s", record.route_id, error)
+        log.error("route %s is ignored: %s", record.route_id, error)
         return None
     same = old is not None and (old.scheme, old.host, old.port) == (backend.scheme, backend.host, backend.port)
     state = old.state if old is not None and same else UpstreamState()
@@ -182,7 +182,7 @@ def _options(record: RouteRecord) -> RouteOptions:
             try:
                 parse_option(key, value)
             except ValueError as error:
-                log.error("route %s: option left out: %s", record.route_id, error)
+                log.error("route %s: option ignored: %s", record.route_id, error)
             else:
                 good.append((key, value))
         return route_options(tuple(good)) if good else DEFAULT_OPTIONS
