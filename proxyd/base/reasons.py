@@ -79,10 +79,11 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("connect_refused", 405, "CONNECT is for forward proxies, and this is not one"),
         Reason("trace_ends_here", 405, "A TRACE arrived with Max-Forwards: 0. The proxy does not answer it"),
         Reason("request_line_too_long", 414, "The request line is longer than `[proxy] max_request_line`"),
-        Reason("too_many_fields", 431, "The header has more fields than `[proxy] max_header_count`. 502 in a backend's answer"),
+        Reason("too_many_fields", 431, "The header has more fields than `[proxy] max_header_count`. A backend's may have 200; beyond that "
+               "the client gets 502"),
         Reason("field_too_large", 431, "One header field is larger than `[proxy] max_header_size`. 502 in a backend's answer"),
-        Reason("head_too_large", 431, "The header is larger than `[proxy] max_header_size`. A backend's is bounded by "
-               "`max_response_header_size`, and 502"),
+        Reason("head_too_large", 431, "The header is larger than `[proxy] max_header_size`. A backend's may be as large as "
+               "`max_response_header_size`; beyond that the client gets 502"),
         Reason("status_line_too_long", 502, "The first line of the backend's answer is longer than `[proxy] max_request_line`"),
         Reason("body_too_large", 413, "The request's body is larger than `max_body_size`"),
         Reason("content_length_too_large", 413, "Content-Length has more digits than any real size"),

@@ -24,22 +24,22 @@ from proxyd.store.sql.views import VIEWS
 
 _HEAD = """# Database
 
-Everything proxyd knows is in one database, and its tables are made to be read: by `sqlite3 var/proxyd.db`, by a
-dashboard, by you at night. Reading is safe while proxyd runs (SQLite is in WAL mode: readers wait for nobody, and nobody
-for them). Writing is proxyd's alone: what you change by hand is not seen, or overwritten. Don't leave a transaction
-open in a shell either, since an old reader keeps the WAL file from shrinking.
+Everything that proxyd knows is in one database. Its tables are made to be read, with `sqlite3 var/proxyd.db` or by a dashboard.
+Reading is safe while proxyd runs: SQLite is in WAL mode, so readers wait for nobody, and nobody waits for them. Only proxyd may
+write: it does not see a change that you make by hand, or overwrites it. Do not leave a transaction open in a shell, because an old
+reader keeps the WAL file from shrinking.
 
 **Times** are text, RFC 3339 in UTC with milliseconds: `2026-03-02T07:59:30.125Z`. They sort as text, so `at >= '2026-03-02'`
-does what it says, and SQLite's `strftime`, `julianday` and `unixepoch` read them. NULL is *never* or *not now*.
-**Durations** are seconds or, where the name ends in `_ms`, milliseconds. **Lists and objects** are JSON text: SQLite's
-`json_each` and `->>` (3.38 and later) take them apart. **Booleans** are 0 and 1.
+works as expected, and SQLite's `strftime`, `julianday` and `unixepoch` read them. NULL means *never* or *not now*.
+**Durations** are seconds or, if the name ends in `_ms`, milliseconds. **Lists and objects** are JSON text: SQLite's
+`json_each` and `->>` (3.38 and later) read them. **Booleans** are 0 and 1.
 
-The same tables are in PostgreSQL where `[database] url` says so, with `text`, `integer`, `real` and `boolean` columns. The
-queries below are SQLite's; in PostgreSQL write
-`to_char((now() - interval '1 hour') at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')` for `strftime(...)`.
+If `[database] url` names PostgreSQL, it has the same tables, with `text`, `integer`, `real` and `boolean` columns. The
+queries below are for SQLite. In PostgreSQL, write
+`to_char((now() - interval '1 hour') at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')` instead of `strftime(...)`.
 
-The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, brings an older database up to
-date; one that a newer proxyd wrote is refused. `proxyd db check`, `proxyd db stats` and `proxyd db vacuum` look after the file.
+The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, migrates an older database. proxyd
+refuses a database that a newer proxyd wrote. `proxyd db check`, `proxyd db stats` and `proxyd db vacuum` maintain the file.
 To back it up while proxyd runs: `sqlite3 var/proxyd.db ".backup proxyd-backup.db"`.
 
 """
@@ -47,7 +47,7 @@ To back it up while proxyd runs: `sqlite3 var/proxyd.db ".backup proxyd-backup.d
 _QUERIES_HEAD = f"""
 # Questions operators ask
 
-Each query runs as it stands. The output is that of a small sample database, at {NOW:%Y-%m-%d %H:%M} UTC.
+You can run each query as it is. The output is that of a small sample database, at {NOW:%Y-%m-%d %H:%M} UTC.
 """
 
 _KEPT_HEAD = """
@@ -61,10 +61,10 @@ tables stay, or go with what they are about.
 _BUCKETS = """
 ## Latency buckets
 
-`route_latency.bucket` numbers a log-linear histogram over microseconds: below 32 a bucket is one microsecond wide, and from there
-on each power of two has 16 buckets, so that a percentile is within 3.2 % of the truth. Bucket *b* begins at *b* µs for *b* < 32,
-else at `(16 + (b & 15)) << ((b >> 4) - 1)` µs. Rows of workers and routes simply add up; the question about the 95th
-percentile below shows how to read it.
+`route_latency.bucket` is a bucket number of a log-linear histogram over microseconds. Below 32, a bucket is one microsecond wide. Above,
+each power of two has 16 buckets, so a percentile is within 3.2 % of the true value. Bucket *b* begins at *b* µs for *b* < 32, otherwise at
+`(16 + (b & 15)) << ((b >> 4) - 1)` µs. Rows of several routes can be added up. The question about the 95th percentile below shows how to
+read the buckets.
 """
 
 
@@ -106,7 +106,7 @@ def text() -> str:
         parts = [generated("proxyd/store/sql/models.py, observed.py and views.py"), _HEAD, "# Tables\n"]
         parts += [_table(connection, model) for model in migrations.TABLES]
         parts += [_KEPT_HEAD, _retention(), _BUCKETS]
-        parts.append("\n# Views\n\nWhat one mostly wants, joined. They are made anew when the master starts.\n")
+        parts.append("\n# Views\n\nViews join what operators ask for most. The master makes them anew when it starts.\n")
         parts += [_view(connection, name) for name in VIEWS]
         parts.append(_QUERIES_HEAD)
         for question, remark, sql in QUERIES:
