@@ -1,4 +1,4 @@
-"""What every stage of a request shares: the Exchange, the side of the client, refusals, answers and header rules.
+"""What all stages of a request share: the Exchange, the client's side, refusals, answers and header rules.
 
 May import: the rooms below proxy. Begin with `exchange`.
 """

@@ -50,7 +50,7 @@ def problem(status: int, code: str, detail: str, request_id: str, **more: object
 
 
 def _page(ex: Exchange, refusal: Refusal) -> Page:
-    """The refusal as the client likes to read it."""
+    """The refusal in the form that the client prefers: HTML or problem+json."""
     if not wants_html(ex.head.get("accept")):
         return problem(refusal.status, refusal.code, refusal.detail, ex.request_id)
     page = _PAGE.format(status=refusal.status, phrase=html.escape(reason_phrase(refusal.status)), detail=html.escape(refusal.detail),
@@ -59,7 +59,7 @@ def _page(ex: Exchange, refusal: Refusal) -> Page:
 
 
 def answer(ex: Exchange, refusal: Refusal) -> None:
-    """Answer an exchange with a refusal, and count it. The response must not have been started. Raises ClientGone."""
+    """Answer an exchange with a refusal, and count it. The response must not have begun. Raises ClientGone."""
     counters = ex.counters
     if refusal.counter and counters is not None:
         setattr(counters, refusal.counter, getattr(counters, refusal.counter) + 1)

@@ -1,4 +1,4 @@
-"""The client's side of an exchange, whatever it speaks: HTTP/1.1 on our own connection, or a WSGI server."""
+"""The client's side of an exchange, whatever its protocol: HTTP/1.1 on the proxy's own connection, or a WSGI server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class ClientGone(Exception):
-    """The client closed or reset its connection, or took too long; nothing more can be sent to it."""
+    """The client closed or reset its connection, or was too slow. Nothing more can be sent to it."""
 
 
 class BodyTimeout(Exception):
@@ -18,9 +18,9 @@ class BodyTimeout(Exception):
 
 
 class ClientSide(Protocol):
-    """What the core asks of a client connection.
+    """What the core needs from a client connection.
 
-    Headers are (name, value) pairs without framing; the client side writes Content-Length or Transfer-Encoding.
+    Headers are (name, value) pairs without framing. The client side adds Content-Length or Transfer-Encoding.
     """
 
     peer: str
@@ -33,7 +33,7 @@ class ClientSide(Protocol):
     buffers: list[memoryview]
 
     def has_body(self) -> bool:
-        """Whether some of the request's body has not been read yet."""
+        """Whether a part of the request's body has not been read yet."""
 
     def read_body(self) -> bytes:
         """The next piece of the body, b"" at its end. Raises ClientGone, BodyTimeout, ProtocolError."""
@@ -48,13 +48,13 @@ class ClientSide(Protocol):
         """Trailer fields of a body that was read to its end."""
 
     def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """Send a 1xx response where the protocol knows them. Raises ClientGone."""
+        """Send a 1xx response, if the protocol knows them. Raises ClientGone."""
 
     def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
         """Send the head and the first piece of the body.
 
-        `length`: of the whole body; -1 unknown, -2 none at all (HEAD, 204, 304: the head says what it says). `last`:
-        the body ends with this piece. Raises ClientGone.
+        `length`: that of the whole body; -1 if unknown, -2 for no body at all (HEAD, 204, 304: the head stays as it is). `last`:
+        whether the body ends with this piece. Raises ClientGone.
         """
 
     def write(self, data: bytes | memoryview) -> None:
@@ -64,23 +64,22 @@ class ClientSide(Protocol):
         """End the body. Raises ClientGone."""
 
     def close_after(self) -> None:
-        """No other request comes on this connection: close it when the response is out."""
+        """Close the connection after this response: no other request may come on it."""
 
     def abort(self) -> None:
-        """Cut the connection, so that the client can't take what it has for the whole."""
+        """Cut the connection, so that the client can't take a partial response for a whole one."""
 
     def gone(self) -> bool:
         """Whether the client has closed its connection."""
 
     def takes(self) -> float:
-        """For a client that has taken some of what is being sent since this was asked last: how long to wait for it to take
-        more, in seconds; 0.0 for one that has not."""
+        """The seconds to wait until the client takes more of what is being sent. 0.0 if it has taken nothing since the last call."""
 
     def interrupt(self, reading_only: bool) -> None:
-        """Wake whoever waits for the client, for good; `reading_only`: an answer can still be sent."""
+        """Wake the greenlet that waits for the client, and let later waits fail at once. `reading_only`: an answer can still be sent."""
 
     def switch(self, headers: Sequence[tuple[str, str]]) -> None:
-        """Send 101 with these headers, Connection and Upgrade among them. Raises ClientGone."""
+        """Send 101 with these headers, which include Connection and Upgrade. Raises ClientGone."""
 
     def take_over(self) -> tuple[Stream, bytes] | None:
-        """The raw stream and the bytes read ahead, for an upgraded connection; None where there is none."""
+        """The raw stream of an upgraded connection and the bytes read ahead, or None if there is no raw stream."""

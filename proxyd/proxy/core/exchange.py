@@ -1,4 +1,4 @@
-"""One request on its way: what was asked, where it goes, how far it is, and what came of it."""
+"""One request in progress: what the client asked, where the request goes, how far it is, and its outcome."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Counters(Protocol):
-    """What is counted of a route while its requests are on their way; the rooms that count add to these."""
+    """The counters of a route that the rooms of the request path add to."""
 
     in_flight: int
     rate_limited: int
@@ -27,32 +27,32 @@ class Counters(Protocol):
     slow_criticals: int
 
     def record(self, status: int, seconds: float, sent: int, received: int) -> None:
-        """Count one request that is over."""
+        """Count one finished request."""
 
 
 class Sending(Protocol):
-    """The request's body on its way to the upstream, in a greenlet of its own."""
+    """The greenlet that sends the request's body to the upstream."""
 
     done: bool
     error: Exception | None
 
     def stop(self) -> None:
-        """End it; safe when it is over."""
+        """End it. Harmless if it has ended."""
 
 
 class Carrying(Protocol):
     """A WebSocket that is open."""
 
     def end(self, reason: str) -> None:
-        """Say goodbye to both sides; called again, cut them. Must not wait."""
+        """Send both sides a close frame. A second call cuts them. Must not wait."""
 
 
 class Exchange:
     """A request and its response. Instants are time.monotonic() seconds, durations seconds.
 
-    `deadline` and `phase` belong together: what the wait is for, and until when; `expired` is the phase whose
-    deadline passed, once one did. `failure` is the reason code of a refusal or failure, as in log and header. `unread` is why
-    there is no request: what came could not be read, and `head` is empty.
+    `phase` and `deadline` belong together: what the exchange waits for, and until when. `expired`: the phase whose deadline has
+    passed, if any. `failure`: the reason code of a refusal or failure, as in log and header. `unread`: why the request could not
+    be read; then `head` is empty.
     """
 
     __slots__ = (
@@ -99,48 +99,48 @@ class Exchange:
         self.phase = START
         self.expired: Phase | None = None
 
-    # Nobody else writes `status`, `response_started`, `phase` and `deadline`.
+    # Only these methods write `status`, `response_started`, `phase` and `deadline`.
 
     def begin_response(self, status: int) -> None:
-        """A final response with this status is about to go out."""
+        """A final response with this status is about to be sent."""
         self.status = status
         self.response_started = True
 
     def hold_back(self, status: int) -> None:
-        """The upstream answered with a status that is not passed on: the request may be tried again."""
+        """The upstream answered with a status that is not passed on, because the request may be sent again."""
         self.status = status
 
     def begin_again(self) -> None:
-        """Another attempt begins: forget how the last one ended."""
+        """Another attempt begins. Forget how the last one ended."""
         self.status = 0
         self.expired = None
 
     def end_unanswered(self, status: int) -> None:
-        """The client gets no response, or no more of it; `status` is for the log, unless there is one."""
+        """The client gets no response, or no more of it. `status` is for the log, if no response has begun."""
         self.status = self.status or status
 
     def wait_unwatched(self, phase: Phase) -> None:
-        """From now on the wait is for `phase`, which has a clock of its own."""
+        """From now on the exchange waits for `phase`, which has its own timeout."""
         self.phase = phase
         self.deadline = inf
 
     def stop_waiting(self) -> None:
-        """Nothing is waited for: what was must not run out later."""
+        """The exchange waits for nothing, so the last deadline must not pass later."""
         self.deadline = inf
 
     def wait_for(self, phase: Phase, deadline: float) -> None:
-        """From now on the wait is for `phase`, until `deadline` or the total deadline."""
+        """From now on the exchange waits for `phase`, until `deadline` or the total deadline."""
         self.phase = phase
         self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
 
     def wait_for_body(self, phase: Phase, deadline: float) -> None:
-        """The same for a body on its way to the upstream. Once the answer is on its way back, it is that one's waits that count: a
-        client may well stop sending when it reads an early one."""
+        """Like `wait_for`, for a body that is sent to the upstream. Does nothing once the response has begun: then its waits count,
+        because a client may stop sending when it reads an early response."""
         if not self.response_started:
             self.wait_for(phase, deadline)
 
     def expire(self, now: float) -> None:
-        """The watchdog's call: end the wait by shutting down the side that is waited for, unless it is slow and not silent."""
+        """The watchdog's call after the deadline: shut down the side that the exchange waits for, unless that side is only slow."""
         more = self._slow_peer() if now < self.total_deadline else 0.0
         if more:
             self.wait_for(self.phase, now + more)
@@ -157,17 +157,17 @@ class Exchange:
             self.upstream_stream.shutdown()
 
     def _slow_peer(self) -> float:
-        """Seconds to go on waiting for a peer that takes what we send, if slowly; 0.0 for one that does not."""
+        """Seconds to go on waiting for a peer that takes what we send, even if slowly. 0.0 if it takes nothing."""
         if self.phase is RESPONSE_WRITE:
             return self.client.takes()
-        # What the kernel has of a large body is on its way for a while after the last piece was sent.
+        # The kernel still sends buffered data of a large body after the last piece was written.
         sending = self.phase is REQUEST_SEND or (self.phase is RESPONSE_HEAD and self.upload is not None)
         if sending and self.upstream_stream is not None and self.upstream_stream.moved():
             return self.upstream_timeout
         return 0.0
 
     def look(self, now: float) -> None:
-        """The watchdog's call each tick: a client that went away ends the work done for it."""
+        """The watchdog's call at each tick: if the client has gone, end the work for it."""
         if self.upstream_stream is None or self.client_gone or self.phase.of_client or self.tunnel is not None:
             return
         if self.client.gone():

@@ -1,6 +1,6 @@
-"""What the request and the response say on our side of the proxy: framing aside, every field we add, change or drop.
+"""Every header field that the proxy adds, changes or drops, except for framing.
 
-RFC 9110 7.6 (Connection, Via), RFC 7239 (Forwarded), and the X-Forwarded-* customs.
+RFC 9110 7.6 (Connection, Via), RFC 7239 (Forwarded), and the X-Forwarded-* conventions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def http_date(second: int) -> str:
 
 
 def trust_check(networks: tuple[Network, ...]) -> Callable[[str], bool]:
-    """A cached function from peer address to whether it lies in one of the networks."""
+    """A cached function that tells whether an address lies in one of the networks."""
 
     @lru_cache(maxsize=4096)
     def trusted(address: str) -> bool:
@@ -47,14 +47,14 @@ def trust_check(networks: tuple[Network, ...]) -> Callable[[str], bool]:
 
 
 def forwarded_fields(peer: str, secure: bool) -> str:
-    """The lines about the peer that hold for all requests of a connection whose peer is not trusted."""
+    """The fields about the peer. They are the same for all requests of a connection whose peer is not trusted."""
     proto = "https" if secure else "http"
     return f"X-Forwarded-For: {peer}\r\nX-Real-IP: {peer}\r\nX-Forwarded-Proto: {proto}\r\n"
 
 
 def client_address(ex: Exchange, trusted: Callable[[str], bool]) -> str:
-    """The client's address: the peer's, or, from a trusted peer, the last one in X-Forwarded-For or Forwarded that is
-    not itself a trusted proxy."""
+    """The client's address: that of the peer. If the peer is trusted, the last address in X-Forwarded-For or Forwarded that is not
+    a trusted proxy."""
     peer = ex.client.peer
     if not ex.client.trusted:
         return peer
@@ -84,7 +84,7 @@ def forwarded_secure(ex: Exchange) -> bool:
 
 
 def kept_request_id(ex: Exchange) -> str:
-    """The request id the client sent, if it is one that can be passed on and logged; else an empty text."""
+    """The request id that the client sent, if it can be passed on and logged. Otherwise an empty text."""
     for name, value in ex.head.edge:
         if name == "x-request-id" and _REQUEST_ID.fullmatch(value):
             return value
@@ -92,12 +92,12 @@ def kept_request_id(ex: Exchange) -> str:
 
 
 def loops(ex: Exchange, via: str) -> bool:
-    """Whether the request has been here before: our own name stands in its Via."""
+    """Whether the request has passed this proxy before: its Via contains our own name."""
     return any(name == "via" and via in value and any(via in hop.split() for hop in value.split(",")) for name, value in ex.head.edge)
 
 
 def max_forwards(ex: Exchange) -> bool:
-    """Count Max-Forwards down (RFC 9110 7.6.2); whether the request may go on. What is no number is passed on as it is."""
+    """Count Max-Forwards down (RFC 9110 7.6.2). Returns whether the request may go on. A value that is no number stays unchanged."""
     fields = ex.head.headers
     for index, (name, value) in enumerate(fields):
         if name.lower() == "max-forwards" and value.isascii() and value.isdigit() and len(value) < 10:
@@ -108,7 +108,7 @@ def max_forwards(ex: Exchange) -> bool:
 
 
 def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
-    """The head of the request as the upstream gets it; `upgrade` keeps the client's Upgrade (RFC 9110 7.8)."""
+    """The head of the request for the upstream. `upgrade`: the protocol to upgrade to (RFC 9110 7.8), or empty."""
     head = ex.head
     client = ex.client
     host = ex.head.host if upstream.options.preserve_host and head.host else upstream.authority
@@ -133,7 +133,7 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
 
 
 def _edge_fields(ex: Exchange) -> str:
-    """The same fields for a request that brings some of its own: believed from a trusted peer, replaced from others."""
+    """The forwarding fields for a request that already has some. They are extended if the peer is trusted, and replaced if not."""
     head, client = ex.head, ex.client
     sent: dict[str, list[str]] = {}
     for name, value in head.edge:
@@ -158,16 +158,16 @@ def _edge_fields(ex: Exchange) -> str:
 
 @lru_cache(maxsize=4096)
 def _forwarded(peer: str, host: str, secure: bool) -> str:
-    """A Forwarded line (RFC 7239 4): IPv6 addresses and hosts with a port are quoted."""
+    """A Forwarded field (RFC 7239 4). IPv6 addresses and hosts with a port are quoted."""
     node = f'"[{peer}]"' if ":" in peer else peer or "unknown"
     named = f'"{host}"' if re.search(r"[^A-Za-z0-9.-]", host) or not host else host
     return f"Forwarded: for={node};host={named};proto={'https' if secure else 'http'}\r\n"
 
 
 def request_target(ex: Exchange, upstream: Upstream) -> str:
-    """The target the upstream gets: the client's own, less strip_prefix, after the backend url's path.
+    """The target for the upstream: the backend url's path, then the client's target without strip_prefix.
 
-    Where a prefix is taken off or put before it, dot segments are resolved first: they must not climb out of it.
+    If a prefix is removed or added, dot segments are resolved first, because they must not lead out of the prefix.
     """
     target = ex.head.path
     options = upstream.options
@@ -186,14 +186,14 @@ def request_target(ex: Exchange, upstream: Upstream) -> str:
 
 
 def _without(path: str, prefix: str) -> str | None:
-    """The path below a prefix of whole segments, or None where it does not lie below it."""
+    """The path without a prefix of whole segments, or None if the path does not have that prefix."""
     if path == prefix:
         return "/"
     return path[len(prefix):] if path.startswith(prefix + "/") else None
 
 
 def replace_fields(headers: list[tuple[str, str]], new: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """The response headers with the operator's own in place of any of the same name."""
+    """The response headers, in which the fields `new` replace all fields of the same names."""
     names = {name.lower() for name, _ in new}
     kept = [field for field in headers if field[0].lower() not in names]
     kept.extend(new)

@@ -1,4 +1,4 @@
-"""What an exchange can wait for. A phase is no reason code: it names the reason that it leads to when its time is over."""
+"""What an exchange can wait for. A phase is not a reason code, but it names the reason if its time runs out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Phase:
-    """Something to wait for; `reason` is the code if it does not come in time, `of_client`: it is the client that we wait for."""
+    """Something to wait for. `reason`: the code if it does not come in time. `of_client`: whether the proxy waits for the client."""
 
     name: str
     reason: str
@@ -24,5 +24,5 @@ RESPONSE_BODY = Phase("response body", "read_timeout")
 RESPONSE_WRITE = Phase("response to the client", "response_write", True)
 WEBSOCKET_IDLE = Phase("websocket", "idle_timeout")
 WEBSOCKET_END = Phase("end of a websocket", "idle_timeout")
-#: Whatever the wait was for: the time for the whole exchange is over.
+#: The time for the whole exchange has run out, whatever it was waiting for.
 TOTAL = Phase("all of it", "total_timeout")

@@ -1,4 +1,4 @@
-"""What a step on the request's way returns when the proxy itself must answer."""
+"""What a step of the request path returns if the proxy itself must answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Counter = Literal["", "rate_limited", "circuit_rejected", "drain_rejected", "mai
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A body that is ready made."""
+    """A finished body."""
 
     content_type: str
     body: bytes
@@ -23,7 +23,7 @@ class Page:
 class Refusal:
     """Status, reason code (the same in log, metric and header), a sentence for a person, and further headers.
 
-    `page` takes the place of the usual body. An empty `code` stands for an answer that refuses nothing.
+    `page` replaces the usual body. An empty `code` means an answer that refuses nothing.
     """
 
     status: int
@@ -35,5 +35,5 @@ class Refusal:
 
 
 def refuse(code: str, detail: str, headers: tuple[tuple[str, str], ...] = (), counter: Counter = "") -> Refusal:
-    """A refusal with the status that its reason has."""
+    """A refusal with the status of its reason."""
     return Refusal(REASONS[code].status, code, detail, headers, counter)

@@ -1,6 +1,6 @@
-"""A route's backend as a worker has it: the upstream, what the worker knows of it, and the pool of replicas it stands in.
+"""A route's backend as a worker sees it: the upstream, its state in this worker, and the pool of replicas it belongs to.
 
-`route/table` makes them; they stand here, since every room of the request path is handed one.
+`route/table` makes them. They are defined here because every room of the request path uses them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PoolKey = tuple[str, str, int]
 
-#: A retry for every five requests: at most a fifth more than clients send. What there is of it at first, and at most.
+#: The retry budget: one retry for every five requests, so at most a fifth more requests than clients send.
 RETRY_COST = 5
 _RETRIES_AT_FIRST = 5 * RETRY_COST
 RETRIES_AT_MOST = 100 * RETRY_COST
@@ -37,7 +37,7 @@ class UpstreamState:
         self.made = 0.0
 
     def spend_retry(self) -> bool:
-        """Take a retry out of the budget; whether it was there."""
+        """Take a retry from the budget. Returns whether there was one."""
         if self.retry_budget < RETRY_COST:
             return False
         self.retry_budget -= RETRY_COST
@@ -46,7 +46,7 @@ class UpstreamState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
-    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none; `path` is the route's."""
+    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none. `path`: the route's."""
 
     route_id: str
     slot: int
@@ -78,8 +78,8 @@ class Upstream:
 class Pool:
     """The replicas behind one domain, path and priority, in the order of their route ids.
 
-    `limited` is the member whose rate limits hold for the pool; `calm`: one member, no maintenance, no drain, so that
-    the gates that look at those can be passed by; `sticky`: name of the cookie that keeps a client on its replica.
+    `limited`: the member whose rate limits apply to the pool. `calm`: there is one enabled member without maintenance or drain, so
+    the choice is simple. `sticky`: name of the cookie that keeps a client on its replica.
     """
 
     key: PoolKey

@@ -1,7 +1,7 @@
-"""Deadlines of everything that waits, kept by one scan instead of a timer per wait.
+"""Deadlines of everything that waits, checked by one scan instead of a timer for each wait.
 
-A deadline is an attribute that its owner moves as it goes on; the scan compares. That makes a deadline cost an
-assignment, at the price of firing up to one tick late.
+A deadline is an attribute that its owner moves as it goes on. The scan compares it with the clock. So a deadline costs only an
+assignment, but it may fire up to one tick late.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ log = logging.getLogger("proxyd.proxy")
 
 
 class Watched(Protocol):
-    """What is watched: `deadline` in time.monotonic() seconds, and what happens when it is over."""
+    """Something with a deadline. `deadline`: time.monotonic() seconds."""
 
     deadline: float
 
     def expire(self, now: float) -> None:
-        """The deadline is over; runs in the watchdog's greenlet and must not wait."""
+        """Called when the deadline has passed. Runs in the watchdog's greenlet and must not wait."""
 
     def look(self, now: float) -> None:
-        """Called once a tick while the deadline is not over; must not wait."""
+        """Called once a tick until the deadline. Must not wait."""
 
 
 class Watchdog:
-    """Watches a set of things every `tick` seconds; `looks` says whether they want to be called each tick."""
+    """Watches a set of things every `tick` seconds. `looks`: whether their `look` is called at each tick."""
 
     def __init__(self, tick: float, looks: bool) -> None:
         self._tick = tick
@@ -38,7 +38,7 @@ class Watchdog:
         self.discard = self._watched.discard
 
     def start(self) -> None:
-        """Begin; the greenlet lives as long as the process."""
+        """Begin. The greenlet lives as long as the process."""
         gevent.spawn(self._run)
 
     def __len__(self) -> int:
@@ -60,4 +60,4 @@ class Watchdog:
                     elif looks:
                         item.look(now)
                 except Exception:
-                    log.exception("watchdog: %r", item)
+                    log.exception("the watchdog failed on %r", item)

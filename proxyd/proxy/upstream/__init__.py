@@ -1,5 +1,5 @@
-"""The way to a backend and back: connections, an attempt, retries, circuits, WebSockets, compression.
+"""The path to a backend and back: connections, attempts, retries, circuits, WebSockets, compression.
 
-May import: proxy.record and proxy.core. Begin with `forward`. `retry` decides what is tried again,
-`circuit` when a circuit opens.
+May import: proxy.record and proxy.core. Begin with `forward`. `retry` decides which requests are sent again, and `circuit` when
+a circuit opens.
 """

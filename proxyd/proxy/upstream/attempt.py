@@ -1,6 +1,6 @@
-"""One attempt at an upstream: the request out, the final response's head back, and the response handed to `relay`.
+"""One attempt at an upstream: send the request, read the head of the final response, and hand the response to `relay`.
 
-`retry` decides what is tried again. Nothing is decided here but whether what the upstream said can be passed on.
+`retry` decides whether a request is sent again. This module only decides whether the upstream's response can be passed on.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 def attempt(parts: Parts, ex: Exchange, upstream: Upstream, admission: int, retry_statuses: frozenset[int]) -> bool:
     """Send the request to the upstream and its response to the client.
 
-    Returns True when the response is out, False when its status is in `retry_statuses` and nothing went out. Raises
-    UpstreamError before any byte of a response went out, ResponseCut after, ClientGone, BodyTimeout, ProtocolError (of
-    the client's body).
+    Returns True if the response was sent, False if its status is in `retry_statuses` and nothing was sent. Raises UpstreamError
+    before any byte of a response was sent and ResponseCut after that, ClientGone, BodyTimeout, and ProtocolError (about the
+    client's body).
     """
     now = time.monotonic()
     ex.upstream = upstream
@@ -49,8 +49,8 @@ def attempt(parts: Parts, ex: Exchange, upstream: Upstream, admission: int, retr
 
 
 def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
-    """A new connection, within connect_timeout and what is left of total_timeout. Raises UpstreamError."""
-    # What was waited for before must not run out on it.
+    """A new connection, within connect_timeout and the rest of total_timeout. Raises UpstreamError."""
+    # The deadline of an earlier wait must not end this one.
     ex.wait_unwatched(CONNECT)
     begun = time.monotonic()
     limit, code = upstream.options.connect_timeout, "connect_timeout"
@@ -69,7 +69,7 @@ def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
 
 def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, admission: int,
               retry_statuses: frozenset[int]) -> bool:
-    """The attempt on one connection, which is released or closed here, whatever happens."""
+    """The attempt on one connection. In any case the connection is released or closed here."""
     ex.upstream_stream = stream
     reusable = False
     try:
@@ -86,8 +86,8 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
                 return False
             reusable = relay(ex, upstream, stream, response, rest)
         else:
-            # A success only once the body is complete, or failures in the body would never add up. A trial can't wait
-            # for a body that streams for hours.
+            # It counts as a success only when the body is complete. Otherwise failures in bodies would never add up. A trial is
+            # reported before (above), because it can't wait for a body that streams for hours.
             reusable = relay(ex, upstream, stream, response, rest)
             parts.circuits.report(upstream, admission, True, time.time())
         return True
@@ -129,17 +129,20 @@ def _send_all(ex: Exchange, stream: Stream, data: bytes) -> None:
     try:
         stream.send_all(data)
     except OSError as error:
-        # With a body that was to go along, part of the whole may have arrived.
+        # If a body was sent along, part of the request may have arrived.
         raise failure(ex, str(error), stream.served > 0 and not ex.body) from None
 
 
 def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = False) -> Exception:
-    """What went wrong on the upstream's connection: our deadline, the client, or the upstream, which may have answered in part."""
+    """The error for a failed upstream connection: a deadline passed, the client left, or the upstream failed.
+
+    `unsent`: the upstream can't have seen the request. `truncated`: it sent a part of its answer.
+    """
     upload = ex.upload
     if upload is not None and upload.error is not None:
         return upload.error
     if ex.expired is not None and ex.phase.of_client:
-        # Its connection was shut down because the client kept us waiting: nothing the upstream is to blame for.
+        # The watchdog shut the connection down because the client was too slow. The upstream is not to blame.
         return BodyTimeout() if ex.phase is REQUEST_BODY else ClientGone()
     if ex.expired is not None:
         code = ex.expired.reason
@@ -151,8 +154,8 @@ def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = F
 
 
 def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, upgrade: bool = False) -> tuple[ResponseHead, bytes]:
-    """The final response's head and what came behind it; informational responses are passed on, except for an `upgrade`, to which
-    101 is a final answer. Raises UpstreamError, ClientGone, BodyTimeout, ProtocolError 502."""
+    """The head of the final response, and the bytes after it. Informational responses are passed on, unless this is an `upgrade`:
+    for that, 101 is a final answer. Raises UpstreamError, ClientGone, BodyTimeout, ProtocolError 502."""
     reader = HeadReader(ex.method, parts.response_limits, upgrade)
     response: ResponseHead | None = None
     first = True
@@ -173,9 +176,9 @@ def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, up
 
 
 def _pass_on(ex: Exchange, upstream: Upstream, informational: Sequence[ResponseHead]) -> None:
-    """Send informational responses to the client; the upstream has its time anew for the next."""
+    """Send informational responses to the client. Each starts the upstream's timeout again."""
     for head in informational:
-        # 100 answers what we asked on our own behalf.
+        # 100 is not passed on: the client gets its own from us.
         if head.status != 100:
             ex.client.informational(head.status, head.end_to_end())
             ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)

@@ -1,12 +1,12 @@
-"""Circuit breakers: one an upstream of a route, agreed by all workers of the host through shared memory.
+"""Circuit breakers: one for each route's upstream. All workers of the host share its state through shared memory.
 
-The state machine is pybreaker's. A request is admitted first, goes upstream without any lock, and its outcome is
-reported then: for that, a breaker is made over the shared slot, under the slot's lock, and called with a function that
-only returns or raises. (One breaker kept a worker would, at every change another worker made, announce that change
-again and reset the shared counters.) Trial requests of the half-open state are counted in the slot, over all workers.
+pybreaker provides the state machine. A request is admitted first, then sent without any lock, and then its outcome is
+reported. To report, a breaker is made over the shared slot, under the slot's lock, and called with a function that only
+returns or raises. A worker can't keep one breaker instead: at each change by another worker it would announce that change again
+and reset the shared counters. Trial requests of the half-open state are counted in the slot, over all workers.
 
-A circuit is opened by requests in one place: `Circuits.report`, with a failure. `is_failure` says which statuses are one,
-and `forward` reports everything else that failed. Health checks open circuits through health.drive.
+Requests open a circuit in one place: `Circuits.report`, with a failure. `is_failure` says which statuses are failures, and
+`forward` reports everything else that failed. Health checks open circuits through health.drive.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _STATES = {name: state for state, name in _NAMES.items()}
 
 
 class _Failure(Exception):
-    """What a breaker is shown for a failed request."""
+    """What a breaker sees of a failed request."""
 
 
 class SlotStorage(pybreaker.CircuitBreakerStorage):
-    """pybreaker's view of a slot that is held for change."""
+    """pybreaker's view of a slot whose lock is held."""
 
     def __init__(self, slot: CircuitSlot, timeout: float, now: float) -> None:
         super().__init__("shared slot")
@@ -110,7 +110,7 @@ class Circuits:
         return self._board.state(upstream.slot, upstream.number) != CLOSED
 
     def usable(self, upstream: Upstream, now: float) -> bool:
-        """Whether a request has a chance to be admitted; `admit` decides."""
+        """Whether a request might be admitted. `admit` decides."""
         state = self._board.state(upstream.slot, upstream.number)
         if state == CLOSED:
             return True
@@ -120,7 +120,7 @@ class Circuits:
         return _has_room(circuit, upstream, now)
 
     def admit(self, upstream: Upstream, now: float) -> int:
-        """0: go; above 0: go as a trial, to be reported with this number; below 0: no."""
+        """0: the request may go. Above 0: it may go as a trial, to be reported with this number. Below 0: it may not go."""
         state = self._board.state(upstream.slot, upstream.number)
         if state == CLOSED:
             return 0
@@ -137,13 +137,13 @@ class Circuits:
             return _generation(circuit)
 
     def report(self, upstream: Upstream, admission: int, ok: bool, now: float) -> None:
-        """The outcome of an admitted request: microseconds, and next to nothing for a success of a healthy upstream."""
+        """Report the outcome of an admitted request. This takes microseconds, and far less for a success of a healthy upstream."""
         if admission == 0 and (not upstream.options.circuit_breaker or (ok and self._board.clean(upstream.slot))):
             return
         with self._board.changing(upstream.slot, upstream.number) as circuit:
             before = circuit.state
             if before == OPEN or (before == HALF_OPEN and admission != _generation(circuit)):
-                # It was admitted before the circuit changed: it says nothing about now.
+                # The request was admitted before the circuit changed, so its outcome says nothing about the present.
                 return
             if before == HALF_OPEN:
                 circuit.end_trial(os.getpid())
@@ -170,11 +170,11 @@ class Circuits:
         return circuit.state == OPEN and circuit.by_health
 
     def recovered_at(self, upstream: Upstream) -> float:
-        """When the upstream last came back, 0.0 where it was never away."""
+        """When the upstream last recovered. 0.0 if it never failed."""
         return self._board.recovered_at(upstream.slot, upstream.number)
 
     def claim(self, record: RouteRecord) -> None:
-        """A route's slot is its own from now on, on this host, too."""
+        """Claim a route's slot for it on this host."""
         number = route_number(record.route_id)
         if number:
             self._board.claim(record.slot, number)
@@ -192,12 +192,12 @@ class Circuits:
 
 
 def _generation(circuit: CircuitSlot) -> int:
-    """A number for this stay in the half-open state."""
+    """A number that identifies the current stay in the half-open state."""
     return int(circuit.changed_at * 1000) or 1
 
 
 def _has_room(circuit: CircuitSlot, upstream: Upstream, now: float) -> bool:
-    """Whether another trial may go; trials that nobody carries any more are forgotten."""
+    """Whether another trial may go. Trials of workers that have died are forgotten."""
     options = upstream.options
     if circuit.trials >= options.circuit_half_open_requests:
         circuit.forget_lost_trials(options.connect_timeout + options.timeout, now)

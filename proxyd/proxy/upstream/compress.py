@@ -1,6 +1,6 @@
-"""Response compression: which responses, in which coding (RFC 9110 12.5.3), and encoders that flush in time.
+"""Response compression: which responses are compressed, in which coding (RFC 9110 12.5.3), and encoders that flush in time.
 
-Codings come from the libraries of the field: zlib, brotli, zstandard.
+The codings come from the libraries zlib, brotli and zstandard.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from proxyd.config.options import RouteOptions
     from proxyd.proxy.core.exchange import Exchange
 
-#: A piece smaller than this is all that has come so far: the client gets it now. Larger ones are followed by more
-#: at once, and a flush for each would cost size and time.
+#: A piece smaller than this is all that has arrived, so the client gets it now. After a larger piece more follows at once,
+#: and a flush would cost size and time.
 _FLUSH_BELOW = 16384
 _DEFAULT_LEVEL = {"gzip": 6, "br": 4, "zstd": 3}
 _HIGHEST_LEVEL = {"gzip": 9, "br": 11, "zstd": 19}
-#: By highest level: the bytes that take about a millisecond (measured on text), which is what a request may take in one go.
+#: By highest level: the bytes that take about a millisecond (measured on text). A request may hold the worker for that long.
 _INLINE = {
     "gzip": ((3, 65536), (6, 32768), (9, 16384)),
     "br": ((4, 49152), (9, 2048), (11, 512)),
@@ -37,10 +37,10 @@ _DROPPED = frozenset(("accept-ranges", "content-md5", "content-digest", "repr-di
 
 
 class Encoder:
-    """A streaming encoder made of three functions of its library: feed, flush what is inside, end.
+    """A streaming encoder made of three functions of its library: feed, flush, end.
 
-    Up to `inline` bytes are encoded at once; a larger piece goes to a native thread while other requests go on, since the
-    libraries release the interpreter lock.
+    A piece of up to `inline` bytes is encoded at once. A larger one goes to a native thread while other requests go on, because
+    the libraries release the interpreter lock.
     """
 
     __slots__ = ("_compress", "_end", "_flush", "_inline", "coding")
@@ -54,7 +54,7 @@ class Encoder:
         self._inline = inline
 
     def flush(self, data: bytes) -> bytes:
-        """Encode a piece; what comes out may lag behind unless the piece was small."""
+        """Encode a piece. The output of a large piece may come with a later one."""
         return self._encode(data) if len(data) <= self._inline else _threads().apply(self._encode, (data,))
 
     def finish(self, data: bytes) -> bytes:
@@ -71,13 +71,13 @@ class Encoder:
 
 @lru_cache(maxsize=1)
 def _threads() -> Any:
-    """The threads of this process for encoding: few, since the work is the processor's, and shared fairly, since each
-    response has one piece in the queue at a time."""
+    """The threads of this process for encoding. They are few, because encoding needs the processor. They are shared fairly,
+    because each response has only one piece in the queue."""
     return ThreadPool(_THREADS)
 
 
 def new_encoder(coding: str, level: int) -> Encoder:
-    """An encoder for `gzip`, `br` or `zstd`; level 0 is a default fit for answering while the client waits."""
+    """An encoder for `gzip`, `br` or `zstd`. Level 0 means the default, which is fast enough while a client waits."""
     level = min(level or _DEFAULT_LEVEL[coding], _HIGHEST_LEVEL[coding])
     inline = next(size for highest, size in _INLINE[coding] if level <= highest)
     if coding == "gzip":
@@ -92,7 +92,7 @@ def new_encoder(coding: str, level: int) -> Encoder:
 
 @lru_cache(maxsize=1024)
 def choose_coding(accept_encoding: str, offered: tuple[str, ...]) -> str:
-    """The coding the client likes best of those offered (ours first where it likes several alike); empty: none."""
+    """The offered coding that the client prefers. Among equal ones the first offered wins. Empty: none."""
     weights: dict[str, float] = {}
     for item in accept_encoding.lower().split(","):
         name, _, parameters = item.partition(";")
@@ -113,7 +113,7 @@ def choose_coding(accept_encoding: str, offered: tuple[str, ...]) -> str:
 
 
 def _weight(value: str) -> float:
-    """A qvalue (RFC 9110 12.4.2); what is none counts as 0, so that nothing is sent that was not clearly wanted."""
+    """A qvalue (RFC 9110 12.4.2). A malformed one counts as 0, so that a client gets only what it clearly accepts."""
     try:
         return min(max(float(value), 0.0), 1.0)
     except ValueError:
@@ -128,7 +128,7 @@ def compressible(content_type: str, patterns: tuple[str, ...]) -> bool:
 
 
 def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, headers: list[tuple[str, str]]) -> Encoder | None:
-    """The encoder for this response, or None; `headers` (without framing) are changed to say what is sent."""
+    """The encoder for this response, or None. `headers` (without framing) are changed to describe what is sent."""
     status = response.status
     if status < 200 or status in (204, 206, 304) or ex.client.version == 10:
         return None
@@ -160,7 +160,7 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
 
 
 def _add_vary(headers: list[tuple[str, str]]) -> None:
-    """Caches must tell the variants apart (RFC 9110 12.5.5), also when this one goes out plain."""
+    """Add Vary, even to a response that is not compressed: caches must tell the variants apart (RFC 9110 12.5.5)."""
     for name, value in headers:
         if name.lower() == "vary" and ("accept-encoding" in value.lower() or value.strip() == "*"):
             return

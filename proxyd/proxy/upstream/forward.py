@@ -1,4 +1,4 @@
-"""Forwards a request to one member of its pool: counts it, and tells the member's circuit what came of it."""
+"""Forwards a request to one member of its pool, counts it, and reports the outcome to the member's circuit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 
 def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> UpstreamError | None:
-    """One attempt at an upstream whose circuit has admitted the request; None when the response is out, else what failed before
-    any of it was. Raises ResponseCut, ClientGone, BodyTimeout, ProtocolError (of the client's body)."""
+    """Make one attempt at an upstream whose circuit has admitted the request.
+
+    Returns None if the response was sent, else the failure that came before any of it was. Raises ResponseCut, ClientGone,
+    BodyTimeout, and ProtocolError (about the client's body).
+    """
     circuits = parts.circuits
     counters = ex.counters
     state = upstream.state
@@ -46,7 +49,7 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
             circuits.report(upstream, 0, False, time.time())
         raise
     except BaseException:
-        # Nothing was learnt of the upstream. Once a response went out, the trial has been reported.
+        # This says nothing about the upstream. If a response was begun, the trial has been reported already.
         if not ex.response_started:
             circuits.cancel(upstream, admission)
         raise

@@ -1,4 +1,4 @@
-"""Where WebSocket frames end (RFC 6455 5.2), and the close frame we send; payloads are never looked at."""
+"""Finds where WebSocket frames end (RFC 6455 5.2), and makes the close frame. Payloads are never read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ GOING_AWAY = 1001
 
 
 class FrameBoundary:
-    """Follows the frames in a byte stream, so that a frame of ours can be put between two of them; `sending` is whether
-    some of the bytes followed are still on their way out."""
+    """Follows the frames in a byte stream, so that a frame of the proxy can be put between two of them.
+
+    `sending`: whether some of the bytes are still being sent.
+    """
 
     __slots__ = ("_header", "_left", "sending")
 
@@ -21,11 +23,11 @@ class FrameBoundary:
 
     @property
     def between(self) -> bool:
-        """Whether all bytes so far make whole frames."""
+        """Whether the bytes so far end with a whole frame."""
         return not self._left and not self._header
 
     def skip(self, data: bytes) -> bool:
-        """Follow bytes that all belong to the payload of one frame; False, and nothing done, where they don't."""
+        """Follow bytes if all belong to the payload of the current frame. Otherwise do nothing and return False."""
         if len(data) > self._left:
             return False
         self._left -= len(data)
@@ -53,7 +55,7 @@ class FrameBoundary:
 
 
 def _header_size(header: bytes) -> int:
-    """Bytes of the whole header, 0 while that is not known."""
+    """The length of the whole frame header in bytes, 0 if it is not known yet."""
     if len(header) < 2:
         return 0
     length = header[1] & 0x7F
@@ -70,7 +72,7 @@ def _payload_size(header: bytes) -> int:
 
 
 def close_frame(code: int, masked: bool) -> bytes:
-    """A close frame with a status code; frames to a server are masked (RFC 6455 5.3)."""
+    """A close frame with a status code. `masked`: as frames to a server must be (RFC 6455 5.3)."""
     payload = code.to_bytes(2, "big")
     if not masked:
         return b"\x88\x02" + payload

@@ -1,4 +1,4 @@
-"""What the way to a backend needs of a worker."""
+"""The parts of a worker that this room needs."""
 
 from __future__ import annotations
 

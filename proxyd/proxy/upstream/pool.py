@@ -1,4 +1,4 @@
-"""Connections to upstreams: a LIFO pool of idle ones per upstream and worker, and how new ones are opened."""
+"""Connections to upstreams: a LIFO pool of idle ones for each upstream of a worker, and the opening of new ones."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _KEEP_ALIVE = re.compile(r"(?:^|[,\s])timeout\s*=\s*\"?(\d{1,9})\b", re.ASCII | 
 
 
 class UpstreamError(Exception):
-    """An attempt failed. `cause` is the retry class (connection_refused, reset, timeout, other); `status` and `code` what
-    the client is told; `unsent`: the upstream can't have seen the request."""
+    """A failed attempt. `cause`: the class for retries (connection_refused, reset, timeout, other). `status` and `code`: for the
+    client. `unsent`: the upstream can't have seen the request."""
 
     def __init__(self, cause: str, status: int, code: str, detail: str, unsent: bool = False) -> None:
         super().__init__(detail)
@@ -39,10 +39,10 @@ class UpstreamError(Exception):
 
 
 def idle_connection(upstream: Upstream, now: float) -> Stream | None:
-    """The most recently used idle connection that still is one, or None.
+    """The most recently used idle connection that is still usable, or None.
 
-    One with anything to read is dropped: an end, or bytes that nobody asked for, which a next request must not
-    take for its answer.
+    A connection with something to read is closed: that is its end, or unrequested bytes, which the next request must not take for
+    its answer.
     """
     idle = upstream.state.idle
     while idle:
@@ -54,8 +54,8 @@ def idle_connection(upstream: Upstream, now: float) -> Stream | None:
 
 
 def release(upstream: Upstream, stream: Stream, now: float) -> None:
-    """Keep a connection whose last response was complete, if there is room, it is not too old, and the upstream's name still
-    has its address."""
+    """Keep a connection whose last response was complete. It is closed if there is no room, if it is too old, or if the upstream's
+    name no longer has its address."""
     state, options = upstream.state, upstream.options
     idle = state.idle
     until = now + min(options.pool_idle_timeout, stream.idle_limit)
@@ -78,7 +78,7 @@ def heed_keep_alive(stream: Stream, field: str | None) -> None:
 
 
 def prune(upstream: Upstream, now: float) -> None:
-    """Close idle connections whose time is over, and those to an address that the upstream's name no longer has."""
+    """Close idle connections whose time has passed, and those to an address that the upstream's name no longer has."""
     state = upstream.state
     kept: list[Stream] = []
     gone: list[Stream] = []
@@ -92,11 +92,11 @@ def prune(upstream: Upstream, now: float) -> None:
 
 
 def follow_name(upstream: Upstream) -> None:
-    """Look at what the upstream's name stands for now. Never waits: a name that has to be asked for is known a moment later."""
+    """Update the addresses of the upstream's name. Never waits: if a query is needed, its answer is stored later."""
     try:
         found = resolver().known(upstream.host)
     except ResolveError:
-        # Its old connections are better than none.
+        # Old connections are better than none.
         return
     if found is None:
         gevent.spawn(_ask, upstream)
@@ -110,7 +110,7 @@ def _ask(upstream: Upstream) -> None:
 
 
 def close_idle(upstream: Upstream) -> None:
-    """Close all idle connections: the route is gone."""
+    """Close all idle connections, because the route is gone."""
     idle = upstream.state.idle
     while idle:
         idle.pop().close()
@@ -132,7 +132,7 @@ def connect(upstream: Upstream, limit: float, expired: str) -> Stream:
                 stream = TlsStream(_context(upstream.options.tls_verify).wrap_socket(opened, server_hostname=upstream.host))
             stream.address = address
             if upstream.state.addresses is not None and address not in upstream.state.addresses:
-                # The name has been asked for since the last look.
+                # The name was resolved again after the last update.
                 upstream.state.addresses |= {address}
             return stream
     except gevent.Timeout:

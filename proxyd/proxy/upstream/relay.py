@@ -1,4 +1,4 @@
-"""The response on its way to the client, piece by piece, with bounded memory."""
+"""Passes the response on to the client, piece by piece, with bounded memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RELAY_SIZE = 262144
 
 
 class ResponseCut(Exception):
-    """The upstream failed after part of its response went out: the client's connection is cut."""
+    """The upstream failed after part of its response was sent. The client's connection must be cut."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -30,14 +30,14 @@ class ResponseCut(Exception):
 
 
 def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) -> list[tuple[str, str]]:
-    """The response's fields as the client gets them, framing aside: the upstream's, the route's own, and ours."""
+    """The response's fields for the client, without framing: those of the upstream, of the route and of the proxy."""
     headers = response.end_to_end()
     if upstream.headers:
         headers = replace_fields(headers, upstream.headers)
     if ex.set_headers:
         headers += ex.set_headers
     if not response.dated:
-        # RFC 9110 6.6.1: whoever passes on a response without a date gives it one.
+        # RFC 9110 6.6.1: a recipient that forwards a response without Date adds one.
         headers.append(("Date", http_date(int(time.time()))))
     headers.append(("Via", ex.client.via_field))
     headers.append(("X-Request-ID", ex.request_id))
@@ -45,14 +45,14 @@ def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) ->
 
 
 def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
-    """Pass the response on; whether the upstream connection can be used again."""
+    """Pass the response on. Returns whether the upstream connection can be used again."""
     client = ex.client
     kind = response.body_kind
     status = response.status
     headers = response_fields(ex, upstream, response)
     if kind == NONE:
         if ex.method == "HEAD" and upstream.options.compression:
-            # It is not encoded, but says Vary as the answer to GET does (RFC 9110 9.3.2).
+            # There is no body to encode, but HEAD must have the same Vary as GET (RFC 9110 9.3.2).
             compress.encoder_for(ex, upstream.options, response, headers)
         if response.content_length >= 0:
             headers.append(("Content-Length", str(response.content_length)))
@@ -67,7 +67,7 @@ def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHe
 
 def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, headers: list[tuple[str, str]],
                   rest: bytes) -> bool:
-    """A body of known length, passed on as it comes."""
+    """Pass on a body of known length, unchanged."""
     client = ex.client
     length = response.content_length
     reusable = response.keep_alive
@@ -101,11 +101,11 @@ def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
 
 def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, headers: list[tuple[str, str]],
                   rest: bytes, encoder: compress.Encoder | None) -> bool:
-    """A body that is decoded, encoded, or ends when the upstream closes: sent piece by piece, each at once."""
+    """Pass on a body that is chunked, that is encoded here, or that ends when the upstream closes. Each piece is sent at once."""
     client = ex.client
     timeout = upstream.options.read_timeout
     body = BodyReader(response)
-    # A fault in this piece is still answered: nothing went out.
+    # An error in this piece can still be answered, because nothing has been sent.
     piece = _encoded(encoder, body.feed(rest), body)
     whole = body.done and not body.trailers
     ex.begin_response(response.status)
@@ -124,7 +124,7 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
 
 
 def _next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
-    """What comes next of a body of which part went out; empty where it holds framing alone, or is the end."""
+    """The next piece of a body. Empty if only framing has arrived, or at the end. Raises ResponseCut, ClientGone."""
     if body.more:
         stream.give_way()
         data = b""
@@ -144,7 +144,7 @@ def _next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
 
 
 def _encoded(encoder: compress.Encoder | None, piece: bytes, body: BodyReader) -> bytes:
-    """The piece in the encoder's coding, where there is one."""
+    """The piece, encoded if there is an encoder."""
     if encoder is None:
         return piece
     if body.done:
@@ -153,13 +153,13 @@ def _encoded(encoder: compress.Encoder | None, piece: bytes, body: BodyReader) -
 
 
 def relay_refused_upgrade(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> None:
-    """Pass on the plain answer to a request to upgrade; neither connection is used again for another."""
+    """Pass on the plain answer to an upgrade request. Neither connection is used again."""
     ex.client.close_after()
     relay(ex, upstream, stream, response, rest)
 
 
 def _cut(ex: Exchange, reason: str) -> Exception:
-    """Why a body stopped short; the client's connection is cut for it."""
+    """The exception for a body that ended early. The client's connection is cut."""
     if ex.client_gone:
         return ClientGone()
     if ex.expired is not None:

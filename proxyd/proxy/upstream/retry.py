@@ -1,9 +1,9 @@
-"""Retries: what may be tried again, how long to wait, and a budget (the upstream's state has it), so that a failing backend
-is not flooded.
+"""Retries: which requests are sent again, and how long to wait. A budget in the upstream's state keeps retries from flooding a
+failing backend.
 
-Only before any byte of a response went out. Idempotent methods (RFC 9110 9.2.2) with no body or a kept one; anything
-else only where the upstream can't have seen the request. A connect failure goes to another replica even where the
-retry option is off, and at no cost: that is what replicas are for.
+A request is sent again only before any byte of a response was sent, and only if its method is idempotent (RFC 9110 9.2.2) and
+it has no body or a kept one. Other requests are sent again only if the upstream can't have seen them. After a connect failure
+another replica is asked even if the retry option is off, and at no cost: that is what replicas are for.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _NONE: frozenset[int] = frozenset()
 
 @lru_cache(maxsize=1024)
 def _wanted(retry_on: tuple[str, ...]) -> tuple[frozenset[str], frozenset[int]]:
-    """Causes and statuses in an option's value."""
+    """The causes and the statuses in an option's value."""
     causes = frozenset(item for item in retry_on if item in RETRY_CAUSES)
     codes = [parse_status_set(item) for item in retry_on if item not in RETRY_CAUSES]
     return causes, frozenset().union(*codes)
 
 
 def statuses(ex: Exchange, upstream: Upstream) -> frozenset[int]:
-    """The upstream's statuses that are not passed on but tried again."""
+    """The upstream's statuses that are retried instead of passed on."""
     options = upstream.options
     if not options.retry:
         return _NONE
@@ -55,9 +55,11 @@ def _replayable(ex: Exchange) -> bool:
 
 
 def on_new_connection(ex: Exchange, upstream: Upstream, failure: UpstreamError) -> bool:
-    """Whether the request, which failed on a pooled connection, goes out again at once on a new one: the upstream closed its idle
-    connection just as we used it (RFC 9112 9.3.1). It may also have failed in the middle of the request, which looks the
-    same: hence this is taken from the budget."""
+    """Whether a request that failed on a pooled connection is sent again at once on a new one.
+
+    Usually the upstream closed the idle connection at that moment (RFC 9112 9.3.1). A failure in the middle of the request looks the
+    same, so this is taken from the budget.
+    """
     stale = failure.code == "upstream_closed" and ex.expired is None and not ex.client_gone
     if not stale or (ex.method not in _IDEMPOTENT and not failure.unsent) or ex.upload is not None:
         return False
@@ -65,9 +67,11 @@ def on_new_connection(ex: Exchange, upstream: Upstream, failure: UpstreamError) 
 
 
 def verdict(ex: Exchange, upstream: Upstream, failure: UpstreamError, leave: Callable[[Upstream], bool]) -> float | None:
-    """Whether the request, which failed on `upstream`, goes out again: the seconds to wait before it does (full jitter), or None for
-    no. `leave` keeps it from that upstream, if another would take it, and tells whether one would. A retry that is granted has
-    been taken from the budget."""
+    """The seconds to wait (full jitter) before a request that failed on `upstream` is sent again, or None if it is not.
+
+    `leave` excludes that upstream if another one would take the request, and returns whether one would. A retry that is granted
+    has been taken from the budget.
+    """
     if ex.response_started or ex.client_gone:
         return None
     if _never_connected(ex, failure) and leave(upstream):
@@ -87,14 +91,14 @@ def verdict(ex: Exchange, upstream: Upstream, failure: UpstreamError, leave: Cal
 
 
 def _never_connected(ex: Exchange, failure: UpstreamError) -> bool:
-    """Whether no connection came about: another replica may be asked at once, whatever the options are. It has cost nobody
-    anything, so it is not taken from the budget."""
+    """Whether no connection could be opened. Then another replica may be asked at once, whatever the options are. This costs the
+    upstreams nothing, so it is not taken from the budget."""
     return failure.unsent and failure.cause != "reset" and time.monotonic() < ex.total_deadline
 
 
 def wait(ex: Exchange, seconds: float) -> bool:
-    """Wait before another attempt; whether the client is still there after it."""
-    # The deadline of the failed attempt must not run out on the pause, or the next one would count as expired.
+    """Wait before another attempt. Returns whether the client is still there."""
+    # The deadline of the failed attempt must not pass during the wait. The next attempt would count as expired.
     ex.stop_waiting()
     if seconds:
         gevent.sleep(seconds)
@@ -103,13 +107,13 @@ def wait(ex: Exchange, seconds: float) -> bool:
 
 
 def again(parts: Parts, ex: Exchange, upstream: Upstream) -> None:
-    """Another attempt begins: count it, and forget how the last one on `upstream` ended."""
+    """Begin another attempt: count it, and reset the outcome of the last one, which was on `upstream`."""
     parts.stats.of(upstream.route_id).retries += 1
     ex.begin_again()
 
 
 def _delay(backoff: str, initial: float, longest: float, attempts: int) -> float:
-    """Seconds to wait before the next attempt, somewhere between none and the bound that grows from try to try."""
+    """Seconds to wait before the next attempt: random, between 0 and a bound that grows with each attempt."""
     if backoff == "none":
         return 0.0
     bound = initial if backoff == "constant" else initial * 2.0 ** (attempts - 1)

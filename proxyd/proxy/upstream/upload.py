@@ -1,4 +1,4 @@
-"""The request's body on its way to the upstream, beside the greenlet that waits for the response."""
+"""Sends the request's body to the upstream, while another greenlet waits for the response."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Upload:
-    """A greenlet that sends the body: `done` once all of it is out; `error` is what kept the client's part from coming."""
+    """A greenlet that sends the body. `done`: all of it was sent. `error`: why the client's part could not be read."""
 
     def __init__(self, ex: Exchange, stream: Stream) -> None:
         self.done = False
@@ -48,12 +48,12 @@ class Upload:
             stream.moved()
             ex.wait_for_body(RESPONSE_HEAD, time.monotonic() + ex.upstream_timeout)
         except OSError:
-            # The upstream stopped taking the body; its answer, or its end, is read by the other greenlet.
+            # The upstream stopped taking the body. The other greenlet reads its answer, or its end.
             ex.wait_for_body(RESPONSE_HEAD, time.monotonic() + ex.upstream_timeout)
         except (ClientGone, BodyTimeout, ProtocolError) as error:
             self.error = error
             stream.shutdown()
 
     def stop(self) -> None:
-        """End it; safe when it is over."""
+        """End it. Harmless if it has ended."""
         self._greenlet.kill()

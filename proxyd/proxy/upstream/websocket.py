@@ -1,7 +1,7 @@
-"""WebSocket: the handshake passed as it is, then bytes both ways in two greenlets, until both sides are done.
+"""WebSocket (RFC 6455): passes the handshake on unchanged, then bytes in both directions in two greenlets, until both sides end.
 
-RFC 6455; bounds are the route's websocket_* options. Where the proxy ends a connection, both sides get a close
-frame 1001, between two frames.
+The limits are the route's websocket_* options. If the proxy ends a connection, both sides get a close frame 1001 between two
+frames.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
 
-#: Bytes whose frames are followed before others may run: at most 2,000 frames.
+#: Bytes whose frames are followed before other greenlets may run: at most 2,000 frames.
 _TURN = 4096
 _PIECE = 65536
-#: How long both sides have to answer our close frame.
+#: Seconds that both sides have to answer the close frame.
 _LINGER = 2.0
 _FULL = refuse("websocket_limit", "too many WebSockets are open on this route (option websocket_max_connections)",
                 (("Retry-After", "5"),))
 
 
 def reserve(parts: Parts, upstream: Upstream) -> Refusal | None:
-    """Count a WebSocket that is about to open, until `tunnel` is over; a refusal where the host has too many of the route."""
+    """Count a WebSocket that is about to open; `tunnel` ends the count. Returns a refusal if the route has too many on this host."""
     if not upstream.websocket or parts.websockets.reserve(upstream.number, upstream.options.websocket_max_connections):
         return None
     return _FULL
 
 
 def tunnel(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> None:
-    """Carry an upgraded exchange, which `reserve` has counted, to its end. Raises UpstreamError before anything went out,
+    """Carry an upgraded exchange, which `reserve` has counted, to its end. Raises UpstreamError before anything was sent, and
     ClientGone."""
     ex.upstream = upstream
     if not upstream.websocket:
@@ -87,7 +87,7 @@ def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> Non
 
 
 def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahead: bytes, rest: bytes) -> None:
-    """Carry bytes both ways until the end, count the connection meanwhile, and leave a row of it."""
+    """Carry bytes both ways until the end. Count the connection meanwhile, and leave a row about it for the database."""
     counters = parts.stats.of(upstream.route_id)
     counters.websockets += 1
     counters.websocket_active += 1
@@ -103,7 +103,7 @@ def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahea
 
 
 def _handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -> tuple[ResponseHead, bytes]:
-    """Send the upgrade request and read the answer's head and what came behind it."""
+    """Send the upgrade request, and read the answer's head and the bytes after it."""
     ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)
     try:
         stream.send_all(request_head(ex, upstream, upgrade="websocket"))
@@ -115,7 +115,7 @@ def _handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -
 
 
 class Tunnel:
-    """Two pumps and what ends them."""
+    """The two directions of a WebSocket, and what ends them."""
 
     def __init__(self, ex: Exchange, client: Stream, upstream: Stream, options: RouteOptions) -> None:
         self.reason = "closed"
@@ -131,7 +131,7 @@ class Tunnel:
         ex.tunnel = self
 
     def run(self, ahead: bytes, rest: bytes) -> None:
-        """Carry both ways until both sides have ended; `ahead` and `rest` are bytes read already."""
+        """Carry bytes both ways until both sides have ended. `ahead` and `rest`: bytes that were already read."""
         self._touch()
         up = gevent.spawn(self._pump, self._client, self._upstream, self._to_upstream, ahead, True)
         try:
@@ -146,7 +146,7 @@ class Tunnel:
         self._ex.wait_for(WEBSOCKET_IDLE, time.monotonic() + self._idle)
 
     def _pump(self, source: Stream, target: Stream, boundary: FrameBoundary, data: bytes, upward: bool) -> None:
-        """Bytes one way; an end is passed on as an end (half-close), an error ends both ways."""
+        """Carry bytes in one direction. An end is passed on as an end (half-close). An error ends both directions."""
         ex = self._ex
         try:
             while not self._ending:
@@ -172,14 +172,14 @@ class Tunnel:
                 source.shutdown()
                 target.shutdown()
         if self._ending:
-            # Read on, or closing would reset the close frame away from a peer that is still sending.
+            # Keep reading: closing with unread data would send a reset, and a peer that is still sending would lose the close frame.
             with contextlib.suppress(OSError):
                 while source.recv(_PIECE):
                     pass
 
     @staticmethod
     def _follow(boundary: FrameBoundary, data: bytes, source: Stream) -> None:
-        """Keep track of the frames; ten thousand empty ones in one piece are taken in turns."""
+        """Keep track of the frames. A piece with many small frames is followed in turns with other greenlets."""
         if boundary.skip(data):
             return
         view = memoryview(data)
@@ -188,7 +188,7 @@ class Tunnel:
             source.give_way()
 
     def end(self, reason: str) -> None:
-        """Say goodbye to both sides and give them a moment to answer; called again, cut them. Must not wait."""
+        """Send both sides a close frame and give them a moment to answer. A second call cuts them. Must not wait."""
         ex = self._ex
         if self._ending:
             ex.stop_waiting()
@@ -204,8 +204,8 @@ class Tunnel:
 
 
 def _say_goodbye(stream: Stream, boundary: FrameBoundary, masked: bool) -> None:
-    """A close frame, if it can stand between two frames; then our end."""
-    # One that is still sending has the middle of a frame on its way, and its greenlet waits on the stream.
+    """Send a close frame if it comes between two frames, then end our side."""
+    # While a pump is still sending, it is in the middle of a frame, and its greenlet waits on the stream.
     if boundary.between and not boundary.sending:
         with contextlib.suppress(OSError):
             stream.send_all(close_frame(GOING_AWAY, masked))
