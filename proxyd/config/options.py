@@ -116,6 +116,8 @@ class RouteOptions:
     preserve_host: bool = declare(BOOL, "true", "Send the client's Host to the upstream. false: send the host of the backend url.")
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",
                                 "Path prefix that is removed before the request is sent to the upstream.")
+    raw_path: bool = declare(BOOL, "false", "Forward repeated slashes and dot segments of a path as the client sent them.")
+    ambiguous_path: str = declare(choice("refuse", "pass"), "refuse", "What to do with a path that a backend may read as another route's.")
     balance: str = declare(choice(*BALANCE), BALANCE[0], "How requests are shared among replicas.")
     sticky_cookie: str = declare(Kind("cookie name", _cookie_name), "", "Name of a cookie that keeps a client on one replica. Empty: none.")
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from proxyd.base.paths import normalize_host, normalize_path
+from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLIENT_GONE, CLOSED
 from proxyd.http1 import ProtocolError
 from proxyd.proxy.core.answers import answer
@@ -104,7 +104,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     if head.edge and loops(ex, runtime.via):
         return refuse("loop", "the request has been through this proxy before: a backend points back to it")
     ex.host = normalize_host(head.host or "")
-    ex.path = normalize_path(head.path)
+    ex.path, lenient = request_path(head.path)
     settings = runtime.settings.proxy
     if (settings.redirect_https or settings.hsts) and (refusal := _over_https(settings, ex)) is not None:
         return refusal
@@ -114,6 +114,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     ex.pool = pool
     first = pool.members[0]
     ex.counters = runtime.stats.of(first.route_id)
+    if lenient and first.options.ambiguous_path == "refuse" and runtime.table.match(ex.host, lenient) is not pool:
+        return refuse("ambiguous_path", "a backend may read this path as one of another route")
     if first.options.total_timeout:
         ex.total_deadline = ex.started + first.options.total_timeout
     for gate in GATES:

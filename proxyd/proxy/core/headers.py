@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
 _FORWARDED_FOR = re.compile(r"""for\s*=\s*(?:"\[?([0-9a-fA-F:.]+)\]?(?::\d+)?"|([0-9.]+))""", re.IGNORECASE)
-_DOTS = re.compile(r"/(?:\.|%2e)", re.IGNORECASE)
+#: Dot segments and repeated slashes: what is matched without them is forwarded without them.
+_UNCLEAN = re.compile(r"/(?:\.|%2e|/)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=4)
@@ -167,17 +168,19 @@ def _forwarded(peer: str, host: str, secure: bool) -> str:
 def request_target(ex: Exchange, upstream: Upstream) -> str:
     """The target for the upstream: the backend url's path, then the client's target without strip_prefix.
 
-    If a prefix is removed or added, dot segments are resolved first, because they must not lead out of the prefix.
+    Dot segments are resolved and slashes merged as for matching, so that the backend gets what was matched. The option raw_path
+    leaves them, unless a prefix is removed or added, because they must not lead out of the prefix.
     """
     target = ex.head.path
     options = upstream.options
-    if not options.strip_prefix and not upstream.base_path:
-        return target
-    if target == "*":
+    plain = not options.strip_prefix and not upstream.base_path
+    if (plain and (options.raw_path or target == ex.path)) or target == "*":
         return target
     path, mark, query = target.partition("?")
-    if _DOTS.search(path):
+    if _UNCLEAN.search(path):
         path = ex.path
+    if plain:
+        return f"{path}{mark}{query}"
     prefix = upstream.path if options.strip_prefix == "true" else options.strip_prefix
     if prefix and prefix != "/":
         stripped = _without(path, prefix)

@@ -28,6 +28,7 @@ def plain_path(target: str) -> str:
     """The path of a target by RFC 3986: 6.2.2.2 for escapes, and the very steps of 5.2.4 for dot segments."""
     rest = re.sub("%[0-9A-Fa-f]{2}", lambda found: unquote(found[0]) if unquote(found[0], "latin-1") in UNRESERVED else found[0].upper(),
                   target.split("?")[0])
+    rest = re.sub("/+", "/", rest)
     out = ""
     while rest:
         if rest.startswith("/./"):
