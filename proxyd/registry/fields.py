@@ -108,14 +108,14 @@ interval = check_interval
 
 def target(value: str) -> str:
     """ALL, or a route id."""
-    if value == "ALL" or re.fullmatch(r"r\d{1,15}", value):
+    if value == "ALL" or re.fullmatch(r"r[0-9]{1,15}", value):
         return value
     raise ValueError(f'"{value}" is neither ALL nor a route id (like r1)')
 
 
 def route_id(value: str) -> str:
     """A route id."""
-    if not re.fullmatch(r"r\d{1,15}", value):
+    if not re.fullmatch(r"r[0-9]{1,15}", value):
         raise ValueError(f'"{value}" is not a route id (like r1)')
     return value
 
