@@ -18,8 +18,10 @@ from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.http import SECURITY_HEADERS, Request, RequestRefused, Response, as_problem
 from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
+from proxyd.base.text import is_loopback
+from proxyd.config.sections import AdminSettings
 from proxyd.config.settings import Settings
-from proxyd.net.listen import listen
+from proxyd.net.listen import ListenError, listen
 
 log = logging.getLogger("proxyd.admin")
 
@@ -41,11 +43,20 @@ class AdminHandler(WSGIHandler):  # type: ignore[misc]
             super().handle()
 
 
+def check_exposure(settings: AdminSettings) -> None:
+    """Raises ListenError for an address beyond loopback, unless the settings allow it: reading needs no login."""
+    if not is_loopback(settings.bind) and not settings.allow_unprotected:
+        raise ListenError(
+            f"[admin] bind = {settings.bind} is not loopback, and reading needs no login: anyone who can connect could see routes, "
+            "sessions and traffic. Bind it to loopback, or set allow_unprotected = yes if your network is the protection.")
+
+
 class AdminServer:
     """Serves the admin HTTP at [admin] bind once started."""
 
     def __init__(self, settings: Settings, state: MasterState) -> None:
         self.address = settings.admin.bind
+        self._settings = settings.admin
         self._context = Context(settings, state)
         self._server: WSGIServer | None = None
 
@@ -56,6 +67,7 @@ class AdminServer:
 
     def start(self) -> None:
         """Listen. Raises ListenError."""
+        check_exposure(self._settings)
         listener = listen(self.address, _BACKLOG)
         self._server = WSGIServer(listener, self._application, spawn=Pool(_MAX_CONNECTIONS), handler_class=AdminHandler,
                                   log=None, error_log=log)

@@ -115,6 +115,8 @@ class AdminSettings:
     bind: str = declare(ADDRESS, "127.0.0.1:8282", "Where the admin HTTP server listens.")
     enabled: bool = declare(BOOL, "yes", "Run the admin HTTP server.")
     token_file: str = declare(TEXT, "", "File with the token that actions need. Empty: all actions are refused.")
+    allow_unprotected: bool = declare(
+        BOOL, "no", "Listen beyond loopback. Anyone who can connect can then read routes, sessions and traffic.")
 
 
 @dataclass(frozen=True, slots=True)

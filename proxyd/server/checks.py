@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from proxyd.admin.server import check_exposure as admin_exposure
 from proxyd.base.text import hide_password, rfc3339
 from proxyd.config.ini import Problem
 from proxyd.config.settings import Settings
@@ -73,6 +74,10 @@ def _registry(settings: Settings, places: Places) -> Iterator[Problem]:
 
 
 def _admin(settings: Settings, places: Places) -> Iterator[Problem]:
+    try:
+        admin_exposure(settings.admin)
+    except ListenError as error:
+        yield places.problem("admin", "bind", str(error).removeprefix("[admin] "))
     path = settings.admin.token_file
     if not path:
         return

@@ -174,5 +174,5 @@ def test_beyond_loopback_the_registry_needs_protection_or_the_word_that_it_has_i
                               text=True, timeout=30)
 
     refused = checked()
-    assert refused.returncode == 2 and "anybody who reaches it could take your traffic" in refused.stderr
+    assert refused.returncode == 2 and "anyone who can connect could take your traffic" in refused.stderr
     assert "allow_unprotected" not in checked(registry__allow_unprotected="yes").stderr
