@@ -1,4 +1,4 @@
-"""How processes are launched, watched and stopped: gunicorn's side, our worker class, the master and its supervisor.
+"""Launches, watches and stops processes: gunicorn's configuration, the worker class, the master and its supervisor.
 
 May import: every room but cli, ctl and docs. Begin with `gunicorn_conf`, `worker` or `master`.
 """

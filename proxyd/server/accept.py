@@ -1,8 +1,8 @@
-"""Sharing new connections among the workers of a host.
+"""Shares new connections among the workers of a host.
 
-All workers wait on the same listening socket, and whichever wakes first gets the connection: under keep-alive a few
-workers would serve almost everybody while others idle. Here a worker that has more clients than another one leaves a new
-connection alone for a moment, and takes one of those that are still there afterwards: nothing waits for a busy worker.
+All workers wait on the same listening socket, and the one that wakes first gets a connection. With keep-alive, a few workers
+would serve almost all clients while others idle. So a worker that has more clients than another one leaves a new connection
+alone for a moment. If it is still there afterwards, the worker takes it, so no connection waits for a busy worker.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from gevent.server import StreamServer
 
 from proxyd.store.memory.board import Board
 
-#: Longer costs clients that come for a request each more than the balance is worth.
+#: Seconds. Longer would cost clients with one request per connection more than the balance is worth.
 _PAUSE = 0.0003
 #: Connections taken in one turn of the event loop.
 _AT_ONCE = 16
-#: How far ahead of the least loaded worker one may be, in connections, and as a part of its own.
+#: How far ahead of the least loaded worker a worker may be: so many connections, plus one eighth of its own.
 _LEAD, _LEAD_PART = 2, 8
-#: How long the list of the other workers is good.
+#: Seconds for which the list of the other workers is valid.
 _LOOK_SECONDS = 0.1
 
 
 class Share:
-    """How many client connections this worker has, beside the others on `board`."""
+    """This worker's number of client connections, compared with the other workers' on `board`."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -37,23 +37,23 @@ class Share:
         self.connections = 0
 
     def begin(self) -> None:
-        """Tell the others that this worker takes clients."""
+        """Tell the others that this worker accepts clients."""
         self._taking = True
         self._board.connections(self.connections)
 
     def end(self) -> None:
-        """This worker takes no more clients; those it has don't matter to the others."""
+        """Tell the others that this worker accepts no more clients, so that they ignore its number."""
         self._taking = False
         self._board.connections(None)
 
     def add(self, count: int) -> None:
-        """Count `count` connections more, or less."""
+        """Count `count` more connections, or fewer if it is negative."""
         self.connections += count
         if self._taking:
             self._board.connections(self.connections)
 
     def ahead(self) -> bool:
-        """Whether another worker should have the next one."""
+        """Whether another worker should take the next connection."""
         enough = self.connections - self.connections // _LEAD_PART - _LEAD
         if enough < 0:
             return False
@@ -65,7 +65,7 @@ class Share:
 
 
 class SharingServer(StreamServer):  # type: ignore[misc]
-    """gevent's server for one listener of a worker that has siblings."""
+    """gevent's server for one listener, for a worker that shares it with others."""
 
     max_accept = _AT_ONCE
 
@@ -76,12 +76,12 @@ class SharingServer(StreamServer):  # type: ignore[misc]
         self._rest = self.loop.timer(_PAUSE)
 
     def do_read(self) -> Any:
-        """The next connection and its address; None where there is none, or where another worker should have it."""
+        """The next connection and its address. None if there is none, or if another worker should take it."""
         if self._waited:
             self._waited = False
         elif self._share.ahead():
             self.stop_accepting()
-            # A timer that was used once would fire at once.
+            # A used timer would fire at once, so make a new one.
             self._rest.close()
             self._rest = self.loop.timer(_PAUSE)
             self._rest.start(self._go_on, update=True)
@@ -92,7 +92,7 @@ class SharingServer(StreamServer):  # type: ignore[misc]
         return accepted
 
     def do_close(self, *args: Any) -> None:
-        """The connection is over."""
+        """Close a connection and count it no more."""
         self._share.add(-1)
         super().do_close(*args)
 

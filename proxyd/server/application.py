@@ -1,7 +1,7 @@
 """The WSGI application, and the runtime of a worker process: `gunicorn -c gunicorn.conf.py proxyd.wsgi:app`.
 
-Under our worker class an exchange arrives ready made (`proxyd.exchange`); any other WSGI server, and gunicorn's
-HTTP/2, come with an environ, which `WsgiClient` makes into one.
+Our worker class passes a finished exchange (`proxyd.exchange`). Any other WSGI server, and gunicorn's HTTP/2, pass an environ,
+from which `WsgiClient` makes an exchange.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _runtime: Runtime | None = None
 
 
 def runtime() -> Runtime:
-    """The runtime of this worker process; made and started at the first call. Raises SettingsError, StoreError."""
+    """The runtime of this worker process. The first call makes and starts it. Raises SettingsError, StoreError."""
     global _runtime
     if _runtime is None:
         from proxyd.config.settings import load
@@ -47,7 +47,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         head = client.read_head()
         unread = None
     except ProtocolError as error:
-        # The client has an empty head for what it could not read.
+        # For a request that can't be read, the client has an empty head.
         head, unread = client.head, error
     except ClientGone:
         return client.result()

@@ -16,7 +16,7 @@ from proxyd.net.gunicorn_inner import queued_signals
 from proxyd.server.startchecks import before_start, few_descriptors, listeners
 from proxyd.server.supervisor import Supervisor
 
-#: Seconds a worker may take to cut what is left when graceful_timeout is over.
+#: Seconds a worker may take to cut the remaining requests after graceful_timeout.
 _CUTTING = 5
 
 log = logging.getLogger("gunicorn.error")
@@ -26,16 +26,16 @@ _settings: Settings | None = None
 
 
 def settings_of_arbiter() -> Settings | None:
-    """What the arbiter that forked this worker runs by, None under another server. A worker that starts by itself must not
-    meet a file that somebody is editing."""
+    """The settings of the arbiter that forked this worker, None under another server. A worker that is started later must not read
+    the file again, because somebody may be editing it."""
     return _settings
 
 
 def configuration() -> dict[str, Any]:
     """The settings of gunicorn by name.
 
-    At the start it prints what is wrong with the configuration and exits with status 2, or 1 for an address or a directory
-    that can't be used; a reload goes on with the settings before instead.
+    At the start, problems are printed, and the process exits: with status 2 for a wrong configuration, with 1 for an address or a
+    directory that can't be used. On a reload, problems are logged and the old settings stay.
     """
     global _settings
     status = 2
@@ -49,7 +49,7 @@ def configuration() -> dict[str, Any]:
         if _settings is None:
             sys.stderr.write("".join(f"{problem}\n" for problem in problems))
             raise SystemExit(status)
-        log.error("SIGHUP: the settings stay as they are: %s; nothing is reloaded, the workers go on with the settings before",
+        log.error("SIGHUP: the settings stay as they are: %s; nothing is reloaded, and the workers keep their settings",
                   "; ".join(map(str, problems)))
         settings = _settings
     if _settings is None:
@@ -64,12 +64,12 @@ def configuration() -> dict[str, Any]:
         "worker_class": "proxyd.server.worker.ProxydWorker",
         "worker_connections": settings.proxy.worker_connections,
         "backlog": settings.proxy.backlog,
-        # The arbiter kills what is left after this time; the worker's own bound must be over by then, or it could neither
-        # tell WebSockets goodbye nor write what it counted.
+        # After this time the arbiter kills the worker. The worker's own limit must have passed before, so that it can close
+        # WebSockets and write its counters.
         "graceful_timeout": math.ceil(settings.proxy.graceful_timeout) + _CUTTING,
         "keepalive": max(1, round(settings.proxy.keepalive_timeout)),
         "worker_tmp_dir": heartbeat,
-        # For HTTP/2, which gunicorn reads; whom we trust is decided by [proxy] trusted_proxies alone.
+        # gunicorn reads HTTP/2 and must not trust anyone: [proxy] trusted_proxies alone decides.
         "forwarded_allow_ips": "",
         "secure_scheme_headers": {},
         "limit_request_line": min(settings.proxy.max_request_line, 8190),
@@ -81,7 +81,7 @@ def configuration() -> dict[str, Any]:
         "errorlog": settings.log.error,
         "accesslog": None,
         "loglevel": settings.log.level,
-        # Nobody here speaks its protocol, and it would be one more thing to guard.
+        # Nothing uses gunicorn's control socket, and it would be one more thing to protect.
         "control_socket_disable": True,
         "when_ready": _start_master,
         "on_reload": _reload_master,
@@ -118,10 +118,10 @@ def _stop_master(server: Any) -> None:
 
 
 def _begin_worker(server: Any, worker: Any) -> None:
-    """gunicorn's `post_fork`, in the new worker: heed TERM from the first moment, and log as the settings say.
+    """gunicorn's `post_fork`, in the new worker: obey TERM from the first moment, and log as the settings say.
 
-    Until gunicorn sets the worker's own handlers, the arbiter's are in place, and only put a TERM into this process's copy of the
-    arbiter's queue.
+    Until gunicorn sets the worker's own handlers, the arbiter's handlers are active. They would only put a TERM into this
+    process's copy of the arbiter's queue.
     """
 
     def stop(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""gunicorn's own log lines in the form of all others: one line an event, as text or JSON, to the same place."""
+"""Formats gunicorn's log lines like all others: one line for each event, as text or JSON, in the same place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxyd.net.gunicorn_inner import ErrorLogger
 
 
 class GunicornLog(ErrorLogger):
-    """gunicorn's logger; `form` is [log] format, set before gunicorn makes one, as gunicorn hands it its own settings only."""
+    """gunicorn's logger. `form`: [log] format. It is set on the class, because gunicorn passes only its own settings."""
 
     form = "text"
 

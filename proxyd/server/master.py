@@ -1,4 +1,4 @@
-"""The registry master process: registry, health checks, site files, events, admin HTTP. Traffic goes on without it."""
+"""The registry master process: registry, health checks, site files, events and admin HTTP. Traffic goes on without it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _OTHER_FILES = 512
 
 
 class Chore(Protocol):
-    """A part of the master that works in the background, by its jobs."""
+    """A part of the master that works in background jobs."""
 
     @property
     def jobs(self) -> tuple[Job, ...]: ...
@@ -66,7 +66,7 @@ class Chore(Protocol):
 
 
 class Master:
-    """Everything the master runs, in the order in which it starts; `run` returns when it has been told to stop."""
+    """Everything that the master runs, in the order in which it starts. `run` returns when the master has been told to stop."""
 
     def __init__(self, settings: Settings, parent: int = 0) -> None:
         self.settings = settings
@@ -78,9 +78,9 @@ class Master:
         self._bus: EventBus | None = None
 
     def run(self, wait: bool) -> int:
-        """Serve until TERM or INT; exit status. `wait`: where another master holds the database, wait for its end."""
+        """Serve until TERM or INT. Returns the exit status. `wait`: if another master holds the database, wait until it ends."""
         gevent.signal_handler(signal.SIGTERM, self._stop.set)
-        # Ctrl-C reaches every process of a terminal; a supervised master is stopped by its supervisor, last.
+        # Ctrl-C reaches every process of a terminal. A supervised master ignores it, because its supervisor stops it last.
         gevent.signal_handler(signal.SIGINT, (lambda: None) if os.environ.get(SUPERVISED) else self._stop.set)
         gevent.signal_handler(signal.SIGHUP, lambda: gevent.spawn(self._reload))
         # logrotate's signal, which would end the process. The log notices by itself that its file was moved away.
@@ -103,7 +103,7 @@ class Master:
         return self._status
 
     def _fail(self) -> None:
-        """Stop, with a status that says so to whoever keeps the master alive."""
+        """Stop with status 1, so that the supervisor or systemd starts a new master."""
         self._status = 1
         self._stop.set()
 
@@ -125,7 +125,7 @@ class Master:
         self._stopping.append(store.close)
         before, after = migrations.migrate(store)
         if before != after:
-            log.info("database schema brought from version %d to %d", before, after)
+            log.info("database schema migrated from version %d to %d", before, after)
         directory = settings.shared_memory_directory()
         board, circuits = Board(directory), CircuitBoard(directory)
         bus = self._bus = EventBus(store)
@@ -165,7 +165,7 @@ class Master:
         return True
 
     def _start_admin(self, admin: AdminServer) -> None:
-        """Start the admin HTTP; services must not wait because an address for operators is taken."""
+        """Start the admin HTTP. If its address is taken, try again later, because services must not wait for that."""
         trouble = Trouble(log, "the registry goes on without the admin HTTP")
 
         def listens() -> bool:
@@ -190,7 +190,7 @@ class Master:
             try:
                 stop()
             except Exception:
-                log.exception("while stopping")
+                log.exception("a part of the master failed to stop")
         with contextlib.suppress(OSError, ValueError):
             path = self.settings.master.pid_file
             with open(path, encoding="ascii") as file:
@@ -205,7 +205,7 @@ class Master:
             file.write(f"{os.getpid()}\n")
 
     def _reload(self) -> None:
-        """SIGHUP: site files anew, and the log's settings; other settings need a restart, which is said."""
+        """SIGHUP: read the site files and the log's settings again. Other changed settings need a restart; the log says so."""
         try:
             fresh = load(self.settings.file)
         except SettingsError as error:
@@ -222,12 +222,12 @@ class Master:
     def _watch_parent(self) -> None:
         while os.getppid() == self._parent:
             gevent.sleep(_PARENT_TICK)
-        log.info("the arbiter is gone")
+        log.info("the arbiter has ended: the master stops, too")
         self._stop.set()
 
 
 def _notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), if it asked."""
+    """Notify systemd (sd_notify(3)), if it asked for it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address or os.environ.get(SUPERVISED):
         return
@@ -237,7 +237,7 @@ def _notify(state: str) -> None:
 
 
 def main(settings: Settings, wait: bool, parent: int) -> int:
-    """Run a master in this process, which must have been monkey-patched; exit status."""
+    """Run a master in this process, which must have been monkey-patched. Returns the exit status."""
     logs.configure(settings.log)
     sys.stdout.flush()
     files, connections = raise_limit(), settings.registry.max_connections

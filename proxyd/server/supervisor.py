@@ -1,7 +1,7 @@
-"""gunicorn's arbiter keeps a master alive: a thread that starts it, sees it end, and starts it again with backoff.
+"""Keeps a master alive in gunicorn's arbiter: a thread starts it, notices when it ends, and starts it again with backoff.
 
-The arbiter reaps every child itself (`waitpid(-1)`), so the end of the master is seen through a pidfd, which tells of
-the end of that very process whoever reaps it.
+The arbiter reaps every child itself (`waitpid(-1)`). So the thread watches a pidfd, which shows the end of that very process
+whoever reaps it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import sys
 import threading
 import time
 
-# The arbiter's log: it is there before anything else is.
+# The arbiter's log exists before any other.
 log = logging.getLogger("gunicorn.error")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-#: Seconds of life after which a master that ends is one that was killed or crashed, and not one that can't start: it is back at
-#: once, however often that happens.
+#: A master that lived longer than this (seconds) was able to start, so it was killed or crashed. It is started again at once,
+#: however often that happens.
 _GOOD_LIFE = 1.5
 SUPERVISED = "PROXYD_SUPERVISED"
 _STOP_SECONDS = 8.0
 
 
 class Supervisor:
-    """The master of this arbiter. One per process; `start` is harmless when it runs already."""
+    """Supervises the master of this arbiter. There is one per process. `start` is harmless if it runs already."""
 
     def __init__(self, config: str | None) -> None:
         self._config = config
@@ -43,13 +43,13 @@ class Supervisor:
             self._thread.start()
 
     def signal(self, number: int) -> None:
-        """Send the master a signal, if there is one."""
+        """Send a signal to the master, if there is one."""
         if self._pid and os.getpid() == self._owner:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, number)
 
     def stop(self) -> None:
-        """Stop the master, and start it no more. Only in the process that started it."""
+        """Stop the master for good. Does nothing in a process other than the one that started it."""
         if os.getpid() != self._owner or self._thread is None:
             return
         self._stopping.set()
@@ -95,7 +95,7 @@ class Supervisor:
             select.select([pidfd], [], [])
         finally:
             os.close(pidfd)
-        # The arbiter does that too, while it runs; it has stopped doing so when it stops us.
+        # While the arbiter runs, it reaps children, too. It no longer does so when it calls `stop`.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
 

@@ -1,7 +1,7 @@
-"""Our gunicorn worker class: gunicorn's gevent worker with the HTTP/1.1 connection loop of this project.
+"""The gunicorn worker class: gunicorn's gevent worker with the proxy's own HTTP/1.1 connection loop.
 
-gunicorn keeps what it is good at: listeners, forking, signals, reloads, TLS contexts, HTTP/2. What changes is
-how a plain connection is read and written (proxyd.proxy.client.connection), and how a worker stops.
+gunicorn still does listeners, forking, signals, reloads, TLS contexts and HTTP/2. This class changes how an HTTP/1.1 connection
+is read and written (proxyd.proxy.client.connection), and how a worker stops.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _GC_THRESHOLDS = (50_000, 20, 50)
 class ProxydWorker(GeventWorker):  # type: ignore[misc]
     """Serves `proxyd.wsgi:app`."""
 
-    #: Told by INT or QUIT to stop at once.
+    #: Whether INT or QUIT has asked for a stop at once.
     _quick = False
     #: Reopens the access log; None while the worker boots and has none.
     _reopen: Callable[[], None] | None = None
@@ -48,7 +48,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
 
     def run(self) -> None:
-        """Accept and serve until told to stop; then let what is in flight end within graceful_timeout (INT, QUIT: cut it)."""
+        """Accept and serve until told to stop. Then let requests in flight end within graceful_timeout (INT, QUIT: cut them)."""
         from proxyd.proxy.core.exchange import Exchange
         from proxyd.server.application import runtime
 
@@ -66,7 +66,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._share = Share(self._runtime.board)
         servers = [self._listen(listener) for listener in self.sockets]
         self._share.begin()
-        # What is here now stays for good, and requests make few cycles: looking for them often only costs time.
+        # Objects that exist now stay for good, and requests create few cycles. Frequent collections would only cost time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -84,7 +84,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         while any(server.pool.free_count() != server.pool.size for server in servers):
             if self._quick or time.monotonic() >= deadline:
                 if not self._quick:
-                    self.log.warning("worker %s: graceful_timeout is over, cutting what is left", self.pid)
+                    self.log.warning("worker %s: graceful_timeout has passed: cutting the remaining requests", self.pid)
                 self._runtime.end_websockets()
                 for server in servers:
                     server.stop(timeout=1)
@@ -103,24 +103,24 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         return server
 
     def _which_are_tls(self) -> list[bool]:
-        """For each listener whether it is the HTTPS one; said in the log where none is."""
+        """For each listener, whether it is the HTTPS one. If none is, the log says so."""
         settings = self._runtime.settings
         if self._certificates is None:
             return [False] * len(self.sockets)
         found = tls_listeners([listener.getsockname() for listener in self.sockets], settings.tls.bind, settings.proxy.bind)
         if not any(found):
-            self.log.error("[tls] bind is %s, but no socket listens there: nobody is served over HTTPS. With systemd's socket, "
-                           "add ListenStream for it", settings.tls.bind)
+            self.log.error("[tls] bind is %s, but no socket listens there, so HTTPS is not served. With systemd's socket, "
+                           "add a ListenStream for it", settings.tls.bind)
         return found
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        """Serve one client connection; runs in its own greenlet."""
+        """Serve one client connection. Runs in its own greenlet."""
         try:
             no_delay(client)
         except OSError:
             client.close()
             return
-        # A socket for both families tells IPv4 clients as IPv6 ones.
+        # A socket for both families shows IPv4 addresses as mapped IPv6 ones.
         peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else ""
         if listener in self._tls:
             secured = self._handshake(client)
@@ -141,7 +141,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             ClientConnection(stream, peer, self._runtime).serve(self._call)
 
     def handle_http2_request(self, *arguments: Any) -> None:
-        """Serve one HTTP/2 request; meanwhile its connection is not idle."""
+        """Serve one HTTP/2 request. Meanwhile its connection does not count as idle."""
         own = gevent.getcurrent()
         self._idle_http2.discard(own)
         try:
@@ -150,7 +150,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             self._idle_http2.add(own)
 
     def _end_idle_http2(self) -> None:
-        """Let idle HTTP/2 connections end as they do when their keepalive time is over: with a GOAWAY."""
+        """End idle HTTP/2 connections with a GOAWAY, as at the end of their keepalive time."""
 
         def interrupt(greenlet: Any) -> None:
             if greenlet in self._idle_http2:
@@ -160,7 +160,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             get_hub().loop.run_callback(interrupt, greenlet)
 
     def _handshake(self, client: Any) -> Any:
-        """The client's connection after its TLS handshake, or None; a handshake has as long as a request header."""
+        """The client's connection after its TLS handshake, or None. The handshake's time limit is that of a request header."""
         context = self._certificates.context if self._certificates is not None else None
         if context is None:
             client.close()
@@ -174,8 +174,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             return None
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Stop at once. gunicorn's own handler ends the process in the middle of whatever it does, with a traceback, and with
-        the last lines of the log and the last counts lost."""
+        """Stop at once. gunicorn's own handler would end the process in the middle of its work, with a traceback, and would lose
+        the last log lines and counts."""
         self._quick = True
         self.alive = False
 
@@ -187,7 +187,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
 
 def _certificates(settings: Settings) -> Certificates | None:
-    """The certificates of the HTTPS listener, if there is one."""
+    """The certificates of the HTTPS listener, or None without one."""
     if not settings.tls.bind:
         return None
     protocols = ["h2", "http/1.1"] if settings.tls.http2 and find_spec("h2") is not None else ["http/1.1"]

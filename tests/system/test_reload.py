@@ -58,7 +58,7 @@ def test_a_reload_of_a_wrong_configuration_is_told_and_changes_nothing(configure
     configured.file.write_text(WRONG)
     configured.signal(signal.SIGHUP)
     configured.says(TOLD, told)
-    configured.says("nothing is reloaded, the workers go on with the settings before", told)
+    configured.says("nothing is reloaded, and the workers keep their settings", told)
     wait_for(lambda: configured.has_other_workers(before), 15, "new workers")
     assert configured.via() == {"1.1 one"}
     configured.write("two")

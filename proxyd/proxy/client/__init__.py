@@ -1,4 +1,4 @@
-"""Where requests come from: the HTTP/1.1 connection loop, and any other WSGI server.
+"""The sources of requests: the HTTP/1.1 connection loop, and any other WSGI server.
 
 May import: proxy.core. Begin with `connection`.
 """

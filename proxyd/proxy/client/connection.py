@@ -1,4 +1,4 @@
-"""A client's HTTP/1.1 connection: requests in, responses out, and every bound on what a client may do to us."""
+"""A client's HTTP/1.1 connection: reads requests, writes responses, and enforces every limit on what a client may do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxyd.proxy.client.front import Front
 
 BODY_PIECE = 262144
-#: A first piece of body up to this size is joined with the head, so that both leave in one packet train.
+#: A first piece of body up to this size is joined with the head, so that one call sends both.
 JOIN_LIMIT = 65536
 _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1 << 20
@@ -38,7 +38,7 @@ def _status_line(status: int, reason: str) -> str:
 
 
 class ClientConnection:
-    """One connection and its current request; is the ClientSide of its exchanges and is watched while idle."""
+    """One connection and its current request. It is the ClientSide of its exchanges, and is watched while idle."""
 
     __slots__ = (
         "_answered_100", "_awaits_head", "_buffer", "_chunked_out", "_decoder", "_front", "_greenlet", "_left", "_limits", "_served",
@@ -78,7 +78,7 @@ class ClientConnection:
     # -- the connection -------------------------------------------------------------------------------------------
 
     def serve(self, handle: Handler) -> None:
-        """Serve requests until the connection ends; closes the stream, and raises nothing."""
+        """Serve requests until the connection ends, then close the stream. Raises nothing."""
         front = self._front
         self._greenlet = gevent.getcurrent()
         front.idle_watch.add(self)
@@ -98,7 +98,7 @@ class ClientConnection:
                     self._linger()
                     break
                 if self._buffer:
-                    # The next request lies here already, and so may a thousand more.
+                    # The next request has arrived already, and a thousand more may have. Let others run first.
                     self.stream.give_way()
         except ProtocolError as error:
             self._refuse(error, handle)
@@ -110,7 +110,7 @@ class ClientConnection:
                 self.stream.close()
 
     def expire(self, now: float) -> None:
-        """The idle watchdog's call: nothing came, or no complete head."""
+        """The idle watchdog's call: the client sent nothing, or no complete head."""
         self.deadline = inf
         if self.idle:
             self.stream.shutdown()
@@ -118,17 +118,17 @@ class ClientConnection:
             get_hub().loop.run_callback(self._interrupt_head)
 
     def look(self, now: float) -> None:
-        """Nothing to look for while idle."""
+        """Nothing to check while idle."""
 
     def _interrupt_head(self) -> None:
-        """Wake the greenlet that waits for the rest of a head, with what it then answers. Runs in the hub: only there is it
-        sure that the greenlet still waits, and no second one may read from its stream."""
+        """Make the greenlet that waits for the rest of a head answer 408. This must run in the hub: only there is it certain that
+        the greenlet is still waiting."""
         if self._awaits_head:
             detail = f"the request header was not complete within {self._settings.header_timeout:g} s"
             self._greenlet.throw(ProtocolError(408, "header_timeout", detail))
 
     def _refuse(self, error: ProtocolError, handle: Handler) -> None:
-        """Have a request answered that never became one, and close."""
+        """Have the handler answer a request that could not be read, then close."""
         self._awaits_head = False
         self.deadline = inf
         self.keep_alive = False
@@ -137,7 +137,7 @@ class ClientConnection:
         self._linger()
 
     def _linger(self) -> None:
-        """Let the last response reach a client that is still sending: closing now would reset it away."""
+        """Let the last response reach a client that is still sending. Closing at once would send a reset and destroy it."""
         stream = self.stream.end()
         got = 0
         with gevent.Timeout(_LINGER_SECONDS, False):
@@ -151,7 +151,7 @@ class ClientConnection:
                 pass
 
     def _next_head(self) -> RequestHead | None:
-        """The next request's head; None when the client ends the connection or leaves it idle for too long."""
+        """The next request's head. None if the client ends the connection or leaves it idle for too long."""
         if self._served:
             if not self._skip_body():
                 self.keep_alive = False
@@ -271,7 +271,7 @@ class ClientConnection:
         return self._decoder.trailers if self._decoder is not None else []
 
     def _skip_body(self) -> bool:
-        """Pass over what is left of the body if it is here already; False if the connection can't go on."""
+        """Skip the rest of the body if it has arrived already. Returns False if the connection can't go on."""
         if self._left == 0:
             return True
         if self._left > 0:
@@ -324,7 +324,7 @@ class ClientConnection:
             self._send(body)
 
     def _answered_everything(self) -> bool:
-        """Whether the rest of the body lies here already and can be passed over when the response is out."""
+        """Whether the rest of the body has arrived already, so that it can be skipped after the response."""
         return 0 < self._left <= len(self._buffer)
 
     def write(self, data: bytes | memoryview) -> None:

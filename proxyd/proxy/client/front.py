@@ -1,4 +1,4 @@
-"""What a client's connection asks of the worker that it came to."""
+"""The parts of a worker that a client's connection needs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The client side of an exchange that comes as a WSGI environ: gunicorn's HTTP/2, or another WSGI server.
+"""The client side of an exchange that comes as a WSGI environ: from gunicorn's HTTP/2, or from another WSGI server.
 
-No raw connection, hence no WebSocket, and no trailers of requests; everything else works as on our own connections.
+There is no raw connection, hence no WebSocket, and there are no request trailers. Everything else works as on the proxy's own
+connections.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from proxyd.proxy.client.front import Front
     from proxyd.proxy.core.exchange import Exchange
 
-#: Seconds after which a greenlet looks again whether it is its turn to use an HTTP/2 connection.
+#: Seconds after which a greenlet checks again whether it may use an HTTP/2 connection.
 _TURN = 0.01
 
 
 class WsgiClient:
-    """The ClientSide of one WSGI call; `result()` is what the application returns to its server.
+    """The ClientSide of one WSGI call. `result()`: what the application returns to its server.
 
-    `read_head` comes first: what is wrong with the request is answered like with any other client.
+    Call `read_head` first. It raises what is wrong with the request, so that it is answered as for any other client.
     """
 
     version = 11
@@ -43,7 +44,7 @@ class WsgiClient:
     def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any], front: Front) -> None:
         self.head = RequestHead("-", "-", 11, [], [])
         self.peer = str(environ.get("REMOTE_ADDR", ""))
-        # gunicorn knows nothing of the TLS that our worker speaks: the socket tells.
+        # gunicorn does not know that our worker speaks TLS, but the socket's type tells.
         self.secure = environ.get("wsgi.url_scheme") == "https" or isinstance(environ.get("gunicorn.socket"), ssl.SSLSocket)
         self.trusted = front.trusts(self.peer)
         self.forwarded = forwarded_fields(self.peer, self.secure)
@@ -71,11 +72,11 @@ class WsgiClient:
     def read_head(self) -> RequestHead:
         """The request's head. Raises ProtocolError, ClientGone."""
         if self._http2 and not self._environ.get("CONTENT_LENGTH"):
-            # HTTP/2 frames bodies without a length: only reading shows whether there is one.
+            # An HTTP/2 body may have no length. Only reading shows whether there is a body.
             with gevent.Timeout(self._timeout, ProtocolError(408, "body_timeout", "the request body did not arrive in time")):
                 self._ahead = self._read(1)
         head = self.head = parse_request_head(_head_bytes(self._environ, bool(self._ahead), self._http2), self._limits)
-        # There is no way to hand over a raw connection: what asks for one gets the backend's plain answer.
+        # A raw connection can't be handed over, so a request for an upgrade gets the backend's plain answer.
         head.upgrade = ""
         if self._http2:
             head.version = 20
@@ -90,7 +91,7 @@ class WsgiClient:
         return False
 
     def send_continue(self) -> None:
-        """The server has done that."""
+        """The server has sent it already."""
 
     def read_body(self) -> bytes:
         if self._ended:
@@ -100,7 +101,7 @@ class WsgiClient:
         data, self._ahead = self._ahead, b""
         data = data or self._read(1 if self._http2 else self._size())
         if self._http2 and data:
-            # This input waits until it has all that was asked for; what has come already is asked for here.
+            # This input waits until it has as many bytes as were asked for. So ask only for those that have arrived.
             held = body_at_hand(self._input)
             data += self._read(held) if held else b""
         if self._left > 0:
@@ -129,7 +130,7 @@ class WsgiClient:
         return data
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call what sends to the client. Raises ClientGone."""
+        """Call a function that sends to the client. Raises ClientGone."""
         self._writer = gevent.getcurrent()
         try:
             return function(*arguments)
@@ -142,7 +143,7 @@ class WsgiClient:
         return []
 
     def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        """gunicorn's HTTP/2 knows 103 (RFC 8297), WSGI none."""
+        """Send 103 (RFC 8297) over gunicorn's HTTP/2. WSGI has no informational responses."""
         if self._http2 and status == 103:
             self._call(self._environ["wsgi.early_hints"], [(name, self._text(value)) for name, value in headers])
 
@@ -153,13 +154,13 @@ class WsgiClient:
         self._write = self._call(self._start_response, f"{status} {reason or reason_phrase(status) or 'Unknown'}", fields)
         self._due = length
         if body or not last:
-            # An empty piece sends the head: an event stream begins before its first event.
+            # An empty piece makes the server send the head. An event stream needs that before its first event.
             self.write(body)
         self._complete = self._complete or last
 
     def _text(self, value: str) -> str:
-        """A field's value as the text from which the server makes the bytes it had: in UTF-8 for HTTP/2, of characters up to
-        U+00FF, else in Latin-1."""
+        """A field's value as the text that the server encodes into the original bytes: with UTF-8 for HTTP/2 (of characters up to
+        U+00FF), otherwise with Latin-1."""
         if value.isascii() or not self._http2:
             return value
         text = value.encode("latin-1").decode("utf-8", "replace")
@@ -178,8 +179,11 @@ class WsgiClient:
         self._complete = self._due == 0
 
     def _write_http2(self, data: bytes) -> None:
-        """Send a piece as the client's window has room. The server waits for room by reading, and two greenlets can't read: while
-        one waits for the request's body, it is that one's frames that bring the room."""
+        """Send a piece as far as the client's window has room.
+
+        The server waits for room by reading, but two greenlets can't read. While one reads the request's body, the frames that it
+        reads bring the room, so this one only waits.
+        """
         write = self._write
         assert write is not None, "start first"
         while True:
@@ -197,16 +201,16 @@ class WsgiClient:
             gevent.sleep(_TURN)
 
     def finish(self, trailers: Sequence[tuple[str, str]] = ()) -> None:
-        """The server ends the body when the application returns; trailers it takes from HTTP/2's own hook."""
+        """The server ends the body when the application returns. HTTP/2 has a hook of its own for trailers."""
         self._complete = True
         if trailers and self._http2:
             self._call(self._environ["gunicorn.http2.send_trailers"], [(name, self._text(value)) for name, value in trailers])
 
     def close_after(self) -> None:
-        """The server knows what becomes of its connection."""
+        """Nothing to do: the server manages its connection."""
 
     def abort(self) -> None:
-        """The server cuts what has not come to its end."""
+        """Mark the response as incomplete, so that `result` makes the server cut it."""
         self._complete = False
 
     def gone(self) -> bool:
@@ -219,7 +223,7 @@ class WsgiClient:
         get_hub().loop.run_callback(self._throw, reading_only)
 
     def _throw(self, reading_only: bool) -> None:
-        """Runs in the hub: only there is it sure that a greenlet waits."""
+        """Interrupt the greenlet that waits. This must run in the hub: only there is it certain that a greenlet waits."""
         if reading_only:
             if self._reader is not None:
                 self._reader.throw(BodyTimeout)
@@ -233,16 +237,16 @@ class WsgiClient:
         return None
 
     def result(self) -> Iterable[bytes]:
-        """Nothing more to send; raises where the response must not look complete."""
+        """An empty body, since everything has been sent. Raises if the response must not look complete."""
         if not self._complete:
             raise stream_reset() if self._http2 else ConnectionAbortedError("no complete response")
         return ()
 
 
 def _head_bytes(environ: dict[str, Any], chunked: bool, http2: bool) -> bytes:
-    """An environ as the HTTP/1.1 head it stands for (PEP 3333; RAW_URI is gunicorn's), to be read by the same strict rules.
+    """An environ as the HTTP/1.1 head that it stands for, so that the same strict rules apply (PEP 3333; RAW_URI is gunicorn's).
 
-    Raises ProtocolError where a value could end its line: HTTP/2 can carry what HTTP/1.1 can't.
+    Raises ProtocolError if a value contains a line break, which HTTP/2 can carry and HTTP/1.1 can't.
     """
     query = environ.get("QUERY_STRING", "")
     target = environ.get("RAW_URI") or environ.get("PATH_INFO", "/") + (f"?{query}" if query else "")
@@ -257,5 +261,5 @@ def _head_bytes(environ: dict[str, Any], chunked: bool, http2: bool) -> bytes:
         lines.append("Transfer-Encoding: chunked")
     if any("\r" in line or "\n" in line for line in lines):
         raise ProtocolError(400, "control_character", "the request contains a line break where none may be")
-    # The server has read the bytes of fields as UTF-8 in HTTP/2, and as Latin-1 otherwise.
+    # The server has decoded the bytes of fields as UTF-8 for HTTP/2, and as Latin-1 otherwise.
     return "\r\n".join([*lines, "", ""]).encode("utf-8" if http2 else "latin-1", "replace")

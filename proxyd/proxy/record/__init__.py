@@ -1,4 +1,4 @@
-"""What is kept of a request: counters, slow requests, the access log, and writing them out.
+"""Records of requests: counters, slow requests and the access log, and how they are written.
 
 May import: proxy.core. Begin with `stats`.
 """

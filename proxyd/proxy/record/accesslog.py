@@ -1,8 +1,8 @@
-"""The access log: what there is to say is kept when a request is over; lines are made and written in batches.
+"""The access log. The data of a finished request are kept in memory; lines are made and written in batches.
 
-Text is the combined format plus route, upstream, upstream time, total time, request id and reason; JSON by a
-setting. Writing happens in a native thread: a slow disk or a full pipe delays the log, never a request, and
-what does not fit the bound is dropped and counted.
+The text format is the combined format plus route, upstream, upstream time, total time, request id and reason. A setting chooses
+JSON instead. A native thread writes, so a slow disk or a full pipe delays the log, never a request. Lines beyond the limit are
+dropped and counted.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = logging.getLogger("proxyd.proxy")
 _FLUSH_SECONDS = 0.2
 _LAST_SECONDS = 2.0
 _MAX_PENDING = 100_000
-#: Lines made at a time.
+#: Lines that are made in one go.
 _AT_ONCE = 256
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 34, 92, 127)}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Finished(NamedTuple):
-    """A request that is over, as its line is made of it. `at`: Unix seconds; `sent`: bytes; the other times are in seconds."""
+    """The data of a finished request for its line. `at`: Unix seconds. `sent`: bytes. The other times are seconds."""
 
     at: float
     head: RequestHead
@@ -53,12 +53,12 @@ class Finished(NamedTuple):
 
 
 def _clean(value: str) -> str:
-    """A header value made safe between quotes. The reader of heads lets no other control character pass."""
+    """A header value, escaped for quotes. The parser of heads allows no control character but the tab."""
     return value.translate(_ESCAPES) if '"' in value or "\\" in value or "\t" in value else value
 
 
 def _referer_and_agent(head: RequestHead) -> tuple[str, str]:
-    """The two fields of the combined format, empty where they are missing."""
+    """The two header fields of the combined format, empty if missing."""
     referer = agent = ""
     for name, value in head.headers:
         size = len(name)
@@ -78,10 +78,10 @@ def common_stamp(at: float) -> str:
 
 
 class AccessLog:
-    """Where the lines go. `target`: a path, `-` for standard output, `off`; `form`: text or json; `clock`: Unix seconds.
+    """Writes the lines. `target`: a path, `-` for standard output, or `off`. `form`: text or json. `clock`: Unix seconds.
 
-    Lines are made a few hundred at a time: between two requests what makes them would come cold into the processor each time, and
-    with thousands at once requests would wait, and so much of them stay alive.
+    Lines are made a few hundred at a time. One by one, the code would be out of the processor's cache each time. By the thousand,
+    requests would wait, and the data would stay in memory for long.
     """
 
     def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time) -> None:
@@ -102,7 +102,7 @@ class AccessLog:
 
     def record(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
                seconds: float, request_id: str, reason: str) -> None:
-        """Log a request that is over; sizes in bytes, times in seconds."""
+        """Log a finished request. Sizes are bytes, times are seconds."""
         over = self._over
         over.append(Finished(self._clock(), head, client, status, sent, route, upstream, upstream_seconds, seconds, request_id, reason))
         if len(over) >= _AT_ONCE:
@@ -118,7 +118,7 @@ class AccessLog:
             self._stamp = common_stamp(one.at)
         head = one.head
         referer, agent = _referer_and_agent(head)
-        # A request that could not be read has no line.
+        # A request that could not be read has no request line.
         line = f"{head.method} {_clean(head.target)} HTTP/{PROTOCOLS[head.version]}" if head.method != "-" else "-"
         return (f'{one.client or "-"} - - [{self._stamp}] "{line}" {one.status} {one.sent} '
                 f'"{_clean(referer) or "-"}" "{_clean(agent) or "-"}" route={one.route or "-"} upstream={one.upstream or "-"} '
@@ -135,7 +135,7 @@ class AccessLog:
             "reason": one.reason}, separators=(",", ":")) + "\n"
 
     def start(self) -> None:
-        """Open the file and begin to write; one that can't be opened is said so and tried again: traffic goes on without."""
+        """Open the file and begin to write. If it can't be opened, that is logged and tried again. Traffic goes on without it."""
         if self.enabled:
             try:
                 self._open()
@@ -144,7 +144,7 @@ class AccessLog:
             self._job.start()
 
     def reopen(self) -> None:
-        """Open the file anew, after it was rotated; on failure the old one stays."""
+        """Open the file again, after it was rotated. If that fails, the old one stays open."""
         if self._target in ("-", "off"):
             return
         failure = self._pool.apply(self._exchange)
@@ -152,7 +152,7 @@ class AccessLog:
             log.error("can't reopen the access log %s: %s", self._target, failure)
 
     def _exchange(self) -> str | None:
-        """Reopen in the thread that writes: a number closed under it could be a client's the next moment."""
+        """Reopen in the thread that writes. If another thread closed the descriptor, its number could become a client's at once."""
         old = self._fd
         try:
             self._open()
@@ -172,17 +172,17 @@ class AccessLog:
         self._fd = os.open(self._target, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
 
     def _look(self) -> None:
-        """Begin to write what is pending, unless that is under way."""
+        """Begin to write the pending lines, unless writing is in progress."""
         if self._writing is None or self._writing.dead:
             if self._pending or self._over:
                 self._writing = gevent.spawn(self._write)
         elif len(self._pending) > _MAX_PENDING:
             self._dropped += len(self._pending) - _MAX_PENDING
             del self._pending[_MAX_PENDING:]
-            self._trouble.goes_on("it takes lines more slowly than they come")
+            self._trouble.goes_on("lines come faster than they can be written")
 
     def flush(self) -> None:
-        """Write what is pending, as far as that is quick; waits for the writing thread, not for requests."""
+        """Write the pending lines, as far as that is quick. Waits for the writing thread, not for requests."""
         if not self.enabled:
             return
         with gevent.Timeout(_LAST_SECONDS, False):
@@ -194,7 +194,7 @@ class AccessLog:
         self._make_lines()
         lines = self._pending.copy()
         self._pending.clear()
-        # Latin-1 gives back the bytes that clients sent; JSON is ASCII.
+        # Latin-1 restores the bytes that clients sent. JSON is ASCII.
         failure = self._pool.apply(self._write_all, ("".join(lines).encode("latin-1", "replace"),))
         if failure is not None:
             self._dropped += len(lines)
@@ -204,7 +204,7 @@ class AccessLog:
             self._dropped = 0
 
     def _write_all(self, data: bytes) -> str | None:
-        """Write in the thread; why that failed, as a value: gevent prints what a pool's thread raises."""
+        """Write in the thread. Returns the reason of a failure, because gevent prints what a pool's thread raises."""
         try:
             if self._fd < 0:
                 self._open()

@@ -1,5 +1,5 @@
-"""What a worker counted goes to the database, twice a second and in one transaction; a database that is locked or full
-delays it, and requests notice nothing."""
+"""Writes a worker's counts to the database, twice a second and in one transaction. A database that is locked or full delays
+this, but no request."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def _write(batches: list[Any]) -> None:
 
 
 class Flusher:
-    """Takes batches from the counters and writes them; the board says up to when.
+    """Takes batches from the counters, writes them, and posts on the board up to when.
 
-    `sources`: what takes a batch out of a counter (None where there is nothing to write), and what gives one back that could not be
-    written.
+    `sources`: pairs of functions. The first takes a batch (None if there is nothing to write). The second gives back a batch that
+    could not be written.
     """
 
     def __init__(self, store: Store, board: Board, sources: Sequence[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
@@ -50,7 +50,7 @@ class Flusher:
         self.flush()
 
     def flush(self) -> None:
-        """Write what there is; what can't be written is kept for the next time."""
+        """Write what has been counted. What can't be written is kept for the next time."""
         taken = time.monotonic()
         taken_from = [(give_back, batch) for take, give_back in self._sources if (batch := take()) is not None]
         if not taken_from:

@@ -1,4 +1,4 @@
-"""Requests that were refused or failed, by reason code: one count for each, taken away in batches for the database."""
+"""Counts requests that were refused or failed, by reason code, and hands the counts to the database in batches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from proxyd.store.sql.refusals import RefusalBatch
 
 
 class Refusals:
-    """The counts of this worker since they were last taken."""
+    """The counts of this worker since the last batch."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
@@ -17,7 +17,7 @@ class Refusals:
         counts[reason] = counts.get(reason, 0) + requests
 
     def take(self) -> RefusalBatch | None:
-        """What there is to write, or None."""
+        """A batch of what was counted since the last one, or None."""
         if not self._counts:
             return None
         batch = RefusalBatch(self._counts)
@@ -25,6 +25,6 @@ class Refusals:
         return batch
 
     def give_back(self, batch: RefusalBatch) -> None:
-        """A batch that could not be written."""
+        """Add a batch that could not be written."""
         for reason, requests in batch.counts.items():
             self.count(reason, requests)

@@ -1,4 +1,4 @@
-"""Slow requests and finished WebSockets: logged, counted, and kept as rows for the database."""
+"""Logs and counts slow requests, and keeps rows about them and about finished WebSockets for the database."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MAX_PENDING = 10_000
 
 
 def _split(ex: Exchange, total: float) -> tuple[float, float, float, float]:
-    """Seconds until the last attempt began (a small body is read before that), to its connection, to the first byte of its
-    answer, and from there to the end."""
+    """The total time in four parts, in seconds: until the last attempt began (a small body is read before that), until its
+    connection, until the first byte of its answer, and from there to the end."""
     if not ex.upstream_started:
         return total, 0.0, 0.0, 0.0
     queued = max(0.0, ex.upstream_started - ex.started)
@@ -32,18 +32,18 @@ def _split(ex: Exchange, total: float) -> tuple[float, float, float, float]:
 
 
 class Rows:
-    """Rows that wait to be written; the oldest go first when the database stays away."""
+    """Rows that wait to be written. If the database stays locked, the oldest are dropped."""
 
     def __init__(self) -> None:
         self._websockets: deque[dict[str, Any]] = deque(maxlen=_MAX_PENDING)
         self._slow: deque[dict[str, Any]] = deque(maxlen=_MAX_PENDING)
 
     def websocket(self, **columns: Any) -> None:
-        """A WebSocket ended."""
+        """Keep a row about a WebSocket that has ended."""
         self._websockets.append(columns)
 
     def slow(self, ex: Exchange, upstream: Upstream, counters: Counters, total: float) -> None:
-        """A request took `total` seconds: keep it if that is longer than its route's slow_warning or slow_critical."""
+        """Keep a request that took `total` seconds, if that exceeds its route's slow_warning or slow_critical."""
         options = upstream.options
         critical = 0 < options.slow_critical <= total
         if critical:
@@ -65,7 +65,7 @@ class Rows:
             "upstream": upstream.authority})
 
     def take(self) -> RowBatch | None:
-        """What there is to write, or None."""
+        """A batch of the rows to write, or None."""
         if not self._websockets and not self._slow:
             return None
         batch = RowBatch(list(self._websockets), list(self._slow))
@@ -74,6 +74,6 @@ class Rows:
         return batch
 
     def give_back(self, batch: RowBatch) -> None:
-        """A batch that could not be written."""
+        """Add a batch that could not be written."""
         self._websockets.extendleft(reversed(batch.websockets))
         self._slow.extendleft(reversed(batch.slow))

@@ -1,4 +1,4 @@
-"""What a worker counts in memory: plain attributes on the request path, taken away in batches for the database."""
+"""A worker's counters in memory: plain attributes for the request path, handed to the database in batches."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _read = attrgetter(*_SUMS)
 
 
 class RouteCounters:
-    """The counts of one route since they were last taken: one attribute for each of COUNTERS, and no other. `in_flight` and
-    `websocket_active` are what is open now."""
+    """The counts of one route since the last batch, one attribute for each of COUNTERS. `in_flight` and `websocket_active`: what
+    is open now."""
 
     __slots__ = (*_SUMS, "codes", "in_flight", "latency", "shown", "websocket_active")
 
     if TYPE_CHECKING:
-        # The attributes come from the table, where mypy doesn't see them; a name that is not there is an AttributeError.
+        # mypy can't see the attributes, because they come from the table. An unknown name raises AttributeError.
         def __getattr__(self, name: str) -> int: ...
         def __setattr__(self, name: str, value: Any) -> None: ...
 
@@ -39,7 +39,7 @@ class RouteCounters:
         self.latency: dict[int, int] = {}
 
     def record(self, status: int, seconds: float, sent: int, received: int) -> None:
-        """Count one request that is over."""
+        """Count one finished request."""
         self.requests += 1
         self.bytes_sent += sent
         self.bytes_received += received
@@ -48,14 +48,14 @@ class RouteCounters:
         if status >= 500:
             self.errors += 1
         if status != 101:
-            # How long a WebSocket was open is no latency.
+            # The life of a WebSocket is not a latency.
             self.latency_ms_sum += seconds * 1000
             bucket = bucket_of(seconds)
             latency = self.latency
             latency[bucket] = latency.get(bucket, 0) + 1
 
     def take(self) -> Traffic | None:
-        """The counts, which begin anew; None where there are none."""
+        """The counts, or None if there are none. They begin again at 0."""
         sums = _read(self)
         if not any(sums):
             return None
@@ -68,7 +68,7 @@ class RouteCounters:
         return not (self.in_flight or self.websocket_active or any(_read(self)))
 
     def give_back(self, traffic: Traffic) -> None:
-        """Counts that could not be written."""
+        """Add counts that could not be written."""
         for name, value in traffic.sums.items():
             setattr(self, name, getattr(self, name) + value)
         for mine, theirs in ((self.codes, traffic.codes), (self.latency, traffic.latency)):
@@ -90,7 +90,7 @@ class Stats:
         return found
 
     def take(self, now: float) -> TrafficBatch | None:
-        """What there is to write at `now` (Unix seconds), or None."""
+        """A batch of what was counted up to `now` (Unix seconds), or None."""
         batch = TrafficBatch(os.getpid(), rfc3339(now), {})
         for route_id, counters in list(self._routes.items()):
             traffic = counters.take()
@@ -102,14 +102,14 @@ class Stats:
         return batch if batch.routes or batch.in_flight else None
 
     def give_back(self, batch: TrafficBatch) -> None:
-        """A batch that could not be written."""
+        """Add a batch that could not be written."""
         for route_id, traffic in batch.routes.items():
             self.of(route_id).give_back(traffic)
         for route_id in batch.in_flight:
             self.of(route_id).shown = (-1, -1)
 
     def forget(self, gone: set[str]) -> None:
-        """Drop the counters of routes that are gone, once they are written and nothing is open."""
+        """Drop the counters of routes that are gone, if they are written and nothing is open."""
         for route_id in gone:
             counters = self._routes.get(route_id)
             if counters is not None and counters.is_idle():
