@@ -1,1 +1,1 @@
-"""Health checks of upstreams, and what follows from them."""
+"""Health checks of upstreams, and how their results move circuits."""

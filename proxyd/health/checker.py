@@ -1,5 +1,5 @@
-"""The health checker: follows the routes, checks each target on its own schedule, and turns results into status, rows,
-events and circuits."""
+"""The health checker: follows the routes, checks each target on its own schedule, and turns results into status, rows, events
+and moves of circuits."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from proxyd.store.sql.snapshot import RouteRecord, Snapshot, load_snapshot
 log = logging.getLogger("proxyd.health")
 
 _FIRST_WITHIN = 0.5
-#: Of very many new targets, as after a start with thousands of routes, about this many are begun a second.
+#: After a start with thousands of routes, checks of about this many new targets begin each second.
 _BEGUN_A_SECOND = 2000
-#: Routes taken up between two turns of the master's other greenlets.
+#: Routes that are taken in before the master's other greenlets may run.
 _TAKEN_AT_ONCE = 200
 _RELOAD_PAUSE = 0.5
 
 
 @dataclass(eq=False, slots=True)
 class Check:
-    """A target, who asks for it, and where it stands. `returning`: its next good result ends being down."""
+    """A target, the routes that ask for it, and its standing. `returning`: the next success ends `down`."""
 
     probe: Probe
     standing: Standing
@@ -47,12 +47,12 @@ class Check:
 
     @property
     def target(self) -> Target:
-        """What is checked."""
+        """The target that is checked."""
         return self.probe.target
 
 
 class Checker:
-    """Start it once; `changed` tells it of a new config version."""
+    """Checks the targets of all routes. Start it once. `changed` tells it of a new config version."""
 
     def __init__(self, settings: HealthSettings, store: Store, bus: EventBus, circuits: CircuitBoard) -> None:
         self._settings = settings
@@ -75,27 +75,27 @@ class Checker:
         self._following.start()
 
     def alive(self) -> bool:
-        """Whether it follows and checks."""
+        """Whether the checker runs."""
         return self._following.alive() and self._schedule.alive()
 
     def stop(self) -> None:
-        """Check no more, write what is known."""
+        """Stop checking, and write the results that wait."""
         self._following.stop()
         self._schedule.stop()
         self._records.stop()
 
     def current(self, route_id: str) -> dict[str, Any] | None:
-        """The row of table health_status of a route that is checked, as it is now, whether or not it is written."""
+        """The current row of a checked route for table health_status. It may not have been written yet. None without a check."""
         return self._records.now(route_id)
 
     def numbers(self) -> dict[str, float]:
-        """How it fares: targets checked, seconds that the latest check came late, results that wait to be written, results
-        of which the history was dropped."""
+        """Numbers for the metrics: checked targets, delay of checks in seconds, results that wait to be written, and results that
+        the history has lost."""
         return {"targets": len(self._checks), "lag": self._schedule.lag, "waiting": self._records.waiting,
                 "dropped": self._records.dropped}
 
     def changed(self, version: int) -> None:
-        """There is a new config version; the routes are read by another greenlet."""
+        """There is a new config version. Another greenlet reads the routes."""
         self._following.wake()
 
     def _follow(self) -> None:
@@ -119,7 +119,7 @@ class Checker:
             self._records.forget_others(self._by_route)
 
     def _take(self, record: RouteRecord, within: float) -> None:
-        """Register, change or unregister the check of one route; a new check begins `within` seconds."""
+        """Add, change or remove the check of one route. A new check begins within `within` seconds."""
         if not route_number(record.route_id):
             return
         found = target_of(record, self._settings)
@@ -141,14 +141,14 @@ class Checker:
             known.routes[record.route_id] = watched
         check = self._by_route[record.route_id]
         if watched.live and not before.live and check.standing.status == DOWN:
-            # Its service says that it is back: not to be kept waiting for the next checks in turn.
+            # The service says that it is back, so it should not have to wait for its next regular checks.
             check.returning = True
             self._schedule.hurry(check.turn)
         elif self._settings.drive_circuits and check is not known:
             join(self._circuits, watched, check.standing, now)
 
     def _join(self, watched: CheckedRoute, target: Target, known: Check | None, within: float, now: float) -> None:
-        """Have a route's target checked, alone or with others; `known`: the check that the route had until now."""
+        """Add a route to the check of its target. `known`: the check that the route had until now."""
         route_id = watched.route_id
         if known is not None:
             self._drop(route_id)

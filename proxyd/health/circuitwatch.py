@@ -1,4 +1,4 @@
-"""The circuits' transitions, which workers and checker leave in shared memory, become events and rows."""
+"""Turns the circuits' transitions, which workers and checker leave in shared memory, into events and rows."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger("proxyd.health")
 
 _TICK = 0.02
 _REFRESH = 0.5
-#: Looking through all slots takes a few milliseconds.
+#: Seconds between two searches through all slots. A search takes a few milliseconds.
 _SEARCH = 0.9
 _COUNTER = "circuit_sequence"
 
 
 class CircuitWatch:
-    """Looks at the ring's sequence number fifty times a second: a memory access."""
+    """Reads the ring's sequence number fifty times a second, which is one memory access."""
 
     def __init__(self, store: Store, bus: EventBus, circuits: CircuitBoard) -> None:
         self._store = store
@@ -39,7 +39,7 @@ class CircuitWatch:
         self._seen = 0
         self._waiting: list[Transition] = []
         self._live: dict[int, _Row] = {}
-        # Two, so that an event never waits for the database. A transition is written at once; what circuits count meanwhile, now and
+        # Two jobs, so that an event never waits for the database. A transition is written at once, the counts of circuits now and
         # then.
         self._events = Job("circuit-events", _TICK, self._follow, log, trouble="circuit transitions")
         self._rows = Job("circuit-rows", _REFRESH, self._write, log, wakes=True, gap=_TICK, retry=_REFRESH, expected=StoreError,
@@ -48,12 +48,12 @@ class CircuitWatch:
         self._searched = 0.0
 
     def start(self) -> None:
-        """Go on behind the last transition that the database has."""
+        """Continue after the last transition that the database has."""
         self._seen = self._store.read(_last_sequence)
         if self._seen > self._circuits.sequence:
-            # The shared memory is new: it counts from the beginning.
+            # The shared memory is new, and counts from the beginning.
             self._seen = 0
-        # Rows that the last master left must not outlive what they told of, as they would after a reboot.
+        # Watch the circuits of rows that the last master left, too. After a reboot those rows would stay wrong otherwise.
         for row in self._store.read(_left_behind):
             self._live[route_number(row["route_id"])] = _Row(row["slot"], row["reason"])
         for job in self.jobs:
@@ -82,7 +82,7 @@ class CircuitWatch:
         self._rows.wake()
 
     def _write(self) -> None:
-        """Rows of the transitions, and of the circuits that ever were anything but closed and clean, as they are now."""
+        """Write rows of the transitions, and the current rows of all circuits that were ever open or had failures counted."""
         if time.monotonic() - self._searched >= _SEARCH:
             self._searched = time.monotonic()
             for slot, number in self._circuits.busy():
@@ -109,7 +109,7 @@ class CircuitWatch:
             self._settle(number, slots.get(f"r{number}"))
 
     def _settle(self, number: int, slot: int | None) -> None:
-        """A row was written: drop what is known of a circuit whose route is gone, or has its circuit in another slot now."""
+        """After a row was written: forget a circuit whose route is gone, or whose route now has another slot."""
         known = self._live[number]
         if slot == known.slot:
             return
@@ -122,7 +122,7 @@ class CircuitWatch:
 
 @dataclass(slots=True)
 class _Row:
-    """A circuit that has a row: its slot, why it changed last, and what was written of it."""
+    """A circuit that has a row: its slot, the reason of its last change, and the facts that were written."""
 
     slot: int
     reason: str

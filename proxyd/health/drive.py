@@ -1,5 +1,5 @@
-"""How health drives circuits: a target that is down opens the circuits of its routes, before users fail; one that is back
-half-opens them, and real requests prove it; where none come, lasting health closes them."""
+"""How health drives circuits. A target that is down opens the circuits of its routes, before requests fail. A target that is
+back half-opens them, and requests then prove it. If no requests come, lasting health closes them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from proxyd.store.sql.snapshot import RouteRecord
 
 @dataclass(frozen=True, slots=True)
 class CheckedRoute:
-    """A route whose target is checked. `live`: requests go to its backend, since it is neither in maintenance nor without its
-    session."""
+    """A route whose target is checked. `live`: whether requests go to its backend, because it has its session and is not in
+    maintenance."""
 
     route_id: str
     slot: int
@@ -30,16 +30,16 @@ class CheckedRoute:
 
 
 def watch(record: RouteRecord, options: RouteOptions) -> CheckedRoute:
-    """What is watched of a route's record."""
+    """The part of a route's record that the checker watches."""
     return CheckedRoute(record.route_id, record.slot, options, record.enabled and not record.maintenance_since)
 
 
 def drive(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, ok: bool, now: float) -> None:
-    """What a result, and where the target stands with it, mean for the circuit of a route at `now` (Unix seconds)."""
+    """Move a route's circuit as a check's result, and the target's standing after it, demand. `now`: Unix seconds."""
     slot, number = watched.slot, watched.number
     state = circuits.state(slot, number)
     if standing.status == DOWN:
-        # A service that restarts in its maintenance, or before it reconnects, is expected to be down.
+        # A service that restarts during maintenance, or that has not reconnected yet, is expected to be down.
         if watched.live and (state != OPEN or not circuits.read(slot, number).by_health):
             circuits.move(slot, number, "health_down", now)
         return
@@ -62,7 +62,7 @@ def drive(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, ok:
 
 
 def join(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, now: float) -> None:
-    """What it means for the circuit of a route that its target is checked from now on, and where that stands already."""
+    """Move a route's circuit when its target begins to be checked, as the target's present standing demands."""
     if standing.status == DOWN:
         drive(circuits, watched, standing, False, now)
     elif standing.status != UNKNOWN and circuits.read(watched.slot, watched.number).by_health:
@@ -70,7 +70,7 @@ def join(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, now:
 
 
 def release(circuits: CircuitBoard, record: RouteRecord, now: float) -> None:
-    """No check drives the route's circuit any more: what a check held open must not stay so."""
+    """Let go of the circuit of a route that is no longer checked: a circuit that health opened must not stay open."""
     number = route_number(record.route_id)
     if circuits.read(record.slot, number).by_health:
         circuits.move(record.slot, number, "check_removed", now)

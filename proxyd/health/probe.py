@@ -1,7 +1,7 @@
-"""One health check: connect, ask, judge the answer; one time limit over all of it.
+"""One health check: connect, send a request and judge the answer, all within one time limit.
 
-Our own few lines on the project's response reader rather than requests: a thousand checks a second must fit one core
-beside everything else the master does, and requests alone would fill it.
+It uses the project's own response reader instead of the requests library. One core must do a thousand checks a second beside
+the master's other work, and requests alone would use all of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _RECEIVE = 65536
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is checked, and how; equal targets share one check. `path` is empty for a check that only connects; `keepalive`:
+    """What is checked, and how. Equal targets share one check. `path`: empty for a check that only connects. `keepalive`: whether
     the connection stays open for the next check."""
 
     scheme: str
@@ -48,13 +48,13 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The target as people write it."""
+        """The target as a url."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a check; `error` is empty for a good one."""
+    """The result of a check. `error`: empty for a successful one."""
 
     ok: bool
     status_code: int | None
@@ -63,16 +63,16 @@ class Result:
 
 
 class _Failed(Exception):
-    """The check failed; the message is the reason."""
+    """The check failed. The message is the reason."""
 
 
 class _Stale(Exception):
-    """The kept connection had been closed meanwhile; nothing is known about the target."""
+    """The kept connection was closed meanwhile. This says nothing about the target."""
 
 
 @dataclass(slots=True)
 class Probe:
-    """One check under way, or a row of them over one kept connection: `sock` is it, or None."""
+    """Makes checks of one target. `sock`: the connection, if one is open."""
 
     target: Target
     max_body: int
@@ -80,7 +80,7 @@ class Probe:
     _status: int | None = field(default=None, init=False)
 
     def check(self) -> Result:
-        """Check once. Never raises: what goes wrong is the result."""
+        """Check once. Never raises: a failure is a result."""
         target = self.target
         started = time.monotonic()
         self._status = None
@@ -115,7 +115,7 @@ class Probe:
             self.sock = None
 
     def _check(self) -> bool:
-        """Whether the connection can be kept."""
+        """Make the check. Returns whether the connection can be kept."""
         if self.sock is not None:
             try:
                 return self._ask(kept=True)
@@ -139,7 +139,7 @@ class Probe:
         return target.keepalive and reusable
 
     def _head(self, kept: bool) -> tuple[ResponseHead, bytes]:
-        """Ask, and read to the end of the final response's head; what came behind it."""
+        """Send the request, and read the head of the final response. Returns it, and the bytes after it."""
         target, sock = self.target, self.sock
         connection = "keep-alive" if target.keepalive else "close"
         reader = HeadReader("GET", _LIMITS)
@@ -160,8 +160,8 @@ class Probe:
 
 
 def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tuple[bytes, bool]:
-    """The body, or its first `max_body` bytes, and whether the connection can be used again. Raises _Failed for a body that ends
-    too soon."""
+    """The body, or its first `max_body` bytes, and whether the connection can be used again. Raises _Failed if the body ends too
+    early."""
     body = BodyReader(response)
     content = body.feed(rest)
     while not body.done and len(content) < max_body:
@@ -179,7 +179,7 @@ def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tupl
 
 @lru_cache(maxsize=2)
 def _context(verify: bool) -> Any:
-    # Not create_default_context: in a process that isn't monkey-patched that makes a context that blocks everybody.
+    # Not create_default_context: in a process that isn't monkey-patched, its context would block all greenlets.
     context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     if not verify:

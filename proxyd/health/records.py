@@ -1,5 +1,5 @@
-"""What the checker writes: history and current state, in batches. A locked database delays both; of history the oldest
-goes first when the queue is full, and is counted; the current state is one row a route and never lost."""
+"""Writes the checker's history and current state in batches. A locked database delays both. If the queue of the history is
+full, the oldest rows are dropped and counted. The current state is one row for each route, and is never dropped."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = logging.getLogger("proxyd.health")
 
 _PERIOD = 0.1
 _BATCH = 2000
-#: How long the database thread, which others need, waits for another process's lock; and then leaves it to others.
+#: Seconds that the database thread waits for another process's lock, and then the pause. Others need the thread, too.
 _PATIENCE = 0.25
 _PAUSE_WHILE_LOCKED = 0.5
 
 
 class HealthRecords:
-    """Rows that wait, and the greenlet that writes them."""
+    """Rows that wait to be written, and the job that writes them."""
 
     def __init__(self, store: Store, queue: int) -> None:
         self._store = store
@@ -63,13 +63,13 @@ class HealthRecords:
             log.warning("the last health status can't be read: %s", error)
 
     def adopt(self, route_id: str, target: Target) -> None:
-        """Go on with the row that the last master left of a route, if it is about the same target."""
+        """Continue a route's row from the last master, if it is about the same target."""
         known = self._known.pop(route_id, None)
         if known is not None and known["url"] == target.url:
             self._current[route_id] = known
 
     def standing(self, route_id: str, target: Target, window: int) -> Standing:
-        """Where a target stands when its check begins: where the last master left it, or unknown."""
+        """The standing of a target when its check begins: as the last master left it, or unknown."""
         standing = Standing(target.rise, target.fall, window)
         row = self._current.get(route_id)
         if row is not None and row["url"] == target.url and row["status"] != UNKNOWN:
@@ -79,7 +79,7 @@ class HealthRecords:
         return standing
 
     def result(self, route_id: str, result: Result, now: float) -> None:
-        """One more row of history."""
+        """Add a row to the history."""
         if len(self._history) >= self._queue:
             self._history.popleft()
             self.dropped += 1
@@ -110,22 +110,22 @@ class HealthRecords:
         self._forgotten.discard(route_id)
 
     def forget(self, route_id: str) -> None:
-        """A route is no longer checked."""
+        """Forget a route that is no longer checked."""
         if self._current.pop(route_id, None) is not None:
             self._dirty.discard(route_id)
             self._forgotten.add(route_id)
 
     def now(self, route_id: str) -> dict[str, Any] | None:
-        """The row of a route that is checked."""
+        """The current row of a route that is checked, or None."""
         return self._current.get(route_id)
 
     @property
     def waiting(self) -> int:
-        """Results that are not written yet."""
+        """The number of results that are not written yet."""
         return len(self._history)
 
     def forget_others(self, checked: Container[str]) -> None:
-        """Drop what the last master left of routes that have no check any more."""
+        """Drop rows that the last master left of routes without a check."""
         self._forgotten.update(route_id for route_id in self._known if route_id not in checked)
         self._known.clear()
 
@@ -133,7 +133,7 @@ class HealthRecords:
         return None if self.flush() else _PAUSE_WHILE_LOCKED
 
     def flush(self) -> bool:
-        """Write what waits, a batch of it; what can't be written waits on. Whether it was written."""
+        """Write a batch of what waits. What can't be written keeps waiting. Returns whether it was written."""
         if not (self._history or self._dirty or self._forgotten):
             return True
         history = [self._history.popleft() for _ in range(min(_BATCH, len(self._history)))]
@@ -146,7 +146,7 @@ class HealthRecords:
             self._dirty |= dirty
             self._forgotten |= gone - set(self._current)
             if not isinstance(error, StoreError):
-                # Rows that no database takes must not come again and again.
+                # Rows that no database accepts must not be tried again and again.
                 self.dropped += len(history)
                 raise
             room = max(0, self._queue - len(self._history))
@@ -159,7 +159,7 @@ class HealthRecords:
 
 
 def _milliseconds(result: Result) -> float | None:
-    """How long the target took; how long nobody answered is no response time."""
+    """The target's response time, or None if it did not answer."""
     return round(result.seconds * 1000, 3) if result.ok or result.status_code is not None else None
 
 
@@ -172,7 +172,7 @@ def _write(history: list[dict[str, Any]], current: list[dict[str, Any]], gone: l
         HealthResult.insert_many(piece).execute()
     for ids in chunked(gone, 400):
         HealthStatus.delete().where(HealthStatus.route_id.in_(ids)).execute()
-    # A route may have gone while its result waited.
+    # A route may have been removed while its result waited.
     alive: set[str] = set()
     for ids in chunked([row["route_id"] for row in current], 400):
         alive.update(column(Route.select(Route.route_id).where(Route.route_id.in_(ids))))

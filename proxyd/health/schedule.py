@@ -1,5 +1,5 @@
-"""When each target is checked. Two lanes bound what is under way: targets that hang wait for each other, and not those
-that answer quickly for them."""
+"""Decides when each target is checked. Two lanes limit the checks that run at once: targets that hang wait for each other, and
+targets that answer quickly do not wait for them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gevent.pool import Group
 
 log = logging.getLogger("proxyd.health")
 
-#: Work that takes longer goes by the lane of the slow from then on.
+#: Seconds. Work that takes longer uses the slow lane from then on.
 _QUICK = 1.0
 _LAG_SECONDS = 15.0
 
 
 @dataclass(eq=False, slots=True)
 class Turn:
-    """What is done again and again, each `interval` seconds. `grid`: monotonic instant of the next time before jitter,
-    `due` that of the next time; `ticket`: its place in the heap, 0 while it waits in a lane or is at work."""
+    """Work that is repeated every `interval` seconds. `due`: monotonic instant of the next time. `grid`: the same before jitter.
+    `ticket`: its number in the heap, 0 while it waits in a lane or runs."""
 
     interval: float
     work: Callable[[], None] = lambda: None
@@ -41,14 +41,14 @@ class Turn:
 
 @dataclass(slots=True)
 class _Lane:
-    """Work under way, of one kind: how much more may begin, and what waits for that."""
+    """One lane. `free`: how many more turns may run at once. `waiting`: turns that wait for that."""
 
     free: int
     waiting: deque[Turn] = field(default_factory=deque)
 
 
 class Schedule:
-    """A schedule for each turn, with jitter and without drift. `size`: work under way at once, in each of the lanes."""
+    """Runs every turn at its times, with jitter and without drift. `size`: most turns that run at once in each lane."""
 
     def __init__(self, size: int, jitter: float) -> None:
         self._jitter = jitter
@@ -65,35 +65,35 @@ class Schedule:
         self._greenlet = gevent.spawn(self._run)
 
     def alive(self) -> bool:
-        """Whether turns are begun."""
+        """Whether the schedule runs."""
         return self._greenlet is not None and not self._greenlet.dead
 
     def stop(self) -> None:
-        """Begin nothing more, and end what is under way."""
+        """Start no more turns, and end those that run."""
         if self._greenlet is not None:
             self._greenlet.kill()
         self._group.kill(timeout=1)
 
     @property
     def lag(self) -> float:
-        """How late the latest turn of the last half minute began, in seconds."""
+        """The longest delay with which a turn of about the last half minute began, in seconds."""
         due = self._heap[0][0] if self._heap else time.monotonic()
         return max(self._worst, self._before, time.monotonic() - due)
 
     def add(self, turn: Turn, within: float) -> None:
-        """A new turn, whose first time comes within so many seconds."""
+        """Add a turn. Its first time comes within so many seconds."""
         turn.grid = time.monotonic() + random.uniform(0, within)
         self._push(turn, turn.grid)
 
     def hurry(self, turn: Turn) -> None:
-        """Have it done now; once more, if it is at work already."""
+        """Run a turn now. If it is running, run it once more afterwards."""
         if turn.ticket:
             self._push(turn, time.monotonic())
         else:
             turn.hurried = True
 
     def end(self, turn: Turn) -> None:
-        """It is done no more."""
+        """Run a turn no more."""
         turn.ended = True
 
     def _push(self, turn: Turn, due: float) -> None:
@@ -123,7 +123,7 @@ class Schedule:
             elif turn.spread:
                 self._slow.waiting.append(turn)
             else:
-                # Nobody knows yet whether it hangs; but it is not to wait behind all that do.
+                # It is not known yet whether it hangs, but it must not wait behind all that do.
                 self._slow.waiting.appendleft(turn)
 
     def _late(self, seconds: float) -> None:
@@ -138,7 +138,7 @@ class Schedule:
             if not turn.ended:
                 turn.work()
         except Exception:
-            log.exception("a health check failed in itself")
+            log.exception("a health check raised an error of its own")
         finally:
             lane.free += 1
             turn.quick = time.monotonic() - begun < _QUICK
@@ -147,14 +147,14 @@ class Schedule:
             self._news.set()
 
     def _again(self, turn: Turn) -> None:
-        """The next point of the turn's grid, shifted by chance: neither drift nor everybody at once."""
+        """Schedule the next point of the turn's grid, shifted by a random time. So turns neither drift nor run all at once."""
         interval, now = turn.interval, time.monotonic()
         if turn.hurried:
             turn.hurried = False
             self._push(turn, now)
             return
         if not turn.spread:
-            # What came together is not done together for ever.
+            # Turns that were added together must not run together for ever.
             turn.spread = True
             turn.grid = now - random.uniform(0, interval)
         turn.grid += interval

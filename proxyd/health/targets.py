@@ -1,4 +1,4 @@
-"""Which targets a set of routes asks to have checked."""
+"""Finds the target that a route asks to have checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxyd.store.sql.snapshot import RouteRecord
 
 
 def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, RouteOptions] | None:
-    """The check of a route and its options, or None for a route that has none. A row that can't be read has none."""
+    """A route's target and options. None if the route has no check, or if its row can't be read."""
     try:
         options = route_options(record.options)
         backend = parse_backend(record.backend_url)

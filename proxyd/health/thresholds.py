@@ -1,7 +1,8 @@
-"""From the results of checks to a status: pure, the same for every kind of check.
+"""Turns the results of checks into a status. It is pure, and the same for every kind of check.
 
-`down` after `fall` failures in a row, or when fewer than half of the last checks were good; `healthy` again after `rise`
-good ones in a row. In between, fewer than nine in ten good ones mean `degraded`: it takes traffic, and somebody should look.
+A target is `down` after `fall` failures in a row, or when fewer than half of the last checks succeeded. It is `healthy` again
+after `rise` successes in a row. In between, fewer than nine successes in ten mean `degraded`: it takes traffic, but somebody
+should look at it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import dataclass, field, replace
 
 STATUSES = UNKNOWN, HEALTHY, DEGRADED, DOWN = "unknown", "healthy", "degraded", "down"
 _HEALTHY_RATE, _DOWN_RATE = 0.9, 0.5
-#: Fewer results than this say nothing about a rate.
+#: With fewer results than this, the rate says nothing.
 _ENOUGH = 10
 
 
 @dataclass(slots=True)
 class Standing:
-    """Where a target stands; `window` bounds the results that the success rate looks back on."""
+    """The standing of a target. `window`: the number of last results from which the success rate is computed."""
 
     rise: int
     fall: int
@@ -29,7 +30,7 @@ class Standing:
     results: deque[bool] = field(default_factory=deque)
 
     def take(self, ok: bool, error: str) -> bool:
-        """Count one result; whether the status changed."""
+        """Count one result. Returns whether the status changed."""
         results = self.results
         results.append(ok)
         if len(results) > self.window:
@@ -43,32 +44,32 @@ class Standing:
         before = self.status
         self.status, self.reason = self._judged(ok, error)
         if before == DOWN and self.status != DOWN:
-            # What was before the recovery must not bring it down again.
+            # Results from before the recovery must not bring it down again.
             results.clear()
             results.extend([True] * min(self.successes, self.window))
         return self.status != before
 
     def under(self, rise: int, fall: int) -> Standing:
-        """The same standing to be judged by other thresholds from now on."""
+        """The same standing with other thresholds."""
         return replace(self, rise=rise, fall=fall, results=deque(self.results))
 
     def one_will_do(self) -> None:
-        """The next good result ends being down: there is a sign that the upstream is back."""
+        """Let the next success end `down`, because there is a sign that the upstream is back."""
         self.successes = max(self.successes, self.rise - 1)
 
     def restore(self, status: str, reason: str, failures: int, successes: int, rate: float | None, checks: int) -> None:
-        """Stand where another one stood, which looked back on `checks` results of which the share `rate` was good."""
+        """Take over a stored standing, which had made `checks` checks. `rate`: the share of successes among the last ones."""
         self.status, self.reason, self.failures, self.successes = status, reason, failures, successes
         if status == DOWN:
             self.failures = max(failures, 1)
         elif rate is not None:
             count = min(checks, self.window)
             good = round(rate * count)
-            # In which order they came is not known: evenly spread, no row of failures is made up.
+            # Their order is not known. Spread evenly, they make no false row of failures.
             self.results.extend((place + 1) * good // count > place * good // count for place in range(count))
 
     def rate(self) -> float | None:
-        """Share of good results among the last ones, None without any."""
+        """The share of successes among the last results. None without results."""
         return sum(self.results) / len(self.results) if self.results else None
 
     def _judged(self, ok: bool, error: str) -> tuple[str, str]:
