@@ -112,8 +112,9 @@ class Resolver:
         known = self.known(host)
         if known is not None:
             return known
-        name = self._names[host.lower().rstrip(".")]
-        if name.asked is None and not self._ask(host.lower().rstrip("."), name):
+        key = _key(host)
+        name = self._names[key]
+        if name.asked is None and not self._ask(key, name):
             raise ResolveError("too many names are being resolved")
         asked = name.asked
         if asked is not None:
@@ -127,7 +128,7 @@ class Resolver:
         failed a moment ago."""
         if _is_literal(host):
             return (host,)
-        key = host.lower().rstrip(".")
+        key = _key(host)
         listed = self._listed(key)
         if listed:
             return listed
@@ -153,20 +154,9 @@ class Resolver:
             return name.addresses
         return None
 
-    def holds(self, host: str, address: str) -> bool:
-        """Whether a connection to `address` is still one to `host`, as far as is known: true where nothing is."""
-        try:
-            found = self.known(host)
-        except ResolveError:
-            return True
-        if found is not None:
-            return address in found
-        name = self._names.get(host.lower().rstrip("."))
-        return name is None or not name.addresses or address in name.addresses
-
     def prefer(self, host: str, address: str) -> None:
         """Let an address that answered be tried first as long as the name's answer holds."""
-        name = self._names.get(host.lower().rstrip("."))
+        name = self._names.get(_key(host))
         if name is not None and address in name.addresses and name.addresses[0] != address:
             name.addresses = (address, *(other for other in name.addresses if other != address))
 
@@ -241,6 +231,11 @@ class Resolver:
         client = dns.resolver.Resolver(configure=False)
         client.nameservers = [dns.nameserver.Do53Nameserver(address, port) for address, port in self._servers]
         return client
+
+
+def _key(host: str) -> str:
+    """The name under which a host is kept."""
+    return host.lower().rstrip(".")
 
 
 def _is_literal(host: str) -> bool:

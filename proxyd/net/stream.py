@@ -106,7 +106,25 @@ class Stream(Protocol):
         """Whether the peer has taken some of what is being sent, since that began to wait or since this was asked last."""
 
 
-class PlainStream:
+class _Shared:
+    """What both kinds of stream keep: their pool's notes, and when they last waited (`_since`)."""
+
+    __slots__ = ("_since", "address", "idle_limit", "idle_until", "opened_at", "served")
+
+    def __init__(self) -> None:
+        self.opened_at = self._since = monotonic()
+        self.address = ""
+        self.idle_limit = inf
+        self.idle_until = 0.0
+        self.served = 0
+
+    def give_way(self) -> None:
+        if monotonic() - self._since > SLICE:
+            let_others_run()
+            self._since = monotonic()
+
+
+class PlainStream(_Shared):
     """A TCP or UNIX stream on a non-blocking socket.
 
     A read that finds bytes at once does not switch greenlets, so that a peer which sends without a pause would have the
@@ -117,13 +135,13 @@ class PlainStream:
     """
 
     __slots__ = (
-        "_closed", "_hub", "_poll", "_reader", "_ready", "_since", "_taken", "_waiting", "_watched", "_writer", "address",
-        "idle_limit", "idle_until", "opened_at", "served", "sock",
+        "_closed", "_hub", "_poll", "_reader", "_ready", "_taken", "_waiting", "_watched", "_writer", "sock",
     )  # fmt: skip
 
     secure = False
 
     def __init__(self, sock: _socket.socket) -> None:
+        super().__init__()
         sock.setblocking(False)
         self.sock = sock
         self._hub = get_hub()
@@ -136,16 +154,6 @@ class PlainStream:
         self._ready = False
         self._closed = False
         self._taken = 0
-        self.opened_at = self._since = monotonic()
-        self.address = ""
-        self.idle_limit = inf
-        self.idle_until = 0.0
-        self.served = 0
-
-    def give_way(self) -> None:
-        if monotonic() - self._since > SLICE:
-            let_others_run()
-            self._since = monotonic()
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
         if monotonic() - self._since > SLICE:
@@ -257,29 +265,20 @@ class PlainStream:
         return self._taken > before
 
 
-class TlsStream:
+class TlsStream(_Shared):
     """A TLS stream on a gevent SSLSocket, handshake done."""
 
-    __slots__ = ("_closed", "_drained", "_peer", "_since", "address", "idle_limit", "idle_until", "opened_at", "served", "sock")
+    __slots__ = ("_closed", "_drained", "_peer", "sock")
 
     secure = True
 
     def __init__(self, sock: gevent_socket.socket) -> None:
+        super().__init__()
         sock.settimeout(None)
         self.sock = sock
         self._closed = False
         self._drained: PlainStream | None = None
         self._peer = Peer(sock)
-        self.opened_at = self._since = monotonic()
-        self.address = ""
-        self.idle_limit = inf
-        self.idle_until = 0.0
-        self.served = 0
-
-    def give_way(self) -> None:
-        if monotonic() - self._since > SLICE:
-            let_others_run()
-            self._since = monotonic()
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
         begun = monotonic()
