@@ -99,6 +99,7 @@ class Master:
         self._ready.put(None)
         keep.join()
         self.server.stop()
+        self.job.stop()
         self.store.close()
         self.board.close()
         self.circuits.close()
