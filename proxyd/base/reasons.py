@@ -72,8 +72,11 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
     ("The client is slow, or leaves", (
         Reason("header_timeout", 408, "The client did not send a complete header within `[proxy] header_timeout`"),
         Reason("body_timeout", 408, "The client sent nothing of its body for `[proxy] body_timeout`"),
+        Reason("request_too_slow", 408, "The client sent its request at less than `[proxy] min_request_rate` for `min_rate_window`"),
         Reason("client_gone", CLIENT_GONE, "The client closed the connection before it had the whole answer. In the log only"),
         Reason("response_write", CLIENT_GONE, "The client took nothing of the answer for `[proxy] body_timeout`. In the log only"),
+        Reason("reading_too_slow", CLIENT_GONE, "The client read the answer at less than `[proxy] min_response_rate` for "
+               "`min_rate_window`. In the log only"),
     )),
     ("The proxy does not allow it", (
         Reason("https_only", 308, "`[proxy] redirect_https` sends the client to the HTTPS address"),

@@ -34,6 +34,16 @@ EXPLANATIONS: dict[str, str] = {
         "It limits silence, not the whole transfer: an upload may take hours as long as it moves. If it is too short, "
         "clients that pause are cut off (a person who chooses the next file). If it is too long, a stalled client holds "
         "an upstream's connection for that long.",
+    "proxy.min_request_rate":
+        "It ends clients that send a byte now and then to hold a backend. Only the time counts in which proxyd waits for the "
+        "client. 500 bytes a second is a hundredth of a bad mobile connection. A client that streams a body by nature, and "
+        "has nothing to send for long, needs 0.",
+    "proxy.min_response_rate":
+        "It ends clients that read so slowly that an answer holds a backend for hours. The time counts only while bytes wait "
+        "to be sent, so an idle event stream is not cut.",
+    "proxy.min_rate_window":
+        "A client that was faster before may pause for longer, up to body_timeout. If it is too short, a phone in a tunnel is "
+        "cut off.",
     "proxy.requests_per_connection":
         "When a connection closes now and then, its client connects again and may reach another worker, or another host "
         "after a DNS change. 1 turns keep-alive off, and every request pays for a handshake.",

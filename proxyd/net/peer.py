@@ -51,3 +51,7 @@ class Peer:
         """Whether it has taken some of what was sent since this was asked last."""
         before, self._taken = self._taken, acknowledged(self._sock)
         return self._taken > before
+
+    def taken(self) -> int:
+        """How many bytes it has taken in all. -1 where that is not known."""
+        return acknowledged(self._sock) or -1

@@ -105,6 +105,9 @@ class Stream(Protocol):
     def moved(self) -> bool:
         """Whether the peer has taken some of what is being sent, since that began to wait or since this was asked last."""
 
+    def taken(self) -> int:
+        """How many bytes the peer has taken in all. -1 where that is not known, or where nothing waits to be sent."""
+
 
 class _Shared:
     """What both kinds of stream keep: their pool's notes, and when they last waited (`_since`)."""
@@ -135,7 +138,7 @@ class PlainStream(_Shared):
     """
 
     __slots__ = (
-        "_closed", "_hub", "_poll", "_reader", "_ready", "_taken", "_waiting", "_watched", "_writer", "sock",
+        "_closed", "_full", "_hub", "_poll", "_reader", "_ready", "_taken", "_waiting", "_watched", "_writer", "sock",
     )  # fmt: skip
 
     secure = False
@@ -153,6 +156,7 @@ class PlainStream(_Shared):
         self._watched = False
         self._ready = False
         self._closed = False
+        self._full = False
         self._taken = 0
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
@@ -216,10 +220,14 @@ class PlainStream(_Shared):
             return
         rest = memoryview(data)[sent:]
         self._taken = acknowledged(self.sock)
-        while rest:
-            self._hub.wait(self._writer)
-            with contextlib.suppress(BlockingIOError):
-                rest = rest[self.sock.send(rest):]
+        self._full = True
+        try:
+            while rest:
+                self._hub.wait(self._writer)
+                with contextlib.suppress(BlockingIOError):
+                    rest = rest[self.sock.send(rest):]
+        finally:
+            self._full = False
 
     def shutdown(self) -> None:
         self._shut(_SHUT_RDWR)
@@ -263,6 +271,9 @@ class PlainStream(_Shared):
     def moved(self) -> bool:
         before, self._taken = self._taken, acknowledged(self.sock)
         return self._taken > before
+
+    def taken(self) -> int:
+        return (acknowledged(self.sock) or -1) if self._full else -1
 
 
 class TlsStream(_Shared):
@@ -374,6 +385,9 @@ class TlsStream(_Shared):
 
     def moved(self) -> bool:
         return self._peer.moved()
+
+    def taken(self) -> int:
+        return self._peer.taken()
 
 
 def _duplicate(sock: gevent_socket.socket) -> _socket.socket | None:

@@ -15,7 +15,7 @@ from proxyd.http1 import ProtocolError
 from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
-from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE, TOTAL
+from proxyd.proxy.core.phases import REQUEST_BODY, REQUEST_RATE, RESPONSE_RATE, RESPONSE_WRITE, TOTAL
 from proxyd.proxy.core.refusal import Page, Refusal, refuse
 from proxyd.proxy.gates import GATES
 from proxyd.proxy.gates.maintenance import maintenance
@@ -47,7 +47,8 @@ def handle(runtime: Runtime, ex: Exchange) -> None:
     try:
         _serve(runtime, ex)
     except ClientGone:
-        ex.failure = ex.failure or (RESPONSE_WRITE.reason if ex.expired is RESPONSE_WRITE else "client_gone")
+        slow = ex.expired is RESPONSE_WRITE or ex.expired is RESPONSE_RATE
+        ex.failure = ex.failure or (ex.expired.reason if ex.expired is not None and slow else "client_gone")
         ex.end_unanswered(CLIENT_GONE)
         ex.client.close_after()
     except ResponseCut as cut:
@@ -67,8 +68,8 @@ def _serve(runtime: Runtime, ex: Exchange) -> None:
     try:
         refusal = _route(runtime, ex)
     except BodyTimeout:
-        code = (TOTAL if ex.expired is TOTAL else REQUEST_BODY).reason
-        refusal = Refusal(408, code, "the request body did not arrive in time")
+        cause = ex.expired if ex.expired is TOTAL or ex.expired is REQUEST_RATE else REQUEST_BODY
+        refusal = Refusal(408, cause.reason, "the request body did not arrive in time")
     except ProtocolError as error:
         refusal = Refusal(error.status, error.code, error.detail)
     if refusal is not None:

@@ -17,6 +17,7 @@ from proxyd.net.resolver import Resolver
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
@@ -70,6 +71,8 @@ class Runtime:
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)
         self.idle_seconds = proxy.keepalive_timeout
+        self.rates = Rates(proxy.min_request_rate, proxy.min_response_rate, proxy.min_rate_window, proxy.body_timeout)
+        self.head_wait = min(proxy.header_timeout, self.rates.seconds(0))
         size = proxy.max_header_size
         self.head_limits = HeadLimits(proxy.max_request_line, proxy.max_header_count, size, size)
         size = proxy.max_response_header_size

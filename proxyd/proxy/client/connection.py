@@ -41,9 +41,9 @@ class ClientConnection:
     """One connection and its current request. It is the ClientSide of its exchanges, and is watched while idle."""
 
     __slots__ = (
-        "_answered_100", "_awaits_head", "_buffer", "_chunked_out", "_decoder", "_front", "_greenlet", "_left", "_limits", "_served",
-        "_settings",
-        "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "secure", "stream", "taken",
+        "_answered_100", "_awaits_head", "_buffer", "_came", "_chunked_out", "_decoder", "_front", "_greenlet", "_head_came",
+        "_head_wait", "_late_head", "_left", "_limits", "_served", "_settings",
+        "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "rates", "secure", "stream", "taken",
         "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
@@ -56,6 +56,7 @@ class ClientConnection:
         self.via = front.via
         self.via_field = front.via_field
         self.buffers = front.buffers
+        self.rates = front.rates
         self.version = 11
         self.keep_alive = True
         self.deadline = inf
@@ -71,6 +72,10 @@ class ClientConnection:
         self._buffer = b""
         self._served = 0
         self._left = 0
+        self._came = 0
+        self._head_came = 0
+        self._head_wait = front.head_wait
+        self._late_head = (-1, 0.0)
         self._decoder: ChunkedDecoder | None = None
         self._chunked_out = False
         self._answered_100 = False
@@ -111,11 +116,21 @@ class ClientConnection:
 
     def expire(self, now: float) -> None:
         """The idle watchdog's call: the client sent nothing, or no complete head."""
+        until = 0.0 if self.idle else self._head_until()
+        if until > now:
+            self.deadline = until
+            return
         self.deadline = inf
         if self.idle:
             self.stream.shutdown()
         else:
             get_hub().loop.run_callback(self._interrupt_head)
+
+    def _head_until(self) -> float:
+        """Until when the head that is on its way must be complete: what has come of it at the least rate gives it time."""
+        if self._late_head[0] != self._served:
+            self._late_head = (self._served, self.deadline - self._head_wait)
+        return self._late_head[1] + min(self.rates.seconds(self._head_came), self._settings.header_timeout)
 
     def look(self, now: float) -> None:
         """Nothing to check while idle."""
@@ -123,9 +138,14 @@ class ClientConnection:
     def _interrupt_head(self) -> None:
         """Make the greenlet that waits for the rest of a head answer 408. This must run in the hub: only there is it certain that
         the greenlet is still waiting."""
-        if self._awaits_head:
-            detail = f"the request header was not complete within {self._settings.header_timeout:g} s"
-            self._greenlet.throw(ProtocolError(408, "header_timeout", detail))
+        if not self._awaits_head:
+            return
+        limit = self._settings.header_timeout
+        if self.rates.seconds(self._head_came) < limit:
+            code, detail = "request_too_slow", "the request header did not arrive in time"
+        else:
+            code, detail = "header_timeout", f"the request header was not complete within {limit:g} s"
+        self._greenlet.throw(ProtocolError(408, code, detail))
 
     def _refuse(self, error: ProtocolError, handle: Handler) -> None:
         """Have the handler answer a request that could not be read, then close."""
@@ -161,13 +181,15 @@ class ClientConnection:
         buffer = self._buffer
         stream = self.stream
         self.idle = not buffer
-        wait = self._settings.header_timeout if buffer or not self._served else self._front.idle_seconds
+        wait = self._head_wait if buffer else self._front.idle_seconds if self._served else self._settings.header_timeout
         self.deadline = time.monotonic() + wait
         self._awaits_head = True
         end = find_head_end(buffer) if buffer else -1
         while end < 0:
-            if len(buffer) > self._limits.head_size:
-                raise head_too_large(buffer, self._limits, 400)
+            if buffer:
+                self._head_came = len(buffer)
+                if self._head_came > self._limits.head_size:
+                    raise head_too_large(buffer, self._limits, 400)
             data = stream.recv() if buffer or not self._served else stream.recv_later()
             if not data:
                 return None
@@ -178,7 +200,7 @@ class ClientConnection:
             else:
                 if self.idle:
                     self.idle = False
-                    self.deadline = time.monotonic() + self._settings.header_timeout
+                    self.deadline = time.monotonic() + self._head_wait
                 buffer = data
                 end = find_head_end(buffer)
         self._awaits_head = False
@@ -265,6 +287,7 @@ class ClientConnection:
             if exchange is not None and exchange.expired is not None:
                 raise BodyTimeout
             raise ClientGone
+        self._came += len(data)
         return data
 
     def trailers(self) -> list[tuple[str, str]]:
@@ -359,6 +382,9 @@ class ClientConnection:
 
     def takes(self) -> float:
         return self._settings.body_timeout if self.stream.moved() else 0.0
+
+    def moved_bytes(self, sending: bool) -> int:
+        return self.stream.taken() if sending else self._came
 
     def interrupt(self, reading_only: bool) -> None:
         if reading_only:

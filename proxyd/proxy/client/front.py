@@ -7,6 +7,7 @@ from typing import Protocol
 
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
+from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.watchdog import Watchdog
 
 
@@ -19,6 +20,8 @@ class Front(Protocol):
     via_field: str
     buffers: list[memoryview]
     head_limits: HeadLimits
+    rates: Rates
+    head_wait: float
     idle_watch: Watchdog
     idle_seconds: float
     stopping: bool

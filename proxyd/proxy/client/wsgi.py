@@ -51,6 +51,7 @@ class WsgiClient:
         self.via = front.via
         self.via_field = front.via_field
         self.buffers = front.buffers
+        self.rates = front.rates
         self.exchange: Exchange | None = None
         self._timeout = front.settings.proxy.body_timeout
         self._environ = environ
@@ -62,6 +63,7 @@ class WsgiClient:
         self._writer: gevent.Greenlet | None = None
         self._ahead = b""
         self._left = 0
+        self._came = 0
         self._ended = True
         self._start_response = start_response
         self._write: Callable[[bytes], Any] | None = None
@@ -104,6 +106,7 @@ class WsgiClient:
             # This input waits until it has as many bytes as were asked for. So ask only for those that have arrived.
             held = body_at_hand(self._input)
             data += self._read(held) if held else b""
+        self._came += len(data)
         if self._left > 0:
             self._left -= len(data)
             if not data or self._left < 0:
@@ -218,6 +221,11 @@ class WsgiClient:
 
     def takes(self) -> float:
         return self._timeout if self._socket is not None and self._socket.moved() else 0.0
+
+    def moved_bytes(self, sending: bool) -> int:
+        if sending:
+            return self._socket.taken() if self._socket is not None else -1
+        return self._came
 
     def interrupt(self, reading_only: bool) -> None:
         get_hub().loop.run_callback(self._throw, reading_only)

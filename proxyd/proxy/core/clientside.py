@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
+    from proxyd.proxy.core.pace import Rates
 
 
 class ClientGone(Exception):
@@ -14,7 +15,7 @@ class ClientGone(Exception):
 
 
 class BodyTimeout(Exception):
-    """The client sent nothing of its body for longer than body_timeout."""
+    """The client sent nothing of its body for longer than body_timeout, or too little for longer than min_rate_window."""
 
 
 class ClientSide(Protocol):
@@ -31,6 +32,7 @@ class ClientSide(Protocol):
     via_field: str
     forwarded: str
     buffers: list[memoryview]
+    rates: Rates
 
     def has_body(self) -> bool:
         """Whether a part of the request's body has not been read yet."""
@@ -74,6 +76,10 @@ class ClientSide(Protocol):
 
     def takes(self) -> float:
         """The seconds to wait until the client takes more of what is being sent. 0.0 if it has taken nothing since the last call."""
+
+    def moved_bytes(self, sending: bool) -> int:
+        """The bytes of the request's body that the client has sent, or (`sending`) those of answers that it has taken, since any
+        fixed point. -1 where that is not known, or where nothing waits to be sent."""
 
     def interrupt(self, reading_only: bool) -> None:
         """Wake the greenlet that waits for the client, and let later waits fail at once. `reading_only`: an answer can still be sent."""

@@ -6,11 +6,22 @@ from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.http1 import ProtocolError, RequestHead
-from proxyd.proxy.core.phases import REQUEST_BODY, REQUEST_SEND, RESPONSE_HEAD, RESPONSE_WRITE, START, TOTAL, Phase
+from proxyd.proxy.core.phases import (
+    REQUEST_BODY,
+    REQUEST_RATE,
+    REQUEST_SEND,
+    RESPONSE_HEAD,
+    RESPONSE_RATE,
+    RESPONSE_WRITE,
+    START,
+    TOTAL,
+    Phase,
+)
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.clientside import ClientSide
+    from proxyd.proxy.core.pace import Pace
     from proxyd.proxy.core.upstreams import Pool, Upstream
 
 
@@ -57,7 +68,7 @@ class Exchange:
 
     __slots__ = (
         "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed", "connect_seconds",
-        "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "path", "phase",
+        "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "paced", "path", "phase",
         "pool", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel", "unread", "upstream",
         "upload", "upstream_limit", "upstream_started",
         "upstream_stream", "upstream_timeout",
@@ -98,6 +109,7 @@ class Exchange:
         self.total_deadline = inf
         self.phase = START
         self.expired: Phase | None = None
+        self.paced: tuple[Phase, Pace | None] | None = None
 
     # Only these methods write `status`, `response_started`, `phase` and `deadline`.
 
@@ -145,7 +157,10 @@ class Exchange:
         if more:
             self.wait_for(self.phase, now + more)
             return
-        self.expired = expired = TOTAL if now >= self.total_deadline else self.phase
+        self._give_up(TOTAL if now >= self.total_deadline else self.phase)
+
+    def _give_up(self, expired: Phase) -> None:
+        self.expired = expired
         self.deadline = inf
         if self.tunnel is not None:
             self.tunnel.end("max_duration" if expired is TOTAL else expired.reason)
@@ -167,9 +182,26 @@ class Exchange:
         return 0.0
 
     def look(self, now: float) -> None:
-        """The watchdog's call at each tick: if the client has gone, end the work for it."""
-        if self.upstream_stream is None or self.client_gone or self.phase.of_client or self.tunnel is not None:
+        """The watchdog's call at each tick: if the client has gone, or is too slow, end the work for it."""
+        phase = self.phase
+        if phase.of_client:
+            if self.expired is None and self._too_slow(now, phase):
+                self._give_up(RESPONSE_RATE if phase is RESPONSE_WRITE else REQUEST_RATE)
+            return
+        if self.upstream_stream is None or self.client_gone or self.tunnel is not None:
             return
         if self.client.gone():
             self.client_gone = True
             self.upstream_stream.shutdown()
+
+    def _too_slow(self, now: float, phase: Phase) -> bool:
+        """Whether the client, which is waited for, moves less than the least rate. The first look at a phase only begins to count."""
+        client, sending = self.client, phase is RESPONSE_WRITE
+        moved = client.moved_bytes(sending)
+        if moved < 0:
+            return False
+        if self.paced is None or self.paced[0] is not phase:
+            self.paced = (phase, client.rates.pace(sending, now, moved))
+            return False
+        pace = self.paced[1]
+        return pace is not None and not pace.keeps(now, moved)

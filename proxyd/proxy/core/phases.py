@@ -22,6 +22,9 @@ REQUEST_SEND = Phase("request body to the upstream", "request_send")
 RESPONSE_HEAD = Phase("response head", "timeout")
 RESPONSE_BODY = Phase("response body", "read_timeout")
 RESPONSE_WRITE = Phase("response to the client", "response_write", True)
+#: The client sends or reads, but at less than the least rate.
+REQUEST_RATE = Phase("a faster request", "request_too_slow", True)
+RESPONSE_RATE = Phase("a faster reader", "reading_too_slow", True)
 WEBSOCKET_IDLE = Phase("websocket", "idle_timeout")
 WEBSOCKET_END = Phase("end of a websocket", "idle_timeout")
 #: The time for the whole exchange has run out, whatever it was waiting for.
