@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import extras, report, targets
+from benchmark import compare, extras, report, targets
 from benchmark.load import Measure, wrk
 from benchmark.targets import Target
 
@@ -46,29 +45,31 @@ SCENARIOS = [
     Scenario("GET 1 MiB, 16 connections", "/1m", 16, skip=frozenset({"hello"})),
     Scenario("GET 10 MiB, 8 connections", "/10m", 8, skip=frozenset({"hello"})),
     Scenario("POST 1 MiB, 16 connections", "/post", 16, script=str(HERE / "post.lua"), skip=frozenset({"hello"})),
+    Scenario("POST 1 KiB, 64 connections", "/post", 64, script=str(HERE / "small_post.lua"), skip=frozenset({"hello"})),
     Scenario("20 ms backend, 1,000 connections", "/", 1000, slow=True, skip=frozenset({"hello", "proxy.py"})),
 ]
 
 Results = dict[str, dict[str, list[Measure]]]
 
 
-def run_scenario(
-    scenario: Scenario, names: list[str], upstream: Target, folder: Path, rounds: int, seconds: float
-) -> dict[str, list[Measure]]:
+def run_scenario(scenario: Scenario, names: list[str], upstream: Target, folder: Path, rounds: int, seconds: float,
+                 direct: bool = True) -> dict[str, list[Measure]]:
     """All targets up, loaded one after the other, `rounds` times over, so that what the machine does hits all alike."""
     results: dict[str, list[Measure]] = {}
     running: dict[str, Target] = {}
     try:
-        results["direct"] = []
+        if direct:
+            results["direct"] = []
         for name in names:
             if name in scenario.skip:
                 continue
             running[name] = PROXIES[name](folder / f"{name}-{abs(hash(scenario.name)) % 10_000}", upstream.port)
             results[name] = []
             wrk(running[name], scenario.path, min(8, scenario.connections), 0.5, scenario.script)
-        for _ in range(rounds):
-            results["direct"].append(wrk(upstream, scenario.path, scenario.connections, seconds, scenario.script))
-            for name, target in running.items():
+        for turn in range(rounds):
+            if direct:
+                results["direct"].append(wrk(upstream, scenario.path, scenario.connections, seconds, scenario.script))
+            for name, target in list(running.items())[:: -1 if turn % 2 else 1]:
                 measure = wrk(target, scenario.path, scenario.connections, seconds, scenario.script)
                 results[name].append(measure)
                 print(f"  {target.name:26} {measure.rate:10.0f}/s  p99 {measure.p99:7.2f} ms  failed {measure.failed}", file=sys.stderr)
@@ -87,6 +88,9 @@ def main() -> int:
     parser.add_argument("--only", default="", help=f"targets, of {', '.join(PROXIES)}")
     parser.add_argument("--scenarios", default="", help="numbers of scenarios, from 1, with commas; default all")
     parser.add_argument("--no-extras", action="store_true", help="leave out cost per feature, workers, registry and memory")
+    parser.add_argument("--compare", metavar="REV", default="",
+                        help="proxyd alone, beside that revision of the repository, in alternating rounds; prints the ratios of processor "
+                             "time, and exits with 1 if a scenario is slower than 0.97 of REV")
     parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ alone")
     options = parser.parse_args()
     rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
@@ -95,6 +99,8 @@ def main() -> int:
     if unknown:
         parser.error(f"unknown target {', '.join(unknown)}; known: {', '.join(PROXIES)}")
     chosen = [SCENARIOS[int(number) - 1] for number in options.scenarios.split(",") if number] or SCENARIOS
+    if options.compare:
+        return _compare(options.compare, chosen, rounds, seconds)
     with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:
         folder = Path(place)
         folder.chmod(0o755)
@@ -116,9 +122,31 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def median(values: list[float]) -> float:
-    """The median."""
-    return statistics.median(values)
+def _compare(revision: str, chosen: list[Scenario], rounds: int, seconds: float) -> int:
+    """Run the scenarios with this revision and another one, print the table, and return the exit status."""
+    with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        fast, slow = targets.backend(folder / "backend"), targets.slow_backend(folder / "slow")
+        try:
+            with compare.checked_out(revision, folder / "tree") as tree:
+                PROXIES["other"] = lambda place, upstream: targets.proxyd_plain(place, upstream, tree)
+                results: Results = {}
+                for scenario in chosen:
+                    print(scenario.name, file=sys.stderr)
+                    upstream = slow if scenario.slow else fast
+                    results[scenario.name] = run_scenario(scenario, ["proxyd", "other"], upstream, folder, rounds, seconds, direct=False)
+        except RuntimeError as error:
+            print(f"scripts/bench: {error}", file=sys.stderr)
+            return 2
+        finally:
+            fast.stop()
+            slow.stop()
+    print(compare.markdown(results, revision))
+    worse = compare.slower(results)
+    if worse:
+        print(f"slower than {compare.TOLERATED} of {revision}: {'; '.join(worse)}", file=sys.stderr)
+    return 1 if worse else 0
 
 
 if __name__ == "__main__":

@@ -243,8 +243,9 @@ def registry_lines(port: int, lines: list[str], instance: str = "one") -> tuple[
     return sock, [ask(line.replace("{sid}", sid)) for line in lines]
 
 
-def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1, environment: dict[str, str] | None = None) -> Target:
-    """proxyd with its master, after `commands` on one registry session."""
+def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1, environment: dict[str, str] | None = None,
+                  tree: Path = ROOT) -> Target:
+    """proxyd as it is in `tree`, with its master, after `commands` on one registry session."""
     folder.mkdir(parents=True, exist_ok=True)
     port, registry, admin = free_port(), free_port(), free_port()
     settings = {
@@ -259,9 +260,9 @@ def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1
         **(environment or {}),
     }
     program = Program(
-        [sys.executable, "-m", "gunicorn", "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
+        [sys.executable, "-m", "gunicorn", "-c", str(tree / "gunicorn.conf.py"), "proxyd.wsgi:app"],
         folder,
-        environment={**settings, "PYTHONPATH": str(ROOT)},
+        environment={**settings, "PYTHONPATH": str(tree)},
     )
     wait_for_port(registry)
     wait_for_port(port)
@@ -271,9 +272,10 @@ def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1
     return target
 
 
-def proxyd_plain(folder: Path, upstream: int) -> Target:
+def proxyd_plain(folder: Path, upstream: int, tree: Path = ROOT) -> Target:
     """proxyd with one route and nothing else."""
-    return proxyd_system("proxyd", folder, [f"ROUTE_ADD|{{sid}}|127.0.0.1|/|http://127.0.0.1:{upstream}|0", "CONFIG_APPLY|{sid}"])
+    commands = [f"ROUTE_ADD|{{sid}}|127.0.0.1|/|http://127.0.0.1:{upstream}|0", "CONFIG_APPLY|{sid}"]
+    return proxyd_system("proxyd" if tree == ROOT else "proxyd, the other", folder, commands, tree=tree)
 
 
 FULL = {
