@@ -12,10 +12,10 @@ from peewee import chunked
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339, route_number
 from proxyd.events.bus import EventBus
-from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, Transition
+from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, LoggedTransition
 from proxyd.store.memory.transitions import CLOSED, OPEN, STATE_NAMES
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.models import Counter, Route
+from proxyd.store.sql.models import Route, StoredCounter
 from proxyd.store.sql.observed import Circuit, CircuitTransition
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.upsert import upsert
@@ -37,7 +37,7 @@ class CircuitWatch:
         self._bus = bus
         self._circuits = circuits
         self._seen = 0
-        self._waiting: list[Transition] = []
+        self._waiting: list[LoggedTransition] = []
         self._live: dict[int, _Row] = {}
         # Two jobs, so that an event never waits for the database. A transition is written at once, the counts of circuits now and
         # then.
@@ -144,11 +144,11 @@ def _left_behind() -> list[dict[str, Any]]:
 
 
 def _last_sequence() -> int:
-    row = Counter.get_or_none(Counter.name == _COUNTER)
+    row = StoredCounter.get_or_none(StoredCounter.name == _COUNTER)
     return row.value if row else 0
 
 
-def _write_rows(rows: list[dict[str, Any]], transitions: list[Transition], sequence: int) -> dict[str, int]:
+def _write_rows(rows: list[dict[str, Any]], transitions: list[LoggedTransition], sequence: int) -> dict[str, int]:
     """Write; returns the slots of the routes that rows are about, without those that are gone."""
     slots: dict[str, int] = {}
     for ids in chunked([row["route_id"] for row in rows], 400):
@@ -158,5 +158,5 @@ def _write_rows(rows: list[dict[str, Any]], transitions: list[Transition], seque
     upsert(CircuitTransition, [
         {"route_id": f"r{item.number}", "at": rfc3339(item.at), "from_state": STATE_NAMES[item.before],
          "to_state": STATE_NAMES[item.after], "reason": item.reason} for item in transitions])
-    upsert(Counter, [{"name": _COUNTER, "value": sequence}])
+    upsert(StoredCounter, [{"name": _COUNTER, "value": sequence}])
     return slots

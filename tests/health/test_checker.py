@@ -22,7 +22,7 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN
 from proxyd.store.sql import migrations
 from proxyd.store.sql.database import Store
-from proxyd.store.sql.models import Counter, Route, RouteRemoval, Session
+from proxyd.store.sql.models import Route, RouteRemoval, Session, StoredCounter
 from proxyd.store.sql.observed import HealthStatus
 from proxyd.store.sql.upsert import upsert
 from tests.support.backends import Backend
@@ -117,9 +117,9 @@ def _filler(field: Any) -> Any:
 
 
 def _next_version() -> int:
-    row = Counter.get_or_none(Counter.name == "config_version")
+    row = StoredCounter.get_or_none(StoredCounter.name == "config_version")
     version = (row.value if row else 0) + 1
-    upsert(Counter, [{"name": "config_version", "value": version}])
+    upsert(StoredCounter, [{"name": "config_version", "value": version}])
     return version
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from proxyd.base.reasons import REASONS
 
 #: The route's counter that a refusal adds to, if it has one of its own.
-Counter = Literal["", "rate_limited", "circuit_rejected", "drain_rejected", "maintenance_hits"]
+CounterName = Literal["", "rate_limited", "circuit_rejected", "drain_rejected", "maintenance_hits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,10 @@ class Refusal:
     code: str
     detail: str
     headers: tuple[tuple[str, str], ...] = ()
-    counter: Counter = ""
+    counter: CounterName = ""
     page: Page | None = None
 
 
-def refuse(code: str, detail: str, headers: tuple[tuple[str, str], ...] = (), counter: Counter = "") -> Refusal:
+def refuse(code: str, detail: str, headers: tuple[tuple[str, str], ...] = (), counter: CounterName = "") -> Refusal:
     """A refusal with the status of its reason."""
     return Refusal(REASONS[code].status, code, detail, headers, counter)

@@ -17,11 +17,11 @@ from proxyd.proxy.gates.maintenance import HasMaintenance, maintenance
 from proxyd.proxy.gates.ratelimit import HasLimiter, rate_limit
 
 
-class Parts(HasSettings, HasMaintenance, HasLimiter, Protocol):
+class GateParts(HasSettings, HasMaintenance, HasLimiter, Protocol):
     """What the gates need of a worker."""
 
 
-Gate = Callable[[Parts, Exchange, Pool], Refusal | None]
+Gate = Callable[[GateParts, Exchange, Pool], Refusal | None]
 
 #: They are asked in this order until one refuses. A request refused before the rate limit does not count against it.
 GATES: tuple[Gate, ...] = (body_size, maintenance, rate_limit)

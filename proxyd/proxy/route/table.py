@@ -27,6 +27,9 @@ class _Host:
     ranked: bool
 
     def match(self, path: str) -> Pool | None:
+        if not self.deepest:
+            # The host has one path, "/", as most hosts do.
+            return self.pools["/"][0]
         best = None
         for prefix in _prefixes(path, self.deepest):
             found = self.pools.get(prefix)
@@ -41,7 +44,7 @@ class _Host:
 
 def _prefixes(path: str, deepest: int) -> Iterable[str]:
     """The path's prefixes of whole segments, longest first, none deeper than any route."""
-    if path == "/" or not deepest:
+    if path == "/":
         yield "/"
         return
     end = len(path)

@@ -107,7 +107,7 @@ class CircuitSlot:
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class LoggedTransition:
     """One change of state. `number` is that of the route id; `at` Unix seconds."""
 
     sequence: int
@@ -199,7 +199,7 @@ class CircuitBoard:
         value: int = _SEQUENCE.unpack_from(self._data, _SEQUENCE_AT)[0]
         return value
 
-    def transitions(self, after: int) -> list[Transition]:
+    def transitions(self, after: int) -> list[LoggedTransition]:
         """The transitions behind sequence number `after`, oldest first; the ring keeps the last 8192."""
         last = self.sequence
         found = []
@@ -208,7 +208,7 @@ class CircuitBoard:
             written, number, when, before, state, _, slot, reason = _ENTRY.unpack_from(self._data, at)
             if written == sequence:
                 text = reason.rstrip(b"\0").decode("ascii", "replace")
-                found.append(Transition(sequence, slot, number, when, before, state, text))
+                found.append(LoggedTransition(sequence, slot, number, when, before, state, text))
         return found
 
     def busy(self) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxyd.store.sql.models import Counter, Route, RouteRemoval, Session, SessionSetting, StagedChange
+from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.upsert import upsert
@@ -36,8 +36,8 @@ class RegistryChange:
 
 def bump(name: str, by: int = 1) -> int:
     """Add to a counter and return its new value."""
-    Counter.update(value=Counter.value + by).where(Counter.name == name).execute()
-    value: int = Counter.get_by_id(name).value
+    StoredCounter.update(value=StoredCounter.value + by).where(StoredCounter.name == name).execute()
+    value: int = StoredCounter.get_by_id(name).value
     return value
 
 
@@ -87,7 +87,7 @@ def _trim_removals() -> None:
         return
     oldest = RouteRemoval.select(RouteRemoval.version).order_by(RouteRemoval.version.desc()).offset(REMOVALS_KEPT).first()
     RouteRemoval.delete().where(RouteRemoval.version <= oldest.version).execute()
-    Counter.update(value=oldest.version).where(Counter.name == "removals_from").execute()
+    StoredCounter.update(value=oldest.version).where(StoredCounter.name == "removals_from").execute()
 
 
 def stage(session_id: str, entries: dict[SettingKey, str | None], gone: Iterable[SettingKey], at: str) -> None:
@@ -134,7 +134,7 @@ def load() -> Loaded:
     for row in dicts(StagedChange.select().order_by(StagedChange.staged_at)):
         staged.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
         staged_at[row["session"]] = row["staged_at"]
-    version = Counter.get_by_id("config_version").value
+    version = StoredCounter.get_by_id("config_version").value
     return Loaded(version, sessions, settings, staged, staged_at, dicts(Route.select()))
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from proxyd.base.counters import COUNTERS
-from proxyd.base.counters import Counter as Counted
+from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError, database
-from proxyd.store.sql.models import Counter, Route, RouteRemoval, SchemaVersion, Session, SessionSetting, StagedChange, StoredTable
+from proxyd.store.sql.models import Route, RouteRemoval, SchemaVersion, Session, SessionSetting, StagedChange, StoredCounter, StoredTable
 from proxyd.store.sql.observed import (
     Circuit,
     CircuitTransition,
@@ -33,7 +32,7 @@ from proxyd.store.sql.observed import (
 from proxyd.store.sql.views import create_views, views_are_current
 
 #: Which step made which tables.
-V1: list[type[StoredTable]] = [Session, Counter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, EventRow]
+V1: list[type[StoredTable]] = [Session, StoredCounter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, EventRow]
 V2: list[type[StoredTable]] = [HealthStatus, HealthResult, Circuit, CircuitTransition, RouteStats, RouteStatusCode, RouteLatency,
                                RouteMinute, RouteInFlight]
 V3: list[type[StoredTable]] = [RateLimitRejection, SlowRequest, WebSocketConnection]
@@ -46,7 +45,7 @@ def _first() -> None:
     database.create_tables(V1)
     # Config versions begin at 1: a worker that has loaded nothing yet is at 0, and behind.
     for name, value in (("config_version", 1), ("next_route_number", 1), ("removals_from", 0)):
-        Counter.create(name=name, value=value)
+        StoredCounter.create(name=name, value=value)
 
 
 def _second() -> None:
@@ -99,7 +98,7 @@ def migrate(store: Store) -> tuple[int, int]:
     return before, NEWEST
 
 
-def _missing_counters() -> list[Counted]:
+def _missing_counters() -> list[Counter]:
     there = {column.name for column in database.get_columns(RouteStats._meta.table_name)}
     return [counter for counter in COUNTERS if counter.name not in there]
 

@@ -26,7 +26,7 @@ class SchemaVersion(StoredTable):
     applied_at = TextField()
 
 
-class Counter(StoredTable):
+class StoredCounter(StoredTable):
     """Counters of the registry: config_version, next_route_number, removals_from."""
 
     name = TextField(primary_key=True)

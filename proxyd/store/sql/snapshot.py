@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from proxyd.base.text import parse_rfc3339
-from proxyd.store.sql.models import Counter, Route, RouteRemoval
+from proxyd.store.sql.models import Route, RouteRemoval, StoredCounter
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -49,7 +49,7 @@ class Snapshot:
 
 def counter(name: str) -> int:
     """The value of a counter, 0 where it has none yet. Runs in the database thread."""
-    row = Counter.get_or_none(Counter.name == name)
+    row = StoredCounter.get_or_none(StoredCounter.name == name)
     return row.value if row else 0
 
 

@@ -11,7 +11,7 @@ from peewee import fn
 
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
-from proxyd.store.sql.models import Counter, RouteRemoval, StoredTable
+from proxyd.store.sql.models import RouteRemoval, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthStatus, RouteStatusCode
 from proxyd.store.sql.upsert import upsert
 
@@ -60,9 +60,9 @@ def test_no_rows_are_no_statement(store: Store) -> None:
 
 
 def test_a_row_of_nothing_but_its_key_that_is_there_stays_as_it_is(store: Store) -> None:
-    put(store, Counter, {"name": "n", "value": 3})
-    put(store, Counter, {"name": "n"})
-    assert ("n", 3) in held(store, Counter)
+    put(store, StoredCounter, {"name": "n", "value": 3})
+    put(store, StoredCounter, {"name": "n"})
+    assert ("n", 3) in held(store, StoredCounter)
 
 
 def test_columns_that_are_not_said_keep_their_values(store: Store) -> None:
