@@ -18,6 +18,10 @@ from functools import lru_cache
 from typing import Any
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: The name of whoever connects by a UNIX socket, where others have an address.
+UNIX = "unix"
+#: A network, or UNIX.
+TrustedPeer = Network | str
 
 #: Decimals, so that 2300us is read as the same float as 0.0023s.
 _DURATION_UNITS = {unit: Decimal(size) for unit, size in (
@@ -130,6 +134,19 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         except ValueError:
             raise ValueError(f'"{item}" is not an address or network (like 10.0.0.0/8 or ::1)') from None
     return tuple(networks)
+
+
+def parse_trusted_peers(text: str) -> tuple[TrustedPeer, ...]:
+    """Networks and addresses, and the word `unix` for all peers of UNIX sockets. Raises ValueError naming the bad item."""
+    words = split_list(text)
+    peers: list[TrustedPeer] = [UNIX] if UNIX in map(str.lower, words) else []
+    for word in words:
+        if word.lower() != UNIX:
+            try:
+                peers += parse_networks(word)
+            except ValueError:
+                raise ValueError(f'"{word}" is neither an address or network (like 10.0.0.0/8 or ::1) nor the word unix') from None
+    return tuple(peers)
 
 
 def parse_status_set(text: str) -> frozenset[int]:

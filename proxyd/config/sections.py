@@ -57,8 +57,10 @@ class ProxySettings:
     max_body_size: int = declare(SIZE, "10g", "Largest request body. A larger one is answered with 413. 0 means no limit.")
     max_response_header_size: int = declare(SIZE, "64k", "Largest response header of an upstream. A larger one is answered with 502.")
     graceful_timeout: float = declare(DURATION, "30s", "How long a stopping worker waits for its requests in flight.")
-    trusted_proxies: tuple[text.Network, ...] = declare(
-        NETWORKS, "", "Addresses of proxies in front of proxyd whose X-Forwarded-* and Forwarded fields are believed.")
+    trusted_proxies: tuple[text.TrustedPeer, ...] = declare(
+        Kind("list of networks, unix", text.parse_trusted_peers), "",
+        "Addresses of proxies in front of proxyd whose X-Forwarded-* and Forwarded fields are believed. unix: whoever connects by a "
+        "UNIX socket.")
     unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a request whose host no route names.")
     via: str = declare(TEXT, "", "Name of this proxy in Via, used to detect loops. Empty: made from the host name and the database.")
     redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")

@@ -63,7 +63,8 @@ EXPLANATIONS: dict[str, str] = {
         "Every client can send these fields with any content. So proxyd replaces them by what it sees itself, unless the "
         "sender is listed here. List the addresses of the load balancer or CDN in front, and nothing more. Whoever "
         "connects from a listed address chooses the client address that rate limits, the maintenance bypass and the logs "
-        "see. If a front is not listed, all its users share the front's address and therefore one rate limit.",
+        "see. If a front is not listed, all its users share the front's address and therefore one rate limit. The word unix "
+        "stands for a front that connects by a UNIX socket ([proxy] bind = unix:/path).",
     "proxy.unknown_host":
         "404 shows a person that a server answered. 421 tells an HTTP/2 client to try another connection. close gives "
         "scanners nothing, but it gives people with a typo in their DNS no hint either.",

@@ -14,7 +14,8 @@ from proxyd.base.reasons import CLIENT_GONE, CLOSED
 from proxyd.http1 import ProtocolError
 from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
-from proxyd.proxy.core.headers import client_address, forwarded_secure, kept_request_id, loops, max_forwards
+from proxyd.proxy.core.headers import kept_request_id, loops, max_forwards
+from proxyd.proxy.core.origin import identify
 from proxyd.proxy.core.phases import REQUEST_BODY, REQUEST_RATE, RESPONSE_RATE, RESPONSE_WRITE, TOTAL
 from proxyd.proxy.core.refusal import Page, Refusal, refuse
 from proxyd.proxy.gates import GATES
@@ -97,8 +98,9 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     """Take the request through all steps. Each step can refuse it. Returns the refusal, or None when an answer is out."""
     head = ex.head
     client = ex.client
-    if client.trusted:
-        ex.client_ip = client_address(ex, runtime.trusts)
+    if client.trusted and head.edge and (origin := identify(ex, runtime.trusts)) is not None:
+        ex.origin = origin
+        ex.client_ip = origin.address
     ex.request_id = (kept_request_id(ex) if head.edge else "") or runtime.next_request_id()
     if head.method in _STEERED and (refusal := _steered(ex)) is not None:
         return refusal
@@ -148,12 +150,12 @@ def _steered(ex: Exchange) -> Refusal | None:
 
 def _over_https(settings: ProxySettings, ex: Exchange) -> Refusal | None:
     """Redirect a client from HTTP to HTTPS, and add Strict-Transport-Security for a client on HTTPS, as the settings say."""
-    secure = ex.client.secure or (ex.client.trusted and forwarded_secure(ex))
-    if settings.redirect_https and not secure:
-        if not ex.host:
+    if settings.redirect_https and not ex.secure:
+        host = ex.host if ex.origin is None else normalize_host(ex.origin.host)
+        if not host:
             return refuse("missing_host", "this service is reached by HTTPS, and the request names no host to go to")
-        return refuse("https_only", "this service is reached by HTTPS", (("Location", f"https://{ex.host}{ex.head.path}"),))
-    if settings.hsts and secure:
+        return refuse("https_only", "this service is reached by HTTPS", (("Location", f"https://{host}{ex.head.path}"),))
+    if settings.hsts and ex.secure:
         # Only on HTTPS: a browser must ignore the field on plain HTTP (RFC 6797 7.2).
         ex.set_headers.append(("Strict-Transport-Security", f"max-age={int(settings.hsts)}"))
     return None

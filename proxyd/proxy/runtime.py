@@ -16,7 +16,7 @@ from proxyd.net.dial import use_resolver
 from proxyd.net.resolver import Resolver
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.core.exchange import Exchange
-from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.maintenance import Maintenance

@@ -21,6 +21,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from proxyd.base.text import UNIX
 from proxyd.config.settings import Settings
 from proxyd.net.gunicorn_inner import end_idle, send_in_turn, speaks_http2
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
@@ -121,7 +122,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             client.close()
             return
         # A socket for both families shows IPv4 addresses as mapped IPv6 ones.
-        peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else ""
+        peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else UNIX
         if listener in self._tls:
             secured = self._handshake(client)
             if secured is None:
@@ -130,7 +131,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
                 send_in_turn(secured)
                 self._idle_http2.add(gevent.getcurrent())
                 try:
-                    super().handle(listener, secured, (peer, *addr[1:]) if peer else addr)
+                    super().handle(listener, secured, (peer, *addr[1:]) if peer != UNIX else addr)
                 finally:
                     self._idle_http2.discard(gevent.getcurrent())
                 return

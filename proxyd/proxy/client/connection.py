@@ -16,7 +16,7 @@ from proxyd.http1.grammar import head_too_large
 from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.exchange import Exchange
-from proxyd.proxy.core.headers import forwarded_fields
+from proxyd.proxy.core.origin import forwarded_fields
 from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.hub import get_hub
 
+from proxyd.base.text import UNIX
 from proxyd.http1 import ProtocolError, RequestHead, parse_request_head
 from proxyd.net.gunicorn_inner import HTTP2_NOTE, body_at_hand, stream_reset, window
 from proxyd.net.peer import Peer
 from proxyd.proxy.client.connection import BODY_PIECE
 from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
-from proxyd.proxy.core.headers import forwarded_fields
+from proxyd.proxy.core.origin import forwarded_fields
 from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class WsgiClient:
 
     def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any], front: Front) -> None:
         self.head = RequestHead("-", "-", 11, [], [])
-        self.peer = str(environ.get("REMOTE_ADDR", ""))
+        # gunicorn knows no address of the peer of a UNIX socket.
+        self.peer = str(environ.get("REMOTE_ADDR") or UNIX)
         # gunicorn does not know that our worker speaks TLS, but the socket's type tells.
         self.secure = environ.get("wsgi.url_scheme") == "https" or isinstance(environ.get("gunicorn.socket"), ssl.SSLSocket)
         self.trusted = front.trusts(self.peer)

@@ -21,6 +21,7 @@ from proxyd.proxy.core.phases import (
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.clientside import ClientSide
+    from proxyd.proxy.core.origin import Origin
     from proxyd.proxy.core.pace import Pace
     from proxyd.proxy.core.upstreams import Pool, Upstream
 
@@ -63,12 +64,13 @@ class Exchange:
 
     `phase` and `deadline` belong together: what the exchange waits for, and until when. `expired`: the phase whose deadline has
     passed, if any. `failure`: the reason code of a refusal or failure, as in log and header. `unread`: why the request could not
-    be read; then `head` is empty.
+    be read; then `head` is empty. `origin`: what trusted proxies say of the client; None if they say nothing.
     """
 
     __slots__ = (
         "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed", "connect_seconds",
-        "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "paced", "path", "phase",
+        "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "origin", "paced", "path",
+        "phase",
         "pool", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel", "unread", "upstream",
         "upload", "upstream_limit", "upstream_started",
         "upstream_stream", "upstream_timeout",
@@ -83,6 +85,7 @@ class Exchange:
         self.host = ""
         self.path = ""
         self.client_ip = client.peer
+        self.origin: Origin | None = None
         self.request_id = ""
         self.pool: Pool | None = None
         self.upstream: Upstream | None = None
@@ -110,6 +113,11 @@ class Exchange:
         self.phase = START
         self.expired: Phase | None = None
         self.paced: tuple[Phase, Pace | None] | None = None
+
+    @property
+    def secure(self) -> bool:
+        """Whether the client itself speaks HTTPS, to us or to a trusted proxy in front."""
+        return self.client.secure if self.origin is None else self.origin.scheme == "https"
 
     # Only these methods write `status`, `response_started`, `phase` and `deadline`.
 

@@ -1,26 +1,23 @@
 """Every header field that the proxy adds, changes or drops, except for framing.
 
-RFC 9110 7.6 (Connection, Via), RFC 7239 (Forwarded), and the X-Forwarded-* conventions.
+RFC 9110 7.6 (Connection, Via). Those about the client (Forwarded, X-Forwarded-*) are made in `origin`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from collections.abc import Callable
 from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from proxyd.base.text import Network
 from proxyd.http1 import PROTOCOLS
+from proxyd.proxy.core.origin import TOLD, forwarded, told_fields
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
-_FORWARDED_FOR = re.compile(r"""for\s*=\s*(?:"\[?([0-9a-fA-F:.]+)\]?(?::\d+)?"|([0-9.]+))""", re.IGNORECASE)
 #: Dot segments and repeated slashes: what is matched without them is forwarded without them.
 _UNCLEAN = re.compile(r"/(?:\.|%2e|/)", re.IGNORECASE)
 
@@ -29,59 +26,6 @@ _UNCLEAN = re.compile(r"/(?:\.|%2e|/)", re.IGNORECASE)
 def http_date(second: int) -> str:
     """A Date value (RFC 9110 5.6.7) for an instant in Unix seconds."""
     return formatdate(second, usegmt=True)
-
-
-def trust_check(networks: tuple[Network, ...]) -> Callable[[str], bool]:
-    """A cached function that tells whether an address lies in one of the networks."""
-
-    @lru_cache(maxsize=4096)
-    def trusted(address: str) -> bool:
-        if not networks:
-            return False
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in networks)
-
-    return trusted
-
-
-def forwarded_fields(peer: str, secure: bool) -> str:
-    """The fields about the peer. They are the same for all requests of a connection whose peer is not trusted."""
-    proto = "https" if secure else "http"
-    return f"X-Forwarded-For: {peer}\r\nX-Real-IP: {peer}\r\nX-Forwarded-Proto: {proto}\r\n"
-
-
-def client_address(ex: Exchange, trusted: Callable[[str], bool]) -> str:
-    """The client's address: that of the peer. If the peer is trusted, the last address in X-Forwarded-For or Forwarded that is not
-    a trusted proxy."""
-    peer = ex.client.peer
-    if not ex.client.trusted:
-        return peer
-    chain: list[str] = []
-    for name, value in ex.head.edge:
-        if name == "x-forwarded-for":
-            chain += [item.strip().strip("[]") for item in value.split(",")]
-    if not chain:
-        for name, value in ex.head.edge:
-            if name == "forwarded":
-                chain += [quoted or plain for quoted, plain in _FORWARDED_FOR.findall(value)]
-    for address in reversed(chain):
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            return peer
-        if not trusted(address):
-            return address
-        peer = address
-    return peer
-
-
-def forwarded_secure(ex: Exchange) -> bool:
-    """Whether a trusted front says that the client speaks HTTPS to it."""
-    return any((name == "x-forwarded-proto" and value.rpartition(",")[2].strip().lower() == "https")
-               or (name == "forwarded" and "proto=https" in value.lower()) for name, value in ex.head.edge)
 
 
 def kept_request_id(ex: Exchange) -> str:
@@ -128,41 +72,25 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     if head.edge:
         text += _edge_fields(ex)
     else:
-        text += (f"{client.forwarded}X-Forwarded-Host: {head.host or ''}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
-                 f"Via: {PROTOCOLS[head.version]} {client.via}\r\n")
+        text += f"{_own_fields(ex)}Via: {PROTOCOLS[head.version]} {client.via}\r\n"
     return f"{text}X-Request-ID: {ex.request_id}\r\n\r\n".encode("latin-1")
 
 
 def _edge_fields(ex: Exchange) -> str:
     """The forwarding fields for a request that already has some. They are extended if the peer is trusted, and replaced if not."""
     head, client = ex.head, ex.client
-    sent: dict[str, list[str]] = {}
-    for name, value in head.edge:
-        sent.setdefault(name, []).append(value)
-    via = ", ".join([*sent.get("via", []), f"{PROTOCOLS[head.version]} {client.via}"])
-    if not client.trusted:
-        return (f"{client.forwarded}X-Forwarded-Host: {head.host or ''}\r\n{_forwarded(client.peer, head.host or '', client.secure)}"
-                f"Via: {via}\r\n")
-    chain = ", ".join([*sent.get("x-forwarded-for", []), client.peer])
-    proto = sent.get("x-forwarded-proto", ["https" if client.secure else "http"])[-1]
-    host = sent.get("x-forwarded-host", [head.host or ""])[-1]
-    own = _forwarded(client.peer, head.host or "", client.secure).removeprefix("Forwarded: ").rstrip()
-    forwarded = ", ".join([*sent.get("forwarded", []), own])
-    others = "".join(
-        f"{name.title()}: {value}\r\n"
-        for name, values in sent.items()
-        if name.startswith("x-forwarded-") and name not in ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
-        for value in values)
-    return (f"X-Forwarded-For: {chain}\r\nX-Real-IP: {ex.client_ip}\r\nX-Forwarded-Proto: {proto}\r\nX-Forwarded-Host: {host}\r\n"
-            f"Forwarded: {forwarded}\r\nVia: {via}\r\n{others}")
+    via = ", ".join([*(value for name, value in head.edge if name == "via"), f"{PROTOCOLS[head.version]} {client.via}"])
+    text = f"{told_fields(ex, ex.origin) if ex.origin is not None else _own_fields(ex)}Via: {via}\r\n"
+    if client.trusted:
+        text += "".join([f"{name.title()}: {value}\r\n" for name, value in head.edge
+                         if name.startswith("x-forwarded-") and name not in TOLD])
+    return text
 
 
-@lru_cache(maxsize=4096)
-def _forwarded(peer: str, host: str, secure: bool) -> str:
-    """A Forwarded field (RFC 7239 4). IPv6 addresses and hosts with a port are quoted."""
-    node = f'"[{peer}]"' if ":" in peer else peer or "unknown"
-    named = f'"{host}"' if re.search(r"[^A-Za-z0-9.-]", host) or not host else host
-    return f"Forwarded: for={node};host={named};proto={'https' if secure else 'http'}\r\n"
+def _own_fields(ex: Exchange) -> str:
+    """The forwarding fields about a client of whom no trusted proxy tells anything."""
+    client, host = ex.client, ex.head.host or ""
+    return f"{client.forwarded}X-Forwarded-Host: {host}\r\n{forwarded(client.peer, host, client.secure)}"
 
 
 def request_target(ex: Exchange, upstream: Upstream) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxyd.base.text import rfc3339
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.answers import problem, wants_html
-from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Page, Refusal
 from proxyd.proxy.gates.pageserver import Fetched, PageServers, origin
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.text import format_duration, rfc3339
 from proxyd.config.settings import Settings
-from proxyd.proxy.core.headers import trust_check
+from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.gates.ratecounts import HostCounters, RedisCounters, Standing
 from proxyd.store.sql.traffic import RejectionBatch

@@ -127,5 +127,5 @@ def stick(ex: Exchange, pool: Pool, chosen: Upstream) -> None:
     own = f"{name}="
     ex.set_headers = [field for field in ex.set_headers if not (field[0] == "Set-Cookie" and field[1].startswith(own))]
     if stuck_to(ex.head.get("cookie"), name) != identity(chosen):
-        secure = "; Secure" if ex.client.secure else ""
+        secure = "; Secure" if ex.secure else ""
         ex.set_headers.append(("Set-Cookie", f"{own}{identity(chosen)}; Path=/; HttpOnly; SameSite=Lax{secure}"))
