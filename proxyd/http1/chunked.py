@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from proxyd.http1.errors import ProtocolError, shown
-from proxyd.http1.fieldnames import may_be_trailer
+from proxyd.http1.fieldnames import OWN_PREFIX, may_be_trailer
 from proxyd.http1.grammar import TOKEN
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -158,7 +158,7 @@ class ChunkedDecoder:
             raise ProtocolError(self._status, "forbidden_trailer", f"the field {shown(name)} can't be a trailer")
         if len(self.trailers) >= _MAX_TRAILERS or self._trailer_left < 0:
             raise ProtocolError(self._status, "trailers_too_large", "the trailer section is too large")
-        if "_" not in name:
+        if "_" not in name and not name.lower().startswith(OWN_PREFIX):
             self.trailers.append((name, found[2].decode("latin-1").rstrip(" \t")))
         return found.end()
 

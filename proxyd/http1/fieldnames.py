@@ -18,7 +18,10 @@ CONNECTION = 6
 UPGRADE = 7
 EXPECT = 8
 TE = 9
+OURS = 11  # X-Proxyd-*: only the proxy says these, so they are dropped from requests and answers
 UNDERSCORE = 10  # reads as another name once in a CGI-like environment: dropped from requests
+
+OWN_PREFIX = "x-proxyd-"
 
 _BY_NAME = {
     "keep-alive": HOP,
@@ -27,6 +30,8 @@ _BY_NAME = {
     "proxy-authenticate": HOP,
     "proxy-authentication-info": HOP,
     "http2-settings": HOP,
+    # CGI-like environments read it as HTTP_PROXY, by which many HTTP clients choose their proxy.
+    "proxy": HOP,
     "forwarded": EDGE,
     "via": EDGE,
     "x-real-ip": EDGE,
@@ -54,7 +59,7 @@ _NOT_NOMINATED = frozenset({
 # Fields that mean nothing, or something dangerous, once the body is over (RFC 9110 6.5.1).
 _NOT_IN_TRAILERS = _NOT_NOMINATED | frozenset({
     "age", "connection", "date", "expires", "http2-settings", "if-match", "if-modified-since", "if-none-match",
-    "if-range", "if-unmodified-since", "keep-alive", "location", "pragma", "proxy-authenticate",
+    "if-range", "if-unmodified-since", "keep-alive", "location", "pragma", "proxy", "proxy-authenticate",
     "proxy-authorization", "proxy-connection", "retry-after", "te", "trailer", "upgrade", "vary",
     "www-authenticate",
 })  # fmt: skip
@@ -67,6 +72,8 @@ def _classify(name: str) -> int:
         return kind
     if "_" in name:
         return UNDERSCORE
+    if lowered.startswith(OWN_PREFIX):
+        return OURS
     return EDGE if lowered.startswith("x-forwarded-") else PLAIN
 
 

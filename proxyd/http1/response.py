@@ -45,8 +45,8 @@ class ResponseHead:
     keep_alive           the connection can be used again after this body; never for CLOSE and 101
     connection           lower-cased Connection options
     upgrade              the protocols of Upgrade, lower case, if Connection lists upgrade too; else empty
-    skip                 ascending indexes into `headers` of framing and hop-by-hop fields, not to be passed on, and of
-                         X-Request-ID, which the proxy writes itself: backends send back what they got
+    skip                 ascending indexes into `headers` of framing and hop-by-hop fields, not to be passed on, of X-Proxyd-*,
+                         and of X-Request-ID, which the proxy writes itself: backends send back what they got
     """
 
     __slots__ = (
@@ -140,7 +140,7 @@ def parse_response_head(head: bytes, method: str, limits: HeadLimits = RESPONSE_
             coding = value
         elif kind == kinds.UPGRADE:
             upgrade = f"{upgrade}, {value}" if upgrade else value
-        elif kind not in (kinds.HOP, kinds.TE) and not (kind == kinds.EDGE and name.lower() == "x-request-id"):
+        elif kind not in (kinds.HOP, kinds.TE, kinds.OURS) and not (kind == kinds.EDGE and name.lower() == "x-request-id"):
             continue
         skip.append(index)
 

@@ -98,7 +98,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     """Take the request through all steps. Each step can refuse it. Returns the refusal, or None when an answer is out."""
     head = ex.head
     client = ex.client
-    if client.trusted and head.edge and (origin := identify(ex, runtime.trusts)) is not None:
+    if client.trusted and head.edge and (origin := identify(client, head, runtime.trusts)) is not None:
         ex.origin = origin
         ex.client_ip = origin.address
     ex.request_id = (kept_request_id(ex) if head.edge else "") or runtime.next_request_id()

@@ -143,6 +143,21 @@ def test_trace_context_is_passed_as_it_is(edge: System, recorder: Recorder) -> N
     assert (got.get("traceparent"), got.get("tracestate")) == (parent, "a=b")
 
 
+def test_a_field_that_programs_read_as_their_proxy_is_dropped(edge: System, recorder: Recorder) -> None:
+    got = forwarded(edge, recorder, make_route(edge, recorder.url), "Proxy: http://evil.test:3128", "PROXY: http://evil.test:3128")
+    assert not got.all("proxy")
+
+
+def test_only_we_say_why_we_refused(edge: System) -> None:
+    recorder = Recorder(f"{OK}X-Proxyd-Reason: rate_limited\r\nx-proxyd-other: 1\r\nX-Proxy: kept\r\nTransfer-Encoding: chunked\r\n\r\n"
+                        "2\r\nok\r\n0\r\nX-Proxyd-Reason: no_route\r\nX-Kept: 1\r\n\r\n".encode())
+    with Wire(edge.proxy_port) as wire:
+        response = wire.send(get(make_route(edge, recorder.url))).response()
+    recorder.stop()
+    assert [name for name, _ in (*response.fields, *response.trailers) if name.lower().startswith("x-proxyd")] == []
+    assert (response.get("x-proxy"), response.trailers) == ("kept", [("X-Kept", "1")])
+
+
 # -- targets and hosts
 
 

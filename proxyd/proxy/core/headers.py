@@ -80,7 +80,7 @@ def _edge_fields(ex: Exchange) -> str:
     """The forwarding fields for a request that already has some. They are extended if the peer is trusted, and replaced if not."""
     head, client = ex.head, ex.client
     via = ", ".join([*(value for name, value in head.edge if name == "via"), f"{PROTOCOLS[head.version]} {client.via}"])
-    text = f"{told_fields(ex, ex.origin) if ex.origin is not None else _own_fields(ex)}Via: {via}\r\n"
+    text = f"{told_fields(client, head, ex.origin) if ex.origin is not None else _own_fields(ex)}Via: {via}\r\n"
     if client.trusted:
         text += "".join([f"{name.title()}: {value}\r\n" for name, value in head.edge
                          if name.startswith("x-forwarded-") and name not in TOLD])

@@ -19,7 +19,8 @@ from proxyd.http1 import ProtocolError
 from proxyd.http1.target import check_host
 
 if TYPE_CHECKING:
-    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.http1 import RequestHead
+    from proxyd.proxy.core.clientside import ClientSide
 
 _PORTS = {"http": 80, "https": 443}
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
@@ -78,15 +79,15 @@ def trust_check(trusted_peers: tuple[TrustedPeer, ...]) -> Callable[[str], bool]
     return trusted
 
 
-def identify(ex: Exchange, trusted: Callable[[str], bool]) -> Origin | None:
+def identify(client: ClientSide, head: RequestHead, trusted: Callable[[str], bool]) -> Origin | None:
     """The client of a request from a trusted peer, or None if the peer says nothing of another one."""
     sent: dict[str, list[str]] = {}
-    for name, value in ex.head.edge:
+    for name, value in head.edge:
         sent.setdefault(name, []).append(value)
     x_form = any(name in sent for name in _X_FORM)
     if not x_form and "forwarded" not in sent:
         return None
-    peer = ex.client.peer
+    peer = client.peer
     told, tellers = _believed(peer, [hop for value in sent.get("forwarded", ()) for hop in parse_forwarded(value)], trusted)
     first = tellers[0] if tellers else Hop("")
     port = 0
@@ -98,8 +99,8 @@ def identify(ex: Exchange, trusted: Callable[[str], bool]) -> Origin | None:
         port = _port(_of_hop(sent, "x-forwarded-port", depth))
     else:
         address, way, scheme, host = told, tellers, first.scheme, first.host
-    scheme = scheme or ("https" if ex.client.secure else "http")
-    host = host or ex.head.host or ""
+    scheme = scheme or ("https" if client.secure else "http")
+    host = host or head.host or ""
     agrees = bool(tellers) and told == address and first.scheme in ("", scheme) and first.host.lower() in ("", host.lower())
     port = port or _port(host.rpartition("]")[2].partition(":")[2]) or _PORTS[scheme]
     return Origin(address, scheme, host, port, tuple(way), x_form, agrees)
@@ -216,10 +217,9 @@ def _hop_text(hop: Hop, with_host: bool) -> str:
     return f"for={node};host={named};proto={hop.scheme}"
 
 
-def told_fields(ex: Exchange, origin: Origin) -> str:
+def told_fields(client: ClientSide, head: RequestHead, origin: Origin) -> str:
     """The forwarding fields for a request of a trusted proxy: those that it sent, with the peer added, and the same in the other
     form."""
-    head, client = ex.head, ex.client
     chain = [value for name, value in head.edge if name == "x-forwarded-for"]
     elements = [value for name, value in head.edge if name == "forwarded"]
     if not origin.x_form or not chain:

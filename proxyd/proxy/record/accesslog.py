@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,6 +34,11 @@ _MAX_PENDING = 100_000
 #: Lines that are made in one go.
 _AT_ONCE = 256
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 34, 92, 127)}
+#: Characters of UTF-8, and C1 control bytes that are in none. The C1 characters of UTF-8 come first: both steer terminals.
+_BEYOND_ASCII = re.compile(
+    r"(?P<control>\xc2[\x80-\x9f])|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
+    r"|\xed[\x80-\x9f][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
+    r"|(?P<byte>[\x80-\x9f])")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -53,8 +59,15 @@ class Finished(NamedTuple):
 
 
 def _clean(value: str) -> str:
-    """A header value, escaped for quotes. The parser of heads allows no control character but the tab."""
-    return value.translate(_ESCAPES) if '"' in value or "\\" in value or "\t" in value else value
+    """A header value, escaped for quotes. The parser of heads allows no control character of ASCII but the tab."""
+    if '"' in value or "\\" in value or "\t" in value:
+        value = value.translate(_ESCAPES)
+    return value if value.isascii() else _BEYOND_ASCII.sub(_without_controls, value)
+
+
+def _without_controls(found: re.Match[str]) -> str:
+    """The match, with C1 control bytes (0x80 to 0x9f) and characters escaped."""
+    return "".join([f"\\x{ord(char):02x}" for char in found[0]]) if found["control"] or found["byte"] else found[0]
 
 
 def _referer_and_agent(head: RequestHead) -> tuple[str, str]:

@@ -66,6 +66,15 @@ def test_nothing_that_a_client_sends_ends_a_field_or_a_line(tmp_path: Path) -> N
     assert COMBINED.fullmatch(line.rstrip("\n"))
 
 
+@pytest.mark.parametrize(("sent", "written"), [
+    (b"a\x9b31mb", rb"a\x9b31mb"), (b"\xc2\x9b31m\x80\x9f", rb"\xc2\x9b31m\x80\x9f"), (b"gr\xfc\xdfe", b"gr\xfc\xdfe"),
+    ("日本 ÀÛ €".encode(), "日本 ÀÛ €".encode()), (b"\xe0\x80\x9b \xc1\x9b", b"\xe0\\x80\\x9b \xc1\\x9b"),
+    ("é\"\u009d".encode(), "é".encode() + rb"\x22\xc2\x9d")])
+def test_what_steers_a_terminal_is_escaped_and_other_text_is_not(tmp_path: Path, sent: bytes, written: bytes) -> None:
+    line_of(tmp_path, "text", b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: " + sent + b"\r\n\r\n")
+    assert b'"-" "' + written + b'" route=' in (tmp_path / "one.log").read_bytes()
+
+
 def test_a_line_of_json(tmp_path: Path) -> None:
     assert line_of(tmp_path, "json") == (
         '{"at":"2026-11-04T09:05:07.250Z","client":"192.0.2.7","method":"GET","host":"app.test","target":"/a?b=c","protocol":"HTTP/1.1",'

@@ -153,7 +153,7 @@ def test_a_clients_place_is_fixed_and_strictly_between_0_and_1(client: str, salt
 def asked(cookie: str | None = None, secure: bool = False) -> Any:
     """What `stick` looks at of an exchange."""
     head = SimpleNamespace(get={"cookie": cookie}.get)
-    return SimpleNamespace(head=head, client=SimpleNamespace(secure=secure), set_headers=[])
+    return SimpleNamespace(head=head, secure=secure, set_headers=[])
 
 
 def sticky() -> tuple[Pool, Upstream, Upstream]:
