@@ -153,10 +153,13 @@ class ProxydCollector(Collector):
     def _open(self) -> Iterator[Metric]:
         requests = gauge("proxyd_upstream_in_flight")
         websockets = gauge("proxyd_websockets_open")
-        for route_id, in_flight, open_now in self._readings.open_now:
+        queued = gauge("proxyd_queued")
+        for route_id, in_flight, open_now, waiting in self._readings.open_now:
             requests.add_metric((route_id,), in_flight)
             websockets.add_metric((route_id,), open_now)
+            queued.add_metric((route_id,), waiting)
         yield requests
+        yield queued
         yield websockets
 
     def _states(self) -> Iterator[Metric]:

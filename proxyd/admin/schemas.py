@@ -36,7 +36,7 @@ TEXTS, WHOLES = {"type": "array", "items": TEXT}, {"type": "array", "items": WHO
 ANYTHING = _is("object")
 
 _CIRCUIT_STATE = _is("string", enum=["closed", "open", "half_open"])
-_OPEN = dict.fromkeys(("in_flight", "websocket_active"), WHOLE)
+_OPEN = dict.fromkeys(("in_flight", "websocket_active", "queued"), WHOLE)
 _LATENCIES = dict.fromkeys(counters.LATENCIES, NUMBER)
 
 SCHEMAS: dict[str, Schema] = {

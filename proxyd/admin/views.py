@@ -24,7 +24,7 @@ from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.traffic import route_stats
 
 _CHUNK = 500
-_ROUTE_STATS = (*SHOWN, *LATENCIES, "in_flight", "websocket_active")
+_ROUTE_STATS = (*SHOWN, *LATENCIES, "in_flight", "websocket_active", "queued")
 
 
 @dataclass(frozen=True, slots=True)

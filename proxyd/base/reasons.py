@@ -38,6 +38,10 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("maintenance", 503, "The service is in maintenance mode. `MAINT_EXIT` ends it"),
         Reason("draining", 503, "The service drains and no replica takes its place. `DRAIN_CANCEL` stops the drain"),
         Reason("rate_limited", 429, "The client is over the route's limit. `Retry-After` says when it may try again"),
+        Reason("queue_full", 503, "The backend has `max_in_flight` requests under way, and `queue_size` more wait. More replicas, or a "
+               "faster backend, take more"),
+        Reason("queue_timeout", 503, "The request waited in the queue for `queue_timeout`. The route still had `max_in_flight` others "
+               "under way"),
         Reason("circuit_open", 503, "The backend failed too often. `CIRCUIT_BREAKER_STATUS` says since when"),
         Reason("upstream_down", 503, "No backend of the route passes its health check. `proxyctl health` says why"),
     )),

@@ -112,6 +112,10 @@ class RouteOptions:
     websocket_idle_timeout: float = declare(DURATION_OR_OFF, "5m", "Longest silence of a WebSocket. 0: no limit.")
     slow_warning: float = declare(DURATION_OR_OFF, "0", "Requests that take longer are logged and stored as slow. 0: off.")
     slow_critical: float = declare(DURATION_OR_OFF, "0", "Requests that take longer raise an alert. 0: off.")
+    max_in_flight: int = declare(integer(0, 1_000_000), "0", "Most requests that the backend has under way on one host, over all workers, "
+                                                             "open WebSockets included. 0: no limit.")
+    queue_size: int = declare(integer(0, 1_000_000), "0", "Most requests that wait for a place within max_in_flight.")
+    queue_timeout: float = declare(DURATION, "10s", "Longest wait in the queue.")
     max_body_size: int = declare(SIZE, "0", "Largest request body. 0: the setting [proxy] max_body_size holds.")
     preserve_host: bool = declare(BOOL, "true", "Send the client's Host to the upstream. false: send the host of the backend url.")
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",

@@ -30,8 +30,9 @@ from proxyd.proxy.upstream.relay import ResponseCut
 if TYPE_CHECKING:
     from proxyd.config.sections import ProxySettings
     from proxyd.proxy.core.exchange import Exchange
-    from proxyd.proxy.core.upstreams import Pool
+    from proxyd.proxy.core.upstreams import Pool, Upstream
     from proxyd.proxy.runtime import Runtime
+    from proxyd.proxy.upstream.places import Place
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -178,11 +179,12 @@ def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
     return found
 
 
-def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> Refusal | None:
-    """Try members of the pool until one answers, or the failed request may not be tried again."""
+def _forward(runtime: Runtime, ex: Exchange, pool: Pool, place: Place | None = None) -> Refusal | None:
+    """Try members of the pool until one answers, or the failed request may not be tried again. `place`: a place that the request
+    has at one of them."""
     members = Members(runtime, ex.head, ex.client_ip, pool)
     failure: UpstreamError | None = None
-    for chosen, admission in members.admitted():
+    for chosen, admission in members.admitted(place):
         if chosen.route_id != pool.members[0].route_id or ex.counters is None:
             ex.counters = runtime.stats.of(chosen.route_id)
         if pool.sticky:
@@ -201,9 +203,25 @@ def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> Refusal | None:
         if (refusal := maintenance(runtime, ex, pool)) is not None:
             return refusal
     if failure is None:
-        return members.refusal
+        return _queue(runtime, ex, members.full) if members.full else members.refusal
     log.warning("request %s: %s %s%s: %s", ex.request_id, ex.method, ex.host, ex.path, failure.detail)
     return Refusal(failure.status, failure.code, failure.detail)
+
+
+def _queue(runtime: Runtime, ex: Exchange, full: tuple[Upstream, ...]) -> Refusal | None:
+    """Wait for a place at one of the members that are full, then go on as if the request had just come."""
+    place = runtime.places.wait(ex, full)
+    if isinstance(place, Refusal):
+        return place
+    try:
+        pool = _current(runtime, ex)
+        if pool is None:
+            return _unmatched(runtime, ex)
+        if (refusal := maintenance(runtime, ex, pool)) is not None:
+            return refusal
+        return _forward(runtime, ex, pool, place)
+    finally:
+        place.give_back()
 
 
 def _keep_body(ex: Exchange) -> bool:

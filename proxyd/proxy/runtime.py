@@ -29,10 +29,12 @@ from proxyd.proxy.record.stats import Stats
 from proxyd.proxy.route.sync import Sync
 from proxyd.proxy.route.table import Table
 from proxyd.proxy.upstream.circuit import Circuits
+from proxyd.proxy.upstream.places import Places
 from proxyd.proxy.upstream.pool import close_idle, follow_name, prune
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
-from proxyd.store.memory.websockets import OpenWebSockets
+from proxyd.store.memory.counts import HostCounts
+from proxyd.store.memory.shared import WEBSOCKETS
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.snapshot import Snapshot
 
@@ -55,7 +57,8 @@ class Runtime:
         directory = settings.shared_memory_directory()
         self.board = Board(directory)
         self.circuits = Circuits(CircuitBoard(directory))
-        self.websockets = OpenWebSockets(directory)
+        self.websockets = HostCounts(directory, WEBSOCKETS)
+        self.places = Places(directory)
         self.limiter = RateLimiter(settings, directory)
         self.maintenance = Maintenance(settings)
         self.table = Table.empty()
@@ -89,6 +92,7 @@ class Runtime:
     def start(self) -> None:
         """Load the routes, begin to follow changes, and start everything that runs in the background."""
         self.websockets.join()
+        self.places.join()
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
@@ -126,6 +130,7 @@ class Runtime:
         self.flusher.stop()
         self._sync.stop()
         self.websockets.leave()
+        self.places.leave()
 
     def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table

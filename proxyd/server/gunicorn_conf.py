@@ -67,6 +67,7 @@ def configuration() -> dict[str, Any]:
         # After this time the arbiter kills the worker. The worker's own limit must have passed before, so that it can close
         # WebSockets and write its counters.
         "graceful_timeout": math.ceil(settings.proxy.graceful_timeout) + _CUTTING,
+        "timeout": math.ceil(settings.proxy.worker_timeout),
         "keepalive": max(1, round(settings.proxy.keepalive_timeout)),
         "worker_tmp_dir": heartbeat,
         # gunicorn reads HTTP/2 and must not trust anyone: [proxy] trusted_proxies alone decides.

@@ -49,7 +49,7 @@ def hog(raw_backend: Callable[[Callable[[socket.socket], None]], RawBackend]) ->
 @pytest.fixture
 def crowded(new_system: Callable[..., System], hog: RawBackend, backend: Backend) -> Iterator[System]:
     """One worker, with the routes that the floods use and one that honest people use."""
-    system = new_system(workers=1, log__access="off")
+    system = new_system(workers=1, log__access="off", proxy__worker_timeout="3s")
     client = system.client()
     sink, sock, gzip, brotli = (client.route(f"{name}.test", hog.url, apply=False) for name in ("sink", "socket", "gzip", "br"))
     client.route("good.test", backend.url, apply=False)

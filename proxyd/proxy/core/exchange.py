@@ -30,11 +30,14 @@ class Counters(Protocol):
     """The counters of a route that the rooms of the request path add to."""
 
     in_flight: int
+    queued: int
     rate_limited: int
     retries: int
     circuit_rejected: int
     drain_rejected: int
     maintenance_hits: int
+    queue_waits: int
+    queue_rejected: int
     slow_warnings: int
     slow_criticals: int
 
@@ -50,6 +53,13 @@ class Sending(Protocol):
 
     def stop(self) -> None:
         """End it. Harmless if it has ended."""
+
+
+class Queued(Protocol):
+    """A request that waits in a queue."""
+
+    def leave(self) -> None:
+        """Wake it without a place. Must not wait."""
 
 
 class Carrying(Protocol):
@@ -70,9 +80,8 @@ class Exchange:
     __slots__ = (
         "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed", "connect_seconds",
         "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "origin", "paced", "path",
-        "phase",
-        "pool", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel", "unread", "upstream",
-        "upload", "upstream_limit", "upstream_started",
+        "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel",
+        "unread", "upload", "upstream", "upstream_limit", "upstream_started",
         "upstream_stream", "upstream_timeout",
     )  # fmt: skip
 
@@ -96,6 +105,7 @@ class Exchange:
         self.body: bytes | None = None
         self.upload: Sending | None = None
         self.tunnel: Carrying | None = None
+        self.queued: Queued | None = None
         self.bytes_received = 0
         self.bytes_sent = 0
         self.connect_seconds = 0.0
@@ -178,6 +188,8 @@ class Exchange:
                 self.upstream_stream.shutdown()
         elif self.upstream_stream is not None:
             self.upstream_stream.shutdown()
+        elif self.queued is not None:
+            self.queued.leave()
 
     def _slow_peer(self) -> float:
         """Seconds to go on waiting for a peer that takes what we send, even if slowly. 0.0 if it takes nothing."""
@@ -196,11 +208,15 @@ class Exchange:
             if self.expired is None and self._too_slow(now, phase):
                 self._give_up(RESPONSE_RATE if phase is RESPONSE_WRITE else REQUEST_RATE)
             return
-        if self.upstream_stream is None or self.client_gone or self.tunnel is not None:
+        stream, queued = self.upstream_stream, self.queued
+        if (stream is None and queued is None) or self.client_gone or self.tunnel is not None:
             return
         if self.client.gone():
             self.client_gone = True
-            self.upstream_stream.shutdown()
+            if stream is not None:
+                stream.shutdown()
+            elif queued is not None:
+                queued.leave()
 
     def _too_slow(self, now: float, phase: Phase) -> bool:
         """Whether the client, which is waited for, moves less than the least rate. The first look at a phase only begins to count."""

@@ -16,10 +16,10 @@ _read = attrgetter(*_SUMS)
 
 
 class RouteCounters:
-    """The counts of one route since the last batch, one attribute for each of COUNTERS. `in_flight` and `websocket_active`: what
-    is open now."""
+    """The counts of one route since the last batch, one attribute for each of COUNTERS. `in_flight`, `websocket_active` and
+    `queued`: what is open or waits now."""
 
-    __slots__ = (*_SUMS, "codes", "in_flight", "latency", "shown", "websocket_active")
+    __slots__ = (*_SUMS, "codes", "in_flight", "latency", "queued", "shown", "websocket_active")
 
     if TYPE_CHECKING:
         # mypy can't see the attributes, because they come from the table. An unknown name raises AttributeError.
@@ -29,7 +29,8 @@ class RouteCounters:
     def __init__(self) -> None:
         self.in_flight = 0
         self.websocket_active = 0
-        self.shown: tuple[int, int] = (0, 0)
+        self.queued = 0
+        self.shown: tuple[int, int, int] = (0, 0, 0)
         self._zero()
 
     def _zero(self) -> None:
@@ -65,7 +66,7 @@ class RouteCounters:
 
     def is_idle(self) -> bool:
         """Whether nothing waits to be written and nothing is open."""
-        return not (self.in_flight or self.websocket_active or any(_read(self)))
+        return not (self.in_flight or self.websocket_active or self.queued or any(_read(self)))
 
     def give_back(self, traffic: Traffic) -> None:
         """Add counts that could not be written."""
@@ -96,7 +97,7 @@ class Stats:
             traffic = counters.take()
             if traffic is not None:
                 batch.routes[route_id] = traffic
-            open_now = (counters.in_flight, counters.websocket_active)
+            open_now = (counters.in_flight, counters.websocket_active, counters.queued)
             if open_now != counters.shown:
                 batch.in_flight[route_id] = counters.shown = open_now
         return batch if batch.routes or batch.in_flight else None
@@ -106,7 +107,7 @@ class Stats:
         for route_id, traffic in batch.routes.items():
             self.of(route_id).give_back(traffic)
         for route_id in batch.in_flight:
-            self.of(route_id).shown = (-1, -1)
+            self.of(route_id).shown = (-1, -1, -1)
 
     def forget(self, gone: set[str]) -> None:
         """Drop the counters of routes that are gone, if they are written and nothing is open."""

@@ -57,3 +57,5 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
         state.in_flight -= 1
         if counters is not None:
             counters.in_flight -= 1
+        if upstream.options.max_in_flight:
+            parts.places.give_back(upstream)

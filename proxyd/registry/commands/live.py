@@ -34,7 +34,7 @@ def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, An
          answer="`ROUTE_STATUS_OK|{route_id, domains, path, backend, enabled, healthy, health:{status, last_check, last_success, "
                 "last_error, response_time_ms, success_rate_percent, consecutive_failures}, circuit:{..}, ratelimit:{requests, "
                 "window_seconds, rejected}, maintenance:{active, page_url, entered_at, hits}, drain:{active, traffic_percent, "
-                "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, notes}`",
+                "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, queued, notes}`",
          help="Show everything about one active route, as the workers have it.", repeatable=True)
 def route_status_command(caller: Caller, route_id: str) -> str:
     row = _row(caller, route_id)

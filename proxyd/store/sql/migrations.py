@@ -60,12 +60,19 @@ def _fourth() -> None:
     database.create_tables(V4)
 
 
+def _fifth() -> None:
+    # A database that begins with this proxyd has the column from the second step on.
+    if "queued" not in {column.name for column in database.get_columns(RouteInFlight._meta.table_name)}:
+        database.execute_sql(f"ALTER TABLE {RouteInFlight._meta.table_name} ADD COLUMN queued INTEGER NOT NULL DEFAULT 0")
+
+
 #: Number, what it brings, and how. Never change one that was released: add the next.
 STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (1, "sessions, routes, settings, workers, events", _first),
     (2, "health, circuits, traffic", _second),
     (3, "rate-limit rejections, slow requests, WebSockets", _third),
     (4, "refusals by reason", _fourth),
+    (5, "requests that wait in a queue", _fifth),
 )
 NEWEST = STEPS[-1][0]
 

@@ -3,7 +3,7 @@ forms of instants and durations are explained, too."""
 
 from __future__ import annotations
 
-from peewee import AutoField, BooleanField, CompositeKey, FloatField, IntegerField, TextField
+from peewee import SQL, AutoField, BooleanField, CompositeKey, FloatField, IntegerField, TextField
 
 from proxyd.base.counters import COUNTERS
 from proxyd.store.sql.models import StoredTable
@@ -153,6 +153,7 @@ class RouteInFlight(StoredTable):
     route_id = TextField()
     in_flight = IntegerField()
     websocket_active = IntegerField()
+    queued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "route_in_flight"

@@ -78,4 +78,4 @@ def route_status(row: dict[str, Any], health: dict[str, Any] | None, stats: dict
                       "rejected": stats["rate_limited"]},
         "maintenance": {"active": row["maintenance_since"] is not None, "page_url": row["maintenance_page_url"] or "",
                         "entered_at": row["maintenance_since"], "hits": stats["maintenance_hits"]},
-        "drain": drain, "options": options, "in_flight": stats["in_flight"]}
+        "drain": drain, "options": options, "in_flight": stats["in_flight"], "queued": stats["queued"]}

@@ -52,7 +52,7 @@ class TrafficBatch:
     pid: int
     at: str
     routes: dict[str, Traffic]
-    in_flight: dict[str, tuple[int, int]] = field(default_factory=dict)
+    in_flight: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def write(self) -> None:
         """Add everything to the tables."""
@@ -65,10 +65,10 @@ class TrafficBatch:
                 _add(RouteStatusCode, {"route_id": route_id, "status_code": code}, {"responses": count})
             for bucket, count in traffic.latency.items():
                 _add(RouteLatency, {"route_id": route_id, "bucket": bucket}, {"requests": count})
-        for route_id, (in_flight, websockets) in self.in_flight.items():
+        for route_id, (in_flight, websockets, queued) in self.in_flight.items():
             key = {"pid": self.pid, "route_id": route_id}
-            if in_flight or websockets:
-                upsert(RouteInFlight, [{**key, "in_flight": in_flight, "websocket_active": websockets}])
+            if in_flight or websockets or queued:
+                upsert(RouteInFlight, [{**key, "in_flight": in_flight, "websocket_active": websockets, "queued": queued}])
             else:
                 RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id == route_id).execute()
 
@@ -140,19 +140,19 @@ def _stats_of(ids: list[str]) -> dict[str, dict[str, Any]]:
     for route_id, code, count in status_codes(RouteStatusCode.route_id.in_(ids)):
         codes[route_id][str(code)] = count
     open_now = {route_id: numbers for route_id, *numbers in open_requests(RouteInFlight.route_id.in_(ids))}
-    return {route_id: _summed(route_id, sums.get(route_id, {}), buckets[route_id], codes[route_id], *open_now.get(route_id, (0, 0)))
+    return {route_id: _summed(route_id, sums.get(route_id, {}), buckets[route_id], codes[route_id], *open_now.get(route_id, (0, 0, 0)))
             for route_id in ids}
 
 
 def _summed(route_id: str, row: dict[str, Any], buckets: dict[int, int], codes: dict[str, int], in_flight: int,
-            websockets: int) -> dict[str, Any]:
+            websockets: int, queued: int) -> dict[str, Any]:
     counted = sum(buckets.values())
     average = row["latency_ms_sum"] / counted if row and counted else 0.0
     reckoned = (average, *(percentile(buckets, share) * 1000 for share in _SHARES))
     return {
         "route_id": route_id, **{name: row.get(name, 0) for name in WHOLE},
         **{name: round(value, 3) for name, value in zip(LATENCIES, reckoned, strict=True)},
-        "status_codes": codes, "in_flight": in_flight, "websocket_active": websockets}
+        "status_codes": codes, "in_flight": in_flight, "websocket_active": websockets, "queued": queued}
 
 
 def latencies(where: Expression) -> Iterable[tuple[Any, ...]]:
@@ -167,8 +167,9 @@ def status_codes(where: Expression) -> Iterable[tuple[Any, ...]]:
 
 
 def open_requests(where: Expression | None = None) -> Iterable[tuple[Any, ...]]:
-    """Route id, requests and WebSockets open now, summed over the workers."""
-    query = RouteInFlight.select(RouteInFlight.route_id, fn.SUM(RouteInFlight.in_flight), fn.SUM(RouteInFlight.websocket_active))
+    """Route id, requests and WebSockets open now, and requests that wait, summed over the workers."""
+    query = RouteInFlight.select(RouteInFlight.route_id, fn.SUM(RouteInFlight.in_flight), fn.SUM(RouteInFlight.websocket_active),
+                                 fn.SUM(RouteInFlight.queued))
     if where is not None:
         query = query.where(where)
     return tuples(query.group_by(RouteInFlight.route_id))

@@ -92,15 +92,16 @@ def test_what_is_open_is_said_when_it_changes_and_again_when_it_could_not_be_wri
     stats = Stats()
     stats.of("r1").in_flight = 2
     stats.of("r1").websocket_active = 1
+    stats.of("r1").queued = 3
     batch = stats.take(NOW)
-    assert batch is not None and batch.in_flight == {"r1": (2, 1)} and batch.routes == {}
+    assert batch is not None and batch.in_flight == {"r1": (2, 1, 3)} and batch.routes == {}
     assert stats.take(NOW) is None
     stats.give_back(batch)
     again = stats.take(NOW)
-    assert again is not None and again.in_flight == {"r1": (2, 1)}
+    assert again is not None and again.in_flight == {"r1": (2, 1, 3)}
 
 
-@pytest.mark.parametrize("kept", ["requests", "in_flight", "websocket_active"])
+@pytest.mark.parametrize("kept", ["requests", "in_flight", "websocket_active", "queued"])
 def test_a_route_that_is_gone_is_forgotten_once_nothing_of_it_is_left(kept: str) -> None:
     stats = Stats()
     mine = stats.of("r1")

@@ -15,8 +15,10 @@ from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
 from proxyd.proxy.route.members import Members
 from proxyd.proxy.upstream.circuit import Circuits
+from proxyd.proxy.upstream.places import Places
 from proxyd.store.memory.circuits import CircuitBoard
-from proxyd.store.memory.websockets import OpenWebSockets
+from proxyd.store.memory.counts import HostCounts
+from proxyd.store.memory.shared import WEBSOCKETS
 from tests.proxy.build import pool_of, record
 
 UPGRADE = "Connection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -29,7 +31,8 @@ class Held:
     """What Members uses of a worker, over shared memory of the test's own."""
 
     circuits: Circuits
-    websockets: OpenWebSockets
+    websockets: HostCounts
+    places: Places
     response_limits: HeadLimits = RESPONSE_LIMITS
     stats: Stats = field(default_factory=Stats)
     rows: Rows = field(default_factory=Rows)
@@ -41,10 +44,12 @@ class Held:
 
 @pytest.fixture
 def held(tmp_path: Path) -> Iterator[Held]:
-    found = Held(Circuits(CircuitBoard(str(tmp_path))), OpenWebSockets(str(tmp_path)))
+    found = Held(Circuits(CircuitBoard(str(tmp_path))), HostCounts(str(tmp_path), WEBSOCKETS), Places(str(tmp_path)))
     found.websockets.join()
+    found.places.join()
     yield found
     found.websockets.close()
+    found.places.close()
     found.circuits.close()
 
 

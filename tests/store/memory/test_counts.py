@@ -1,18 +1,19 @@
-"""Open WebSockets over processes: a bound holds however many workers there are and however they end."""
+"""What is open, over processes: a bound holds however many workers there are and however they end."""
 
 from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
 
-from proxyd.store.memory.websockets import ROUTES, OpenWebSockets
+from proxyd.store.memory.counts import ROUTES, HostCounts
+from proxyd.store.memory.shared import WEBSOCKETS
 
 from .forks import in_processes, kill, living
 
 
-def joined(directory: Path, *routes: int) -> OpenWebSockets:
+def joined(directory: Path, *routes: int) -> HostCounts:
     """A worker's view, with one WebSocket reserved for each of the routes."""
-    opened = OpenWebSockets(str(directory))
+    opened = HostCounts(str(directory), WEBSOCKETS)
     opened.join()
     for number in routes:
         assert opened.reserve(number, 0)
@@ -83,7 +84,7 @@ def test_what_ends_after_its_worker_left_does_no_harm(tmp_path: Path) -> None:
 
 
 def test_what_was_released_is_free_for_other_processes_too_whichever_route_came_first(tmp_path: Path) -> None:
-    def reserved_and_released() -> OpenWebSockets:
+    def reserved_and_released() -> HostCounts:
         opened = joined(tmp_path, 7, 8, 9)
         for number in (8, 9):
             opened.release(number)
