@@ -76,6 +76,8 @@ setup(
             "types-requests>=2.31,<3",
             "types-jsonschema>=4.18,<5",
             "types-psutil>=6,<8",
+            "psycopg2-binary>=2.9.5,<3",
+            "types-psycopg2>=2.9,<3",
         ],
     },
     entry_points={"console_scripts": ["proxyd = proxyd.cli.main:main", "proxyctl = proxyd.ctl.main:main"]},

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.backends import Backend, RawBackend
+from tests.support.postgres import Postgres
 from tests.support.redis import Redis
 from tests.support.system import System
 
@@ -70,6 +71,14 @@ def raw_backend() -> Iterator[Callable[..., RawBackend]]:
     yield make
     for running in made:
         running.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL server for all tests of a module; each asks it for a database of its own."""
+    server = Postgres()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -224,7 +224,7 @@ def _is_ip(text: str) -> bool:
 
 def hide_password(url: str) -> str:
     """A url as it may be shown and logged."""
-    return re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url)
+    return re.sub(r"([?&]password=)[^&]*", r"\1***", re.sub(r"(://[^:@/?#]*):.*@", r"\1:***@", url))
 
 
 def hide_token(message: str) -> str:

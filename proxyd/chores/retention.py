@@ -11,7 +11,8 @@ from peewee import OP, SQL, Expression
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.sections import DatabaseSettings
-from proxyd.store.sql.database import Store, StoreError, database
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.retained import RETAINED, Retained
 
 log = logging.getLogger("proxyd.retention")
@@ -66,7 +67,7 @@ class Retention:
 def _delete(kept: Retained, before: str) -> int:
     """Delete one batch of rows older than an instant, in any order. Returns how many. Runs in the database thread."""
     # These tables have different kinds of keys, but every row has a place where it lies.
-    place = SQL("rowid" if type(database.obj).__name__.startswith("Sqlite") else "ctid")
+    place = SQL("rowid" if is_sqlite() else "ctid")
     batch = kept.model.select(place).where(kept.old(before)).limit(kept.batch)
     count: int = kept.model.delete().where(Expression(place, OP.IN, batch)).execute()
     return count

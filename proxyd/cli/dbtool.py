@@ -15,6 +15,7 @@ from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, 
 from proxyd.store.sql.migrations import NEWEST, TABLES, current_version
 from proxyd.store.sql.models import Route, Session
 from proxyd.store.sql.observed import EventRow, Worker
+from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.rescue import is_corrupt
 
 _MOST_SHOWN = 20
@@ -171,7 +172,7 @@ def _row_counts() -> dict[str, int]:
 
 def _sizes() -> dict[str, int]:
     """Bytes by table, its indexes included; empty where they can't be known. Runs in the database thread."""
-    if type(database.obj).__name__.startswith("Sqlite"):
+    if is_sqlite():
         try:
             return dict(database.execute_sql(
                 "SELECT m.tbl_name, SUM(d.pgsize) FROM dbstat d JOIN sqlite_master m ON m.name = d.name GROUP BY m.tbl_name"))

@@ -129,7 +129,7 @@ class AdminSettings:
 class DatabaseSettings:
     """The shared database and what is kept in it."""
 
-    url: str = declare(TEXT, "sqlite:///var/proxyd.db", "sqlite:///path (four slashes: absolute) or postgresql://...")
+    url: str = declare(TEXT, "sqlite:///var/proxyd.db", "sqlite:///path (four slashes: absolute) or postgresql://user@host/database")
     shared_memory: str = declare(TEXT, "", "Directory of the memory files that all workers share. Empty: the directory of the database.")
     busy_timeout: float = declare(DURATION, "5s", "Longest wait for a database lock that another process holds.")
     poll: float = declare(DURATION, "1s", "How often workers look in the database for changes that nobody told them of.")

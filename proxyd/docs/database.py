@@ -34,8 +34,8 @@ works as expected, and SQLite's `strftime`, `julianday` and `unixepoch` read the
 **Durations** are seconds or, if the name ends in `_ms`, milliseconds. **Lists and objects** are JSON text: SQLite's
 `json_each` and `->>` (3.38 and later) read them. **Booleans** are 0 and 1.
 
-If `[database] url` names PostgreSQL, it has the same tables, with `text`, `integer`, `real` and `boolean` columns. The
-queries below are for SQLite. In PostgreSQL, write
+If `[database] url` names PostgreSQL, it has the same tables, with `text`, `bigint`, `double precision` and `boolean` columns.
+The queries below are for SQLite. In PostgreSQL, write
 `to_char((now() - interval '1 hour') at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')` instead of `strftime(...)`.
 
 The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, migrates an older database. proxyd

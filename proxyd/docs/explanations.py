@@ -151,7 +151,10 @@ EXPLANATIONS: dict[str, str] = {
         "SQLite is a file. It needs no server and is enough for one host. A relative path starts at the working "
         "directory. The file must be on a local disk, because WAL does not work over NFS. With PostgreSQL, several hosts "
         "share one configuration: install 'proxyd[postgresql]', and set ratelimit.storage to Redis if limits must hold "
-        "over all hosts. Each host keeps its own circuits.",
+        "over all hosts. Each host keeps its own circuits. The url may name several servers and parameters, as libpq takes "
+        "them: postgresql://proxyd@a:5432,b:5432/proxyd?target_session_attrs=read-write&sslmode=verify-full. A server that "
+        "restarts is connected to again. While it is away or hangs, traffic goes on, and changes are refused within "
+        "busy_timeout and a second.",
     "database.shared_memory":
         "Files of fixed size (about 17 MB for circuits, 3 MB or more for rate limits), mapped by all processes of the "
         "host. They survive a restart. /dev/shm/proxyd keeps them off the disk, but then a reboot clears the counters. "

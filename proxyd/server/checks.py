@@ -25,6 +25,7 @@ from proxyd.server.startchecks import Places, directory_problem, shared_memory, 
 from proxyd.sites.follow import read_sites
 from proxyd.sites.sitefile import Site
 from proxyd.store.sql.database import StoreError, sqlite_path
+from proxyd.store.sql.postgres import url_problem as server_url_problem
 
 
 def check(settings: Settings) -> list[Problem]:
@@ -115,18 +116,9 @@ def _database(settings: Settings, places: Places) -> Iterator[Problem]:
 
 
 def _server_problem(url: str) -> str | None:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f"{hide_password(url)!r} is not a url: {error}"
-    if parts.scheme not in ("postgresql", "postgres"):
+    if urlsplit(url).scheme not in ("postgresql", "postgres"):
         return f"{hide_password(url)!r} is neither sqlite:///... nor postgresql://..."
-    if not parts.path.strip("/") or port == 0:
-        return "names no database (like postgresql://user@host:5432/proxyd)"
-    if not (importlib.util.find_spec("psycopg2") or importlib.util.find_spec("psycopg")):
-        return "PostgreSQL needs the psycopg2 package: pip install psycopg2-binary"
-    return None
+    return server_url_problem(url)
 
 
 def _ratelimit(settings: Settings, places: Places) -> Iterator[Problem]:

@@ -122,6 +122,8 @@ def test_defaults_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("[database]\nshared_memory = {dir}/text\n", 6, "text is not a directory"),
     ("[database]\nurl = mysql://x/y\n", 6, "is neither sqlite:///... nor postgresql://..."),
     ("[database]\nurl = postgresql://host\n", 6, "names no database"),
+    ("[database]\nurl = postgresql://a:1,b:x/proxyd\n", 6, "x is no port"),
+    ("[database]\nurl = postgresql://a:secret@b/proxyd?nosuch=1\n", 6, "'postgresql://a:***@b/proxyd?nosuch=1' is not a url"),
     ("[database]\nurl = sqlite://p.db\n", 6, "names no file"),
     ("[database]\nurl = sqlite:///{dir}/text/p.db\n", 6, "text is not a directory"),
     ("[alerts]\nwebhook = hooks.example/x\n", 6, "not an http:// or https:// url"),

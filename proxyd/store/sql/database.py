@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import gevent
 import peewee
@@ -21,13 +22,17 @@ from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
 from proxyd.base.text import hide_password
-from proxyd.store.sql import rescue
+from proxyd.store.sql import postgres, rescue
 
 Result = TypeVar("Result")
 #: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
 _TURN = 20
 #: Between two such waits.
 _PAUSE = 0.005
+#: Between two attempts to reach a server: the first pause, and the longest one, which doubling leads to.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
+#: Seconds that a server gets to answer, beside those that it may wait for a lock itself.
+_ANSWER = 1.0
 
 #: The models are bound to this; `Store.open` gives it the real database.
 database = peewee.DatabaseProxy()
@@ -65,15 +70,7 @@ def connect(url: str, busy_timeout: float, create: bool = True) -> peewee.Databa
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise StoreError(f"[database] url: {hide_password(url)!r} is neither sqlite:///... nor postgresql://...")
-    return peewee.PostgresqlDatabase(
-        unquote(parts.path.lstrip("/")), host=parts.hostname, port=parts.port or 5432, user=_unquoted(parts.username),
-        password=_unquoted(parts.password), thread_safe=False, autorollback=True,
-    )
-
-
-def _unquoted(text: str | None) -> str | None:
-    """Characters that would end it stand percent-encoded in a url."""
-    return None if text is None else unquote(text)
+    return postgres.server(url, busy_timeout)
 
 
 class Store:
@@ -95,6 +92,8 @@ class Store:
         self._file: rescue.Identity = None
         self._log: rescue.Identity = None
         self._database: peewee.Database | None = None
+        #: While a server can't be reached: when it is tried again (monotonic seconds), after how many failures, and why it failed.
+        self._again, self._failures, self._why = 0.0, 0, ""
         self._pool = ThreadPool(1)
         self._writing = BoundedSemaphore(1)
         self._durable = False
@@ -103,6 +102,7 @@ class Store:
 
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
+        self._again = 0.0
         self._run(self._open)
 
     def _open(self) -> None:
@@ -114,11 +114,16 @@ class Store:
                 raise StoreError(f"can't make the directory {folder} of the database: {error.strerror}") from None
             if not os.access(folder, os.W_OK):
                 raise StoreError(f"the directory {folder} of the database is not writable by this user")
+        if time.monotonic() < self._again:
+            raise StoreError(self._why)
         opened = connect(self.url, self.busy_timeout, not self._follow)
         try:
-            opened.connect()
-        except (peewee.PeeweeException, sqlite3.Error) as error:
+            with postgres.within(self.busy_timeout):
+                opened.connect()
+        except (peewee.PeeweeException, sqlite3.Error, postgres.ServerSilent) as error:
             opened.close()
+            if self.path is None:
+                raise self._unreachable(error) from None
             if self._follow and not os.path.exists(self.path or ""):
                 raise StoreEmpty(f"there is no database {self.name}; the master makes it when it starts, or: proxyd migrate") from None
             raise explain(error, self.name) from None
@@ -126,7 +131,18 @@ class Store:
         self._database = opened
         self._file, self._log = rescue.identity(self.path or ""), rescue.identity(f"{self.path}-wal")
         self._durable = False
+        self._again, self._failures = 0.0, 0
         self.generation += 1
+
+    def _unreachable(self, error: Exception) -> StoreError:
+        """The error for a server that can't be reached. Until it is tried again, all who ask get it at once: their waits must not
+        add up, and a server that comes back must not find all its clients at the door."""
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        self._again = time.monotonic() + pause * random.uniform(0.5, 1.0)
+        found = explain(error, self.name)
+        self._why = str(found)
+        return found
 
     def displaced(self) -> str:
         """What became of the SQLite file that is open: "" where it is in its place, `deleted`, or `replaced` by another one."""
@@ -165,17 +181,19 @@ class Store:
         return self._database
 
     def call(self, function: Callable[..., Result], *args: Any, durable: bool = False, patience: float | None = None,
-             **kwargs: Any) -> Result:
+             bound: float | None = None, **kwargs: Any) -> Result:
         """Run `function(*args, **kwargs)` in the database thread, inside one write transaction, and return its result.
 
         `durable` commits with fsync, so that what is acknowledged survives a power cut; `patience` is the wait in
-        seconds for another process's lock (default: the busy timeout). Raises StoreBusy when the lock does not come
+        seconds for another process's lock (default: the busy timeout), and `bound` the longest time in seconds that a server
+        may take for all of it (default: a second more than the busy timeout). Raises StoreBusy when the lock does not come
         free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
         """
         limit = self.busy_timeout if patience is None else patience
         deadline = time.monotonic() + limit
         with self.turn(self._writing, limit):
-            result: Result = self._insist(deadline, True, self._transaction, function, args, kwargs, durable)
+            result: Result = self._insist(deadline, True, self._transaction, function, args, kwargs, durable,
+                                          self.busy_timeout + _ANSWER if bound is None else bound)
         return result
 
     @contextlib.contextmanager
@@ -193,7 +211,8 @@ class Store:
     def read(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Run a function that only reads, in the database thread; never waits for writers (WAL). Raises as `call`."""
         deadline = time.monotonic() + self.busy_timeout
-        result: Result = self._insist(deadline, False, self._guarded, self._snapshot, (function, args, kwargs), {})
+        result: Result = self._insist(deadline, False, self._guarded, self._snapshot, (function, args, kwargs), {},
+                                      self.busy_timeout + _ANSWER)
         return result
 
     def _insist(self, deadline: float, writes: bool, function: Callable[..., Any], *args: Any) -> Any:
@@ -225,7 +244,8 @@ class Store:
         return result
 
     def _snapshot(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
-        with database.atomic():
+        # SQLite's transactions see one state from their beginning to their end. A server's must be asked for it.
+        with database.atomic() if self.path is not None else database.atomic("REPEATABLE READ"):
             return function(*args, **kwargs)
 
     def close(self) -> None:
@@ -235,7 +255,8 @@ class Store:
             self._database = None
         self._pool.kill()
 
-    def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool) -> Result:
+    def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool,
+                     bound: float) -> Result:
         def inside() -> Result:
             if self.path is None:
                 with database.atomic():
@@ -246,23 +267,29 @@ class Store:
             with database.atomic("IMMEDIATE"):
                 return function(*args, **kwargs)
 
-        return self._guarded(inside, (), {})
+        return self._guarded(inside, (), {}, bound)
 
-    def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
+    def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any, bound: float) -> Result:
         opened = self._usable()
         try:
             if opened.is_closed():
                 opened.connect()
-            return function(*args, **kwargs)
-        except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error) as error:
+            with postgres.within(bound):
+                return function(*args, **kwargs)
+        except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error, postgres.ServerSilent) as error:
             if isinstance(error, peewee.IntegrityError):
                 raise
+            if self.path is None and postgres.lost(opened):
+                # What it was connected to may be gone for good, so the next call connects anew, to whichever host answers.
+                self._database = None
+                raise self._unreachable(_first(error)) from error
             raise explain(_first(error), self.name) from error
 
 
 def _first(error: Exception) -> Exception:
-    """The error that others followed: SQLite ends the transaction by itself on a full disk, and rolling back fails then."""
-    while "cannot rollback" in str(error) and isinstance(error.__context__, Exception):
+    """The error that others followed: SQLite ends the transaction by itself on a full disk, and a lost connection ends it, too. Rolling
+    back fails then."""
+    while re.search("cannot rollback|already closed", str(error)) and isinstance(error.__context__, Exception):
         error = error.__context__
     return error
 
@@ -275,9 +302,11 @@ def busy(name: str) -> StoreBusy:
 def explain(error: Exception, name: str) -> StoreError:
     """The StoreError that tells a person what a driver's error means and what to do."""
     message = str(error)
-    if re.search(r"locked|busy", message):
+    if re.search(r"locked|busy|lock timeout|deadlock|could not serialize", message):
         return busy(name)
-    if "no such table" in message or "does not exist" in message:
+    if isinstance(error, postgres.ServerSilent):
+        return StoreError(f"the database {name} does not answer; nothing is known to have changed, try again")
+    if re.search(r"no such table|(?:relation|column) .* does not exist", message):
         return StoreEmpty(f"the database {name} is not set up yet ({message}); the master does that, or: proxyd migrate")
     if "disk is full" in message or "disk I/O" in message:
         return StoreError(f"the database {name} can't be written ({message}); free space on its disk")

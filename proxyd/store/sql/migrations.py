@@ -29,7 +29,13 @@ from proxyd.store.sql.observed import (
     WebSocketConnection,
     Worker,
 )
+from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.views import create_views, views_are_current
+
+#: The longest time in seconds that a step may take on a server: the tables of years are written anew.
+_LONGEST_STEP = 3600.0
+#: What PostgreSQL calls the types of older tables, and what they become.
+_WIDER = {"integer": "BIGINT", "real": "DOUBLE PRECISION"}
 
 #: Which step made which tables.
 V1: list[type[StoredTable]] = [Session, StoredCounter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, EventRow]
@@ -66,6 +72,20 @@ def _fifth() -> None:
         database.execute_sql(f"ALTER TABLE {RouteInFlight._meta.table_name} ADD COLUMN queued INTEGER NOT NULL DEFAULT 0")
 
 
+def _sixth() -> None:
+    """PostgreSQL's integers have 32 bits and its floats 24 bits of precision, unless told otherwise. SQLite's have 64 and 53 anyway."""
+    if is_sqlite():
+        return
+    for model in TABLES:
+        table = model._meta.table_name
+        there = {column.name: column.data_type for column in database.get_columns(table)}
+        wider = [f"ALTER COLUMN {name} TYPE {_WIDER[kind]}" for name, kind in there.items() if kind in _WIDER]
+        if wider:
+            database.execute_sql(f"ALTER TABLE {table} {', '.join(wider)}")
+        for name in ("id",) if there.get("id") else ():
+            database.execute_sql(f"ALTER SEQUENCE {table}_{name}_seq AS bigint")
+
+
 #: Number, what it brings, and how. Never change one that was released: add the next.
 STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (1, "sessions, routes, settings, workers, events", _first),
@@ -73,6 +93,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (3, "rate-limit rejections, slow requests, WebSockets", _third),
     (4, "refusals by reason", _fourth),
     (5, "requests that wait in a queue", _fifth),
+    (6, "64-bit counters and ids", _sixth),
 )
 NEWEST = STEPS[-1][0]
 
@@ -97,7 +118,7 @@ def migrate(store: Store) -> tuple[int, int]:
                          "install the newer proxyd, or restore a backup made before the upgrade")
     for number, description, step in STEPS:
         if number > before:
-            store.call(_run, number, description, step, durable=True)
+            store.call(_run, number, description, step, durable=True, bound=_LONGEST_STEP)
     if store.read(_missing_counters):
         store.call(_add_counters, durable=True)
     if not store.read(views_are_current):
@@ -112,8 +133,9 @@ def _missing_counters() -> list[Counter]:
 
 def _add_counters() -> None:
     # With a default in the table itself, so that a worker of the older proxyd can still write its rows.
+    whole, other = ("INTEGER", "REAL") if is_sqlite() else ("BIGINT", "DOUBLE PRECISION")
     for counter in _missing_counters():
-        kind = "INTEGER" if counter.whole else "REAL"
+        kind = whole if counter.whole else other
         database.execute_sql(f"ALTER TABLE {RouteStats._meta.table_name} ADD COLUMN {counter.name} {kind} NOT NULL DEFAULT 0")
 
 

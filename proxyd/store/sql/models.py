@@ -7,7 +7,7 @@ functions read them. Durations are seconds. Lists and objects are JSON text.
 
 from __future__ import annotations
 
-from peewee import BooleanField, CompositeKey, FloatField, ForeignKeyField, IntegerField, Model, TextField
+from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, ForeignKeyField, Model, TextField
 
 from proxyd.store.sql.database import database
 
@@ -21,7 +21,7 @@ class StoredTable(Model):
 
 
 class SchemaVersion(StoredTable):
-    version = IntegerField(primary_key=True)
+    version = BigIntegerField(primary_key=True)
     description = TextField()
     applied_at = TextField()
 
@@ -30,7 +30,7 @@ class StoredCounter(StoredTable):
     """Counters of the registry: config_version, next_route_number, removals_from."""
 
     name = TextField(primary_key=True)
-    value = IntegerField()
+    value = BigIntegerField()
 
     class Meta:
         table_name = "counters"
@@ -42,7 +42,7 @@ class Session(StoredTable):
     session_id = TextField(primary_key=True)
     service_name = TextField(index=True)
     instance_name = TextField()
-    maintenance_port = IntegerField(default=0)
+    maintenance_port = BigIntegerField(default=0)
     metadata = TextField(default="{}")
     state = TextField()
     address = TextField(default="")
@@ -96,7 +96,7 @@ class Route(StoredTable):
     domains = TextField()
     path = TextField()
     backend_url = TextField()
-    priority = IntegerField()
+    priority = BigIntegerField()
     enabled = BooleanField()
     options = TextField(default="{}")
     headers = TextField(default="{}")
@@ -104,9 +104,9 @@ class Route(StoredTable):
     maintenance_since = TextField(null=True)
     maintenance_page_url = TextField(null=True)
     drain_started_at = TextField(null=True)
-    drain_seconds = FloatField(null=True)
-    slot = IntegerField(unique=True)
-    version = IntegerField(index=True)
+    drain_seconds = DoubleField(null=True)
+    slot = BigIntegerField(unique=True)
+    version = BigIntegerField(index=True)
     created_at = TextField()
     updated_at = TextField()
 
@@ -118,7 +118,7 @@ class RouteRemoval(StoredTable):
     """Routes gone since, so that workers can follow without reading all rows again."""
 
     route_id = TextField(primary_key=True)
-    version = IntegerField(index=True)
+    version = BigIntegerField(index=True)
 
     class Meta:
         table_name = "route_removals"

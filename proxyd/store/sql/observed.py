@@ -3,7 +3,7 @@ forms of instants and durations are explained, too."""
 
 from __future__ import annotations
 
-from peewee import SQL, AutoField, BooleanField, CompositeKey, FloatField, IntegerField, TextField
+from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
 from proxyd.base.counters import COUNTERS
 from proxyd.store.sql.models import StoredTable
@@ -12,11 +12,11 @@ from proxyd.store.sql.models import StoredTable
 class Worker(StoredTable):
     """A gunicorn worker: the config version it routes by and its last sign of life."""
 
-    pid = IntegerField(primary_key=True)
+    pid = BigIntegerField(primary_key=True)
     host = TextField()
     started_at = TextField()
     heartbeat_at = TextField()
-    config_version = IntegerField()
+    config_version = BigIntegerField()
 
     class Meta:
         table_name = "workers"
@@ -33,11 +33,11 @@ class HealthStatus(StoredTable):
     last_check = TextField(null=True)
     last_success = TextField(null=True)
     last_error = TextField(null=True)
-    response_time_ms = FloatField(null=True)
-    success_rate_percent = FloatField(null=True)
-    consecutive_failures = IntegerField(default=0)
-    consecutive_successes = IntegerField(default=0)
-    checks = IntegerField(default=0)
+    response_time_ms = DoubleField(null=True)
+    success_rate_percent = DoubleField(null=True)
+    consecutive_failures = BigIntegerField(default=0)
+    consecutive_successes = BigIntegerField(default=0)
+    checks = BigIntegerField(default=0)
 
     class Meta:
         table_name = "health_status"
@@ -46,12 +46,12 @@ class HealthStatus(StoredTable):
 class HealthResult(StoredTable):
     """One health check that was made."""
 
-    id = AutoField()
+    id = BigAutoField()
     route_id = TextField()
     checked_at = TextField(index=True)
     ok = BooleanField()
-    status_code = IntegerField(null=True)
-    response_time_ms = FloatField(null=True)
+    status_code = BigIntegerField(null=True)
+    response_time_ms = DoubleField(null=True)
     error = TextField(null=True)
 
     class Meta:
@@ -65,8 +65,8 @@ class Circuit(StoredTable):
     route_id = TextField(primary_key=True)
     state = TextField()
     reason = TextField(default="")
-    failures = IntegerField(default=0)
-    successes = IntegerField(default=0)
+    failures = BigIntegerField(default=0)
+    successes = BigIntegerField(default=0)
     opened_at = TextField(null=True)
     last_failure = TextField(null=True)
     next_attempt = TextField(null=True)
@@ -79,7 +79,7 @@ class Circuit(StoredTable):
 class CircuitTransition(StoredTable):
     """One change of a circuit's state."""
 
-    id = AutoField()
+    id = BigAutoField()
     route_id = TextField(index=True)
     at = TextField(index=True)
     from_state = TextField()
@@ -91,7 +91,7 @@ class CircuitTransition(StoredTable):
 
 
 # Made before the class, since columns stand in the order in which their fields were made.
-_SUMS = {counter.name: IntegerField(default=0) if counter.whole else FloatField(default=0) for counter in COUNTERS}
+_SUMS = {counter.name: BigIntegerField(default=0) if counter.whole else DoubleField(default=0) for counter in COUNTERS}
 
 
 class RouteStats(StoredTable):
@@ -110,8 +110,8 @@ for _name, _field in _SUMS.items():
 
 class RouteStatusCode(StoredTable):
     route_id = TextField()
-    status_code = IntegerField()
-    responses = IntegerField()
+    status_code = BigIntegerField()
+    responses = BigIntegerField()
 
     class Meta:
         table_name = "route_status_codes"
@@ -122,8 +122,8 @@ class RouteLatency(StoredTable):
     """Latency histogram of a route: requests in bucket `bucket` (bounds in docs/database.md)."""
 
     route_id = TextField()
-    bucket = IntegerField()
-    requests = IntegerField()
+    bucket = BigIntegerField()
+    requests = BigIntegerField()
 
     class Meta:
         table_name = "route_latency"
@@ -135,11 +135,11 @@ class RouteMinute(StoredTable):
 
     route_id = TextField()
     minute = TextField(index=True)
-    requests = IntegerField()
-    errors = IntegerField()
-    latency_ms_sum = FloatField()
-    bytes_sent = IntegerField()
-    bytes_received = IntegerField()
+    requests = BigIntegerField()
+    errors = BigIntegerField()
+    latency_ms_sum = DoubleField()
+    bytes_sent = BigIntegerField()
+    bytes_received = BigIntegerField()
 
     class Meta:
         table_name = "route_minutes"
@@ -149,11 +149,11 @@ class RouteMinute(StoredTable):
 class RouteInFlight(StoredTable):
     """What each worker has open for a route now."""
 
-    pid = IntegerField()
+    pid = BigIntegerField()
     route_id = TextField()
-    in_flight = IntegerField()
-    websocket_active = IntegerField()
-    queued = IntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    in_flight = BigIntegerField()
+    websocket_active = BigIntegerField()
+    queued = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "route_in_flight"
@@ -166,7 +166,7 @@ class RateLimitRejection(StoredTable):
     route_id = TextField()
     minute = TextField(index=True)
     address = TextField()
-    rejected = IntegerField()
+    rejected = BigIntegerField()
 
     class Meta:
         table_name = "rate_limit_rejections"
@@ -176,18 +176,18 @@ class RateLimitRejection(StoredTable):
 class SlowRequest(StoredTable):
     """The slowest requests of each route and hour."""
 
-    id = AutoField()
+    id = BigAutoField()
     route_id = TextField()
     at = TextField(index=True)
     level = TextField()
     method = TextField()
     url = TextField()
-    status_code = IntegerField()
-    total_ms = FloatField()
-    queue_ms = FloatField()
-    connect_ms = FloatField()
-    first_byte_ms = FloatField()
-    body_ms = FloatField()
+    status_code = BigIntegerField()
+    total_ms = DoubleField()
+    queue_ms = DoubleField()
+    connect_ms = DoubleField()
+    first_byte_ms = DoubleField()
+    body_ms = DoubleField()
     request_id = TextField()
     upstream = TextField()
 
@@ -199,13 +199,13 @@ class SlowRequest(StoredTable):
 class WebSocketConnection(StoredTable):
     """One WebSocket that was open."""
 
-    id = AutoField()
+    id = BigAutoField()
     route_id = TextField(index=True)
     opened_at = TextField(index=True)
     closed_at = TextField()
     client = TextField()
-    bytes_sent = IntegerField()
-    bytes_received = IntegerField()
+    bytes_sent = BigIntegerField()
+    bytes_received = BigIntegerField()
     reason = TextField()
 
     class Meta:
@@ -216,7 +216,7 @@ class RefusalCount(StoredTable):
     """How many requests the proxy refused or failed to serve, by reason code (docs/reasons.md)."""
 
     reason = TextField(primary_key=True)
-    requests = IntegerField()
+    requests = BigIntegerField()
 
     class Meta:
         table_name = "refusals"
@@ -225,7 +225,7 @@ class RefusalCount(StoredTable):
 class EventRow(StoredTable):
     """What happened, newest last: also the audit trail (`actor` says who asked)."""
 
-    id = AutoField()
+    id = BigAutoField()
     at = TextField(index=True)
     type = TextField(index=True)
     route_id = TextField(null=True)

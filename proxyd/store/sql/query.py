@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, cast
 
+from proxyd.store.sql.database import database
+
 
 def dicts(query: Any) -> list[dict[str, Any]]:
     """The rows of a select as dicts by column."""
@@ -19,3 +21,8 @@ def tuples(query: Any) -> Iterable[tuple[Any, ...]]:
 def column(query: Any) -> list[Any]:
     """The first column of a select."""
     return [row[0] for row in query.tuples()]
+
+
+def is_sqlite() -> bool:
+    """Whether the open database is an SQLite file, not a server's."""
+    return type(database.obj).__name__.startswith("Sqlite")

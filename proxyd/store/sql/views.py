@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxyd.store.sql.database import database
+from proxyd.store.sql.query import is_sqlite
 
 #: Name and text of each view; what differs between database engines stands in braces.
 VIEWS: dict[str, str] = {
@@ -59,18 +60,14 @@ _POSTGRES = {
 }
 
 
-def _is_sqlite() -> bool:
-    return type(database.obj).__name__.startswith("Sqlite")
-
-
 def _statements() -> dict[str, str]:
-    words = _SQLITE if _is_sqlite() else _POSTGRES
+    words = _SQLITE if is_sqlite() else _POSTGRES
     return {name: f"CREATE VIEW {name} AS {text.format(**words)}" for name, text in VIEWS.items()}
 
 
 def views_are_current() -> bool:
     """Whether the views are there with these texts, as far as the database keeps the text. Runs in the database thread."""
-    if not _is_sqlite():
+    if not is_sqlite():
         return False
     there = dict(database.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
     return all(there.get(name) == text for name, text in _statements().items())

@@ -1,0 +1,203 @@
+"""The database on a PostgreSQL server: types that hold what is counted, and what happens when the server restarts, hangs or is slow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from proxyd.store.sql import migrations
+from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
+from proxyd.store.sql.migrations import NEWEST, migrate
+from proxyd.store.sql.models import StoredCounter
+from proxyd.store.sql.observed import HealthResult
+from proxyd.store.sql.traffic import Traffic, TrafficBatch, route_stats
+from proxyd.store.sql.views import VIEWS
+from tests.support.postgres import Postgres
+from tests.support.waiting import wait_for
+
+NOW = "2026-01-31T23:59:59.125Z"
+BIG = 3_000_000_000
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> str:
+    return postgres.new_database()
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    opened = Store(url, busy_timeout=1.0)
+    opened.open()
+    migrate(opened)
+    yield opened
+    opened.close()
+
+
+def counted(requests: int, sent: int, latency: float) -> TrafficBatch:
+    sums: dict[str, float] = {"requests": requests, "bytes_sent": sent, "latency_ms_sum": latency}
+    return TrafficBatch(1, NOW, {"r1": Traffic(sums, {200: requests}, {40: requests})})
+
+
+def types(postgres: Postgres, url: str) -> set[str]:
+    """The data types of all columns of tables."""
+    name = url.rpartition("/")[2]
+    return set(postgres.sql("SELECT DISTINCT c.data_type FROM information_schema.columns c JOIN pg_tables t ON t.tablename = c.table_name"
+                            " WHERE t.schemaname = 'public'", name).split())
+
+
+def test_counters_ids_and_sums_have_64_bits(store: Store, postgres: Postgres, url: str) -> None:
+    assert types(postgres, url) == {"text", "bigint", "boolean", "double", "precision"}
+    for _ in range(2):
+        store.call(counted(BIG, BIG, float(BIG)).write)
+    found = store.read(route_stats, ["r1"])["r1"]
+    assert (found["requests"], found["bytes_sent"], found["status_codes"]) == (2 * BIG, 2 * BIG, {"200": 2 * BIG})
+    # A float of 32 bits would stop growing here.
+    store.call(counted(1, 0, 1.0).write)
+    name = url.rpartition("/")[2]
+    assert postgres.sql("SELECT latency_ms_sum FROM route_stats", name) == str(2 * BIG + 1)
+    assert postgres.sql("SELECT bytes_sent FROM route_minutes", name) == str(2 * BIG)
+    postgres.sql(f"SELECT setval('health_results_id_seq', {BIG})", name)
+    made: Any = store.call(HealthResult.create, route_id="r1", checked_at=NOW, ok=True)
+    assert made.id == BIG + 1
+
+
+def test_a_database_of_32_bits_is_widened_with_what_is_in_it(postgres: Postgres, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = url.rpartition("/")[2]
+    store = Store(url, busy_timeout=1.0)
+    store.open()
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "STEPS", migrations.STEPS[:4])
+        older.setattr(migrations, "NEWEST", 4)
+        migrate(store)
+    # The types that the first versions made.
+    postgres.sql("ALTER TABLE route_stats ALTER COLUMN bytes_sent TYPE INTEGER, ALTER COLUMN latency_ms_sum TYPE REAL", name)
+    postgres.sql("ALTER TABLE health_results ALTER COLUMN id TYPE INTEGER; ALTER SEQUENCE health_results_id_seq AS INTEGER", name)
+    store.call(counted(5, 7, 2.5).write)
+    assert migrate(store) == (4, NEWEST)
+    assert types(postgres, url) == {"text", "bigint", "boolean", "double", "precision"}
+    store.call(counted(1, BIG, 1.0).write)
+    assert postgres.sql("SELECT bytes_sent FROM route_stats", name) == str(BIG + 7)
+    postgres.sql(f"SELECT setval('health_results_id_seq', {BIG})", name)
+    store.close()
+
+
+def test_every_view_can_be_read(store: Store) -> None:
+    for name in VIEWS:
+        assert store.read(lambda name=name: database.execute_sql(f"SELECT * FROM {name}").fetchall()) == []
+
+
+def test_a_server_that_restarts_is_connected_to_again(store: Store, postgres: Postgres) -> None:
+    store.call(StoredCounter.create, name="before", value=1)
+    postgres.stop()
+    with pytest.raises(StoreError):
+        store.read(StoredCounter.get_by_id, "before")
+    began = time.monotonic()
+    for _ in range(20):
+        # Who asks while it is away is told at once: the waits do not add up.
+        with pytest.raises(StoreError):
+            store.call(StoredCounter.create, name="lost", value=1)
+    assert time.monotonic() - began < 5
+    postgres.start()
+
+    def back() -> bool:
+        try:
+            return bool(store.call(StoredCounter.create, name="after", value=2))
+        except StoreError:
+            return False
+
+    wait_for(back, 10, "a connection to the server that is back")
+    assert store.read(lambda: {row.name for row in StoredCounter.select()}) >= {"before", "after"}
+    assert not store.read(lambda: StoredCounter.get_or_none(name="lost"))
+
+
+def test_a_connection_that_the_server_ends_is_replaced(store: Store, postgres: Postgres, url: str) -> None:
+    postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{url.rpartition('/')[2]}'")
+
+    def works() -> bool:
+        try:
+            return store.read(migrations.current_version) == NEWEST
+        except StoreError:
+            return False
+
+    wait_for(works, 5, "a new connection")
+
+
+def test_a_server_that_hangs_keeps_nobody_longer_than_the_busy_timeout(store: Store, postgres: Postgres) -> None:
+    postgres.freeze()
+    try:
+        began = time.monotonic()
+        with pytest.raises(StoreError, match="does not answer"):
+            store.call(StoredCounter.create, name="hung", value=1)
+        assert time.monotonic() - began < 4
+    finally:
+        postgres.thaw()
+
+    def back() -> bool:
+        try:
+            return store.read(migrations.current_version) == NEWEST
+        except StoreError:
+            return False
+
+    wait_for(back, 10, "an answer of the server that goes on")
+
+
+def test_a_lock_that_another_holds_is_waited_for_as_long_as_told(store: Store, url: str) -> None:
+    import psycopg2
+
+    other: Any = psycopg2.connect(url)
+    try:
+        other.cursor().execute("LOCK TABLE counters IN EXCLUSIVE MODE")
+        with pytest.raises(StoreBusy):
+            store.call(StoredCounter.create, name="waits", value=1)
+        other.rollback()
+        store.call(StoredCounter.create, name="waits", value=2)
+    finally:
+        other.close()
+
+
+def test_a_transaction_that_its_client_left_open_is_ended(store: Store, postgres: Postgres, url: str) -> None:
+    """A worker that is stopped in a transaction must not keep a lock for as long as it is stopped."""
+    from proxyd.store.sql.database import connect
+
+    other = connect(url, 1.0)
+    other.connect()
+    other.execute_sql("BEGIN")  # type: ignore[no-untyped-call]
+    other.execute_sql("LOCK TABLE counters IN EXCLUSIVE MODE")  # type: ignore[no-untyped-call]
+
+    def written() -> bool:
+        try:
+            return bool(store.call(StoredCounter.create, name="free", value=1))
+        except StoreBusy:
+            return False
+
+    wait_for(written, 6, "the lock of the idle transaction")
+
+
+def test_a_read_sees_one_state_from_beginning_to_end(store: Store, postgres: Postgres, url: str) -> None:
+    store.call(StoredCounter.create, name="n", value=1)
+
+    def twice() -> tuple[int, int]:
+        first = StoredCounter.get_by_id("n").value
+        postgres.sql("UPDATE counters SET value = 2 WHERE name = 'n'", url.rpartition("/")[2])
+        return first, StoredCounter.get_by_id("n").value
+
+    assert store.read(twice) == (1, 1)
+
+
+def test_a_database_that_is_not_there_and_a_wrong_password_are_told(postgres: Postgres) -> None:
+    nowhere = Store(f"postgresql://proxyd@127.0.0.1:{postgres.port}/nowhere", busy_timeout=1.0)
+    with pytest.raises(StoreError, match='database "nowhere" does not exist'):
+        nowhere.open()
+    nowhere.close()
+
+
+def test_of_several_hosts_the_first_that_answers_is_used(postgres: Postgres, url: str) -> None:
+    hosts = url.replace("127.0.0.1", "127.0.0.1:1,127.0.0.1") + "?target_session_attrs=read-write"
+    store = Store(hosts, busy_timeout=2.0)
+    store.open()
+    migrate(store)
+    assert store.read(migrations.current_version) == NEWEST
+    store.close()
