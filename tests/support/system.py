@@ -53,6 +53,8 @@ class System:
         self.database = f"{directory}/proxyd.db"
         self.process: subprocess.Popen[bytes] | None = None
         self.command = [sys.executable, "-m", "gunicorn"]
+        #: Longest wait (seconds) for a start.
+        self.patience = 20.0
         self._clients: list[RegistryClient] = []
         if start:
             self.start()
@@ -70,7 +72,7 @@ class System:
             [*self.command, "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
             env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
         try:
-            wait_for(self.ready, 20, f"a ready system (see {self.directory}/output.log)")
+            wait_for(self.ready, self.patience, f"a ready system (see {self.directory}/output.log)")
         except BaseException:
             self.stop()
             raise

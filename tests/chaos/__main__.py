@@ -1,0 +1,87 @@
+"""The command scripts/chaos."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.plan import planned
+from tests.chaos.report import shown
+from tests.chaos.world import Size, World
+
+ABOUT = """\
+Runs a whole proxyd in a folder of its own under requests and changes, while faults come at random and overlap, and holds every
+answer against what was legal at that instant. docs/reliability.md lists what must hold.
+
+The plan (which fault, when, with which parameters) follows from the seed and the options alone; what the machine makes of it does not."""
+EXAMPLES = """\
+examples:
+  scripts/chaos --seed 7 --minutes 10
+  scripts/chaos --seed 7 --minutes 1 --faults kill_worker,kill_master --every 1
+  scripts/chaos --list"""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    size = Size()
+    parser = argparse.ArgumentParser("scripts/chaos", description=ABOUT, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, metavar="N", help="what the plan follows from (a new one each time, which is printed)")
+    parser.add_argument("--minutes", type=float, default=1.0, metavar="M", help="how long faults come (1)")
+    parser.add_argument("--every", type=float, default=2.0, metavar="S", help="seconds from one fault to the next, on average (2)")
+    parser.add_argument("--faults", default="", metavar="NAMES", help="these alone, with commas; `all`: those too that are off by default")
+    parser.add_argument("--workers", type=int, default=size.workers, metavar="N", help=f"workers ({size.workers})")
+    parser.add_argument("--services", type=int, default=size.services, metavar="N", help=f"registry clients ({size.services})")
+    parser.add_argument("--clients", type=int, default=size.clients, metavar="N", help=f"HTTP clients ({size.clients})")
+    parser.add_argument("--requests", type=float, default=size.requests, metavar="N", help=f"requests a second ({size.requests:g})")
+    parser.add_argument("--applies", type=float, default=size.applies, metavar="N",
+                        help=f"what the registry clients do in a second, all together ({size.applies:g})")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="run in this new folder, and leave it")
+    parser.add_argument("--list", action="store_true", help="list the faults and end")
+    parser.add_argument("--plan", action="store_true", help="print the plan and end")
+    return parser.parse_args(arguments)
+
+
+def chosen(names: str) -> list[Fault]:
+    """The faults of --faults. Exits for an unknown name."""
+    if not names:
+        return [fault for fault in FAULTS.values() if fault.weight]
+    if names == "all":
+        return list(FAULTS.values())
+    unknown = [name for name in names.split(",") if name not in FAULTS]
+    if unknown:
+        sys.exit(f"scripts/chaos: no fault {', '.join(unknown)}; there are {', '.join(FAULTS)}")
+    return [FAULTS[name] for name in names.split(",")]
+
+
+def main() -> int:
+    """Run, and say what came of it; 1 where an invariant did not hold."""
+    options = parse()
+    if options.list:
+        for fault in FAULTS.values():
+            print(f"{fault.name:<20} weight {fault.weight}  {fault.help}")
+        return 0
+    seed: int = random.SystemRandom().randrange(100_000) if options.seed is None else options.seed
+    seconds = options.minutes * 60
+    plan = planned(seed, seconds, options.every, chosen(options.faults))
+    if options.plan:
+        for entry in plan:
+            print(f"{entry.at:8.1f} s  {entry.fault.name}")
+        return 0
+    size = Size(workers=options.workers, services=options.services, clients=options.clients, requests=options.requests,
+                applies=options.applies)
+    print(f"seed {seed}: {len(plan)} faults in {seconds:g} s", flush=True)
+    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
+        verdict = World(options.keep or Path(folder) / "run", seed, size, partial(print, flush=True)).run(plan, seconds)
+        words = [word for word in sys.argv[1:] if not word.startswith("--seed") and word != str(options.seed)]
+        print(shown(verdict, " ".join(["scripts/chaos --seed", str(seed), *words])), flush=True)
+    return 1 if verdict.judge.breaches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

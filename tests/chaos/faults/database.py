@@ -1,0 +1,106 @@
+"""Faults of the database: locked, full, read-only, corrupt, an older one."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+from tests.chaos.faults.declared import WHOLE, fault
+from tests.chaos.faults.processes import end_master, stop_all
+from tests.chaos.stage import Stage
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@fault(5, "database")
+def lock_database(stage: Stage, chance: random.Random) -> None:
+    """Another process holds the write lock, shorter or longer than a change waits."""
+    seconds = chance.choice((0.1, 1.0, 4.0))
+    stage.say("lock_database", f"for {seconds:g} s")
+    with stage.excuse("lock_database", "refused", after=0.5), contextlib.closing(
+            sqlite3.connect(stage.system.database, timeout=20, isolation_level=None)) as other:
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            stage.say("lock_database", f"no lock: {error}")
+            return
+        time.sleep(seconds)
+        other.execute("ROLLBACK")
+
+
+def _no_disk(stage: Stage) -> str:
+    return "" if stage.disk == "tmpfs" else "needs the right to mount"
+
+
+@fault(3, "database", missing=_no_disk)
+def fill_disk(stage: Stage, chance: random.Random) -> None:
+    """The disk of the database is full for a while."""
+    seconds = chance.uniform(0.2, 3.0)
+    stage.say("fill_disk", f"for {seconds:.1f} s")
+    filler = stage.var / "filler"
+    with stage.excuse("fill_disk", "refused", after=1.0):
+        with filler.open("wb", buffering=0) as file:
+            for size in (1 << 20, 4096, 1):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(b"x" * size)
+        time.sleep(seconds)
+        filler.unlink()
+
+
+@fault(0, "database", missing=_no_disk)
+def read_only_folder(stage: Stage, chance: random.Random) -> None:
+    """The folder of the database can't be written by what opens it anew; a worker is killed meanwhile."""
+    seconds = chance.uniform(0.5, 3.0)
+    pid = stage.worker(chance.random())
+    stage.say("read_only_folder", f"for {seconds:.1f} s, worker {pid} is killed")
+    with stage.excuse("read_only_folder", "refused", after=5.0):
+        subprocess.run(["mount", "--bind", stage.var, stage.var], check=True)
+        try:
+            subprocess.run(["mount", "-o", "remount,bind,ro", stage.var], check=True)
+            with stage.excuse("read_only_folder", "cut", after=0.1):
+                stage.kill(pid)
+            time.sleep(seconds)
+        finally:
+            subprocess.run(["umount", "-l", stage.var], check=True)
+
+
+@fault(0, "database", "master")
+def corrupt_database(stage: Stage, chance: random.Random) -> None:
+    """The master is killed, and its database is destroyed before the next one starts."""
+    begin, size = chance.choice((0, 100, 4096)), chance.choice((100, 5000))
+    stage.say("corrupt_database", f"{size} bytes at {begin}, while the master is away")
+    with stage.excuse("corrupt_database", "master", "refused", "forgotten", after=3.0):
+        end_master(stage)
+        with contextlib.suppress(FileNotFoundError), open(stage.system.database, "r+b") as file:
+            file.seek(begin)
+            file.write(chance.randbytes(size))
+        stage.wait(stage.registry_answers, 30, "a master that answers")
+        time.sleep(2.0)
+
+
+@fault(0, WHOLE)
+def restore_backup(stage: Stage, chance: random.Random) -> None:
+    """A backup is made, and put back after some seconds, while everything is stopped."""
+    seconds = chance.uniform(0.5, 3.0)
+    stage.say("restore_backup", f"one that is {seconds:.1f} s old")
+    backup = _script(stage, "backup", str(stage.system.directory / "backups"))
+    time.sleep(seconds)
+    with stage.excuse("restore_backup", "down", "cut", "master", "forgotten", after=3.0):
+        stop_all(stage)
+        stage.restored()
+        _script(stage, "restore", backup)
+        stage.system.start()
+
+
+def _script(stage: Stage, name: str, *arguments: str) -> str:
+    """What it prints."""
+    done = subprocess.run([ROOT / "scripts" / name, *arguments], env=stage.system.environment, cwd=ROOT, capture_output=True,
+                          text=True, check=False, timeout=60)
+    if done.returncode:
+        stage.judge.breach("settled", time.monotonic(), f"scripts/{name} failed: {done.stdout} {done.stderr}")
+    return done.stdout.strip()

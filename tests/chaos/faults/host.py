@@ -1,0 +1,40 @@
+"""Faults of the host: few descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import socket
+import time
+
+import psutil
+
+from tests.chaos.faults.declared import fault
+from tests.chaos.stage import Stage
+
+
+@fault(0, "master")
+def few_descriptors(stage: Stage, chance: random.Random) -> None:
+    """The master may open few files more, and 400 connect to it: the admin HTTP answers all the same."""
+    seconds, pid = chance.uniform(0.5, 2.0), stage.system.master_pid()
+    stage.say("few_descriptors", f"400 connections for {seconds:.1f} s, and 100 descriptors")
+    if not pid:
+        return
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    with stage.excuse("few_descriptors", "master", after=2.0), contextlib.ExitStack() as stack:
+        try:
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (psutil.Process(pid).num_fds() + 100, before[1]))
+            for _ in range(400):
+                sock = stack.enter_context(socket.socket())
+                sock.settimeout(1)
+                with contextlib.suppress(OSError):
+                    sock.connect(("127.0.0.1", stage.system.registry_port))
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline:
+                stage.wait(lambda: stage.system.admin("/livez").status == 200, 5, "the admin HTTP beside 400 registry connections",
+                           invariant="reachable")
+                time.sleep(0.1)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

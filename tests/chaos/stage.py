@@ -1,0 +1,119 @@
+"""What a fault may use: the running system, the backends, and a way to say what it does and what it excuses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+
+from tests.chaos.excuses import Excuse, Excuses
+from tests.chaos.history import History
+from tests.chaos.judge import Judge
+from tests.support.program import BackendProcess
+from tests.support.system import System
+
+
+class Stage:
+    """The part of the world that faults see."""
+
+    def __init__(self, system: System, backends: Sequence[BackendProcess], histories: dict[str, History], judge: Judge, disk: str,
+                 said: Callable[[str], None]) -> None:
+        self.system = system
+        self.backends = backends
+        self.judge = judge
+        #: What the folder of the database is: "tmpfs" where a file system of its own could be mounted, else "folder".
+        self.disk = disk
+        self.killed: list[int] = []
+        self.ending = False
+        self._histories = histories
+        self._said = said
+
+    @property
+    def excuses(self) -> Excuses:
+        return self.judge.excuses
+
+    @property
+    def var(self) -> Path:
+        """The folder of the database and of the shared memory."""
+        return Path(self.system.database).parent
+
+    def say(self, name: str, text: str) -> None:
+        """A line of the run's log."""
+        self._said(f"{name:<20} {text}")
+
+    @contextlib.contextmanager
+    def excuse(self, fault: str, *kinds: str, after: float = 0.0, backend: str = "") -> Iterator[list[Excuse]]:
+        """Excuse something for as long as the block lasts, and `after` seconds more."""
+        excuses = [self.excuses.begin(kind, fault, time.monotonic(), backend if kind == "backend" else "") for kind in kinds]
+        try:
+            yield excuses
+        finally:
+            for excuse in excuses:
+                excuse.end = time.monotonic() + after
+
+    def worker(self, number: float) -> int:
+        """The pid of a worker, chosen by a number from 0 to 1; 0 while there is none."""
+        pids = sorted(self.system.worker_pids())
+        return pids[int(number * len(pids))] if pids else 0
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.killed.append(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.wait(lambda: not _lives(pid), 10, f"the end of {pid}")
+
+    def stop(self, pid: int, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after a while."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                time.sleep(seconds)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    def wait(self, condition: Callable[[], object], seconds: float, what: str, invariant: str = "settled") -> bool:
+        """Wait for something to come true; a breach of the invariant if it does not."""
+        begin = time.monotonic()
+        while time.monotonic() < begin + seconds:
+            with contextlib.suppress(OSError, AssertionError, psutil.Error):
+                if condition():
+                    return True
+            time.sleep(0.02)
+        self.judge.breach(invariant, begin, f"{what} did not come within {seconds:g} s")
+        return False
+
+    def expect(self, text: str, since: int, seconds: float = 3.0) -> None:
+        """Hold the log against what should be told in it."""
+        begin = time.monotonic()
+        while text not in self.system.log()[since:]:
+            if time.monotonic() > begin + seconds:
+                self.judge.breach("told", begin, f"the log does not say {text!r} within {seconds:g} s")
+                return
+            time.sleep(0.05)
+
+    def registry_answers(self) -> bool:
+        """Whether a master takes connections and answers."""
+        client = self.system.connect()
+        try:
+            client.socket.settimeout(5)
+            return client.command("PING|nobody").startswith("ERROR|no session")
+        finally:
+            client.close()
+
+    def restored(self) -> None:
+        """From now on any earlier version may hold, until each service has applied again."""
+        for history in self._histories.values():
+            history.restored.append(time.monotonic())
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,172 @@
+"""A run: the system, its backends, its services and its clients, the faults of the plan, and the verdict."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.chaos.excuses import Excuses
+from tests.chaos.faults import FAULTS, WHOLE
+from tests.chaos.judge import Judge, Sample
+from tests.chaos.plan import Entry
+from tests.chaos.services import Service
+from tests.chaos.settle import ended_by_themselves, settle, tracebacks
+from tests.chaos.stage import Stage
+from tests.chaos.traffic import Client
+from tests.support.program import BackendProcess
+from tests.support.system import System
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything there is: processes, threads, and what they do in a second, all together."""
+
+    workers: int = 3
+    backends: int = 3
+    services: int = 4
+    clients: int = 8
+    requests: float = 200.0
+    applies: float = 10.0
+
+
+@dataclass
+class Verdict:
+    """What came of a run."""
+
+    judge: Judge
+    begun: float
+    samples: list[Sample]
+    services: list[Service]
+    faults: dict[str, int]
+    skipped: dict[str, str]
+
+
+class World:
+    """Everything of a run. `said` gets each line of it."""
+
+    def __init__(self, folder: Path, seed: int, size: Size, said: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._seed = seed
+        self._size = size
+        self._print = said
+        self._begun = time.monotonic()
+        self._locks = {name: threading.Lock() for fault in FAULTS.values() for name in fault.holds}
+        self.faults: dict[str, int] = {}
+        self.skipped: dict[str, str] = {}
+
+    def run(self, plan: Sequence[Entry], seconds: float) -> Verdict:
+        """Run the plan, and judge."""
+        size, seed = self._size, self._seed
+        with contextlib.ExitStack() as stack:
+            disk = stack.enter_context(_disk(self._folder / "var"))
+            backends = [BackendProcess(f"b{number}") for number in range(size.backends)]
+            for backend in backends:
+                stack.callback(backend.kill)
+            var = self._folder / "var"
+            system = System(self._folder, workers=size.workers, start=False, database__url=f"sqlite:///{var}/proxyd.db")
+            system.database, system.patience = f"{var}/proxyd.db", 90.0
+            stack.callback(system.stop)
+            system.start()
+            judge = Judge({}, Excuses())
+            urls = {backend.name: backend.url for backend in backends}
+            services = [Service(f"s{number}", system.registry_port, urls, judge, random.Random(f"{seed} service {number}"),
+                                size.applies / size.services) for number in range(size.services)]
+            judge.histories.update({service.history.service: service.history for service in services})
+            stage = Stage(system, backends, judge.histories, judge, disk, self._said)
+            begun = self._begun = time.monotonic()
+            clients = self._traffic(system, services)
+            self._faults(stage, plan, begun, seconds)
+            samples = self._end(stage, services, clients)
+            for service in services:
+                judge.samples([sample for sample in samples if sample.service == service.history.service])
+            ended_by_themselves(stage, judge)
+            tracebacks(stage, judge)
+            return Verdict(judge, begun, samples, services, self.faults, self.skipped)
+
+    def _said(self, line: str) -> None:
+        self._print(f"{time.monotonic() - self._begun:8.2f} s  {line}")
+
+    def _traffic(self, system: System, services: Sequence[Service]) -> list[Client]:
+        """Each service applies once, then everything begins."""
+        for service in services:
+            while not service.attempt(service.apply):
+                time.sleep(0.1)
+            service.start()
+        names = [service.history.service for service in services]
+        ending = threading.Event()
+        clients = [Client(system.proxy_port, names, self._size.requests / self._size.clients,
+                          random.Random(f"{self._seed} client {number}"), ending) for number in range(self._size.clients)]
+        for client in clients:
+            client.start()
+        return clients
+
+    def _faults(self, stage: Stage, plan: Sequence[Entry], begun: float, seconds: float) -> None:
+        """Begin each fault at its time, in a thread of its own, and wait for the last of them."""
+        threads = []
+        for entry in plan:
+            time.sleep(max(0.0, begun + entry.at - time.monotonic()))
+            thread = threading.Thread(target=self._happen, args=(stage, entry, begun), daemon=True)
+            thread.start()
+            threads.append(thread)
+        time.sleep(max(0.0, begun + seconds - time.monotonic()))
+        stage.ending = True
+        for thread in threads:
+            thread.join(120)
+
+    def _happen(self, stage: Stage, entry: Entry, begun: float) -> None:
+        fault = entry.fault
+        missing = fault.missing(stage)
+        if missing:
+            self.skipped[fault.name] = missing
+            return
+        with self._held(fault.holds):
+            if stage.ending:
+                return
+            at = time.monotonic() - begun
+            try:
+                fault.happen(stage, random.Random(entry.seed))
+            except Exception as error:
+                stage.judge.breach("settled", time.monotonic(), f"the fault {fault.name} itself failed: {error!r}")
+            self.faults[fault.name] = self.faults.get(fault.name, 0) + 1
+            self._said(f"{fault.name:<20} over after {time.monotonic() - begun - at:.1f} s")
+
+    @contextlib.contextmanager
+    def _held(self, names: frozenset[str]) -> Iterator[None]:
+        """Hold what a fault needs for itself; WHOLE keeps all others away, and waits for those that are under way."""
+        with contextlib.ExitStack() as stack:
+            # In one order, so that no two wait for each other.
+            for name in sorted(self._locks if WHOLE in names else names):
+                stack.enter_context(self._locks[name])
+            yield
+
+    def _end(self, stage: Stage, services: Sequence[Service], clients: Sequence[Client]) -> list[Sample]:
+        for service in services:
+            service.ending.set()
+        for service in services:
+            service.join(60)
+        asked = settle(stage, services, stage.judge)
+        clients[0].ending.set()
+        for client in clients:
+            client.join(60)
+        samples = [sample for client in clients for sample in client.samples] + asked
+        for service in services:
+            service.close()
+        return samples
+
+
+@contextlib.contextmanager
+def _disk(folder: Path) -> Iterator[str]:
+    """A folder on a file system of its own where that can be mounted: "tmpfs", else "folder"."""
+    folder.mkdir(parents=True)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", folder], capture_output=True, check=False).returncode == 0
+    try:
+        yield "tmpfs" if made else "folder"
+    finally:
+        if made:
+            subprocess.run(["umount", "-l", folder], check=False)
