@@ -21,11 +21,12 @@ from prometheus_client.registry import Collector
 from proxyd import __version__
 from proxyd.admin import views
 from proxyd.admin.families import counter, gauge, histogram
+from proxyd.base import clock
 from proxyd.base.counters import COUNTERS
-from proxyd.base.drain import drain_share
+from proxyd.base.drain import began, drain_share
 from proxyd.base.histogram import bounds
 from proxyd.base.jobs import Job
-from proxyd.base.text import parse_rfc3339, route_number
+from proxyd.base.text import route_number
 from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
@@ -71,8 +72,8 @@ class Process:
 
 def read(circuits: CircuitBoard) -> Readings:
     """Everything there is. Runs in the database thread."""
-    routes = list(Route.select(Route.route_id, Route.service_name, Route.slot, Route.drain_started_at, Route.drain_seconds,
-                               Route.maintenance_since))
+    routes = list(Route.select(Route.route_id, Route.service_name, Route.slot, Route.drain_started_at, Route.drain_clock,
+                               Route.drain_seconds, Route.maintenance_since))
     wanted = {row.route_id for row in routes} | {NO_ROUTE}
     found = Readings(routes=routes, sessions=views.session_counts())
     # Rows of routes that are gone wait for the janitor; they are no series any more.
@@ -178,7 +179,7 @@ class ProxydCollector(Collector):
         for row in self._readings.routes:
             share = 1.0
             if row.drain_started_at is not None:
-                share = drain_share(parse_rfc3339(row.drain_started_at), row.drain_seconds or 0.0, self._now)
+                share = drain_share(began(row.drain_started_at, row.drain_clock), row.drain_seconds or 0.0, clock.now())
             drain.add_metric((row.route_id,), share)
             maintenance.add_metric((row.route_id,), float(row.maintenance_since is not None))
         yield from (health, statuses, circuit, drain, maintenance)
@@ -203,7 +204,7 @@ class ProxydCollector(Collector):
             (gauge("proxyd_health_targets"), health.get("targets", 0)), (gauge("proxyd_health_lag_seconds"), health.get("lag", 0)),
             (gauge("proxyd_health_results_waiting"), health.get("waiting", 0)),
             (counter("proxyd_health_results_dropped_total"), health.get("dropped", 0)),
-            (gauge("proxyd_problems"), process.problems), (gauge("proxyd_start_time_seconds"), process.started),
+            (gauge("proxyd_problems"), process.problems), (gauge("proxyd_start_time_seconds"), clock.shown(process.started)),
         ):
             family.add_metric((), value)
             yield family

@@ -12,6 +12,7 @@ from proxyd import __version__
 from proxyd.admin import metrics, views
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, RequestRefused, Response, as_json
+from proxyd.base import clock
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.snapshot import counter
@@ -80,9 +81,9 @@ def status(context: Context, request: Request) -> Response:
     state = context.state
     routes, unwell, sessions = context.kept("status", lambda: context.read(_counts))
     return as_json({
-        "version": __version__, "uptime_seconds": round(time.time() - state.started, 1), "config_version": state.board.version,
-        "workers": [{"pid": worker.pid, "config_version": worker.version, "heartbeat_at": rfc3339(worker.heartbeat),
-                     "started_at": rfc3339(worker.started)} for worker in state.board.workers()],
+        "version": __version__, "uptime_seconds": round(clock.now() - state.started, 1), "config_version": state.board.version,
+        "workers": [{"pid": worker.pid, "config_version": worker.version, "heartbeat_at": rfc3339(clock.shown(worker.heartbeat)),
+                     "started_at": rfc3339(clock.shown(worker.started))} for worker in state.board.workers()],
         "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
         "unwell": unwell, "problems": [*_not_ready(context, _MOMENT), *_ended(state.certificates()), *state.problems()],
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
@@ -115,13 +116,13 @@ def _list(context: Context, request: Request, name: str, found: tuple[list[Any],
 def routes(context: Context, request: Request) -> Response:
     """Routes with health, circuit, maintenance, drain and traffic."""
     chosen = wanted(request)
-    found = context.kept(("routes", chosen), lambda: context.read(views.routes, context.state.circuits, chosen, time.time()))
+    found = context.kept(("routes", chosen), lambda: context.read(views.routes, context.state.circuits, chosen, clock.now()))
     return _list(context, request, "routes", found)
 
 
 def route(context: Context, request: Request, route_id: str) -> Response:
     """One route."""
-    found, _ = context.read(views.routes, context.state.circuits, views.Wanted(route_id=route_id), time.time())
+    found, _ = context.read(views.routes, context.state.circuits, views.Wanted(route_id=route_id), clock.now())
     if not found:
         raise no_route(route_id)
     return as_json(context.shown(request, found[0]))

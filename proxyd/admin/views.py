@@ -13,9 +13,10 @@ from typing import Any
 
 from peewee import Expression, chunked, fn
 
+from proxyd.base import clock
 from proxyd.base.counters import LATENCIES, SHOWN
-from proxyd.base.drain import drain_share
-from proxyd.base.text import parse_rfc3339, rfc3339, route_number
+from proxyd.base.drain import began, drain_share
+from proxyd.base.text import rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import Route, Session
@@ -86,10 +87,10 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
 
 
 def drain(row: Route, now: float) -> dict[str, Any]:
-    """How far the drain of a route is at `now` (Unix seconds): the share falls from 100 % to 0 in a straight line."""
+    """How far the drain of a route is at `now`, an instant of `base.clock`: the share falls from 100 % to 0 in a straight line."""
     if row.drain_started_at is None:
         return {"active": False, "started_at": None, "duration_seconds": None, "traffic_percent": 100.0, "remaining_seconds": 0.0}
-    started, seconds = parse_rfc3339(row.drain_started_at), row.drain_seconds or 0.0
+    started, seconds = began(row.drain_started_at, row.drain_clock), row.drain_seconds or 0.0
     share, remaining = drain_share(started, seconds, now), max(0.0, started + seconds - now)
     return {"active": True, "started_at": row.drain_started_at, "duration_seconds": row.drain_seconds,
             "traffic_percent": round(share * 100, 1), "remaining_seconds": round(remaining, 1)}
@@ -102,7 +103,7 @@ def _live_circuit(circuits: CircuitBoard, row: Route) -> dict[str, Any]:
 
 
 def _instant(seconds: float) -> str | None:
-    return rfc3339(seconds) if seconds else None
+    return rfc3339(clock.shown(seconds)) if seconds else None
 
 
 def circuit_list(circuits: CircuitBoard, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:

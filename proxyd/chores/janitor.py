@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import time
 
+from proxyd.base import clock
 from proxyd.base.jobs import Job
-from proxyd.base.text import rfc3339
 from proxyd.registry import staging
 from proxyd.registry.state import Registry
 from proxyd.store.sql.database import StoreError
@@ -26,7 +25,9 @@ class Janitor:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._job = Job("janitor", _PERIOD, lambda: self.look(time.time()), log, expected=StoreError,
+        #: What the heartbeat of each worker's row said, and since when it has said that.
+        self._beats: dict[tuple[str, int], tuple[str, float]] = {}
+        self._job = Job("janitor", _PERIOD, lambda: self.look(clock.now()), log, expected=StoreError,
                         trouble="the cleanup waits for the database")
         self.jobs = (self._job,)
 
@@ -39,7 +40,7 @@ class Janitor:
         self._job.stop()
 
     def look(self, now: float) -> None:
-        """Do what is due at `now` (Unix seconds)."""
+        """Do what is due at `now` (an instant of `base.clock`)."""
         registry = self._registry
         over = registry.expired(now)
         if over:
@@ -53,22 +54,27 @@ class Janitor:
                 log.info("the staged changes of %s/%s were untouched for %g s and are dropped", session.service, session.instance, ttl)
                 staging.rollback(registry, session)
         alive = {worker.pid for worker in registry.board.workers()}
-        dead = registry.store.read(_dead, alive, socket.gethostname(), rfc3339(now - _WORKER_SILENCE))
+        dead = registry.store.read(self._dead, alive, socket.gethostname(), now)
         if dead:
             registry.store.call(_drop, dead, patience=0.25)
 
 
-def _dead(alive: set[int], host: str, silent_since: str) -> list[int]:
-    """The pids of dead workers that left rows behind. A worker lives if it is on this host's board, or if its heartbeat is
-    recent and, on this host, its process runs."""
-    kept: set[int] = set(alive)
-    dead: set[int] = set()
-    for row in Worker.select():
-        lives = row.pid in alive or (row.heartbeat_at >= silent_since and (row.host != host or _runs(row.pid)))
-        (kept if lives else dead).add(row.pid)
-    # A worker that was killed before its first heartbeat has counts but no row.
-    dead.update(row.pid for row in RouteInFlight.select(RouteInFlight.pid).distinct() if row.pid not in kept)
-    return sorted(dead)
+    def _dead(self, alive: set[int], host: str, now: float) -> list[int]:
+        """The pids of dead workers that left rows behind. A worker lives if it is on this host's board, or if its heartbeat still
+        changes and, on this host, its process runs. Runs in the database thread."""
+        kept: set[int] = set(alive)
+        dead: set[int] = set()
+        beats: dict[tuple[str, int], tuple[str, float]] = {}
+        for row in Worker.select():
+            # Another host's clock may be wrong, so what the heartbeat says is not compared with ours.
+            known = self._beats.get((row.host, row.pid))
+            said, since = beats[row.host, row.pid] = known if known and known[0] == row.heartbeat_at else (row.heartbeat_at, now)
+            lives = row.pid in alive or (now - since <= _WORKER_SILENCE and (row.host != host or _runs(row.pid)))
+            (kept if lives else dead).add(row.pid)
+        self._beats = beats
+        # A worker that was killed before its first heartbeat has counts but no row.
+        dead.update(row.pid for row in RouteInFlight.select(RouteInFlight.pid).distinct() if row.pid not in kept)
+        return sorted(dead)
 
 
 def _drop(pids: list[int]) -> None:

@@ -1,13 +1,17 @@
-"""Deletes old rows, a few hundred at a time, so that no other process waits long for the database."""
+"""Deletes old rows, a few hundred at a time, so that no other process waits long for the database.
+
+Rows say when they were written by the time of day. If that is set ahead, all of them look older at once. A mistake must not cost the
+history, so a new time of day is believed when it has lasted for an hour.
+"""
 
 from __future__ import annotations
 
 import logging
-import time
 
 import gevent
 from peewee import OP, SQL, Expression
 
+from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.sections import DatabaseSettings
@@ -20,6 +24,9 @@ log = logging.getLogger("proxyd.retention")
 _FIRST = 20.0
 _PERIOD = 60.0
 _PATIENCE = 0.25
+#: Seconds that a time of day that was set ahead must last, and what is no more than steering.
+_BELIEVED_AFTER = 3600.0
+_STEERED = 60.0
 #: Seconds between two batches, so that a process that waits for the lock gets it.
 _PAUSE = 0.02
 
@@ -30,6 +37,9 @@ class Retention:
     def __init__(self, settings: DatabaseSettings, store: Store) -> None:
         self._settings = settings
         self._store = store
+        #: By how much the time of day is set, as it is believed; and how it is set else, since when.
+        self._believed = clock.shift()
+        self._said, self._since = self._believed, clock.now()
         self._job = Job("retention", _PERIOD, self._round, log, first=_FIRST, retry=_PERIOD, expected=StoreError,
                         trouble="pruning waits for the next round")
         self.jobs = (self._job,)
@@ -43,9 +53,17 @@ class Retention:
         self._job.stop()
 
     def _round(self) -> None:
-        gone = self.prune(time.time())
+        gone = self.prune(self.time_of_day(clock.shift(), clock.now()))
         if gone:
             log.info("pruned %s", ", ".join(f"{count} {table}" for table, count in gone.items()))
+
+    def time_of_day(self, shift: float, now: float) -> float:
+        """Unix seconds by the time of day that is believed. `shift`: by how much it is set (see `base.clock`), at instant `now`."""
+        if abs(shift - self._said) > _STEERED:
+            self._said, self._since = shift, now
+        if shift <= self._believed + _STEERED or now - self._since >= _BELIEVED_AFTER:
+            self._believed = shift
+        return now + self._believed
 
     def prune(self, now: float) -> dict[str, int]:
         """Delete what is too old at `now` (Unix seconds). Returns the number of deleted rows by table.

@@ -40,6 +40,7 @@ COLUMN_NOTES: dict[str, str] = {
     "token_name": "Name of the token with which the client registered. Empty if no token was needed.",
     "connected_at": "When the client registered. RECONNECT does not change it.",
     "disconnected_at": "When the connection was lost. The grace counts from here.",
+    "disconnected_clock": "The same instant by a clock that nobody sets: id of the machine's boot, and seconds since it.",
     "ended_at": "When the session ended.",
     "last_activity": "When the client last sent a command, as it was known at the last REGISTER, RECONNECT, CONFIG_APPLY or loss of the "
                      "connection: only these write it. SESSION_INFO tells the present value.",
@@ -54,6 +55,7 @@ COLUMN_NOTES: dict[str, str] = {
     "staged_changes.name": "Name of the setting within its scope.",
     "staged_changes.value": "The value that CONFIG_APPLY will set. NULL removes the setting.",
     "staged_at": "When the change was staged.",
+    "staged_clock": "The same instant by a clock that nobody sets: id of the machine's boot, and seconds since it.",
     "domains": "Hosts of the route, as a JSON list.",
     "routes.path": "Path prefix of the route.",
     "v_routes.path": "Path prefix of the route.",
@@ -67,6 +69,7 @@ COLUMN_NOTES: dict[str, str] = {
     "maintenance_since": "When maintenance began. NULL if the route is not in maintenance.",
     "maintenance_page_url": "Where the maintenance page is fetched from. Empty is the built-in page.",
     "drain_started_at": "When the drain began. NULL if the route does not drain.",
+    "drain_clock": "The same instant by a clock that nobody sets: id of the machine's boot, and seconds since it.",
     "drain_seconds": "Length of the drain.",
     "slot": "Place of the route's circuit in shared memory.",
     "routes.version": "Config version in which the row changed last.",

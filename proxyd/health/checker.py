@@ -4,13 +4,13 @@ and moves of circuits."""
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import gevent
 
+from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import route_number
 from proxyd.config.sections import HealthSettings
@@ -124,7 +124,7 @@ class Checker:
             return
         found = target_of(record, self._settings)
         known = self._by_route.get(record.route_id)
-        now = time.time()
+        now = clock.now()
         if found is None or not self._settings.drive_circuits:
             release(self._circuits, record, now)
         if found is None:
@@ -184,7 +184,7 @@ class Checker:
             return
         if returning:
             check.standing.one_will_do()
-        self._judge(check, result, time.time())
+        self._judge(check, result, clock.now())
 
     def _judge(self, check: Check, result: Result, now: float) -> None:
         """Count a result for every route that asked for the check."""
@@ -199,7 +199,7 @@ class Checker:
             if changed:
                 self._bus.publish("backend_health_changed", {
                     "healthy": standing.status != DOWN, "status": standing.status, "previous": before, "reason": standing.reason,
-                    "url": check.target.url}, watched.route_id, at=now)
+                    "url": check.target.url}, watched.route_id, at=clock.shown(now))
         if changed:
             log.log(logging.WARNING if standing.status == DOWN else logging.INFO, "%s is %s (was %s): %s", check.target.url,
                     standing.status, before, standing.reason)

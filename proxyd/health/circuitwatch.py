@@ -9,6 +9,7 @@ from typing import Any
 
 from peewee import chunked
 
+from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339, route_number
 from proxyd.events.bus import EventBus
@@ -75,7 +76,7 @@ class CircuitWatch:
             log.log(logging.WARNING if transition.after == OPEN else logging.INFO, "circuit of %s is %s (was %s): %s", route_id, after,
                     before, transition.reason)
             self._bus.publish("circuit_state_changed", {"state": after, "from": before, "to": after, "reason": transition.reason},
-                              route_id, at=transition.at)
+                              route_id, at=clock.shown(transition.at))
             self._waiting.append(transition)
             self._live[transition.number] = _Row(transition.slot, transition.reason)
             self._seen = transition.sequence
@@ -85,6 +86,7 @@ class CircuitWatch:
         """Write rows of the transitions, and the current rows of all circuits that were ever open or had failures counted."""
         if time.monotonic() - self._searched >= _SEARCH:
             self._searched = time.monotonic()
+            self._circuits.keep_time()
             for slot, number in self._circuits.busy():
                 if number not in self._live:
                     self._live[number] = _Row(slot, "")
@@ -132,10 +134,10 @@ class _Row:
 def _row(number: int, slot: CircuitSlot, reason: str) -> dict[str, Any]:
     return {
         "route_id": f"r{number}", "state": STATE_NAMES[slot.state], "reason": reason, "failures": slot.failures,
-        "successes": slot.successes, "opened_at": rfc3339(slot.opened_at) if slot.state and slot.opened_at else None,
-        "last_failure": rfc3339(slot.last_failure) if slot.last_failure else None,
-        "next_attempt": rfc3339(slot.next_attempt) if slot.state == OPEN and slot.next_attempt else None,
-        "changed_at": rfc3339(slot.changed_at or time.time())}
+        "successes": slot.successes, "opened_at": rfc3339(clock.shown(slot.opened_at)) if slot.state and slot.opened_at else None,
+        "last_failure": rfc3339(clock.shown(slot.last_failure)) if slot.last_failure else None,
+        "next_attempt": rfc3339(clock.shown(slot.next_attempt)) if slot.state == OPEN and slot.next_attempt else None,
+        "changed_at": rfc3339(clock.shown(slot.changed_at or clock.now()))}
 
 
 def _left_behind() -> list[dict[str, Any]]:

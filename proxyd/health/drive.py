@@ -35,7 +35,7 @@ def watch(record: RouteRecord, options: RouteOptions) -> CheckedRoute:
 
 
 def drive(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, ok: bool, now: float) -> None:
-    """Move a route's circuit as a check's result, and the target's standing after it, demand. `now`: Unix seconds."""
+    """Move a route's circuit as a check's result, and the target's standing after it, demand. `now`: an instant of `base.clock`."""
     slot, number = watched.slot, watched.number
     state = circuits.state(slot, number)
     if standing.status == DOWN:

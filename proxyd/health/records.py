@@ -10,6 +10,7 @@ from typing import Any
 
 from peewee import chunked
 
+from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
@@ -84,13 +85,13 @@ class HealthRecords:
             self._history.popleft()
             self.dropped += 1
         self._history.append({
-            "route_id": route_id, "checked_at": rfc3339(now), "ok": result.ok, "status_code": result.status_code,
+            "route_id": route_id, "checked_at": rfc3339(clock.shown(now)), "ok": result.ok, "status_code": result.status_code,
             "response_time_ms": _milliseconds(result), "error": result.error or None})
 
     def current(self, route_id: str, target: Target, standing: Standing, result: Result | None, now: float,
                 changed: bool = False) -> None:
         """The state of a route now; without a result, its check has just begun."""
-        at = rfc3339(now)
+        at = rfc3339(clock.shown(now))
         row = self._current.get(route_id)
         if row is None or row["url"] != target.url:
             row = self._current[route_id] = {

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from proxyd.base import clock
 from proxyd.base.text import rfc3339, route_number
 from proxyd.registry.configuration import RouteSpec
 from proxyd.store.memory.circuits import CircuitBoard
@@ -88,7 +89,7 @@ class ActiveRoutes:
         """Free a route's old slot if its new row has another one, because it has another backend."""
         known = self.rows.get(row["route_id"])
         if known is not None and known["slot"] != row["slot"]:
-            self._circuits.replace(known["slot"], row["slot"], route_number(row["route_id"]), time.time())
+            self._circuits.replace(known["slot"], row["slot"], route_number(row["route_id"]), clock.now())
             heapq.heappush(self._free, known["slot"])
 
     def _take(self, row: dict[str, Any]) -> None:

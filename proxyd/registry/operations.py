@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import gevent
 import requests
 
+from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import option_of, parse_option
@@ -89,15 +90,15 @@ class Operations:
             raise ValueError(f'"{session_id}" is not a session')
         if not session.routes:
             raise ValueError("the session has no active route to drain")
-        now = time.time()
-        columns = {"drain_started_at": rfc3339(now), "drain_seconds": seconds}
+        now = clock.now()
+        columns = {"drain_started_at": rfc3339(clock.shown(now)), "drain_clock": clock.mark(now), "drain_seconds": seconds}
         with registry.exclusive():
             version = registry.commit(RegistryChange(routes=registry.active.changed(session.routes, columns)))
         registry.await_workers(version)
         log.info("%s/%s drains over %g s (%s)", session.service, session.instance, seconds, actor)
         registry.bus.publish("drain_started", {"seconds": seconds}, None, session_id, actor)
         self._watch(session)
-        return now + seconds
+        return clock.shown(now + seconds)
 
     def cancel_drain(self, session_id: str, actor: str) -> None:
         """End a drain. The routes get full traffic at once."""
@@ -107,7 +108,7 @@ class Operations:
             raise ValueError("no drain in progress")
         self._drains.pop(session_id, None)
         with registry.exclusive():
-            columns = {"drain_started_at": None, "drain_seconds": None}
+            columns = {"drain_started_at": None, "drain_clock": None, "drain_seconds": None}
             version = registry.commit(RegistryChange(routes=registry.active.changed(session.routes, columns)))
         registry.await_workers(version)
         log.info("the drain of %s/%s is cancelled (%s)", session.service, session.instance, actor)
@@ -137,7 +138,7 @@ class Operations:
         bus = self.registry.bus
         told = -1
         while (row := self._still(session, generation)) is not None:
-            state = drain_state(row, time.time())
+            state = drain_state(row, clock.now())
             tenth = min(10, int((100.0 - state["traffic_percent"]) / 10 + 1e-9))
             if state["remaining_seconds"] <= 0:
                 break
@@ -180,7 +181,7 @@ class Operations:
         if row is None:
             return None
         stats = self.registry.store.read(route_stats, list(session.routes))
-        return {**drain_state(row, time.time()), "rejected": sum(item["drain_rejected"] for item in stats.values())}
+        return {**drain_state(row, clock.now()), "rejected": sum(item["drain_rejected"] for item in stats.values())}
 
     # -- circuits
 
@@ -188,7 +189,7 @@ class Operations:
         """Close a route's circuit in every worker."""
         self._check_known([route_id])
         row = self.registry.active.rows[route_id]
-        self.registry.circuits.move(row["slot"], route_number(route_id), "reset", time.time())
+        self.registry.circuits.move(row["slot"], route_number(route_id), "reset", clock.now())
         self.registry.bus.publish("circuit_reset", {}, route_id, row["session"], actor)
         log.info("the circuit of route %s is reset (%s)", route_id, actor)
 

@@ -7,6 +7,7 @@ import logging
 import time
 from typing import Any
 
+from proxyd.base import clock
 from proxyd.base.text import rfc3339
 from proxyd.base.urls import same_server
 from proxyd.registry import configuration
@@ -35,8 +36,8 @@ def stage(registry: Registry, session: LiveSession, entries: Staged, gone: tuple
     size = sum(len(key[2]) + len(value or "") + 64 for key, value in {**session.staged, **entries}.items())
     if size > bound:
         raise StagingError(f"more than {bound} bytes staged (setting max_staged_bytes); apply or roll back first")
-    now = time.time()
-    registry.store.call(changes.stage, session.session_id, entries, gone, rfc3339(now))
+    now = clock.now()
+    registry.store.call(changes.stage, session.session_id, entries, gone, rfc3339(clock.shown(now)), clock.mark(now))
     session.staged.update(entries)
     for key in gone:
         session.staged.pop(key, None)
@@ -204,6 +205,7 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
         "route_id": route_id, "session": session.session_id, "service_name": session.service, "instance_name": session.instance,
         "enabled": True, "maintenance_since": None, "maintenance_page_url": None,
         "drain_started_at": inherited["drain_started_at"] if inherited else None,
+        "drain_clock": inherited["drain_clock"] if inherited else None,
         "drain_seconds": inherited["drain_seconds"] if inherited else None,
         "slot": registry.active.slot(route_id), "created_at": now, "updated_at": now, **columns}
 

@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 from gevent.lock import RLock
 
+from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
@@ -41,7 +42,8 @@ GRANT = ("grant", "", "")
 
 @dataclass(eq=False, slots=True)
 class LiveSession:
-    """A session and what it declared. Instants are Unix seconds. `expires`: when a lost session ends; 0.0 while a client holds it."""
+    """A session and what it declared. Instants are Unix seconds, to be shown; `began`, `staged_at` and `expires` are those
+    of `base.clock`, to be waited for. `expires`: when a lost session ends; 0.0 while a client holds it."""
 
     session_id: str
     service: str
@@ -54,6 +56,7 @@ class LiveSession:
     last_activity: float = 0.0
     last_apply: float = 0.0
     expires: float = 0.0
+    began: float = 0.0
     settings: SettingTexts = field(default_factory=dict)
     staged: Staged = field(default_factory=dict)
     staged_at: float = 0.0
@@ -91,7 +94,7 @@ class Registry:
         `grants`: returns what the token of that name may claim.
         """
         loaded = self.store.read(changes.load)
-        now = time.time()
+        now = clock.now()
         grace = self.settings.registry.reconnect_grace
         for row in loaded.sessions:
             session_id = row["session_id"]
@@ -104,10 +107,11 @@ class Registry:
             grant = session.settings.pop(GRANT, None)
             if grant is not None:
                 session.grant = Grant.from_json(grant)
+            session.began = clock.remembered(None, session.connected_at)
             if session_id in loaded.staged_at:
-                session.staged_at = parse_rfc3339(loaded.staged_at[session_id])
+                session.staged_at = loaded.staged_at[session_id]
             if row["state"] == DISCONNECTED and row["disconnected_at"]:
-                session.expires = parse_rfc3339(row["disconnected_at"]) + grace
+                session.expires = clock.remembered(row["disconnected_clock"], parse_rfc3339(row["disconnected_at"])) + grace
             else:
                 session.expires = now + grace
             if session.is_site():
@@ -168,7 +172,7 @@ class Registry:
         one has another token."""
         now = time.time()
         session = LiveSession(secrets.token_hex(16), service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
-                              holder=holder, grant=grant)
+                              holder=holder, grant=grant, began=clock.now())
         with self.exclusive():
             older = [item for item in self.sessions.values()
                      if item.service == service and item.instance == instance and not item.is_site()]
@@ -193,7 +197,7 @@ class Registry:
             "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
             "maintenance_port": session.maintenance_port, "metadata": json.dumps(session.metadata), "state": session.state,
             "address": session.address, "token_name": session.grant.name, "connected_at": rfc3339(session.connected_at),
-            "disconnected_at": None, "ended_at": None,
+            "disconnected_at": None, "disconnected_clock": None, "ended_at": None,
             "last_activity": rfc3339(session.last_activity),
             "last_apply": rfc3339(session.last_apply) if session.last_apply else None}
 
@@ -227,11 +231,11 @@ class Registry:
         with self.exclusive():
             if session.state != CONNECTED or session.holder is not holder:
                 return
-            now = time.time()
+            now = clock.now()
             self.commit(RegistryChange(
                 session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": False}),
-                session_updates={"state": DISCONNECTED, "disconnected_at": rfc3339(now),
-                                 "last_activity": rfc3339(session.last_activity)}), durable=False)
+                session_updates={"state": DISCONNECTED, "disconnected_at": rfc3339(clock.shown(now)),
+                                 "disconnected_clock": clock.mark(now), "last_activity": rfc3339(session.last_activity)}), durable=False)
             session.state = DISCONNECTED
             session.holder = None
             session.expires = now + self.settings.registry.reconnect_grace
@@ -242,7 +246,8 @@ class Registry:
             now = time.time()
             version = self.commit(RegistryChange(
                 session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": True}),
-                session_updates={"state": CONNECTED, "disconnected_at": None, "address": address, "last_activity": rfc3339(now)}))
+                session_updates={"state": CONNECTED, "disconnected_at": None, "disconnected_clock": None, "address": address,
+                                 "last_activity": rfc3339(now)}))
             session.state = CONNECTED
             session.holder = holder
             session.address = address
@@ -251,5 +256,5 @@ class Registry:
         self.await_workers(version)
 
     def expired(self, now: float) -> list[LiveSession]:
-        """Lost sessions whose grace has passed."""
+        """Lost sessions whose grace has passed at `now`, an instant of `base.clock`."""
         return [item for item in self.sessions.values() if item.expires and item.holder is None and now >= item.expires]

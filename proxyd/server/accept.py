@@ -14,6 +14,7 @@ from typing import Any
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
+from proxyd.base import clock
 from proxyd.store.memory.board import Board
 
 #: Seconds. Longer would cost clients with one request per connection more than the balance is worth.
@@ -60,7 +61,7 @@ class Share:
         now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
-            self._others = self._board.accepting(time.time())
+            self._others = self._board.accepting(clock.now())
         return bool(self._others) and enough > self._board.fewest(self._others)
 
 

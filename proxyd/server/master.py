@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -17,6 +16,7 @@ from gevent.event import Event as Signal
 
 from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
+from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.trouble import Trouble
 from proxyd.chores.alerts import Alerts
@@ -145,7 +145,7 @@ class Master:
             Alerts(settings.alerts, store, bus), Janitor(registry),
             DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail))
         state = MasterState(
-            store, bus, board, circuits, operations, time.time(), lambda: [str(problem) for problem in sites.problems],
+            store, bus, board, circuits, operations, clock.now(), lambda: [str(problem) for problem in sites.problems],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()],
             checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)))

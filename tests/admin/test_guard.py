@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_a_session_ends_after_its_time(master: Master, monkeypatch: pytest.Monke
     session, csrf = log_in(master)
     monkeypatch.setattr(guard, "SESSION_SECONDS", 0)
     wait_for(lambda: session.post(master.url + MAINTENANCE, headers={"X-CSRF-Token": csrf}, timeout=5).status_code == 401)
+
+
+@pytest.mark.parametrize("step", [-30 * 86400.0, 30 * 86400.0])
+def test_a_session_lives_on_when_the_time_of_day_is_set(master: Master, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    session, csrf = log_in(master)
+    # A header, because the client would drop the cookie by the time of day.
+    own = {"Cookie": f"proxyd_admin={session.cookies['proxyd_admin']}", "X-CSRF-Token": csrf}
+    unset = time.time
+    monkeypatch.setattr(time, "time", lambda: unset() + step)
+    assert requests.post(master.url + MAINTENANCE, headers=own, timeout=5).status_code == 200
 
 
 @pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
+from proxyd.base import clock
 from proxyd.base.text import rfc3339
 from proxyd.chores import retention
 from proxyd.chores.retention import Retention
@@ -154,3 +155,16 @@ def test_a_locked_database_is_left_for_the_next_round(store: Store, tmp_path: Pa
     finally:
         part.stop()
         other.close()
+
+
+def test_a_time_of_day_set_ahead_is_believed_when_it_has_lasted_for_an_hour(store: Store) -> None:
+    retention = Retention(DatabaseSettings(), store)
+    now, year = clock.now(), 365 * DAY
+    assert retention.time_of_day(0.0, now) == now
+    assert [retention.time_of_day(year, now + seconds) for seconds in (60.0, 1800.0)] == [now + 60, now + 1800]
+    # Set right in time: nothing was lost, and the next mistake has an hour, too.
+    assert retention.time_of_day(0.0, now + 2000) == now + 2000
+    assert retention.time_of_day(year, now + 3000) == now + 3000
+    assert retention.time_of_day(year, now + 6500) == now + 6500
+    assert retention.time_of_day(year, now + 6700) == now + 6700 + year
+    assert retention.time_of_day(year - 3600.0, now + 6800) == now + 6800 + year - 3600.0

@@ -26,7 +26,7 @@ _DOWN = refuse("upstream_down", "no upstream of this route passes its health che
 
 def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str], blocked: Sequence[str], circuits: Circuits,
            now: float) -> Upstream | Refusal:
-    """The upstream for a request from `client_ip` with that Cookie header, at `now` (Unix seconds).
+    """The upstream for a request from `client_ip` with that Cookie header, at `now` (an instant of `base.clock`).
 
     `tried`: members that got this request and failed; others come first. `blocked`: members that must not be asked again.
     """

@@ -14,7 +14,7 @@ _STICKY_STEEPNESS = 4.0
 
 
 def drain_share(upstream: Upstream, now: float) -> float:
-    """The part of its usual traffic (1.0 to 0.0) that the upstream gets at `now` (Unix seconds)."""
+    """The part of its usual traffic (1.0 to 0.0) that the upstream gets at `now` (an instant of `base.clock`)."""
     started = upstream.drain_started_at
     return drain.drain_share(started, upstream.drain_seconds, now) if started else 1.0
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from proxyd.base import clock
 from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.route.choose import choose
 from proxyd.proxy.upstream import websocket
@@ -45,7 +45,7 @@ class Members:
         busy: Refusal | None = None
         places = self._parts.places
         while True:
-            now = time.time()
+            now = clock.now()
             others = self._blocked if place is None else self._other_than(place)
             chosen = choose(self.pool, client_ip, cookie, self._tried, others, circuits, now)
             if isinstance(chosen, Refusal):
@@ -85,7 +85,7 @@ class Members:
     def leave(self, member: Upstream) -> bool:
         """Stop asking `member`, if another member would take the request. Returns whether one would."""
         blocked = (*self._blocked, member.route_id)
-        other = choose(self.pool, self._client_ip, self._cookie, self._tried, blocked, self._parts.circuits, time.time())
+        other = choose(self.pool, self._client_ip, self._cookie, self._tried, blocked, self._parts.circuits, clock.now())
         if isinstance(other, Refusal):
             return False
         self._blocked = blocked

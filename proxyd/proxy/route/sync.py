@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
@@ -48,7 +49,7 @@ class Sync:
         self._trouble = Trouble(log, "can't read the routes", logging.ERROR)
         self._empty = False
         self._generation = 0
-        self._started = time.time()
+        self._started = clock.now()
         self._looked = 0.0
         self._jobs = (
             Job("routes", _TICK, self._follow, log),
@@ -57,7 +58,7 @@ class Sync:
 
     def start(self) -> None:
         """Join the board, load the routes, and follow changes. If the database can't be read yet, it is tried again."""
-        self._board.join(time.time())
+        self._board.join(clock.now())
         self._load()
         self._looked = time.monotonic()
         for job in self._jobs:
@@ -93,7 +94,7 @@ class Sync:
                 self._take(snapshot)
         except Exception as error:
             self._empty = isinstance(error, StoreEmpty)
-            if self._empty and not self._loaded and time.time() - self._started < _EMPTY_SILENCE:
+            if self._empty and not self._loaded and clock.now() - self._started < _EMPTY_SILENCE:
                 log.debug("%s", error)
             else:
                 self._trouble.goes_on(f"{error}; going on with version {self._table.version}",
@@ -111,12 +112,13 @@ class Sync:
         self._table = table
         self._loaded = True
         self._on_table(table, snapshot, gone)
-        self._board.report(table.version, time.time())
+        self._board.report(table.version, clock.now())
 
     def _beat(self) -> None:
-        now = time.time()
+        now = clock.now()
         self._board.report(self._table.version, now)
-        self._store.call(_beat_row, os.getpid(), socket.gethostname(), self._started, now, self._table.version, patience=0.25)
+        self._store.call(_beat_row, os.getpid(), socket.gethostname(), clock.shown(self._started), clock.shown(now),
+                         self._table.version, patience=0.25)
 
 
 def _beat_row(pid: int, host: str, started: float, now: float, version: int) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from proxyd.base import clock
 from proxyd.http1 import HeadReader, ProtocolError, ResponseHead
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import request_head
@@ -80,7 +81,7 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
         status = response.status
         ok = not is_failure(upstream, status)
         if admission or not ok or status in retry_statuses:
-            parts.circuits.report(upstream, admission, ok, time.time())
+            parts.circuits.report(upstream, admission, ok, clock.now())
             if status in retry_statuses:
                 ex.hold_back(status)
                 return False
@@ -89,7 +90,7 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
             # It counts as a success only when the body is complete. Otherwise failures in bodies would never add up. A trial is
             # reported before (above), because it can't wait for a body that streams for hours.
             reusable = relay(ex, upstream, stream, response, rest)
-            parts.circuits.report(upstream, admission, True, time.time())
+            parts.circuits.report(upstream, admission, True, clock.now())
         return True
     except ProtocolError as error:
         if error.status != 502:

@@ -100,7 +100,7 @@ def is_failure(upstream: Upstream, status: int) -> bool:
 
 
 class Circuits:
-    """The breakers as the request path uses them. `now` is Unix seconds throughout."""
+    """The breakers as the request path uses them. `now` is an instant of `base.clock` throughout."""
 
     def __init__(self, board: CircuitBoard) -> None:
         self._board = board

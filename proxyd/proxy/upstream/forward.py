@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
+from proxyd.base import clock
 from proxyd.proxy.core.upstreams import RETRIES_AT_MOST
 from proxyd.proxy.upstream import retry, websocket
 from proxyd.proxy.upstream.attempt import attempt
@@ -42,11 +42,11 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
             return None
         return UpstreamError("status", ex.status, f"upstream_{ex.status}", f"the upstream answered {ex.status}")
     except UpstreamError as error:
-        circuits.report(upstream, admission, False, time.time())
+        circuits.report(upstream, admission, False, clock.now())
         return error
     except ResponseCut:
         if ex.expired is None or not ex.expired.of_client:
-            circuits.report(upstream, 0, False, time.time())
+            circuits.report(upstream, 0, False, clock.now())
         raise
     except BaseException:
         # This says nothing about the upstream. If a response was begun, the trial has been reported already.

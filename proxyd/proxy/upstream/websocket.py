@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
+from proxyd.base import clock
 from proxyd.base.text import rfc3339
 from proxyd.http1 import ProtocolError
 from proxyd.net.stream import Stream
@@ -72,7 +73,7 @@ def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> Non
         switched = response.status == 101
         if switched and response.upgrade != "websocket":
             raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to another protocol than websocket")
-        parts.circuits.report(upstream, admission, switched or not is_failure(upstream, response.status), time.time())
+        parts.circuits.report(upstream, admission, switched or not is_failure(upstream, response.status), clock.now())
         if not switched:
             return relay_refused_upgrade(ex, upstream, stream, response, rest)
         ex.begin_response(101)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
+from proxyd.base import clock
 from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.config.options import option_of
 from proxyd.registry import fields
@@ -39,7 +39,7 @@ def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, An
 def route_status_command(caller: Caller, route_id: str) -> str:
     row = _row(caller, route_id)
     written, stats = caller.registry.store.read(route_facts, route_id)
-    status = route_status(row, caller.registry.live_health(route_id) or written, stats, caller.registry.circuits, time.time())
+    status = route_status(row, caller.registry.live_health(route_id) or written, stats, caller.registry.circuits, clock.now())
     options = status.pop("options")
     return "ROUTE_STATUS_OK|" + to_json({**status, **_told_of(options)})
 
@@ -55,7 +55,7 @@ def _told_of(options: dict[str, str]) -> dict[str, Any]:
                 "in_maintenance, draining}`",
          help="Show the circuit as the workers have it now.", repeatable=True)
 def circuit_status(caller: Caller, route_id: str) -> str:
-    return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(caller, route_id), caller.registry.circuits, time.time()))
+    return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(caller, route_id), caller.registry.circuits, clock.now()))
 
 
 @command("CIRCUIT_BREAKER_RESET", TOPIC, ROUTE_ID, answer="`CIRCUIT_OK`", help="Close the circuit in every worker.",

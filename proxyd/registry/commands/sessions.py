@@ -6,6 +6,7 @@ import logging
 import time
 from typing import Any
 
+from proxyd.base import clock
 from proxyd.base.text import rfc3339
 from proxyd.registry import fields
 from proxyd.registry.auth import LoginRefused
@@ -57,7 +58,7 @@ def reconnect(caller: Caller, session_id: str) -> str:
     session = caller.registry.find(session_id)
     if session is None or session.state == ENDED or session_id.startswith(SITE_PREFIX):
         return "REREGISTER"
-    if session.expires and session.expires <= time.time():
+    if session.expires and session.expires <= clock.now():
         return "REREGISTER"
     caller.registry.reconnect(session, caller.address, caller)
     caller.hold(session)
@@ -78,7 +79,7 @@ def session_info(caller: Caller) -> str:
     session = caller.session
     return "SESSION_OK|" + to_json({
         "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
-        "connected_at": rfc3339(session.connected_at), "uptime_seconds": int(time.time() - session.connected_at),
+        "connected_at": rfc3339(session.connected_at), "uptime_seconds": int(clock.now() - session.began),
         "last_activity": rfc3339(session.last_activity),
         "last_apply": rfc3339(session.last_apply) if session.last_apply else None, "routes_active": len(session.routes),
         "routes_staged": sum(1 for route_id in merged(session) if route_id not in session.routes),

@@ -13,6 +13,7 @@ import os
 import struct
 from dataclasses import dataclass
 
+from proxyd.base import clock
 from proxyd.store.memory.shared import BOARD, SharedFile, put
 
 MAX_WORKERS = 256
@@ -32,7 +33,7 @@ _SIZE = _WORKERS_AT + MAX_WORKERS * _WORKER_SIZE
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A live worker: process id, config version it routes by, start and last heartbeat in Unix seconds; `counted`: the instant
+    """A live worker: process id, config version it routes by, start and last heartbeat as instants of `base.clock`; `counted`: the instant
     (time.monotonic() seconds) up to which the database has what it counted, requests in flight among it."""
 
     slot: int
@@ -66,11 +67,13 @@ class Board:
         put(self._file.data, _VERSION_AT, _VERSION.pack(version))
 
     def join(self, now: float) -> int:
-        """Take a worker slot for this process, at version 0; returns it. Raises RuntimeError when all are taken."""
+        """Take a worker slot for this process, at version 0; returns it. `now`: an instant of `base.clock`, here and below. Raises
+        RuntimeError when all are taken."""
         for slot in range(MAX_WORKERS):
             if self._file.hold(slot):
+                begun = clock.to_boot(now)
                 put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE,
-                    _WORKER.pack(os.getpid(), 0, 0, now, now) + _COUNTED.pack(0.0) + _CONNECTIONS.pack(_TAKES_NONE))
+                    _WORKER.pack(os.getpid(), 0, 0, begun, begun) + _COUNTED.pack(0.0) + _CONNECTIONS.pack(_TAKES_NONE))
                 self._slot = slot
                 return slot
         raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
@@ -80,7 +83,7 @@ class Board:
         assert self._slot is not None, "join first"
         at = _WORKERS_AT + self._slot * _WORKER_SIZE
         pid, _, _, started, _ = _WORKER.unpack_from(self._file.data, at)
-        put(self._file.data, at, _WORKER.pack(pid, 0, version, started, now))
+        put(self._file.data, at, _WORKER.pack(pid, 0, version, started, clock.to_boot(now)))
 
     def count(self, now: float) -> None:
         """All that this worker counted before `now` (time.monotonic() seconds) is in the database."""
@@ -94,12 +97,12 @@ class Board:
                 _CONNECTIONS.pack(_TAKES_NONE if count is None else count))
 
     def accepting(self, now: float) -> list[int]:
-        """The slots of the other workers that take clients, and have given a sign of life in the last seconds before `now` (Unix
-        seconds). A worker can ask this, who may not try the locks."""
-        found = []
+        """The slots of the other workers that take clients, and have given a sign of life in the last seconds before `now`. A worker
+        can ask this, who may not try the locks."""
+        found, now = [], clock.to_boot(now)
         for slot in range(MAX_WORKERS):
             pid, _, _, _, heartbeat = _WORKER.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE)
-            if pid and slot != self._slot and now - heartbeat < _ALIVE_SECONDS and self.fewest([slot]) != _TAKES_NONE:
+            if pid and slot != self._slot and abs(now - heartbeat) < _ALIVE_SECONDS and self.fewest([slot]) != _TAKES_NONE:
                 found.append(slot)
         return found
 
@@ -128,7 +131,7 @@ class Board:
                 self._file.release(slot)
                 continue
             counted: float = _COUNTED.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE + _COUNTED_AT)[0]
-            live.append(WorkerState(slot, pid, version, started, heartbeat, counted))
+            live.append(WorkerState(slot, pid, version, clock.from_boot(started), clock.from_boot(heartbeat), counted))
         return live
 
     def behind(self, version: int) -> list[WorkerState]:

@@ -1,6 +1,9 @@
 """The circuits of a host in shared memory: one slot a route, read by every worker on every request, and a ring of the
 transitions, which the master turns into events and rows.
 
+Instants are those of `base.clock`. The file has them on a time line of its own, which begins with the file at the time of day, runs
+evenly, and goes on over a restart of the machine: what is left of a wait then is known by the time of day.
+
 A read is a byte; a change takes the slot's lock for microseconds. Slots belong to routes through the route's
 `slot` column and the number in the slot: what a request of a route that is gone reports late must not change the circuit
 of the route that has its slot now.
@@ -9,13 +12,16 @@ of the route that has its slot now.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from proxyd.base import clock
 from proxyd.store.memory.shared import CIRCUITS, SharedFile, put
 from proxyd.store.memory.transitions import CLOSED, OPEN, TRANSITIONS
 
@@ -40,6 +46,10 @@ _SEQUENCE_AT = 64
 _RING_AT = _HEADER + SLOTS * _SLOT_SIZE
 _SIZE = _RING_AT + _RING * _ENTRY_SIZE
 _RING_LOCK = SLOTS + 1
+#: The boot that the time line was set for, Unix seconds at its begin, and by how much the time of day has been set since.
+_TIME_LINE = struct.Struct("<16sdd")
+_TIME_LINE_AT = 128
+_TIME_LINE_LOCK = SLOTS + 2
 _HEALTH = 1
 #: In place of a route's number: the slot is nobody's.
 _RETIRED = (1 << 64) - 1
@@ -108,7 +118,7 @@ class CircuitSlot:
 
 @dataclass(frozen=True, slots=True)
 class LoggedTransition:
-    """One change of state. `number` is that of the route id; `at` Unix seconds."""
+    """One change of state. `number` is that of the route id; `at`: an instant of `base.clock`."""
 
     sequence: int
     slot: int
@@ -125,6 +135,31 @@ class CircuitBoard:
     def __init__(self, directory: str) -> None:
         self._file = SharedFile(os.path.join(directory, CIRCUITS), _SIZE, b"circuit2")
         self._data = self._file.data
+        self._skew = self._time_line()
+
+    def _time_line(self) -> float:
+        """Seconds from the file's time line to this process's clock. The first to open the file after a boot sets the line."""
+        boot = hashlib.blake2b(clock.BOOT_ID.encode(), digest_size=16).digest()
+        begin: float
+        with self._file.lock(_TIME_LINE_LOCK):
+            known, begin, set_by = _TIME_LINE.unpack_from(self._data, _TIME_LINE_AT)
+            if known != boot:
+                begin = time.time() - set_by - clock.boot_seconds()
+                put(self._data, _TIME_LINE_AT, _TIME_LINE.pack(boot, begin, set_by))
+        # A power of two, so that an instant that is written and read is exactly the same.
+        return float(round((clock.from_boot(0.0) - begin) * 1024)) / 1024
+
+    def keep_time(self) -> None:
+        """Note by how much the time of day has been set, so that the time line can go on over a restart of the machine."""
+        begin: float
+        known, begin, _ = _TIME_LINE.unpack_from(self._data, _TIME_LINE_AT)
+        put(self._data, _TIME_LINE_AT, _TIME_LINE.pack(known, begin, time.time() - clock.boot_seconds() - begin))
+
+    def _here(self, instant: float) -> float:
+        return instant + self._skew if instant else instant
+
+    def _there(self, instant: float) -> float:
+        return instant - self._skew if instant else instant
 
     @property
     def file(self) -> SharedFile:
@@ -148,7 +183,7 @@ class CircuitBoard:
         """When the upstream last came back after its circuit was open, 0.0 where it was never away."""
         at = _HEADER + slot * _SLOT_SIZE
         moment: float = _RECOVERED.unpack_from(self._data, at + _RECOVERED_IN_SLOT)[0]
-        return moment if moment and self._number(at) == number else 0.0
+        return self._here(moment) if moment and self._number(at) == number else 0.0
 
     def _number(self, at: int) -> int:
         number: int = _NUMBER.unpack_from(self._data, at + _NUMBER_IN_SLOT)[0]
@@ -156,15 +191,15 @@ class CircuitBoard:
 
     def read(self, slot: int, number: int) -> CircuitSlot:
         """The circuit as it is now, without waiting for anybody."""
-        at = _HEADER + slot * _SLOT_SIZE
+        at, here = _HEADER + slot * _SLOT_SIZE, self._here
         owner = self._number(at)
         if owner != number:
             return CircuitSlot(number=number, foreign=owner != 0)
         (state, flags, _, failures, successes, trials, _, opened_at, last_failure, next_attempt, changed_at, trial_at, recovered_at,
          *holders) = _SLOT.unpack_from(self._data, at)
         return CircuitSlot(
-            state, bool(flags & _HEALTH), failures, successes, trials, number, opened_at, last_failure, next_attempt, changed_at,
-            trial_at, recovered_at, [pid for pid in holders if pid])
+            state, bool(flags & _HEALTH), failures, successes, trials, number, here(opened_at), here(last_failure), here(next_attempt),
+            here(changed_at), here(trial_at), here(recovered_at), [pid for pid in holders if pid])
 
     @contextmanager
     def changing(self, slot: int, number: int) -> Iterator[CircuitSlot]:
@@ -181,7 +216,8 @@ class CircuitBoard:
             pids = found.holders + [0] * (_MAX_HOLDERS - len(found.holders))
             put(self._data, _HEADER + slot * _SLOT_SIZE, _SLOT.pack(
                 found.state, _HEALTH if found.by_health else 0, 0, found.failures, found.successes, found.trials, number,
-                found.opened_at, found.last_failure, found.next_attempt, found.changed_at, found.trial_at, found.recovered_at, *pids))
+                *map(self._there, (found.opened_at, found.last_failure, found.next_attempt, found.changed_at, found.trial_at,
+                                   found.recovered_at)), *pids))
             if found.state != before:
                 self._note(slot, number, before, found.state, found.reason, found.changed_at)
 
@@ -190,7 +226,7 @@ class CircuitBoard:
         with self._file.lock(_RING_LOCK):
             sequence = self.sequence + 1
             at = _RING_AT + (sequence % _RING) * _ENTRY_SIZE
-            put(self._data, at, _ENTRY.pack(sequence, number, now, before, after, 0, slot, reason.encode()[:32]))
+            put(self._data, at, _ENTRY.pack(sequence, number, self._there(now), before, after, 0, slot, reason.encode()[:32]))
             put(self._data, _SEQUENCE_AT, _SEQUENCE.pack(sequence))
 
     @property
@@ -208,7 +244,7 @@ class CircuitBoard:
             written, number, when, before, state, _, slot, reason = _ENTRY.unpack_from(self._data, at)
             if written == sequence:
                 text = reason.rstrip(b"\0").decode("ascii", "replace")
-                found.append(LoggedTransition(sequence, slot, number, when, before, state, text))
+                found.append(LoggedTransition(sequence, slot, number, self._here(when), before, state, text))
         return found
 
     def busy(self) -> list[tuple[int, int]]:

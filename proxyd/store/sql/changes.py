@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxyd.base import clock
+from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight
 from proxyd.store.sql.query import dicts
@@ -90,14 +92,15 @@ def _trim_removals() -> None:
     StoredCounter.update(value=oldest.version).where(StoredCounter.name == "removals_from").execute()
 
 
-def stage(session_id: str, entries: dict[SettingKey, str | None], gone: Iterable[SettingKey], at: str) -> None:
-    """Write staged changes (a None value removes when applied) and drop others."""
+def stage(session_id: str, entries: dict[SettingKey, str | None], gone: Iterable[SettingKey], at: str, marked: str) -> None:
+    """Write staged changes (a None value removes when applied) and drop others. `at` and `marked`: when, as text (see `base.clock`)."""
     for scope, target, name in gone:
         StagedChange.delete().where(
             StagedChange.session == session_id, StagedChange.scope == scope, StagedChange.target == target,
             StagedChange.name == name).execute()
     upsert(StagedChange, [
-        {"session": session_id, "scope": scope, "target": target, "name": name, "value": value, "staged_at": at}
+        {"session": session_id, "scope": scope, "target": target, "name": name, "value": value, "staged_at": at,
+         "staged_clock": marked}
         for (scope, target, name), value in entries.items()])
 
 
@@ -119,7 +122,7 @@ class Loaded:
     sessions: list[dict[str, Any]]
     settings: dict[str, dict[SettingKey, str]]
     staged: dict[str, dict[SettingKey, str | None]]
-    staged_at: dict[str, str]
+    staged_at: dict[str, float]
     routes: list[dict[str, Any]]
 
 
@@ -130,10 +133,10 @@ def load() -> Loaded:
     for row in dicts(SessionSetting.select()):
         settings.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
     staged: dict[str, dict[SettingKey, str | None]] = {}
-    staged_at: dict[str, str] = {}
+    staged_at: dict[str, float] = {}
     for row in dicts(StagedChange.select().order_by(StagedChange.staged_at)):
         staged.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
-        staged_at[row["session"]] = row["staged_at"]
+        staged_at[row["session"]] = clock.remembered(row["staged_clock"], parse_rfc3339(row["staged_at"]))
     version = StoredCounter.get_by_id("config_version").value
     return Loaded(version, sessions, settings, staged, staged_at, dicts(Route.select()))
 

@@ -86,6 +86,18 @@ def _sixth() -> None:
             database.execute_sql(f"ALTER SEQUENCE {table}_{name}_seq AS bigint")
 
 
+def _seventh() -> None:
+    for model, column in ((Session, "disconnected_clock"), (StagedChange, "staged_clock"), (Route, "drain_clock")):
+        _add_column(model, column)
+
+
+def _add_column(model: type[StoredTable], name: str) -> None:
+    """A column that may be empty. A new database has it already, because its tables are made as the models are now."""
+    table = model._meta.table_name
+    if name not in {column.name for column in database.get_columns(table)}:
+        database.execute_sql(f"ALTER TABLE {table} ADD COLUMN {name} TEXT")
+
+
 #: Number, what it brings, and how. Never change one that was released: add the next.
 STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (1, "sessions, routes, settings, workers, events", _first),
@@ -94,6 +106,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (4, "refusals by reason", _fourth),
     (5, "requests that wait in a queue", _fifth),
     (6, "64-bit counters and ids", _sixth),
+    (7, "when waits began, by a clock that nobody sets", _seventh),
 )
 NEWEST = STEPS[-1][0]
 

@@ -49,6 +49,7 @@ class Session(StoredTable):
     token_name = TextField(default="")
     connected_at = TextField()
     disconnected_at = TextField(null=True)
+    disconnected_clock = TextField(null=True)
     ended_at = TextField(null=True)
     last_activity = TextField()
     last_apply = TextField(null=True)
@@ -80,6 +81,7 @@ class StagedChange(StoredTable):
     name = TextField()
     value = TextField(null=True)
     staged_at = TextField()
+    staged_clock = TextField(null=True)
 
     class Meta:
         table_name = "staged_changes"
@@ -104,6 +106,7 @@ class Route(StoredTable):
     maintenance_since = TextField(null=True)
     maintenance_page_url = TextField(null=True)
     drain_started_at = TextField(null=True)
+    drain_clock = TextField(null=True)
     drain_seconds = DoubleField(null=True)
     slot = BigIntegerField(unique=True)
     version = BigIntegerField(index=True)

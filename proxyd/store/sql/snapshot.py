@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from proxyd.base.drain import began
 from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql.models import Route, RouteRemoval, StoredCounter
 
@@ -15,7 +16,8 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class RouteRecord:
-    """One active route as the database has it. Instants are Unix seconds, 0.0 where there is none."""
+    """One active route as the database has it. Instants are Unix seconds, 0.0 where there is none; when a drain began is one
+    of `base.clock`."""
 
     route_id: str
     session_id: str
@@ -87,4 +89,4 @@ def _record(row: tuple[Any, ...]) -> RouteRecord:
         headers=tuple(json.loads(value["headers"]).items()),
         rate_limits=tuple((int(count), float(window)) for count, window in json.loads(value["rate_limits"])),
         maintenance_since=_instant(value["maintenance_since"]), maintenance_page_url=value["maintenance_page_url"] or "",
-        drain_started_at=_instant(value["drain_started_at"]), drain_seconds=value["drain_seconds"] or 0.0)
+        drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0)

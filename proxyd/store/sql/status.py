@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxyd.base.drain import drain_share
-from proxyd.base.text import parse_rfc3339, rfc3339, route_number
+from proxyd.base import clock
+from proxyd.base.drain import began, drain_share
+from proxyd.base.text import rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import OPEN, STATE_NAMES
 from proxyd.store.sql.observed import HealthStatus
@@ -15,15 +16,15 @@ from proxyd.store.sql.traffic import route_stats
 
 
 def instant(seconds: float) -> str | None:
-    """RFC 3339 of an instant, None where there is none."""
-    return rfc3339(seconds) if seconds else None
+    """RFC 3339 of an instant of `base.clock` by the time of day, None where there is none."""
+    return rfc3339(clock.shown(seconds)) if seconds else None
 
 
 def drain_state(row: dict[str, Any], now: float) -> dict[str, Any]:
-    """The drain of a route's row at `now`: what share of new requests it still gets, and for how long."""
+    """The drain of a route's row at `now`, an instant of `base.clock`: what share of new requests it still gets, and for how long."""
     if not row["drain_started_at"]:
         return {"active": False, "traffic_percent": 100.0, "remaining_seconds": 0}
-    started, seconds = parse_rfc3339(row["drain_started_at"]), row["drain_seconds"]
+    started, seconds = began(row["drain_started_at"], row.get("drain_clock")), row["drain_seconds"]
     elapsed = max(0.0, now - started)
     return {"active": True, "started_at": row["drain_started_at"], "duration_seconds": seconds,
             "elapsed_seconds": round(elapsed, 3), "traffic_percent": round(100.0 * drain_share(started, seconds, now), 1),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from proxyd.base import clock
 from proxyd.store.memory.circuits import SLOTS, CircuitBoard, CircuitSlot
 from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN, TRANSITIONS
 from tests.support.waiting import wait_for
@@ -190,3 +192,36 @@ def test_a_process_killed_in_the_middle_of_a_change_blocks_nobody(tmp_path: Path
         with board.changing(9, 1) as circuit:
             circuit.failures += 1
     assert board.read(9, 1).failures == 1
+
+
+@pytest.mark.parametrize("step", [0.0, -7200.0, 3600.0])
+def test_after_a_restart_of_the_machine_a_wait_takes_what_was_left_of_it(
+        board: CircuitBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: float) -> None:
+    """Also where the time of day had been set before: the circuit opened by the old one."""
+    now = clock.now()
+    with board.changing(3, 7) as circuit:
+        circuit.turn(OPEN, "failures", now)
+        circuit.opened_at, circuit.next_attempt = now, now + 600
+    unset = time.time
+    monkeypatch.setattr(time, "time", lambda: unset() + step)
+    board.keep_time()
+    board.close()
+    # The machine starts a minute later, and its clock begins anew. A process of the new boot takes the time of day as it is.
+    monkeypatch.setattr(time, "time", lambda: unset() + step + 60)
+    started = clock.boot_seconds()
+    monkeypatch.setattr(clock, "BOOT_ID", "the next boot")
+    monkeypatch.setattr(clock, "boot_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) - started + 5)
+    monkeypatch.setattr(clock, "_BEGIN", time.time() - clock.boot_seconds())
+    found = CircuitBoard(str(tmp_path)).read(3, 7)
+    assert found.next_attempt - clock.now() == pytest.approx(540, abs=2)
+    assert clock.shown(found.opened_at) == pytest.approx(unset() + step, abs=2)
+
+
+def test_processes_that_started_at_another_time_of_day_read_the_same_instants(
+        board: CircuitBoard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = clock.now()
+    board.move(3, 7, "failures", begun)
+    monkeypatch.setattr(clock, "_BEGIN", clock._BEGIN + 3600)
+    found = CircuitBoard(str(tmp_path))
+    assert found.read(3, 7).changed_at == pytest.approx(begun + 3600, abs=0.002)
+    assert found.transitions(0)[0].at == found.read(3, 7).changed_at
