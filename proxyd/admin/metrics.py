@@ -7,7 +7,6 @@ the processor alone and many routes make much text.
 from __future__ import annotations
 
 import bisect
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -103,7 +102,7 @@ class ProxydCollector(Collector):
     def __init__(self, readings: Readings, process: Process, now: float | None = None) -> None:
         self._readings = readings
         self._process = process
-        self._now = time.time() if now is None else now
+        self._now = clock.now() if now is None else now
         self._service = {row.route_id: row.service_name for row in readings.routes}
 
     def collect(self) -> Iterator[Metric]:
@@ -179,7 +178,7 @@ class ProxydCollector(Collector):
         for row in self._readings.routes:
             share = 1.0
             if row.drain_started_at is not None:
-                share = drain_share(began(row.drain_started_at, row.drain_clock), row.drain_seconds or 0.0, clock.now())
+                share = drain_share(began(row.drain_started_at, row.drain_clock), row.drain_seconds or 0.0, self._now)
             drain.add_metric((row.route_id,), share)
             maintenance.add_metric((row.route_id,), float(row.maintenance_since is not None))
         yield from (health, statuses, circuit, drain, maintenance)

@@ -72,7 +72,7 @@ def prometheus(context: Context, request: Request) -> Response:
             state.certificates(), len(state.problems()), state.health_numbers() if state.health_numbers is not None else {},
             state.jobs)
         body, content_type = gevent.get_hub().threadpool.apply(
-            metrics.render, (readings, process, request.header("Accept"), time.time()))
+            metrics.render, (readings, process, request.header("Accept"), clock.now()))
     return Response(200, body, content_type)
 
 
