@@ -11,9 +11,12 @@ from collections.abc import Callable
 from proxyd.base import text
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`~0-9A-Za-z-]{1,128}")
-#: Response fields that frame the message or belong to the connection: nobody else may set them.
-_OWN_HEADERS = frozenset(("connection", "content-length", "transfer-encoding", "keep-alive", "upgrade", "trailer", "te",
-                          "proxy-connection", "date", "via"))
+#: Response fields that frame or encode the message, belong to the connection, or are true only where they come from: nobody
+#: else may set them.
+_OWN_HEADERS = frozenset((
+    "connection", "content-encoding", "content-length", "date", "http2-settings", "keep-alive", "proxy", "proxy-authenticate",
+    "proxy-authentication-info", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "via"))
+_OWN_PREFIXES = ("x-proxyd-", "sec-websocket-")
 _MAX_HEADER_VALUE = 4096
 MAX_REQUESTS = 1_000_000_000
 MIN_CHECK_INTERVAL = 0.01
@@ -48,8 +51,9 @@ def header_name(value: str) -> str:
     """A response header that may be set, in the customary capitals: names are one whatever their case."""
     if not _HEADER_NAME.fullmatch(value):
         raise ValueError(f'"{value}" is not a header name')
-    if value.lower() in _OWN_HEADERS:
-        raise ValueError(f'"{value}" is the proxy\'s own: it frames the response or belongs to the connection')
+    if value.lower() in _OWN_HEADERS or value.lower().startswith(_OWN_PREFIXES):
+        raise ValueError(f'"{value}" is the proxy\'s own: it frames or encodes the response, belongs to the connection, or says what '
+                         "only the proxy can know")
     return "-".join(part.capitalize() for part in value.split("-"))
 
 

@@ -30,7 +30,8 @@ def recorder() -> Iterator[Recorder]:
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A proxyd that believes what 127.0.0.1 says about clients."""
-    running = System(tmp_path_factory.mktemp("trusting"), workers=1, proxy__trusted_proxies="127.0.0.0/8 10.0.0.0/8", proxy__via="edge")
+    running = System(tmp_path_factory.mktemp("trusting"), workers=1, proxy__trusted_proxies="127.0.0.0/8 10.0.0.0/8", proxy__via="edge",
+                     proxy__hsts="1h", ratelimit__headers="yes")
     yield running
     running.stop()
 
@@ -281,7 +282,40 @@ def test_headers_set_takes_no_value_that_could_break_a_response(value: str, edge
     client.close()
 
 
-@pytest.mark.parametrize("fields", ["Transfer-Encoding", "Content-Length", "Connection"])
+def test_headers_set_takes_the_place_of_our_own_fields(trusting: System, recorder: Recorder) -> None:
+    client = trusting.client("ownset", "ownset")
+    client.route("ownset.test", recorder.url, apply=False)
+    for field in ("Strict-Transport-Security|max-age=5", "x-request-id|mine", "RateLimit-Policy|none"):
+        client.ok(f"HEADERS_SET|SID|ALL|{field}")
+    client.ok("RATELIMIT_SET|SID|ALL|100|1m")
+    client.apply()
+    with Wire(trusting.proxy_port) as wire:
+        response = wire.send(get("ownset.test", "/", "X-Forwarded-Proto: https", "X-Request-ID: abc")).response()
+    names = ("strict-transport-security", "x-request-id", "ratelimit-policy")
+    assert [response.get(name) for name in names] == ["max-age=5", "mine", "none"]
+    assert (recorder.requests()[-1].get("x-request-id"), bool(response.get("ratelimit"))) == ("abc", True)
+
+
+def test_headers_set_can_take_a_field_of_the_backend_away(trusting: System) -> None:
+    recorder = Recorder(f"{OK}Server: old\r\nX-Powered-By: a\r\nx-powered-by: b\r\nX-Kept: -\r\nContent-Length: 2\r\n\r\nok".encode())
+    client = trusting.client("takenaway", "takenaway")
+    client.route("takenaway.test", recorder.url, apply=False)
+    for name in ("Server", "x-powered-by", "Strict-Transport-Security"):
+        client.ok(f"HEADERS_SET|SID|ALL|{name}|-")
+    client.apply()
+    with Wire(trusting.proxy_port) as wire:
+        response = wire.send(get("takenaway.test", "/", "X-Forwarded-Proto: https")).response()
+    assert (response.get("server"), response.get("x-powered-by"), response.get("x-kept")) == (None, None, "-")
+    assert response.get("strict-transport-security") == "max-age=3600", "it is not the backend's"
+    client.ok("HEADERS_REMOVE|SID|ALL|Server")
+    client.apply()
+    with Wire(trusting.proxy_port) as wire:
+        assert wire.send(get("takenaway.test")).response().get("server") == "old"
+    recorder.stop()
+
+
+@pytest.mark.parametrize("fields", ["Transfer-Encoding", "Content-Length", "Connection", "Content-Encoding", "X-Proxyd-Reason",
+                                    "x-proxyd-any", "Sec-WebSocket-Accept", "Proxy-Authenticate", "Via", "Date", "Trailer"])
 def test_headers_set_takes_no_framing(fields: str, edge: System, recorder: Recorder) -> None:
     client = edge.client("framing", "framing")
     route_id = client.route("framing.test", recorder.url)

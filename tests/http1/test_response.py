@@ -5,7 +5,9 @@ from __future__ import annotations
 import h11
 import pytest
 
+from proxyd.config.routechecks import header_name
 from proxyd.http1 import HeadLimits, ProtocolError, parse_response_head
+from proxyd.http1 import fieldnames as kinds
 from proxyd.http1.response import CHUNKED, CLOSE, LENGTH, NONE
 
 from .readers import h11_response, our_response
@@ -21,6 +23,15 @@ def refused(data: bytes, method: str = "GET", limits: HeadLimits | None = None) 
     assert caught.value.status == 502
     assert caught.value.detail
     return caught.value.code
+
+
+def test_no_route_may_set_what_only_this_hop_may_say() -> None:
+    hop = (kinds.HOP, kinds.CONTENT_LENGTH, kinds.TRANSFER_ENCODING, kinds.CONNECTION, kinds.UPGRADE, kinds.TE)
+    names = [name for name, kind in kinds.KINDS.items() if kind in hop]
+    assert len(names) > 10
+    for name in names:
+        with pytest.raises(ValueError, match="the proxy's own"):
+            header_name(name)
 
 
 def test_a_plain_response_is_read_as_sent() -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Upstream
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
+#: The value of a header that a route sets in order to take the backend's own away.
+REMOVED = "-"
 #: Dot segments and repeated slashes: what is matched without them is forwarded without them.
 _UNCLEAN = re.compile(r"/(?:\.|%2e|/)", re.IGNORECASE)
 
@@ -124,8 +126,14 @@ def _without(path: str, prefix: str) -> str | None:
 
 
 def replace_fields(headers: list[tuple[str, str]], new: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """The response headers, in which the fields `new` replace all fields of the same names."""
+    """The response headers, in which the fields `new` replace all fields of the same names. The value REMOVED only takes them away."""
     names = {name.lower() for name, _ in new}
     kept = [field for field in headers if field[0].lower() not in names]
-    kept.extend(new)
+    kept += [field for field in new if field[1] != REMOVED]
     return kept
+
+
+def without_set(own: list[tuple[str, str]], new: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    """Our own response headers without those that the route sets itself (`new`). A cookie goes beside others."""
+    names = {name.lower() for name, value in new if value != REMOVED} - {"set-cookie"}
+    return [field for field in own if field[0].lower() not in names]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from proxyd.http1 import BodyReader, ProtocolError
 from proxyd.http1.response import LENGTH, NONE, ResponseHead
 from proxyd.proxy.core.clientside import ClientGone
-from proxyd.proxy.core.headers import http_date, replace_fields
+from proxyd.proxy.core.headers import http_date, replace_fields, without_set
 from proxyd.proxy.core.phases import RESPONSE_BODY
 from proxyd.proxy.upstream import compress
 
@@ -32,15 +32,14 @@ class ResponseCut(Exception):
 def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) -> list[tuple[str, str]]:
     """The response's fields for the client, without framing: those of the upstream, of the route and of the proxy."""
     headers = response.end_to_end()
+    own = [*ex.set_headers, ("Via", ex.client.via_field), ("X-Request-ID", ex.request_id)]
     if upstream.headers:
         headers = replace_fields(headers, upstream.headers)
-    if ex.set_headers:
-        headers += ex.set_headers
+        own = without_set(own, upstream.headers)
+    headers += own
     if not response.dated:
         # RFC 9110 6.6.1: a recipient that forwards a response without Date adds one.
         headers.append(("Date", http_date(int(time.time()))))
-    headers.append(("Via", ex.client.via_field))
-    headers.append(("X-Request-ID", ex.request_id))
     return headers
 
 

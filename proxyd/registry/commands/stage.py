@@ -92,8 +92,10 @@ def _removes(name: str, key: Field, *, scope: str, answer: str, help: str) -> No
 
 
 @_sets("HEADERS_SET", TARGET,
-       Field("name", routechecks.header_name, "Response header."),
-       Field("value", routechecks.header_value, "Its value. It replaces the backend's own."),
+       Field("name", routechecks.header_name, "Response header. Not one that frames or encodes the message, belongs to the connection "
+                                              "(Date, Via, Sec-WebSocket-* included), or begins with X-Proxyd-."),
+       Field("value", routechecks.header_value, "Its value. It replaces the backend's own, and the proxy's (Strict-Transport-Security, "
+                                                "X-Request-ID). `-` alone: the backend's own is taken away."),
        scope="headers", answer="HEADERS_OK", help="Stage a response header.")
 def header(caller: Caller, name: str, value: str) -> tuple[str, str]:
     return name, value
