@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from proxyd.base.text import read_json
 
 MAX_BODY = 64 * 1024
+_MAX_PARAMETERS = 100
 
 #: On every answer. The status page puts its own policy, with a nonce, in place of this one.
 SECURITY_HEADERS = {
@@ -68,8 +69,19 @@ class Request:
         self._environ = environ
         self.method: str = environ["REQUEST_METHOD"]
         self.path: str = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
-        self.query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=100))
+        self._query: dict[str, str] | None = None
         self.address: str = environ.get("REMOTE_ADDR") or "unix"
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The parameters of the query. Raises RequestRefused."""
+        if self._query is None:
+            try:
+                pairs = parse_qsl(self._environ.get("QUERY_STRING", ""), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+            except ValueError:
+                raise RequestRefused(400, "bad_query", f"the query has more than {_MAX_PARAMETERS} parameters") from None
+            self._query = dict(pairs)
+        return self._query
 
     def header(self, name: str) -> str:
         """A header field, empty where there is none."""

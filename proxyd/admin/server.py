@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.pywsgi import WSGIHandler, WSGIServer, _InvalidClientInput
 
 from proxyd.admin.context import Context
 from proxyd.admin.endpoints import ENDPOINTS
@@ -31,7 +31,10 @@ _BACKLOG = 128
 
 
 class AdminHandler(WSGIHandler):  # type: ignore[misc]
-    """A connection that does not outlive its client: reads and writes give up after a silence."""
+    """A connection that does not outlive its client: reads and writes give up after a silence.
+
+    What a client does wrong is no error of ours. gevent would log each broken connection as one, some with a traceback.
+    """
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         sock.settimeout(_SILENCE_SECONDS)
@@ -41,6 +44,26 @@ class AdminHandler(WSGIHandler):  # type: ignore[misc]
         """Serve the connection; that a client is gone or silent is nothing to report."""
         with contextlib.suppress(OSError):
             super().handle()
+
+    def log_error(self, msg: str, *args: Any) -> None:
+        """gevent calls this for what clients send."""
+        log.debug("admin client %s: %s", self.client_address, msg % args if args else msg)
+
+    def handle_error(self, kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        """An exception that ends a response. `_answer` has caught our own, so an OSError is about the client's connection."""
+        if issubclass(kind, OSError):
+            self.close_connection = True
+            log.debug("admin client %s: %s", self.client_address, error)
+        else:
+            super().handle_error(kind, error, trace)
+
+    def _handle_client_error(self, ex: Exception) -> Any:
+        """The answer to a request that can't be read; None for a client that is gone."""
+        if isinstance(ex, OSError) and not isinstance(ex, _InvalidClientInput):
+            log.debug("admin client %s: %s", self.client_address, ex)
+            return None
+        # gevent prints a traceback for what is no ValueError.
+        return super()._handle_client_error(ex if isinstance(ex, ValueError | OSError) else ValueError(str(ex)))
 
 
 def check_exposure(settings: AdminSettings) -> None:

@@ -89,7 +89,7 @@ class RegistryServer:
                 with gevent.Timeout(_HANDSHAKE_SECONDS):
                     sock = self._tls.context().wrap_socket(sock, server_side=True)
         except (OSError, gevent.Timeout) as error:
-            log.info("registry connection from %s refused: %s", peer, error)
+            log.debug("registry connection from %s failed: %s", peer, error)
             sock.close()
             return
         connection = Connection(sock, Caller(self.registry, self.operations, self.gate, peer), self.settings, self.working)

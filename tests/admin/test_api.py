@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import logging
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,6 +191,32 @@ def test_a_busy_port_is_named(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(ListenError, match="is in use by another program"), running(tmp_path, f"127.0.0.1:{taken.getsockname()[1]}"):
             pass
+
+
+@pytest.mark.parametrize(("sent", "answer"), [
+    (b"", b""), (b"GET", b"400"), (b"GET / HTTP/1.1\r\nHost: a", b""), (b"GET / HTTP/9.9\r\n\r\n", b"400"),
+    (b"\x16\x03\x01\x02\x00", b"400"),
+    (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b""), (b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{", b"400"),
+    (b"POST /login HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
+    (b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n", b"400"),
+    (b"GET /api/v1/routes?" + b"a=1&" * 101 + b" HTTP/1.0\r\nHost: localhost\r\n\r\n", b"400"),
+    (b"GET /api/v1/events?limit=1&" + b"a=1&" * 101 + b" HTTP/1.0\r\nHost: localhost\r\n\r\n", b"400"),
+])
+@pytest.mark.parametrize("rude", [False, True])
+def test_a_broken_connection_is_no_error_of_ours(
+        master: Master, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str], sent: bytes, answer: bytes,
+        rude: bool) -> None:
+    client = socket.create_connection(("127.0.0.1", master.server.port), timeout=5)
+    client.sendall(sent)
+    if rude:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    else:
+        client.shutdown(socket.SHUT_WR)
+        assert answer in client.makefile("rb").readline()
+    client.close()
+    assert master.get("/livez").text == "ok\n"
+    assert [record for record in caplog.records if record.levelno > logging.DEBUG and "tests." not in record.name] == []
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_it_listens_on_a_unix_socket_in_place_of_a_stale_one(tmp_path: Path) -> None:
