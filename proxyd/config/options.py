@@ -126,6 +126,8 @@ class RouteOptions:
     sticky_cookie: str = declare(Kind("cookie name", _cookie_name), "", "Name of a cookie that keeps a client on one replica. Empty: none.")
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which the share of a recovered replica grows back to full. 0: at once.")
+    drain_alone: str = declare(choice("serve", "refuse"), "serve",
+                               "What a drain does if nobody else takes the traffic: serve it all until the end, or refuse a growing share.")
     pool_size: int = declare(integer(0, 10_000), "64", "Most idle connections to the upstream that each worker keeps.")
     pool_idle_timeout: float = declare(DURATION, "50s", "Longest time an idle connection is kept. The upstream's Keep-Alive may say less.")
     pool_max_age: float = declare(DURATION_OR_OFF, "5m", "Greatest age of a kept connection to the upstream. 0: no limit.")

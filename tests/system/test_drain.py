@@ -69,9 +69,11 @@ def test_replicas_take_over_evenly_and_no_client_sees_anything(system: System, n
 
 
 @pytest.mark.slow
-def test_without_a_replica_the_rest_is_refused_in_a_growing_share(system: System, backend: Backend) -> None:
+def test_without_a_replica_the_rest_is_refused_in_a_growing_share_if_it_is_to(system: System, backend: Backend) -> None:
     client = system.client("alone")
-    route_id = client.route("alone.test", backend.url)
+    route_id = client.route("alone.test", backend.url, apply=False)
+    client.ok("OPTIONS_SET|SID|ALL|drain_alone|refuse")
+    client.apply()
     load = [Load(system, "alone.test") for _ in range(3)]
     begun = time.time()
     client.ok("DRAIN_START|SID|1500ms")
@@ -94,6 +96,18 @@ def test_without_a_replica_the_rest_is_refused_in_a_growing_share(system: System
     wait_for(lambda: client.json("DRAIN_STATUS|SID")["rejected"] == rejected, what="the refused requests in DRAIN_STATUS")
     drain = client.json(f"ROUTE_STATUS|SID|{route_id}")["drain"]
     assert (drain["active"], drain["traffic_percent"], drain["rejected"]) == (True, 0.0, rejected)
+
+
+def test_without_a_replica_all_are_served_until_the_end(system: System, backend: Backend) -> None:
+    client = system.client("served")
+    client.route("served.test", backend.url)
+    begun = time.time()
+    client.ok("DRAIN_START|SID|800ms")
+    answers = [(system.get("/", "served.test").status, time.time() - begun)]
+    while answers[-1][1] < 1.0:
+        answers.append((system.get("/", "served.test").status, time.time() - begun))
+    assert {status for status, ended in answers if ended < 0.8} == {200}
+    assert answers[-1][0] == 503
 
 
 def test_cancel_restores_all_traffic_at_once(system: System, backend: Backend) -> None:

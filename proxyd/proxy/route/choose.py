@@ -73,7 +73,7 @@ def _among(pool: Pool, sound: list[Upstream], client_ip: str, circuits: Circuits
     full, partial = _by_share(sound, circuits, now)
     if partial:
         if not full:
-            return _last_ones(partial)
+            return _last_ones(partial, pool.members[0].options.drain_alone == "refuse")
         if policy.by_client:
             # A client moves once, when its turn comes, instead of going back and forth.
             full += [member for member, share in partial if balance.place_in_queue(client_ip, member) < share]
@@ -99,7 +99,7 @@ def _by_share(sound: list[Upstream], circuits: Circuits, now: float) -> tuple[li
         return full, partial
     # Slow start needs others that do the work meanwhile. There are none, so it does not apply.
     return ([member for member, _ in partial if not member.drain_started_at],
-            [(member, share) for member, share in partial if member.drain_started_at])
+            [(member, drain_share(member, now)) for member, _ in partial if member.drain_started_at])
 
 
 def _share(member: Upstream, circuits: Circuits, now: float) -> float:
@@ -129,9 +129,10 @@ def _by_chance(full: list[Upstream], partial: list[tuple[Upstream, float]]) -> U
     return None
 
 
-def _last_ones(partial: list[tuple[Upstream, float]]) -> Upstream | Refusal:
-    """One of several members that all drain, in proportion to what they still take. The remaining requests are refused."""
-    if random.random() >= max(share for _, share in partial):
+def _last_ones(partial: list[tuple[Upstream, float]], refuses: bool) -> Upstream | Refusal:
+    """One of several members that all drain, in proportion to what they still take. Nobody takes over the remaining requests: they are
+    served as well, or refused if `refuses`."""
+    if refuses and random.random() >= max(share for _, share in partial):
         return _DRAINING
     parts = [share * member.options.weight for member, share in partial]
     return random.choices([member for member, _ in partial], parts if any(parts) else None)[0]

@@ -61,6 +61,7 @@ def pick(tmp_path: Path) -> Iterator[Picker]:
 
 
 DRAINING: dict[str, Any] = {"drain_started_at": NOW - 30.0, "drain_seconds": 60.0}
+REFUSING = {"drain_alone": "refuse"}
 DRAINED: dict[str, Any] = {"drain_started_at": NOW - 61.0, "drain_seconds": 60.0}
 MAINTAINED: dict[str, Any] = {"maintenance_since": NOW - 5.0}
 
@@ -130,7 +131,7 @@ def test_members_that_drain_one_after_the_other_leave_no_gap(pick: Picker, ahead
 
 
 def test_replicas_that_drain_together_refuse_as_one_that_drains_alone(pick: Picker) -> None:
-    found = pick.shares(pool_of(record(1, **DRAINING), record(2, **DRAINING)), 4000)
+    found = pick.shares(pool_of(record(1, REFUSING, **DRAINING), record(2, REFUSING, **DRAINING)), 4000)
     assert 1850 < found["draining"] < 2150
     assert 850 < found["r1"] < 1150
 
@@ -159,9 +160,18 @@ def test_clients_hashed_to_a_draining_member_leave_it_one_by_one_and_for_good(pi
 
 
 @pytest.mark.parametrize(("elapsed", "low", "high"), [(0.0, 2000, 2000), (15.0, 1400, 1600), (45.0, 400, 600), (60.0, 0, 0)])
-def test_a_lone_draining_upstream_refuses_a_growing_share(pick: Picker, elapsed: float, low: int, high: int) -> None:
-    pool = pool_of(record(1, drain_started_at=NOW - elapsed, drain_seconds=60.0))
+def test_a_lone_draining_upstream_refuses_a_growing_share_if_it_is_to(pick: Picker, elapsed: float, low: int, high: int) -> None:
+    pool = pool_of(record(1, REFUSING, drain_started_at=NOW - elapsed, drain_seconds=60.0))
     assert low <= pick.shares(pool)["r1"] <= high
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("elapsed", "served"), [(0.0, 200), (59.9, 200), (60.1, 0)])
+def test_members_that_nobody_takes_over_from_serve_until_their_drain_ends(pick: Picker, count: int, elapsed: float, served: int) -> None:
+    pool = pool_of(*(record(number + 1, drain_started_at=NOW - elapsed, drain_seconds=60.0) for number in range(count)))
+    found = pick.shares(pool, 200)
+    assert sum(found[f"r{number + 1}"] for number in range(count)) == served
+    assert found["draining"] == 200 - served
 
 
 def test_the_refusal_of_a_draining_upstream_says_so(pick: Picker) -> None:
@@ -271,6 +281,13 @@ def test_a_recovering_member_that_looks_idle_gets_no_more_than_its_share(pick: P
     recovered(board, 1)
     pool.members[1].state.in_flight = 100
     assert 850 < pick.shares(pool, 4000, now=NOW + 5.0)["r1"] < 1150
+
+
+@pytest.mark.parametrize("options", [{}, {"drain_alone": "refuse"}])
+def test_the_warm_up_of_a_lone_member_that_drains_refuses_nothing(pick: Picker, board: CircuitBoard, options: dict[str, str]) -> None:
+    pool = pool_of(record(1, {"slow_start": "100s", **options}, drain_started_at=NOW - 1.0, drain_seconds=300.0))
+    recovered(board, 1)
+    assert pick.shares(pool, 400)["r1"] >= 390
 
 
 def test_a_clock_set_back_does_not_keep_a_member_at_the_beginning_of_its_slow_start(pick: Picker, board: CircuitBoard) -> None:
