@@ -42,6 +42,9 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
                "faster backend, take more"),
         Reason("queue_timeout", 503, "The request waited in the queue for `queue_timeout`. The route still had `max_in_flight` others "
                "under way"),
+        Reason("client_requests", 429, "The client has `[proxy] max_requests_per_client` requests in flight"),
+        Reason("client_connections", 503, "The client has `[proxy] max_connections_per_client` connections open. Over TLS, the connection "
+               "is closed without an answer"),
         Reason("circuit_open", 503, "The backend failed too often. `CIRCUIT_BREAKER_STATUS` says since when"),
         Reason("upstream_down", 503, "No backend of the route passes its health check. `proxyctl health` says why"),
     )),

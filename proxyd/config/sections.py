@@ -57,6 +57,10 @@ class ProxySettings:
     max_body_size: int = declare(SIZE, "10g", "Largest request body. A larger one is answered with 413. 0 means no limit.")
     max_response_header_size: int = declare(SIZE, "64k", "Largest response header of an upstream. A larger one is answered with 502.")
     graceful_timeout: float = declare(DURATION, "30s", "How long a stopping worker waits for its requests in flight.")
+    max_connections_per_client: int = declare(
+        integer(0, 1_000_000), "0", "Most connections that one client address (IPv6: /64) may have open on a host. 0: no limit.")
+    max_requests_per_client: int = declare(
+        integer(0, 1_000_000), "0", "Most requests that one client address (IPv6: /64) may have in flight on a host. 0: no limit.")
     worker_timeout: float = declare(DURATION, "30s", "A worker that gives no sign of life for so long is killed, and another one started.")
     trusted_proxies: tuple[text.TrustedPeer, ...] = declare(
         Kind("list of networks, unix", text.parse_trusted_peers), "",

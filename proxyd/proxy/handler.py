@@ -63,6 +63,8 @@ def handle(runtime: Runtime, ex: Exchange) -> None:
         _internal_error(ex)
     finally:
         runtime.busy_watch.discard(ex)
+        if runtime.clients is not None:
+            runtime.clients.end(ex)
         _record(runtime, ex)
 
 
@@ -103,6 +105,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         ex.origin = origin
         ex.client_ip = origin.address
     ex.request_id = (kept_request_id(ex) if head.edge else "") or runtime.next_request_id()
+    if runtime.clients is not None and (refusal := runtime.clients.enter(ex)) is not None:
+        return refusal
     if head.method in _STEERED and (refusal := _steered(ex)) is not None:
         return refusal
     if head.edge and loops(ex, runtime.via):

@@ -19,6 +19,7 @@ from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.watchdog import Watchdog
+from proxyd.proxy.gates.clients import client_caps
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.record.accesslog import AccessLog
@@ -81,6 +82,7 @@ class Runtime:
         size = proxy.max_response_header_size
         self.response_limits = HeadLimits(proxy.max_request_line, 200, size, size)
         self.trusts = trust_check(proxy.trusted_proxies)
+        self.clients = client_caps(settings, directory, self.trusts)
         self.via = proxy.via or _own_name(settings)
         self.via_field = f"1.1 {self.via}"
         self.buffers: list[memoryview] = []
@@ -93,6 +95,8 @@ class Runtime:
         """Load the routes, begin to follow changes, and start everything that runs in the background."""
         self.websockets.join()
         self.places.join()
+        if self.clients is not None:
+            self.clients.join()
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
@@ -131,6 +135,8 @@ class Runtime:
         self._sync.stop()
         self.websockets.leave()
         self.places.leave()
+        if self.clients is not None:
+            self.clients.leave()
 
     def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table

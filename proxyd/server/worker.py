@@ -27,7 +27,9 @@ from proxyd.net.gunicorn_inner import end_idle, send_in_turn, speaks_http2
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, tls_listeners
 from proxyd.proxy.client.connection import ClientConnection
+from proxyd.proxy.gates.clients import CROWDED
 from proxyd.server.accept import Share, SharingServer
+from proxyd.server.refused import refuse_connection
 
 _GC_THRESHOLDS = (50_000, 20, 50)
 
@@ -123,6 +125,21 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             return
         # A socket for both families shows IPv4 addresses as mapped IPv6 ones.
         peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else UNIX
+        caps = self._runtime.clients
+        if caps is None:
+            self._serve(listener, client, addr, peer)
+            return
+        number = caps.connect(peer)
+        if number is None:
+            self._runtime.refusals.count(CROWDED.code)
+            refuse_connection(client, CROWDED, listener not in self._tls)
+            return
+        try:
+            self._serve(listener, client, addr, peer)
+        finally:
+            caps.disconnect(number)
+
+    def _serve(self, listener: Any, client: Any, addr: Any, peer: str) -> None:
         if listener in self._tls:
             secured = self._handshake(client)
             if secured is None:

@@ -13,7 +13,7 @@ from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.counts import HostCounts
 from proxyd.store.memory.ratelimits import SharedCounters
-from proxyd.store.memory.shared import FILES, IN_FLIGHT, WEBSOCKETS
+from proxyd.store.memory.shared import CLIENTS, FILES, IN_FLIGHT, WEBSOCKETS
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.migrations import migrate
@@ -47,7 +47,7 @@ def test_each_shared_file_that_is_deleted_is_told_once(name: str, tmp_path: Path
         with gevent.Timeout(20):
             look_twice()
             # Workers start after the master, and make what it does not have.
-            for counted in (WEBSOCKETS, IN_FLIGHT):
+            for counted in (WEBSOCKETS, IN_FLIGHT, CLIENTS):
                 HostCounts(directory, counted)
             SharedCounters(directory=directory, entries=64)
             assert {path.name for path in tmp_path.iterdir() if path.name in FILES} == set(FILES)

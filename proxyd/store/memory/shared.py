@@ -26,7 +26,7 @@ _sleep = get_original("time", "sleep")
 
 
 BOARD, CIRCUITS, LIMITS, WEBSOCKETS = "proxyd.board", "proxyd.circuits", "proxyd.limits", "proxyd.websockets"
-IN_FLIGHT = "proxyd.inflight"
+IN_FLIGHT, CLIENTS = "proxyd.inflight", "proxyd.clients"
 #: All shared files of a host, and what becomes of workers that start after one was deleted under those that run.
 FILES = {
     BOARD: "are told of changes late",
@@ -34,6 +34,7 @@ FILES = {
     LIMITS: "count the hits of rate limits on their own",
     WEBSOCKETS: "count open WebSockets on their own",
     IN_FLIGHT: "count the requests in flight on their own",
+    CLIENTS: "count what a client has open on their own",
 }
 
 
