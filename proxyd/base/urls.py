@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import idna
 
@@ -14,6 +13,12 @@ from proxyd.base.paths import normalize_path
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[!$-;=@-_a-z~%]*")
 _PORTS = {"http": 80, "https": 443}
+_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
+_AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+#: What some programs read as an address in another notation.
+_NUMBERS = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)(?:\.(?:[0-9]+|0x[0-9a-f]*))*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,29 +38,36 @@ def parse_backend(url: str) -> Backend:
     """The backend that an http, https, ws or wss url names. Raises ValueError saying what is wrong with it."""
     if len(url) > 2048 or any(ord(char) <= 32 or ord(char) >= 127 for char in url):
         raise ValueError(f'"{url[:80]}" is not a url (too long, or with spaces or control characters)')
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f'"{url}" is not a url: {error}') from None
-    if parts.scheme not in ("http", "https", "ws", "wss"):
+    parts = _URL.fullmatch(url)
+    word = parts["scheme"].lower() if parts is not None else ""
+    if parts is None or word not in ("http", "https", "ws", "wss"):
         raise ValueError(f'"{url}" is not an http, https, ws or wss url (like http://127.0.0.1:3000)')
-    if not parts.hostname:
-        raise ValueError(f'"{url}" names no host (like http://127.0.0.1:3000)')
-    if "@" in parts.netloc:
-        raise ValueError(f'"{url}" carries a user name; credentials do not belong into a backend url')
-    if parts.query or parts.fragment:
+    scheme = {"ws": "http", "wss": "https"}.get(word, word)
+    host, port = _authority(parts["authority"], url)
+    if "?" in parts["rest"] or "#" in parts["rest"]:
         raise ValueError(f'"{url}" has a query or fragment; a backend url ends with its path')
-    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
-    host = _host(parts.hostname, url)
-    if port == 0:
-        raise ValueError(f'"{url}" has port 0')
     chosen = port or _PORTS[scheme]
-    if parts.path and not _PATH.fullmatch(parts.path):
+    if parts["rest"] and not _PATH.fullmatch(parts["rest"]):
         raise ValueError(f'"{url}" has a path with characters it can\'t have')
     shown = f"[{host}]" if ":" in host else host
     authority = shown if chosen == _PORTS[scheme] else f"{shown}:{chosen}"
-    return Backend(scheme, host, chosen, parts.path.rstrip("/"), parts.scheme in ("ws", "wss"), authority)
+    return Backend(scheme, host, chosen, parts["rest"].rstrip("/"), word in ("ws", "wss"), authority)
+
+
+def parse_web_url(url: str) -> str:
+    """An http or https url with any path and query, or nothing. Raises ValueError."""
+    value = url.strip()
+    if not value:
+        return ""
+    parts = _URL.fullmatch(value)
+    if parts is None or parts["scheme"].lower() not in _PORTS:
+        raise ValueError("not an http:// or https:// url")
+    if any(ord(char) <= 32 or ord(char) == 127 for char in value):
+        raise ValueError("a url has no spaces and no control characters")
+    # A name and a password may stand before the host of a webhook. They are not repeated in an error.
+    host = parts["authority"].rpartition("@")[2]
+    _authority(host, f"{parts['scheme']}://{host}/...")
+    return value
 
 
 def parse_check(text: str) -> str:
@@ -66,7 +78,7 @@ def parse_check(text: str) -> str:
     if value.startswith("tcp://"):
         if value != "tcp://":
             where = value.removeprefix("tcp://")
-            if not re.search(r":\d+$", where) or "/" in where or parse_backend("http://" + where).path:
+            if not re.search(r":[0-9]+\Z", where) or "/" in where or parse_backend("http://" + where).path:
                 raise ValueError(f'"{text[:80]}" is not {expected}')
         return value
     if not value.startswith("/") or len(value) > 1024 or any(ord(char) <= 32 or ord(char) >= 127 or char == "#" for char in value):
@@ -87,14 +99,44 @@ def same_server(one: str, other: str) -> bool:
     return (first.scheme, first.host, first.port) == (second.scheme, second.host, second.port)
 
 
-def _host(host: str, url: str) -> str:
-    try:
-        return str(ipaddress.ip_address(host))
-    except ValueError:
-        pass
-    if not all(_LABEL.fullmatch(label) for label in host.lower().rstrip(".").split(".")) or len(host) > 253:
+def _authority(text: str, url: str) -> tuple[str, int]:
+    """Host (lower case, no brackets) and port (0: none was given) of an authority, read as one expression. Raises ValueError."""
+    if "@" in text:
+        raise ValueError(f'"{url}" carries a user name; credentials do not belong into a backend url')
+    parts = _AUTHORITY.fullmatch(text)
+    if parts is None:
+        raise ValueError(f'"{url}" names no host (like http://127.0.0.1:3000)' if text[:1] in ("", ":")
+                         else f'"{url}" names no single host, with a port or without: "{text}"')
+    host = parts["six"] or parts["name"]
+    if (parts["six"] and not _is_ipv6(host)) or (parts["name"] and not _is_backend_host(host.lower())):
         raise ValueError(f'"{url}" names a host that is none: "{host}"')
-    return host.lower()
+    port = int(parts["port"] or 0)
+    if parts["port"] and not 0 < port < 65536:
+        raise ValueError(f'"{url}" has port {parts["port"]}, which is not from 1 to 65535')
+    return str(ipaddress.ip_address(host)) if parts["six"] else host.lower(), port
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_host(name: str) -> bool:
+    """Whether a text in lower case is an IPv4 address, or a name that nobody takes for one. `127.1`, `2130706433` and `0x7f.0.0.1` mean
+    an address to some and a name to others."""
+    if _IPV4.fullmatch(name):
+        return True
+    if _NUMBERS.fullmatch(name):
+        return False
+    return len(name) <= 253 and all(_LABEL.fullmatch(label) for label in name.split("."))
+
+
+def _is_backend_host(name: str) -> bool:
+    """The same, where a name may end in a dot: no search domains are tried then."""
+    return _is_host(name.removesuffix(".")) and not (name.endswith(".") and _IPV4.fullmatch(name[:-1]))
 
 
 def normalize_domain(text: str) -> str:
@@ -105,26 +147,21 @@ def normalize_domain(text: str) -> str:
     domain = text.strip()
     if domain == "*":
         return domain
-    domain = domain.rstrip(".")
     wildcard, name = ("*.", domain[2:]) if domain.startswith("*.") else ("", domain)
-    if name.startswith("["):
-        name = name.strip("[]")
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        pass
-    else:
+    six = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    if "%" not in six and _is_ipv6(six):
         if wildcard:
             raise ValueError(f'"{text}" is not a domain: an address has no subdomains')
-        return f"[{address}]" if address.version == 6 else str(address)
-    if not name:
-        raise ValueError(f'"{text}" is not a domain (like app.example.com, *.example.com or *)')
+        return f"[{ipaddress.IPv6Address(six)}]"
+    name = name.removesuffix(".")
     try:
         ascii_name = name.lower() if name.isascii() else idna.encode(name, uts46=True).decode()
     except idna.IDNAError:
         raise ValueError(f'"{text}" is not a domain (like app.example.com, *.example.com or *)') from None
-    if len(ascii_name) > 253 or not all(_LABEL.fullmatch(label) for label in ascii_name.split(".")):
+    if not _is_host(ascii_name):
         raise ValueError(f'"{text}" is not a domain (like app.example.com, *.example.com or *; no port, no path)')
+    if wildcard and _IPV4.fullmatch(ascii_name):
+        raise ValueError(f'"{text}" is not a domain: an address has no subdomains')
     return wildcard + ascii_name
 
 

@@ -16,10 +16,14 @@ from proxyd.base import text
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A type of value: `parse` turns a text into it (ValueError says what was expected), `name` is for docs."""
+    """A type of value: `parse` turns a text into it (ValueError says what was expected), `name` is for docs.
+
+    `free`: any text is a value, so that nothing behind it in a file can be a comment.
+    """
 
     name: str
     parse: Callable[[str], Any]
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,7 @@ def bounded_text(limit: int = 1024) -> Kind:
             raise ValueError("text holds a control character")
         return value.strip()
 
-    return Kind("text", parse)
+    return Kind("text", parse, free=True)
 
 
 TEXT = bounded_text()

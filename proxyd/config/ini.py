@@ -34,31 +34,47 @@ class IniEntry:
     name: str
 
 
+#: What begins a comment behind white space, unless the value is free text.
+COMMENTS = "#;"
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+def _all_comments(section: str, key: str) -> str:
+    return COMMENTS
+
+
 def read_ini(
     content: str, file: str, unknown: Callable[[str], str | None], sections: dict[str, int] | None = None,
+    comments: Callable[[str, str], str] = _all_comments,
 ) -> tuple[list[IniEntry], list[Problem]]:
     """The entries of INI text, in order, and what can't be read or is said twice; indented lines continue a value.
 
     `unknown` says what is wrong with the name of a section, None for a known one: that is told once, with the section's
     line, and what stands in it is passed over. `sections`, where given, gets the first line of each known one, empty ones
-    included.
+    included. `comments` says which characters begin a comment behind a value: none where it is free text.
     """
     entries: list[IniEntry] = []
     problems: list[Problem] = []
     seen: dict[tuple[str, str], int] = {}
+    written: dict[str, tuple[str, int]] = {}
     section: str | None = ""
-    # Some editors begin a file with a byte order mark.
-    for line_number, raw in enumerate(content.removeprefix("\ufeff").splitlines(), 1):
+    # Some editors begin a file with a byte order mark. A form feed ends no line: editors don't count it.
+    for line_number, raw in enumerate(_LINE_END.split(content.removeprefix("\ufeff")), 1):
         line = raw.strip()
         if not line or line[0] in "#;":
             continue
         if raw[0] in " \t" and (section is None or (entries and entries[-1].section == section)):
             if section is not None:
                 last = entries[-1]
-                entries[-1] = dataclasses.replace(last, value=f"{last.value} {line}".strip())
+                more = _without_comment(line, comments(section, last.key))
+                entries[-1] = dataclasses.replace(last, value=f"{last.value} {more}".strip())
         elif line[0] == "[" and line[-1] == "]":
-            section = line[1:-1].strip()
+            name = line[1:-1].strip()
+            section = " ".join(name.split(maxsplit=1))
             wrong = unknown(section)
+            first_name, first = written.setdefault(section, (name, line_number))
+            if not wrong and first_name != name:
+                wrong = f"[{name}] is the section [{first_name}] of line {first}, written in another way"
             if wrong:
                 problems.append(Problem(file, line_number, wrong))
                 section = None
@@ -68,11 +84,11 @@ def read_ini(
             if section is None:
                 continue
             name, value = (part.strip() for part in line.split("=", 1))
-            value = re.sub(r"\s[#;].*$", "", " " + value).strip()
             key = name.lower()
             if not section:
                 problems.append(Problem(file, line_number, f'"{name}" stands before any [section]'))
                 continue
+            value = _without_comment(value, comments(section, key))
             first = seen.setdefault((section, key), line_number)
             if first != line_number:
                 problems.append(Problem(file, line_number, f'[{section}] {name} is set twice (first in line {first})'))
@@ -80,3 +96,7 @@ def read_ini(
         else:
             problems.append(Problem(file, line_number, f'"{line[:60]}" is neither [section] nor key = value'))
     return entries, problems
+
+
+def _without_comment(value: str, comments: str) -> str:
+    return re.sub(rf"\s[{comments}].*$", "", " " + value).strip() if comments else value

@@ -15,7 +15,7 @@ from typing import Any
 
 from proxyd.base import text
 from proxyd.config.declare import Declaration, declarations
-from proxyd.config.ini import Problem, read_ini
+from proxyd.config.ini import COMMENTS, Problem, read_ini
 from proxyd.config.sections import (
     AdminSettings,
     AlertSettings,
@@ -108,7 +108,7 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
             content = Path(chosen).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError([Problem(chosen, 0, f"can't read the config file: {error}")]) from None
-        entries, problems = read_ini(content, chosen, _unknown_section)
+        entries, problems = read_ini(content, chosen, _unknown_section, comments=_comments)
         for entry in entries:
             message = _take(values, entry.section, entry.key, entry.value)
             if message:
@@ -124,6 +124,11 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
         raise SettingsError(problems)
     sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
     return Settings(**sections, file=chosen)
+
+
+def _comments(section: str, key: str) -> str:
+    known = setting_declarations(section).get(key)
+    return "" if known is not None and known.kind.free else COMMENTS
 
 
 def _unknown_section(section: str) -> str | None:

@@ -43,7 +43,8 @@ _KINDS = (
 )
 
 _FILE_RULES = """
-A line that begins with `#` or `;` is a comment. So is the rest of a line after white space and `#` or `;`. An indented
+A line that begins with `#` or `;` is a comment. So is the rest of a line after white space and `#` or `;`, except where the
+value is a text (`via`, `webhook`, header values, ...): a text may hold both, so nothing behind it is a comment. An indented
 line continues the value above it. A section or key that proxyd does not know is an error, because a misspelt limit
 limits nothing. The message names similar ones.
 """

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from proxyd.admin.server import check_exposure as admin_exposure
 from proxyd.base.text import hide_password, rfc3339
+from proxyd.base.urls import parse_web_url
 from proxyd.config.ini import Problem
 from proxyd.config.settings import Settings
 from proxyd.net.listen import ListenError
@@ -155,9 +156,10 @@ def _written_files(settings: Settings, places: Places) -> Iterator[Problem]:
 
 
 def _alerts(settings: Settings, places: Places) -> Iterator[Problem]:
-    url = settings.alerts.webhook
-    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-        yield places.problem("alerts", "webhook", "not an http:// or https:// url")
+    try:
+        parse_web_url(settings.alerts.webhook)
+    except ValueError as error:
+        yield places.problem("alerts", "webhook", str(error))
 
 
 def _sites(settings: Settings, places: Places) -> list[Problem]:

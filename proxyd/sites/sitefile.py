@@ -14,8 +14,8 @@ from typing import Any
 from proxyd.base import text
 from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend
 from proxyd.config import routechecks
-from proxyd.config.ini import IniEntry, Problem, read_ini
-from proxyd.config.options import parse_option
+from proxyd.config.ini import COMMENTS, IniEntry, Problem, read_ini
+from proxyd.config.options import OPTIONS, parse_option
 
 _PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ROUTE_KEYS = ("domains", "path", "backends", "priority")
@@ -71,7 +71,7 @@ def parse_limits(value: str) -> list[tuple[int, float]]:
 def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]:
     """The site in the text of a file, and everything that is wrong with it: with any problem it must not be used."""
     sections: dict[str, int] = {}
-    entries, problems = read_ini(content, file, _unknown_section, sections)
+    entries, problems = read_ini(content, file, _unknown_section, sections, _comments)
     site = Site(name, service=name)
     site.routes = {owner: SiteRoute(owner, line) for owner, line in _routes(sections, entries).items()}
     common: dict[str, list[IniEntry]] = {kind: [] for kind in _COMMON}
@@ -106,6 +106,14 @@ def _routes(sections: dict[str, int], entries: list[IniEntry]) -> dict[str, int]
         if entry.section in lines:
             lines[entry.section] = entry.line
     return {section.partition(" ")[2].strip(): line for section, line in lines.items()}
+
+
+def _comments(section: str, key: str) -> str:
+    """What begins a comment behind a value. Headers and options that are texts have none, and `;` parts limits."""
+    kind = section.partition(" ")[0]
+    if kind == "headers" or (kind == "options" and key in OPTIONS and OPTIONS[key].kind.free):
+        return ""
+    return "#" if kind == "ratelimit" else COMMENTS
 
 
 def _unknown_section(section: str) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend
+from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend, parse_web_url
 from tests.base.strategies import NAME, PATH
 
 
@@ -26,11 +26,32 @@ def test_a_backend_url_is_taken_apart(url: str, scheme: str, host: str, port: in
 @pytest.mark.parametrize("url", [
     "", "127.0.0.1:3000", "ftp://h", "http://", "http://:80", "http://h:0", "http://h:99999", "http://h:x", "http://u:p@h",
     "http://h/?q", "http://h/#f", "http://h/a b", "http://h\r\nX: y", "http://-h-", "http://h/" + "a" * 2048, "http://[::1",
-    "http://ex ample", "http://h/\x7f", "http://a..b",
+    "http://ex ample", "http://h/\x7f", "http://a..b", "http://[::1]evil.test/", "http://a..", "http://.", "http://[v1.a]", "http://0x7f.1",
+    "http://[::1%lo]", "http://[::1%25lo]:80", "http://127.1", "http://2130706433", "http://0x7f000001", "http://127.0.0.1.",
+    "http://127.0.0.01", "http://256.0.0.1", "http://1.0x2.3.4", "http://h:", "http://h:80:80", "http://[::1", "http://::1", "http://[]",
+    "http://[127.0.0.1]", "http://a%2eb", "http://a\\@b", "http://a,b", "http://[::1]:x", "http://h:+80", "http://h:٨٠", "http:///x",
+    "http://unix:/run/app.sock", "http:h", "http:/h", "http://h?x", "http://h/?", "http://h#",
 ])
 def test_a_backend_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match='^"'):
         parse_backend(url)
+
+
+@pytest.mark.parametrize("url", ["http://a.", "http://web_1:80", "http://1a.2", "HTTP://H", "http://[::FFFF:1.2.3.4]:1/x"])
+def test_a_backend_url_that_looks_odd_is_taken(url: str) -> None:
+    assert parse_backend(url).host
+
+
+@pytest.mark.parametrize("url", ["", "https://hooks.example/services/x?y=z#f", "http://u:p@h/x", "http://[::1]:8/"])
+def test_a_web_url_is_kept_as_it_is(url: str) -> None:
+    assert parse_web_url(f" {url} ") == url
+
+
+@pytest.mark.parametrize("url", ["h/x", "ftp://h", "http://", "http://[::1]x/", "http://0x7f.1/", "http://h/a b", "http://u:secret@"])
+def test_a_web_url_that_is_none_is_refused_and_its_secret_not_told(url: str) -> None:
+    with pytest.raises(ValueError, match="url|host") as refused:
+        parse_web_url(url)
+    assert "secret" not in str(refused.value)
 
 
 @given(st.sampled_from(["http", "https", "ws", "wss"]), NAME, st.integers(1, 65535), st.sampled_from(["", "/a", "/a/b%20c"]))
@@ -43,7 +64,7 @@ def test_a_backend_put_together_again_is_the_same(scheme: str, name: str, port: 
 @pytest.mark.parametrize(("written", "normal"), [
     ("App.Example.COM.", "app.example.com"), ("*", "*"), ("*.Example.com", "*.example.com"), ("bücher.de", "xn--bcher-kva.de"),
     ("*.bücher.de", "*.xn--bcher-kva.de"), ("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("[0:0::1]", "[::1]"),
-    ("_dmarc.x", "_dmarc.x"),
+    ("_dmarc.x", "_dmarc.x"), ("1and1.com", "1and1.com"), ("127.0.0.1.", "127.0.0.1"), ("0x.a", "0x.a"),
 ])
 def test_a_domain_is_brought_to_the_form_that_is_matched(written: str, normal: str) -> None:
     assert normalize_domain(written) == normal
@@ -52,7 +73,8 @@ def test_a_domain_is_brought_to_the_form_that_is_matched(written: str, normal: s
 
 @pytest.mark.parametrize("written", [
     "", ".", "*.", "a..b", "a.*.b", "*x.com", "a b", "a/b", "a:80", "-a.b", "a-.b", "*.127.0.0.1", "x" * 64 + ".de",
-    "a." * 127 + "com", "a\nb", "http://a",
+    "a." * 127 + "com", "a\nb", "http://a", "::1%x y", "::1%lo", "[::1%lo]", "[::1", "::1]", "[[::1]]", "a..", "127.0.0.1..",
+    "0x7f.1", "127.1", "010.0.0.1", "*.1", "*.[::1]", "１２７.1", "[a.b]", "[127.0.0.1]",
 ])
 def test_a_domain_that_is_none_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match="is not a domain"):

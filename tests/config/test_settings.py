@@ -92,6 +92,14 @@ def test_indented_lines_continue_a_value_and_comments_are_dropped() -> None:
         ("a", "key", "Key", "one, two", 4), ("a", "other", "other", "", 7)]
 
 
+def test_a_setting_that_is_a_text_has_no_comment_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "proxyd.ini"
+    path.write_text("[database]\nurl = postgresql://u:a ;b #c@h/d\n[proxy]\nbacklog = 9 ; why\n[maintenance]\npage = /srv/#1 ; x.html\n")
+    settings = load(str(path), {})
+    assert (settings.database.url, settings.proxy.backlog, settings.maintenance.page) == (
+        "postgresql://u:a ;b #c@h/d", 9, "/srv/#1 ; x.html")
+
+
 WORD = st.from_regex(r"[a-z][a-z0-9_]{0,10}", fullmatch=True)
 #: A value of words of which none begins a comment.
 VALUE = st.from_regex(r"(?:[!\"$-:<-~][!-~]*(?: [!\"$-:<-~][!-~]*)*)?", fullmatch=True)

@@ -55,6 +55,46 @@ def test_what_a_route_says_itself_wins_wherever_it_stands() -> None:
     assert site.routes["main"].options == {"weight": "7"}
 
 
+@pytest.mark.parametrize("value", ["default-src 'self' ; script-src 'none'", "max-age=63072000 ; includeSubDomains", "#fff", "a #b", ";"])
+def test_a_text_is_taken_as_it_stands(value: str) -> None:
+    site = good(f"{SMALL}[headers]\nX-A = {value}\n[headers main]\nX-B={value}\n[options]\nhealth_expected_body = {value}\n")
+    assert site.routes["main"].headers == {"X-A": value, "X-B": value}
+    assert site.routes["main"].options == {"health_expected_body": value}
+
+
+def test_a_text_goes_on_in_indented_lines() -> None:
+    site = good(SMALL + "[headers]\nContent-Security-Policy = default-src 'self' ;\n    script-src 'none' ; img-src *\n    # a comment\n")
+    assert site.routes["main"].headers == {"Content-Security-Policy": "default-src 'self' ; script-src 'none' ; img-src *"}
+
+
+def test_what_is_no_text_may_have_a_comment_behind_it() -> None:
+    site = good("[route main] \ndomains = a.example ; why\n  b.example # and why\nbackends = http://h #c\n[options]\ntimeout = 5s ; c\n"
+                "[ratelimit]\nlimits = 1/second ; 9/minute # c\n")
+    route = site.routes["main"]
+    assert (route.domains, route.backends, route.options) == (("a.example", "b.example"), ("http://h",), {"timeout": "5s"})
+    assert route.rate_limits == [(1, 1.0), (9, 60.0)]
+
+
+@pytest.mark.parametrize("second", ["[route  main]", "[route\tmain]"])
+def test_a_section_written_in_another_way_is_not_taken_for_the_same(second: str) -> None:
+    content = f"{SMALL}{second}\ndomains = b.example\npriority = 1\n"
+    assert wrong(content)[0] == f"x.ini:4: [{second[1:-1]}] is the section [route main] of line 1, written in another way"
+    assert list(good(content.replace(SMALL, second + SMALL.removeprefix("[route main]")).replace(second, "[route main]")
+                     .replace("domains = b.example\n", "", 1)).routes) == ["main"]
+
+
+def test_names_of_routes_may_have_blanks_and_differ_in_them() -> None:
+    content = "[route a b]\ndomains = a.example\nbackends = http://h\n[route a  b]\ndomains = b.example\nbackends = http://h\n"
+    assert list(good(content).routes) == ["a b", "a  b"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_only_the_ends_of_lines_are_counted(end: str) -> None:
+    content = end.join(["[route main]", "\f", "# a\x0bb\x1cc\x85d\u2028e",
+                        "domains = a.example", "backends = http://h", "priority = x", ""])
+    assert [problem.partition(": ")[0] for problem in wrong(content)] == ["x.ini:6"]
+
+
 def test_domains_and_paths_are_normalised() -> None:
     route = good("[route r]\ndomains = A.Example., *.bücher.de\npath = /x/../api/\nbackends = http://h\n").routes["r"]
     assert (route.domains, route.path) == (("a.example", "*.xn--bcher-kva.de"), "/api")
