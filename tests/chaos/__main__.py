@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 from functools import partial
@@ -62,6 +63,8 @@ def chosen(names: str) -> list[Fault]:
 def main() -> int:
     """Run, and say what came of it; 1 where an invariant did not hold."""
     options = parse()
+    # So that a run that is ended takes its processes and its mount with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if options.list:
         for fault in FAULTS.values():
             print(f"{fault.name:<20} weight {fault.weight}  {fault.help}")

@@ -203,8 +203,16 @@ class Service(threading.Thread):
 
     def _take_up(self, drop: bool = True) -> None:
         """Connect, and RECONNECT or REGISTER."""
-        begin = time.monotonic()
         self._wire = RegistryClient(self._port, PATIENCE)
+        try:
+            self._enter(drop)
+        except Refused:
+            # A connection without a session is of no use; the next attempt makes another.
+            self.close()
+            raise
+
+    def _enter(self, drop: bool) -> None:
+        begin = time.monotonic()
         if self._session:
             answer = self._ask(f"RECONNECT|{self._session}")
             if answer == "OK":

@@ -57,12 +57,17 @@ class Stage:
                 excuse.end = time.monotonic() + after
 
     def worker(self, number: float) -> int:
-        """The pid of a worker, chosen by a number from 0 to 1; 0 while there is none."""
-        pids = sorted(self.system.worker_pids())
-        return pids[int(number * len(pids))] if pids else 0
+        """The pid of a worker, chosen by a number from 0 to 1; waits until there is one. Raises TimeoutError."""
+        deadline = time.monotonic() + 20
+        while not (pids := sorted(self.system.worker_pids())):
+            if time.monotonic() > deadline:
+                raise TimeoutError("no worker within 20 s")
+            time.sleep(0.02)
+        return pids[int(number * len(pids))]
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""
+        assert pid > 1, "a signal to 0 goes to this process and all of its group"
         self.killed.append(pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -70,6 +75,7 @@ class Stage:
 
     def stop(self, pid: int, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
+        assert pid > 1, "a signal to 0 goes to this process and all of its group"
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             try:

@@ -176,10 +176,18 @@ def _websocket(sock: Any, reader: Any, key: str) -> bool:
 
 
 def main() -> None:
-    """The process."""
+    """The process. It ends with the one that started it, however that ends."""
+    import gevent
     from gevent.server import StreamServer
 
     name, port = sys.argv[1:]
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            gevent.sleep(1.0)
+        os._exit(0)
+
+    gevent.spawn(watch, os.getppid())
     StreamServer(("127.0.0.1", int(port)), _Server(name).serve, backlog=1024).serve_forever()
 
 
