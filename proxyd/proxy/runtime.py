@@ -36,6 +36,7 @@ from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.counts import HostCounts
 from proxyd.store.memory.shared import WEBSOCKETS
+from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.snapshot import Snapshot
 
@@ -86,7 +87,8 @@ class Runtime:
         self.via = proxy.via or _own_name(settings)
         self.via_field = f"1.1 {self.via}"
         self.buffers: list[memoryview] = []
-        self._sync = Sync(self.store, self.board, self._swap, settings.database.poll)
+        self._sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
+                          settings.registry.reconnect_grace)
         self._pruning = Job("idle-upstreams", _PRUNE_SECONDS, self._prune, log)
         self._id_prefix = f"{secrets.token_hex(6)}-"
         self._id_count = 0
@@ -103,6 +105,10 @@ class Runtime:
         self._sync.start()
         self.flusher.start()
         self._pruning.start()
+
+    def fit(self) -> bool:
+        """Whether clients may come: the routes are known, as far as they can be known now."""
+        return self._sync.fit()
 
     def _prune(self) -> None:
         """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name."""

@@ -128,7 +128,9 @@ def validate(registry: Registry, session: LiveSession, scopes: tuple[str, ...] =
     fresh = [spec for route_id, spec in staged_routes(picked).items() if spec is not None]
     limits = registry.settings.registry
     added = sum(1 for spec in fresh if spec.route_id not in session.routes)
-    if added and len(registry.active.rows) + added > limits.max_routes:
+    if (kept := registry.kept.get((session.service, session.instance))) is not None:
+        added -= len(kept.routes)
+    if added > 0 and len(registry.active.rows) + added > limits.max_routes:
         return f"more than {limits.max_routes} routes in the whole registry (setting max_routes)"
     return configuration.check(routes, by_target(settings)) or registry.active.conflict(session.service, fresh)
 
@@ -153,6 +155,10 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         change.settings = {key: settings.get(key) for key in session.settings.keys() | settings.keys()
                            if session.settings.get(key) != settings.get(key)}
         change.removed = sorted_ids(route_id for route_id in session.routes if route_id not in routes)
+        kept = registry.kept.get((session.service, session.instance)) if not session.is_site() else None
+        if kept is not None:
+            change.ended, change.ended_at = [kept.session_id], rfc3339(now)
+            change.removed += sorted_ids(kept.routes)
         change.routes = _rows(registry, session, routes, settings, picked, rfc3339(now))
         if change.routes or change.removed or change.settings:
             change.events.append({
@@ -164,6 +170,8 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         except BaseException:
             registry.active.free_slots(change.routes)
             raise
+        if kept is not None:
+            registry.succeeded(session)
         session.routes = routes
         session.settings = settings
         session.last_apply = now

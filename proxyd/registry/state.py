@@ -30,6 +30,7 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.kept import PREFIX
 
 log = logging.getLogger("proxyd.registry")
 
@@ -68,6 +69,10 @@ class LiveSession:
         """Whether it stands for a site file."""
         return self.session_id.startswith(SITE_PREFIX)
 
+    def is_kept(self) -> bool:
+        """Whether it is known only from the kept table: its routes stay until its service is back, which can't resume it."""
+        return self.session_id.startswith(PREFIX)
+
 
 class Registry:
     """All sessions and routes. `on_change` is called after each new config version. `live_health` returns the health row of a
@@ -80,6 +85,8 @@ class Registry:
         self.bus = bus
         self.circuits = circuits
         self.sessions: dict[str, LiveSession] = {}
+        #: Sessions of the kept table, by service and instance. Such a session ends with the first apply of its successor.
+        self.kept: dict[tuple[str, str], LiveSession] = {}
         self.active = ActiveRoutes(circuits)
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
@@ -117,6 +124,8 @@ class Registry:
             if session.is_site():
                 session.expires = 0.0
             self.sessions[session_id] = session
+            if session.is_kept():
+                self.kept[session.service, session.instance] = session
         self.active.load(loaded.routes)
         for row in loaded.routes:
             owner = self.sessions.get(row["session"])
@@ -139,7 +148,7 @@ class Registry:
             for route_id in change.removed:
                 self.active.remove(route_id)
             for row in change.routes:
-                self.active.put(row)
+                self.active.put({**row, "version": version})
             if version:
                 self.version = version
                 self.board.post(version)
@@ -179,6 +188,7 @@ class Registry:
             for item in older:
                 if not grant.may_replace(item.grant):
                     raise LoginRefused(f"{service}/{instance} was registered with another token, and only that one may replace it")
+            older = [item for item in older if not item.is_kept()]
             change = self._ending(older, now)
             change.session = self.session_row(session)
             change.session_id = session.session_id
@@ -211,6 +221,8 @@ class Registry:
         session.routes = {}
         session.staged = {}
         self.sessions.pop(session.session_id, None)
+        if session.is_kept():
+            self.kept.pop((session.service, session.instance), None)
 
     def end(self, sessions: list[LiveSession]) -> None:
         """End sessions. Their routes are gone from every worker when this returns."""
@@ -222,6 +234,12 @@ class Registry:
             for item in sessions:
                 self._forget(item)
         self.await_workers(version)
+
+    def succeeded(self, session: LiveSession) -> None:
+        """A commit has ended what the kept table had of this session's service and instance."""
+        older = self.kept.get((session.service, session.instance))
+        if older is not None:
+            self._forget(older)
 
     def disconnect(self, session: LiveSession, holder: Any) -> None:
         """The holder's connection is lost. The routes take no traffic from now on, and wait for RECONNECT until the grace ends.

@@ -23,6 +23,7 @@ from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.dbwatch import DatabaseWatch
 from proxyd.chores.janitor import Janitor
+from proxyd.chores.keeper import Keeper
 from proxyd.chores.retention import Retention
 from proxyd.config import logs
 from proxyd.config.settings import Settings, SettingsError, load
@@ -41,7 +42,7 @@ from proxyd.sites.follow import Sites
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.shared import SharedMemoryError
-from proxyd.store.sql import migrations
+from proxyd.store.sql import kept, migrations
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.rescue import set_aside_if_corrupt
@@ -127,6 +128,7 @@ class Master:
         if before != after:
             log.info("database schema migrated from version %d to %d", before, after)
         directory = settings.shared_memory_directory()
+        _take_up_kept(store, os.path.join(directory, kept.NAME))
         board, circuits = Board(directory), CircuitBoard(directory)
         bus = self._bus = EventBus(store)
         bus.start()
@@ -142,7 +144,7 @@ class Master:
         checker.changed(registry.version)
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-            Alerts(settings.alerts, store, bus), Janitor(registry),
+            Alerts(settings.alerts, store, bus), Janitor(registry), Keeper(registry, directory),
             DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail))
         state = MasterState(
             store, bus, board, circuits, operations, clock.now(), lambda: [str(problem) for problem in sites.problems],
@@ -224,6 +226,20 @@ class Master:
             gevent.sleep(_PARENT_TICK)
         log.info("the arbiter has ended: the master stops, too")
         self._stop.set()
+
+
+def _take_up_kept(store: Store, path: str) -> None:
+    """Fill a new database with the table that was kept in a file: the old one was lost, and its services are still there."""
+    if not store.read(kept.is_new):
+        return
+    try:
+        found = kept.read(path)
+    except kept.KeptError as error:
+        log.error("the kept table %s is not used: %s", path, error)
+        return
+    if found is not None and store.call(kept.take_up, found, durable=True):
+        log.warning("the database %s is new: %d routes of the kept table %s go on until their services are back, or reconnect_grace has "
+                    "passed", store.name, len(found.snapshot.routes), path)
 
 
 def _notify(state: str) -> None:

@@ -16,6 +16,7 @@ from proxyd.base.text import split_address
 from proxyd.config.ini import Problem, read_ini
 from proxyd.config.settings import Settings, environment_name
 from proxyd.net.tls import certificate_problem
+from proxyd.store.memory.shared import BOARD, CIRCUITS
 
 #: Descriptors of a worker that are no client's.
 _OWN_DESCRIPTORS = 256
@@ -58,6 +59,8 @@ def before_start(settings: Settings, before: Settings | None) -> list[Problem]:
     if settings.tls.bind:
         known = before.tls.certificates if before is not None and before.tls.bind else ()
         problems += tls(settings, places, certificate_problem, known)
+    if before is not None and before.shared_memory_directory() == settings.shared_memory_directory():
+        return problems
     return problems or [*shared_memory(settings, places, make=True)]
 
 
@@ -90,6 +93,9 @@ def shared_memory(settings: Settings, places: Places, make: bool = False) -> Ite
     beside = database.url.startswith("sqlite:///") and not database.shared_memory
     directory = os.path.abspath(settings.shared_memory_directory())
     message = directory_problem(directory)
+    if message and make and _all_there(directory):
+        # The directory can't be written any more, but the files can, and what is in the database can be served.
+        return
     if make and message is None:
         try:
             os.makedirs(directory, mode=0o750, exist_ok=True)
@@ -97,6 +103,11 @@ def shared_memory(settings: Settings, places: Places, make: bool = False) -> Ite
             message = f"can't make the directory {directory}: {error.strerror}"
     if message:
         yield places.problem("database", "url" if beside else "shared_memory", message)
+
+
+def _all_there(directory: str) -> bool:
+    """Whether the shared memory is there already, and may be written."""
+    return all(os.access(os.path.join(directory, name), os.R_OK | os.W_OK) for name in (BOARD, CIRCUITS))
 
 
 def directory_problem(folder: str) -> str | None:

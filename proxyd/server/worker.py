@@ -32,6 +32,8 @@ from proxyd.server.accept import Share, SharingServer
 from proxyd.server.refused import refuse_connection
 
 _GC_THRESHOLDS = (50_000, 20, 50)
+#: Seconds between two looks whether the routes are known.
+_FIT_PAUSE = 0.02
 
 
 class ProxydWorker(GeventWorker):  # type: ignore[misc]
@@ -67,7 +69,10 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._certificates = _certificates(self._runtime.settings)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         self._share = Share(self._runtime.board)
-        servers = [self._listen(listener) for listener in self.sockets]
+        while self.alive and not self._runtime.fit():
+            self.notify()
+            gevent.sleep(_FIT_PAUSE)
+        servers = [self._listen(listener) for listener in self.sockets] if self.alive else []
         self._share.begin()
         # Objects that exist now stay for good, and requests create few cycles. Frequent collections would only cost time.
         gc.collect()

@@ -65,14 +65,14 @@ class System:
         own = {f"PROXYD_{key.replace('__', '_', 1).upper()}": str(value) for key, value in self.settings.items()}
         return {**kept, **own, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
 
-    def start(self) -> None:
-        """Start gunicorn, and wait until every worker serves and the master answers."""
+    def start(self, until: Callable[[], bool] | None = None) -> None:
+        """Start gunicorn, and wait until every worker serves and the master answers, or until what the test waits for."""
         self._log = open(self.directory / "output.log", "ab")  # noqa: SIM115 - the process keeps it
         self.process = subprocess.Popen(
             [*self.command, "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
             env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
         try:
-            wait_for(self.ready, self.patience, f"a ready system (see {self.directory}/output.log)")
+            wait_for(until or self.ready, self.patience, f"a ready system (see {self.directory}/output.log)")
         except BaseException:
             self.stop()
             raise

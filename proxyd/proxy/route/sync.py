@@ -1,7 +1,8 @@
 """Follows the master: replaces the route table when a new config version is posted, and reports the version back.
 
 The board is read a few hundred times a second, which is a memory access. The database is read when there is something new, and
-once in a while in case nobody posted it (another host's master, a restored backup).
+once in a while in case nobody posted it (another host's master, a restored backup). A worker begins with the table that the master
+keeps in a file, and then reads what differs from it in the database, or goes on with it while the database can't be read.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ import socket
 import time
 from collections.abc import Callable
 
+from gevent.event import Event as Signal
+
 from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.proxy.route.table import Table
 from proxyd.store.memory.board import Board
+from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store, StoreEmpty, StoreError
 from proxyd.store.sql.observed import Worker
-from proxyd.store.sql.snapshot import Snapshot, load_snapshot
+from proxyd.store.sql.snapshot import Snapshot, Stamp, load_difference, load_snapshot
 from proxyd.store.sql.traffic import forget_worker
 from proxyd.store.sql.upsert import upsert
 
@@ -32,37 +36,55 @@ _FAILURE_PAUSE = 0.5
 #: If the database is missing or has no tables, the master is just making it. If that takes longer than this, the log says so.
 _EMPTY_PAUSE = 0.02
 _EMPTY_SILENCE = 3.0
+#: Seconds for which a worker that starts waits for a database that does not answer, before it accepts clients with the kept table.
+_PATIENCE = 2.0
 
 
 class Sync:
     """Keeps a worker's table current. `on_table` gets every new table, the snapshot that it was made from, and the ids of removed
-    routes."""
+    routes. `kept_file`: that of the kept table. `grace`: seconds for which an empty database does not replace a table with routes:
+    its master, or the services, bring them back meanwhile."""
 
     def __init__(self, store: Store, board: Board, on_table: Callable[[Table, Snapshot, tuple[str, ...]], None],
-                 poll: float) -> None:
+                 poll: float, kept_file: str, grace: float) -> None:
         self._store = store
         self._board = board
         self._on_table = on_table
         self._poll = poll
+        self._kept_file = kept_file
+        self._grace = grace
         self._table = Table.empty()
         self._loaded = False
+        #: The routes of the kept table, until they have been compared with the database.
+        self._known: dict[str, Stamp] | None = None
+        self._fit = Signal()
         self._trouble = Trouble(log, "can't read the routes", logging.ERROR)
-        self._empty = False
+        self._empty_since = 0.0
         self._generation = 0
         self._started = clock.now()
+        self._patience = 0.0
         self._looked = 0.0
         self._jobs = (
-            Job("routes", _TICK, self._follow, log),
+            Job("routes", _TICK, self._follow, log, first=0.0),
             Job("heartbeat", _HEARTBEAT, self._beat, log, first=0.0, retry=_HEARTBEAT, expected=StoreError,
                 trouble="worker row not written", level=logging.DEBUG))
 
     def start(self) -> None:
-        """Join the board, load the routes, and follow changes. If the database can't be read yet, it is tried again."""
+        """Join the board, take the kept table, and follow changes. Returns when clients may come, or after a moment. If the database
+        can't be read yet, it is tried again."""
         self._board.join(clock.now())
-        self._load()
-        self._looked = time.monotonic()
+        self._patience = time.monotonic() + _PATIENCE
+        self._take_kept()
         for job in self._jobs:
             job.start()
+        self._fit.wait(_PATIENCE)
+
+    def fit(self) -> bool:
+        """Whether clients may come: there is a table, and it is the newest, or nobody knows whether it is."""
+        if self._loaded and time.monotonic() >= self._patience:
+            self._fit.set()
+        found: bool = self._fit.is_set()
+        return found
 
     def stop(self) -> None:
         """Leave the board."""
@@ -74,34 +96,68 @@ class Sync:
             log.debug("this worker's row stays behind in the database: %s", error)
         self._board.leave()
 
+    def _take_kept(self) -> None:
+        try:
+            found = kept.read(self._kept_file)
+        except kept.KeptError as error:
+            log.error("the kept table %s is not used: %s; the master writes another one", self._kept_file, error)
+            return
+        if found is not None:
+            self._known = {record.route_id: (record.version, record.updated) for record in found.snapshot.routes}
+            self._take(found.snapshot)
+            if self._board.version == self._table.version:
+                self._fit.set()
+
     def _follow(self) -> float | None:
         now = time.monotonic()
-        if self._board.version > self._table.version or not self._loaded or now - self._looked >= self._poll:
+        if self._board.version > self._table.version or not self._loaded or self._known is not None or now - self._looked >= self._poll:
             self._looked = now
             if not self._load():
-                return _EMPTY_PAUSE if self._empty else _FAILURE_PAUSE
+                return _EMPTY_PAUSE if 0.0 < now - self._empty_since < _EMPTY_SILENCE else _FAILURE_PAUSE
         return None
 
     def _load(self) -> bool:
         """Read what has changed and replace the table. Returns whether that succeeded."""
         try:
-            snapshot = self._store.read(load_snapshot, self._table.version if self._loaded else 0)
-            if self._store.generation != self._generation:
-                # This is another database. Its versions do not tell what this table lacks, so read it all.
-                snapshot = self._store.read(load_snapshot, 0)
-                self._generation = self._store.generation
+            snapshot = self._read()
             if snapshot.full or snapshot.version != self._table.version or not self._loaded:
                 self._take(snapshot)
         except Exception as error:
-            self._empty = isinstance(error, StoreEmpty)
-            if self._empty and not self._loaded and clock.now() - self._started < _EMPTY_SILENCE:
-                log.debug("%s", error)
-            else:
-                self._trouble.goes_on(f"{error}; going on with version {self._table.version}",
-                                      None if isinstance(error, StoreError) else error)
+            self._failed(error)
             return False
+        self._known = None
+        self._empty_since = 0.0
         self._trouble.is_over(f"; routing by version {self._table.version}")
+        self._fit.set()
         return True
+
+    def _read(self) -> Snapshot:
+        """What this table lacks. Raises StoreEmpty for a new database that has nothing to put in its place yet."""
+        if self._known is not None:
+            snapshot = self._store.read(load_difference, self._known, self._table.version)
+        else:
+            snapshot = self._store.read(load_snapshot, self._table.version if self._loaded else 0)
+            if self._store.generation != self._generation and not snapshot.full:
+                # This is another database. Its versions do not tell what this table lacks, so read it all.
+                snapshot = self._store.read(load_snapshot, 0)
+        if self._table.upstreams and snapshot.full and not snapshot.routes and snapshot.version <= kept.NEW and self._in_grace():
+            raise StoreEmpty(f"the database {self._store.name} is new and empty")
+        self._generation = self._store.generation
+        return snapshot
+
+    def _in_grace(self) -> bool:
+        return not self._empty_since or time.monotonic() - self._empty_since < self._grace
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, StoreEmpty):
+            self._empty_since = self._empty_since or time.monotonic()
+            if time.monotonic() - self._empty_since < _EMPTY_SILENCE:
+                log.debug("%s", error)
+                return
+        self._trouble.goes_on(f"{error}; going on with version {self._table.version}" if self._loaded else
+                              f"{error}; no client is accepted before they are read", None if isinstance(error, StoreError) else error)
+        if self._loaded:
+            self._fit.set()
 
     def _take(self, snapshot: Snapshot) -> None:
         before = self._table

@@ -136,6 +136,11 @@ class Table:
 
 
 def _host(domain: str, members: list[Upstream]) -> _Host:
+    if len(members) == 1:
+        # Most hosts have one route. A worker that starts makes all of them.
+        only = members[0]
+        path = only.path
+        return _Host({path: (_pool((domain, path, only.priority), members),)}, 0 if path == "/" else path.count("/"), False)
     grouped: dict[str, dict[int, list[Upstream]]] = {}
     for member in sorted(members, key=lambda item: item.number):
         grouped.setdefault(member.path, {}).setdefault(member.priority, []).append(member)

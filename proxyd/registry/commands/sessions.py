@@ -15,7 +15,7 @@ from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
 from proxyd.registry.protocol import CommandError, command
 from proxyd.registry.staging import merged
-from proxyd.registry.state import ENDED, SITE_PREFIX
+from proxyd.registry.state import ENDED
 
 log = logging.getLogger("proxyd.registry")
 
@@ -56,7 +56,7 @@ def reconnect(caller: Caller, session_id: str) -> str:
     if caller.has_session:
         raise CommandError("this connection has a session already; RECONNECT belongs on a new one")
     session = caller.registry.find(session_id)
-    if session is None or session.state == ENDED or session_id.startswith(SITE_PREFIX):
+    if session is None or session.state == ENDED or session.is_site() or session.is_kept():
         return "REREGISTER"
     if session.expires and session.expires <= clock.now():
         return "REREGISTER"

@@ -59,13 +59,13 @@ def sqlite_path(url: str) -> str | None:
     return url.removeprefix("sqlite:///")
 
 
-def connect(url: str, busy_timeout: float, create: bool = True) -> peewee.Database:
-    """A peewee database for the url, not yet connected; `create`: make a missing SQLite file. Raises StoreError for one it
-    can't be."""
+def connect(url: str, busy_timeout: float, mode: str = "rwc") -> peewee.Database:
+    """A peewee database for the url, not yet connected; `mode`: how an SQLite file is opened, `rwc` makes a missing one. Raises
+    StoreError for one it can't be."""
     path = sqlite_path(url)
     if path is not None:
         return peewee.SqliteDatabase(
-            f"file:{quote(os.path.abspath(path))}?mode={'rwc' if create else 'rw'}", uri=True, timeout=busy_timeout,
+            f"file:{quote(os.path.abspath(path))}?mode={mode}", uri=True, timeout=busy_timeout,
             pragmas={"journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1}, thread_safe=False)
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
@@ -78,7 +78,8 @@ class Store:
 
     `open` tells at once whether it can be used; without it, the first call opens. `follow`: an SQLite file that another
     one took the place of (a corrupt one set aside, a backup brought back) is left for the new one, and `generation` counts
-    these changes; only for a process that can begin anew with another content. It never makes a missing file.
+    these changes; only for a process that can begin anew with another content. It never makes a missing file, and reads one that
+    it may not write.
     """
 
     def __init__(self, url: str, busy_timeout: float = 5.0, follow: bool = False) -> None:
@@ -89,6 +90,8 @@ class Store:
         self.path = sqlite_path(url)
         self.generation = 0
         self._follow = follow and self.path is not None
+        #: Opened without SQLite's own files beside it, which can't be made there, and so blind for changes.
+        self._frozen = False
         self._file: rescue.Identity = None
         self._log: rescue.Identity = None
         self._database: peewee.Database | None = None
@@ -106,7 +109,7 @@ class Store:
         self._run(self._open)
 
     def _open(self) -> None:
-        if self.path is not None:
+        if self.path is not None and not self._follow:
             folder = os.path.dirname(os.path.abspath(self.path))
             try:
                 os.makedirs(folder, mode=0o750, exist_ok=True)
@@ -116,7 +119,8 @@ class Store:
                 raise StoreError(f"the directory {folder} of the database is not writable by this user")
         if time.monotonic() < self._again:
             raise StoreError(self._why)
-        opened = connect(self.url, self.busy_timeout, not self._follow)
+        self._frozen = False
+        opened = connect(self.url, self.busy_timeout, "rw" if self._follow else "rwc")
         try:
             with postgres.within(self.busy_timeout):
                 opened.connect()
@@ -126,7 +130,10 @@ class Store:
                 raise self._unreachable(error) from None
             if self._follow and not os.path.exists(self.path or ""):
                 raise StoreEmpty(f"there is no database {self.name}; the master makes it when it starts, or: proxyd migrate") from None
-            raise explain(error, self.name) from None
+            frozen = self._open_frozen() if self._follow else None
+            if frozen is None:
+                raise explain(error, self.name) from None
+            opened, self._frozen = frozen, True
         database.initialize(opened)
         self._database = opened
         self._file, self._log = rescue.identity(self.path or ""), rescue.identity(f"{self.path}-wal")
@@ -142,6 +149,20 @@ class Store:
         self._again = time.monotonic() + pause * random.uniform(0.5, 1.0)
         found = explain(error, self.name)
         self._why = str(found)
+        return found
+
+    def _open_frozen(self) -> peewee.Database | None:
+        """Open an SQLite file as it is where its `-shm` can't be made. None where that is not the trouble."""
+        if not rescue.is_frozen(self.path or ""):
+            return None
+        opened: Any = connect(self.url, self.busy_timeout, "ro&immutable=1")
+        try:
+            opened.connect()
+            opened.execute_sql("SELECT count(*) FROM sqlite_master")
+        except (peewee.PeeweeException, sqlite3.Error):
+            opened.close()
+            return None
+        found: peewee.Database = opened
         return found
 
     def displaced(self) -> str:
@@ -172,7 +193,7 @@ class Store:
         """The open database. Raises StoreError."""
         if self._database is not None and self._follow:
             found = rescue.identity(self.path or "")
-            if found is not None and found != self._file:
+            if found is not None and found != self._file or self._frozen and not rescue.is_frozen(self.path or ""):
                 self._database.close()
                 self._database = None
         if self._database is None:

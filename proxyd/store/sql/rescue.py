@@ -27,6 +27,17 @@ def identity(path: str) -> Identity:
     return status.st_dev, status.st_ino
 
 
+def is_frozen(path: str) -> bool:
+    """Whether an SQLite file has no log, and this user can't make one beside it: SQLite reads such a file only when told that it
+    never changes."""
+    if os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        return False
+    try:
+        return os.path.getsize(f"{path}-wal") == 0
+    except OSError:
+        return True
+
+
 def put_back(execute: Callable[..., Any], path: str, own: Identity) -> None:
     """Make a deleted database anew, from what a connection that is still open reads; `execute` runs SQL on it, `own` is its file.
 

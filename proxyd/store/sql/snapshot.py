@@ -1,14 +1,15 @@
-"""What a worker loads: all routes, or the ones changed since the version it has."""
+"""What a worker loads: all routes, the ones changed since the version it has, or those that differ from the ones it has."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 from proxyd.base.drain import began
 from proxyd.base.text import parse_rfc3339
+from proxyd.store.sql.database import database
 from proxyd.store.sql.models import Route, RouteRemoval, StoredCounter
 
 Pairs = tuple[tuple[str, str], ...]
@@ -37,6 +38,8 @@ class RouteRecord:
     maintenance_page_url: str
     drain_started_at: float
     drain_seconds: float
+    #: The text in `updated_at`. With `version` it tells this state of the route from any other, those in other databases too.
+    updated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,28 @@ def load_snapshot(since: int) -> Snapshot:
     return Snapshot(version, full, routes, removed)
 
 
+#: A state of a route: its version, and when it changed last.
+Stamp = tuple[int, str]
+#: Routes that are read by their ids in one query; SQLite allows 999 values in one.
+_AT_ONCE = 500
+
+
+def load_difference(known: Mapping[str, Stamp], version: int) -> Snapshot:
+    """What a table of `version`, whose routes have these stamps, lacks. It need not have been made from this database. Runs in the
+    database thread, inside `Store.call` or `read`."""
+    current = counter("config_version")
+    stamps = {route_id: (changed, at) for route_id, changed, at in
+              database.execute_sql(f"SELECT route_id, version, updated_at FROM {Route._meta.table_name}")}
+    different = [route_id for route_id, stamp in stamps.items() if known.get(route_id) != stamp]
+    if version > current or len(different) > len(stamps) // 2:
+        return load_snapshot(0)
+    routes: list[RouteRecord] = []
+    for first in range(0, len(different), _AT_ONCE):
+        query = Route.select().where(Route.route_id.in_(different[first:first + _AT_ONCE]))
+        routes.extend(_record(row) for row in cast(Iterable[tuple[Any, ...]], query.tuples()))
+    return Snapshot(current, False, tuple(routes), tuple(route_id for route_id in known if route_id not in stamps))
+
+
 def _instant(value: str | None) -> float:
     return parse_rfc3339(value) if value else 0.0
 
@@ -80,7 +105,11 @@ _COLUMNS = [field.name for field in Route._meta.sorted_fields]
 
 
 def _record(row: tuple[Any, ...]) -> RouteRecord:
-    value = dict(zip(_COLUMNS, row, strict=True))
+    return record_of(dict(zip(_COLUMNS, row, strict=True)))
+
+
+def record_of(value: Mapping[str, Any]) -> RouteRecord:
+    """The record of a row, given by the names of its fields."""
     return RouteRecord(
         route_id=value["route_id"], session_id=value["session"], service=value["service_name"],
         instance=value["instance_name"], domains=tuple(json.loads(value["domains"])), path=value["path"],
@@ -89,4 +118,5 @@ def _record(row: tuple[Any, ...]) -> RouteRecord:
         headers=tuple(json.loads(value["headers"]).items()),
         rate_limits=tuple((int(count), float(window)) for count, window in json.loads(value["rate_limits"])),
         maintenance_since=_instant(value["maintenance_since"]), maintenance_page_url=value["maintenance_page_url"] or "",
-        drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0)
+        drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0,
+        updated=value["updated_at"])

@@ -1,0 +1,84 @@
+"""Keeps the last table in a file, from which workers start where the database can't be read (`store/sql/kept.py`).
+
+The file follows each change within a second. With very many routes it follows more slowly, so that writing it takes a twentieth of the
+master's time at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+
+import gevent
+from gevent import get_hub
+
+from proxyd.base.jobs import Job
+from proxyd.registry.state import Registry
+from proxyd.store.sql.kept import NAME, SLICE, KeptFile
+from proxyd.store.sql.snapshot import record_of
+
+log = logging.getLogger("proxyd.master")
+
+_PERIOD = 1.0
+#: Seconds between two tries while the file can't be written, and between two slices of it.
+_FAILURE_PAUSE, _SLICE_PAUSE = 10.0, 0.001
+#: The pause after a write is so many times what the write took.
+_REST = 20
+
+
+class Keeper:
+    """A job that writes the file in `directory` after a change, and where somebody has removed it."""
+
+    def __init__(self, registry: Registry, directory: str) -> None:
+        self._registry = registry
+        self._path = os.path.join(directory, NAME)
+        self._written = 0
+        self._job = Job("kept-table", _PERIOD, self._look, log, first=0.0, retry=_FAILURE_PAUSE, expected=OSError,
+                        trouble="the last table can't be kept in a file, and workers can't start without the database")
+        self.jobs = (self._job,)
+
+    def start(self) -> None:
+        """Begin."""
+        self._job.start()
+
+    def stop(self) -> None:
+        """End, with the file as new as the registry if that is possible."""
+        self._job.stop()
+        try:
+            self._look()
+        except OSError as error:
+            log.debug("the last table is not kept: %s", error)
+
+    def _look(self) -> float | None:
+        if self._written == self._registry.version and os.path.exists(self._path):
+            return None
+        began = time.monotonic()
+        self._write()
+        return max(_PERIOD, _REST * (time.monotonic() - began))
+
+    def _write(self) -> None:
+        registry = self._registry
+        # Rows are replaced, never changed: this list stays the table of this version while it is written.
+        version, rows = registry.version, list(registry.active.rows.values())
+        tokens = {session.session_id: session.grant.name for session in registry.sessions.values() if session.grant.name}
+        file = KeptFile(self._path, version, tokens)
+        try:
+            for first in range(0, len(rows), SLICE):
+                file.add(map(record_of, rows[first:first + SLICE]))
+                gevent.sleep(_SLICE_PAUSE)
+            error = get_hub().threadpool.apply(_finished, (file,))
+        finally:
+            file.abandon()
+        if error is not None:
+            raise error
+        self._written = version
+
+
+def _finished(file: KeptFile) -> OSError | None:
+    """Finish the file; the error as a value: gevent prints what a pool's thread raises."""
+    try:
+        file.finish()
+    except OSError as error:
+        return error
+    return None
