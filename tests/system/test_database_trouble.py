@@ -164,10 +164,10 @@ def test_the_master_starts_again_with_a_database_that_took_the_place_of_its_own(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 32 MiB."""
+    """A file system of 48 MiB: shared memory takes 27 of them."""
     where = tmp_path / "disk"
     where.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", where], capture_output=True, check=False)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", where], capture_output=True, check=False)
     if made.returncode:
         pytest.skip("needs the right to mount")
     yield where
