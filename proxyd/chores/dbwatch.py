@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable, Iterable
 
 import gevent
 
+from proxyd.base import clock
 from proxyd.base.jobs import Job, JobOver
+from proxyd.base.trouble import Trouble
 from proxyd.store.memory.shared import FILES, ForeignFile, SharedFile
+from proxyd.store.memory.watch import MASTER_PERIOD, SharedWatch
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.lock import MasterLock
 
 log = logging.getLogger("proxyd.master")
 
-_PERIOD = 0.25
+#: What was put right is shown as a problem for so long.
+_TOLD_SECONDS, _MOST_TOLD = 60.0, 16
 _FAILURE_PAUSE = 2.0
 
 
@@ -27,17 +32,25 @@ class DatabaseWatch:
     """A job that looks four times a second.
 
     `opened`: the shared memory files in `directory` that this process maps. Files that it does not map are watched only for
-    their deletion. `stop`: called when the master can't go on with the files that it has open.
+    their deletion: workers make them again. `stop`: called when the master can't go on with the files that it has open. `write_pid`
+    writes `pid_file`.
     """
 
-    def __init__(self, store: Store, lock: MasterLock, directory: str, opened: Iterable[SharedFile], stop: Callable[[], None]) -> None:
+    def __init__(self, store: Store, lock: MasterLock, directory: str, opened: Iterable[SharedFile], stop: Callable[[], None],
+                 pid_file: str = "", write_pid: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._lock = lock
         known = {os.path.basename(file.path): file for file in opened}
-        self._shared: list[SharedFile | ForeignFile] = [known.get(name) or ForeignFile(os.path.join(directory, name)) for name in FILES]
+        self._shared = SharedWatch((known.get(name) or ForeignFile(os.path.join(directory, name)) for name in FILES), log,
+                                   logging.CRITICAL)
+        self._told: deque[tuple[float, str]] = deque(maxlen=_MOST_TOLD)
         self._end = stop
         self._failed = ""
-        self._job = Job("open-files", _PERIOD, self._look_after, log, retry=_FAILURE_PAUSE, trouble="can't watch the database file")
+        self._pid_file, self._write_pid = pid_file, write_pid
+        #: Set when the file is written for the first time.
+        self.has_pid_file = False
+        self._pid_trouble = Trouble(log, "the pid file", logging.ERROR)
+        self._job = Job("open-files", MASTER_PERIOD, self._look_after, log, retry=_FAILURE_PAUSE, trouble="can't watch the database file")
         self.jobs = (self._job,)
 
     def start(self) -> None:
@@ -64,11 +77,37 @@ class DatabaseWatch:
             self._put_back()
         if not self._lock.in_place() and not self._taken_again():
             return False
-        for file in list(self._shared):
-            if not file.in_place():
-                self._shared.remove(file)
-                log.critical("the shared memory file %s was deleted while in use: workers that start from now on %s; restart proxyd when "
-                             "possible", file.path, FILES[os.path.basename(file.path)])
+        self._tell(self._shared.look())
+        self._look_after_pid()
+        return True
+
+    def problems(self) -> list[str]:
+        """What is wrong with the files now, and what was put right in the last minute."""
+        wrong = [*self._shared.problems(), self._failed] if self._failed else self._shared.problems()
+        return [*wrong, *(said for at, said in self._told if clock.now() - at < _TOLD_SECONDS)]
+
+    def _tell(self, said: list[str]) -> None:
+        self._told.extend((clock.now(), sentence) for sentence in said)
+
+    def _look_after_pid(self) -> None:
+        if not self.has_pid_file:
+            return
+        try:
+            with open(self._pid_file, encoding="ascii") as file:
+                own = file.read(20).strip() == str(os.getpid())
+        except (OSError, ValueError):
+            own = False
+        if not own and self._pid_written():
+            self._tell([f"the pid file {self._pid_file} was deleted or overwritten while in use: the master has written it again"])
+            log.warning("%s", self._told[-1][1])
+
+    def _pid_written(self) -> bool:
+        try:
+            self._write_pid()
+        except OSError as error:
+            self._pid_trouble.goes_on(f"can't write the pid file {self._pid_file}: {error.strerror}")
+            return False
+        self._pid_trouble.is_over()
         return True
 
     def _put_back(self) -> None:
@@ -81,7 +120,8 @@ class DatabaseWatch:
             gevent.sleep(_FAILURE_PAUSE)
             return
         self._failed = ""
-        log.critical("the database %s or its log was deleted while in use: the master has written it again, unchanged", self._store.name)
+        self._tell([f"the database {self._store.name} or its log was deleted while in use: the master has written it again, unchanged"])
+        log.critical("%s", self._told[-1][1])
 
     def _taken_again(self) -> bool:
         try:
@@ -92,7 +132,9 @@ class DatabaseWatch:
                 log.critical("the lock file was deleted while in use: %s", error)
             return True
         if taken:
-            log.critical("the lock file %s was deleted while in use: the master has made it again", self._lock.path)
+            self._failed = ""
+            self._tell([f"the lock file {self._lock.path} was deleted while in use: the master has made it again"])
+            log.critical("%s", self._told[-1][1])
         else:
             log.critical("the lock file %s was deleted while in use, and another master (pid %s) holds it now: this master stops",
                          self._lock.path, self._lock.holder())

@@ -36,6 +36,7 @@ from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.counts import HostCounts
 from proxyd.store.memory.shared import WEBSOCKETS
+from proxyd.store.memory.watch import WORKER_PERIOD, SharedWatch
 from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.snapshot import Snapshot
@@ -89,6 +90,9 @@ class Runtime:
         self.buffers: list[memoryview] = []
         self._sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
                           settings.registry.reconnect_grace)
+        files = [self.board.file, self.circuits.file, self.websockets.file, self.places.file, self.limiter.file]
+        shared = SharedWatch(files if self.clients is None else [*files, self.clients.file], log, logging.WARNING)
+        self._shared = Job("shared-files", WORKER_PERIOD, lambda: self._look(shared), log)
         self._pruning = Job("idle-upstreams", _PRUNE_SECONDS, self._prune, log)
         self._id_prefix = f"{secrets.token_hex(6)}-"
         self._id_count = 0
@@ -105,6 +109,11 @@ class Runtime:
         self._sync.start()
         self.flusher.start()
         self._pruning.start()
+        self._shared.start()
+
+    @staticmethod
+    def _look(shared: SharedWatch) -> None:
+        shared.look()
 
     def fit(self) -> bool:
         """Whether clients may come: the routes are known, as far as they can be known now."""
@@ -138,6 +147,7 @@ class Runtime:
         """After the last request: write what is still in memory, as far as that is quick."""
         self.access.flush()
         self.flusher.stop()
+        self._shared.stop()
         self._sync.stop()
         self.websockets.leave()
         self.places.leave()

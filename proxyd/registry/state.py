@@ -132,6 +132,8 @@ class Registry:
             if owner is not None:
                 owner.routes[row["route_id"]] = spec_of(row)
         self.version = loaded.version
+        # They are on the board, unless somebody deleted it: then this one is new, and they find it in a moment.
+        self.board.awaited = bool(loaded.workers)
         self.board.post(loaded.version)
         self.on_change(self.version)
 
@@ -166,10 +168,12 @@ class Registry:
         if not version:
             return
         deadline = time.monotonic() + self.settings.registry.apply_wait
-        while behind := self.board.behind(version):
+        # On a board that was just made, because somebody deleted the last one, not all workers may be seen yet.
+        while (behind := self.board.behind(version)) or not self.board.settled():
             if time.monotonic() >= deadline:
                 names = ", ".join(f"{worker.pid} (at {worker.version})" for worker in behind)
-                log.warning("config version %d is committed, but not yet taken by worker %s", version, names)
+                log.warning("config version %d is committed, but not yet taken by %s", version,
+                            f"worker {names}" if names else f"all workers: {self.board.file.path} is not theirs yet")
                 return
             gevent.sleep(_POLL)
 

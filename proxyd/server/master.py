@@ -142,12 +142,13 @@ class Master:
         checker = Checker(settings.health, store, bus, circuits)
         registry.on_change, registry.live_health = checker.changed, checker.current
         checker.changed(registry.version)
+        watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus), Janitor(registry), Keeper(registry, directory),
-            DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail))
+            watch)
         state = MasterState(
-            store, bus, board, circuits, operations, clock.now(), lambda: [str(problem) for problem in sites.problems],
+            store, bus, board, circuits, operations, clock.now(), lambda: [*map(str, sites.problems), *watch.problems()],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()],
             checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)))
@@ -160,6 +161,7 @@ class Master:
         operations.resume()
         try:
             self._write_pid()
+            watch.has_pid_file = True
         except OSError as error:
             log.error("can't write the pid file %s: %s", settings.master.pid_file, error.strerror)
         log.info("the master serves %s: registry %s, admin %s", store.name, settings.registry.bind,

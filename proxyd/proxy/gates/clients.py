@@ -17,6 +17,7 @@ from proxyd.config.settings import Settings
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.store.memory.counts import CLIENTS, HostCounts
 from proxyd.store.memory.shared import CLIENTS as FILE
+from proxyd.store.memory.shared import SharedFile
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -36,6 +37,11 @@ class ClientCaps:
         self._counts = HostCounts(directory, FILE, CLIENTS)
         self._entered: dict[Exchange, int] = {}
         self._key = lru_cache(maxsize=16384)(self._key_of)
+
+    @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._counts.file
 
     def join(self) -> None:
         """Begin to count. Raises RuntimeError if there are too many workers."""

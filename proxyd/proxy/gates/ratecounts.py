@@ -95,6 +95,7 @@ class HostCounters:
         takes = {SLIDING: counters.take_sliding, FIXED: counters.take_fixed, MOVING: counters.take_moving}
         self.hit: Callable[[str, int, float], bool] = takes[settings.strategy]
         self.outage = counters.outage
+        self.file = counters.file
 
     def taker(self, key: str, amount: int, window: float) -> Callable[[], bool]:
         """A function like `hit` for one bound. It is faster, and may be used if the standing of the bound is not shown."""

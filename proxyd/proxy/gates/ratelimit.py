@@ -54,6 +54,7 @@ class RateLimiter:
         self._spared = trust_check(limits.allow)
         self._any_spared = bool(limits.allow)
         self._host = HostCounters(limits, directory, clock)
+        self.file = self._host.file
         self._redis = RedisCounters(limits, self._host.outage) if limits.storage != "shared" else None
         self._hit = self._host.hit if self._redis is None else self._hit_in_redis
         self._rejected: dict[tuple[str, str, str], int] = {}

@@ -20,6 +20,7 @@ import pybreaker
 
 from proxyd.base.text import route_number
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot
+from proxyd.store.memory.shared import SharedFile
 from proxyd.store.memory.transitions import BY_REQUEST, CLOSED, HALF_OPEN, OPEN
 
 if TYPE_CHECKING:
@@ -104,6 +105,11 @@ class Circuits:
 
     def __init__(self, board: CircuitBoard) -> None:
         self._board = board
+
+    @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._board.file
 
     def opened(self, upstream: Upstream) -> bool:
         """Whether the circuit is anything but closed."""

@@ -20,7 +20,7 @@ from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.phases import QUEUE, TOTAL
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.store.memory.counts import HostCounts
-from proxyd.store.memory.shared import IN_FLIGHT
+from proxyd.store.memory.shared import IN_FLIGHT, SharedFile
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -100,6 +100,11 @@ class Places:
         self._counts = HostCounts(directory, IN_FLIGHT)
         self._queues: dict[int, _Queue] = {}
         self._tries = False
+
+    @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._counts.file
 
     def join(self) -> None:
         """Begin to count. Raises RuntimeError if there are too many workers."""

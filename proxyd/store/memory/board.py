@@ -28,6 +28,9 @@ _WORKERS_AT = 4096
 _ALIVE_SECONDS = 3.0
 _VERSION = struct.Struct("<Q")
 _VERSION_AT = 64
+#: Seconds in which every process that runs has looked at the file: one that was just mapped may not be everybody's yet. A worker that
+#: did not look because it was stopped looks before it answers.
+SETTLED = 0.3
 _SIZE = _WORKERS_AT + MAX_WORKERS * _WORKER_SIZE
 
 
@@ -48,8 +51,17 @@ class Board:
     """The board in `directory`; every process of the host maps the same file."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, BOARD), _SIZE, b"board1")
+        self._file = SharedFile(os.path.join(directory, BOARD), _SIZE, b"board1", carried=slice(_VERSION_AT, _VERSION_AT + _VERSION.size))
+        self._file.mapped_anew = self._come_back
         self._slot: int | None = None
+        #: There may be workers that do not have this file yet.
+        self.awaited = False
+        self._mapped_at = clock.now()
+        #: What this process has written, for a board that takes the place of a lost one.
+        self._posted = 0
+        self._worker = (0, 0.0, 0.0)
+        self._counted = 0.0
+        self._connections: int | None = None
 
     @property
     def file(self) -> SharedFile:
@@ -64,6 +76,7 @@ class Board:
 
     def post(self, version: int) -> None:
         """Tell the workers that `version` is committed."""
+        self._posted = version
         put(self._file.data, _VERSION_AT, _VERSION.pack(version))
 
     def join(self, now: float) -> int:
@@ -75,6 +88,7 @@ class Board:
                 put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE,
                     _WORKER.pack(os.getpid(), 0, 0, begun, begun) + _COUNTED.pack(0.0) + _CONNECTIONS.pack(_TAKES_NONE))
                 self._slot = slot
+                self._worker = (0, begun, begun)
                 return slot
         raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
 
@@ -82,16 +96,18 @@ class Board:
         """This worker routes by `version`, and lives."""
         assert self._slot is not None, "join first"
         at = _WORKERS_AT + self._slot * _WORKER_SIZE
-        pid, _, _, started, _ = _WORKER.unpack_from(self._file.data, at)
-        put(self._file.data, at, _WORKER.pack(pid, 0, version, started, clock.to_boot(now)))
+        self._worker = version, self._worker[1], clock.to_boot(now)
+        put(self._file.data, at, _WORKER.pack(os.getpid(), 0, *self._worker))
 
     def count(self, now: float) -> None:
         """All that this worker counted before `now` (time.monotonic() seconds) is in the database."""
+        self._counted = now
         if self._slot is not None:
             put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _COUNTED_AT, _COUNTED.pack(now))
 
     def connections(self, count: int | None) -> None:
         """This worker has `count` client connections; None: it takes none."""
+        self._connections = count
         if self._slot is not None:
             put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _CONNECTIONS_AT,
                 _CONNECTIONS.pack(_TAKES_NONE if count is None else count))
@@ -137,6 +153,23 @@ class Board:
     def behind(self, version: int) -> list[WorkerState]:
         """The live workers that do not yet route by `version`: one beyond what was posted still has another database's table."""
         return [worker for worker in self.workers() if not version <= worker.version <= max(version, self.version)]
+
+    def settled(self) -> bool:
+        """Whether the board is everybody's: it is in its place, and was mapped long enough ago for all to have found it."""
+        return self._file.in_place() and (not self.awaited or clock.now() - self._mapped_at >= SETTLED)
+
+    def _come_back(self) -> None:
+        """Put what this process wrote on a board that takes the place of a lost one."""
+        self.awaited, self._mapped_at = True, clock.now()
+        if self._posted > self.version:
+            self.post(self._posted)
+        if self._slot is not None:
+            known, counted, connections = self._worker, self._counted, self._connections
+            at = _WORKERS_AT + self.join(clock.now()) * _WORKER_SIZE
+            self._worker = known
+            put(self._file.data, at, _WORKER.pack(os.getpid(), 0, *known))
+            self.count(counted)
+            self.connections(connections)
 
     def close(self) -> None:
         """Leave and unmap."""

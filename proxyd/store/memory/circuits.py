@@ -133,8 +133,13 @@ class CircuitBoard:
     """The circuits in `directory`; every process of the host maps the same file. Open it after fork."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, CIRCUITS), _SIZE, b"circuit2")
+        self._file = SharedFile(os.path.join(directory, CIRCUITS), _SIZE, b"circuit2", carried=slice(_SEQUENCE_AT, _SIZE))
+        self._file.mapped_anew = self._set_clock
         self._data = self._file.data
+        self._skew = 0.0
+        self._set_clock()
+
+    def _set_clock(self) -> None:
         self._skew = self._time_line()
 
     def _time_line(self) -> float:

@@ -39,6 +39,7 @@ class HostCounts:
         self._counts_at = places * _KEY.size
         self._row_size = places * (_KEY.size + _COUNT.size)
         self._file = SharedFile(os.path.join(directory, name), _HEADER + MAX_WORKERS * self._row_size, b"counts1")
+        self._file.mapped_anew = self._come_back
         self._data = self._file.data
         self._row = -1
         self._counts: dict[int, int] = {}
@@ -57,6 +58,19 @@ class HostCounts:
                 self._free = [list(range((bucket + 1) * _BUCKET - 1, bucket * _BUCKET - 1, -1)) for bucket in range(self._buckets)]
                 return
         raise RuntimeError(f"more than {MAX_WORKERS} workers on one host")
+
+    @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._file
+
+    def _come_back(self) -> None:
+        """Put what this process has open into a file that takes the place of a lost one."""
+        if self._row >= 0:
+            counts, self._counts, self._places = self._counts, {}, {}
+            self.join()
+            for key, count in counts.items():
+                self._set(key, count)
 
     def leave(self) -> None:
         """Give the row back: what this process has open counts no more."""

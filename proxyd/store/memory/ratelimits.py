@@ -130,7 +130,7 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self._sets = max(1, entries // WAYS)
         layout = (b"lm" if moving else b"lc") + _boot()
         self._file = SharedFile(os.path.join(directory, LIMITS), _HEADER + self._sets * WAYS * self._size, layout,
-                                _make_locks)
+                                _make_locks, slice(_HEADER, None))
         self._data = self._file.data
         address = mutex.address_of(self._data) + _LOCKS_AT
         self._locks = [Mutex(address + index * mutex.SIZE) for index in range(_LOCKS)]
@@ -139,6 +139,11 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
         self.outage = Outage(self._data, _OUTAGE_AT, self._locks[0])
         self._places: dict[str, tuple[int, bytes]] = {}
         self._sliding: dict[str, SlidingCounter] = {}
+
+    @property
+    def file(self) -> SharedFile:
+        """The mapped file."""
+        return self._file
 
     @property
     def base_exceptions(self) -> type[Exception]:

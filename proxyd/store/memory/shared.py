@@ -3,10 +3,14 @@
 The file is allocated in full when it is made: touching a hole of a sparse file on a full disk would kill the
 process (SIGBUS), and the data plane must outlive a full disk. Locks are fcntl byte-range locks, because the
 kernel frees them when their holder dies, however it dies.
+
+A file that is deleted or replaced under those who use it is mapped anew by all of them, at the same address: who holds a reference
+to the mapping, or an address in it, need not know.
 """
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
@@ -25,9 +29,14 @@ _SPINS = 50
 _sleep = get_original("time", "sleep")
 
 
+_MAP_FIXED = 0x10
+_mmap = ctypes.CDLL(None, use_errno=True).mmap
+_mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_mmap.restype = ctypes.c_void_p
+
 BOARD, CIRCUITS, LIMITS, WEBSOCKETS = "proxyd.board", "proxyd.circuits", "proxyd.limits", "proxyd.websockets"
 IN_FLIGHT, CLIENTS = "proxyd.inflight", "proxyd.clients"
-#: All shared files of a host, and what becomes of workers that start after one was deleted under those that run.
+#: All shared files of a host, and what becomes of workers that start after one was deleted, until all processes map the new one.
 FILES = {
     BOARD: "are told of changes late",
     CIRCUITS: "judge upstreams on their own",
@@ -52,27 +61,42 @@ class SharedFile:
     """A file of fixed size, mapped read-write; `data` is the mapping. Open it after fork.
 
     `layout` (8 bytes at most) names what is in it: a file of another layout or size, left by another version, is
-    replaced by an empty one. `prepare` is given the mapping of a file just made, before anybody else can use it. Raises
-    SharedMemoryError.
+    replaced by an empty one. `prepare` is given the mapping of a file just made, before anybody else can use it. `carried`: the part
+    that a file which takes the place of a lost one gets from it. Raises SharedMemoryError.
     """
 
-    def __init__(self, path: str, size: int, layout: bytes, prepare: Callable[[mmap.mmap], None] | None = None) -> None:
+    def __init__(self, path: str, size: int, layout: bytes, prepare: Callable[[mmap.mmap], None] | None = None,
+                 carried: slice = slice(0, 0)) -> None:
         self.path = path
-        magic = layout.ljust(8, b"\0")
-        try:
-            os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-            self._fd = self._open(path, size, magic, prepare)
-        except OSError as error:
-            raise SharedMemoryError(
-                f"can't set up the shared memory file {path}: {error.strerror}; it needs {size >> 20} MiB "
-                "and a writable directory ([database] shared_memory)") from None
+        #: Called after the file was mapped anew: what this process had in it besides what is carried is to be put there again.
+        self.mapped_anew: Callable[[], None] = lambda: None
+        self._size = size
+        self._magic = layout.ljust(8, b"\0")
+        self._prepare = prepare
+        self._carried = carried
+        self._fd = -1
+        self._fd = self._open()
         self.data = mmap.mmap(self._fd, size)
         self._stuck: set[int] = set()
 
-    @staticmethod
-    def _open(path: str, size: int, magic: bytes, prepare: Callable[[mmap.mmap], None] | None) -> int:
+    def _open(self) -> int:
+        try:
+            os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+            return self._opened(self.path, self._size, self._magic)
+        except OSError as error:
+            raise SharedMemoryError(
+                f"can't set up the shared memory file {self.path}: {error.strerror}; it needs {self._size >> 20} MiB "
+                "and a writable directory ([database] shared_memory)") from None
+
+    def _opened(self, path: str, size: int, magic: bytes) -> int:
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            try:
+                fd, made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), True
+            except FileExistsError:
+                try:
+                    fd, made = os.open(path, os.O_RDWR | os.O_CLOEXEC), False
+                except FileNotFoundError:
+                    continue
             fcntl.lockf(fd, fcntl.LOCK_EX, 1, _LOCK_BASE - 1)
             status = os.fstat(fd)
             if not os.path.exists(path) or os.stat(path).st_ino != status.st_ino:
@@ -81,7 +105,8 @@ class SharedFile:
             if status.st_size == size and os.pread(fd, 8, 0) == magic:
                 fcntl.lockf(fd, fcntl.LOCK_UN, 1, _LOCK_BASE - 1)
                 return fd
-            if status.st_size:
+            if not made:
+                # Also an empty one: somebody may have cut it under those who map it, and to them another file tells that.
                 os.unlink(path)
                 os.close(fd)
                 continue
@@ -89,8 +114,10 @@ class SharedFile:
                 os.posix_fallocate(fd, 0, size)
                 # Kept until the end: a mapping that goes away closes a descriptor, and with it the lock on this file.
                 mapping = mmap.mmap(fd, size)
-                if prepare is not None:
-                    prepare(mapping)
+                if self._prepare is not None:
+                    self._prepare(mapping)
+                if self._fd >= 0 and os.fstat(self._fd).st_size == size:
+                    mapping[self._carried] = self.data[self._carried]
             except OSError:
                 os.unlink(path)
                 os.close(fd)
@@ -106,6 +133,64 @@ class SharedFile:
         except OSError:
             return False
         return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
+
+    def look(self) -> str:
+        """Map the file anew if it was lost to others, and make it again if need be. What had become of it, "" for nothing.
+
+        The mapping is not touched before it is known to be whole: memory beyond the end of a file kills who touches it. Raises
+        SharedMemoryError where the file can't be made; then this process goes on with the memory that it has.
+        """
+        what = self._lost()
+        if what == "unreadable":
+            self._make_readable()
+        elif what:
+            self._map_anew()
+        return what
+
+    def _lost(self) -> str:
+        """What became of the file."""
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return "deleted"
+        held = os.fstat(self._fd)
+        if (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino):
+            return "" if self._is_of_another_version() else "replaced"
+        if held.st_size != self._size:
+            return "truncated"
+        if os.pread(self._fd, 8, 0) != self._magic:
+            return "overwritten"
+        return "" if named.st_mode & 0o600 == 0o600 else "unreadable"
+
+    def _is_of_another_version(self) -> bool:
+        """Whether the file that took this one's place is that of processes of another version, or with other settings."""
+        try:
+            with open(self.path, "rb") as file:
+                found = file.read(8)
+        except OSError:
+            return False
+        return len(found) == 8 and found != self._magic and found[:1] == self._magic[:1]
+
+    def _make_readable(self) -> None:
+        try:
+            os.fchmod(self._fd, 0o640)
+        except OSError as error:
+            raise SharedMemoryError(f"the shared memory file {self.path} can't be opened by processes that start from now on, and its "
+                                    f"mode can't be changed: {error.strerror}; give it to this user, with mode 0640") from None
+
+    def _map_anew(self) -> None:
+        fd = self._open()
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.data))
+        found = _mmap(address, self._size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _MAP_FIXED, fd, 0)
+        if found != address:
+            code = ctypes.get_errno()
+            os.close(fd)
+            raise SharedMemoryError(f"can't map the shared memory file {self.path} again: {os.strerror(code)}")
+        # The same number, for the locks. The other descriptor must be closed before a lock is taken: closing it would free that.
+        os.dup2(fd, self._fd, inheritable=False)
+        os.close(fd)
+        self._stuck.clear()
+        self.mapped_anew()
 
     def lock(self, index: int) -> RangeLock:
         """A lock to hold for microseconds, for use in `with`; one index, one lock over all processes."""
@@ -134,14 +219,24 @@ class ForeignFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._seen = False
+        self._known: tuple[int, bytes] | None = None
 
-    def in_place(self) -> bool:
-        """Whether the file is there, or never was: not every configuration needs each. A worker may replace it by one of another
-        layout."""
-        there = os.path.exists(self.path)
-        self._seen = self._seen or there
-        return there or not self._seen
+    def look(self) -> str:
+        """What became of the file since the last look, "" for nothing. Not every configuration needs each, and those that map it make
+        it again. One of another layout is that of workers with other settings."""
+        before, self._known = self._known, self._identity()
+        if before is None or before == self._known:
+            return ""
+        if self._known is None:
+            return "deleted"
+        return "replaced" if before[1] == self._known[1] or not self._known[1] else ""
+
+    def _identity(self) -> tuple[int, bytes] | None:
+        try:
+            with open(self.path, "rb") as file:
+                return os.fstat(file.fileno()).st_ino, file.read(8).rstrip(b"\0")
+        except OSError:
+            return None
 
 
 class RangeLock:

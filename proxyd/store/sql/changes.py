@@ -11,7 +11,7 @@ from typing import Any
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
-from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight
+from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.upsert import upsert
 
@@ -124,6 +124,7 @@ class Loaded:
     staged: dict[str, dict[SettingKey, str | None]]
     staged_at: dict[str, float]
     routes: list[dict[str, Any]]
+    workers: int
 
 
 def load() -> Loaded:
@@ -138,7 +139,7 @@ def load() -> Loaded:
         staged.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
         staged_at[row["session"]] = clock.remembered(row["staged_clock"], parse_rfc3339(row["staged_at"]))
     version = StoredCounter.get_by_id("config_version").value
-    return Loaded(version, sessions, settings, staged, staged_at, dicts(Route.select()))
+    return Loaded(version, sessions, settings, staged, staged_at, dicts(Route.select()), Worker.select().count())
 
 
 def parse_json(text: str | None, default: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from proxyd.store.memory import board as board_module
 from proxyd.store.memory.board import Board
+from tests.support.waiting import wait_for
 
 from .forks import in_processes, kill, living
 
@@ -130,3 +131,39 @@ def test_workers_that_take_clients_are_known_with_how_many_they_have(tmp_path: P
         own.report(2, 102.0)
         assert Board(str(tmp_path)).fewest([0]) == 1, "a report leaves the count alone"
     own.leave()
+
+
+def test_on_a_board_that_was_deleted_all_are_again_when_they_have_looked(tmp_path: Path) -> None:
+    master, mine = Board(str(tmp_path)), worker(tmp_path, 7)
+    master.post(8)
+    mine.connections(3)
+    mine.count(55.0)
+    assert master.settled()
+    (tmp_path / "proxyd.board").unlink()
+    assert not master.settled()
+    assert master.file.look() == "deleted"
+    assert (master.version, master.workers()) == (8, [])
+    assert not master.settled(), "a worker may not have looked yet"
+    assert mine.file.look() == "replaced"
+    (slot, pid, version, started, heartbeat, counted), = in_processes(1, lambda number: [
+        (state.slot, state.pid, state.version, state.started, state.heartbeat, state.counted)
+        for state in Board(str(tmp_path)).workers()])[0]
+    assert (pid, version, counted) == (os.getpid(), 7, 55.0)
+    assert mine.version == 8
+    other = Board(str(tmp_path))
+    assert other.accepting(101.0) == [slot] and other.fewest([slot]) == 3
+    wait_for(master.settled, 2)
+
+
+def test_who_looks_first_takes_the_posted_version_along(tmp_path: Path) -> None:
+    master, mine = Board(str(tmp_path)), worker(tmp_path, 7)
+    master.post(8)
+    (tmp_path / "proxyd.board").unlink()
+    mine.file.look()
+    assert mine.version == 8
+    # A worker that started meanwhile knew nothing to take along.
+    (tmp_path / "proxyd.board").unlink()
+    newcomer = worker(tmp_path)
+    assert newcomer.version == 0
+    master.file.look()
+    assert newcomer.version == 8

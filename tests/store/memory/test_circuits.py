@@ -225,3 +225,15 @@ def test_processes_that_started_at_another_time_of_day_read_the_same_instants(
     found = CircuitBoard(str(tmp_path))
     assert found.read(3, 7).changed_at == pytest.approx(begun + 3600, abs=0.002)
     assert found.transitions(0)[0].at == found.read(3, 7).changed_at
+
+
+def test_open_circuits_and_transitions_outlive_a_deleted_file(board: CircuitBoard, tmp_path: Path) -> None:
+    board.move(3, 7, "failures", 10.0)
+    (tmp_path / "proxyd.circuits").unlink()
+    assert board.file.look() == "deleted"
+    assert board.state(3, 7) == OPEN
+    found = CircuitBoard(str(tmp_path))
+    assert found.read(3, 7) == board.read(3, 7)
+    assert [item.slot for item in found.transitions(0)] == [3]
+    found.move(3, 7, "reset", 11.0)
+    assert board.state(3, 7) == CLOSED

@@ -93,3 +93,12 @@ def test_what_was_released_is_free_for_other_processes_too_whichever_route_came_
     mine = joined(tmp_path)
     with living(reserved_and_released):
         assert [mine.reserve(number, 1) for number in (7, 8, 9)] == [False, True, True]
+
+
+def test_what_is_open_is_counted_in_a_file_that_takes_the_place_of_a_deleted_one(tmp_path: Path) -> None:
+    mine = joined(tmp_path, 7, 7, 9)
+    (tmp_path / WEBSOCKETS).unlink()
+    mine.file.look()
+    assert in_processes(1, lambda number: [joined(tmp_path).elsewhere(key) for key in (7, 8, 9)]) == [[2, 0, 1]]
+    mine.release(7)
+    assert in_processes(1, lambda number: joined(tmp_path).elsewhere(7)) == [1]

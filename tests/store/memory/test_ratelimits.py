@@ -239,3 +239,12 @@ def test_a_burst_at_the_end_of_a_part_still_counts_just_before_it_is_a_window_ol
         assert hits(storage, "moving-window", 150, key=key) == 0
         clock.now += 0.002 + WINDOW / 63
         assert hits(storage, "moving-window", 150, key=key) == LIMIT
+
+
+def test_counts_outlive_a_deleted_file_and_its_locks_work(tmp_path: Path) -> None:
+    ours, theirs = (SharedCounters(directory=str(tmp_path), entries=64) for _ in range(2))
+    counter = ours.sliding("key")
+    assert [counter.take(3, 60.0) for _ in range(2)] == [True, True]
+    (tmp_path / "proxyd.limits").unlink()
+    assert (ours.file.look(), theirs.file.look()) == ("deleted", "replaced")
+    assert [theirs.sliding("key").take(3, 60.0), counter.take(3, 60.0)] == [True, False]

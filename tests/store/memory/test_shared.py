@@ -134,3 +134,86 @@ def test_a_stopped_holder_makes_others_wait_for_a_moment_only(tmp_path: Path) ->
         assert waited < 0.2, "once is enough"
         with shared.lock(2):
             pass
+
+
+# -- a file that is lost to others
+
+def lose(path: Path, how: str) -> None:
+    if how == "deleted":
+        path.unlink()
+    elif how == "replaced":
+        copy = path.with_name("copy")
+        copy.write_bytes(b"\1" * SIZE)
+        copy.replace(path)
+    elif how == "truncated":
+        os.truncate(path, 0)
+    elif how == "overwritten":
+        with path.open("r+b") as file:
+            file.write(b"\1" * SIZE)
+    else:
+        path.chmod(0)
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "truncated", "overwritten"])
+def test_a_lost_file_is_mapped_anew_by_all_and_shared_again(tmp_path: Path, how: str) -> None:
+    first, second = opened(tmp_path), opened(tmp_path)
+    seen: list[str] = []
+    first.mapped_anew = lambda: seen.append("first")
+    assert first.look() == second.look() == ""
+    lose(Path(first.path), how)
+    assert first.look() == how
+    assert not second.in_place()
+    assert second.look() in ("replaced", "deleted")
+    assert (first.look(), second.look(), seen) == ("", "", ["first"])
+    first.data[5000] = 77
+    assert second.data[5000] == 77
+    assert in_processes(1, lambda number: opened(tmp_path).data[5000]) == [77]
+    assert first.in_place()
+
+
+def test_the_part_that_is_carried_is_in_the_new_file_unless_the_old_one_was_cut(tmp_path: Path) -> None:
+    for how, kept in (("deleted", 7), ("truncated", 0)):
+        path = str(tmp_path / how)
+        shared = SharedFile(path, SIZE, b"test1", carried=slice(200, None))
+        shared.data[100] = shared.data[300] = 7
+        lose(Path(path), how)
+        shared.look()
+        assert (shared.data[100], shared.data[300]) == (0, kept)
+
+
+def test_a_file_of_processes_of_another_version_is_left_to_them(tmp_path: Path) -> None:
+    old = opened(tmp_path)
+    old.data[100] = 7
+    new = opened(tmp_path, SIZE * 2, b"test2")
+    assert old.look() == new.look() == ""
+    assert new.in_place() and not old.in_place()
+    assert old.data[100] == 7
+
+
+def test_a_file_that_others_could_not_open_gets_its_mode_back(tmp_path: Path) -> None:
+    shared = opened(tmp_path)
+    Path(shared.path).chmod(0)
+    assert shared.look() == "unreadable"
+    assert Path(shared.path).stat().st_mode & 0o777 == 0o640
+    assert shared.look() == ""
+
+
+def test_a_file_that_cant_be_made_again_is_told_and_the_memory_stays(tmp_path: Path) -> None:
+    shared = opened(tmp_path)
+    shared.data[100] = 7
+    Path(shared.path).unlink()
+    Path(shared.path).mkdir()
+    with pytest.raises(SharedMemoryError, match="shared_memory"):
+        shared.look()
+    assert shared.data[100] == 7
+    Path(shared.path).rmdir()
+    assert shared.look() == "deleted"
+
+
+def test_locks_hold_over_the_new_file(tmp_path: Path) -> None:
+    shared = opened(tmp_path)
+    assert shared.hold(3)
+    Path(shared.path).unlink()
+    shared.look()
+    assert shared.hold(3)
+    assert in_processes(1, lambda number: opened(tmp_path).hold(3)) == [False]
