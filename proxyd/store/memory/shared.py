@@ -219,7 +219,7 @@ class ForeignFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._known: tuple[int, bytes] | None = None
+        self._known = self._identity()
 
     def look(self) -> str:
         """What became of the file since the last look, "" for nothing. Not every configuration needs each, and those that map it make
