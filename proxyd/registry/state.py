@@ -172,8 +172,8 @@ class Registry:
         while (behind := self.board.behind(version)) or not self.board.settled():
             if time.monotonic() >= deadline:
                 names = ", ".join(f"{worker.pid} (at {worker.version})" for worker in behind)
-                log.warning("config version %d is committed, but not yet taken by %s", version,
-                            f"worker {names}" if names else f"all workers: {self.board.file.path} is not theirs yet")
+                log.warning("config version %d is committed, but not yet taken by worker %s", version,
+                            names or f"any: {self.board.file.path} is not theirs yet")
                 return
             gevent.sleep(_POLL)
 
