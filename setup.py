@@ -39,6 +39,7 @@ setup(
         "peewee>=4.0,<5",
         "pybreaker>=1.4,<2",
         "limits>=5.5,<6",
+        "hpack>=4.0,<5",
         "idna>=3.4,<4",
         "dnspython>=2.6,<3",
         "brotli>=1.1,<2",
@@ -50,7 +51,8 @@ setup(
         "itsdangerous>=2.1.2,<3",
     ],
     extras_require={
-        "http2": ["h2>=4.1,<5"],
+        # HTTP/2 needs no extra any more. The name stays for those who install with it.
+        "http2": [],
         "redis": ["redis>=5,<9"],
         "postgresql": ["psycopg2-binary>=2.9.5,<3"],
         "bench": ["proxy.py>=2.4,<3", "matplotlib>=3.8,<4", "psutil>=5.9,<8"],

@@ -9,7 +9,7 @@ from importlib import metadata
 
 #: Tools that read the code and do not run with it: their newest version is the one that counts.
 _TOOLS = ("ruff", "mypy", "types-")
-_EXTRAS = ("test", "http2", "redis", "postgresql")
+_EXTRAS = ("test", "redis", "postgresql")
 
 
 def lowest(requirements: Iterable[str]) -> list[str]:

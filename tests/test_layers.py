@@ -29,7 +29,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("client", "events"),
     ("store.sql",),
     ("store.memory",),
-    ("net", "http1"),
+    ("net", "http1", "http2"),
     ("config",),
     ("base",),
     ("",),

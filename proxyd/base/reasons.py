@@ -102,6 +102,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("internal_error", 500, "The proxy has a bug. The log has a traceback under the id that the answer names. Please report it"),
     )),
     ("The message breaks HTTP", (
+        Reason("malformed_request", 400, "The HTTP/2 request breaks RFC 9113 8: its fields, or its Content-Length. Its stream is reset"),
+        Reason("unsupported_protocol", 501, "An HTTP/2 CONNECT (RFC 8441) asks for a protocol other than websocket"),
         Reason("missing_host", 400, "The request has no Host field"),
         Reason("duplicate_host", 400, "The request has more than one Host field"),
         Reason("bad_host", 400, "Host is not a name with an optional port"),

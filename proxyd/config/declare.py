@@ -77,6 +77,19 @@ def number(low: float, high: float) -> Kind:
     return Kind(f"number, {low:g} to {high:g}", parse)
 
 
+def size_between(low: str, high: str) -> Kind:
+    """A size between two bounds, both allowed."""
+    least, most = text.parse_size(low), text.parse_size(high)
+
+    def parse(value: str) -> int:
+        size = text.parse_size(value)
+        if not least <= size <= most:
+            raise ValueError(f'"{value}" is not between {low} and {high}')
+        return size
+
+    return Kind(f"size, {low} to {high}", parse)
+
+
 def choice(*words: str) -> Kind:
     """One of the words."""
 

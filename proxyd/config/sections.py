@@ -23,6 +23,7 @@ from proxyd.config.declare import (
     choice,
     declare,
     integer,
+    size_between,
 )
 
 _REDIS_SCHEMES = ("redis://", "rediss://", "redis+unix://")
@@ -62,6 +63,12 @@ class ProxySettings:
     max_requests_per_client: int = declare(
         integer(0, 1_000_000), "0", "Most requests that one client address (IPv6: /64) may have in flight on a host. 0: no limit.")
     worker_timeout: float = declare(DURATION, "30s", "A worker that gives no sign of life for so long is killed, and another one started.")
+    http2_cleartext: bool = declare(BOOL, "no", "Take HTTP/2 on the plain port too, from clients that begin with it (prior knowledge).")
+    http2_max_streams: int = declare(integer(1, 10_000), "100", "Most requests at once on one HTTP/2 connection.")
+    http2_stream_window: int = declare(
+        size_between("64k", "64m"), "256k", "Bytes of one request's body that an HTTP/2 client may send before they are read.")
+    http2_connection_window: int = declare(
+        size_between("64k", "1g"), "2m", "The same of all requests on one HTTP/2 connection. This much memory it can take.")
     trusted_proxies: tuple[text.TrustedPeer, ...] = declare(
         Kind("list of networks, unix", text.parse_trusted_peers), "",
         "Addresses of proxies in front of proxyd whose X-Forwarded-* and Forwarded fields are believed. unix: whoever connects by a "
@@ -79,7 +86,7 @@ class TlsSettings:
     bind: str = declare(ADDRESS_OR_NONE, "", "Where HTTPS clients connect (like 0.0.0.0:8443). Empty: no TLS.")
     certificates: tuple[str, ...] = declare(LIST, "", "PEM files, each with a certificate chain and its key. SNI chooses among them.")
     min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version that is accepted.")
-    http2: bool = declare(BOOL, "yes", "Offer HTTP/2 if the installed gunicorn supports it and h2 is installed.")
+    http2: bool = declare(BOOL, "yes", "Offer HTTP/2 to clients (ALPN h2).")
 
 
 @dataclass(frozen=True, slots=True)

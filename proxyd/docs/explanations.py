@@ -59,6 +59,18 @@ EXPLANATIONS: dict[str, str] = {
         "A worker that stops (reload, shutdown) accepts no new connections and waits this long for its requests in "
         "flight. Then it cuts the rest, and their clients see a broken response. Make it longer than your longest usual "
         "request, and make systemd's TimeoutStopSec longer still. WebSockets get a close frame (1001).",
+    "proxy.http2_cleartext":
+        "For a front or a client of gRPC that speaks HTTP/2 without TLS. A client that does not begin with the preface of "
+        "HTTP/2 gets HTTP/1.1 as before. There is no upgrade from HTTP/1.1 (RFC 9113 withdrew it).",
+    "proxy.http2_max_streams":
+        "Clients learn this number and send further requests when others have ended. One that goes beyond it gets "
+        "REFUSED_STREAM, which it may send again. A browser needs about 100 for a page of many files.",
+    "proxy.http2_stream_window":
+        "Larger windows make uploads over long distances faster: at most one window is on its way during a round trip. "
+        "256k and 100 ms are 2.5 MB/s.",
+    "proxy.http2_connection_window":
+        "This bounds the memory for bodies that a client has sent and no backend has read yet. If it is less than a few "
+        "stream windows, one upload whose backend does not read delays the others of its connection.",
     "proxy.trusted_proxies":
         "Every client can send these fields with any content. So proxyd replaces them by what it sees itself, unless the "
         "sender is listed here. List the addresses of the load balancer or CDN in front, and nothing more. Whoever "
@@ -85,9 +97,8 @@ EXPLANATIONS: dict[str, str] = {
     "tls.min_version":
         "Every client made in the last ten years speaks 1.2. 1.3 shuts some old clients out and simplifies an audit.",
     "tls.http2":
-        "It needs the h2 package (pip install 'proxyd[http2]'). Without it the listener offers only HTTP/1.1. gunicorn "
-        "serves the streams of one connection one after another. If you need many parallel streams, put a front before "
-        "proxyd (conf/fronts).",
+        "Clients that do not ask for HTTP/2 get HTTP/1.1. The bounds are in [proxy]: http2_max_streams, "
+        "http2_stream_window and http2_connection_window.",
     "registry.bind":
         "Anyone who can speak to the registry can claim domains, and with them your traffic. Beyond loopback, proxyd "
         "refuses to start without tokens_file or tls_client_ca. allow_unprotected lifts this where the network itself is "

@@ -1,24 +1,17 @@
 """gunicorn's inner parts: what we use of gunicorn beyond what it documents is touched here and nowhere else.
 
-Each function has a test on the pinned version (tests/net/test_gunicorn_inner.py): an upgrade has one place to break. The module stands
-in this room because the proxy's side of HTTP/2 needs it as well as the server's. The worker class alone has to be where it is: it is a
-subclass of gunicorn's (server/worker).
+Each function has a test on the pinned version (tests/net/test_gunicorn_inner.py): an upgrade has one place to break. The worker class
+alone has to be where it is: it is a subclass of gunicorn's (server/worker).
 """
 
 from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, TextIO
 
-from gevent.lock import BoundedSemaphore
-from gunicorn import sock as gunicorn_sock
 from gunicorn.glogging import Logger
-from gunicorn.http2.errors import HTTP2StreamError
-
-#: gunicorn's note in an environ that the request came by HTTP/2; no header field.
-HTTP2_NOTE = "HTTP_VERSION"
 
 
 def queued_signals(arbiter: Any) -> Iterator[int]:
@@ -45,44 +38,3 @@ class ErrorLogger(Logger):  # type: ignore[misc]
         super()._set_handler(log, output, form, stream)
         if first:
             log.error("%s", first)
-
-
-def speaks_http2(secured: Any) -> bool:
-    """Whether a TLS connection agreed on HTTP/2: gunicorn's `handle` reads that connection's frames then."""
-    return bool(gunicorn_sock.is_http2_negotiated(secured))
-
-
-def send_in_turn(sock: Any) -> None:
-    """Let each greenlet send its frames whole: one answers a request, another may read its body and give the client room for more.
-    gunicorn sends all frames by the socket's `sendall`."""
-    turn = BoundedSemaphore(1)
-    send = sock.sendall
-
-    def sendall(data: bytes) -> None:
-        with turn:
-            send(data)
-
-    sock.sendall = sendall
-
-
-def end_idle(greenlet: Any) -> None:
-    """End the idle HTTP/2 connection that `greenlet` reads, with a GOAWAY: gunicorn does that for a TimeoutError of its read.
-    Runs in the hub: only there is it sure that the greenlet waits."""
-    greenlet.throw(TimeoutError("the worker stops"))
-
-
-def body_at_hand(body: Any) -> int:
-    """How many bytes of an HTTP/2 request's body (`wsgi.input`) have come and not been read; 0 for other bodies."""
-    return len(getattr(body, "_buf", b""))
-
-
-def window(write: Callable[[bytes], Any]) -> int:
-    """How many bytes the client takes now, where `write` is what `start_response` returned for an HTTP/2 request."""
-    response: Any = write.__self__  # type: ignore[attr-defined]
-    return int(response.h2_conn.h2_conn.local_flow_control_window(response.stream_id))
-
-
-def stream_reset() -> Exception:
-    """What an application raises to have its HTTP/2 stream reset, without a traceback in gunicorn's log."""
-    error: Exception = HTTP2StreamError(0, "no complete response")
-    return error

@@ -15,6 +15,7 @@ from proxyd.http1 import HeadLimits
 from proxyd.net.dial import use_resolver
 from proxyd.net.resolver import Resolver
 from proxyd.proxy.client.connection import ClientConnection
+from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.pace import Rates
@@ -136,6 +137,8 @@ class Runtime:
         for item in self.idle_watch.watched():
             if isinstance(item, ClientConnection) and item.idle:
                 item.deadline = min(item.deadline, deadline)
+            elif isinstance(item, Http2Connection):
+                item.drain()
 
     def end_websockets(self) -> None:
         """End the open WebSockets. Both sides get a close frame."""

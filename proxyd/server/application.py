@@ -1,7 +1,7 @@
 """The WSGI application, and the runtime of a worker process: `gunicorn -c gunicorn.conf.py proxyd.wsgi:app`.
 
-Our worker class passes a finished exchange (`proxyd.exchange`). Any other WSGI server, and gunicorn's HTTP/2, pass an environ,
-from which `WsgiClient` makes an exchange.
+Our worker class passes a finished exchange (`proxyd.exchange`). Any other WSGI server passes an environ, from which `WsgiClient`
+makes an exchange.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from proxyd.http1 import ProtocolError
 from proxyd.proxy.client.wsgi import WsgiClient
-from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.handler import handle
 
@@ -49,8 +48,6 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
     except ProtocolError as error:
         # For a request that can't be read, the client has an empty head.
         head, unread = client.head, error
-    except ClientGone:
-        return client.result()
     client.exchange = exchange = Exchange(client, head, time.monotonic(), unread)
     handle(current, exchange)
     return client.result()

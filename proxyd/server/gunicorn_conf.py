@@ -70,12 +70,6 @@ def configuration() -> dict[str, Any]:
         "timeout": math.ceil(settings.proxy.worker_timeout),
         "keepalive": max(1, round(settings.proxy.keepalive_timeout)),
         "worker_tmp_dir": heartbeat,
-        # gunicorn reads HTTP/2 and must not trust anyone: [proxy] trusted_proxies alone decides.
-        "forwarded_allow_ips": "",
-        "secure_scheme_headers": {},
-        "limit_request_line": min(settings.proxy.max_request_line, 8190),
-        "limit_request_fields": settings.proxy.max_header_count,
-        "limit_request_field_size": settings.proxy.max_header_size,
         "preload_app": False,
         "proc_name": "proxyd",
         "logger_class": _log_class(settings),

@@ -1,7 +1,7 @@
-"""The gunicorn worker class: gunicorn's gevent worker with the proxy's own HTTP/1.1 connection loop.
+"""The gunicorn worker class: gunicorn's gevent worker with the proxy's own HTTP/1.1 and HTTP/2 connections.
 
-gunicorn still does listeners, forking, signals, reloads, TLS contexts and HTTP/2. This class changes how an HTTP/1.1 connection
-is read and written (proxyd.proxy.client.connection), and how a worker stops.
+gunicorn still does listeners, forking, signals and reloads. This class changes how a connection is read and written
+(proxyd.proxy.client), and how a worker stops.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import gevent
-from gevent.hub import get_hub
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.text import UNIX
 from proxyd.config.settings import Settings
-from proxyd.net.gunicorn_inner import end_idle, send_in_turn, speaks_http2
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, tls_listeners
 from proxyd.proxy.client.connection import ClientConnection
+from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.gates.clients import CROWDED
 from proxyd.server.accept import Share, SharingServer
 from proxyd.server.refused import refuse_connection
@@ -65,7 +63,6 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             wsgi({"proxyd.exchange": exchange}, None)
 
         self._call = call
-        self._idle_http2: set[Any] = set()
         self._certificates = _certificates(self._runtime.settings)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         self._share = Share(self._runtime.board)
@@ -85,7 +82,6 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             gevent.sleep(0.25)
         self._share.end()
         self._runtime.stop()
-        self._end_idle_http2()
         for server in servers:
             server.close()
         deadline = time.monotonic() + self._runtime.settings.proxy.graceful_timeout
@@ -132,7 +128,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else UNIX
         caps = self._runtime.clients
         if caps is None:
-            self._serve(listener, client, addr, peer)
+            self._serve(listener, client, peer)
             return
         number = caps.connect(peer)
         if number is None:
@@ -140,47 +136,24 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             refuse_connection(client, CROWDED, listener not in self._tls)
             return
         try:
-            self._serve(listener, client, addr, peer)
+            self._serve(listener, client, peer)
         finally:
             caps.disconnect(number)
 
-    def _serve(self, listener: Any, client: Any, addr: Any, peer: str) -> None:
+    def _serve(self, listener: Any, client: Any, peer: str) -> None:
         if listener in self._tls:
             secured = self._handshake(client)
             if secured is None:
                 return
-            if speaks_http2(secured):
-                send_in_turn(secured)
-                self._idle_http2.add(gevent.getcurrent())
-                try:
-                    super().handle(listener, secured, (peer, *addr[1:]) if peer != UNIX else addr)
-                finally:
-                    self._idle_http2.discard(gevent.getcurrent())
-                return
             stream: Any = TlsStream(secured)
+            if secured.selected_alpn_protocol() == "h2":
+                with contextlib.suppress(gevent.GreenletExit):
+                    Http2Connection(stream, peer, self._runtime).serve(self._call)
+                return
         else:
             stream = plain_stream(client)
         with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
-
-    def handle_http2_request(self, *arguments: Any) -> None:
-        """Serve one HTTP/2 request. Meanwhile its connection does not count as idle."""
-        own = gevent.getcurrent()
-        self._idle_http2.discard(own)
-        try:
-            super().handle_http2_request(*arguments)
-        finally:
-            self._idle_http2.add(own)
-
-    def _end_idle_http2(self) -> None:
-        """End idle HTTP/2 connections with a GOAWAY, as at the end of their keepalive time."""
-
-        def interrupt(greenlet: Any) -> None:
-            if greenlet in self._idle_http2:
-                end_idle(greenlet)
-
-        for greenlet in list(self._idle_http2):
-            get_hub().loop.run_callback(interrupt, greenlet)
 
     def _handshake(self, client: Any) -> Any:
         """The client's connection after its TLS handshake, or None. The handshake's time limit is that of a request header."""
@@ -213,5 +186,5 @@ def _certificates(settings: Settings) -> Certificates | None:
     """The certificates of the HTTPS listener, or None without one."""
     if not settings.tls.bind:
         return None
-    protocols = ["h2", "http/1.1"] if settings.tls.http2 and find_spec("h2") is not None else ["http/1.1"]
+    protocols = ["h2", "http/1.1"] if settings.tls.http2 else ["http/1.1"]
     return Certificates(settings.tls.certificates, settings.tls.min_version, protocols)

@@ -13,6 +13,7 @@ from gevent.hub import get_hub
 
 from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, RequestHead, encode_last_chunk, find_head_end, parse_request_head
 from proxyd.http1.grammar import head_too_large
+from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.exchange import Exchange
@@ -30,6 +31,13 @@ _LINGER_SECONDS = 2.0
 _LINGER_BYTES = 1 << 20
 
 Handler = Callable[[Exchange], None]
+
+#: What looks like a head in the preface of HTTP/2 (RFC 9113 3.4).
+_HTTP2_BEGINS = b"PRI * HTTP/2.0\r\n\r\n"
+
+
+class _Http2Begins(Exception):
+    """The client speaks HTTP/2 without having asked (prior knowledge, RFC 9113 3.3)."""
 
 
 @lru_cache(maxsize=1024)
@@ -107,6 +115,10 @@ class ClientConnection:
                     self.stream.give_way()
         except ProtocolError as error:
             self._refuse(error, handle)
+        except _Http2Begins:
+            front.idle_watch.discard(self)
+            self.taken = True
+            Http2Connection(self.stream, self.peer, front, _HTTP2_BEGINS + self._buffer).serve(handle)
         except (ClientGone, OSError):
             pass
         finally:
@@ -212,7 +224,12 @@ class ClientConnection:
             self._buffer = buffer[end:]
             buffer = buffer[:end]
         self._served += 1
-        head = self.head = parse_request_head(buffer, self._limits)
+        try:
+            head = self.head = parse_request_head(buffer, self._limits)
+        except ProtocolError:
+            if buffer == _HTTP2_BEGINS and self._served == 1 and self._settings.http2_cleartext:
+                raise _Http2Begins from None
+            raise
         return head
 
     def _begin(self, head: RequestHead) -> None:

@@ -1,0 +1,524 @@
+"""The server's side of an HTTP/2 connection (RFC 9113), without I/O: `feed` bytes, take `next_event` until None, send `take`.
+
+A client's body is told in the pieces in which it comes, not frame by frame. What asks for work and brings none is counted
+(`budget`), and the count has a bound: a flood ends with ENHANCE_YOUR_CALM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxyd.http2 import frames
+from proxyd.http2.budget import Budget
+from proxyd.http2.errors import (
+    COMPRESSION_ERROR,
+    ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR,
+    FRAME_SIZE_ERROR,
+    NO_ERROR,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    STREAM_CLOSED,
+    ConnectionFault,
+    StreamFault,
+)
+from proxyd.http2.events import Body, Ended, Event, Pong, Request, Trailers
+from proxyd.http2.frames import ACK, END_HEADERS, END_STREAM, FIRST_WINDOW, HAS_PRIORITY, HEADER_SIZE, MAX_PAYLOAD, MAX_WINDOW, PADDED
+from proxyd.http2.hpack import Decoder, HpackError, ListTooLarge
+from proxyd.http2.priority import parse_priority
+from proxyd.http2.sender import Sender
+from proxyd.http2.stream import Stream
+
+_GOODBYE = b"goingawy"
+#: Frames that bring nothing: how many at once, how many more each second, how many for each useful one.
+_NOISE, _NOISE_PER_SECOND, _NOISE_PER_STREAM, _NOISE_PER_FRAME = 1000, 100, 10, 3
+#: Streams that end before their answer: the same.
+_RESETS, _RESETS_PER_SECOND = 200, 50
+#: What a SETTINGS, a PING and an empty DATA cost; other frames cost 1.
+_COSTS = {frames.SETTINGS: 10, frames.PING: 2, frames.DATA: 5}
+_PIECES_OF_A_BLOCK = 128
+_CLOSED_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a client may ask for: streams at once, bytes on their way to us (of a stream, of all), bytes of a header."""
+
+    streams: int = 100
+    stream_window: int = 262144
+    connection_window: int = 2097152
+    header_list: int = 65536
+
+
+@dataclass(slots=True)
+class _Block:
+    """A header block that has begun, and is not whole yet."""
+
+    stream_id: int
+    flags: int
+    depends_on_itself: bool
+    pieces: list[bytes]
+    size: int
+
+
+class Connection:
+    """One connection. Instants are monotonic seconds.
+
+    streams              those that are open
+    last_stream          the highest number of a stream that was begun
+    in_block             whether a header has begun and is not whole
+    leaving              whether the client has sent GOAWAY
+    stopped              whether `stop` was called: new streams are refused
+    """
+
+    def __init__(self, bounds: Bounds, now: float) -> None:
+        self.bounds = bounds
+        self.streams: dict[int, Stream] = {}
+        self.last_stream = 0
+        self.leaving = self.stopped = False
+        self.sender = Sender(self._answered)
+        self._decoder = Decoder(bounds.header_list)
+        self._now = now
+        self._noise = Budget(_NOISE, _NOISE_PER_SECOND, now)
+        self._resets = Budget(_RESETS, _RESETS_PER_SECOND, now)
+        self._useful = 0
+        self._buffer = b""
+        self._at = 0
+        self._greeted = self._settled = False
+        self._block: _Block | None = None
+        self._partial_header = False
+        # The DATA frame that is being read: its stream (None: nobody reads it), bytes left of it and of its padding, if it is the last.
+        self._reads: Stream | None = None
+        self._left = self._padding = 0
+        self._ends = False
+        self._granted = FIRST_WINDOW
+        self._unread = 0
+        #: Streams that were closed last: whether we reset them, so that what was on its way is no fault.
+        self._closed: dict[int, bool] = {}
+        self.sender.put(frames.settings((
+            (frames.MAX_CONCURRENT_STREAMS, bounds.streams), (frames.INITIAL_WINDOW_SIZE, bounds.stream_window),
+            (frames.MAX_HEADER_LIST_SIZE, bounds.header_list), (frames.ENABLE_CONNECT_PROTOCOL, 1), (frames.NO_RFC7540_PRIORITIES, 1))))
+        self._unread = bounds.connection_window - FIRST_WINDOW
+        self._grant()
+
+    # -- reading
+
+    @property
+    def in_block(self) -> bool:
+        return self._block is not None or self._partial_header
+
+    @property
+    def block_size(self) -> int:
+        """Bytes that have come of the header that is not whole."""
+        held = self._block.size if self._block is not None else 0
+        return held + (len(self._buffer) - self._at if self._partial_header else 0)
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Bytes that have come."""
+        self._now = now
+        self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
+        self._at = 0
+
+    def next_event(self) -> Event | None:
+        """What has come next; None if that takes more bytes. Raises ConnectionFault."""
+        while True:
+            if self._left or self._padding:
+                event: Event | None = self._read_body()
+                if event is None and (self._left or self._padding):
+                    return None
+            else:
+                buffer, at = self._buffer, self._at
+                if not self._greeted and not self._greet():
+                    return None
+                at = self._at
+                if len(buffer) - at < HEADER_SIZE:
+                    return None
+                length = buffer[at] << 16 | buffer[at + 1] << 8 | buffer[at + 2]
+                kind, flags = buffer[at + 3], buffer[at + 4]
+                stream_id = int.from_bytes(buffer[at + 5 : at + 9], "big") & MAX_WINDOW
+                self._check(kind, length, stream_id)
+                try:
+                    if kind == frames.DATA:
+                        if flags & PADDED and length and len(buffer) - at < HEADER_SIZE + 1:
+                            return None
+                        event = self._begin_body(flags, stream_id, length)
+                    else:
+                        end = at + HEADER_SIZE + length
+                        if len(buffer) < end:
+                            self._partial_header = kind in (frames.HEADERS, frames.CONTINUATION)
+                            return None
+                        self._at = end
+                        self._partial_header = False
+                        event = self._take(kind, flags, stream_id, buffer[at + HEADER_SIZE : end])
+                except StreamFault as fault:
+                    event = self._refuse(stream_id, fault)
+            if event is not None:
+                return event
+
+    def _greet(self) -> bool:
+        """Read the preface. Returns whether it is whole."""
+        have = self._buffer[:24]
+        if not frames.PREFACE.startswith(have):
+            raise ConnectionFault(PROTOCOL_ERROR, "the connection does not begin with the preface of HTTP/2")
+        if len(have) < len(frames.PREFACE):
+            return False
+        self._greeted = True
+        self._at = len(have)
+        return True
+
+    def _check(self, kind: int, length: int, stream_id: int) -> None:
+        """Refuse a frame that may not come now."""
+        if not self._settled and kind != frames.SETTINGS:
+            raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        if length > MAX_PAYLOAD:
+            raise ConnectionFault(FRAME_SIZE_ERROR, f"a frame is larger than {MAX_PAYLOAD} bytes")
+        block = self._block
+        if block is not None and (kind != frames.CONTINUATION or stream_id != block.stream_id):
+            raise ConnectionFault(PROTOCOL_ERROR, "another frame comes in the middle of a header")
+
+    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> Event | None:
+        """Read a whole frame other than DATA."""
+        if kind == frames.HEADERS:
+            return self._headers(flags, stream_id, payload)
+        self._spend(_COSTS.get(kind, 1))
+        if kind == frames.CONTINUATION:
+            return self._continue(flags, payload)
+        if kind == frames.WINDOW_UPDATE:
+            self._widen(stream_id, payload)
+        elif kind == frames.RST_STREAM:
+            return self._reset_by_client(stream_id, payload)
+        elif kind == frames.SETTINGS:
+            self._settings(flags, stream_id, payload)
+        elif kind == frames.PING:
+            return self._ping(flags, stream_id, payload)
+        elif kind == frames.PRIORITY:
+            self._priority(stream_id, payload)
+        elif kind == frames.PRIORITY_UPDATE:
+            self._prefer(stream_id, payload)
+        elif kind == frames.GOAWAY:
+            if stream_id or len(payload) < 8:
+                raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY on a stream, or too short")
+            self.leaving = True
+        elif kind == frames.PUSH_PROMISE:
+            raise ConnectionFault(PROTOCOL_ERROR, "a client can't push")
+        return None
+
+    def _spend(self, cost: int) -> None:
+        """Count frames that bring nothing. Raises ConnectionFault if there are too many."""
+        sent = self.sender.useful
+        if sent != self._useful:
+            self._noise.earn((sent - self._useful) * _NOISE_PER_FRAME)
+            self._useful = sent
+        if not self._noise.spend(cost, self._now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
+
+    # -- heads
+
+    def _headers(self, flags: int, stream_id: int, payload: bytes) -> Event | None:
+        if not stream_id & 1:
+            raise ConnectionFault(PROTOCOL_ERROR, "HEADERS on a stream that a client can't begin")
+        payload = _unpadded(flags, payload)
+        depends = False
+        if flags & HAS_PRIORITY:
+            if len(payload) < 5:
+                raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS too short for its priority")
+            depends = frames.number(payload[:4]) & MAX_WINDOW == stream_id
+            payload = payload[5:]
+        block = _Block(stream_id, flags, depends, [payload], len(payload))
+        if flags & END_HEADERS:
+            return self._whole(block)
+        self._block = block
+        return None
+
+    def _continue(self, flags: int, payload: bytes) -> Event | None:
+        block = self._block
+        if block is None:
+            raise ConnectionFault(PROTOCOL_ERROR, "CONTINUATION without a header that it goes on with")
+        block.pieces.append(payload)
+        block.size += len(payload)
+        if len(block.pieces) > _PIECES_OF_A_BLOCK or block.size > 2 * self.bounds.header_list:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header is too large, or in too many pieces")
+        if not flags & END_HEADERS:
+            return None
+        self._block = None
+        return self._whole(block)
+
+    def _whole(self, block: _Block) -> Event | None:
+        """A header is whole."""
+        try:
+            fields, size = self._decoder.decode(block.pieces[0] if len(block.pieces) == 1 else b"".join(block.pieces))
+        except ListTooLarge as error:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, str(error)) from None
+        except HpackError as error:
+            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from None
+        stream_id, ends = block.stream_id, bool(block.flags & END_STREAM)
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            if not stream.receiving:
+                raise StreamFault(STREAM_CLOSED, "HEADERS after the end of the request")
+            if not ends:
+                raise StreamFault(PROTOCOL_ERROR, "a second header that does not end the request")
+            self._received(stream)
+            return Trailers(stream, fields)
+        if stream_id <= self.last_stream:
+            ours = self._closed.get(stream_id)
+            if ours is None:
+                raise ConnectionFault(PROTOCOL_ERROR, "a new stream has a lower number than one before")
+            if not ours:
+                raise ConnectionFault(STREAM_CLOSED, "HEADERS on a closed stream")
+            return None
+        self.last_stream = stream_id
+        if self.stopped:
+            # The client knows from our GOAWAY that this was not looked at, and sends it elsewhere.
+            self._forget(stream_id, True)
+            self.sender.put(frames.reset(stream_id, REFUSED_STREAM))
+            return None
+        if len(self.streams) >= self.bounds.streams:
+            raise StreamFault(REFUSED_STREAM, "too many streams at once")
+        if block.depends_on_itself:
+            raise StreamFault(PROTOCOL_ERROR, "a stream depends on itself")
+        stream = self.streams[stream_id] = Stream(stream_id, self.sender.first_room, self.bounds.stream_window)
+        stream.receiving = not ends
+        self._noise.earn(_NOISE_PER_STREAM)
+        return Request(stream, fields, size)
+
+    # -- bodies
+
+    def _begin_body(self, flags: int, stream_id: int, length: int) -> Event | None:
+        """Read the beginning of a DATA frame."""
+        at = self._at + HEADER_SIZE
+        if not stream_id or stream_id > self.last_stream:
+            raise ConnectionFault(PROTOCOL_ERROR, "DATA on a stream that is not open")
+        padding = 0
+        if flags & PADDED:
+            padding = self._buffer[at] + 1 if length else 1
+            at += 1
+            if padding > length:
+                raise ConnectionFault(PROTOCOL_ERROR, "a frame is shorter than its padding")
+        self._granted -= length
+        if self._granted < 0:
+            raise ConnectionFault(FLOW_CONTROL_ERROR, "more was sent than the window of the connection allows")
+        self._at = at
+        self._left, self._padding = length - padding, max(0, padding - 1)
+        self._ends = bool(flags & END_STREAM)
+        self._reads = None
+        stream = self.streams.get(stream_id)
+        if stream is None or not stream.receiving or length > stream.granted:
+            self._unread += length
+            self._grant()
+            if stream is not None:
+                if stream.receiving:
+                    raise StreamFault(FLOW_CONTROL_ERROR, "more was sent than the window of the stream allows")
+                raise StreamFault(STREAM_CLOSED, "DATA after the end of the request")
+            if not self._closed.get(stream_id):
+                raise ConnectionFault(STREAM_CLOSED, "DATA on a closed stream")
+            self._spend(1)
+            return None
+        self._reads = stream
+        stream.granted -= length
+        if padding:
+            self.consumed(stream, padding)
+        if self._left or self._padding:
+            return None
+        return self._end_body(stream)
+
+    def _end_body(self, stream: Stream) -> Event | None:
+        """A frame ends of which nothing else was to be told."""
+        if not self._ends:
+            self._spend(_COSTS[frames.DATA])
+            return None
+        self._received(stream)
+        return Body(stream, b"", True)
+
+    def _read_body(self) -> Event | None:
+        """Tell what there is of a DATA frame that has begun."""
+        buffer, at = self._buffer, self._at
+        stream = self._reads
+        if not self._left:
+            self._at = at + min(self._padding, len(buffer) - at)
+            self._padding -= self._at - at
+            return self._end_body(stream) if stream is not None and not self._padding and self._ends else None
+        size = min(self._left, len(buffer) - at)
+        if not size:
+            return None
+        self._left -= size
+        self._at = at + size
+        if stream is None:
+            return None
+        if not stream.receiving:
+            # It was reset since the frame began.
+            self._reads = None
+            self._unread += size + self._left
+            self._grant()
+            return None
+        ended = self._ends and not self._left and not self._padding
+        if ended:
+            self._received(stream)
+        return Body(stream, buffer[at : at + size], ended)
+
+    def consumed(self, stream: Stream, size: int) -> None:
+        """Bytes of a body were read, or nobody will: the client may send as many again. It is told when half a window has gathered."""
+        self._unread += size
+        self._grant()
+        stream.unread += size
+        if stream.unread * 2 >= self.bounds.stream_window and stream.receiving:
+            self.sender.put(frames.window_update(stream.id, stream.unread))
+            stream.granted += stream.unread
+            stream.unread = 0
+
+    def _grant(self) -> None:
+        if self._unread * 2 >= self.bounds.connection_window:
+            self.sender.put(frames.window_update(0, self._unread))
+            self._granted += self._unread
+            self._unread = 0
+
+    # -- the other frames
+
+    def _widen(self, stream_id: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "WINDOW_UPDATE is not four bytes long")
+        size = frames.number(payload) & MAX_WINDOW
+        if not stream_id:
+            if not size:
+                raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+            self.sender.widen(size)
+            return
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._must_have_been(stream_id)
+            return
+        if not size:
+            raise StreamFault(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
+        self.sender.widen_stream(stream, size)
+
+    def _reset_by_client(self, stream_id: int, payload: bytes) -> Event | None:
+        if len(payload) != 4:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM is not four bytes long")
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._must_have_been(stream_id)
+            return None
+        self._close(stream, False)
+        self._count_reset()
+        return Ended(stream, frames.number(payload), "")
+
+    def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id:
+            raise ConnectionFault(PROTOCOL_ERROR, "SETTINGS on a stream")
+        if len(payload) % 6 or (flags & ACK and payload):
+            raise ConnectionFault(FRAME_SIZE_ERROR, "SETTINGS is not a list of settings")
+        self._settled = True
+        if flags & ACK:
+            return
+        for key, value in frames.pairs(payload):
+            if key == frames.INITIAL_WINDOW_SIZE:
+                self.sender.resize_windows(value, self.streams.values())
+            elif key == frames.HEADER_TABLE_SIZE:
+                self.sender.resize_table(value)
+            elif (key in (frames.ENABLE_PUSH, frames.NO_RFC7540_PRIORITIES) and value > 1) or (
+                    key == frames.MAX_FRAME_SIZE and not MAX_PAYLOAD <= value < 1 << 24):
+                raise ConnectionFault(PROTOCOL_ERROR, f"the setting {key} can't be {value}")
+        self.sender.put(frames.SETTINGS_ACK)
+
+    def _ping(self, flags: int, stream_id: int, payload: bytes) -> Event | None:
+        if stream_id:
+            raise ConnectionFault(PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFault(FRAME_SIZE_ERROR, "PING is not eight bytes long")
+        if flags & ACK:
+            return Pong() if payload == _GOODBYE else None
+        self.sender.put(frames.ping(payload, ACK))
+        return None
+
+    def _priority(self, stream_id: int, payload: bytes) -> None:
+        """PRIORITY, which only has to be well formed (RFC 9113 5.3.2)."""
+        if not stream_id:
+            raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY without a stream")
+        if len(payload) != 5:
+            raise StreamFault(FRAME_SIZE_ERROR, "PRIORITY is not five bytes long")
+        if frames.number(payload[:4]) & MAX_WINDOW == stream_id:
+            raise StreamFault(PROTOCOL_ERROR, "a stream depends on itself")
+
+    def _prefer(self, stream_id: int, payload: bytes) -> None:
+        if stream_id or len(payload) < 4:
+            raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY_UPDATE on a stream, or too short")
+        stream = self.streams.get(frames.number(payload[:4]) & MAX_WINDOW)
+        if stream is not None:
+            self.sender.prefer(stream, *parse_priority(payload[4:260]))
+
+    def _must_have_been(self, stream_id: int) -> None:
+        """Refuse a frame on a stream that was never open."""
+        if not stream_id or stream_id > self.last_stream or not stream_id & 1:
+            raise ConnectionFault(PROTOCOL_ERROR, "a frame on a stream that is not open")
+
+    # -- how streams end
+
+    def _received(self, stream: Stream) -> None:
+        """The request is whole."""
+        stream.receiving = False
+        if not stream.sending:
+            self._close(stream, False)
+
+    def _answered(self, stream: Stream) -> None:
+        """The answer is whole."""
+        self._resets.earn(1)
+        if not stream.receiving:
+            self._close(stream, False)
+
+    def _close(self, stream: Stream, by_us: bool) -> None:
+        self.sender.drop(stream)
+        if self.streams.pop(stream.id, None) is not None:
+            self._forget(stream.id, by_us)
+
+    def _forget(self, stream_id: int, by_us: bool) -> None:
+        closed = self._closed
+        closed[stream_id] = by_us
+        if len(closed) > _CLOSED_KEPT:
+            del closed[next(iter(closed))]
+
+    def _count_reset(self) -> None:
+        if not self._resets.spend(1, self._now):
+            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many streams that end before their answers")
+
+    def _refuse(self, stream_id: int, fault: StreamFault) -> Event | None:
+        """Reset a stream because of what was sent on it."""
+        self._count_reset()
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._close(stream, True)
+        elif stream_id:
+            self._forget(stream_id, True)
+        self.sender.put(frames.reset(stream_id, fault.code))
+        return Ended(stream, fault.code, fault.detail) if stream is not None else None
+
+    def blame(self, stream: Stream, code: int = PROTOCOL_ERROR) -> None:
+        """Reset a stream because of what its request says. Raises ConnectionFault if that happens too often."""
+        self.reset(stream, code)
+        self._count_reset()
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """End a stream, if it is still open."""
+        if stream.id in self.streams:
+            self._close(stream, True)
+            self.sender.put(frames.reset(stream.id, code))
+
+    # -- how the connection ends
+
+    def shut_down(self) -> None:
+        """Say that the connection is going to end. Streams that begin until the client has read it are served; it has when Pong comes
+        (RFC 9113 6.8)."""
+        self.sender.put(frames.goaway(MAX_WINDOW, NO_ERROR) + frames.ping(_GOODBYE))
+
+    def stop(self, code: int = NO_ERROR, detail: str = "") -> None:
+        """Say which stream was the last. Those that are open go on, new ones are refused."""
+        if not self.stopped or code:
+            self.stopped = True
+            self.sender.put(frames.goaway(self.last_stream, code, detail))
+
+
+def _unpadded(flags: int, payload: bytes) -> bytes:
+    if not flags & PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise ConnectionFault(PROTOCOL_ERROR, "a frame is shorter than its padding")
+    return payload[1 : len(payload) - payload[0]]

@@ -1,0 +1,350 @@
+"""One request of an HTTP/2 connection: the client's side of its exchange."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import gevent
+from gevent import getcurrent
+from gevent.hub import get_hub
+
+from proxyd.http1 import ProtocolError, RequestHead
+from proxyd.http2.connection import Connection
+from proxyd.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
+from proxyd.http2.stream import Stream as Http2State
+from proxyd.proxy.client.http2tunnel import Http2Tunnel, accepted
+from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.client.front import Front
+    from proxyd.proxy.core.exchange import Exchange
+
+#: Who never sends a piece of a body before our answer begins waits for it: gRPC, where both sides stream.
+_STREAMS_BOTH_WAYS = "application/grpc"
+
+
+class Carrier(Protocol):
+    """What a stream needs of its connection."""
+
+    engine: Connection
+    front: Front
+    peer: str
+    secure: bool
+    trusted: bool
+    forwarded: str
+    timeout: float
+
+    def wake(self) -> None:
+        """There is something to send."""
+
+    def gone(self) -> bool:
+        """Whether the client has closed the connection, where nobody reads it at the moment."""
+
+    def acknowledged(self) -> int:
+        """How many bytes the client has taken in all, of all streams. -1 where that is not known."""
+
+
+class Http2Stream:
+    """The ClientSide of one exchange. The connection's reader calls `receive`, `fail` and `lose`; its writer calls `taken`."""
+
+    __slots__ = (
+        "_acknowledged", "_answered_100", "_body", "_came", "_connection", "_declared", "_due", "_engine", "_gone", "_late", "_reader",
+        "_received", "_sender", "_taken", "_timeout", "_trailers", "_turns", "_writer", "buffers", "ended", "exchange", "fault",
+        "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
+    )  # fmt: skip
+
+    def __init__(self, connection: Carrier, state: Http2State) -> None:
+        self._connection = connection
+        self._engine = connection.engine
+        self._sender = connection.engine.sender
+        self.state = state
+        self.peer = connection.peer
+        self.secure = connection.secure
+        self.trusted = connection.trusted
+        self.forwarded = connection.forwarded
+        self.via = connection.front.via
+        self.via_field = connection.front.via_field
+        self.buffers = connection.front.buffers
+        self.rates = connection.front.rates
+        self.version = 20
+        self.head: RequestHead | None = None
+        self.exchange: Exchange | None = None
+        self.greenlet: Any = None
+        self.ended = not state.receiving
+        self._timeout = connection.timeout
+        self._body: list[bytes] = []
+        self._declared = -1
+        self._received = 0
+        self._trailers: list[tuple[str, str]] = []
+        self.fault: ProtocolError | None = None
+        self._gone = self._late = self._answered_100 = False
+        self._due = 0
+        self._taken = self._came = self._turns = self._acknowledged = 0
+        self._reader: Any = None
+        self._writer: Any = None
+
+    # -- what the connection's greenlets call
+
+    def expect(self, head: RequestHead) -> str:
+        """Take the head, before anything of the body. Returns what is wrong with the length, if anything."""
+        self.head = head
+        if not head.upgrade:
+            self._declared = head.content_length
+        return "content-length without a body" if self.ended and self._declared > 0 else ""
+
+    def receive(self, data: bytes, ended: bool) -> str:
+        """A piece of the body. Returns what is wrong with its length, if anything."""
+        size = len(data)
+        if self._gone:
+            self._engine.consumed(self.state, size)
+            return ""
+        self.ended = ended
+        self._came += size
+        if self._declared >= 0:
+            self._received += size
+            if self._received > self._declared or (ended and self._received != self._declared):
+                self._engine.consumed(self.state, size)
+                return "content-length is not the length of the body"
+        if size:
+            self._body.append(data)
+        self._wake_reader()
+        return ""
+
+    def trail(self, fields: list[tuple[str, str]]) -> str:
+        """The trailers, which end the body. Returns what is wrong with its length, if anything."""
+        self._trailers = fields
+        return self.receive(b"", True)
+
+    def fail(self, fault: ProtocolError) -> None:
+        """What the client sent is wrong, and its stream was reset. The exchange learns it when it reads on, or answers."""
+        self.fault = fault
+        self.lose()
+
+    def lose(self) -> None:
+        """The client, or its stream, is gone."""
+        self._gone = True
+        self._wake_reader()
+        self.taken()
+        exchange = self.exchange
+        if exchange is not None and not exchange.phase.of_client:
+            exchange.look(time.monotonic())
+
+    def taken(self) -> None:
+        """All that was to be sent is in frames, or never will be."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            get_hub().loop.run_callback(writer.switch)
+
+    def _wake_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            get_hub().loop.run_callback(reader.switch)
+
+    def over(self) -> None:
+        """The exchange has ended: nobody reads or writes here any more."""
+        self._gone = True
+        held = sum(map(len, self._body))
+        if held:
+            self._body.clear()
+            self._engine.consumed(self.state, held)
+        state = self.state
+        if state.sending:
+            self._engine.reset(state, INTERNAL_ERROR)
+        elif state.receiving:
+            # The answer is whole, and the rest of the request is of no use (RFC 9113 8.1).
+            self._engine.reset(state, NO_ERROR)
+        self._connection.wake()
+
+    def await_body(self, head: RequestHead) -> ProtocolError | None:
+        """Wait until a body of unknown length begins, or it is clear that there is none. Returns the error if it does neither in
+        time."""
+        head.expect_continue = (head.get("expect") or "").lower() == "100-continue"
+        if not head.expect_continue and not (head.get("content-type") or "").startswith(_STREAMS_BOTH_WAYS):
+            patience = self.rates.seconds(0)
+            with gevent.Timeout(min(self._timeout, patience), False):
+                while not (self._body or self.ended or self._gone):
+                    self._wait_to_read()
+            if not (self._body or self.ended or self._gone):
+                code = "body_timeout" if self._timeout <= patience else "request_too_slow"
+                return ProtocolError(408, code, "the request body did not arrive in time")
+        head.chunked = self.has_body()
+        return None
+
+    # -- the request's body
+
+    def has_body(self) -> bool:
+        return not self.ended or bool(self._body)
+
+    def expects_continue(self) -> bool:
+        head = self.head
+        return head is not None and head.expect_continue and not self._answered_100 and not self._body and not self.ended
+
+    def send_continue(self) -> None:
+        self._answered_100 = True
+        self.informational(100, ())
+
+    def read_body(self) -> bytes:
+        while True:
+            if self.fault is not None:
+                raise self.fault
+            body = self._body
+            if body:
+                data = body[0] if len(body) == 1 else b"".join(body)
+                body.clear()
+                self._engine.consumed(self.state, len(data))
+                self._connection.wake()
+                return data
+            if self.ended:
+                return b""
+            if self._gone:
+                raise ClientGone
+            if self._late:
+                raise BodyTimeout
+            if self.exchange is not None:
+                self.exchange.wait_for_body(REQUEST_BODY, time.monotonic() + self._timeout)
+            self._wait_to_read()
+
+    def _wait_to_read(self) -> None:
+        self._reader = getcurrent()
+        try:
+            get_hub().switch()
+        finally:
+            self._reader = None
+
+    def trailers(self) -> list[tuple[str, str]]:
+        return self._trailers
+
+    # -- the response
+
+    def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        if self._gone:
+            raise ClientGone
+        self._sender.head(self.state, status, headers, False)
+        self._connection.wake()
+
+    def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
+        if self._gone:
+            raise ClientGone
+        if length >= 0:
+            headers = [*headers, ("Content-Length", str(length))]
+        if last and not body:
+            self._sender.head(self.state, status, headers, True)
+            self._connection.wake()
+            return
+        self._sender.head(self.state, status, headers, False)
+        self._due = length - len(body) if length >= 0 else -1
+        if body:
+            self._send(body, last)
+        else:
+            self._connection.wake()
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._due > 0:
+            self._due -= len(data)
+            self._send(data, not self._due)
+        else:
+            self._send(data, False)
+
+    def finish(self, trailers: Sequence[tuple[str, str]] = ()) -> None:
+        if self._due >= 0:
+            return
+        if self._gone:
+            raise ClientGone
+        if trailers:
+            self._sender.head(self.state, 0, trailers, True)
+        else:
+            self._sender.body(self.state, b"", True)
+        self._connection.wake()
+
+    def _send(self, data: bytes | memoryview, end: bool) -> None:
+        """Send a piece of the answer, and wait until all of it is in frames: `data` may be written over then."""
+        if self._gone:
+            raise ClientGone
+        state = self.state
+        whole = self._sender.body(state, data, end)
+        self._connection.wake()
+        if whole:
+            return
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._timeout)
+        self._taken = state.sent
+        self._writer = getcurrent()
+        try:
+            get_hub().switch()
+        finally:
+            self._writer = None
+            if state.pending:
+                self._sender.withdraw(state)
+        if self._gone:
+            raise ClientGone
+
+    def close_after(self) -> None:
+        """Nothing to do: other streams go on, and this one has one exchange."""
+
+    def abort(self) -> None:
+        self._engine.reset(self.state, INTERNAL_ERROR)
+        self.lose()
+        self._connection.wake()
+
+    def gone(self) -> bool:
+        return self._gone or self._connection.gone()
+
+    def takes(self) -> float:
+        state = self.state
+        moved = state.sent != self._taken
+        self._taken = state.sent
+        # One that only waits for its turn is not to blame. The connection has a deadline of its own for what it sends.
+        return self._timeout if moved or (state.room > 0 and self._sender.room > 0) else 0.0
+
+    def moved_bytes(self, sending: bool) -> int:
+        if not sending:
+            return self._came
+        state = self.state
+        if not state.pending:
+            return -1
+        # While the client's windows have room, frames wait for its TCP, which takes those of all streams. What it takes then is this
+        # stream's as well. Otherwise only the windows count.
+        acknowledged = self._connection.acknowledged()
+        if acknowledged >= 0:
+            if state.room > 0 and self._sender.room > 0:
+                self._turns += max(0, acknowledged - self._acknowledged)
+            self._acknowledged = acknowledged
+        return state.sent + self._turns
+
+    def interrupt(self, reading_only: bool) -> None:
+        if reading_only:
+            self._late = True
+            self._wake_reader()
+            return
+        self._engine.reset(self.state, CANCEL)
+        self._connection.wake()
+        self.lose()
+
+    def switch(self, headers: Sequence[tuple[str, str]]) -> None:
+        if self._gone:
+            raise ClientGone
+        if self.head is None or not accepted(self.head, headers):
+            self.abort()
+            raise ClientGone
+        kept = [field for field in headers if field[0].lower() != "sec-websocket-accept"]
+        self._sender.head(self.state, 200, kept, False)
+        self._connection.wake()
+
+    def take_over(self) -> tuple[Stream, bytes] | None:
+        self._due = -1
+        return Http2Tunnel(self), b""
+
+    def write_raw(self, data: bytes | memoryview) -> None:
+        """Send bytes of a tunnel. Raises ClientGone."""
+        self._send(data, False)
+
+    def cancel(self) -> None:
+        """Reset the stream of a tunnel."""
+        self._engine.reset(self.state, CANCEL)
+        self._connection.wake()
+        self.lose()

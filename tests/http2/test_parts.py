@@ -1,0 +1,74 @@
+"""Turns, priorities and budgets."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxyd.http2.budget import Budget
+from proxyd.http2.frames import frame_header
+from proxyd.http2.priority import parse_priority
+from proxyd.http2.sender import Sender
+from proxyd.http2.stream import Stream
+
+
+def sender_of(*pieces: tuple[int, int, bool]) -> Sender:
+    """Streams 1, 3, ... of (urgency, bytes, incremental) that all want to send more than one frame."""
+    sender = Sender(lambda stream: None)
+    sender.widen(1 << 20)
+    for number, (urgency, size, incremental) in enumerate(pieces):
+        stream = Stream(2 * number + 1, 1 << 20, 0)
+        sender.prefer(stream, urgency, incremental)
+        sender.body(stream, b"x" * size, True)
+    return sender
+
+
+def order(sender: Sender) -> list[int]:
+    """The streams of the frames that are sent, in order."""
+    data, found = sender.take(1 << 20), []
+    while data:
+        size = int.from_bytes(data[:3], "big")
+        found.append(int.from_bytes(data[5:9], "big"))
+        data = data[9 + size :]
+    return found
+
+
+def test_answers_take_turns_frame_by_frame() -> None:
+    assert order(sender_of((3, 40_000, True), (3, 40_000, True))) == [1, 3, 1, 3, 1, 3]
+
+
+def test_an_urgent_answer_goes_first_and_those_of_no_use_in_parts_go_one_by_one() -> None:
+    assert order(sender_of((3, 40_000, True), (1, 40_000, True))) == [3, 3, 3, 1, 1, 1]
+    assert order(sender_of((3, 40_000, False), (3, 40_000, False))) == [1, 1, 1, 3, 3, 3]
+
+
+def test_a_window_that_shrank_below_nothing_holds_a_stream_and_a_small_answer_passes_it() -> None:
+    sender = Sender(lambda stream: None)
+    first, second = Stream(1, 65535, 0), Stream(3, 65535, 0)
+    assert not sender.body(first, b"x" * 20_000, False)
+    sender.resize_windows(0, [first, second])
+    assert sender.take(1 << 20) == b""
+    assert sender.body(second, b"", True)
+    assert sender.take(1 << 20) == frame_header(0, 0, 1, 3)
+    sender.widen_stream(first, 5)
+    assert sender.take(1 << 20) == frame_header(5, 0, 0, 1) + b"xxxxx"
+    sender.widen_stream(first, 1 << 20)
+    assert len(sender.take(1 << 20)) == 20_000 - 5 + 2 * 9
+    assert sender.drained == [first]
+
+
+@pytest.mark.parametrize(("value", "parsed"), [
+    (b"u=0", (0, False)), (b"u=5, i", (5, True)), (b"i", (3, True)), (b"i=?0,u=7", (7, False)), (b"u=9", (3, False)), (b"", (3, False)),
+    (b"u=1;x=2, i=?1", (1, True)), (b"nu=1, hi", (3, False)),
+])
+def test_priorities(value: bytes, parsed: tuple[int, bool]) -> None:
+    assert parse_priority(value) == parsed
+
+
+def test_a_budget_comes_back_with_time_and_work() -> None:
+    budget = Budget(10, 2, 100.0)
+    assert all(budget.spend(1, 100.0) for _ in range(10))
+    assert not budget.spend(1, 100.0)
+    assert budget.spend(1, 101.5)
+    budget.earn(50)
+    assert all(budget.spend(1, 101.5) for _ in range(10))
+    assert not budget.spend(1, 101.5)
