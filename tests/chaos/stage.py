@@ -15,13 +15,13 @@ from tests.chaos.excuses import Excuse, Excuses
 from tests.chaos.history import History
 from tests.chaos.judge import Judge
 from tests.support.program import BackendProcess
-from tests.support.system import System
+from tests.support.shift import ShiftedSystem
 
 
 class Stage:
     """The part of the world that faults see."""
 
-    def __init__(self, system: System, backends: Sequence[BackendProcess], histories: dict[str, History], judge: Judge, disk: str,
+    def __init__(self, system: ShiftedSystem, backends: Sequence[BackendProcess], histories: dict[str, History], judge: Judge, disk: str,
                  said: Callable[[str], None]) -> None:
         self.system = system
         self.backends = backends

@@ -20,7 +20,7 @@ from tests.chaos.settle import ended_by_themselves, settle, tracebacks
 from tests.chaos.stage import Stage
 from tests.chaos.traffic import Client
 from tests.support.program import BackendProcess
-from tests.support.system import System
+from tests.support.shift import ShiftedSystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class World:
             for backend in backends:
                 stack.callback(backend.kill)
             var = self._folder / "var"
-            system = System(self._folder, workers=size.workers, start=False, database__url=f"sqlite:///{var}/proxyd.db")
+            system = ShiftedSystem(self._folder, workers=size.workers, start=False, database__url=f"sqlite:///{var}/proxyd.db")
             system.database, system.patience = f"{var}/proxyd.db", 90.0
             stack.callback(system.stop)
             system.start()
@@ -92,7 +92,7 @@ class World:
     def _said(self, line: str) -> None:
         self._print(f"{time.monotonic() - self._begun:8.2f} s  {line}")
 
-    def _traffic(self, system: System, services: Sequence[Service]) -> list[Client]:
+    def _traffic(self, system: ShiftedSystem, services: Sequence[Service]) -> list[Client]:
         """Each service applies once, then everything begins."""
         for service in services:
             while not service.attempt(service.apply):

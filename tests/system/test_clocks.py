@@ -4,38 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from proxyd.base.text import parse_rfc3339
 from tests.support.backends import Backend
 from tests.support.registry import RegistryClient
-from tests.support.system import System
+from tests.support.shift import ShiftedSystem
 from tests.support.waiting import wait_for
 
-SHIFTED = Path(__file__).parents[1] / "support" / "shifted"
 HOUR = 3600.0
 
 
-class ShiftedSystem(System):
-    """Its processes have a time of day of their own."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        found = super().environment
-        self.set_time(0.0)
-        return {**found, "SHIFT_FILE": str(self.directory / "shift"),
-                "PYTHONPATH": os.pathsep.join((str(SHIFTED), found["PYTHONPATH"]))}
-
-    def set_time(self, shift: float) -> None:
-        """Set the time of day to `shift` seconds off the true one, for all processes at once."""
-        path = self.directory / "shift"
-        with open(path, "r+b" if path.exists() else "wb") as file:
-            file.write(struct.pack("<d", shift))
+class SteppedSystem(ShiftedSystem):
+    """One whose processes are replaced in between."""
 
     def restart_master(self) -> None:
         """Kill the master, and wait for the next one."""
@@ -51,20 +35,20 @@ class ShiftedSystem(System):
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShiftedSystem]:
-    running = ShiftedSystem(tmp_path_factory.mktemp("clocks"), registry__reconnect_grace="60s", registry__staged_ttl="30m")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SteppedSystem]:
+    running = SteppedSystem(tmp_path_factory.mktemp("clocks"), registry__reconnect_grace="60s", registry__staged_ttl="30m")
     yield running
     running.stop()
 
 
 @pytest.fixture
-def system(shared: ShiftedSystem) -> Iterator[ShiftedSystem]:
+def system(shared: SteppedSystem) -> Iterator[SteppedSystem]:
     yield shared
     shared.set_time(0.0)
 
 
 @pytest.mark.parametrize("step", [-2 * HOUR, HOUR])
-def test_an_open_circuit_stays_open_for_its_timeout_and_no_longer(system: ShiftedSystem, backend: Backend, step: float) -> None:
+def test_an_open_circuit_stays_open_for_its_timeout_and_no_longer(system: SteppedSystem, backend: Backend, step: float) -> None:
     name = f"circuit{step:.0f}"
     client = system.client(name)
     route_id = client.route(f"{name}.test", backend.url, apply=False)
@@ -86,13 +70,13 @@ def test_an_open_circuit_stays_open_for_its_timeout_and_no_longer(system: Shifte
     assert time.monotonic() - opened >= 1.9
 
 
-def drains(system: ShiftedSystem) -> dict[str, float]:
+def drains(system: SteppedSystem) -> dict[str, float]:
     """The share of its traffic that each service still gets, as the admin HTTP tells it."""
     return {route["service"]: route["drain"]["traffic_percent"] for route in system.admin("/api/v1/routes").json()["routes"]}
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
-def test_a_drain_goes_on_as_it_was(system: ShiftedSystem, backend: Backend, step: float) -> None:
+def test_a_drain_goes_on_as_it_was(system: SteppedSystem, backend: Backend, step: float) -> None:
     ended, lasting = f"ended{step:.0f}", f"lasting{step:.0f}"
     clients = {name: system.client(name) for name in (ended, lasting)}
     for name, client in clients.items():
@@ -120,7 +104,7 @@ def test_a_drain_goes_on_as_it_was(system: ShiftedSystem, backend: Backend, step
 
 
 @pytest.mark.parametrize("step", [-2 * HOUR, HOUR])
-def test_a_lost_session_has_its_whole_grace(system: ShiftedSystem, backend: Backend, step: float) -> None:
+def test_a_lost_session_has_its_whole_grace(system: SteppedSystem, backend: Backend, step: float) -> None:
     name = f"lost{step:.0f}"
     client = system.client(name)
     client.route(f"{name}.test", backend.url)
@@ -134,19 +118,19 @@ def test_a_lost_session_has_its_whole_grace(system: ShiftedSystem, backend: Back
     assert system.get("/", f"{name}.test").status == 200
 
 
-def jobs(system: ShiftedSystem) -> dict[str, int]:
+def jobs(system: SteppedSystem) -> dict[str, int]:
     """How often each job of the master has run."""
     return {job["name"]: job["runs"] for job in system.admin("/api/v1/status").json()["jobs"]}
 
 
-def await_cleanup(system: ShiftedSystem) -> None:
+def await_cleanup(system: SteppedSystem) -> None:
     """Wait until the cleanup has looked a few times."""
     before = jobs(system)["janitor"]
     wait_for(lambda: jobs(system)["janitor"] >= before + 3, what="looks of the cleanup")
 
 
 @pytest.mark.parametrize("step", [HOUR])
-def test_after_a_masters_death_too_and_what_is_staged_is_kept(system: ShiftedSystem, backend: Backend, step: float) -> None:
+def test_after_a_masters_death_too_and_what_is_staged_is_kept(system: SteppedSystem, backend: Backend, step: float) -> None:
     """One client lost its connection with the master, another one had lost it before."""
     live, lost = system.client("live"), system.client("gone")
     for client, name in ((live, "live"), (lost, "gone")):

@@ -1,4 +1,4 @@
-"""Faults of the host: few descriptors."""
+"""Faults of the host: few descriptors, a time of day that is set."""
 
 from __future__ import annotations
 
@@ -38,3 +38,15 @@ def few_descriptors(stage: Stage, chance: random.Random) -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@fault(4, "clock")
+def step_clock(stage: Stage, chance: random.Random) -> None:
+    """The time of day is set by an hour or two, to and fro, and set right again."""
+    hours, seconds = chance.choice((-2.0, -1.0, 1.0, 2.0)), chance.uniform(0.2, 5.0)
+    stage.say("step_clock", f"{hours:+g} h for {seconds:.1f} s")
+    stage.system.set_time(hours * 3600.0)
+    try:
+        time.sleep(seconds)
+    finally:
+        stage.system.set_time(0.0)
