@@ -15,7 +15,6 @@ from tests.support.postgres import Postgres
 from tests.support.redis import Redis
 from tests.support.system import System
 
-
 # How long an example takes is the machine's affair: on a busy one, a deadline fails tests at random.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
