@@ -18,12 +18,14 @@ from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
 from proxyd.base import clock
 from proxyd.base.jobs import Job
+from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.dbwatch import DatabaseWatch
 from proxyd.chores.janitor import Janitor
 from proxyd.chores.keeper import Keeper
+from proxyd.chores.leadwatch import LeadWatch
 from proxyd.chores.retention import Retention
 from proxyd.config import logs
 from proxyd.config.settings import Settings, SettingsError, load
@@ -44,6 +46,7 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.shared import SharedMemoryError
 from proxyd.store.sql import kept, migrations
 from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.leadership import Leadership
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.rescue import set_aside_if_corrupt
 
@@ -51,6 +54,8 @@ log = logging.getLogger("proxyd.master")
 
 _PARENT_TICK = 0.25
 _LISTEN_AGAIN = 2.0
+#: How often a master that waits asks whether the lead is free, in seconds.
+_STANDBY_LOOK = 0.25
 #: Beside the registry's connections: the database, logs, health checks, the admin HTTP.
 _OTHER_FILES = 512
 
@@ -121,12 +126,19 @@ class Master:
             if not lock.wait(gevent.sleep, lambda: not self._stop.is_set()):
                 return False
         self._stopping.append(lock.release)
+        leadership = Leadership(store, socket.gethostname()) if store.path is None else None
+        if leadership is not None:
+            self._stopping.append(leadership.release)
+            if not self._take_lead(leadership, wait):
+                return False
         set_aside_if_corrupt(store.path)
         store.open()
         self._stopping.append(store.close)
         before, after = migrations.migrate(store)
         if before != after:
             log.info("database schema migrated from version %d to %d", before, after)
+        if leadership is not None:
+            leadership.begin(rfc3339(clock.shown(clock.now())))
         directory = settings.shared_memory_directory()
         _take_up_kept(store, os.path.join(directory, kept.NAME))
         board, circuits = Board(directory), CircuitBoard(directory)
@@ -146,7 +158,7 @@ class Master:
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus), Janitor(registry), Keeper(registry, directory),
-            watch)
+            watch, LeadWatch(leadership, self._fail))
         state = MasterState(
             store, bus, board, circuits, operations, clock.now(), lambda: [*map(str, sites.problems), *watch.problems()],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
@@ -167,6 +179,29 @@ class Master:
         log.info("the master serves %s: registry %s, admin %s", store.name, settings.registry.bind,
                  settings.admin.bind if settings.admin.enabled else "off")
         return True
+
+    def _take_lead(self, leadership: Leadership, wait: bool) -> bool:
+        """Become the master of a database server's. `wait`: if another host's leads, wait until the lead is free. Returns whether this
+        one leads now. Raises StoreError."""
+        trouble = Trouble(log, "can't ask who leads")
+        said = False
+        while not self._stop.is_set():
+            try:
+                if leadership.take():
+                    trouble.is_over()
+                    return True
+            except StoreError as error:
+                if not wait:
+                    raise
+                trouble.goes_on(error)
+            else:
+                if not wait:
+                    raise StoreError(f"another master leads ({leadership.holder()}); stop it first, or start this one with --wait")
+                if not said:
+                    log.info("another master leads (%s): this one waits, and takes over when the lead is free", leadership.holder())
+                    said = True
+            self._stop.wait(_STANDBY_LOOK)
+        return False
 
     def _start_admin(self, admin: AdminServer) -> None:
         """Start the admin HTTP. If its address is taken, try again later, because services must not wait for that."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.backends import Backend
@@ -89,9 +92,6 @@ def test_a_server_that_hangs_is_told_in_time_and_costs_no_request(system: System
 
 
 def test_a_master_that_is_replaced_goes_on_with_the_same_sessions(system: System, backend: Backend) -> None:
-    import os
-    import signal
-
     client = system.client("again")
     client.route("again.test", backend.url)
     before = system.master_pid()
@@ -110,3 +110,41 @@ def test_two_databases_of_one_server_are_two_proxies(system: System, postgres: P
         assert other.get("/", "shop.test").status == 404
     finally:
         other.stop()
+
+
+def test_a_second_hosts_master_waits_and_leads_when_the_first_is_gone(postgres: Postgres, tmp_path: Path,
+                                                                      new_backend: Callable[..., Backend]) -> None:
+    first_backend, second_backend = new_backend("first"), new_backend("second")
+    url = postgres.new_database()
+    first, second = (System(tmp_path / name, workers=1, start=False, database__url=url, database__shared_memory=tmp_path / name)
+                     for name in ("a", "b"))
+    try:
+        first.start()
+        client = first.client("two")
+        route_id = client.route("two.test", first_backend.url)
+        second.start(lambda: "another master leads" in second.log())
+        wait_for(lambda: answers(second), 10, "the second host's traffic")
+        assert client.command(f"ROUTE_UPDATE|SID|{route_id}|backend_url|{second_backend.url}").startswith("ROUTE_OK")
+        client.apply()
+        wait_for(lambda: second.get("/", "two.test").headers.get("X-Backend") == "second", 5, "the change on the other host")
+        # Whoever pulls the plug of a host: its arbiter, workers and master, all at once.
+        assert first.process is not None
+        for process in (arbiter := psutil.Process(first.process.pid), *arbiter.children(recursive=True)):
+            process.kill()
+        first.process.wait()
+        wait_for(lambda: second.master_pid() and second.ready(), 10, "the second master's lead")
+        back = second.connect()
+        assert back.command(f"RECONNECT|{client.session_id}") == "OK"
+        assert back.command("PING|" + client.session_id) == "PONG"
+        assert second.get("/", "two.test").headers["X-Backend"] == "second"
+        assert postgres.sql("SELECT term FROM leadership", url.rpartition("/")[2]) == "2"
+    finally:
+        second.stop()
+        first.stop()
+
+
+def answers(system: System) -> bool:
+    try:
+        return system.get("/", "two.test").status == 200
+    except OSError:
+        return False

@@ -100,6 +100,8 @@ class Store:
         self._pool = ThreadPool(1)
         self._writing = BoundedSemaphore(1)
         self._durable = False
+        #: Called first in each write transaction on a server; it raises StoreError if this process must not write.
+        self.fence: Callable[[], None] | None = None
         #: Another process holds the lock, as the last attempt to write has found.
         self.blocked = False
 
@@ -281,6 +283,8 @@ class Store:
         def inside() -> Result:
             if self.path is None:
                 with database.atomic():
+                    if self.fence is not None:
+                        self.fence()
                     return function(*args, **kwargs)
             if durable != self._durable:
                 database.execute_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

@@ -11,7 +11,17 @@ from collections.abc import Callable
 from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError, database
-from proxyd.store.sql.models import Route, RouteRemoval, SchemaVersion, Session, SessionSetting, StagedChange, StoredCounter, StoredTable
+from proxyd.store.sql.models import (
+    Lead,
+    Route,
+    RouteRemoval,
+    SchemaVersion,
+    Session,
+    SessionSetting,
+    StagedChange,
+    StoredCounter,
+    StoredTable,
+)
 from proxyd.store.sql.observed import (
     Circuit,
     CircuitTransition,
@@ -43,8 +53,9 @@ V2: list[type[StoredTable]] = [HealthStatus, HealthResult, Circuit, CircuitTrans
                                RouteMinute, RouteInFlight]
 V3: list[type[StoredTable]] = [RateLimitRejection, SlowRequest, WebSocketConnection]
 V4: list[type[StoredTable]] = [RefusalCount]
+V8: list[type[StoredTable]] = [Lead]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8)
 
 
 def _first() -> None:
@@ -91,6 +102,10 @@ def _seventh() -> None:
         _add_column(model, column)
 
 
+def _lead() -> None:
+    database.create_tables(V8)
+
+
 def _add_column(model: type[StoredTable], name: str) -> None:
     """A column that may be empty. A new database has it already, because its tables are made as the models are now."""
     table = model._meta.table_name
@@ -107,6 +122,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (5, "requests that wait in a queue", _fifth),
     (6, "64-bit counters and ids", _sixth),
     (7, "when waits began, by a clock that nobody sets", _seventh),
+    (8, "who leads", _lead),
 )
 NEWEST = STEPS[-1][0]
 

@@ -36,6 +36,19 @@ class StoredCounter(StoredTable):
         table_name = "counters"
 
 
+class Lead(StoredTable):
+    """Which master may write to a PostgreSQL database: one row, with the number of its term. SQLite has a lock file instead."""
+
+    id = BigIntegerField(primary_key=True)
+    term = BigIntegerField()
+    host = TextField()
+    pid = BigIntegerField()
+    since = TextField()
+
+    class Meta:
+        table_name = "leadership"
+
+
 class Session(StoredTable):
     """One registration. `state`: connected, disconnected (within the grace), ended. Sites have ids `site:<file>`."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from proxyd.store.sql import migrations
 from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
+from proxyd.store.sql.leadership import Leadership, LeadLost
 from proxyd.store.sql.migrations import NEWEST, migrate
 from proxyd.store.sql.models import StoredCounter
 from proxyd.store.sql.observed import HealthResult
@@ -201,3 +203,76 @@ def test_of_several_hosts_the_first_that_answers_is_used(postgres: Postgres, url
     migrate(store)
     assert store.read(migrations.current_version) == NEWEST
     store.close()
+
+
+# -- who leads
+
+
+@pytest.fixture
+def leads(url: str) -> Iterator[Callable[[str], tuple[Store, Leadership]]]:
+    made: list[tuple[Store, Leadership]] = []
+
+    def make(host: str) -> tuple[Store, Leadership]:
+        store = Store(url, busy_timeout=1.0)
+        store.open()
+        migrate(store)
+        made.append((store, Leadership(store, host)))
+        return made[-1]
+
+    yield make
+    for store, leadership in made:
+        leadership.release()
+        store.close()
+
+
+def test_one_leads_and_the_next_when_its_connection_ends(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+    (_, first), (_, second) = leads("a"), leads("b")
+    assert first.take() and first.take()
+    first.begin(NOW)
+    assert not second.take()
+    assert second.holder() == f"process {os.getpid()} of host a, since {NOW}"
+    first.keep()
+    first.release()
+    assert wait_for(second.take, 5, "the lead")
+    second.begin(NOW)
+    assert (first.term, second.term) == (1, 2)
+
+
+def test_a_leader_that_was_overtaken_writes_nothing(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+    (old_store, old), (new_store, new) = leads("a"), leads("b")
+    assert old.take()
+    old.begin(NOW)
+    old_store.call(StoredCounter.create, name="before", value=1)
+    # Its connection is gone, and it has not noticed yet.
+    old.drop()
+    assert wait_for(new.take, 5, "the lead")
+    new.begin(NOW)
+    with pytest.raises(StoreError, match="does not lead any more: b does"):
+        old_store.call(StoredCounter.create, name="late", value=1)
+    with pytest.raises(LeadLost):
+        old.keep()
+    new_store.call(StoredCounter.create, name="after", value=1)
+    assert new_store.read(lambda: {row.name for row in StoredCounter.select()}) >= {"before", "after"}
+    assert new_store.read(lambda: StoredCounter.get_or_none(name="late")) is None
+
+
+def test_a_leader_whose_server_restarts_leads_on_in_the_same_term(leads: Callable[[str], tuple[Store, Leadership]],
+                                                                  postgres: Postgres) -> None:
+    store, lead = leads("a")
+    assert lead.take()
+    lead.begin(NOW)
+    postgres.stop()
+    with pytest.raises(StoreError):
+        lead.keep()
+    postgres.start()
+
+    def kept() -> bool:
+        try:
+            lead.keep()
+        except StoreError:
+            return False
+        return True
+
+    wait_for(kept, 10, "the lead again")
+    store.call(StoredCounter.create, name="after", value=1)
+    assert lead.term == 1
