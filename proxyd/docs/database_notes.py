@@ -45,6 +45,11 @@ COLUMN_NOTES: dict[str, str] = {
     "last_activity": "When the client last sent a command, as it was known at the last REGISTER, RECONNECT, CONFIG_APPLY or loss of the "
                      "connection: only these write it. SESSION_INFO tells the present value.",
     "last_apply": "When the last CONFIG_APPLY was done.",
+    "leadership.id": "Always 1.",
+    "leadership.term": "How often the lead was taken. A master whose number is not this one can write nothing.",
+    "leadership.host": "Host of the master that leads.",
+    "leadership.pid": "Its process id.",
+    "leadership.since": "When it began to lead.",
     "counters.name": "Name of the counter.",
     "counters.value": "Its present value.",
     "scope": "Which kind of setting it is.",
