@@ -62,6 +62,7 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("read_timeout", 504, "The backend paused in its answer for longer than `read_timeout`. The client's connection is cut"),
         Reason("total_timeout", 504, "The request took longer than `total_timeout`. It is 408 while the client still sends its body"),
         STATUS_FAMILY,
+        Reason("response_too_large", 502, "The backend's body is larger than `max_response_body`. A body that has begun is cut"),
         Reason("unasked_upgrade", 502, "The backend switched protocols although nobody asked it to"),
         Reason("bad_upgrade", 502, "The backend switched to a protocol other than WebSocket. A client whose Upgrade field is not a list of "
                "protocols gets 400"),
@@ -71,6 +72,7 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("websocket_off", 400, "The route does not allow WebSocket. Set the option `websocket`"),
         Reason("websocket_limit", 503, "The route has `websocket_max_connections` WebSockets open"),
         Reason("idle_timeout", 101, "No bytes passed for `websocket_idle_timeout`. In the log only"),
+        Reason("ping_timeout", 101, "One side did not answer a ping within `websocket_ping`. In the log only"),
         Reason("max_duration", 101, "The WebSocket was open for `websocket_max_duration`. In the log only"),
         Reason("worker_stopping", 101, "The worker stopped and closed the WebSocket. In the log only"),
         Reason("client_reset", 101, "The client broke the WebSocket off with a reset. In the log only"),

@@ -110,6 +110,9 @@ class RouteOptions:
         integer(0, 1_000_000), "0", "Most open WebSockets of the route on one host, over all workers. 0: no limit.")
     websocket_max_duration: float = declare(DURATION_OR_OFF, "0", "Longest life of a WebSocket. 0: no limit.")
     websocket_idle_timeout: float = declare(DURATION_OR_OFF, "5m", "Longest silence of a WebSocket. 0: no limit.")
+    websocket_ping: float = declare(
+        DURATION_OR_OFF, "0", "Silence of either side after which proxyd sends it a ping. A side that does not answer within the same time "
+                              "is gone. 0: no pings.")
     slow_warning: float = declare(DURATION_OR_OFF, "0", "Requests that take longer are logged and stored as slow. 0: off.")
     slow_critical: float = declare(DURATION_OR_OFF, "0", "Requests that take longer raise an alert. 0: off.")
     max_in_flight: int = declare(integer(0, 1_000_000), "0", "Most requests that the backend has under way on one host, over all workers, "
@@ -117,6 +120,8 @@ class RouteOptions:
     queue_size: int = declare(integer(0, 1_000_000), "0", "Most requests that wait for a place within max_in_flight.")
     queue_timeout: float = declare(DURATION, "10s", "Longest wait in the queue.")
     max_body_size: int = declare(SIZE, "0", "Largest request body. 0: the setting [proxy] max_body_size holds.")
+    max_response_body: int = declare(SIZE, "0", "Largest response body of the upstream, before compression. 0: no limit.")
+    bare_lf: bool = declare(BOOL, "false", "Accept a response header whose lines end in LF without CR, as some old devices send it.")
     preserve_host: bool = declare(BOOL, "true", "Send the client's Host to the upstream. false: send the host of the backend url.")
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",
                                 "Path prefix that is removed before the request is sent to the upstream.")

@@ -164,7 +164,8 @@ COLUMN_NOTES: dict[str, str] = {
     "upstream": "Host and port of the backend.",
     "closed_at": "When the WebSocket was closed.",
     "client": "Address of the client.",
-    "websocket_connections.reason": "`closed`, `idle_timeout`, `max_duration`, `worker_stopping`, `client_reset` or `upstream_reset`.",
+    "websocket_connections.reason": "`closed`, `idle_timeout`, `ping_timeout`, `max_duration`, `worker_stopping`, "
+                                    "`client_reset` or `upstream_reset`.",
     "refusals.reason": "A code of docs/reasons.md.",
     "refusals.requests": "How many requests ended for this reason, over all workers, since the database was made.",
     "health": "Status of the health check. `unchecked` if none is declared.",

@@ -6,6 +6,7 @@ how the bytes were cut into pieces.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from proxyd.http1.chunked import ChunkedDecoder
@@ -16,6 +17,8 @@ from proxyd.http1.response import CHUNKED, CLOSE, LENGTH, NONE, ResponseHead, pa
 #: A backend that sends more informational answers than this to one request never comes to an end.
 MAX_INFORMATIONAL = 16
 
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
+_LINE_FEED = re.compile(rb"\r?\n")
 _NO_HEADS: tuple[ResponseHead, ...] = ()
 
 
@@ -26,17 +29,20 @@ class HeadReader:
     head. `partial` tells that part of a head has arrived and its end has not.
     """
 
-    __slots__ = ("_count", "_limits", "_method", "_pending", "_upgrade", "informational", "rest")
+    __slots__ = ("_bare_lf", "_continues", "_count", "_limits", "_method", "_pending", "_upgrade", "informational", "rest")
 
-    def __init__(self, method: str, limits: HeadLimits = RESPONSE_LIMITS, upgrade: bool = False) -> None:
-        """`method` is that of the request; `upgrade` tells that it asked to switch protocols, which makes 101 final."""
+    def __init__(self, method: str, limits: HeadLimits = RESPONSE_LIMITS, upgrade: bool = False, bare_lf: bool = False) -> None:
+        """`method` is that of the request; `upgrade` tells that it asked to switch protocols, which makes 101 final. `bare_lf`:
+        lines may end in a line feed alone, as those of old devices do."""
         self.informational: Sequence[ResponseHead] = _NO_HEADS
         self.rest = b""
         self._method = method
         self._limits = limits
         self._upgrade = upgrade
         self._pending = b""
+        self._bare_lf = bare_lf
         self._count = 0
+        self._continues = 0
 
     @property
     def partial(self) -> bool:
@@ -48,6 +54,8 @@ class HeadReader:
         known = len(self._pending)
         buffer = self._pending + data if known else data
         self.informational = _NO_HEADS
+        if self._bare_lf:
+            return self._feed_lines(buffer)
         end = find_head_end(buffer, known)
         while end >= 0:
             head = parse_response_head(buffer[:end], self._method, self._limits)
@@ -62,11 +70,29 @@ class HeadReader:
         self._pending = buffer
         return None
 
+    def _feed_lines(self, buffer: bytes) -> ResponseHead | None:
+        """The same where lines may end in a line feed alone: each head is rewritten before it is parsed."""
+        while found := _EMPTY_LINE.search(buffer):
+            raw, buffer = buffer[: found.end()], buffer[found.end() :]
+            head = parse_response_head(_LINE_FEED.sub(b"\r\n", raw), self._method, self._limits)
+            if head.status >= 200 or (head.status == 101 and self._upgrade):
+                self.rest = buffer
+                return head
+            self._pass_over(head)
+        if len(buffer) > self._limits.head_size:
+            raise head_too_large(buffer, self._limits, 502)
+        self._pending = buffer
+        return None
+
     def _pass_over(self, head: ResponseHead) -> None:
         if head.status == 101:
             raise ProtocolError(502, "unasked_upgrade", "the upstream switched protocols without being asked")
-        self._count += 1
-        if self._count > MAX_INFORMATIONAL:
+        # 100 is for the proxy alone, and does not count among those that are passed on.
+        if head.status == 100:
+            self._continues += 1
+        else:
+            self._count += 1
+        if max(self._count, self._continues) > MAX_INFORMATIONAL:
             raise ProtocolError(502, "too_many_informational", "the upstream sent too many informational responses")
         self.informational = (*self.informational, head)
 

@@ -28,8 +28,10 @@ from proxyd.http1.target import check_host, split_target
 
 __all__ = ["PROTOCOLS", "REQUEST_LIMITS", "HeadLimits", "RequestHead", "find_head_end", "parse_request_head"]
 
-# Targets are visible ASCII; a fragment is for the user agent alone and never sent (RFC 9112 3.2).
-_REQUEST_LINE = re.compile(rf"({TOKEN}) ([!\"$-~]+) HTTP/1\.([01])\r\n")
+# Targets are visible ASCII; a fragment is for the user agent alone and never sent (RFC 9112 3.2). Raw UTF-8, which some clients
+# send, becomes ASCII by percent-encoding.
+_REQUEST_LINE = re.compile(rf"({TOKEN}) ([!\"$-~\x80-\xff]+) HTTP/1\.([01])\r\n")
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 _ANY_REQUEST_LINE = re.compile(rf"{TOKEN} (?P<target>[^ ]+) (?P<version>HTTP/[0-9]+(?:\.[0-9]+)?)")
 _PROTOCOLS = re.compile(rf"{TOKEN}(?:/{TOKEN})?(?:[ \t]*,[ \t]*{TOKEN}(?:/{TOKEN})?)*")
 
@@ -50,7 +52,8 @@ class RequestHead:
     content_length       bytes, or -1 if not given
     chunked              the body is in the chunked coding
     keep_alive           the client lets the connection be used again
-    upgrade              the protocols asked for, lower case, if Connection lists upgrade too; else empty
+    upgrade              `websocket` if it is among the protocols asked for, else all of them, lower case; empty unless Connection
+                         lists upgrade too
     expect_continue      the client has a body and waits for 100 before sending it
     connection           lower-cased Connection options
     te_trailers          the client takes trailers
@@ -129,6 +132,8 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
     at = line.end()
     if at - 2 > limits.request_line:
         _refuse_request_line(text, limits)
+    if not target.isascii():
+        target = _percent_encoded(target, limits.request_line - (at - 2))
     headers = parse_fields(head, text, at, limits, 400)
 
     skip: list[int] = []
@@ -196,6 +201,19 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
     return request
 
 
+def _percent_encoded(target: str, room: int) -> str:
+    """A target with raw UTF-8 in it, as a URI has it (RFC 3986 2.1). `room`: by how many bytes it may grow."""
+    try:
+        target.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        detail = f"the request target {shown(target)} has bytes that are neither ASCII nor UTF-8"
+        raise ProtocolError(400, "bad_target", detail) from None
+    encoded = _BEYOND_ASCII.sub(lambda found: f"%{ord(found[0]):02X}", target)
+    if len(encoded) - len(target) > room:
+        raise ProtocolError(414, "request_line_too_long", "the request line is too long once its target is percent-encoded")
+    return encoded
+
+
 def _read_framing(request: RequestHead, length: str | None, coding: str | None) -> None:
     """Content-Length and Transfer-Encoding, at least one of which is there (RFC 9112 6.1 to 6.3)."""
     if length is not None and coding is not None:
@@ -222,13 +240,14 @@ def _read_upgrade(request: RequestHead, value: str) -> None:
     """Upgrade counts only if Connection lists it, and never in HTTP/1.0 (RFC 9110 7.8)."""
     if not _PROTOCOLS.fullmatch(value):
         raise ProtocolError(400, "bad_upgrade", f"Upgrade {shown(value)} is not a list of protocols")
-    protocols = value.lower()
     # RFC 9113 3.1 withdrew h2c; clients that still offer it do so with any request and take a plain answer.
-    if request.version == 10 or "upgrade" not in request.connection or protocols == "h2c":
+    offered = [protocol for protocol in (item.strip(" \t") for item in value.lower().split(",")) if protocol != "h2c"]
+    if request.version == 10 or "upgrade" not in request.connection or not offered:
         return
     if request.chunked or request.content_length > 0:
         raise ProtocolError(400, "upgrade_with_body", "a request to upgrade must not have a body")
-    request.upgrade = protocols
+    # The client takes any of them (RFC 9110 7.8), and this is the one that can be carried.
+    request.upgrade = "websocket" if "websocket" in offered else ", ".join(offered)
 
 
 def _read_expect(request: RequestHead, value: str) -> None:

@@ -174,11 +174,12 @@ def _decide_body(response: ResponseHead, method: str) -> None:
     if status < 200 or status == 204:
         # RFC 9110 8.6 forbids the fields here, and a backend that announces a body may send it. A length of 0 is
         # what widely used frameworks add to every 204; it says the same as the status.
-        if response.chunked or response.content_length > 0:
+        # Transfer-Encoding with 204 is as common. The answer ends at the head, but a last chunk may follow.
+        if response.content_length > 0 or (response.chunked and status != 204):
             raise ProtocolError(502, "body_not_allowed", f"the response announces a body with status {status}")
         response.content_length = -1
         response.body_kind = NONE
-        if status == 101:
+        if status == 101 or response.chunked:
             response.keep_alive = False
     elif method == "HEAD" or status == 304 or (method == "CONNECT" and status < 300):
         response.body_kind = NONE

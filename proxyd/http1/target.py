@@ -8,9 +8,9 @@ import re
 from proxyd.http1.errors import ProtocolError, shown
 
 # A registered name as DNS and container networks use it. RFC 3986 would also allow percent-encoding and sub-delims
-# such as commas, which no name resolves and which other parsers split or decode: refused. So is an empty port.
+# such as commas, which no name resolves and which other parsers split or decode: refused. A port may be empty.
 _HOST = re.compile(
-    r"(?:(?P<name>[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?)|\[(?P<six>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{1,5}))?"
+    r"(?:(?P<name>[A-Za-z0-9_~-]+(?:\.[A-Za-z0-9_~-]+)*\.?)|\[(?P<six>[0-9A-Fa-f:.]{2,45})\])(?::(?P<port>[0-9]{0,5}))?"
 )
 _ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?]*)(.*)")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -48,7 +48,7 @@ def split_target(method: str, target: str, host: str | None) -> tuple[str, str |
     """
     if method == "CONNECT":
         check_host(target, "bad_target")
-        if ":" not in target.rpartition("]")[2]:
+        if not target.rpartition("]")[2].partition(":")[2]:
             raise ProtocolError(400, "bad_target", f"the CONNECT target {shown(target)} has no port")
         return "", host, target
     if target == "*":
@@ -73,4 +73,5 @@ def split_target(method: str, target: str, host: str | None) -> tuple[str, str |
 
 
 def _same(one: str, other: str, default_port: str) -> bool:
-    return one.lower().removesuffix(default_port) == other.lower().removesuffix(default_port)
+    first, second = (name.lower().removesuffix(default_port).removesuffix(":") for name in (one, other))
+    return first == second

@@ -158,6 +158,24 @@ def test_every_level_of_every_coding_can_be_read(coding: str, level: int, edge: 
     assert DECODERS[coding](response.body) == TEXT
 
 
+@pytest.mark.parametrize(("tags", "coding", "sent"), [
+    (['"a"'], "gzip", ['W/"a"']), (['W/"a"'], "gzip", ['W/"a"']), (["a"], "gzip", ["a"]), (['"a"', '"b"'], None, ['"a"', '"b"'])])
+def test_a_tag_is_made_weak_if_it_is_one(tags: list[str], coding: str | None, sent: list[str], edge: System) -> None:
+    fields = "".join(f"\r\nETag: {tag}" for tag in tags)
+    response = ask(edge, "Accept-Encoding: gzip", answer=f"Content-Type: text/plain{fields}")
+    assert (response.get("content-encoding"), response.all("etag")) == (coding, sent)
+
+
+@pytest.mark.parametrize(("accept", "answer", "tag", "vary"), [
+    ("gzip", 'ETag: "a"', 'W/"a"', "Accept-Encoding"), ("identity", 'ETag: "a"', '"a"', "Accept-Encoding"),
+    ("gzip", 'ETag: "a"\r\nVary: Cookie, Accept-Encoding', 'W/"a"', "Cookie, Accept-Encoding"),
+    ("gzip", 'ETag: "a"\r\nContent-Type: image/png', '"a"', None), ("gzip", 'ETag: "a"\r\nCache-Control: no-transform', '"a"', None),
+])
+def test_a_304_has_the_vary_and_the_tag_of_its_200(accept: str, answer: str, tag: str, vary: str | None, edge: System) -> None:
+    response = ask(edge, f"Accept-Encoding: {accept}", 'If-None-Match: W/"a"', answer=answer, status=304, framing="X-A: b")
+    assert (response.status, response.get("etag"), response.get("vary"), response.get("content-encoding")) == (304, tag, vary, None)
+
+
 def test_an_error_status_is_compressed_like_any_other(edge: System) -> None:
     assert ask(edge, "Accept-Encoding: gzip", status=404).get("content-encoding") == "gzip"
 

@@ -414,6 +414,103 @@ def test_an_early_response_reaches_a_client_that_is_still_sending(edge: System, 
     ended.set()
 
 
+def test_an_early_response_reaches_a_client_that_sends_all_before_it_reads(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\nConnection: close\r\n\r\nno!\n")
+        sock.shutdown(socket.SHUT_WR)
+
+    backend = raw_backend(serve)
+    with Wire(edge.proxy_port) as wire:
+        wire.sock.sendall(get(make_route(edge, backend.url), "/", "Content-Length: 20000000", method="POST"))
+        wire.sock.sendall(b"x" * 20_000_000)
+        assert wire.response().status == 403
+
+
+def test_raw_utf_8_in_a_target_is_sent_percent_encoded(edge: System, recorder: Recorder) -> None:
+    sent = "/caf\u00e9?q=\u65e5".encode().decode("latin-1")
+    assert forwarded(edge, recorder, make_route(edge, recorder.url), path=sent).line == "GET /caf%C3%A9?q=%E6%97%A5 HTTP/1.1"
+
+
+def test_a_host_may_end_in_a_colon(edge: System, recorder: Recorder) -> None:
+    host = make_route(edge, recorder.url)
+    assert forwarded(edge, recorder, f"{host}:").get("host") == f"{host}:"
+
+
+@pytest.mark.parametrize("chunk", ["0\r\n\r\n", "", "5\r\nhello\r\n0\r\n\r\n"])
+def test_a_204_that_announces_chunks_ends_at_its_head(edge: System, chunk: str) -> None:
+    recorder = Recorder(f"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}".encode())
+    host = make_route(edge, recorder.url)
+    with Wire(edge.proxy_port) as wire:
+        for _ in range(2):
+            response = wire.send(get(host)).response()
+            assert (response.status, response.get("transfer-encoding"), response.body) == (204, None, b"")
+    assert len(recorder.streams) == 2, "what may follow is read by nobody"
+    recorder.stop()
+
+
+def test_a_426_says_which_protocols_it_asks_for(edge: System) -> None:
+    recorder = Recorder(b"HTTP/1.1 426 Upgrade Required\r\nUpgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n")
+    host = make_route(edge, recorder.url)
+    with Wire(edge.proxy_port) as wire:
+        response = wire.send(get(host)).response()
+        assert (response.status, response.get("upgrade"), response.get("connection")) == (426, "TLS/1.2, HTTP/1.1", "Upgrade")
+        response = wire.send(get(host, version="1.0")).response()
+        assert (response.status, response.get("upgrade")) == (426, None)
+    recorder.stop()
+
+
+OLD_DEVICE = b"HTTP/1.0 200 OK\nServer: old\r\nContent-Type: text/plain\nContent-Length: 2\n\nok"
+
+
+@pytest.mark.parametrize("answer", [OLD_DEVICE, OLD_DEVICE.replace(b"\n\n", b"\n\r\n"),
+                                    OLD_DEVICE.replace(b"\r", b"").replace(b"\n", b"\r\n")])
+def test_an_option_takes_line_feeds_alone_in_a_header(edge: System, answer: bytes) -> None:
+    recorder = Recorder(answer)
+    with Wire(edge.proxy_port) as wire:
+        response = wire.send(get(make_route(edge, recorder.url, bare_lf=True))).response()
+        assert (response.status, response.get("server"), response.get("content-type"), response.body) == (200, "old", "text/plain", b"ok")
+        response = wire.send(get(make_route(edge, recorder.url))).response()
+        assert response.status == (502 if b"OK\n" in answer else 200)
+    recorder.stop()
+
+
+@pytest.mark.parametrize(("size", "framing", "status", "reason"), [
+    (1000, "Content-Length: 1000", 200, None), (1001, "Content-Length: 1001", 502, "response_too_large"),
+    (1000, "Transfer-Encoding: chunked", 200, None), (1001, "Transfer-Encoding: chunked", 502, "response_too_large"),
+    (1001, "Connection: close", 502, "response_too_large"),
+])
+def test_an_answer_is_as_large_as_the_option_says(edge: System, raw_backend: Callable[..., RawBackend], size: int, framing: str,
+                                                  status: int, reason: str | None) -> None:
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        body = f"{size:x}\r\n{'x' * size}\r\n0\r\n\r\n" if "chunked" in framing else "x" * size
+        sock.sendall(f"{OK}{framing}\r\n\r\n{body}".encode())
+        sock.shutdown(socket.SHUT_WR)
+
+    backend = raw_backend(serve)
+    with Wire(edge.proxy_port) as wire:
+        response = wire.send(get(make_route(edge, backend.url, max_response_body="1000"))).response()
+    assert (response.status, response.get("x-proxyd-reason")) == (status, reason)
+
+
+def test_an_answer_that_grows_too_large_is_cut(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        sock.sendall(f"{OK}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".encode())
+        assert begun.wait(5)
+        sock.sendall(b"3e8\r\n" + b"x" * 1000 + b"\r\n0\r\n\r\n")
+
+    begun = threading.Event()
+    backend = raw_backend(serve)
+    host = make_route(edge, backend.url, max_response_body="1000")
+    with Wire(edge.proxy_port) as wire:
+        assert b"hello" in wire.send(get(host, f"/{host}")).until(b"hello")
+        begun.set()
+        assert wire.reset_by_peer()
+    wait_for(lambda: f"/{host}" in edge.access_log() and "reason=response_too_large" in edge.access_log(), what="the reason in the log")
+
+
 def test_a_large_early_response_survives_what_the_client_still_sends(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
     # It lies in the proxy's kernel when the proxy is done with it: a close with a body unread would throw it away and reset.
     def serve(sock: socket.socket) -> None:

@@ -94,3 +94,11 @@ def test_an_upstream_is_verified_by_authority_name_and_date(
     plain = Recorder()
     assert system.get("/", make_route(system, plain.url.replace("http:", "https:"))).headers["X-Proxyd-Reason"] == "upstream_tls"
     plain.stop()
+
+
+def test_an_early_answer_reaches_a_client_that_sends_all_before_it_reads(secure: Secure) -> None:
+    host = secure.route("http://127.0.0.1:9")
+    with secure.connect(host) as client:
+        client.sendall(get(host, "/", "Content-Length: 10000000", method="POST"))
+        client.sendall(b"x" * 10_000_000)
+        assert client.recv(65536).startswith(b"HTTP/1.1 413 ")

@@ -19,7 +19,22 @@ from tests.support.backends import Backend, RawBackend, SilentBackend
 from tests.support.registry import RegistryClient
 from tests.support.system import System
 from tests.support.waiting import wait_for
-from tests.support.websockets import ACCEPT, CLOSE, KEY, SWITCH, TEXT, Switching, echo, frame, handshake, open_websocket, read_frame
+from tests.support.websockets import (
+    ACCEPT,
+    CLOSE,
+    KEY,
+    PING,
+    PONG,
+    SWITCH,
+    TEXT,
+    Switching,
+    close,
+    echo,
+    frame,
+    handshake,
+    open_websocket,
+    read_frame,
+)
 
 Make = Callable[..., RawBackend]
 GOING_AWAY = (CLOSE, (1001).to_bytes(2, "big"))
@@ -50,6 +65,15 @@ def refusal(port: int, host: str) -> tuple[int, str | None]:
 
 
 # -- the handshake
+
+
+@pytest.mark.parametrize("offered", ["websocket, other/1", "h2c, WebSocket", "other,websocket"])
+def test_upgrade_is_a_list(offered: str, edge: System, raw_backend: Make) -> None:
+    host = make_route(edge, Switching(raw_backend, echo).url, websocket=True)
+    with Wire(edge.proxy_port) as wire:
+        wire.send(get(host, "/", "Connection: Upgrade", f"Upgrade: {offered}", f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13"))
+        response = wire.response()
+    assert (response.status, response.get("upgrade")) == (101, "websocket")
 
 
 def test_the_handshake_reaches_the_backend_as_the_client_sent_it(edge: System, raw_backend: Make) -> None:
@@ -550,3 +574,70 @@ def test_a_stopping_worker_lets_them_live_for_graceful_timeout_and_says_1001_the
     assert backend.frames() == [(TEXT, b"hello"), GOING_AWAY]
     wait_for(lambda: system.process is not None and system.process.poll() is not None)
     assert closed_row(system, route_id)[3] == "worker_stopping"
+
+
+# -- pings of our own
+
+
+def test_both_sides_get_pings_while_they_are_silent(edge: System, raw_backend: Make) -> None:
+    def talk(sock: socket.socket) -> None:
+        while piece := sock.recv(65536):
+            came.append(piece)
+            if piece[0] == 0x80 | PING:
+                sock.sendall(frame(PONG, masked=False))
+
+    came: list[bytes] = []
+    client, route_id = registered(edge, "pinged", Switching(raw_backend, talk).url, websocket_ping="100ms", websocket_idle_timeout="10s")
+    client.apply()
+    with open_websocket(edge.proxy_port, "pinged.test") as wire:
+        pings = 0
+        while pings < 3:
+            opcode, payload = read_frame(wire)
+            assert (opcode, payload) in ((PING, b""), (PONG, b""))
+            if opcode == PING:
+                pings += 1
+                wire.send(frame(PONG))
+        wire.send(close())
+        wait_for(lambda: any(piece[0] == 0x80 | CLOSE for piece in came), what="the close frame")
+    assert sum(piece[:2] == bytes([0x80 | PING, 0x80]) for piece in came) >= 2, "masked, as frames to a server are"
+
+
+@pytest.mark.parametrize("silent", ["client", "backend"])
+def test_a_side_that_does_not_answer_pings_is_gone(silent: str, edge: System, raw_backend: Make) -> None:
+    def talk(sock: socket.socket) -> None:
+        while piece := sock.recv(65536):
+            if silent == "client" and piece[0] == 0x80 | PING:
+                sock.sendall(frame(PONG, masked=False))
+
+    name = f"deaf{silent}"
+    client, route_id = registered(edge, name, Switching(raw_backend, talk).url, websocket_ping="200ms")
+    client.apply()
+    with open_websocket(edge.proxy_port, f"{name}.test") as wire:
+        while (got := read_frame(wire))[0] in (PING, PONG):
+            if silent == "backend":
+                wire.send(frame(PONG))
+        assert got == GOING_AWAY
+    assert closed_row(edge, route_id)[3] == "ping_timeout"
+
+
+def test_pings_stand_between_frames(edge: System, raw_backend: Make) -> None:
+    def talk(sock: socket.socket) -> None:
+        message = frame(TEXT, b"x" * 40, masked=False)
+        sock.recv(1)
+        while not ended.wait(0.03):
+            sock.sendall(message[:20])
+            ended.wait(0.08)
+            sock.sendall(message[20:])
+
+    ended = threading.Event()
+    client, _ = registered(edge, "between", Switching(raw_backend, talk).url, websocket_ping="50ms")
+    client.apply()
+    with open_websocket(edge.proxy_port, "between.test") as wire:
+        wire.send(HELLO)
+        seen: set[int] = set()
+        while seen != {TEXT, PING}:
+            opcode, payload = read_frame(wire)
+            assert (opcode, payload) in ((PING, b""), (TEXT, b"x" * 40))
+            seen.add(opcode)
+            wire.send(frame(PONG))
+    ended.set()

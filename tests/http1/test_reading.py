@@ -136,6 +136,13 @@ def test_more_informational_answers_than_the_limit_are_refused() -> None:
             read(pieces)
 
 
+def test_a_continue_is_not_one_of_those_that_are_passed_on() -> None:
+    goes_on = b"HTTP/1.1 100 Continue\r\n\r\n"
+    assert read([goes_on + EARLY * MAX_INFORMATIONAL + LENGTH])[1] == 200
+    with pytest.raises(ProtocolError, match="too_many_informational"):
+        read([goes_on * (MAX_INFORMATIONAL + 1)])
+
+
 def test_switching_protocols_is_final_where_it_was_asked_for_and_refused_elsewhere() -> None:
     switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi"
     for pieces in splits(switching):

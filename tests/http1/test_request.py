@@ -165,7 +165,7 @@ def test_valid_hosts_pass_twice(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "a b", "a,b", "user@a", "u:p@a", "a:", "a:x", "a:65536", "a:123456", ":80", "a:80:80", "http://a", "a/b", "a?b",
+    ["", "a b", "a,b", "user@a", "u:p@a", "a:x", "a:65536", "a:123456", ":80", "a:80:80", "http://a", "a/b", "a?b",
      "a#b", "a..b", ".a", "[::1", "::1", "[g::1]", "[1:2:3]", "[::1%25eth0]", "b\xfccher.de", "a\\b", "%61", "a" * 300, "[::1]x",
      "a\tb"],
 )  # fmt: skip
@@ -360,3 +360,26 @@ def test_a_hostile_head_takes_linear_time() -> None:
     for filler in (b"a" * 60000, b" " * 60000, b"a:" * 30000, b"a: b\n" * 12000, b"\t:" * 30000, b"a\r" * 30000):
         refused(b"GET / HTTP/1.1\r\nHost: a\r\n" + filler + b"\r\n\r\n")
     assert time.perf_counter() - started < 1.0
+
+
+@pytest.mark.parametrize(("sent", "target"), [(b"/caf\xc3\xa9?q=\xe6\x97\xa5", "/caf%C3%A9?q=%E6%97%A5"),
+                                              (b"http://a/\xc3\xa9", "/%C3%A9")])
+def test_raw_utf_8_in_a_target_is_percent_encoded(sent: bytes, target: str) -> None:
+    assert parse_request_head(b"GET " + sent + b" HTTP/1.1\r\nHost: a\r\n\r\n").path == target
+
+
+@pytest.mark.parametrize(("sent", "reason"), [
+    (b"/caf\xe9", (400, "bad_target")), (b"/\xc3", (400, "bad_target")), (b"/\xed\xa0\x80", (400, "bad_target")),
+    (b"http://\xc3\xa9/", (400, "bad_target")), (b"/" + b"\xc3\xa9" * 2000, (414, "request_line_too_long"))])
+def test_other_bytes_in_a_target_are_refused(sent: bytes, reason: tuple[int, str]) -> None:
+    assert refused(b"GET " + sent + b" HTTP/1.1\r\nHost: a\r\n\r\n") == reason
+
+
+@pytest.mark.parametrize("target", ["a:", "[::1]:", "a"])
+def test_connect_needs_a_port(target: str) -> None:
+    assert refused(f"CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode()) == (400, "bad_target")
+
+
+def test_an_empty_port_is_none() -> None:
+    assert parse_request_head(b"GET http://a/ HTTP/1.1\r\nHost: a:\r\n\r\n").host == "a"
+    assert parse_request_head(b"GET / HTTP/1.1\r\nHost: [::1]:\r\n\r\n").host == "[::1]:"

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 BODY_PIECE = 262144
 #: A first piece of body up to this size is joined with the head, so that one call sends both.
 JOIN_LIMIT = 65536
-_LINGER_SECONDS = 2.0
-_LINGER_BYTES = 1 << 20
+#: Seconds that a client has to send the rest of a body that nobody reads, and for how long it may pause.
+_LINGER_SECONDS = 30.0
+_LINGER_SILENCE = 2.0
 
 Handler = Callable[[Exchange], None]
 
@@ -169,18 +170,27 @@ class ClientConnection:
         self._linger()
 
     def _linger(self) -> None:
-        """Let the last response reach a client that is still sending. Closing at once would send a reset and destroy it."""
+        """Let the last response reach a client that is still sending. Closing at once would send a reset and destroy it.
+
+        The bound is time, because a client may have sent any amount before it looks for an answer. A worker that stops waits as
+        long as for a client that pauses.
+        """
         stream = self.stream.end()
-        got = 0
-        with gevent.Timeout(_LINGER_SECONDS, False):
+        ending = time.monotonic() + _LINGER_SECONDS
+        while True:
+            silence = min(_LINGER_SILENCE, ending - time.monotonic())
+            if silence <= 0:
+                return
+            data = b""
             try:
-                while got < _LINGER_BYTES:
-                    data = stream.recv()
-                    if not data:
-                        break
-                    got += len(data)
+                with gevent.Timeout(silence, False):
+                    data = stream.recv(BODY_PIECE)
             except OSError:
-                pass
+                return
+            if not data:
+                return
+            if self._front.stopping:
+                ending = min(ending, time.monotonic() + _LINGER_SILENCE)
 
     def _next_head(self) -> RequestHead | None:
         """The next request's head. None if the client ends the connection or leaves it idle for too long."""

@@ -127,7 +127,8 @@ class WsgiClient:
         """WSGI has no informational responses."""
 
     def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
-        fields = list(headers)
+        # The connection is the server's, so what belongs to it is not ours to say (PEP 3333).
+        fields = [field for field in headers if field[0] not in ("Connection", "Upgrade")]
         if length >= 0:
             fields.append(("Content-Length", str(length)))
         self._write = self._call(self._start_response, f"{status} {reason or reason_phrase(status) or 'Unknown'}", fields)

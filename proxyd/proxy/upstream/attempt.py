@@ -157,7 +157,7 @@ def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = F
 def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, upgrade: bool = False) -> tuple[ResponseHead, bytes]:
     """The head of the final response, and the bytes after it. Informational responses are passed on, unless this is an `upgrade`:
     for that, 101 is a final answer. Raises UpstreamError, ClientGone, BodyTimeout, ProtocolError 502."""
-    reader = HeadReader(ex.method, parts.response_limits, upgrade)
+    reader = HeadReader(ex.method, parts.response_limits, upgrade, upstream.options.bare_lf)
     response: ResponseHead | None = None
     first = True
     while response is None:

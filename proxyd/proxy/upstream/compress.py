@@ -130,17 +130,21 @@ def compressible(content_type: str, patterns: tuple[str, ...]) -> bool:
 def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, headers: list[tuple[str, str]]) -> Encoder | None:
     """The encoder for this response, or None. `headers` (without framing) are changed to describe what is sent."""
     status = response.status
-    if status < 200 or status in (204, 206, 304) or ex.client.version == 10:
+    if status < 200 or status in (204, 206) or ex.client.version == 10:
         return None
     fields = {name.lower(): value for name, value in headers}
     if "content-range" in fields or fields.get("content-encoding", "identity").lower() != "identity":
         return None
-    if 0 <= response.content_length < options.compression_min_size:
+    if 0 <= response.content_length < options.compression_min_size and status != 304:
+        return None
+    if "etag" in fields and sum(name.lower() == "etag" for name, _ in headers) > 1:
+        # Nobody can tell which one names the body, so none can be made to name another one.
         return None
     # RFC 9111 5.2.1.6 and 5.2.2.6: either side can ask for it.
     if "no-transform" in fields.get("cache-control", "").lower() or "no-transform" in (ex.head.get("cache-control") or "").lower():
         return None
-    if not compressible(fields.get("content-type", ""), options.compression_types):
+    # 304 mostly has no Content-Type. Then it is taken for one of a body that is compressed.
+    if not (status == 304 and "content-type" not in fields) and not compressible(fields.get("content-type", ""), options.compression_types):
         return None
     _add_vary(headers)
     if ex.method == "HEAD":
@@ -149,11 +153,14 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
     coding = choose_coding(accept, options.compression_algorithms) if accept else ""
     if not coding:
         return None
+    # What is no quoted tag, nobody can compare weakly.
     headers[:] = [
-        (name, f"W/{value}" if name.lower() == "etag" and not value.startswith("W/") else value)
+        (name, f"W/{value}" if name.lower() == "etag" and value.startswith('"') else value)
         for name, value in headers
         if name.lower() not in _DROPPED and name.lower() != "content-encoding"
     ]
+    if status == 304:
+        return None
     headers.append(("Content-Encoding", coding))
     ex.compressed = True
     return new_encoder(coding, options.compression_level)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from gevent.event import Event
+
 #: Going away (RFC 6455 7.4.1).
 GOING_AWAY = 1001
 
@@ -11,13 +13,16 @@ GOING_AWAY = 1001
 class FrameBoundary:
     """Follows the frames in a byte stream, so that a frame of the proxy can be put between two of them.
 
-    `sending`: whether some of the bytes are still being sent.
+    `sending`: whether some of the bytes are still being sent. `heard`: whether some have come since it was set to False. `pinging`:
+    is set while a ping of the proxy is being sent, and wakes those who wait for its end.
     """
 
-    __slots__ = ("_header", "_left", "sending")
+    __slots__ = ("_header", "_left", "heard", "pinging", "sending")
 
     def __init__(self) -> None:
         self.sending = False
+        self.heard = False
+        self.pinging: Event | None = None
         self._header = b""
         self._left = 0
 
@@ -78,3 +83,8 @@ def close_frame(code: int, masked: bool) -> bytes:
         return b"\x88\x02" + payload
     mask = os.urandom(4)
     return b"\x88\x82" + mask + bytes(byte ^ mask[index] for index, byte in enumerate(payload))
+
+
+def ping_frame(masked: bool) -> bytes:
+    """A ping without a payload. The pong goes on to the other side, which ignores it (RFC 6455 5.5.3)."""
+    return b"\x89\x80" + os.urandom(4) if masked else b"\x89\x00"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from math import inf
 from typing import TYPE_CHECKING
 
 from proxyd.http1 import BodyReader, ProtocolError
@@ -49,15 +50,21 @@ def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHe
     kind = response.body_kind
     status = response.status
     headers = response_fields(ex, upstream, response)
+    if status == 426 and ex.head.version == 11:
+        # It must say which protocols it asks for (RFC 9110 15.5.22).
+        offered = [field for field in response.headers if field[0].lower() == "upgrade"]
+        headers += [("Connection", "Upgrade"), *offered] if offered else []
     if kind == NONE:
-        if ex.method == "HEAD" and upstream.options.compression:
-            # There is no body to encode, but HEAD must have the same Vary as GET (RFC 9110 9.3.2).
+        if upstream.options.compression and (ex.method == "HEAD" or status == 304):
+            # There is no body to encode, but HEAD has the Vary of GET (RFC 9110 9.3.2), and 304 also the ETag (15.4.5).
             compress.encoder_for(ex, upstream.options, response, headers)
         if response.content_length >= 0:
             headers.append(("Content-Length", str(response.content_length)))
         ex.begin_response(status)
         client.start(status, response.reason, headers, -2, b"", True)
         return response.keep_alive and not rest
+    if 0 < upstream.options.max_response_body < response.content_length:
+        raise ProtocolError(502, "response_too_large", _too_large(upstream))
     encoder = compress.encoder_for(ex, upstream.options, response, headers) if upstream.options.compression else None
     if kind == LENGTH and encoder is None:
         return _relay_length(ex, upstream, stream, response, headers, rest)
@@ -104,8 +111,13 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     client = ex.client
     timeout = upstream.options.read_timeout
     body = BodyReader(response)
+    room = upstream.options.max_response_body or inf
     # An error in this piece can still be answered, because nothing has been sent.
-    piece = _encoded(encoder, body.feed(rest), body)
+    piece = body.feed(rest)
+    room -= len(piece)
+    if room < 0:
+        raise ProtocolError(502, "response_too_large", _too_large(upstream))
+    piece = _encoded(encoder, piece, body)
     whole = body.done and not body.trailers
     ex.begin_response(response.status)
     client.start(response.status, response.reason, headers, -1, piece, whole)
@@ -114,12 +126,20 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
         return body.reusable
     while not body.done:
         ex.wait_for(RESPONSE_BODY, time.monotonic() + timeout)
-        piece = _encoded(encoder, _next_piece(ex, stream, body), body)
+        piece = _next_piece(ex, stream, body)
+        room -= len(piece)
+        if room < 0:
+            raise ResponseCut("response_too_large", _too_large(upstream))
+        piece = _encoded(encoder, piece, body)
         if piece:
             client.write(piece)
             ex.bytes_sent += len(piece)
     client.finish(body.trailers)
     return body.reusable
+
+
+def _too_large(upstream: Upstream) -> str:
+    return f"the upstream's body is larger than {upstream.options.max_response_body} bytes (option max_response_body)"
 
 
 def _next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import gevent
+from gevent.event import Event
 
 from proxyd.base import clock
 from proxyd.base.text import rfc3339
@@ -24,7 +25,7 @@ from proxyd.proxy.core.phases import RESPONSE_HEAD, WEBSOCKET_END, WEBSOCKET_IDL
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.upstream.attempt import failure, open_connection, read_head
 from proxyd.proxy.upstream.circuit import is_failure
-from proxyd.proxy.upstream.frames import GOING_AWAY, FrameBoundary, close_frame
+from proxyd.proxy.upstream.frames import GOING_AWAY, FrameBoundary, close_frame, ping_frame
 from proxyd.proxy.upstream.pool import UpstreamError
 from proxyd.proxy.upstream.relay import relay_refused_upgrade, response_fields
 
@@ -124,6 +125,7 @@ class Tunnel:
         self._client = client
         self._upstream = upstream
         self._idle = options.websocket_idle_timeout or inf
+        self._ping = options.websocket_ping
         self._to_client = FrameBoundary()
         self._to_upstream = FrameBoundary()
         self._ending = False
@@ -135,12 +137,15 @@ class Tunnel:
         """Carry bytes both ways until both sides have ended. `ahead` and `rest`: bytes that were already read."""
         self._touch()
         up = gevent.spawn(self._pump, self._client, self._upstream, self._to_upstream, ahead, True)
+        pings = gevent.spawn(self._send_pings) if self._ping else None
         try:
             self._pump(self._upstream, self._client, self._to_client, rest, False)
             up.join()
         finally:
             self._ex.tunnel = None
             up.kill()
+            if pings is not None:
+                pings.kill()
             gevent.killall(self._goodbyes)
 
     def _touch(self) -> None:
@@ -152,6 +157,9 @@ class Tunnel:
         try:
             while not self._ending:
                 if data:
+                    boundary.heard = True
+                    while boundary.pinging is not None:
+                        boundary.pinging.wait()
                     boundary.sending = True
                     self._follow(boundary, data, source)
                     target.send_all(data)
@@ -177,6 +185,33 @@ class Tunnel:
             with contextlib.suppress(OSError):
                 while source.recv(_PIECE):
                     pass
+
+    def _send_pings(self) -> None:
+        """Send a ping to each side that was silent for the time of the option. End if there was no answer to the last one."""
+        sides = ((self._client, self._to_client, self._to_upstream, False), (self._upstream, self._to_upstream, self._to_client, True))
+        asked = [False, False]
+        while not self._ending:
+            gevent.sleep(self._ping)
+            for index, (stream, outward, inward, masked) in enumerate(sides):
+                if inward.heard:
+                    inward.heard = asked[index] = False
+                elif asked[index]:
+                    self.end("ping_timeout")
+                    return
+                elif outward.between and not outward.sending and not self._ending:
+                    asked[index] = True
+                    self._send_ping(stream, outward, masked)
+
+    @staticmethod
+    def _send_ping(stream: Stream, boundary: FrameBoundary, masked: bool) -> None:
+        boundary.pinging = done = Event()
+        boundary.sending = True
+        # An error is for whoever reads there: it finds out, too.
+        with contextlib.suppress(OSError):
+            stream.send_all(ping_frame(masked))
+        boundary.sending = False
+        boundary.pinging = None
+        done.set()
 
     @staticmethod
     def _follow(boundary: FrameBoundary, data: bytes, source: Stream) -> None:
