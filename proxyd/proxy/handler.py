@@ -116,6 +116,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     settings = runtime.settings.proxy
     if (settings.redirect_https or settings.hsts) and (refusal := _over_https(settings, ex)) is not None:
         return refusal
+    if ex.started > runtime.sync.valid_until:
+        runtime.sync.catch_up()
     pool = runtime.table.match(ex.host, ex.path)
     if pool is None:
         return _unmatched(runtime, ex)
@@ -177,6 +179,8 @@ def _unmatched(runtime: Runtime, ex: Exchange) -> Refusal:
 
 def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
     """The request's pool as it is now. During a wait it may have begun to drain, entered maintenance or vanished."""
+    if time.monotonic() > runtime.sync.valid_until:
+        runtime.sync.catch_up()
     found = runtime.table.match(ex.host, ex.path)
     if found is not None:
         ex.pool = found

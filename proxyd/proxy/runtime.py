@@ -89,7 +89,7 @@ class Runtime:
         self.via = proxy.via or _own_name(settings)
         self.via_field = f"1.1 {self.via}"
         self.buffers: list[memoryview] = []
-        self._sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
+        self.sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
                           settings.registry.reconnect_grace)
         files = [self.board.file, self.circuits.file, self.websockets.file, self.places.file, self.limiter.file]
         shared = SharedWatch(files if self.clients is None else [*files, self.clients.file], log, logging.WARNING)
@@ -107,7 +107,7 @@ class Runtime:
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
-        self._sync.start()
+        self.sync.start()
         self.flusher.start()
         self._pruning.start()
         self._shared.start()
@@ -118,7 +118,7 @@ class Runtime:
 
     def fit(self) -> bool:
         """Whether clients may come: the routes are known, as far as they can be known now."""
-        return self._sync.fit()
+        return self.sync.fit()
 
     def _prune(self) -> None:
         """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name."""
@@ -151,7 +151,7 @@ class Runtime:
         self.access.flush()
         self.flusher.stop()
         self._shared.stop()
-        self._sync.stop()
+        self.sync.stop()
         self.websockets.leave()
         self.places.leave()
         if self.clients is not None:

@@ -7,12 +7,14 @@ keeps in a file, and then reads what differs from it in the database, or goes on
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import time
 from collections.abc import Callable
 
+import gevent
 from gevent.event import Event as Signal
 
 from proxyd.base import clock
@@ -21,6 +23,7 @@ from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.proxy.route.table import Table
 from proxyd.store.memory.board import Board
+from proxyd.store.memory.shared import SharedMemoryError
 from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store, StoreEmpty, StoreError
 from proxyd.store.sql.observed import Worker
@@ -38,6 +41,9 @@ _EMPTY_PAUSE = 0.02
 _EMPTY_SILENCE = 3.0
 #: Seconds for which a worker that starts waits for a database that does not answer, before it accepts clients with the kept table.
 _PATIENCE = 2.0
+#: A worker that ran is awake this often. One that was not for longer was stopped, or had no turn: it compares its table with the board
+#: before it answers by it, and waits for a newer one, though not for ever: the database may not answer.
+_AWAKE, _STALE, _CATCH_UP = 0.02, 0.1, 2.0
 
 
 class Sync:
@@ -64,7 +70,11 @@ class Sync:
         self._started = clock.now()
         self._patience = 0.0
         self._looked = 0.0
+        #: Until when (time.monotonic() seconds) requests may be answered by the table without another look at the board.
+        self.valid_until = 0.0
+        self._behind_since = 0.0
         self._jobs = (
+            Job("awake", _AWAKE, self._awake, log, first=0.0),
             Job("routes", _TICK, self._follow, log, first=0.0),
             Job("heartbeat", _HEARTBEAT, self._beat, log, first=0.0, retry=_HEARTBEAT, expected=StoreError,
                 trouble="worker row not written", level=logging.DEBUG))
@@ -107,6 +117,26 @@ class Sync:
             self._take(found.snapshot)
             if self._board.version == self._table.version:
                 self._fit.set()
+
+    def _awake(self) -> None:
+        """Find out whether this process was stopped, and whether it has missed something meanwhile."""
+        now = time.monotonic()
+        if now > self.valid_until:
+            if not self._behind_since:
+                self._behind_since = now
+                with contextlib.suppress(SharedMemoryError):
+                    self._board.file.look()
+            if self._board.version > self._table.version and now - self._behind_since < _CATCH_UP:
+                return
+        self._behind_since = 0.0
+        self.valid_until = now + _STALE
+
+    def catch_up(self) -> None:
+        """For a request that came later than `valid_until`: wait until the table is the one that the master posted last."""
+        self._awake()
+        while time.monotonic() > self.valid_until:
+            gevent.sleep(_TICK)
+            self._awake()
 
     def _follow(self) -> float | None:
         now = time.monotonic()
