@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 
 from proxyd.base import clock
 from proxyd.base.jobs import Job
+from proxyd.base.processes import runs
 from proxyd.registry import staging
 from proxyd.registry.state import Registry
 from proxyd.store.sql.database import StoreError
@@ -69,7 +69,7 @@ class Janitor:
             # Another host's clock may be wrong, so what the heartbeat says is not compared with ours.
             known = self._beats.get((row.host, row.pid))
             said, since = beats[row.host, row.pid] = known if known and known[0] == row.heartbeat_at else (row.heartbeat_at, now)
-            lives = row.pid in alive or (now - since <= _WORKER_SILENCE and (row.host != host or _runs(row.pid)))
+            lives = row.pid in alive or (now - since <= _WORKER_SILENCE and (row.host != host or runs(row.pid)))
             (kept if lives else dead).add(row.pid)
         self._beats = beats
         # A worker that was killed before its first heartbeat has counts but no row.
@@ -82,14 +82,3 @@ def _drop(pids: list[int]) -> None:
     for pid in pids:
         forget_worker(pid)
         Worker.delete().where(Worker.pid == pid).execute()
-
-
-def _runs(pid: int) -> bool:
-    """Whether this host has a process of that number."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -41,6 +41,7 @@ from proxyd.store.memory.watch import WORKER_PERIOD, SharedWatch
 from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.snapshot import Snapshot
+from proxyd.store.sql.spool import Spool
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -73,7 +74,8 @@ class Runtime:
         self.refusals = Refusals()
         self.flusher = Flusher(self.store, self.board, (
             (lambda: self.stats.take(time.time()), self.stats.give_back), (self.rows.take, self.rows.give_back),
-            (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back)))
+            (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back)),
+            None if self.store.path is None else Spool(directory))
         self.access = AccessLog(settings.log.access, settings.log.format)
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)

@@ -22,6 +22,7 @@ from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
+from proxyd.chores.counts import Counts
 from proxyd.chores.dbwatch import DatabaseWatch
 from proxyd.chores.janitor import Janitor
 from proxyd.chores.keeper import Keeper
@@ -157,7 +158,7 @@ class Master:
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-            Alerts(settings.alerts, store, bus), Janitor(registry), Keeper(registry, directory),
+            Alerts(settings.alerts, store, bus), Janitor(registry), Keeper(registry, directory), Counts(store, board, directory),
             watch, LeadWatch(leadership, self._fail))
         state = MasterState(
             store, bus, board, circuits, operations, clock.now(), lambda: [*map(str, sites.problems), *watch.problems()],

@@ -60,3 +60,28 @@ def test_a_worker_that_was_stopped_answers_no_request_by_the_version_from_before
             connection.close()
     for connection in kept:
         connection.close()
+
+
+def test_a_stopped_worker_keeps_nobody_from_writing(system: System, backend: Backend) -> None:
+    """Whatever it was doing: it counts all the time, and is stopped at some instant of that."""
+    client = system.client("writes")
+    client.route("writes.test", backend.url)
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        for _ in range(10):
+            assert system.get("/", "writes.test").status == 200
+        pid, = system.worker_pids()
+        os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        for number in range(5):
+            client.ok(f"HEADERS_SET|SID|ALL|X-A|{number}")
+        # The wait for the worker is 50 ms, that for a lock 3 s.
+        assert time.monotonic() - began < 2
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not [path for path in (system.directory / "proxyd.counts").iterdir() if pid_of(path.name) == pid], 5)
+    locks = system.sql("SELECT COUNT(*) FROM workers")
+    assert locks == [(1,)]
+
+
+def pid_of(name: str) -> int:
+    return int(name.partition("-")[0])

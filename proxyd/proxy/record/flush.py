@@ -1,5 +1,5 @@
-"""Writes a worker's counts to the database, twice a second and in one transaction. A database that is locked or full delays
-this, but no request."""
+"""Writes a worker's counts to the database, twice a second and in one transaction, or has the master write them. A database that is
+locked or full delays this, but no request."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from proxyd.store.sql.database import Store, StoreBusy, StoreError
 
 if TYPE_CHECKING:
     from proxyd.store.memory.board import Board
+    from proxyd.store.sql.spool import Spool
 
 log = logging.getLogger("proxyd.proxy")
 
 PERIOD = 0.5
 _PATIENCE = 0.25
+#: How long a worker that stops waits for the master.
+_LAST_PATIENCE = 0.5
 
 
 def _write(batches: list[Any]) -> None:
@@ -30,13 +33,15 @@ class Flusher:
     """Takes batches from the counters, writes them, and posts on the board up to when.
 
     `sources`: pairs of functions. The first takes a batch (None if there is nothing to write). The second gives back a batch that
-    could not be written.
+    could not be written. `spool`: the way of the batches through the master; None: they are written here.
     """
 
-    def __init__(self, store: Store, board: Board, sources: Sequence[tuple[Callable[[], Any], Callable[[Any], None]]]) -> None:
+    def __init__(self, store: Store, board: Board, sources: Sequence[tuple[Callable[[], Any], Callable[[Any], None]]],
+                 spool: Spool | None = None) -> None:
         self._store = store
         self._board = board
         self._sources = sources
+        self._spool = spool
         self._trouble = Trouble(log, "counters are kept in memory", logging.ERROR)
         self._job = Job("counters", PERIOD, self.flush, log, retry=PERIOD, trouble="counters could not be written")
 
@@ -47,17 +52,22 @@ class Flusher:
     def stop(self) -> None:
         """Write what is left, once."""
         self._job.stop()
-        self.flush()
+        self.flush(_LAST_PATIENCE)
 
-    def flush(self) -> None:
-        """Write what has been counted. What can't be written is kept for the next time."""
+    def flush(self, patience: float | None = None) -> None:
+        """Write what has been counted. What can't be written is kept for the next time. `patience`: how long to wait for the master,
+        None: until it has written."""
         taken = time.monotonic()
         taken_from = [(give_back, batch) for take, give_back in self._sources if (batch := take()) is not None]
         if not taken_from:
             self._board.count(taken)
             return
         try:
-            self._store.call(_write, [batch for _, batch in taken_from], patience=_PATIENCE)
+            batches = [batch for _, batch in taken_from]
+            if self._spool is not None:
+                self._spool.write(batches, patience)
+            else:
+                self._store.call(_write, batches, patience=_PATIENCE)
         except Exception as error:
             for give_back, batch in taken_from:
                 give_back(batch)

@@ -101,7 +101,8 @@ class Sync:
         for job in self._jobs:
             job.stop()
         try:
-            self._store.call(_gone, os.getpid(), patience=0.25)
+            if self._store.path is None:
+                self._store.call(_gone, os.getpid(), patience=0.25)
         except StoreError as error:
             log.debug("this worker's row stays behind in the database: %s", error)
         self._board.leave()
@@ -203,6 +204,9 @@ class Sync:
     def _beat(self) -> None:
         now = clock.now()
         self._board.report(self._table.version, now)
+        if self._store.path is not None:
+            # The master writes the rows of an SQLite database: see store.sql.spool.
+            return
         self._store.call(_beat_row, os.getpid(), socket.gethostname(), clock.shown(self._started), clock.shown(now),
                          self._table.version, patience=0.25)
 

@@ -11,7 +11,6 @@ of the route that has its slot now.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -22,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from proxyd.base import clock
+from proxyd.base.processes import runs
 from proxyd.store.memory.shared import CIRCUITS, SharedFile, put
 from proxyd.store.memory.transitions import CLOSED, OPEN, TRANSITIONS
 
@@ -109,7 +109,7 @@ class CircuitSlot:
         if now - self.trial_at > longest + _TRIAL_LEASE:
             self.trials, self.holders = 0, []
             return
-        dead = {pid for pid in set(self.holders) if not _runs(pid)}
+        dead = {pid for pid in set(self.holders) if not runs(pid)}
         if dead:
             alive = [pid for pid in self.holders if pid not in dead]
             self.trials = max(0, self.trials - (len(self.holders) - len(alive)))
@@ -313,12 +313,3 @@ class CircuitBoard:
         """Unmap."""
         self._data = memoryview(b"")  # type: ignore[assignment]
         self._file.close()
-
-
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(PermissionError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
-    return True

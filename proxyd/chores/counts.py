@@ -1,0 +1,59 @@
+"""Writes for the workers: what they counted, and the rows that say that they live. A worker that is stopped holds no lock then."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+from proxyd.base import clock
+from proxyd.base.jobs import Job
+from proxyd.base.text import rfc3339
+from proxyd.store.memory.board import Board
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.observed import Worker
+from proxyd.store.sql.spool import Intake
+from proxyd.store.sql.upsert import upsert
+
+log = logging.getLogger("proxyd.master")
+
+_PERIOD, _HEARTBEAT = 0.05, 1.0
+_PATIENCE = 0.25
+
+
+class Counts:
+    """Jobs for an SQLite database. Workers write to a database server themselves: there nobody waits for all others."""
+
+    def __init__(self, store: Store, board: Board, directory: str) -> None:
+        self._store = store
+        self._board = board
+        self._intake = Intake(directory, store)
+        self.jobs: tuple[Job, ...] = () if store.path is None else (
+            Job("counts", _PERIOD, self._take, log, retry=0.5, expected=StoreError, trouble="counts of workers wait for the database",
+                level=logging.INFO),
+            Job("workers", _HEARTBEAT, self._beat, log, first=0.0, retry=_HEARTBEAT, expected=StoreError,
+                trouble="worker rows not written", level=logging.DEBUG))
+
+    def start(self) -> None:
+        """Begin."""
+        for job in self.jobs:
+            job.start()
+
+    def stop(self) -> None:
+        """End, and write what lies there."""
+        for job in self.jobs:
+            job.stop()
+        if self.jobs:
+            try:
+                self._intake.take(_PATIENCE)
+            except StoreError as error:
+                log.info("counts of workers wait for the next master: %s", error)
+
+    def _take(self) -> None:
+        self._intake.take(_PATIENCE)
+
+    def _beat(self) -> None:
+        rows = [{"pid": worker.pid, "host": socket.gethostname(), "started_at": rfc3339(clock.shown(worker.started)),
+                 "heartbeat_at": rfc3339(clock.shown(worker.heartbeat)), "config_version": worker.version}
+                for worker in self._board.workers()]
+        if rows:
+            self._store.call(upsert, Worker, rows, patience=_PATIENCE)
