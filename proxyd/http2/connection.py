@@ -98,8 +98,10 @@ class Connection:
         self.sender.put(frames.settings((
             (frames.MAX_CONCURRENT_STREAMS, bounds.streams), (frames.INITIAL_WINDOW_SIZE, bounds.stream_window),
             (frames.MAX_HEADER_LIST_SIZE, bounds.header_list), (frames.ENABLE_CONNECT_PROTOCOL, 1), (frames.NO_RFC7540_PRIORITIES, 1))))
-        self._unread = bounds.connection_window - FIRST_WINDOW
-        self._grant()
+        more = bounds.connection_window - FIRST_WINDOW
+        if more > 0:
+            self.sender.put(frames.window_update(0, more))
+            self._granted += more
 
     # -- reading
 
@@ -318,14 +320,13 @@ class Connection:
         stream.granted -= length
         if padding:
             self.consumed(stream, padding)
-        if self._left or self._padding:
-            return None
-        return self._end_body(stream)
+        if not self._left and not self._ends:
+            self._spend(_COSTS[frames.DATA])
+        return None if self._left or self._padding else self._end_body(stream)
 
     def _end_body(self, stream: Stream) -> Event | None:
         """A frame ends of which nothing else was to be told."""
         if not self._ends:
-            self._spend(_COSTS[frames.DATA])
             return None
         self._received(stream)
         return Body(stream, b"", True)
@@ -337,7 +338,7 @@ class Connection:
         if not self._left:
             self._at = at + min(self._padding, len(buffer) - at)
             self._padding -= self._at - at
-            return self._end_body(stream) if stream is not None and not self._padding and self._ends else None
+            return self._end_body(stream) if stream is not None and not self._padding else None
         size = min(self._left, len(buffer) - at)
         if not size:
             return None

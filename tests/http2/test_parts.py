@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from proxyd.http2.budget import Budget
-from proxyd.http2.frames import frame_header
+from proxyd.http2.connection import Bounds, Connection
+from proxyd.http2.errors import FLOW_CONTROL_ERROR, ConnectionFault
+from proxyd.http2.events import Body, Ended, Request
+from proxyd.http2.frames import PREFACE, SETTINGS_ACK, frame_header, headers, settings, window_update
 from proxyd.http2.priority import parse_priority
 from proxyd.http2.sender import Sender
 from proxyd.http2.stream import Stream
@@ -72,3 +75,54 @@ def test_a_budget_comes_back_with_time_and_work() -> None:
     budget.earn(50)
     assert all(budget.spend(1, 101.5) for _ in range(10))
     assert not budget.spend(1, 101.5)
+
+
+def connection(bounds: Bounds) -> Connection:
+    """A connection that has been greeted, with two requests that have not ended."""
+    engine = Connection(bounds, 0.0)
+    engine.feed(PREFACE + settings(()) + SETTINGS_ACK, 0.0)
+    assert engine.next_event() is None
+    engine.sender.take(1 << 20)
+    for stream in (1, 3):
+        engine.feed(headers(stream, b"\x83\x87\x84\x01\x01a", False), 0.0)
+        event = engine.next_event()
+        assert isinstance(event, Request)
+        assert event.fields == [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/"), (b":authority", b"a")]
+    return engine
+
+
+def data(stream: int, size: int) -> bytes:
+    """A DATA frame."""
+    return frame_header(size, 0, 0, stream) + bytes(size)
+
+
+def test_what_is_read_is_granted_again_when_half_a_window_has_gathered() -> None:
+    engine = connection(Bounds(stream_window=65536, connection_window=100_000))
+    stream = engine.streams[1]
+    for _ in range(2):
+        engine.feed(data(1, 16_000), 0.0)
+        assert isinstance(engine.next_event(), Body)
+        engine.consumed(stream, 16_000)
+        assert engine.sender.take(1 << 20) == b""
+    engine.consumed(stream, 768)
+    assert engine.sender.take(1 << 20) == window_update(1, 32_768)
+    engine.consumed(engine.streams[3], 17_232)
+    assert engine.sender.take(1 << 20) == window_update(0, 50_000)
+
+
+def test_more_than_the_window_of_a_stream_resets_it_and_more_than_that_of_the_connection_ends_it() -> None:
+    engine = connection(Bounds(stream_window=65536, connection_window=100_000))
+    for _ in range(4):
+        engine.feed(data(1, 16_384), 0.0)
+        assert isinstance(engine.next_event(), Body)
+    engine.feed(data(1, 1), 0.0)
+    event = engine.next_event()
+    assert isinstance(event, Ended)
+    assert (event.stream.id, event.code) == (1, FLOW_CONTROL_ERROR)
+    for size in (16_384, 16_384, 100_000 - 1 - 6 * 16_384):
+        engine.feed(data(3, size), 0.0)
+        assert isinstance(engine.next_event(), Body)
+    engine.feed(data(3, 2), 0.0)
+    with pytest.raises(ConnectionFault) as raised:
+        engine.next_event()
+    assert raised.value.code == FLOW_CONTROL_ERROR

@@ -48,11 +48,12 @@ class Got:
 class FrameClient:
     """One connection. What comes is read by `frame`, and collected by stream in `got`; SETTINGS and PING are acknowledged.
 
-    `settings`: those that are sent first; None sends neither preface nor SETTINGS. `credit`: whether what was read is given back.
+    `settings`: those that are sent first; without `greet`, neither they nor the preface are. `credit`: whether what was read is given
+    back. `acknowledge`: whether `frame` sends at all, which it must not where another thread does.
     """
 
     def __init__(self, port: int, context: ssl.SSLContext | None, name: str, settings: dict[int, int] | None = None,
-                 greet: bool = True, credit: bool = True) -> None:
+                 greet: bool = True, credit: bool = True, acknowledge: bool = True) -> None:
         sock = socket.create_connection(("127.0.0.1", port), timeout=10)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
@@ -68,7 +69,8 @@ class FrameClient:
         self.settings: dict[int, int] = {}
         self.ended = False
         self.next_stream = 1
-        self.credit = credit
+        self.credit = credit and acknowledge
+        self.acknowledge = acknowledge
         self.encoder, self._decoder = hpack.Encoder(), hpack.Decoder()
         self._buffer = b""
         self._block: tuple[int, bool, bytes] | None = None
@@ -202,8 +204,9 @@ class FrameClient:
             self.goaways.append((frame.last_stream_id, frame.error_code))
         elif isinstance(frame, SettingsFrame) and "ACK" not in frame.flags:
             self.settings.update(frame.settings)
-            self.send(SettingsFrame(0, flags=["ACK"]))
-        elif isinstance(frame, PingFrame) and "ACK" not in frame.flags:
+            if self.acknowledge:
+                self.send(SettingsFrame(0, flags=["ACK"]))
+        elif isinstance(frame, PingFrame) and "ACK" not in frame.flags and self.acknowledge:
             self.send(PingFrame(0, frame.opaque_data, flags=["ACK"]))
 
     @staticmethod

@@ -39,6 +39,9 @@ _BACKLOG = 65536
 #: Seconds that a client has to answer the PING behind the first GOAWAY.
 _FAREWELL = 1.0
 _LINGER_SECONDS = 1.0
+#: So many answers that the client's windows let out next to nothing of, for so many seconds, are a flood: nobody asks for what
+#: he doesn't take, and each holds a buffer.
+_STARVED, _STARVED_SECONDS = 16, 0.5
 
 
 _NO_HEAD = RequestHead("-", "-", 20, [], [])
@@ -87,7 +90,8 @@ class Http2Connection:
         self._served = 0
         self._draining = False
         self._idle_until = now + settings.header_timeout
-        self._head_until = self._write_until = self._drain_until = inf
+        self._head_until = self._write_until = self._drain_until = self._starved_until = inf
+        self._starved: set[Http2Stream] = set()
         self._head_begun = 0.0
         self.deadline = self._idle_until
 
@@ -307,6 +311,17 @@ class Http2Connection:
         """How many bytes the client has taken in all, of all streams. -1 where that is not known."""
         return self.stream.taken()
 
+    def starved(self, stream: Http2Stream) -> None:
+        """An answer waits for its client's window, and next to nothing of it was let out."""
+        self._starved.add(stream)
+        if len(self._starved) >= _STARVED and self._starved_until == inf:
+            self._starved_until = time.monotonic() + _STARVED_SECONDS
+            self.deadline = min(self.deadline, self._starved_until)
+
+    def fed(self, stream: Http2Stream) -> None:
+        """It does not wait any more."""
+        self._starved.discard(stream)
+
     # -- deadlines
 
     def expire(self, now: float) -> None:
@@ -325,7 +340,11 @@ class Http2Connection:
                 self._finish()
         elif self._drain_until <= now:
             self._finish()
-        self.deadline = min(self._write_until, self._head_until, self._idle_until, self._drain_until)
+        if self._starved_until <= now:
+            self._starved_until = inf
+            if sum(client.unwanted() for client in self._starved) >= _STARVED:
+                self._interrupt(ConnectionFault(ENHANCE_YOUR_CALM, "too many answers that the windows do not let out"))
+        self.deadline = min(self._write_until, self._head_until, self._idle_until, self._drain_until, self._starved_until)
 
     def look(self, now: float) -> None:
         """Nothing to check while idle."""

@@ -47,6 +47,16 @@ class Carrier(Protocol):
     def acknowledged(self) -> int:
         """How many bytes the client has taken in all, of all streams. -1 where that is not known."""
 
+    def starved(self, stream: Http2Stream) -> None:
+        """An answer waits for its client's window, and next to nothing of it was let out."""
+
+    def fed(self, stream: Http2Stream) -> None:
+        """It does not wait any more."""
+
+
+#: An answer of which the client's window has let out no more than this is one that it does not want.
+_NEXT_TO_NOTHING = 1024
+
 
 class Http2Stream:
     """The ClientSide of one exchange. The connection's reader calls `receive`, `fail` and `lose`; its writer calls `taken`."""
@@ -273,11 +283,16 @@ class Http2Stream:
         if exchange is not None:
             exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._timeout)
         self._taken = state.sent
+        starved = state.room <= 0 and state.sent < _NEXT_TO_NOTHING
+        if starved:
+            self._connection.starved(self)
         self._writer = getcurrent()
         try:
             get_hub().switch()
         finally:
             self._writer = None
+            if starved:
+                self._connection.fed(self)
             if state.pending:
                 self._sender.withdraw(state)
         if self._gone:
@@ -300,6 +315,10 @@ class Http2Stream:
         self._taken = state.sent
         # One that only waits for its turn is not to blame. The connection has a deadline of its own for what it sends.
         return self._timeout if moved or (state.room > 0 and self._sender.room > 0) else 0.0
+
+    def unwanted(self) -> bool:
+        """Whether the client's window still lets out next to nothing."""
+        return self.state.room <= 0 and self.state.sent < _NEXT_TO_NOTHING
 
     def moved_bytes(self, sending: bool) -> int:
         if not sending:
