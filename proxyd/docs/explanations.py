@@ -15,10 +15,11 @@ EXPLANATIONS: dict[str, str] = {
         "One worker keeps one core busy. More workers than cores use more memory and bring no speed. With fewer, cores "
         "remain for backends on the same host. Limits and circuits hold over all workers, whatever their number.",
     "proxy.worker_connections":
-        "Clients beyond this number wait in the kernel's backlog. Each connection takes a file descriptor, and one in the "
+        "For a client beyond this number, the connection that has been idle for the longest time is closed. If none is idle, the "
+        "client waits in the kernel's backlog. Each connection takes a file descriptor, and one in the "
         "middle of a request takes another for the upstream. proxyd raises its soft limit of open files by itself. The "
-        "hard limit (ulimit -Hn, LimitNOFILE) should be about 2.5 times this number. Otherwise accepting fails with "
-        "EMFILE before this number is reached.",
+        "hard limit (ulimit -Hn, LimitNOFILE) should be about 2.5 times this number. Otherwise idle connections are "
+        "closed before this number is reached: a sixth of the descriptors, 256 at most, is kept free.",
     "proxy.backlog":
         "It absorbs the bursts that come while workers are busy. The kernel cuts it to net.core.somaxconn without telling "
         "anyone. If it is too small, clients see refused or slow connects in a burst. If it is very large, an overloaded "

@@ -3,9 +3,16 @@ that use select(2). None of ours does for connections, so every process takes wh
 
 from __future__ import annotations
 
+import errno
 import resource
+import time
+from collections.abc import Callable
 
 _ENOUGH = 1 << 20
+#: Descriptors kept free: this part of all, but no more than that.
+_SPARE_PART, _SPARE_AT_MOST = 6, 256
+#: Seconds after which room is asked for again if there was none.
+_PAUSE = 0.05
 
 
 def raise_limit() -> int:
@@ -19,3 +26,64 @@ def raise_limit() -> int:
     except (OSError, ValueError):
         return soft
     return wanted
+
+
+def open_limit() -> int:
+    """How many files this process may have open."""
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _ENOUGH if soft == resource.RLIM_INFINITY else soft
+
+
+class Spare:
+    """Keeps some descriptors of this process free, by asking for room before the last one is taken.
+
+    The kernel gives the lowest number that is free, so a high number says that nearly all are taken. `make_room` is called with a
+    number of descriptors that should become free soon, and returns how many will.
+    """
+
+    def __init__(self, limit: int, spare: int, make_room: Callable[[int], int]) -> None:
+        self._line = limit - spare
+        self._wanted = max(1, spare // 2)
+        self._make_room = make_room
+        self._tried = 0.0
+
+    def taken(self, number: int) -> None:
+        """A descriptor was given out."""
+        if number >= self._line:
+            self.ask()
+
+    def ask(self, wanted: int = 0) -> bool:
+        """Ask for room, for so many descriptors (0: for the usual number). Returns whether there will be some. If there was none a moment ago, nobody is asked."""
+        now = time.monotonic()
+        if now < self._tried:
+            return False
+        if self._make_room(wanted or self._wanted):
+            return True
+        self._tried = now + _PAUSE
+        return False
+
+
+_spare: Spare | None = None
+
+
+def keep_spare(make_room: Callable[[int], int]) -> Spare:
+    """Keep descriptors free in this process from now on."""
+    global _spare
+    limit = open_limit()
+    _spare = Spare(limit, min(_SPARE_AT_MOST, limit // _SPARE_PART), make_room)
+    return _spare
+
+
+def taken(number: int) -> None:
+    """A descriptor was given out for a connection that this process opened."""
+    if _spare is not None:
+        _spare.taken(number)
+
+
+def none_left(error: OSError) -> bool:
+    """Whether an error says that no descriptor is left. If so, room has been asked for."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return False
+    if _spare is not None:
+        _spare.ask()
+    return True

@@ -10,10 +10,13 @@ import gevent
 from gevent import socket
 from gevent.queue import Empty, SimpleQueue
 
+from proxyd.net.descriptors import none_left, taken
 from proxyd.net.resolver import Resolver
 
 #: How long an attempt has until the next address is tried beside it (RFC 8305 5, Connection Attempt Delay), seconds.
 ATTEMPT_DELAY = 0.25
+#: How often a socket is asked for while no descriptor is left, and how long to wait in between, seconds.
+_TRIES, _TRY_SECONDS = 50, 0.02
 
 _resolver = Resolver()
 
@@ -44,13 +47,26 @@ def dial(host: str, port: int) -> socket.socket:
 
 
 def _connect(address: str, port: int) -> socket.socket:
-    sock = socket.socket(constants.AF_INET6 if ":" in address else constants.AF_INET, constants.SOCK_STREAM)
+    sock = _open(constants.AF_INET6 if ":" in address else constants.AF_INET)
     try:
+        taken(sock.fileno())
         sock.connect((address, port))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _open(family: int) -> socket.socket:
+    """A new socket. If no descriptor is left, wait a moment for the room that was asked for."""
+    for _ in range(_TRIES):
+        try:
+            return socket.socket(family, constants.SOCK_STREAM)
+        except OSError as error:
+            if not none_left(error):
+                raise
+        gevent.sleep(_TRY_SECONDS)
+    return socket.socket(family, constants.SOCK_STREAM)
 
 
 def _race(addresses: Sequence[str], port: int) -> tuple[socket.socket, str]:

@@ -7,24 +7,30 @@ alone for a moment. If it is still there afterwards, the worker takes it, so no 
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable
 from typing import Any
 
+from gevent import monkey
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from proxyd.base import clock
+from proxyd.net.descriptors import Spare
 from proxyd.store.memory.board import Board
 
 #: Seconds. Longer would cost clients with one request per connection more than the balance is worth.
 _PAUSE = 0.0003
 #: Connections taken in one turn of the event loop.
 _AT_ONCE = 16
+#: Seconds between two looks for room while no connection can be accepted.
+_ASK_SECONDS = 0.05
 #: How far ahead of the least loaded worker a worker may be: so many connections, plus one eighth of its own.
 _LEAD, _LEAD_PART = 2, 8
 #: Seconds for which the list of the other workers is valid.
 _LOOK_SECONDS = 0.1
+_poll = monkey.get_original("select", "poll")
 
 
 class Share:
@@ -65,13 +71,68 @@ class Share:
         return bool(self._others) and enough > self._board.fewest(self._others)
 
 
-class SharingServer(StreamServer):  # type: ignore[misc]
-    """gevent's server for one listener, for a worker that shares it with others."""
+class RoomyServer(StreamServer):  # type: ignore[misc]
+    """gevent's server for one listener, for a worker whose idle connections make room for new ones.
+
+    Room is asked for when few places or descriptors are left. If there is none, the next connection waits until there is.
+    """
+
+    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], spawn: Pool, spare: Spare) -> None:
+        super().__init__(listener, handle=handle, spawn=spawn)
+        self._spare = spare
+        self._few = min(_AT_ONCE, spawn.size // 8)
+        self._asking = self.loop.timer(_ASK_SECONDS, _ASK_SECONDS)
+
+    def do_read(self) -> Any:
+        """The next connection and its address. None if there is none, or no descriptor for it."""
+        try:
+            accepted = super().do_read()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+            self._spare.ask()
+            self.stop_accepting()
+            self._wait()
+            return None
+        if accepted:
+            self._spare.taken(accepted[0].fileno())
+            left = self.pool.free_count() - 1
+            if left <= self._few:
+                self._spare.ask(self._few + 1)
+                if left <= 0:
+                    self._wait()
+        return accepted
+
+    def _wait(self) -> None:
+        if not self._asking.active:
+            self._asking.start(self._ask, update=True)
+
+    def _ask(self) -> None:
+        """While nobody is accepted: accept again if that is possible, or ask for room if somebody waits."""
+        if not self.started:
+            self._asking.stop()
+        elif self.full():
+            waiting = _poll()
+            waiting.register(self.socket.fileno(), 1)
+            if waiting.poll(0):
+                self._spare.ask(self._few + 1)
+        else:
+            self._asking.stop()
+            self.start_accepting()
+
+    def close(self) -> None:
+        """Accept no more."""
+        self._asking.close()
+        super().close()
+
+
+class SharingServer(RoomyServer):
+    """The same for a worker that shares its listener with others."""
 
     max_accept = _AT_ONCE
 
-    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], spawn: Pool, share: Share) -> None:
-        super().__init__(listener, handle=handle, spawn=spawn)
+    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], spawn: Pool, spare: Spare, share: Share) -> None:
+        super().__init__(listener, handle, spawn, spare)
         self._share = share
         self._waited = False
         self._rest = self.loop.timer(_PAUSE)

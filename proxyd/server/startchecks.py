@@ -74,7 +74,7 @@ def few_descriptors(settings: Settings, limit: int) -> str | None:
     if limit >= settings.proxy.worker_connections + _OWN_DESCRIPTORS:
         return None
     return (f"a worker may open {limit} files, and [proxy] worker_connections = {settings.proxy.worker_connections} "
-            "needs up to twice as many: raise the limit (ulimit -n, LimitNOFILE), or clients will wait before that")
+            "needs up to twice as many: raise the limit (ulimit -n, LimitNOFILE), or idle connections are closed before that")
 
 
 def tls(settings: Settings, places: Places, wrong: Callable[[str], str | None], known: tuple[str, ...] = ()) -> Iterator[Problem]:

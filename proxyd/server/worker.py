@@ -21,13 +21,15 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.text import UNIX
 from proxyd.config.settings import Settings
+from proxyd.net.descriptors import keep_spare
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, tls_listeners
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.gates.clients import CROWDED
-from proxyd.server.accept import Share, SharingServer
+from proxyd.server.accept import RoomyServer, Share, SharingServer
 from proxyd.server.refused import refuse_connection
+from proxyd.server.room import close_idlest
 
 _GC_THRESHOLDS = (50_000, 20, 50)
 #: Seconds between two looks whether the routes are known.
@@ -66,6 +68,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._certificates = _certificates(self._runtime.settings)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         self._share = Share(self._runtime.board)
+        self._spare = keep_spare(self._make_room)
         while self.alive and not self._runtime.fit():
             self.notify()
             gevent.sleep(_FIT_PAUSE)
@@ -102,7 +105,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
         handle, pool = partial(self.handle, listener), Pool(self.worker_connections)
-        server = SharingServer(listener, handle, pool, self._share) if self.cfg.workers > 1 else StreamServer(listener, handle, spawn=pool)
+        server = (SharingServer(listener, handle, pool, self._spare, self._share) if self.cfg.workers > 1
+                  else RoomyServer(listener, handle, pool, self._spare))
         server.start()
         return server
 
@@ -154,6 +158,10 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             stream = plain_stream(client)
         with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
+
+    def _make_room(self, count: int) -> int:
+        """Close so many idle connections, the longest idle first. Returns how many there are."""
+        return close_idlest(self._runtime, count)
 
     def _handshake(self, client: Any) -> Any:
         """The client's connection after its TLS handshake, or None. The handshake's time limit is that of a request header."""

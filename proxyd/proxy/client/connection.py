@@ -148,6 +148,15 @@ class ClientConnection:
     def look(self, now: float) -> None:
         """Nothing to check while idle."""
 
+    def make_way(self) -> None:
+        """End the idle connection. Must not wait."""
+        self.deadline = inf
+        self.stream.shutdown()
+
+    def idle_since(self) -> float:
+        """The instant since which the client has sent nothing. inf while it is served, or once it has been asked to go."""
+        return self.deadline - (self._front.idle_seconds if self._served else self._settings.header_timeout) if self.idle else inf
+
     def _interrupt_head(self) -> None:
         """Make the greenlet that waits for the rest of a head answer 408. This must run in the hub: only there is it certain that
         the greenlet is still waiting."""

@@ -349,6 +349,15 @@ class Http2Connection:
     def look(self, now: float) -> None:
         """Nothing to check while idle."""
 
+    def idle_since(self) -> float:
+        """The instant since which there is no stream. inf while there are some, or once the connection has been asked to go."""
+        return self._idle_until - (self.front.idle_seconds if self._served else self._settings.header_timeout)
+
+    def make_way(self) -> None:
+        """End the idle connection. Must not wait."""
+        self._idle_until = inf
+        self._finish()
+
     def _watch_header(self) -> None:
         """A header that has begun has header_timeout to become whole, however it trickles."""
         if not self.engine.in_block:
