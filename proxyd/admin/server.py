@@ -14,10 +14,12 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer, _InvalidClientInput
 
 from proxyd.admin.context import Context
+from proxyd.admin.crowd import PROBE_SLOTS, PROBES, Crowd, Guest, RequestReader
 from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.http import SECURITY_HEADERS, Request, RequestRefused, Response, as_problem
 from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
+from proxyd.base.attempts import subject
 from proxyd.base.text import is_loopback
 from proxyd.config.sections import AdminSettings
 from proxyd.config.settings import Settings
@@ -25,25 +27,49 @@ from proxyd.net.listen import ListenError, listen
 
 log = logging.getLogger("proxyd.admin")
 
-_MAX_CONNECTIONS = 256
+#: Greenlets for connections that have been told to end, and have not ended yet.
+_ENDING = 64
 _SILENCE_SECONDS = 30.0
 _BACKLOG = 128
+#: pywsgi's form of an answer to a request that could not be read.
+_LATE = ("408", b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+_PROBES_ONLY = "proxyd.probes_only"
+_CROWDED = RequestRefused(503, "too_many_connections", "all connections of the admin HTTP, or those of this address, are in use "
+                          "([admin] max_connections, max_connections_per_client); only /livez, /readyz and /metrics are answered",
+                          {"Retry-After": "1"})
 
 
 class AdminHandler(WSGIHandler):  # type: ignore[misc]
-    """A connection that does not outlive its client: reads and writes give up after a silence.
+    """A connection that does not outlive its client: reads and writes give up after a silence, and a request must arrive in time.
 
     What a client does wrong is no error of ours. gevent would log each broken connection as one, some with a traceback.
     """
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         sock.settimeout(_SILENCE_SECONDS)
-        super().__init__(sock, address, server)
+        self._reader = RequestReader(sock.makefile("rb", -1), server.request_timeout)
+        super().__init__(sock, address, server, self._reader)
+        self._guest = Guest(sock, subject(address[0]) if isinstance(address, tuple) and address else "", self._reader)
 
     def handle(self) -> None:
         """Serve the connection; that a client is gone or silent is nothing to report."""
-        with contextlib.suppress(OSError):
-            super().handle()
+        self.server.crowd.enter(self._guest)
+        try:
+            with contextlib.suppress(OSError):
+                super().handle()
+        finally:
+            self.server.crowd.leave(self._guest)
+
+    def read_requestline(self) -> str:
+        """The first line of the next request. Raises OSError."""
+        self._reader.begin()
+        return str(super().read_requestline())
+
+    def get_environ(self) -> dict[str, Any]:
+        """The environ, with a note if this connection is for probes alone."""
+        environ: dict[str, Any] = super().get_environ()
+        environ[_PROBES_ONLY] = self._guest.probes_only
+        return environ
 
     def log_error(self, msg: str, *args: Any) -> None:
         """gevent calls this for what clients send."""
@@ -61,7 +87,7 @@ class AdminHandler(WSGIHandler):  # type: ignore[misc]
         """The answer to a request that can't be read; None for a client that is gone."""
         if isinstance(ex, OSError) and not isinstance(ex, _InvalidClientInput):
             log.debug("admin client %s: %s", self.client_address, ex)
-            return None
+            return _LATE if self._reader.closed else None
         # gevent prints a traceback for what is no ValueError.
         return super()._handle_client_error(ex if isinstance(ex, ValueError | OSError) else ValueError(str(ex)))
 
@@ -92,8 +118,11 @@ class AdminServer:
         """Listen. Raises ListenError."""
         check_exposure(self._settings)
         listener = listen(self.address, _BACKLOG)
-        self._server = WSGIServer(listener, self._application, spawn=Pool(_MAX_CONNECTIONS), handler_class=AdminHandler,
-                                  log=None, error_log=log)
+        settings = self._settings
+        places = Pool(settings.max_connections + PROBE_SLOTS + _ENDING)
+        self._server = WSGIServer(listener, self._application, spawn=places, handler_class=AdminHandler, log=None, error_log=log)
+        self._server.crowd = Crowd(settings.max_connections, settings.max_connections_per_client)
+        self._server.request_timeout = settings.request_timeout
         self._server.start()
 
     def stop(self) -> None:
@@ -108,8 +137,11 @@ class AdminServer:
 
     def _application(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)
-        response = self._answer(request)
+        probes_only = environ[_PROBES_ONLY]
+        response = self._answer(request) if not probes_only or request.path in PROBES else as_problem(_CROWDED)
         headers = {**SECURITY_HEADERS, **response.headers}
+        if probes_only:
+            headers["Connection"] = "close"
         if response.content_type:
             headers["Content-Type"] = response.content_type
         fields = list(headers.items()) + [("Set-Cookie", cookie) for cookie in response.cookies]

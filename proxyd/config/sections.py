@@ -98,6 +98,8 @@ class RegistrySettings:
     staged_ttl: float = declare(DURATION, "30m", "How long staged changes are kept when nobody touches them.")
     apply_wait: float = declare(DURATION, "2s", "Longest time that CONFIG_APPLY waits for all workers before it answers.")
     max_connections: int = declare(integer(1, 1_000_000), "10000", "Most registry connections at once.")
+    spare_descriptors: int = declare(
+        integer(0, 1_000_000), "64", "Descriptors of the master that connections leave free, for the admin HTTP and the health checks.")
     max_in_flight: int = declare(integer(1, 100_000), "256", "Most commands carried out at once, over all connections.")
     max_line: int = declare(SIZE, "16k", "Longest command line.")
     max_output: int = declare(SIZE, "2m", "Most output that may wait unread on a connection. Beyond it the connection is closed.")
@@ -131,6 +133,9 @@ class AdminSettings:
 
     bind: str = declare(ADDRESS, "127.0.0.1:8282", "Where the admin HTTP server listens.")
     enabled: bool = declare(BOOL, "yes", "Run the admin HTTP server.")
+    max_connections: int = declare(integer(1, 100_000), "256", "Most connections at once. /livez, /readyz and /metrics have some more.")
+    max_connections_per_client: int = declare(integer(1, 100_000), "64", "Most connections at once from one address (IPv6: /64).")
+    request_timeout: float = declare(DURATION, "10s", "Longest time from the first byte of a request to its last, the body included.")
     token_file: str = declare(TEXT, "", "File with the token that actions need. Empty: all actions are refused.")
     allow_unprotected: bool = declare(
         BOOL, "no", "Listen beyond loopback. Anyone who can connect can then read routes, sessions and traffic.")

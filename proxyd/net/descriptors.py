@@ -53,7 +53,8 @@ class Spare:
             self.ask()
 
     def ask(self, wanted: int = 0) -> bool:
-        """Ask for room, for so many descriptors (0: for the usual number). Returns whether there will be some. If there was none a moment ago, nobody is asked."""
+        """Ask for room, for so many descriptors (0: for the usual number). Returns whether there will be some. If there was none a
+        moment ago, nobody is asked."""
         now = time.monotonic()
         if now < self._tried:
             return False

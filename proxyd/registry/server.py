@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import time
+from math import inf
 from typing import Any
 
 import gevent
@@ -16,6 +17,7 @@ from gevent.server import StreamServer
 
 from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
+from proxyd.net.descriptors import open_limit
 from proxyd.net.listen import ListenError, listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
@@ -31,6 +33,8 @@ log = logging.getLogger("proxyd.registry")
 assert commands.__all__, "importing the handlers fills the command table"
 _GOODBYE_SECONDS = 1.0
 _HANDSHAKE_SECONDS = 10.0
+#: Seconds between two lines in the log about the same shortage.
+_TELL_SECONDS = 60.0
 
 
 class RegistryServer:
@@ -45,6 +49,9 @@ class RegistryServer:
         self.connections: set[Connection] = set()
         self._tls = RegistryTls(self.settings) if self.settings.tls_certificate else None
         self._server: StreamServer | None = None
+        limit = open_limit()
+        self._last_descriptor = limit - min(self.settings.spare_descriptors, limit // 2)
+        self._told_short = -inf
         self._unsubscribe = registry.bus.subscribe(self._deliver)
 
     def start(self) -> None:
@@ -75,13 +82,22 @@ class RegistryServer:
         for connection in list(self.connections):
             connection.deliver(event)
 
+    def _tell_short(self) -> None:
+        now = time.monotonic()
+        if now - self._told_short > _TELL_SECONDS:
+            self._told_short = now
+            log.error("short of file descriptors: new registry connections are refused, with %d open; raise the limit of the master "
+                      "(ulimit -n, LimitNOFILE)", len(self.connections))
+
     def _accepted(self, sock: Any, address: Any) -> None:
         peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) and address else "unix:"
         if len(self.connections) >= self.settings.max_connections:
-            with contextlib.suppress(OSError):
-                sock.settimeout(1.0)
-                sock.sendall(answer_line(f"ERROR|too many connections (max {self.settings.max_connections})"))
-            sock.close()
+            _refuse(sock, f"too many connections (max {self.settings.max_connections})")
+            return
+        if sock.fileno() >= self._last_descriptor:
+            # The kernel gives the lowest number that is free, so that a high one says how many are taken.
+            self._tell_short()
+            _refuse(sock, "the registry is short of file descriptors: try again later; its limit (ulimit -n, LimitNOFILE) is too low")
             return
         try:
             _tune(sock, self.settings)
@@ -99,6 +115,17 @@ class RegistryServer:
         finally:
             self.connections.discard(connection)
             connection.close()
+
+
+def _refuse(sock: Any, reason: str) -> None:
+    """Answer with an error, and close. What has arrived already is read, or the close would be a reset that destroys the answer."""
+    with contextlib.suppress(OSError):
+        sock.settimeout(1.0)
+        sock.sendall(answer_line(f"ERROR|{reason}"))
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(0.0)
+        sock.recv(65536)
+    sock.close()
 
 
 def _tune(sock: Any, settings: RegistrySettings) -> None:
