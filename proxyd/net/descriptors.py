@@ -11,7 +11,7 @@ from collections.abc import Callable
 _ENOUGH = 1 << 20
 #: Descriptors kept free: this part of all, but no more than that.
 _SPARE_PART, _SPARE_AT_MOST = 6, 256
-#: Seconds after which room is asked for again if there was none.
+#: Seconds for which an answer to the question for room holds.
 _PAUSE = 0.05
 
 
@@ -45,7 +45,8 @@ class Spare:
         self._line = limit - spare
         self._wanted = max(1, spare // 2)
         self._make_room = make_room
-        self._tried = 0.0
+        self._promised = 0
+        self._until = 0.0
 
     def taken(self, number: int) -> None:
         """A descriptor was given out."""
@@ -53,15 +54,21 @@ class Spare:
             self.ask()
 
     def ask(self, wanted: int = 0) -> bool:
-        """Ask for room, for so many descriptors (0: for the usual number). Returns whether there will be some. If there was none a
-        moment ago, nobody is asked."""
+        """Ask for room, for so many descriptors (0: for the usual number). Returns whether there will be some.
+
+        What has been promised a moment ago is used up first: it takes a turn of the loop until a connection is closed. If there was
+        nothing a moment ago, nobody is asked.
+        """
         now = time.monotonic()
-        if now < self._tried:
-            return False
-        if self._make_room(wanted or self._wanted):
-            return True
-        self._tried = now + _PAUSE
-        return False
+        if now < self._until:
+            if not self._promised:
+                return False
+            self._promised -= 1
+            if self._promised:
+                return True
+        self._promised = self._make_room(wanted or self._wanted)
+        self._until = now + _PAUSE
+        return self._promised > 0
 
 
 _spare: Spare | None = None
