@@ -42,6 +42,8 @@ COUNTERS: tuple[Counter, ...] = (
             "proxyd_queue_rejected_total"),
     Counter("slow_warnings", "Requests that took longer than the route's slow_warning and not its slow_critical"),
     Counter("slow_criticals", "Requests that took longer than the route's slow_critical"),
+    Counter("unbuffered", "Bodies that were streamed although a buffer was wanted: buffer_total was used up, or the disk was full",
+            "proxyd_unbuffered_total"),
     Counter("websockets", "WebSockets opened", "proxyd_websockets_total"),
 )
 #: Those that are summed up as they are; a latency's sum is only shown as an average.

@@ -101,6 +101,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("status_line_too_long", 502, "The first line of the backend's answer is longer than `[proxy] max_request_line`"),
         Reason("body_too_large", 413, "The request's body is larger than `max_body_size`"),
         Reason("content_length_too_large", 413, "Content-Length has more digits than any real size"),
+        Reason("buffer_failed", 503, "The temporary file of a buffered body can't be read. Look at the disk of `[proxy] buffer_directory`. "
+               "If a part of an answer had gone out, the client's connection is cut"),
         Reason("internal_error", 500, "The proxy has a bug. The log has a traceback under the id that the answer names. Please report it"),
     )),
     ("The message breaks HTTP", (

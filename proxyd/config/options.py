@@ -65,6 +65,17 @@ def _cookie_name(value: str) -> str:
     return name
 
 
+def _buffer(value: str) -> int:
+    """A size, `off`, or `on` for a size that fits most services."""
+    word = value.strip().lower()
+    if word in ("", "0", "off", "no", "false"):
+        return 0
+    return _BUFFER if word in ("on", "yes", "true") else text.parse_size(value)
+
+
+_BUFFER = 64 << 20
+_BUFFER_SIZE = Kind("size, on (64m) or off", _buffer)
+
 #: Names of the policies in proxy/route/balance, the default first. A test holds the two together.
 BALANCE = ("least_conn", "round_robin", "ip_hash")
 
@@ -122,6 +133,10 @@ class RouteOptions:
     max_body_size: int = declare(SIZE, "0", "Largest request body. 0: the setting [proxy] max_body_size holds.")
     max_response_body: int = declare(SIZE, "0", "Largest response body of the upstream, before compression. 0: no limit.")
     bare_lf: bool = declare(BOOL, "false", "Accept a response header whose lines end in LF without CR, as some old devices send it.")
+    request_buffer: int = declare(
+        _BUFFER_SIZE, "off", "Bytes of a request body that are received before the upstream is asked. Most bodies should fit.")
+    response_buffer: int = declare(
+        _BUFFER_SIZE, "off", "Most bytes of an answer that are received ahead of a slow client, so that the upstream is free sooner.")
     preserve_host: bool = declare(BOOL, "true", "Send the client's Host to the upstream. false: send the host of the backend url.")
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",
                                 "Path prefix that is removed before the request is sent to the upstream.")

@@ -51,6 +51,8 @@ class ProxySettings:
     min_request_rate: int = declare(SIZE, "500", "Least bytes a second of a request, header and body. 0: no least rate.")
     min_response_rate: int = declare(SIZE, "500", "Least bytes a second that a client reads of an answer. 0: no least rate.")
     min_rate_window: float = declare(DURATION, "10s", "How long a client may be behind the least rate.")
+    buffer_total: int = declare(SIZE, "256m", "Most bytes of buffered bodies that a worker keeps, in memory and in temporary files.")
+    buffer_directory: str = declare(TEXT, "", "Directory of the temporary files of buffered bodies. Empty: the system's.")
     requests_per_connection: int = declare(integer(1, 1_000_000_000), "10000", "Requests on one client connection before proxyd closes it.")
     max_request_line: int = declare(SIZE, "8k", "Longest request line. A longer one is answered with 414.")
     max_header_count: int = declare(integer(1, 10_000), "100", "Most header fields in a request. More are answered with 431.")

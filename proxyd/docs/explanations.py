@@ -45,6 +45,12 @@ EXPLANATIONS: dict[str, str] = {
     "proxy.min_rate_window":
         "A client that was faster before may pause for longer, up to body_timeout. If it is too short, a phone in a tunnel is "
         "cut off.",
+    "proxy.buffer_total":
+        "For routes with request_buffer or response_buffer. When it is used up, bodies stream as without a buffer, and "
+        "proxyd_unbuffered_total counts them. Multiply it by the number of workers to know what the disk must hold.",
+    "proxy.buffer_directory":
+        "The files have no names, so nothing is left when proxyd ends. On many systems /tmp is memory: then name a "
+        "directory on a disk, such as /var/tmp.",
     "proxy.requests_per_connection":
         "When a connection closes now and then, its client connects again and may reach another worker, or another host "
         "after a DNS change. 1 turns keep-alive off, and every request pays for a handshake.",

@@ -18,14 +18,15 @@ from proxyd.proxy.core.headers import kept_request_id, loops, max_forwards
 from proxyd.proxy.core.origin import identify
 from proxyd.proxy.core.phases import REQUEST_BODY, REQUEST_RATE, RESPONSE_RATE, RESPONSE_WRITE, TOTAL
 from proxyd.proxy.core.refusal import Page, Refusal, refuse
+from proxyd.proxy.core.whole import read_ahead
 from proxyd.proxy.gates import GATES
 from proxyd.proxy.gates.maintenance import maintenance
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.members import Members
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.forward import forward
+from proxyd.proxy.upstream.pieces import ResponseCut
 from proxyd.proxy.upstream.pool import UpstreamError
-from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
     from proxyd.config.sections import ProxySettings
@@ -132,14 +133,19 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         refusal = gate(runtime, ex, pool)
         if refusal is not None:
             return refusal
-    if head.content_length > 0 and _keep_body(ex):
+    if (head.content_length > 0 or head.chunked) and _keep_body(runtime, ex, first.options.request_buffer):
         current = _current(runtime, ex)
         if current is None:
             return _unmatched(runtime, ex)
         pool = current
         if (refusal := maintenance(runtime, ex, pool)) is not None:
             return refusal
-    return _forward(runtime, ex, pool)
+    if ex.kept is None:
+        return _forward(runtime, ex, pool)
+    try:
+        return _forward(runtime, ex, pool)
+    finally:
+        ex.kept.close()
 
 
 def _steered(ex: Exchange) -> Refusal | None:
@@ -232,15 +238,21 @@ def _queue(runtime: Runtime, ex: Exchange, full: tuple[Upstream, ...]) -> Refusa
         place.give_back()
 
 
-def _keep_body(ex: Exchange) -> bool:
+def _keep_body(runtime: Runtime, ex: Exchange, buffer: int) -> bool:
     """Read a small body of known length as a whole, so that it can be sent with the head, and sent again. Returns whether it did.
+
+    With the option request_buffer (`buffer`: its bytes), other bodies are read too, as far as there is room.
 
     This comes before an upstream is chosen. The client may send slowly, and the choice must be fresh when the request is sent.
     """
     client = ex.client
     length = ex.head.content_length
-    if length > KEPT_BODY or not client.has_body():
+    if not client.has_body():
         return False
+    if length > KEPT_BODY or length < 0:
+        if buffer:
+            read_ahead(runtime.storage, ex, buffer)
+        return bool(buffer)
     if client.expects_continue():
         client.send_continue()
     pieces = []

@@ -19,6 +19,7 @@ from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.pace import Rates
+from proxyd.proxy.core.spool import Storage
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.clients import client_caps
 from proxyd.proxy.gates.maintenance import Maintenance
@@ -80,6 +81,7 @@ class Runtime:
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)
         self.idle_seconds = proxy.keepalive_timeout
+        self.storage = Storage(proxy.buffer_total, proxy.buffer_directory)
         self.rates = Rates(proxy.min_request_rate, proxy.min_response_rate, proxy.min_rate_window, proxy.body_timeout)
         self.head_wait = min(proxy.header_timeout, self.rates.seconds(0))
         size = proxy.max_header_size

@@ -33,7 +33,7 @@ def check(settings: Settings) -> list[Problem]:
     """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
     places = Places(settings.file)
     found: list[Problem] = []
-    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _written_files, _alerts):
+    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _buffers, _written_files, _alerts):
         found += look(settings, places)
     found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment()]
     return found + _sites(settings, places)
@@ -137,6 +137,13 @@ def _maintenance(settings: Settings, places: Places) -> Iterator[Problem]:
         yield places.problem("maintenance", "page", f"can't read {path}: {error.strerror}")
     except UnicodeDecodeError:
         yield places.problem("maintenance", "page", f"{path} is not UTF-8 text")
+
+
+def _buffers(settings: Settings, places: Places) -> Iterator[Problem]:
+    """The directory of temporary files."""
+    path = settings.proxy.buffer_directory
+    if path and not (os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)):
+        yield places.problem("proxy", "buffer_directory", f"{path} is not a directory that this user can write to")
 
 
 def _written_files(settings: Settings, places: Places) -> Iterator[Problem]:

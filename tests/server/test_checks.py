@@ -116,6 +116,7 @@ def test_defaults_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("[admin]\ntoken_file = {dir}/none\n", 6, "can't read none: No such file"),
     ("[admin]\ntoken_file = {dir}/empty\n", 6, "the first line of empty is empty"),
     ("[maintenance]\npage = {dir}/none.html\n", 6, "can't read none.html"),
+    ("[proxy]\nbuffer_directory = {dir}/text\n", 6, "text is not a directory that this user can write to"),
     ("[log]\naccess = {dir}/text/access.log\n", 6, "text is not a directory"),
     ("[log]\nerror = {dir}/sites\n", 6, "sites is a directory"),
     ("[master]\npid_file = {dir}/text/pid\n", 6, "text is not a directory"),

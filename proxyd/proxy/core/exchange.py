@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +41,7 @@ class Counters(Protocol):
     queue_rejected: int
     slow_warnings: int
     slow_criticals: int
+    unbuffered: int
 
     def record(self, status: int, seconds: float, sent: int, received: int) -> None:
         """Count one finished request."""
@@ -62,6 +64,19 @@ class Queued(Protocol):
         """Wake it without a place. Must not wait."""
 
 
+class Kept(Protocol):
+    """A request's body that was read before its upstream was chosen, or the beginning of one. `length`: that of a whole body without
+    trailers, else -1."""
+
+    length: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """What was read, from the beginning. Raises ProtocolError 503 if it can't be read again."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
 class Carrying(Protocol):
     """A WebSocket that is open."""
 
@@ -74,14 +89,15 @@ class Exchange:
 
     `phase` and `deadline` belong together: what the exchange waits for, and until when. `expired`: the phase whose deadline has
     passed, if any. `failure`: the reason code of a refusal or failure, as in log and header. `unread`: why the request could not
-    be read; then `head` is empty. `origin`: what trusted proxies say of the client; None if they say nothing.
+    be read; then `head` is empty. `origin`: what trusted proxies say of the client; None if they say nothing. `body`: a small body
+    that was read as a whole; `kept`: a larger one, or its beginning. `at_upstream`: it counts as one of its upstream's requests.
     """
 
     __slots__ = (
-        "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed", "connect_seconds",
-        "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "method", "origin", "paced", "path",
-        "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started", "status", "total_deadline", "tunnel",
-        "unread", "upload", "upstream", "upstream_limit", "upstream_started",
+        "at_upstream", "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed",
+        "connect_seconds", "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "kept", "method", "origin",
+        "paced", "path", "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started", "status",
+        "total_deadline", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started",
         "upstream_stream", "upstream_timeout",
     )  # fmt: skip
 
@@ -102,7 +118,9 @@ class Exchange:
         self.status = 0
         self.failure = ""
         self.attempts = 0
+        self.at_upstream = False
         self.body: bytes | None = None
+        self.kept: Kept | None = None
         self.upload: Sending | None = None
         self.tunnel: Carrying | None = None
         self.queued: Queued | None = None

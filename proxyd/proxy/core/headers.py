@@ -63,6 +63,8 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
         [f"{name}: {value}\r\n" for name, value in head.end_to_end()])
     if ex.body is not None:
         text += f"Content-Length: {len(ex.body)}\r\n"
+    elif ex.kept is not None and ex.kept.length >= 0:
+        text += f"Content-Length: {ex.kept.length}\r\n"
     elif head.chunked:
         text += "Transfer-Encoding: chunked\r\n"
     elif head.content_length >= 0:

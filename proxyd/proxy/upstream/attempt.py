@@ -16,7 +16,7 @@ from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, RESPONSE_HEAD, TOTAL
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.circuit import is_failure
-from proxyd.proxy.upstream.pool import UpstreamError, connect, heed_keep_alive, idle_connection, release
+from proxyd.proxy.upstream.pool import UpstreamError, connect, heed_keep_alive, idle_connection, let_go
 from proxyd.proxy.upstream.relay import relay
 from proxyd.proxy.upstream.upload import Upload
 
@@ -85,11 +85,11 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
             if status in retry_statuses:
                 ex.hold_back(status)
                 return False
-            reusable = relay(ex, upstream, stream, response, rest)
+            reusable = relay(parts, ex, upstream, stream, response, rest)
         else:
             # It counts as a success only when the body is complete. Otherwise failures in bodies would never add up. A trial is
             # reported before (above), because it can't wait for a body that streams for hours.
-            reusable = relay(ex, upstream, stream, response, rest)
+            reusable = relay(parts, ex, upstream, stream, response, rest)
             parts.circuits.report(upstream, admission, True, clock.now())
         return True
     except ProtocolError as error:
@@ -97,17 +97,8 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
             raise
         raise UpstreamError("other", 502, error.code, error.detail) from None
     finally:
-        ex.upstream_stream = None
-        upload = ex.upload
-        if upload is not None:
-            reusable = reusable and upload.done
-            upload.stop()
-            if ex.client.has_body():
-                ex.client.close_after()
-        if reusable:
-            release(upstream, stream, time.monotonic())
-        else:
-            stream.close()
+        if ex.upstream_stream is not None:
+            let_go(ex, upstream, stream, reusable)
 
 
 def _send_request(ex: Exchange, upstream: Upstream, stream: Stream) -> None:
@@ -115,7 +106,7 @@ def _send_request(ex: Exchange, upstream: Upstream, stream: Stream) -> None:
     if ex.body:
         data += ex.body
     client = ex.client
-    if ex.body is None and client.has_body():
+    if ex.body is None and (ex.kept is not None or client.has_body()):
         ex.upstream_timeout = upstream.options.timeout
         _send_all(ex, stream, data)
         if client.expects_continue():

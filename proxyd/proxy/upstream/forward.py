@@ -8,8 +8,9 @@ from proxyd.base import clock
 from proxyd.proxy.core.upstreams import RETRIES_AT_MOST
 from proxyd.proxy.upstream import retry, websocket
 from proxyd.proxy.upstream.attempt import attempt
+from proxyd.proxy.upstream.parts import leave
+from proxyd.proxy.upstream.pieces import ResponseCut
 from proxyd.proxy.upstream.pool import UpstreamError
-from proxyd.proxy.upstream.relay import ResponseCut
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -32,6 +33,7 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
     elif state.retry_budget < RETRIES_AT_MOST:
         state.retry_budget += 1
     state.in_flight += 1
+    ex.at_upstream = True
     if counters is not None:
         counters.in_flight += 1
     try:
@@ -54,8 +56,7 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
             circuits.cancel(upstream, admission)
         raise
     finally:
-        state.in_flight -= 1
+        if ex.at_upstream:
+            leave(parts, ex, upstream)
         if counters is not None:
             counters.in_flight -= 1
-        if upstream.options.max_in_flight:
-            parts.places.give_back(upstream)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import re
 import ssl
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 
 if TYPE_CHECKING:
+    from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
 
 #: The share of what an upstream's Keep-Alive field grants that is used: its clock began before ours, and its end is on the way.
@@ -68,6 +70,24 @@ def release(upstream: Upstream, stream: Stream, now: float) -> None:
     stream.idle_until = until
     stream.served += 1
     idle.append(stream)
+
+
+def let_go(ex: Exchange, upstream: Upstream, stream: Stream, reusable: bool) -> None:
+    """The exchange needs its upstream connection no more: keep it for the next one, or close it."""
+    ex.upstream_stream = None
+    upload = ex.upload
+    if upload is not None:
+        reusable = reusable and upload.done
+        upload.stop()
+        if ex.client.has_body():
+            ex.client.close_after()
+        elif ex.kept is not None:
+            # All of the body is kept, so that another attempt can send it.
+            ex.upload = None
+    if reusable:
+        release(upstream, stream, time.monotonic())
+    else:
+        stream.close()
 
 
 def heed_keep_alive(stream: Stream, field: str | None) -> None:

@@ -8,27 +8,17 @@ from typing import TYPE_CHECKING
 
 from proxyd.http1 import BodyReader, ProtocolError
 from proxyd.http1.response import LENGTH, NONE, ResponseHead
-from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import http_date, replace_fields, without_set
 from proxyd.proxy.core.phases import RESPONSE_BODY
 from proxyd.proxy.upstream import compress
+from proxyd.proxy.upstream.ahead import relay_ahead
+from proxyd.proxy.upstream.pieces import RELAY_SIZE, ResponseCut, cut, encoded, next_piece, too_large
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
-
-RELAY_SIZE = 262144
-
-
-class ResponseCut(Exception):
-    """The upstream failed after part of its response was sent. The client's connection must be cut."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-
+    from proxyd.proxy.upstream.parts import Parts
 
 def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) -> list[tuple[str, str]]:
     """The response's fields for the client, without framing: those of the upstream, of the route and of the proxy."""
@@ -44,7 +34,7 @@ def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) ->
     return headers
 
 
-def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
+def relay(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
     """Pass the response on. Returns whether the upstream connection can be used again."""
     client = ex.client
     kind = response.body_kind
@@ -64,11 +54,18 @@ def relay(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHe
         client.start(status, response.reason, headers, -2, b"", True)
         return response.keep_alive and not rest
     if 0 < upstream.options.max_response_body < response.content_length:
-        raise ProtocolError(502, "response_too_large", _too_large(upstream))
+        raise ProtocolError(502, "response_too_large", too_large(upstream))
     encoder = compress.encoder_for(ex, upstream.options, response, headers) if upstream.options.compression else None
+    if upstream.options.response_buffer and not ex.head.upgrade and not _is_event_stream(response):
+        return relay_ahead(parts, ex, upstream, stream, response, headers, rest, encoder)
     if kind == LENGTH and encoder is None:
         return _relay_length(ex, upstream, stream, response, headers, rest)
     return _relay_stream(ex, upstream, stream, response, headers, rest, encoder)
+
+
+def _is_event_stream(response: ResponseHead) -> bool:
+    """Whether what a slow client has not read yet is better not kept: old events, where new ones follow."""
+    return (response.get("content-type") or "").lower().startswith("text/event-stream")
 
 
 def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, headers: list[tuple[str, str]],
@@ -94,9 +91,9 @@ def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
             try:
                 count = stream.recv_into(buffer if left >= RELAY_SIZE else buffer[:left])
             except OSError as error:
-                raise _cut(ex, str(error)) from None
+                raise cut(ex, str(error)) from None
             if not count:
-                raise _cut(ex, f"{left} of {length} bytes missing")
+                raise cut(ex, f"{left} of {length} bytes missing")
             left -= count
             client.write(buffer[:count])
             ex.bytes_sent += count
@@ -116,8 +113,8 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     piece = body.feed(rest)
     room -= len(piece)
     if room < 0:
-        raise ProtocolError(502, "response_too_large", _too_large(upstream))
-    piece = _encoded(encoder, piece, body)
+        raise ProtocolError(502, "responsetoo_large", too_large(upstream))
+    piece = encoded(encoder, piece, body)
     whole = body.done and not body.trailers
     ex.begin_response(response.status)
     client.start(response.status, response.reason, headers, -1, piece, whole)
@@ -126,11 +123,11 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
         return body.reusable
     while not body.done:
         ex.wait_for(RESPONSE_BODY, time.monotonic() + timeout)
-        piece = _next_piece(ex, stream, body)
+        piece = next_piece(ex, stream, body)
         room -= len(piece)
         if room < 0:
-            raise ResponseCut("response_too_large", _too_large(upstream))
-        piece = _encoded(encoder, piece, body)
+            raise ResponseCut("responsetoo_large", too_large(upstream))
+        piece = encoded(encoder, piece, body)
         if piece:
             client.write(piece)
             ex.bytes_sent += len(piece)
@@ -138,49 +135,7 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     return body.reusable
 
 
-def _too_large(upstream: Upstream) -> str:
-    return f"the upstream's body is larger than {upstream.options.max_response_body} bytes (option max_response_body)"
-
-
-def _next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
-    """The next piece of a body. Empty if only framing has arrived, or at the end. Raises ResponseCut, ClientGone."""
-    if body.more:
-        stream.give_way()
-        data = b""
-    else:
-        try:
-            data = stream.recv(RELAY_SIZE)
-        except OSError as error:
-            raise _cut(ex, str(error)) from None
-        if not data:
-            if ex.expired is not None or ex.client_gone or not body.end():
-                raise _cut(ex, "the body is not complete")
-            return b""
-    try:
-        return body.feed(data)
-    except ProtocolError as error:
-        raise ResponseCut(error.code, error.detail) from None
-
-
-def _encoded(encoder: compress.Encoder | None, piece: bytes, body: BodyReader) -> bytes:
-    """The piece, encoded if there is an encoder."""
-    if encoder is None:
-        return piece
-    if body.done:
-        return encoder.finish(piece)
-    return encoder.flush(piece) if piece else piece
-
-
-def relay_refused_upgrade(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> None:
+def relay_refused_upgrade(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> None:
     """Pass on the plain answer to an upgrade request. Neither connection is used again."""
     ex.client.close_after()
-    relay(ex, upstream, stream, response, rest)
-
-
-def _cut(ex: Exchange, reason: str) -> Exception:
-    """The exception for a body that ended early. The client's connection is cut."""
-    if ex.client_gone:
-        return ClientGone()
-    if ex.expired is not None:
-        return ResponseCut(ex.expired.reason, f"the response body stalled ({ex.expired.reason})")
-    return ResponseCut("upstream_truncated", f"the upstream ended the response body early: {reason}")
+    relay(parts, ex, upstream, stream, response, rest)

@@ -29,9 +29,13 @@ class Upload:
     def _run(self) -> None:
         ex, stream = self._ex, self._stream
         client = ex.client
-        chunked = ex.head.chunked
+        kept = ex.kept
+        chunked = ex.head.chunked and (kept is None or kept.length < 0)
         limit = ex.upstream_limit
         try:
+            for data in kept.pieces() if kept is not None else ():
+                ex.wait_for_body(REQUEST_SEND, time.monotonic() + ex.upstream_timeout)
+                stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             while True:
                 data = client.read_body()
                 if not data:

@@ -76,7 +76,7 @@ def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> Non
             raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to another protocol than websocket")
         parts.circuits.report(upstream, admission, switched or not is_failure(upstream, response.status), clock.now())
         if not switched:
-            return relay_refused_upgrade(ex, upstream, stream, response, rest)
+            return relay_refused_upgrade(parts, ex, upstream, stream, response, rest)
         ex.begin_response(101)
         ex.client.switch([*response_fields(ex, upstream, response), ("Connection", "Upgrade"), ("Upgrade", "websocket")])
         taken = ex.client.take_over()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxyd.http1 import RESPONSE_LIMITS, HeadLimits, parse_request_head
+from proxyd.proxy.core.spool import Storage
 from proxyd.proxy.core.upstreams import Pool
 from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
@@ -33,6 +34,7 @@ class Held:
     circuits: Circuits
     websockets: HostCounts
     places: Places
+    storage: Storage = field(default_factory=lambda: Storage(0, ""))
     response_limits: HeadLimits = RESPONSE_LIMITS
     stats: Stats = field(default_factory=Stats)
     rows: Rows = field(default_factory=Rows)

@@ -1,0 +1,68 @@
+"""The pieces of a response's body as they come from the upstream, and what is raised if they end too early."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxyd.http1 import BodyReader, ProtocolError
+from proxyd.proxy.core.clientside import ClientGone
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.core.upstreams import Upstream
+    from proxyd.proxy.upstream.compress import Encoder
+
+RELAY_SIZE = 262144
+
+
+class ResponseCut(Exception):
+    """The upstream failed after part of its response was sent. The client's connection must be cut."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def too_large(upstream: Upstream) -> str:
+    """What is said of a body that is larger than max_response_body."""
+    return f"the upstream's body is larger than {upstream.options.max_response_body} bytes (option max_response_body)"
+
+
+def next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
+    """The next piece of a body. Empty if only framing has arrived, or at the end. Raises ResponseCut, ClientGone."""
+    if body.more:
+        stream.give_way()
+        data = b""
+    else:
+        try:
+            data = stream.recv(RELAY_SIZE)
+        except OSError as error:
+            raise cut(ex, str(error)) from None
+        if not data:
+            if ex.expired is not None or ex.client_gone or not body.end():
+                raise cut(ex, "the body is not complete")
+            return b""
+    try:
+        return body.feed(data)
+    except ProtocolError as error:
+        raise ResponseCut(error.code, error.detail) from None
+
+
+def encoded(encoder: Encoder | None, piece: bytes, body: BodyReader) -> bytes:
+    """The piece, encoded if there is an encoder."""
+    if encoder is None:
+        return piece
+    if body.done:
+        return encoder.finish(piece)
+    return encoder.flush(piece) if piece else piece
+
+
+def cut(ex: Exchange, reason: str) -> Exception:
+    """The exception for a body that ended early. The client's connection is cut."""
+    if ex.client_gone:
+        return ClientGone()
+    if ex.expired is not None:
+        return ResponseCut(ex.expired.reason, f"the response body stalled ({ex.expired.reason})")
+    return ResponseCut("upstream_truncated", f"the upstream ended the response body early: {reason}")
