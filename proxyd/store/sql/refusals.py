@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peewee import EXCLUDED
-
 from proxyd.store.sql.observed import RefusalCount
+from proxyd.store.sql.upsert import add
 
 
 @dataclass(slots=True)
@@ -17,10 +16,7 @@ class RefusalBatch:
 
     def write(self) -> None:
         """Add them to the table."""
-        table = RefusalCount
-        rows = [{"reason": reason, "requests": count} for reason, count in self.counts.items()]
-        table.insert_many(rows).on_conflict(
-            conflict_target=[table.reason], update={table.requests: table.requests + EXCLUDED.requests}).execute()
+        add(RefusalCount, ("reason", "requests"), list(self.counts.items()), ("requests",))
 
 
 def refusal_counts() -> dict[str, int]:

@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from peewee import EXCLUDED, Expression, chunked, fn
+from peewee import Expression, chunked, fn
 
 from proxyd.base.counters import COUNTERS, LATENCIES, WHOLE
 from proxyd.base.histogram import percentile
-from proxyd.store.sql.models import StoredTable
 from proxyd.store.sql.observed import (
     RateLimitRejection,
     RouteInFlight,
@@ -24,7 +23,7 @@ from proxyd.store.sql.observed import (
     WebSocketConnection,
 )
 from proxyd.store.sql.query import dicts, tuples
-from proxyd.store.sql.upsert import upsert
+from proxyd.store.sql.upsert import add
 
 #: The slow requests kept of each route and hour.
 SLOW_KEPT = 20
@@ -32,6 +31,7 @@ _CHUNK = 80
 _READ_CHUNK = 250
 #: The percentiles of LATENCIES, behind the average.
 _SHARES = (0.5, 0.95, 0.99)
+_SUMS = tuple(counter.name for counter in COUNTERS)
 #: The counters that are also kept by the minute: those that the table of minutes has.
 _BY_MINUTE = tuple(counter.name for counter in COUNTERS if counter.name in RouteMinute._meta.fields)
 
@@ -56,30 +56,22 @@ class TrafficBatch:
 
     def write(self) -> None:
         """Add everything to the tables."""
-        minute = self.at[:16] + ":00.000Z"
-        for route_id, traffic in self.routes.items():
-            _add(RouteStats, {"route_id": route_id}, traffic.sums, updated_at=self.at)
-            _add(RouteMinute, {"route_id": route_id, "minute": minute},
-                 {name: traffic.sums.get(name, 0) for name in _BY_MINUTE})
-            for code, count in traffic.codes.items():
-                _add(RouteStatusCode, {"route_id": route_id, "status_code": code}, {"responses": count})
-            for bucket, count in traffic.latency.items():
-                _add(RouteLatency, {"route_id": route_id, "bucket": bucket}, {"requests": count})
-        for route_id, (in_flight, websockets, queued) in self.in_flight.items():
-            key = {"pid": self.pid, "route_id": route_id}
-            if in_flight or websockets or queued:
-                upsert(RouteInFlight, [{**key, "in_flight": in_flight, "websocket_active": websockets, "queued": queued}])
-            else:
-                RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id == route_id).execute()
-
-
-def _add(model: type[StoredTable], key: dict[str, Any], sums: dict[str, Any], **latest: Any) -> None:
-    """Insert a row, or add the sums to the one that is there."""
-    columns = model._meta.fields
-    update = {columns[name]: columns[name] + value for name, value in sums.items()}
-    update.update({columns[name]: value for name, value in latest.items()})
-    model.insert(**key, **sums, **latest).on_conflict(
-        conflict_target=[columns[name] for name in key], update=update).execute()
+        at, minute, routes = self.at, self.at[:16] + ":00.000Z", self.routes
+        add(RouteStats, ("route_id", "updated_at", *_SUMS),
+            [(route_id, at, *[traffic.sums.get(name, 0) for name in _SUMS]) for route_id, traffic in routes.items()], _SUMS)
+        add(RouteMinute, ("route_id", "minute", *_BY_MINUTE),
+            [(route_id, minute, *[traffic.sums.get(name, 0) for name in _BY_MINUTE]) for route_id, traffic in routes.items()],
+            _BY_MINUTE)
+        add(RouteStatusCode, ("route_id", "status_code", "responses"),
+            [(route_id, code, count) for route_id, traffic in routes.items() for code, count in traffic.codes.items()], ("responses",))
+        add(RouteLatency, ("route_id", "bucket", "requests"),
+            [(route_id, bucket, count) for route_id, traffic in routes.items() for bucket, count in traffic.latency.items()],
+            ("requests",))
+        add(RouteInFlight, ("pid", "route_id", "in_flight", "websocket_active", "queued"),
+            [(self.pid, route_id, *numbers) for route_id, numbers in self.in_flight.items() if any(numbers)])
+        ended = [route_id for route_id, numbers in self.in_flight.items() if not any(numbers)]
+        for piece in chunked(ended, _READ_CHUNK):
+            RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id.in_(piece)).execute()
 
 
 @dataclass(slots=True)
@@ -89,14 +81,9 @@ class RejectionBatch:
     rejected: dict[tuple[str, str, str], int]
 
     def write(self) -> None:
-        """Add them to the table, many rows a statement: under attack there are thousands."""
-        table = RateLimitRejection
-        rows = [{"route_id": route_id, "minute": minute, "address": address, "rejected": count}
-                for (route_id, minute, address), count in self.rejected.items()]
-        for piece in chunked(rows, _CHUNK):
-            table.insert_many(piece).on_conflict(
-                conflict_target=[table.route_id, table.minute, table.address],
-                update={table.rejected: table.rejected + EXCLUDED.rejected}).execute()
+        """Add them to the table."""
+        add(RateLimitRejection, ("route_id", "minute", "address", "rejected"),
+            [(*key, count) for key, count in self.rejected.items()], ("rejected",))
 
 
 @dataclass(slots=True)
