@@ -76,6 +76,13 @@ def _buffer(value: str) -> int:
 _BUFFER = 64 << 20
 _BUFFER_SIZE = Kind("size, on (64m) or off", _buffer)
 
+def _pool_size(value: str) -> int:
+    """A number, or `auto` for as many as are in use."""
+    return POOL_AUTO if value.strip().lower() == "auto" else integer(0, 10_000).parse(value)
+
+
+POOL_AUTO = 1 << 20
+
 #: Names of the policies in proxy/route/balance, the default first. A test holds the two together.
 BALANCE = ("least_conn", "round_robin", "ip_hash")
 
@@ -148,7 +155,9 @@ class RouteOptions:
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which the share of a recovered replica grows back to full. 0: at once.")
     drain_alone: str = declare(choice("serve", "refuse"), "serve",
                                "What a drain does if nobody else takes the traffic: serve it all until the end, or refuse a growing share.")
-    pool_size: int = declare(integer(0, 10_000), "64", "Most idle connections to the upstream that each worker keeps.")
+    pool_size: int = declare(
+        Kind("whole number, 0 to 10000, or auto", _pool_size), "auto",
+        "Most idle connections to the upstream that each worker keeps. auto: as many as were in use at once within pool_idle_timeout.")
     pool_idle_timeout: float = declare(DURATION, "50s", "Longest time an idle connection is kept. The upstream's Keep-Alive may say less.")
     pool_max_age: float = declare(DURATION_OR_OFF, "5m", "Greatest age of a kept connection to the upstream. 0: no limit.")
     tls_verify: bool = declare(BOOL, "true", "Verify the certificate of an https or wss backend.")

@@ -12,6 +12,7 @@ import time
 from proxyd.base.jobs import Job
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
+from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.resolver import Resolver
 from proxyd.proxy.client.connection import ClientConnection
@@ -33,7 +34,7 @@ from proxyd.proxy.route.sync import Sync
 from proxyd.proxy.route.table import Table
 from proxyd.proxy.upstream.circuit import Circuits
 from proxyd.proxy.upstream.places import Places
-from proxyd.proxy.upstream.pool import close_idle, follow_name, prune
+from proxyd.proxy.upstream.pool import close_idle, follow_name, prune, use_descriptors
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.counts import HostCounts
@@ -81,6 +82,7 @@ class Runtime:
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)
         self.idle_seconds = proxy.keepalive_timeout
+        use_descriptors(raise_limit())
         self.storage = Storage(proxy.buffer_total, proxy.buffer_directory)
         self.rates = Rates(proxy.min_request_rate, proxy.min_response_rate, proxy.min_rate_window, proxy.body_timeout)
         self.head_wait = min(proxy.header_timeout, self.rates.seconds(0))

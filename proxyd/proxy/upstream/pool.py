@@ -27,6 +27,28 @@ _GRANTED = 0.8
 _KEEP_ALIVE = re.compile(r"(?:^|[,\s])timeout\s*=\s*\"?(\d{1,9})\b", re.ASCII | re.IGNORECASE)
 
 
+#: So many idle connections to an upstream are kept in any case.
+_SURE = 64
+
+
+class _Room:
+    """The idle upstream connections of this worker: how many there are, and how many there may be beyond the sure ones."""
+
+    __slots__ = ("held", "most")
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.most = 0
+
+
+_room = _Room()
+
+
+def use_descriptors(limit: int) -> None:
+    """Let a quarter of the open files that this process may have be idle connections to upstreams."""
+    _room.most = limit // 4
+
+
 class UpstreamError(Exception):
     """A failed attempt. `cause`: the class for retries (connection_refused, reset, timeout, other). `status` and `code`: for the
     client. `unsent`: the upstream can't have seen the request."""
@@ -49,6 +71,7 @@ def idle_connection(upstream: Upstream, now: float) -> Stream | None:
     idle = upstream.state.idle
     while idle:
         stream: Stream = idle.pop()
+        _room.held -= 1
         if now < stream.idle_until and stream.quiet():
             return stream
         stream.close()
@@ -64,9 +87,14 @@ def release(upstream: Upstream, stream: Stream, now: float) -> None:
     if options.pool_max_age:
         until = min(until, stream.opened_at + options.pool_max_age)
     moved = state.addresses is not None and stream.address not in state.addresses
-    if len(idle) >= options.pool_size or not upstream.enabled or until <= now or moved:
+    kept = len(idle)
+    # Connections are opened when none is idle. So there are as many as were in use at once, and those that are not needed any more
+    # lie at the bottom until their time has passed.
+    full = kept >= options.pool_size or (kept >= _SURE and _room.held >= _room.most)
+    if full or not upstream.enabled or until <= now or moved:
         stream.close()
         return
+    _room.held += 1
     stream.idle_until = until
     stream.served += 1
     idle.append(stream)
@@ -107,6 +135,7 @@ def prune(upstream: Upstream, now: float) -> None:
         (kept if held and now < stream.idle_until else gone).append(stream)
     if gone:
         state.idle[:] = kept
+        _room.held -= len(gone)
         for stream in gone:
             stream.close()
 
@@ -133,6 +162,7 @@ def close_idle(upstream: Upstream) -> None:
     """Close all idle connections, because the route is gone."""
     idle = upstream.state.idle
     while idle:
+        _room.held -= 1
         idle.pop().close()
 
 

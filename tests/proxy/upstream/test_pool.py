@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from proxyd.net.stream import PlainStream
-from proxyd.proxy.upstream.pool import heed_keep_alive
+from proxyd.proxy.upstream.pool import close_idle, heed_keep_alive, release, use_descriptors
+from tests.edge.wire import Wire, get
+from tests.proxy.build import upstream
 from tests.support.backends import RawBackend
 from tests.support.system import System
 
@@ -76,3 +78,38 @@ def test_the_keep_alive_field_is_read(field: str | None, limit: float) -> None:
     assert stream.idle_limit == limit
     stream.close()
     far.close()
+
+
+def test_as_many_are_kept_as_were_in_use_at_once(one_worker: System, raw_backend: RawBackends) -> None:
+    def serve(sock: socket.socket) -> None:
+        while backend.receive_head(sock):
+            time.sleep(0.1)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    backend = raw_backend(serve)
+    one_worker.client("many").route("many.test", backend.url)
+    wires = [Wire(one_worker.proxy_port) for _ in range(120)]
+    for _ in range(4):
+        for wire in wires:
+            wire.send(get("many.test"))
+        for wire in wires:
+            assert wire.response().status == 200
+    assert backend.connections <= 120
+    for wire in wires:
+        wire.close()
+
+
+@pytest.mark.parametrize(("files", "option", "count"), [
+    (1000, "auto", 100), (100, "auto", 64), (1000, "10", 10), (100, "10", 10), (1000, "0", 0)])
+def test_how_many_are_kept_at_most(files: int, option: str, count: int) -> None:
+    pairs = [socket.socketpair() for _ in range(100)]
+    there = upstream(1, {"pool_size": option})
+    use_descriptors(files)
+    for ours, _ in pairs:
+        release(there, PlainStream(ours), 100.0)
+    assert len(there.state.idle) == count
+    close_idle(there)
+    assert all(ours.fileno() < 0 for ours, _ in pairs)
+    use_descriptors(1 << 20)
+    for _, theirs in pairs:
+        theirs.close()
