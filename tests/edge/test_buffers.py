@@ -273,3 +273,15 @@ def test_without_room_bodies_stream(buffering: System, recorder: Recorder) -> No
     assert recorder.requests()[-1].body == b"y" * 2_000_000
     wait_for(lambda: unbuffered(buffering) >= before + 2)
     large.stop()
+
+
+def test_an_answer_read_ahead_has_its_bound(buffering: System, raw_backend: RawBackends) -> None:
+    def serve(sock: socket.socket) -> None:
+        known = b"/known" in backend.receive_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n" + (b"Content-Length: 300000\r\n\r\n" if known else b"\r\n") + b"x" * 300_000)
+
+    backend = raw_backend(serve)
+    host = make_route(buffering, backend.url, response_buffer="on", max_response_body="100k")
+    assert buffering.get("/known", host).headers["X-Proxyd-Reason"] == "response_too_large"
+    with Wire(buffering.proxy_port) as wire:
+        assert not wire.send(get(host, "/unknown")).response().complete

@@ -113,7 +113,7 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     piece = body.feed(rest)
     room -= len(piece)
     if room < 0:
-        raise ProtocolError(502, "responsetoo_large", too_large(upstream))
+        raise ProtocolError(502, "response_too_large", too_large(upstream))
     piece = encoded(encoder, piece, body)
     whole = body.done and not body.trailers
     ex.begin_response(response.status)
@@ -126,7 +126,7 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
         piece = next_piece(ex, stream, body)
         room -= len(piece)
         if room < 0:
-            raise ResponseCut("responsetoo_large", too_large(upstream))
+            raise ResponseCut("response_too_large", too_large(upstream))
         piece = encoded(encoder, piece, body)
         if piece:
             client.write(piece)
