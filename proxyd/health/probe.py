@@ -30,7 +30,7 @@ _RECEIVE = 65536
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is checked, and how. Equal targets share one check. `path`: empty for a check that only connects. `keepalive`: whether
-    the connection stays open for the next check."""
+    the connection stays open for the next check. `bare_lf`: as for traffic (an option)."""
 
     scheme: str
     host: str
@@ -45,6 +45,7 @@ class Target:
     fall: int
     tls_verify: bool
     keepalive: bool = False
+    bare_lf: bool = False
 
     @property
     def url(self) -> str:
@@ -142,7 +143,7 @@ class Probe:
         """Send the request, and read the head of the final response. Returns it, and the bytes after it."""
         target, sock = self.target, self.sock
         connection = "keep-alive" if target.keepalive else "close"
-        reader = HeadReader("GET", _LIMITS)
+        reader = HeadReader("GET", _LIMITS, bare_lf=target.bare_lf)
         try:
             sock.sendall(f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: proxyd-health/{__version__}\r\n"
                          f"Accept: */*\r\nConnection: {connection}\r\n\r\n".encode("latin-1"))

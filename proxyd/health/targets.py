@@ -27,4 +27,4 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
         return None
     return Target(scheme, host, port, authority, path, options.health_check_interval, options.health_check_timeout,
                   options.health_expected_status, options.health_expected_body, options.health_rise, options.health_fall,
-                  options.tls_verify, options.health_check_keepalive), options
+                  options.tls_verify, options.health_check_keepalive, options.bare_lf), options

@@ -228,6 +228,12 @@ def test_informational_answers_are_skipped(raw_backend: NewRaw) -> None:
     assert check(backend.port).status_code == 200
 
 
+def test_a_header_with_line_feeds_alone_is_read_where_traffic_reads_it(raw_backend: NewRaw) -> None:
+    backend = answering(raw_backend, b"HTTP/1.0 200 OK\nServer: old\n\nok")
+    assert check(backend.port, bare_lf=True).ok
+    assert not check(backend.port).ok
+
+
 def test_a_tcp_check_only_connects(raw_backend: NewRaw) -> None:
     said = []
     backend = raw_backend(lambda sock: said.append(sock.recv(100)))

@@ -32,6 +32,9 @@ def request_head(request: RequestFields, limits: HeadLimits) -> RequestHead:
             method, fields = b"GET", _handshake(request)
         else:
             target = request.authority
+    if not target.isascii():
+        # HTTP/1 takes raw UTF-8 from the command lines of people. HTTP/2 is written by libraries, which encode (RFC 9113 8.3.1).
+        raise ProtocolError(400, "bad_target", f"the path {shown(target.decode('latin-1'))} has characters beyond ASCII")
     lines = [b"%b %b HTTP/1.1" % (method, target)]
     if request.authority:
         lines.append(b"host: " + request.authority)
