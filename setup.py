@@ -71,6 +71,8 @@ setup(
             "decorator>=5.1,<6",
             "six>=1.16,<2",
             "h2>=4.1,<5",
+            "hyperframe>=6.0,<7",
+            "httpx>=0.27,<1",
             "redis>=5,<9",
             "jsonschema>=4.18,<5",
             "ruff>=0.9,<1",
