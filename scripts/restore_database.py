@@ -101,6 +101,14 @@ def put(fresh: str, target: str) -> str | None:
     return aside if had else None
 
 
+def unmark(fresh: str) -> None:
+    """Let the master know that this is a backup: clients must not resume its sessions, but register again, and so replay what they
+    declare now."""
+    with contextlib.closing(sqlite3.connect(fresh)) as database:
+        database.execute("INSERT OR REPLACE INTO counters (name, value) VALUES ('mark', 0)")
+        database.commit()
+
+
 def check(backup: str) -> str:
     """Verify a backup away from the database; what to tell. Raises Failure."""
     with tempfile.TemporaryDirectory(prefix="proxyd-restore-") as directory:
@@ -118,6 +126,7 @@ def restore(backup: str, target: str) -> str:
     fresh = f"{target}.restoring"
     try:
         version = unpack(backup, fresh)
+        unmark(fresh)
         give(fresh, like)
         aside = put(fresh, target)
     finally:

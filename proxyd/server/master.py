@@ -45,7 +45,7 @@ from proxyd.sites.follow import Sites
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.shared import SharedMemoryError
-from proxyd.store.sql import kept, migrations
+from proxyd.store.sql import kept, migrations, restored
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.leadership import Leadership
 from proxyd.store.sql.lock import MasterLock
@@ -143,6 +143,8 @@ class Master:
         directory = settings.shared_memory_directory()
         _take_up_kept(store, os.path.join(directory, kept.NAME))
         board, circuits = Board(directory), CircuitBoard(directory)
+        if aside := restored.look(store, board):
+            log.warning("the database %s is a backup: its %d sessions can't be resumed, their clients register again", store.name, aside)
         bus = self._bus = EventBus(store)
         bus.start()
         self._stopping.append(bus.stop)

@@ -9,6 +9,7 @@ commit after `join` waits for it; one before `join` is in the snapshot that it l
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from dataclasses import dataclass
@@ -28,6 +29,10 @@ _WORKERS_AT = 4096
 _ALIVE_SECONDS = 3.0
 _VERSION = struct.Struct("<Q")
 _VERSION_AT = 64
+#: The marks of the database (see store.sql.restored), and the boot in which they were written.
+_MARKS = struct.Struct("<QQ16s")
+_MARKS_AT = _VERSION_AT + _VERSION.size
+_BOOT = hashlib.blake2b(clock.BOOT_ID.encode(), digest_size=16).digest()
 #: Seconds in which every process that runs has looked at the file: one that was just mapped may not be everybody's yet. A worker that
 #: did not look because it was stopped looks before it answers.
 SETTLED = 0.3
@@ -51,7 +56,7 @@ class Board:
     """The board in `directory`; every process of the host maps the same file."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, BOARD), _SIZE, b"board1", carried=slice(_VERSION_AT, _VERSION_AT + _VERSION.size))
+        self._file = SharedFile(os.path.join(directory, BOARD), _SIZE, b"board1", carried=slice(_VERSION_AT, _MARKS_AT + _MARKS.size))
         self._file.mapped_anew = self._come_back
         self._slot: int | None = None
         #: There may be workers that do not have this file yet.
@@ -78,6 +83,20 @@ class Board:
         """Tell the workers that `version` is committed."""
         self._posted = version
         put(self._file.data, _VERSION_AT, _VERSION.pack(version))
+
+    def mark(self, marks: tuple[int, int]) -> None:
+        """Note the marks that the database may have."""
+        put(self._file.data, _MARKS_AT, _MARKS.pack(*marks, _BOOT))
+
+    def marks(self) -> tuple[int, int]:
+        """The marks that were noted last; 0 where there is none."""
+        first, second, _ = _MARKS.unpack_from(self._file.data, _MARKS_AT)
+        return first, second
+
+    def is_of_this_boot(self) -> bool:
+        """Whether the marks were noted since the machine started: what a power cut leaves of the file may be newer than the database."""
+        found: bool = _MARKS.unpack_from(self._file.data, _MARKS_AT)[2] == _BOOT
+        return found
 
     def join(self, now: float) -> int:
         """Take a worker slot for this process, at version 0; returns it. `now`: an instant of `base.clock`, here and below. Raises

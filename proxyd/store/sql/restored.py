@@ -1,0 +1,71 @@
+"""Finds out that a backup took the place of the database, and lets no client resume a session of it.
+
+A backup has what a client declared at its time. If the client could resume its session, it would route by that, and could not know. So
+it is told to register again, and replays. Until then, or until the grace for reconnecting has passed, the routes of the backup serve:
+their sessions are held like those of the kept table.
+
+Each master writes a new mark into the database, and onto the board beside it. A database with another mark than the board's was
+brought from elsewhere, and so was one with a lower version than the one that was posted last. `scripts/restore` takes the mark away.
+Only for SQLite: there the board is that of the only master.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from proxyd.store.memory.board import Board
+from proxyd.store.sql.database import Store, StoreBusy, database
+from proxyd.store.sql.kept import PREFIX
+from proxyd.store.sql.models import Session, StoredCounter
+from proxyd.store.sql.upsert import upsert
+
+#: The counter that holds the mark; 0: the database was restored.
+MARK = "mark"
+_SITES = "site:"
+
+
+def look(store: Store, board: Board) -> int:
+    """Set the sessions of a database that was restored aside, and mark the database. Returns how many there are. Raises StoreError."""
+    if store.path is None:
+        return 0
+    mark, version = store.read(_state)
+    found = store.call(_set_aside, durable=True) if _was_restored(mark, version, board) else 0
+    fresh = secrets.randbits(53) or 1
+    try:
+        # Both are valid until the transaction is over, however this process ends.
+        board.mark((mark or fresh, fresh))
+        store.call(upsert, StoredCounter, [{"name": MARK, "value": fresh}], durable=True)
+        board.mark((fresh, fresh))
+    except StoreBusy:
+        # A start must not depend on it: the old mark does as well.
+        board.mark((mark or 0, mark or 0))
+    return found
+
+
+def _was_restored(mark: int | None, version: int, board: Board) -> bool:
+    marks = board.marks()
+    if mark == 0:
+        return True
+    if marks[0] and mark not in marks:
+        return True
+    return board.version > version and board.is_of_this_boot()
+
+
+def _state() -> tuple[int | None, int]:
+    values = {row.name: row.value for row in StoredCounter.select().where(StoredCounter.name.in_((MARK, "config_version")))}
+    return values.get(MARK), values["config_version"]
+
+
+def _set_aside() -> int:
+    """Give the sessions ids that nobody can resume. Runs in the database thread, inside a transaction."""
+    database.execute_sql("PRAGMA defer_foreign_keys = ON")
+    database.execute_sql("DELETE FROM staged_changes")
+    mine = f"state <> 'ended' AND session_id NOT LIKE '{_SITES}%%' AND session_id NOT LIKE '{PREFIX}%%'".replace("%%", "%")
+    count = Session.select().where(
+        Session.state != "ended", ~Session.session_id.startswith(_SITES), ~Session.session_id.startswith(PREFIX)).count()
+    for table in ("routes", "session_settings"):
+        database.execute_sql(f"UPDATE {table} SET session_id = '{PREFIX}' || session_id "
+                             f"WHERE session_id IN (SELECT session_id FROM sessions WHERE {mine})")
+    database.execute_sql(f"UPDATE sessions SET session_id = '{PREFIX}' || session_id, state = 'connected', disconnected_at = NULL, "
+                         f"disconnected_clock = NULL WHERE {mine}")
+    return count
