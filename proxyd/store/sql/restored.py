@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 
 from proxyd.store.memory.board import Board
-from proxyd.store.sql.database import Store, StoreBusy, database
+from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.kept import PREFIX
 from proxyd.store.sql.models import Session, StoredCounter
 from proxyd.store.sql.upsert import upsert
@@ -36,8 +36,8 @@ def look(store: Store, board: Board) -> int:
         board.mark((mark or fresh, fresh))
         store.call(upsert, StoredCounter, [{"name": MARK, "value": fresh}], durable=True)
         board.mark((fresh, fresh))
-    except StoreBusy:
-        # A start must not depend on it: the old mark does as well.
+    except StoreError:
+        # A locked database or a full disk must not keep a master from starting: the old mark does as well.
         board.mark((mark or 0, mark or 0))
     return found
 
