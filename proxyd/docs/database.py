@@ -35,8 +35,14 @@ works as expected, and SQLite's `strftime`, `julianday` and `unixepoch` read the
 `json_each` and `->>` (3.38 and later) read them. **Booleans** are 0 and 1.
 
 If `[database] url` names PostgreSQL, it has the same tables, with `text`, `bigint`, `double precision` and `boolean` columns.
-The queries below are for SQLite. In PostgreSQL, write
-`to_char((now() - interval '1 hour') at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')` instead of `strftime(...)`.
+All views and the queries below are the same for both.
+
+**Compare times with times of the same form.** `v_now` has them: `at >= (SELECT hour_ago FROM v_now)`. SQLite's
+`datetime('now', '-1 hour')` looks right and is wrong: it makes `2026-03-02 07:00:00`, with a blank where the columns have a `T`, and a
+blank sorts before it, so that all of today is newer than an hour ago. Tools that want numbers find Unix seconds in the columns of views
+that end in `_epoch`: Grafana's SQLite plugin as a time field, pandas by `pd.to_datetime(column, unit="s", utc=True)`, Metabase as a
+field of type *UNIX timestamp (seconds)*. pandas, DuckDB and Datasette read the text, too: `pd.to_datetime(column)`, `CAST(at AS
+TIMESTAMPTZ)`.
 
 The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, migrates an older database. proxyd
 refuses a database that a newer proxyd wrote. `proxyd db check`, `proxyd db stats` and `proxyd db vacuum` maintain the file.

@@ -45,6 +45,22 @@ COLUMN_NOTES: dict[str, str] = {
     "last_activity": "When the client last sent a command, as it was known at the last REGISTER, RECONNECT, CONFIG_APPLY or loss of the "
                      "connection: only these write it. SESSION_INFO tells the present value.",
     "last_apply": "When the last CONFIG_APPLY was done.",
+    "v_now.now": "The time of day now.",
+    "v_now.minute_ago": "A minute ago.",
+    "v_now.hour_ago": "An hour ago.",
+    "v_now.day_ago": "24 hours ago.",
+    "v_now.week_ago": "7 days ago.",
+    "v_now.month_ago": "30 days ago.",
+    "v_now.today": "The date of today, in UTC.",
+    "v_now.yesterday": "The date of yesterday, in UTC.",
+    "v_now.now_epoch": "Unix seconds now.",
+    "at_epoch": "The same in Unix seconds, for tools.",
+    "v_events.became": "The state that health or circuit changed to, where the event is about one.",
+    "v_events.reason": "Why, where the event says it.",
+    "v_deploys.changed_routes": "Routes that were added or changed.",
+    "v_deploys.removed_routes": "Routes that were removed.",
+    "v_deploys.changed_settings": "Settings that were changed.",
+    "v_websockets.seconds": "How long it was open.",
     "leadership.id": "Always 1.",
     "leadership.term": "How often the lead was taken. A master whose number is not this one can write nothing.",
     "leadership.host": "Host of the master that leads.",
@@ -187,6 +203,10 @@ VIEW_NOTES: dict[str, str] = {
     "v_uptime_24h": "Share of good health checks in the last 24 hours, by route.",
     "v_circuits": "The circuit of each route as it is now, and how often it opened in the last 24 hours.",
     "v_slowest": "The hundred slowest requests that are still kept.",
+    "v_now": "One row: the time of day and instants before it, to compare the columns of tables with, in the same form.",
+    "v_events": "All events, with what most of them tell as columns.",
+    "v_deploys": "Each apply: who changed how much.",
+    "v_websockets": "The WebSockets that ended, and how long they were open.",
     "v_flapping": "Routes whose health or circuit changed four times or more in the last 24 hours.",
 }
 
@@ -197,11 +217,11 @@ SELECT route_id, service_name, path, health, circuit, draining, maintenance, req
 FROM v_routes ORDER BY service_name, route_id;"""),
     ("Which route is slow?", "Averages of the last hour, worst first.", """
 SELECT m.route_id, r.service_name, r.path, SUM(m.requests) AS requests,
-       ROUND(SUM(m.latency_ms_sum) / SUM(m.requests), 1) AS avg_ms,
+       ROUND(CAST(SUM(m.latency_ms_sum) / SUM(m.requests) AS NUMERIC), 1) AS avg_ms,
        ROUND(100.0 * SUM(m.errors) / SUM(m.requests), 2) AS error_percent
 FROM route_minutes m JOIN routes r ON r.route_id = m.route_id
-WHERE m.minute >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 hour')
-GROUP BY m.route_id HAVING SUM(m.requests) > 0 ORDER BY avg_ms DESC LIMIT 10;"""),
+WHERE m.minute >= (SELECT hour_ago FROM v_now)
+GROUP BY r.route_id, m.route_id HAVING SUM(m.requests) > 0 ORDER BY avg_ms DESC LIMIT 10;"""),
     ("What is each route's 95th percentile?", "Since the route began; the upper end of the bucket in which it lies.", """
 WITH summed AS (
     SELECT route_id, bucket, SUM(requests) OVER (PARTITION BY route_id ORDER BY bucket) AS so_far,
@@ -209,7 +229,7 @@ WITH summed AS (
     FROM route_latency)
 SELECT route_id, MAX(total) AS requests,
        MIN(CASE WHEN bucket < 32 THEN bucket + 1
-                ELSE (17 + (bucket & 15)) << ((bucket >> 4) - 1) END) / 1000.0 AS p95_ms
+                ELSE (17 + (bucket & 15)) << CAST((bucket >> 4) - 1 AS INTEGER) END) / 1000.0 AS p95_ms
 FROM summed WHERE so_far >= 0.95 * total GROUP BY route_id ORDER BY p95_ms DESC;"""),
     ("Which single requests were slow, and where did the time go?", "Kept for routes with `slow_warning` or `slow_critical`.", """
 SELECT at, route_id, url, status_code, total_ms, connect_ms, first_byte_ms, body_ms, upstream
@@ -217,13 +237,13 @@ FROM v_slowest LIMIT 5;"""),
     ("Who is rate limited?", "", """
 SELECT address, route_id, SUM(rejected) AS rejected, MIN(minute) AS first, MAX(minute) AS last
 FROM rate_limit_rejections
-WHERE minute >= strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-24 hours')
+WHERE minute >= (SELECT day_ago FROM v_now)
 GROUP BY address, route_id ORDER BY rejected DESC LIMIT 10;"""),
     ("What flapped last night?", "Each change between 20:00 yesterday and 08:00 today, UTC; `v_flapping` has the sums.", """
-SELECT at, route_id, type, COALESCE(detail ->> 'status', detail ->> 'state') AS became, detail ->> 'reason' AS reason
-FROM events
+SELECT at, route_id, type, became, reason
+FROM v_events
 WHERE type IN ('backend_health_changed', 'circuit_state_changed')
-  AND at BETWEEN strftime('%Y-%m-%dT20:00:00.000Z', 'now', '-1 day') AND strftime('%Y-%m-%dT08:00:00.000Z', 'now')
+  AND at BETWEEN (SELECT yesterday || 'T20:00' FROM v_now) AND (SELECT today || 'T08:00' FROM v_now)
 ORDER BY id;"""),
     ("Uptime of the last 24 hours?", "", """
 SELECT route_id, service_name, instance_name, checks, good, uptime_percent, avg_response_ms
@@ -235,14 +255,13 @@ WHERE t.to_state = 'open' ORDER BY t.at DESC LIMIT 10;"""),
     ("How many WebSockets are open?", "", """
 SELECT f.route_id, r.service_name, SUM(f.websocket_active) AS open, COUNT(*) AS workers
 FROM route_in_flight f JOIN routes r ON r.route_id = f.route_id
-GROUP BY f.route_id HAVING SUM(f.websocket_active) > 0 ORDER BY open DESC;"""),
+GROUP BY r.route_id, f.route_id HAVING SUM(f.websocket_active) > 0 ORDER BY open DESC;"""),
     ("Which WebSockets ended, and how?", "", """
-SELECT route_id, client, ROUND((julianday(closed_at) - julianday(opened_at)) * 1440) AS minutes, bytes_sent, reason
-FROM websocket_connections ORDER BY closed_at DESC LIMIT 10;"""),
+SELECT route_id, client, opened_at, seconds, bytes_sent, reason
+FROM v_websockets ORDER BY closed_at DESC LIMIT 10;"""),
     ("Who applied what?", "", """
-SELECT at, actor, detail ->> 'service' AS service, detail ->> 'routes' AS changed_routes,
-       json_array_length(detail, '$.removed') AS removed_routes, detail ->> 'settings' AS changed_settings
-FROM events WHERE type = 'config_applied' ORDER BY id DESC LIMIT 10;"""),
+SELECT at, actor, service_name, changed_routes, removed_routes, changed_settings
+FROM v_deploys ORDER BY at DESC LIMIT 10;"""),
     ("What did operators do by hand?", "", """
 SELECT at, type, route_id, session_id, actor, detail
 FROM events WHERE actor LIKE 'admin token%' OR actor LIKE 'status page%' ORDER BY id DESC LIMIT 10;"""),

@@ -44,6 +44,22 @@ VIEWS: dict[str, str] = {
         SELECT at, route_id, level, method, url, status_code, total_ms, queue_ms, connect_ms, first_byte_ms, body_ms,
                upstream, request_id
         FROM slow_requests ORDER BY total_ms DESC LIMIT 100""",
+    "v_now": """
+        SELECT {at:now} AS now, {at:minute} AS minute_ago, {at:hour} AS hour_ago, {at:day} AS day_ago, {at:week} AS week_ago,
+               {at:month} AS month_ago, {date:0} AS today, {date:1} AS yesterday, {epoch_now} AS now_epoch""",
+    "v_events": """
+        SELECT e.id, e.at, {epoch:e.at} AS at_epoch, e.type, e.route_id, {json:e.detail,service} AS service_name,
+               COALESCE({json:e.detail,status}, {json:e.detail,state}) AS became, {json:e.detail,reason} AS reason, e.actor, e.detail
+        FROM events e""",
+    "v_deploys": """
+        SELECT e.at, {epoch:e.at} AS at_epoch, {json:e.detail,service} AS service_name, {json:e.detail,instance} AS instance_name,
+               {whole:e.detail,routes} AS changed_routes, {length:e.detail,removed} AS removed_routes,
+               {whole:e.detail,settings} AS changed_settings, e.actor
+        FROM events e WHERE e.type = 'config_applied'""",
+    "v_websockets": """
+        SELECT w.route_id, w.client, w.opened_at, w.closed_at, {epoch:w.closed_at} - {epoch:w.opened_at} AS seconds,
+               w.bytes_sent, w.bytes_received, w.reason
+        FROM websocket_connections w""",
     "v_flapping": """
         SELECT e.route_id, r.service_name, r.instance_name, COUNT(*) AS changes_24h, MAX(e.at) AS last_change
         FROM events e JOIN routes r ON r.route_id = e.route_id
@@ -51,10 +67,50 @@ VIEWS: dict[str, str] = {
         GROUP BY e.route_id, r.service_name, r.instance_name HAVING COUNT(*) >= 4""",
 }
 
+
+class _Part:
+    """A piece of SQL that differs between engines. `{name:a,b}` in a view is `text` with a for $1 and b for $2."""
+
+    def __init__(self, text: str, **given: str) -> None:
+        self._text = text
+        self._given = given
+
+    def replace(self, old: str, new: str) -> _Part:
+        """The same with another text in it, as str.replace."""
+        return _Part(self._text.replace(old, new), **self._given)
+
+    def __format__(self, spec: str) -> str:
+        text = self._text
+        for number, value in enumerate(spec.split(","), 1):
+            text = text.replace(f"${number}", self._given.get(value, value))
+        return text
+
+
+_SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "day": "1 day", "week": "7 days", "month": "30 days"}
+_JSON = "json_extract($1, '$.$2')"
 #: `unindexed`: SQLite is not to walk through the whole history in the order of the routes, but to look at the last day alone.
-_SQLITE = {"day_ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')", "decimal": "REAL", "unindexed": "+"}
-_POSTGRES = {
-    "day_ago": "to_char((now() - interval '1 day') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')",
+_SQLITE: dict[str, str | _Part] = {
+    "at": _Part("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-$1')", **_SPANS),
+    "date": _Part("strftime('%Y-%m-%d', 'now', '-$1 days')"),
+    "day_ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')",
+    "epoch": _Part("CAST(strftime('%s', $1) AS INTEGER)"),
+    "epoch_now": "CAST(strftime('%s', 'now') AS INTEGER)",
+    "json": _Part(f"CAST({_JSON} AS TEXT)"),
+    "whole": _Part(f"CAST({_JSON} AS INTEGER)"),
+    "length": _Part("json_array_length($1, '$.$2')"),
+    "decimal": "REAL",
+    "unindexed": "+",
+}
+_TO_TEXT = "to_char((now() - interval '$1') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+_POSTGRES: dict[str, str | _Part] = {
+    "at": _Part(_TO_TEXT, **_SPANS),
+    "date": _Part("to_char((now() - interval '$1 days') at time zone 'utc', 'YYYY-MM-DD')"),
+    "day_ago": _TO_TEXT.replace("$1", "1 day"),
+    "epoch": _Part("CAST(FLOOR(EXTRACT(EPOCH FROM CAST($1 AS TIMESTAMPTZ))) AS BIGINT)"),
+    "epoch_now": "CAST(FLOOR(EXTRACT(EPOCH FROM now())) AS BIGINT)",
+    "json": _Part("(CAST($1 AS JSON) ->> '$2')"),
+    "whole": _Part("CAST(CAST($1 AS JSON) ->> '$2' AS BIGINT)"),
+    "length": _Part("json_array_length(CAST($1 AS JSON) -> '$2')"),
     "decimal": "NUMERIC",
     "unindexed": "",
 }

@@ -5,21 +5,28 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
+from peewee import BooleanField, chunked
 
-from proxyd.store.sql import migrations
+from proxyd.docs import samples
+from proxyd.docs.database import queries
+from proxyd.docs.database import sample as samples_database
+from proxyd.store.sql import migrations, views
 from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
 from proxyd.store.sql.leadership import Leadership, LeadLost
 from proxyd.store.sql.migrations import NEWEST, migrate
-from proxyd.store.sql.models import StoredCounter
+from proxyd.store.sql.models import SchemaVersion, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthResult
 from proxyd.store.sql.traffic import Traffic, TrafficBatch, route_stats
 from proxyd.store.sql.views import VIEWS
 from tests.support.postgres import Postgres
 from tests.support.waiting import wait_for
 
+ROOT = Path(__file__).resolve().parents[3]
 NOW = "2026-01-31T23:59:59.125Z"
 BIG = 3_000_000_000
 
@@ -88,7 +95,7 @@ def test_a_database_of_32_bits_is_widened_with_what_is_in_it(postgres: Postgres,
 
 def test_every_view_can_be_read(store: Store) -> None:
     for name in VIEWS:
-        assert store.read(lambda name=name: database.execute_sql(f"SELECT * FROM {name}").fetchall()) == []
+        assert len(store.read(lambda name=name: database.execute_sql(f"SELECT * FROM {name}").fetchall())) == (name == "v_now")
 
 
 def test_a_server_that_restarts_is_connected_to_again(store: Store, postgres: Postgres) -> None:
@@ -276,3 +283,49 @@ def test_a_leader_whose_server_restarts_leads_on_in_the_same_term(leads: Callabl
     wait_for(kept, 10, "the lead again")
     store.call(StoredCounter.create, name="after", value=1)
     assert lead.term == 1
+
+
+# -- what people ask
+
+
+def test_documented_queries_find_the_same_as_on_sqlite(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The document's sample, put into a server that thinks it is the sample's day."""
+    day = f"TIMESTAMPTZ '{samples.NOW:%Y-%m-%dT%H:%M:%SZ}'"
+    with samples_database() as sqlite:
+        monkeypatch.setattr(views, "_POSTGRES", {name: value.replace("now()", day) for name, value in views._POSTGRES.items()})
+        store = Store(url, busy_timeout=20.0)
+        store.open()
+        migrate(store)
+        for model in migrations.TABLES:
+            rows = as_dicts(sqlite.execute(f"SELECT * FROM {model._meta.table_name}"))
+            booleans = {name for name, field in model._meta.columns.items() if isinstance(field, BooleanField)}
+            plain = [{name: bool(value) if name in booleans else value for name, value in row.items()} for row in rows]
+            if plain and model is not SchemaVersion:
+                store.call(copy, model, plain)
+        documented = queries((ROOT / "docs/database.md").read_text(encoding="utf-8"))
+        for sql in [*documented, *(f"SELECT * FROM {name}" for name in views.VIEWS)]:
+            found = store.read(lambda sql=sql: as_dicts(database.execute_sql(sql.replace("%", "%%"))))
+            assert comparable(found) == comparable(as_dicts(sqlite.execute(sql))), sql
+        store.close()
+
+
+def copy(model: type[StoredTable], rows: list[dict[str, Any]]) -> None:
+    names = ", ".join(rows[0])
+    model.delete().execute()
+    for piece in chunked(rows, 1000):
+        places = ", ".join([f"({', '.join(['%s'] * len(piece[0]))})"] * len(piece))
+        values = tuple(value for row in piece for value in row.values())
+        database.execute_sql(f"INSERT INTO {model._meta.table_name} ({names}) VALUES {places}", values)
+
+
+def as_dicts(cursor: Any) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def comparable(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Rows with numbers as such, whatever type an engine gives them; in any order of those that are alike."""
+    def plain(value: Any) -> Any:
+        return round(float(value), 6) if isinstance(value, int | float | Decimal) else value
+
+    return sorted((tuple((name, plain(value)) for name, value in row.items()) for row in rows), key=repr)
