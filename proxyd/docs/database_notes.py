@@ -55,6 +55,8 @@ COLUMN_NOTES: dict[str, str] = {
     "v_now.yesterday": "The date of yesterday, in UTC.",
     "v_now.now_epoch": "Unix seconds now.",
     "at_epoch": "The same in Unix seconds, for tools.",
+    "v_events.type": "What kind of event it is (docs/protocol.md lists them).",
+    "v_websockets.reason": "How it ended.",
     "v_events.became": "The state that health or circuit changed to, where the event is about one.",
     "v_events.reason": "Why, where the event says it.",
     "v_deploys.changed_routes": "Routes that were added or changed.",
