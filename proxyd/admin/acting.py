@@ -32,7 +32,7 @@ def _done(context: Context, what: str, action: Callable[..., Any], *args: Any) -
 def _session(context: Context, text: str) -> str:
     found = context.read(views.find_session, text)
     if found is None:
-        raise RequestRefused(404, "no_such_session", f'there is no session "{text[:100]}"')
+        raise RequestRefused(404, "no_such_session", f'there is no session "{text[:100]}" (/api/v1/sessions lists them)')
     return found
 
 
@@ -48,7 +48,7 @@ def start_drain(context: Context, request: Request, session_id: str) -> Response
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DRAIN:
         raise RequestRefused(400, "bad_body", f"seconds: {seconds!r:.40} is not a number above 0, of at most {_MAX_DRAIN:.0f}")
     session = _session(context, session_id)
-    return _done(context, f"drain of {views.short_session(session)} over {seconds:g} s started",
+    return _done(context, f"drain of session {session} over {seconds:g} s started",
                  context.state.operations.start_drain, session, float(seconds), actor)
 
 
@@ -56,7 +56,7 @@ def cancel_drain(context: Context, request: Request, session_id: str) -> Respons
     """Cancel a drain: full traffic at once."""
     actor = context.guard.check_action(request)
     session = _session(context, session_id)
-    return _done(context, f"drain of {views.short_session(session)} cancelled",
+    return _done(context, f"drain of session {session} cancelled",
                  context.state.operations.cancel_drain, session, actor)
 
 

@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 from gevent.lock import BoundedSemaphore
 
-from proxyd.admin import views
 from proxyd.admin.follow import Followers
 from proxyd.admin.guard import Guard
-from proxyd.admin.http import Request, RequestRefused
+from proxyd.admin.http import RequestRefused
 from proxyd.admin.state import MasterState
 from proxyd.config.settings import Settings
 from proxyd.store.sql.database import StoreError
@@ -63,8 +62,3 @@ class Context:
     def forget(self) -> None:
         """Keep nothing: something was changed."""
         self._kept.clear()
-
-    def shown(self, request: Request, value: Result) -> Result:
-        """The value as this reader may see it: session ids in full only with the token."""
-        shown: Result = value if self.guard.knows(request) else views.hide_sessions(value)
-        return shown

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from gevent.queue import Empty, Full, Queue
 
 from proxyd.admin.http import RequestRefused
-from proxyd.admin.views import hide_sessions
 
 if TYPE_CHECKING:
     from proxyd.events.bus import Event, EventBus
@@ -26,12 +25,12 @@ class Followers:
         self._bus = bus
         self.count = 0
 
-    def follow(self, type_: str, hidden: bool, heartbeat: float = HEARTBEAT_SECONDS) -> Follower:
-        """A stream of the events of a type (empty: all); `hidden` shortens session ids. Raises RequestRefused."""
+    def follow(self, type_: str, heartbeat: float = HEARTBEAT_SECONDS) -> Follower:
+        """A stream of the events of a type (empty: all). Raises RequestRefused."""
         if self.count >= _MAX_FOLLOWERS:
             raise RequestRefused(503, "too_many_followers", f"{_MAX_FOLLOWERS} clients follow events already", {"Retry-After": "10"})
         self.count += 1
-        return Follower(self._bus, type_, hidden, heartbeat, self._left)
+        return Follower(self._bus, type_, heartbeat, self._left)
 
     def _left(self) -> None:
         self.count -= 1
@@ -40,9 +39,8 @@ class Followers:
 class Follower:
     """An answer's body that goes on until the client leaves; a client that is too slow misses events and is told so."""
 
-    def __init__(self, bus: EventBus, type_: str, hidden: bool, heartbeat: float, left: Callable[[], None]) -> None:
+    def __init__(self, bus: EventBus, type_: str, heartbeat: float, left: Callable[[], None]) -> None:
         self._type = type_
-        self._hidden = hidden
         self._heartbeat = heartbeat
         self._waiting: Queue[Event] = Queue(_MAX_WAITING)
         self._missed = 0
@@ -68,16 +66,7 @@ class Follower:
             if self._missed:
                 yield _block("missed", {"type": "missed", "missed": self._missed})
                 self._missed = 0
-            yield _block(event.type, self._shown(event))
-
-    def _shown(self, event: Event) -> dict[str, object]:
-        shown: dict[str, object] = {
-            "type": event.type, "at": event.at, "route_id": event.route_id, "session_id": event.session_id, "actor": event.actor,
-            "data": event.data}
-        if not self._hidden:
-            return shown
-        hidden: dict[str, object] = hide_sessions(shown)
-        return hidden
+            yield _block(event.type, _shown(event))
 
     def close(self) -> None:
         """The client is gone."""
@@ -85,6 +74,11 @@ class Follower:
             self._unsubscribe()
             self._left()
             self._left = None
+
+
+def _shown(event: Event) -> dict[str, object]:
+    return {"type": event.type, "at": event.at, "route_id": event.route_id, "session_id": event.session_id, "actor": event.actor,
+            "data": event.data}
 
 
 def _block(type_: str, data: dict[str, object]) -> bytes:

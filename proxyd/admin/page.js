@@ -185,7 +185,7 @@
     const shown = [tag(session.state, session.state === "connected" ? "good" : "warn")];
     if (session.draining) shown.push(tag("draining", "warn"));
     return element("tr", "",
-      element("td", "", element("div", "name", name), element("div", "sub", session.address || session.session_id)),
+      element("td", "", element("div", "name", name), element("div", "sub", [session.session_id, session.address].filter(Boolean).join(", "))),
       cell("State", "", ...shown), cell("Routes", "number", whole.format(session.routes_active)),
       cell("Active", "", session.last_activity ? clock(session.last_activity) : "never"), element("td", "acts", ...buttons));
   }

@@ -110,7 +110,7 @@ def wanted(request: Request) -> views.Wanted:
 
 def _list(context: Context, request: Request, name: str, found: tuple[list[Any], int]) -> Response:
     items, total = found
-    return as_json({name: context.shown(request, items)}, headers={"X-Total-Count": str(total)})
+    return as_json({name: items}, headers={"X-Total-Count": str(total)})
 
 
 def routes(context: Context, request: Request) -> Response:
@@ -125,7 +125,7 @@ def route(context: Context, request: Request, route_id: str) -> Response:
     found, _ = context.read(views.routes, context.state.circuits, views.Wanted(route_id=route_id), clock.now())
     if not found:
         raise no_route(route_id)
-    return as_json(context.shown(request, found[0]))
+    return as_json(found[0])
 
 
 def no_route(route_id: str) -> RequestRefused:
@@ -161,8 +161,7 @@ def events(context: Context, request: Request) -> Response:
     type_ = request.query.get("type", "")[:100]
     type_ = "" if type_ == "all" else type_
     if request.query.get("follow", "0") not in ("", "0", "false") or "text/event-stream" in request.header("Accept"):
-        hidden = not context.guard.knows(request)
-        body = context.followers.follow(type_, hidden) if request.method != "HEAD" else b""
+        body = context.followers.follow(type_) if request.method != "HEAD" else b""
         return Response(200, body, "text/event-stream; charset=utf-8", {"X-Accel-Buffering": "no"})
     limit = request.whole("limit", 100, 1, MAX_LIMIT)
     found = context.kept(("events", limit, type_), lambda: context.read(views.events, limit, type_))

@@ -75,7 +75,7 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "proxyd admin API", "version": __version__,
                  "description": "State of proxyd and its routes, and what an operator can have done. "
-                                "Session ids are shortened for readers without the admin token."},
+                                "A session_id is the public number of a session."},
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,

@@ -16,7 +16,7 @@ from peewee import Expression, chunked, fn
 from proxyd.base import clock
 from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.base.drain import began, drain_share
-from proxyd.base.text import rfc3339, route_number
+from proxyd.base.text import hash_of, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import Route, Session
@@ -156,15 +156,9 @@ def session_counts() -> dict[str, int]:
 
 
 def find_session(text: str) -> str | None:
-    """The id of the session that `text` names: a full id, or the shortened one that readers without token see."""
-    if Session.get_or_none(Session.session_id == text) is not None:
-        return text
-    prefix = text.removesuffix(HIDDEN)
-    if prefix == text or not prefix:
-        return None
-    fitting = list(Session.select(Session.session_id).where(
-        Session.session_id.startswith(prefix), Session.state != "ended").limit(2))
-    return fitting[0].session_id if len(fitting) == 1 else None
+    """The public number of the session that `text` names: that number, or the secret id that its client has."""
+    found = Session.get_or_none((Session.session_id == text) | (Session.secret_hash == hash_of(text)))
+    return found.session_id if found is not None else None
 
 
 def events(limit: int, type_: str) -> list[dict[str, Any]]:
@@ -195,24 +189,3 @@ def traffic(route_ids: Sequence[str] | None, minutes: int, now: float) -> dict[s
                 series["requests"][index] = requests
                 series["errors"][index] = errors
     return {"from": labels[0], "step_seconds": 60, "minutes": minutes, "routes": found}
-
-
-#: Behind what is shown of a session id to those without the token: the rest is what RECONNECT needs.
-HIDDEN = "…"
-
-
-def short_session(session_id: str) -> str:
-    """A session id that can be told from others but not be used; sites' ids are no secret."""
-    if session_id.startswith("site:"):
-        return session_id
-    return session_id[:8 if len(session_id) >= 24 else 4] + HIDDEN
-
-
-def hide_sessions(value: Any) -> Any:
-    """The same, with every `session_id` in it shortened."""
-    if isinstance(value, dict):
-        return {key: short_session(item) if key == "session_id" and isinstance(item, str) else hide_sessions(item)
-                for key, item in value.items()}
-    if isinstance(value, list):
-        return [hide_sessions(item) for item in value]
-    return value

@@ -6,6 +6,7 @@ that names what was wrong and what was expected; the caller adds where it stood.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import math
@@ -31,6 +32,11 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h|d)", 
 _SIZE = re.compile(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _MAX_DURATION = 10 * 365 * 86400.0
+
+
+def hash_of(secret: str) -> str:
+    """The form in which a random secret (a token, a session's id) is stored. One that can't be guessed needs no salt."""
+    return "sha256:" + hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def parse_duration(text: str) -> float:

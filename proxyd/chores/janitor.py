@@ -45,7 +45,7 @@ class Janitor:
         over = registry.expired(now)
         if over:
             for session in over:
-                log.info("session %s of %s/%s did not reconnect within reconnect_grace: its routes are removed", session.session_id[:8],
+                log.info("session %s of %s/%s did not reconnect within reconnect_grace: its routes are removed", session.session_id,
                          session.service, session.instance)
             registry.end(over)
         ttl = registry.settings.registry.staged_ttl

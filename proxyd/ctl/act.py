@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import socket
 from typing import Any
 
@@ -35,12 +36,15 @@ def drain(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 
 def _sessions_named(admin: Admin, who: str) -> list[dict[str, Any]]:
-    """The sessions with that id (or its beginning, of 4 characters or more), service, or service/instance."""
+    """The sessions with that number, service or service/instance, or the site whose name begins so.
+
+    The beginning of a number would name another session when the one that was meant has ended.
+    """
     known = admin.all("sessions")
     exact = [one for one in known if who == one["session_id"]]
     named = [one for one in known if who in (one["service_name"], f"{one['service_name']}/{one['instance_name']}")
              and one.get("state") == "connected"]
-    begun = [one for one in known if len(who) >= 4 and one["session_id"].startswith(who)]
+    begun = [] if re.fullmatch(r"s\d+", who) else [one for one in known if len(who) >= 4 and one["session_id"].startswith(who)]
     if not exact and not named and len(begun) > 1:
         raise Refused(f'the ids of {len(begun)} sessions begin with "{who}"; give more characters')
     found = exact or named or begun

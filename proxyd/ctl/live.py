@@ -73,12 +73,12 @@ class _Names:
         self._asked = -_NAMES_SECONDS
 
     def of(self, session_id: str) -> str:
-        """`service/instance`, or the beginning of the id if the session is no longer known."""
+        """`service/instance`, or the number if the session is no longer known."""
         if session_id not in self._known and time.monotonic() - self._asked >= _NAMES_SECONDS:
             self._asked = time.monotonic()
             self._known |= {str(one.get("session_id")): f"{one.get('service_name')}/{one.get('instance_name')}"
                             for one in self._admin.all("sessions")}
-        return self._known.get(session_id, session_id[:8])
+        return self._known.get(session_id, session_id)
 
 
 def _show(event: dict[str, Any], screen: Screen, type_: str, names: _Names) -> None:

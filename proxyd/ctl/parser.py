@@ -139,7 +139,7 @@ Command = Callable[..., argparse.ArgumentParser]
 
 def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
     one = command("drain", "move traffic away from a session gradually")
-    one.add_argument("who", metavar="SERVICE-or-SESSION", help="session id (or its beginning), service, or service/instance")
+    one.add_argument("who", metavar="SERVICE-or-SESSION", help="number of a session (like s7), service, or service/instance")
     how = one.add_mutually_exclusive_group()
     how.add_argument("--over", type=duration, default=60.0, metavar="TIME", help="time until no traffic is left (default: 60s)")
     how.add_argument("--cancel", action="store_true", help="cancel the drain: full traffic at once")

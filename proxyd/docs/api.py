@@ -14,8 +14,8 @@ from proxyd.docs.markdown import code, fenced, generated, table
 _HEAD = """# Admin API
 
 What the admin HTTP (`[admin] bind`) answers, apart from the status page at `/`. `GET /api/v1/openapi.json` has the same for programs.
-Whoever reaches the port may read; session ids are shortened for readers without the token. What changes something needs the token
-of `[admin] token_file`. The examples take it from the variable `TOKEN`:
+Whoever reaches the port may read. A `session_id` is the public number of a session (`s7`), not the secret id that its client has. What
+changes something needs the token of `[admin] token_file`. The examples take it from the variable `TOKEN`:
 
 ```sh
 TOKEN=$(head -n 1 /etc/proxyd/admin.token)

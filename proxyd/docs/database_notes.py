@@ -32,7 +32,9 @@ COLUMN_NOTES: dict[str, str] = {
     "schema_version.version": "Number of the migration.",
     "description": "What the migration did.",
     "applied_at": "When the migration ran.",
-    "sessions.session_id": "Id of the session. Keep it secret while the session lives: whoever has it can take the session over.",
+    "sessions.session_id": "Number of the session: `s1`, `s2`, ... It is never used twice. For a site file, `site:` and the name of the "
+                           "file. It is no secret. The id that the client has is another one, and a secret: only its hash is stored.",
+    "secret_hash": "SHA-256 of the id that the client got in the answer to REGISTER. Empty for a site file.",
     "maintenance_port": "Port of the client's maintenance server, as registered. 0 is none.",
     "metadata": "What the client said about itself, as a JSON object, without its token.",
     "sessions.state": "`connected`, `disconnected` (the grace runs) or `ended`.",

@@ -12,7 +12,7 @@ from proxyd.base.histogram import bucket_of
 #: The instant at which the sample is looked at.
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
-_SESSIONS = {"shop-1": ("shop", "9f2c41"), "shop-2": ("shop", "1b77e0"), "search-1": ("search", "c0a85d")}
+_SESSIONS = {"shop-1": ("shop", "s1"), "shop-2": ("shop", "s2"), "search-1": ("search", "s3")}
 _ROUTES = (
     ("r1", "shop-1", "shop.example.com", "/", "http://10.0.0.11:8080"),
     ("r2", "shop-2", "shop.example.com", "/", "http://10.0.0.12:8080"),
@@ -116,7 +116,7 @@ def _events(connection: sqlite3.Connection) -> None:
 
     for moment, version in (("2026-03-01T21:38:47", 2), ("2026-03-01T21:40:03", 1)):
         applied = {"service": "search", "instance": "search-1", "routes": version, "removed": [], "settings": 3}
-        event(moment, "config_applied", None, applied, "c0a85d", "search/search-1@10.0.0.21:51422")
+        event(moment, "config_applied", None, applied, "s3", "search/search-1@10.0.0.21:51422")
     night = (("2026-03-01T22:10:10", "down", "closed", "open", "health_down"),
              ("2026-03-01T22:13:20", "healthy", "open", "half_open", "health_recovered"),
              ("2026-03-01T22:14:00", "", "half_open", "closed", "health_checks_passed"),
@@ -130,5 +130,5 @@ def _events(connection: sqlite3.Connection) -> None:
             event(moment, "backend_health_changed", "r3", {"healthy": status != "down", "status": status, "reason": why})
         event(moment, "circuit_state_changed", "r3", {"state": after, "from": before, "to": after, "reason": reason})
         _insert(connection, "circuit_transitions", route_id="r3", at=at(moment), from_state=before, to_state=after, reason=reason)
-    event("07:45:02", "drain_started", None, {"seconds": 120.0}, "1b77e0", "admin token from 127.0.0.1")
-    event("07:46:30", "drain_cancelled", None, {}, "1b77e0", "admin token from 127.0.0.1")
+    event("07:45:02", "drain_started", None, {"seconds": 120.0}, "s2", "admin token from 127.0.0.1")
+    event("07:46:30", "drain_cancelled", None, {}, "s2", "admin token from 127.0.0.1")

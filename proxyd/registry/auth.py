@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import hashlib
 import hmac
 import json
 import logging
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxyd.base.attempts import FailedAttempts
-from proxyd.base.text import split_list, suggest
+from proxyd.base.text import hash_of, split_list, suggest
 from proxyd.base.urls import normalize_domain
 from proxyd.config.ini import IniEntry, Problem, read_ini
 
@@ -79,11 +78,6 @@ def new_token() -> tuple[str, str]:
     """A new token, and its hash for the file."""
     token = secrets.token_urlsafe(32)
     return token, hash_of(token)
-
-
-def hash_of(token: str) -> str:
-    """The form in which a token is stored."""
-    return "sha256:" + hashlib.sha256(token.encode()).hexdigest()
 
 
 def _unknown_section(section: str) -> str | None:

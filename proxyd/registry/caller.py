@@ -35,6 +35,7 @@ class Caller:
         self.deliver: Callable[[Event], None] = lambda event: None
         self.unhurried: Callable[[], AbstractContextManager[None]] = nullcontext
         self._session: LiveSession | None = None
+        self.secret = ""
 
     @property
     def session(self) -> LiveSession:
@@ -54,16 +55,17 @@ class Caller:
         return f"{session.service}/{session.instance}@{self.address}" if session is not None else self.address
 
     def require(self, session_id: str) -> None:
-        """Check that this is the id of the connection's session. Raises CommandError."""
+        """Check that this is the id with which the connection got its session. Raises CommandError."""
         if self._session is None:
             raise CommandError("no session")
-        if self._session.session_id != session_id or not self.has_session:
+        if self.secret != session_id or not self.has_session:
             raise CommandError("invalid session")
         self._session.last_activity = time.time()
 
-    def hold(self, session: LiveSession) -> None:
-        """From now on this connection holds the session."""
+    def hold(self, session: LiveSession, secret: str) -> None:
+        """From now on this connection holds the session. `secret`: the id that its client has."""
         self._session = session
+        self.secret = secret
 
     def lost(self) -> None:
         """The connection is gone, so the session's routes take no traffic."""

@@ -19,7 +19,7 @@ import gevent
 from gevent.lock import RLock
 
 from proxyd.base import clock
-from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.base.text import hash_of, parse_rfc3339, rfc3339
 from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
 from proxyd.registry.activeroutes import ActiveRoutes, spec_of
@@ -44,7 +44,10 @@ GRANT = ("grant", "", "")
 @dataclass(eq=False, slots=True)
 class LiveSession:
     """A session and what it declared. Instants are Unix seconds, to be shown; `began`, `staged_at` and `expires` are those
-    of `base.clock`, to be waited for. `expires`: when a lost session ends; 0.0 while a client holds it."""
+    of `base.clock`, to be waited for. `expires`: when a lost session ends; 0.0 while a client holds it.
+
+    `session_id` is its public number. `secret_hash` is the hash of the id that the client has: whoever knows that id may RECONNECT.
+    """
 
     session_id: str
     service: str
@@ -64,6 +67,7 @@ class LiveSession:
     routes: dict[str, RouteSpec] = field(default_factory=dict)
     grant: Grant = EVERYTHING
     holder: Any = None
+    secret_hash: str = ""
 
     def is_site(self) -> bool:
         """Whether it stands for a site file."""
@@ -87,6 +91,7 @@ class Registry:
         self.sessions: dict[str, LiveSession] = {}
         #: Sessions of the kept table, by service and instance. Such a session ends with the first apply of its successor.
         self.kept: dict[tuple[str, str], LiveSession] = {}
+        self._by_secret: dict[str, LiveSession] = {}
         self.active = ActiveRoutes(circuits)
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
@@ -110,7 +115,7 @@ class Registry:
                 row["address"], row["state"], parse_rfc3339(row["connected_at"]), parse_rfc3339(row["last_activity"]),
                 parse_rfc3339(row["last_apply"]) if row["last_apply"] else 0.0,
                 settings=loaded.settings.get(session_id, {}), staged=loaded.staged.get(session_id, {}),
-                grant=grants(row["token_name"]))
+                grant=grants(row["token_name"]), secret_hash=row["secret_hash"])
             grant = session.settings.pop(GRANT, None)
             if grant is not None:
                 session.grant = Grant.from_json(grant)
@@ -123,9 +128,7 @@ class Registry:
                 session.expires = now + grace
             if session.is_site():
                 session.expires = 0.0
-            self.sessions[session_id] = session
-            if session.is_kept():
-                self.kept[session.service, session.instance] = session
+            self.take(session)
         self.active.load(loaded.routes)
         for row in loaded.routes:
             owner = self.sessions.get(row["session"])
@@ -138,8 +141,20 @@ class Registry:
         self.on_change(self.version)
 
     def find(self, session_id: str) -> LiveSession | None:
-        """A session that has not ended."""
+        """The session with that public number, or that site, if it has not ended."""
         return self.sessions.get(session_id)
+
+    def find_secret(self, secret: str) -> LiveSession | None:
+        """The session whose client has that id, if it has not ended."""
+        return self._by_secret.get(hash_of(secret))
+
+    def take(self, session: LiveSession) -> None:
+        """Take over a session that is in the database."""
+        self.sessions[session.session_id] = session
+        if session.secret_hash:
+            self._by_secret[session.secret_hash] = session
+        if session.is_kept():
+            self.kept[session.service, session.instance] = session
 
     # -- writing
 
@@ -180,12 +195,13 @@ class Registry:
     # -- sessions
 
     def register(self, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any], address: str,
-                 holder: Any, grant: Grant) -> LiveSession:
-        """Begin a session. An older one of the same service and instance ends in the same transaction. Raises LoginRefused if that
-        one has another token."""
+                 holder: Any, grant: Grant) -> tuple[LiveSession, str]:
+        """Begin a session. Returns it, and the secret id for its client. An older one of the same service and instance ends in the
+        same transaction. Raises LoginRefused if that one has another token."""
         now = time.time()
-        session = LiveSession(secrets.token_hex(16), service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
-                              holder=holder, grant=grant, began=clock.now())
+        secret = secrets.token_hex(16)
+        session = LiveSession("", service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
+                              holder=holder, grant=grant, began=clock.now(), secret_hash=hash_of(secret))
         with self.exclusive():
             older = [item for item in self.sessions.values()
                      if item.service == service and item.instance == instance and not item.is_site()]
@@ -195,20 +211,22 @@ class Registry:
             older = [item for item in older if not item.is_kept()]
             change = self._ending(older, now)
             change.session = self.session_row(session)
-            change.session_id = session.session_id
+            change.begins = True
             if grant is not EVERYTHING:
                 change.settings[GRANT] = grant.to_json()
             version = self.commit(change)
             for item in older:
                 self._forget(item)
-            self.sessions[session.session_id] = session
+            session.session_id = change.session_id
+            self.take(session)
         self.await_workers(version)
-        return session
+        return session, secret
 
     def session_row(self, session: LiveSession) -> dict[str, Any]:
         """The session as a row."""
         return {
-            "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
+            "session_id": session.session_id, "secret_hash": session.secret_hash,
+            "service_name": session.service, "instance_name": session.instance,
             "maintenance_port": session.maintenance_port, "metadata": json.dumps(session.metadata), "state": session.state,
             "address": session.address, "token_name": session.grant.name, "connected_at": rfc3339(session.connected_at),
             "disconnected_at": None, "disconnected_clock": None, "ended_at": None,
@@ -225,6 +243,7 @@ class Registry:
         session.routes = {}
         session.staged = {}
         self.sessions.pop(session.session_id, None)
+        self._by_secret.pop(session.secret_hash, None)
         if session.is_kept():
             self.kept.pop((session.service, session.instance), None)
 

@@ -160,7 +160,7 @@ class Sites:
         now = time.time()
         session = LiveSession(SITE_PREFIX + name, site.service, name, {}, 0, "", CONNECTED, now, now, grant=EVERYTHING)
         self._registry.commit(RegistryChange(session=self._registry.session_row(session)))
-        self._registry.sessions[session.session_id] = session
+        self._registry.take(session)
         return session
 
     def _declared(self, session: LiveSession, site: Site) -> tuple[dict[str, RouteSpec], SettingTexts]:

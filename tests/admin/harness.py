@@ -37,7 +37,7 @@ from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
 Result = TypeVar("Result")
 TOKEN = "a token that nobody guesses"
-SESSION = "0123456789abcdef0123456789abcdef"
+SESSION = "s7"
 
 _WORKER = """
 import sys, time

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from proxyd.registry.auth import EVERYTHING, Gatekeeper, Grant, LoginRefused, hash_of, new_token, read_tokens
+from proxyd.base.text import hash_of
+from proxyd.registry.auth import EVERYTHING, Gatekeeper, Grant, LoginRefused, new_token, read_tokens
 from tests.support.system import System
 from tests.support.waiting import wait_for
 

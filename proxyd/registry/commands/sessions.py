@@ -36,15 +36,15 @@ def register(caller: Caller, service: str, instance: str, maintenance_port: int,
     token = kept.pop("token", None)
     try:
         grant = caller.gate.admit(service, token, caller.address.rpartition(":")[0], time.monotonic())
-        session = caller.registry.register(service, instance, maintenance_port, kept, caller.address, caller, grant)
+        session, secret = caller.registry.register(service, instance, maintenance_port, kept, caller.address, caller, grant)
     except LoginRefused as error:
         if error.counted:
             log.warning("%s may not register from %s: %s", service[:128], caller.address, error)
             caller.registry.bus.publish("login_refused", {"service": service[:128], "reason": str(error)}, actor=caller.address)
         raise CommandError(str(error)) from None
-    caller.hold(session)
-    log.info("%s/%s registered from %s", service, instance, caller.address)
-    return f"ACK|{session.session_id}"
+    caller.hold(session, secret)
+    log.info("%s/%s registered from %s as session %s", service, instance, caller.address, session.session_id)
+    return f"ACK|{secret}"
 
 
 @command("RECONNECT", TOPIC,
@@ -55,13 +55,13 @@ def register(caller: Caller, service: str, instance: str, maintenance_port: int,
 def reconnect(caller: Caller, session_id: str) -> str:
     if caller.has_session:
         raise CommandError("this connection has a session already; RECONNECT belongs on a new one")
-    session = caller.registry.find(session_id)
-    if session is None or session.state == ENDED or session.is_site() or session.is_kept():
+    session = caller.registry.find_secret(session_id)
+    if session is None or session.state == ENDED:
         return "REREGISTER"
     if session.expires and session.expires <= clock.now():
         return "REREGISTER"
     caller.registry.reconnect(session, caller.address, caller)
-    caller.hold(session)
+    caller.hold(session, session_id)
     log.info("%s/%s reconnected from %s with %d routes", session.service, session.instance, caller.address, len(session.routes))
     return "OK"
 
@@ -78,7 +78,7 @@ def ping(caller: Caller) -> str:
 def session_info(caller: Caller) -> str:
     session = caller.session
     return "SESSION_OK|" + to_json({
-        "session_id": session.session_id, "service_name": session.service, "instance_name": session.instance,
+        "session_id": caller.secret, "service_name": session.service, "instance_name": session.instance,
         "connected_at": rfc3339(session.connected_at), "uptime_seconds": int(clock.now() - session.began),
         "last_activity": rfc3339(session.last_activity),
         "last_apply": rfc3339(session.last_apply) if session.last_apply else None, "routes_active": len(session.routes),

@@ -22,11 +22,13 @@ REMOVALS_KEPT = 20_000
 
 @dataclass(slots=True)
 class RegistryChange:
-    """One transaction of the registry. Rows are dicts by column; route rows get the new version here."""
+    """One transaction of the registry. Rows are dicts by column; route rows get the new version here. `begins`: the session is new,
+    and gets its number here."""
 
     session: dict[str, Any] | None = None
     session_updates: dict[str, Any] = field(default_factory=dict)
     session_id: str = ""
+    begins: bool = False
     ended: list[str] = field(default_factory=list)
     ended_at: str = ""
     routes: list[dict[str, Any]] = field(default_factory=list)
@@ -47,6 +49,8 @@ def write(change: RegistryChange) -> int:
     """Carry out a change; returns the config version it made, or 0 where no route changed."""
     for session_id in change.ended:
         _end(session_id, change.ended_at)
+    if change.session is not None and change.begins:
+        change.session_id = change.session["session_id"] = f"s{bump('next_session_number') - 1}"
     if change.session is not None:
         upsert(Session, [change.session])
     if change.session_updates:

@@ -11,6 +11,7 @@ import gc
 import json
 import marshal
 import os
+import re
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from operator import attrgetter
 from typing import Any
 
 from proxyd.base import clock
-from proxyd.base.text import rfc3339, route_number
+from proxyd.base.text import hash_of, rfc3339, route_number
 from proxyd.store.sql.models import Route, Session, StoredCounter
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot, counter
 from proxyd.store.sql.upsert import upsert
@@ -36,6 +37,8 @@ SLICE = 200
 _MAGIC = b"proxyd table 1\n\0"
 _HEAD = struct.Struct("<16s16sQ")
 _LENGTH = struct.Struct("<I")
+_NUMBER = re.compile(r"s\d+", re.ASCII)
+_KEPT_NUMBER = re.compile(PREFIX + r"s(\d+)", re.ASCII)
 _FIELDS = tuple(field.name for field in fields(RouteRecord))
 _values = attrgetter(*_FIELDS)
 _DRAIN = _FIELDS.index("drain_started_at")
@@ -178,14 +181,22 @@ def take_up(kept: Kept) -> bool:
     for first in range(0, len(rows), SLICE):
         upsert(Route, rows[first:first + SLICE])
     number = max((route_number(record.route_id) for record in kept.snapshot.routes), default=0) + _GAP
-    for name, value in (("config_version", version), ("next_route_number", number), ("removals_from", version)):
+    # Ids that are kept must not meet those of new sessions, should this database be lost too.
+    session_number = max((int(found[1]) for name in sessions if (found := _KEPT_NUMBER.fullmatch(name))), default=0) + _GAP
+    for name, value in (("config_version", version), ("next_route_number", number), ("next_session_number", session_number),
+                        ("removals_from", version)):
         StoredCounter.update(value=value).where(StoredCounter.name == name).execute()
     return True
 
 
 def kept_id(session_id: str) -> str:
-    """The id under which a session of the file is held. Sessions of sites are the sites' own: they go on."""
-    return session_id if session_id.startswith(("site:", PREFIX)) else PREFIX + session_id
+    """The id under which a session of the file is held. Sessions of sites are the sites' own: they go on.
+
+    A file of an older proxyd has the secret ids of clients, which must not get into the database.
+    """
+    if session_id.startswith(("site:", PREFIX)):
+        return session_id
+    return PREFIX + (session_id if _NUMBER.fullmatch(session_id) else hash_of(session_id))
 
 
 def _row(record: RouteRecord, session_id: str, version: int, at: str) -> dict[str, Any]:

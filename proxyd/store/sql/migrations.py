@@ -40,6 +40,7 @@ from proxyd.store.sql.observed import (
     Worker,
 )
 from proxyd.store.sql.query import is_sqlite
+from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
 
 #: The longest time in seconds that a step may take on a server: the tables of years are written anew.
@@ -123,6 +124,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (6, "64-bit counters and ids", _sixth),
     (7, "when waits began, by a clock that nobody sets", _seventh),
     (8, "who leads", _lead),
+    (9, "session ids stored as hashes", hide_session_ids),
 )
 NEWEST = STEPS[-1][0]
 
@@ -148,6 +150,8 @@ def migrate(store: Store) -> tuple[int, int]:
     for number, description, step in STEPS:
         if number > before:
             store.call(_run, number, description, step, durable=True, bound=_LONGEST_STEP)
+            if step is hide_session_ids and before and store.path is not None:
+                forget_log(store.path)
     if store.read(_missing_counters):
         store.call(_add_counters, durable=True)
     if not store.read(views_are_current):

@@ -27,7 +27,7 @@ class SchemaVersion(StoredTable):
 
 
 class StoredCounter(StoredTable):
-    """Counters of the registry: config_version, next_route_number, removals_from."""
+    """Counters of the registry: config_version, next_route_number, next_session_number, removals_from."""
 
     name = TextField(primary_key=True)
     value = BigIntegerField()
@@ -50,7 +50,10 @@ class Lead(StoredTable):
 
 
 class Session(StoredTable):
-    """One registration. `state`: connected, disconnected (within the grace), ended. Sites have ids `site:<file>`."""
+    """One registration. `state`: connected, disconnected (within the grace), ended. Sites have ids `site:<file>`.
+
+    `session_id` is a public number (`s1`, `s2`, ...). The id that the client has for RECONNECT is a secret: only its hash is here.
+    """
 
     session_id = TextField(primary_key=True)
     service_name = TextField(index=True)
@@ -66,6 +69,7 @@ class Session(StoredTable):
     ended_at = TextField(null=True)
     last_activity = TextField()
     last_apply = TextField(null=True)
+    secret_hash = TextField(default="")
 
     class Meta:
         table_name = "sessions"

@@ -66,6 +66,6 @@ def _set_aside() -> int:
     for table in ("routes", "session_settings"):
         database.execute_sql(f"UPDATE {table} SET session_id = '{PREFIX}' || session_id "
                              f"WHERE session_id IN (SELECT session_id FROM sessions WHERE {mine})")
-    database.execute_sql(f"UPDATE sessions SET session_id = '{PREFIX}' || session_id, state = 'connected', disconnected_at = NULL, "
-                         f"disconnected_clock = NULL WHERE {mine}")
+    database.execute_sql(f"UPDATE sessions SET session_id = '{PREFIX}' || session_id, secret_hash = '', state = 'connected', "
+                         f"disconnected_at = NULL, disconnected_clock = NULL WHERE {mine}")
     return count

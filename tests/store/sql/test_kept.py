@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from proxyd.base import clock
+from proxyd.base.text import hash_of
 from proxyd.store.sql import kept, migrations, models
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.kept import Kept, KeptError, KeptFile
+from proxyd.store.sql.observed import EventRow
+from proxyd.store.sql.sessionids import hide_session_ids
 from proxyd.store.sql.snapshot import RouteRecord, load_difference, load_snapshot
 
 RECORD = RouteRecord("r7", "s1", "app", "i1", ("a.test", "*.b.test"), "/x", "http://127.0.0.1:3000", 2, True, 4, 9,
@@ -111,7 +114,31 @@ def test_a_new_database_takes_it_up_once(path: Path, store: Store) -> None:
     sessions = store.read(lambda: {row.session_id: (row.state, row.token_name) for row in models.Session.select()})
     assert sessions == {"kept:s1": ("connected", "shops"), "site:x": ("connected", "")}
     assert store.read(lambda: models.StoredCounter.get_by_id("next_route_number").value) > 12
+    assert store.read(lambda: models.StoredCounter.get_by_id("next_session_number").value) > 1
     assert not store.call(kept.take_up, found)
+
+
+def test_no_new_session_gets_the_number_of_a_kept_one(path: Path, store: Store) -> None:
+    assert store.call(kept.take_up, written(path, replace(RECORD, session_id="kept:s4000"), replace(PLAIN, session_id="s17")))
+    assert store.read(lambda: {row.session_id for row in models.Session.select()}) == {"kept:s4000", "kept:s17"}
+    assert store.read(lambda: models.StoredCounter.get_by_id("next_session_number").value) > 4000
+
+
+def test_the_secret_ids_in_a_file_of_an_older_version_do_not_get_into_the_database(path: Path, store: Store) -> None:
+    secret = "0123456789abcdef" * 2
+    assert store.call(kept.take_up, written(path, replace(RECORD, session_id=secret)))
+    assert store.read(lambda: [(row.session_id, row.secret_hash) for row in models.Session.select()]) == [
+        (f"kept:{hash_of(secret)}", "")]
+
+
+def test_what_is_held_for_kept_sessions_stays_when_ids_are_hidden(path: Path, store: Store) -> None:
+    store.call(kept.take_up, written(path, RECORD, PLAIN))
+    store.call(lambda: models.StoredCounter.delete().where(models.StoredCounter.name == "next_session_number").execute())
+    store.call(lambda: EventRow.create(at="2026-01-31T23:59:59.125Z", type="x", session_id="kept:s1", actor="", detail="{}"))
+    store.call(hide_session_ids)
+    assert store.read(lambda: {row.session_id for row in models.Session.select()}) == {"kept:s1", "site:x"}
+    assert {record.session_id for record in store.read(load_snapshot, 0).routes} == {"kept:s1", "site:x"}
+    assert store.read(lambda: [row.session_id for row in EventRow.select()]) == ["kept:s1"]
 
 
 def test_a_table_is_compared_with_a_database_that_it_was_not_made_from(path: Path, store: Store) -> None:
