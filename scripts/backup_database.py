@@ -14,6 +14,8 @@ import time
 
 from database_file import Failure, configured, remove, verdict
 
+from proxyd.base import private
+
 
 def copy(source: str, target: str) -> None:
     """SQLite's online backup: one consistent moment, while others read and write. Then verified. Raises Failure."""
@@ -48,6 +50,8 @@ def back_up(directory: str, keep: int) -> str:
         target, number = f"{base}-{number}.db.gz", number + 1
     partial = f"{target}.{os.getpid()}.part"
     try:
+        private.make(partial)
+        private.make(f"{partial}.gz")
         copy(source, partial)
         with open(partial, "rb") as plain, open(f"{partial}.gz", "wb") as file:
             with gzip.GzipFile("", "wb", 6, file) as packed:

@@ -16,6 +16,8 @@ import zlib
 
 from database_file import Failure, configured, remove, verdict
 
+from proxyd.base import private
+
 
 def newest(target: str) -> str:
     """The newest backup of this database in var/backups. Raises Failure where there is none."""
@@ -31,6 +33,7 @@ def unpack(backup: str, target: str) -> int:
 
     Raises Failure where it is no sound database of proxyd.
     """
+    private.make(target)
     with open(backup, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
     with gzip.open(backup) if packed else open(backup, "rb") as source, open(target, "wb") as plain:
@@ -50,7 +53,8 @@ def unpack(backup: str, target: str) -> int:
 
 def lock(path: str) -> None:
     """Hold the master's lock until this process ends, so that none starts meanwhile. Raises Failure where a master runs."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+    private.make(path)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, private.MODE)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -89,6 +93,7 @@ def put(fresh: str, target: str) -> str | None:
     if had:
         settle(target)
         shutil.copymode(target, fresh)
+        private.tighten(fresh)
         os.link(target, aside)
     # A log that is left (of a corrupt database) belongs to the old file; with the new one it would be poison.
     if had and os.path.exists(f"{target}-wal"):

@@ -13,7 +13,7 @@ from proxyd.config import logs
 from proxyd.config.settings import Settings, SettingsError, load
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.gunicorn_inner import queued_signals
-from proxyd.server.startchecks import before_start, few_descriptors, listeners
+from proxyd.server.startchecks import before_start, few_descriptors, listeners, open_secrets
 from proxyd.server.supervisor import Supervisor
 
 #: Seconds a worker may take to cut the remaining requests after graceful_timeout.
@@ -56,6 +56,8 @@ def configuration() -> dict[str, Any]:
         few = few_descriptors(settings, raise_limit())
         if few:
             sys.stderr.write(f"proxyd: {few}\n")
+        # Those of the other sections are the master's, which says it in its log.
+        sys.stderr.write("".join(f"proxyd: {told}\n" for section, told in open_secrets(settings) if section == "tls"))
     _settings = settings
     heartbeat = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return {

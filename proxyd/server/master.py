@@ -40,6 +40,7 @@ from proxyd.net.resolver import Resolver
 from proxyd.registry.operations import Operations
 from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
+from proxyd.server.startchecks import open_secrets
 from proxyd.server.supervisor import SUPERVISED
 from proxyd.sites.follow import Sites
 from proxyd.store.memory.board import Board
@@ -296,6 +297,9 @@ def main(settings: Settings, wait: bool, parent: int) -> int:
     """Run a master in this process, which must have been monkey-patched. Returns the exit status."""
     logs.configure(settings.log)
     sys.stdout.flush()
+    for section, told in open_secrets(settings):
+        if section != "tls":
+            log.warning("[%s] %s", section, told)
     files, connections = raise_limit(), settings.registry.max_connections
     if files < connections + _OTHER_FILES:
         log.warning("this process may have %d files open, too few for [registry] max_connections = %d: raise the hard limit (ulimit -Hn, "

@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from proxyd.base import private
 from proxyd.base.text import split_address
 from proxyd.config.ini import Problem, read_ini
 from proxyd.config.settings import Settings, environment_name
@@ -75,6 +76,17 @@ def few_descriptors(settings: Settings, limit: int) -> str | None:
         return None
     return (f"a worker may open {limit} files, and [proxy] worker_connections = {settings.proxy.worker_connections} "
             "needs up to twice as many: raise the limit (ulimit -n, LimitNOFILE), or idle connections are closed before that")
+
+
+def open_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Section of each file with keys or tokens that everybody may read, and what to do about it. Everything starts all the same."""
+    files = [("tls", path) for path in (settings.tls.certificates if settings.tls.bind else ())]
+    files += [("registry", settings.registry.tls_certificate), ("registry", settings.registry.tokens_file),
+              ("admin", settings.admin.token_file)]
+    for section, path in files:
+        told = private.open_to_all(path) if path else None
+        if told:
+            yield section, told
 
 
 def tls(settings: Settings, places: Places, wrong: Callable[[str], str | None], known: tuple[str, ...] = ()) -> Iterator[Problem]:

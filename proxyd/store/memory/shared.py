@@ -20,6 +20,8 @@ from types import TracebackType
 
 from gevent.monkey import get_original
 
+from proxyd.base import private
+
 _LOCK_BASE = 1 << 40
 #: Longer than the kernel keeps a runnable holder from its turn on a crowded machine. The second number is for a lock
 #: whose holder was waited for once in vain: it is stopped, and must not stop everybody time and again.
@@ -91,7 +93,7 @@ class SharedFile:
     def _opened(self, path: str, size: int, magic: bytes) -> int:
         while True:
             try:
-                fd, made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), True
+                fd, made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, private.MODE), True
             except FileExistsError:
                 try:
                     fd, made = os.open(path, os.O_RDWR | os.O_CLOEXEC), False
@@ -103,6 +105,7 @@ class SharedFile:
                 os.close(fd)
                 continue
             if status.st_size == size and os.pread(fd, 8, 0) == magic:
+                private.tighten(path)
                 fcntl.lockf(fd, fcntl.LOCK_UN, 1, _LOCK_BASE - 1)
                 return fd
             if not made:
@@ -111,6 +114,7 @@ class SharedFile:
                 os.close(fd)
                 continue
             try:
+                os.fchmod(fd, private.MODE)
                 os.posix_fallocate(fd, 0, size)
                 # Kept until the end: a mapping that goes away closes a descriptor, and with it the lock on this file.
                 mapping = mmap.mmap(fd, size)
@@ -173,7 +177,7 @@ class SharedFile:
 
     def _make_readable(self) -> None:
         try:
-            os.fchmod(self._fd, 0o640)
+            os.fchmod(self._fd, private.MODE)
         except OSError as error:
             raise SharedMemoryError(f"the shared memory file {self.path} can't be opened by processes that start from now on, and its "
                                     f"mode can't be changed: {error.strerror}; give it to this user, with mode 0640") from None

@@ -21,6 +21,7 @@ import peewee
 from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
+from proxyd.base import private
 from proxyd.base.text import hide_password
 from proxyd.store.sql import postgres, rescue
 
@@ -119,6 +120,12 @@ class Store:
                 raise StoreError(f"can't make the directory {folder} of the database: {error.strerror}") from None
             if not os.access(folder, os.W_OK):
                 raise StoreError(f"the directory {folder} of the database is not writable by this user")
+            if not self._follow:
+                # SQLite gives the log and the index of the log the mode of the database.
+                with contextlib.suppress(OSError):
+                    private.make(self.path)
+                for suffix in ("", "-wal", "-shm"):
+                    private.tighten(self.path + suffix)
         if time.monotonic() < self._again:
             raise StoreError(self._why)
         self._frozen = False

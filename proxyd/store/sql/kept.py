@@ -20,7 +20,7 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Any
 
-from proxyd.base import clock
+from proxyd.base import clock, private
 from proxyd.base.text import hash_of, rfc3339, route_number
 from proxyd.store.sql.models import Route, Session, StoredCounter
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot, counter
@@ -68,7 +68,8 @@ class KeptFile:
         self._temporary = f"{path}.{os.getpid()}.new"
         self._digest = blake2b(digest_size=16)
         self._size = 0
-        fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, private.MODE)
+        os.fchmod(fd, private.MODE)
         self._file = os.fdopen(fd, "wb")
         try:
             self._file.write(bytes(_HEAD.size))

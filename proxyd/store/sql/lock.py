@@ -7,6 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable
 
+from proxyd.base import private
 from proxyd.store.sql.database import StoreError
 
 
@@ -21,7 +22,9 @@ class MasterLock:
         """Take the lock; False if another process has it. Raises StoreError where the file can't be made."""
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            private.make(self.path)
+            private.tighten(self.path)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, private.MODE)
         except OSError as error:
             raise StoreError(f"can't open the lock file {self.path}: {error.strerror}; is the directory writable?") from None
         try:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from proxyd.base import private
+
 log = logging.getLogger("proxyd.master")
 
 #: What tells a file from another one under its name; None where there is none.
@@ -48,6 +50,7 @@ def put_back(execute: Callable[..., Any], path: str, own: Identity) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     try:
         _remove(copy)
+        private.make(copy)
         execute("VACUUM INTO ?", (copy,))
         _settle(copy)
         found = identity(path)
