@@ -86,6 +86,7 @@ def status(context: Context, request: Request) -> Response:
                      "started_at": rfc3339(clock.shown(worker.started))} for worker in state.board.workers()],
         "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
         "unwell": unwell, "problems": [*_not_ready(context, _MOMENT), *_ended(state.certificates()), *state.problems()],
+        "notices": state.notices(),
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
                          for item in state.certificates()],
         "jobs": [{"name": job.name, "runs": job.runs, "errors": job.errors, "last_run_at": rfc3339(job.last_run) if job.last_run else None,

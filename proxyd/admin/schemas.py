@@ -43,7 +43,7 @@ SCHEMAS: dict[str, Schema] = {
     "Status": thing(
         version=TEXT, uptime_seconds=NUMBER, config_version=WHOLE,
         workers={"type": "array", "items": thing(pid=WHOLE, config_version=WHOLE, heartbeat_at=INSTANT, started_at=INSTANT)},
-        sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, unwell=WHOLE, problems=TEXTS,
+        sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, unwell=WHOLE, problems=TEXTS, notices=TEXTS,
         certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)},
         jobs={"type": "array", "items": thing(name=TEXT, runs=WHOLE, errors=WHOLE, last_run_at=MAYBE_INSTANT, duration_seconds=NUMBER,
                                               error=TEXT)}),

@@ -22,7 +22,8 @@ def _nothing() -> list[Any]:
 class MasterState:
     """The parts of the master.
 
-    `started` is Unix seconds. `problems()` gives sentences about what is broken now (site files and the like).
+    `started` is Unix seconds. `problems()` gives sentences about what is broken now (site files and the like), `notices()` about what
+    one party took from another.
     `certificates()` gives {path, names, expires} each, `expires` in Unix seconds. `health_alive()`, where given, says
     whether the health checker is at work, and `health_numbers()` how it fares: targets, lag, waiting, dropped.
     `jobs` are the background jobs.
@@ -35,6 +36,7 @@ class MasterState:
     operations: Operations
     started: float
     problems: Callable[[], list[str]] = _nothing
+    notices: Callable[[], list[str]] = _nothing
     certificates: Callable[[], list[dict[str, Any]]] = _nothing
     health_alive: Callable[[], bool] | None = None
     health_numbers: Callable[[], dict[str, float]] | None = None

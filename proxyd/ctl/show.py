@@ -50,6 +50,8 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
              one.get("errors"), one.get("error")) for one in jobs], "", ("TOOK MS", "RUNS"))
     for problem in found.get("problems") or []:
         screen.wrapped(f"problem: {printable(problem)}", 9, "red")
+    for notice in found.get("notices") or []:
+        screen.wrapped(f"notice: {printable(notice)}", 8)
     return code
 
 

@@ -24,6 +24,9 @@ class ActiveRoutes:
         self._circuits = circuits
         self.rows: dict[str, dict[str, Any]] = {}
         self.places: dict[tuple[str, str, int], dict[str, str]] = {}
+        #: The priorities at which a domain and path are held. Few are held at more than one.
+        self._priorities: dict[tuple[str, str], set[int]] = {}
+        self._contested: set[tuple[str, str]] = set()
         self._free: list[int] = []
         self._next_slot = 0
 
@@ -96,6 +99,11 @@ class ActiveRoutes:
         self.rows[row["route_id"]] = row
         for place in spec_of(row).places():
             self.places.setdefault(place, {})[row["route_id"]] = row["service_name"]
+            where = place[:2]
+            held = self._priorities.setdefault(where, set())
+            held.add(place[2])
+            if len(held) > 1:
+                self._contested.add(where)
 
     def _drop_places(self, route_id: str) -> None:
         row = self.rows.get(route_id)
@@ -107,6 +115,41 @@ class ActiveRoutes:
                 holders.pop(route_id, None)
                 if not holders:
                     del self.places[place]
+                    self._leave(place)
+
+    def _leave(self, place: tuple[str, str, int]) -> None:
+        where = place[:2]
+        held = self._priorities[where]
+        held.discard(place[2])
+        if len(held) < 2:
+            self._contested.discard(where)
+        if not held:
+            del self._priorities[where]
+
+    def overridden(self, service: str, specs: Iterable[RouteSpec]) -> dict[tuple[str, str], str]:
+        """Routes of other services that get no traffic at a place because of these routes: the route that does, by route id and place."""
+        found = {}
+        for spec in specs:
+            for domain, path, priority in spec.places():
+                for lower in self._priorities.get((domain, path), ()):
+                    if lower < priority:
+                        found.update({(route_id, domain + path): spec.route_id
+                                      for route_id, owner in self.places[domain, path, lower].items() if owner != service})
+        return found
+
+    def overridden_now(self, most: int) -> list[str]:
+        """Sentences about routes that get no traffic because another service's route has a higher priority."""
+        found = []
+        for domain, path in self._contested:
+            highest = max(self._priorities[domain, path])
+            winner, service = next(iter(self.places[domain, path, highest].items()))
+            reason = f"route {winner} of {service} has a higher priority"
+            for lower in self._priorities[domain, path] - {highest}:
+                found += [f"route {route_id} of {owner} gets no traffic at {domain}{path}: {reason}"
+                          for route_id, owner in self.places[domain, path, lower].items() if owner != service]
+            if len(found) >= most:
+                break
+        return sorted(found[:most])
 
 
 def spec_of(row: dict[str, Any]) -> RouteSpec:

@@ -51,6 +51,7 @@ class Connection:
         self._has_place = False
         self.caller = caller
         self.caller.unhurried = self._unhurried
+        self.caller.deliver = self.deliver
         self._writer = gevent.spawn(self._write)
 
     def serve(self) -> None:

@@ -11,7 +11,7 @@ from proxyd.base import clock
 from proxyd.base.text import rfc3339
 from proxyd.base.urls import same_server
 from proxyd.registry import configuration
-from proxyd.registry.activeroutes import sorted_ids
+from proxyd.registry.activeroutes import sorted_ids, spec_of
 from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged, by_target, effective, staged_routes
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.state import ENDED, LiveSession, Registry
@@ -19,6 +19,9 @@ from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange, SettingKey
 
 log = logging.getLogger("proxyd.registry")
+
+#: Routes of others that one apply may leave without traffic, and each is logged.
+_MOST_TOLD = 20
 
 
 class StagingError(Exception):
@@ -165,6 +168,9 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
                 "at": rfc3339(now), "type": "config_applied", "session_id": session.session_id, "actor": actor,
                 "detail": json.dumps({"service": session.service, "instance": session.instance, "routes": len(change.routes),
                                       "removed": change.removed, "settings": len(change.settings)})})
+        active = registry.active
+        before = active.overridden(session.service, [spec_of(active.rows[row["route_id"]]) for row in change.routes
+                                                     if row["route_id"] in active.rows])
         try:
             version = registry.commit(change)
         except BaseException:
@@ -177,6 +183,11 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         session.last_apply = now
         for key in picked:
             session.staged.pop(key, None)
+        taken = active.overridden(session.service, map(spec_of, change.routes))
+        for (route_id, place), winner in list(taken.items())[:_MOST_TOLD]:
+            if (route_id, place) not in before:
+                loser = active.rows[route_id]["service_name"]
+                registry.takeovers.route(route_id, loser, place, winner, session.service, actor)
     if change.events and not session.is_site():
         log.info("%s/%s applied (%s): %d routes set, %d removed, %d settings changed; config version %d", session.service,
                  session.instance, actor, len(change.routes), len(change.removed), len(change.settings), version)

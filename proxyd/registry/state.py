@@ -21,10 +21,11 @@ from gevent.lock import RLock
 from proxyd.base import clock
 from proxyd.base.text import hash_of, parse_rfc3339, rfc3339
 from proxyd.config.settings import Settings
-from proxyd.events.bus import EventBus
+from proxyd.events.bus import Event, EventBus
 from proxyd.registry.activeroutes import ActiveRoutes, spec_of
 from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
+from proxyd.registry.takeovers import Takeovers
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import changes
@@ -93,6 +94,7 @@ class Registry:
         self.kept: dict[tuple[str, str], LiveSession] = {}
         self._by_secret: dict[str, LiveSession] = {}
         self.active = ActiveRoutes(circuits)
+        self.takeovers = Takeovers(bus)
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
         self.live_health: Callable[[str], dict[str, Any] | None] = lambda route_id: None
@@ -216,11 +218,22 @@ class Registry:
                 change.settings[GRANT] = grant.to_json()
             version = self.commit(change)
             for item in older:
+                self._tell_holder(item, "REGISTER", address, grant.name)
                 self._forget(item)
             session.session_id = change.session_id
             self.take(session)
         self.await_workers(version)
         return session, secret
+
+    def _tell_holder(self, session: LiveSession, how: str, address: str, token: str) -> None:
+        """Tell a client that is connected that it loses its session to another one. It holds the session still."""
+        holder = session.holder
+        if session.state != CONNECTED or holder is None:
+            return
+        data = self.takeovers.session(session.service, session.instance, session.session_id, how, session.address, address, token)
+        if "count" not in data:
+            # Not told to everybody again, but the client that loses must know each time.
+            holder.deliver(Event("session_replaced", rfc3339(time.time()), None, data, session.session_id, address))
 
     def session_row(self, session: LiveSession) -> dict[str, Any]:
         """The session as a row."""
@@ -289,6 +302,7 @@ class Registry:
                 session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": True}),
                 session_updates={"state": CONNECTED, "disconnected_at": None, "disconnected_clock": None, "address": address,
                                  "last_activity": rfc3339(now)}))
+            self._tell_holder(session, "RECONNECT", address, session.grant.name)
             session.state = CONNECTED
             session.holder = holder
             session.address = address

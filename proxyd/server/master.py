@@ -58,6 +58,8 @@ _PARENT_TICK = 0.25
 _LISTEN_AGAIN = 2.0
 #: How often a master that waits asks whether the lead is free, in seconds.
 _STANDBY_LOOK = 0.25
+#: Sentences of the status about routes that get no traffic.
+_MOST_NOTICES = 20
 #: Beside the registry's connections: the database, logs, health checks, the admin HTTP.
 _OTHER_FILES = 512
 
@@ -164,7 +166,9 @@ class Master:
             Alerts(settings.alerts, store, bus), Janitor(registry), Keeper(registry, directory), Counts(store, board, directory),
             watch, LeadWatch(leadership, self._fail))
         state = MasterState(
-            store, bus, board, circuits, operations, clock.now(), lambda: [*map(str, sites.problems), *watch.problems()],
+            store, bus, board, circuits, operations, clock.now(),
+            lambda: [*map(str, sites.problems), *watch.problems(), *registry.takeovers.fights()],
+            lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()],
             checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)))

@@ -234,7 +234,8 @@ def test_session_ids_are_unguessable(system: System) -> None:
 def test_a_second_register_on_a_connection_is_an_error(system: System) -> None:
     client = system.client("twice")
     assert client.command("REGISTER|twice|other").startswith("ERROR|this connection has a session already")
-    assert client.command(f"RECONNECT|{client.session_id}").startswith("ERROR|this connection has a session already")
+    assert client.command(f"RECONNECT|{'0' * 32}").startswith("ERROR|this connection has a session already")
+    assert client.command(f"RECONNECT|{client.session_id}|txn-1") == "OK|txn-1"
     assert client.command("PING|SID") == "PONG"
 
 

@@ -54,6 +54,8 @@ def register(caller: Caller, service: str, instance: str, maintenance_port: int,
               "staged changes are still there. After `REREGISTER` the connection may REGISTER.")
 def reconnect(caller: Caller, session_id: str) -> str:
     if caller.has_session:
+        if session_id == caller.secret:
+            return "OK"
         raise CommandError("this connection has a session already; RECONNECT belongs on a new one")
     session = caller.registry.find_secret(session_id)
     if session is None or session.state == ENDED:
