@@ -180,6 +180,16 @@ def test_trailers_go_both_ways_and_hints_come(secure: Secure) -> None:
     recorder.stop()
 
 
+def test_a_trailer_that_can_not_be_one_is_refused_and_the_connection_goes_on(secure: Secure, backend: Backend) -> None:
+    with connect(secure, secure.route(backend.url)) as client:
+        stream = client.ask("/echo", "POST", end=False)
+        client.data(stream, b"some")
+        client.send(client.head(stream, [("content-length", "4")]))
+        answer = client.answer(stream)
+        assert (answer.status, answer.header("x-proxyd-reason")) == (400, "forbidden_trailer")
+        assert client.answer(client.ask("/")).status == 200
+
+
 def test_100_continue_comes_when_the_body_is_wanted(secure: Secure, backend: Backend) -> None:
     with connect(secure, secure.route(backend.url)) as client:
         stream = client.ask("/echo", "POST", [("expect", "100-continue")], end=False)
@@ -330,7 +340,7 @@ def test_what_is_no_websocket_is_refused(secure: Secure, raw_backend: Make, back
         assert client.answer(websocket(client)).reset >= 0
         client.name = secure.route(backend.url)
         stream = client.new()
-        client.send(client.head(stream, [(":method", "CONNECT"), (":authority", f"{client.name}:443")]))
+        client.send(client.head(stream, [(":method", "CONNECT"), (":authority", f"{client.name}:443")], end=False))
         assert client.answer(stream).status == 405
 
 

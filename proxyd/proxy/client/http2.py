@@ -204,7 +204,7 @@ class Http2Connection:
 
     def _run(self, client: Http2Stream, head: RequestHead, error: ProtocolError | None, began: float) -> None:
         try:
-            if error is None and head.content_length < 0 and not head.upgrade and client.has_body():
+            if error is None and head.content_length < 0 and head.method != "CONNECT" and not head.upgrade and client.has_body():
                 error = client.await_body(head)
             if error is None and client.gone():
                 error = client.fault or ProtocolError(CLIENT_GONE, "client_gone", "the stream was reset before anything was done for it")
@@ -241,7 +241,7 @@ class Http2Connection:
         except StreamFault as fault:
             wrong = fault.detail
         except ProtocolError as error:
-            client.fail(error)
+            client.refuse(error)
             return
         if wrong:
             self._malformed(client, wrong)

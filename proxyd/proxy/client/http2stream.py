@@ -62,9 +62,9 @@ class Http2Stream:
     """The ClientSide of one exchange. The connection's reader calls `receive`, `fail` and `lose`; its writer calls `taken`."""
 
     __slots__ = (
-        "_acknowledged", "_answered_100", "_body", "_came", "_connection", "_declared", "_due", "_engine", "_gone", "_late", "_reader",
-        "_received", "_sender", "_taken", "_timeout", "_trailers", "_turns", "_writer", "buffers", "ended", "exchange", "fault",
-        "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
+        "_acknowledged", "_answered_100", "_body", "_came", "_connection", "_declared", "_due", "_engine", "_gone", "_late", "_raw",
+        "_reader", "_received", "_sender", "_taken", "_timeout", "_trailers", "_turns", "_writer", "buffers", "ended", "exchange",
+        "fault", "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
     def __init__(self, connection: Carrier, state: Http2State) -> None:
@@ -91,7 +91,7 @@ class Http2Stream:
         self._received = 0
         self._trailers: list[tuple[str, str]] = []
         self.fault: ProtocolError | None = None
-        self._gone = self._late = self._answered_100 = False
+        self._gone = self._late = self._answered_100 = self._raw = False
         self._due = 0
         self._taken = self._came = self._turns = self._acknowledged = 0
         self._reader: Any = None
@@ -133,6 +133,11 @@ class Http2Stream:
         """What the client sent is wrong, and its stream was reset. The exchange learns it when it reads on, or answers."""
         self.fault = fault
         self.lose()
+
+    def refuse(self, fault: ProtocolError) -> None:
+        """The rest of the body is refused. The exchange learns it when it reads on, and can still answer."""
+        self.fault = fault
+        self._wake_reader()
 
     def lose(self) -> None:
         """The client, or its stream, is gone."""
@@ -280,7 +285,7 @@ class Http2Stream:
         if whole:
             return
         exchange = self.exchange
-        if exchange is not None:
+        if exchange is not None and not self._raw:
             exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._timeout)
         self._taken = state.sent
         starved = state.room <= 0 and state.sent < _NEXT_TO_NOTHING
@@ -355,6 +360,8 @@ class Http2Stream:
         self._connection.wake()
 
     def take_over(self) -> tuple[Stream, bytes] | None:
+        # The tunnel watches its own times.
+        self._raw = True
         self._due = -1
         return Http2Tunnel(self), b""
 
