@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxyd.http2 import frames
-from proxyd.http2.budget import Budget
+from proxyd.http2.bodies import Bodies
+from proxyd.http2.budget import Ledger
 from proxyd.http2.errors import (
     COMPRESSION_ERROR,
     ENHANCE_YOUR_CALM,
-    FLOW_CONTROL_ERROR,
     FRAME_SIZE_ERROR,
     NO_ERROR,
     PROTOCOL_ERROR,
@@ -22,22 +22,15 @@ from proxyd.http2.errors import (
     ConnectionFault,
     StreamFault,
 )
-from proxyd.http2.events import Body, Ended, Event, Pong, Request, Trailers
-from proxyd.http2.frames import ACK, END_HEADERS, END_STREAM, FIRST_WINDOW, HAS_PRIORITY, HEADER_SIZE, MAX_PAYLOAD, MAX_WINDOW, PADDED
+from proxyd.http2.events import Ended, Event, Pong, Request, Trailers
+from proxyd.http2.frames import ACK, END_HEADERS, END_STREAM, HAS_PRIORITY, HEADER_SIZE, MAX_PAYLOAD, MAX_WINDOW, PADDED
 from proxyd.http2.hpack import Decoder, HpackError, ListTooLarge
 from proxyd.http2.priority import parse_priority
-from proxyd.http2.sender import Sender
 from proxyd.http2.stream import Stream
+from proxyd.http2.streams import Streams
 
 _GOODBYE = b"goingawy"
-#: Frames that bring nothing: how many at once, how many more each second, how many for each useful one.
-_NOISE, _NOISE_PER_SECOND, _NOISE_PER_STREAM, _NOISE_PER_FRAME = 1000, 100, 10, 3
-#: Streams that end before their answer: the same.
-_RESETS, _RESETS_PER_SECOND = 200, 50
-#: What a SETTINGS, a PING and an empty DATA cost; other frames cost 1.
-_COSTS = {frames.SETTINGS: 10, frames.PING: 2, frames.DATA: 5}
 _PIECES_OF_A_BLOCK = 128
-_CLOSED_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +57,6 @@ class _Block:
 class Connection:
     """One connection. Instants are monotonic seconds.
 
-    streams              those that are open
-    last_stream          the highest number of a stream that was begun
     in_block             whether a header has begun and is not whole
     leaving              whether the client has sent GOAWAY
     stopped              whether `stop` was called: new streams are refused
@@ -73,35 +64,21 @@ class Connection:
 
     def __init__(self, bounds: Bounds, now: float) -> None:
         self.bounds = bounds
-        self.streams: dict[int, Stream] = {}
-        self.last_stream = 0
+        self._ledger = Ledger(now)
+        self.streams = Streams(self._ledger)
+        self.sender = self.streams.sender
         self.leaving = self.stopped = False
-        self.sender = Sender(self._answered)
         self._decoder = Decoder(bounds.header_list)
-        self._now = now
-        self._noise = Budget(_NOISE, _NOISE_PER_SECOND, now)
-        self._resets = Budget(_RESETS, _RESETS_PER_SECOND, now)
         self._useful = 0
         self._buffer = b""
         self._at = 0
         self._greeted = self._settled = False
         self._block: _Block | None = None
         self._partial_header = False
-        # The DATA frame that is being read: its stream (None: nobody reads it), bytes left of it and of its padding, if it is the last.
-        self._reads: Stream | None = None
-        self._left = self._padding = 0
-        self._ends = False
-        self._granted = FIRST_WINDOW
-        self._unread = 0
-        #: Streams that were closed last: whether we reset them, so that what was on its way is no fault.
-        self._closed: dict[int, bool] = {}
         self.sender.put(frames.settings((
             (frames.MAX_CONCURRENT_STREAMS, bounds.streams), (frames.INITIAL_WINDOW_SIZE, bounds.stream_window),
             (frames.MAX_HEADER_LIST_SIZE, bounds.header_list), (frames.ENABLE_CONNECT_PROTOCOL, 1), (frames.NO_RFC7540_PRIORITIES, 1))))
-        more = bounds.connection_window - FIRST_WINDOW
-        if more > 0:
-            self.sender.put(frames.window_update(0, more))
-            self._granted += more
+        self.bodies = Bodies(self.streams, self._ledger, bounds.stream_window, bounds.connection_window)
 
     # -- reading
 
@@ -117,16 +94,18 @@ class Connection:
 
     def feed(self, data: bytes, now: float) -> None:
         """Bytes that have come."""
-        self._now = now
+        self._ledger.now = now
         self._buffer = self._buffer[self._at :] + data if self._at < len(self._buffer) else data
         self._at = 0
 
     def next_event(self) -> Event | None:
         """What has come next; None if that takes more bytes. Raises ConnectionFault."""
+        bodies = self.bodies
         while True:
-            if self._left or self._padding:
-                event: Event | None = self._read_body()
-                if event is None and (self._left or self._padding):
+            if bodies.busy:
+                event: Event | None = bodies.read(self._buffer, self._at)
+                self._at = bodies.at
+                if event is None and bodies.busy:
                     return None
             else:
                 buffer, at = self._buffer, self._at
@@ -143,7 +122,9 @@ class Connection:
                     if kind == frames.DATA:
                         if flags & PADDED and length and len(buffer) - at < HEADER_SIZE + 1:
                             return None
-                        event = self._begin_body(flags, stream_id, length)
+                        self._at = bodies.at = at + HEADER_SIZE
+                        event = bodies.begin(buffer, self._at, flags, stream_id, length)
+                        self._at = bodies.at
                     else:
                         end = at + HEADER_SIZE + length
                         if len(buffer) < end:
@@ -153,7 +134,8 @@ class Connection:
                         self._partial_header = False
                         event = self._take(kind, flags, stream_id, buffer[at + HEADER_SIZE : end])
                 except StreamFault as fault:
-                    event = self._refuse(stream_id, fault)
+                    self._at = max(self._at, bodies.at) if kind == frames.DATA else self._at
+                    event = self.streams.refuse(stream_id, fault)
             if event is not None:
                 return event
 
@@ -182,7 +164,7 @@ class Connection:
         """Read a whole frame other than DATA."""
         if kind == frames.HEADERS:
             return self._headers(flags, stream_id, payload)
-        self._spend(_COSTS.get(kind, 1))
+        self._count(kind)
         if kind == frames.CONTINUATION:
             return self._continue(flags, payload)
         if kind == frames.WINDOW_UPDATE:
@@ -205,14 +187,13 @@ class Connection:
             raise ConnectionFault(PROTOCOL_ERROR, "a client can't push")
         return None
 
-    def _spend(self, cost: int) -> None:
-        """Count frames that bring nothing. Raises ConnectionFault if there are too many."""
+    def _count(self, kind: int) -> None:
+        """Count a frame that brings nothing, after the useful ones since the last. Raises ConnectionFault if there are too many."""
         sent = self.sender.useful
         if sent != self._useful:
-            self._noise.earn((sent - self._useful) * _NOISE_PER_FRAME)
+            self._ledger.sent(sent - self._useful)
             self._useful = sent
-        if not self._noise.spend(cost, self._now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
+        self._ledger.noise(kind)
 
     # -- heads
 
@@ -254,124 +235,41 @@ class Connection:
         except HpackError as error:
             raise ConnectionFault(COMPRESSION_ERROR, str(error)) from None
         stream_id, ends = block.stream_id, bool(block.flags & END_STREAM)
-        stream = self.streams.get(stream_id)
+        stream = self.streams.open.get(stream_id)
         if stream is not None:
             if not stream.receiving:
                 raise StreamFault(STREAM_CLOSED, "HEADERS after the end of the request")
             if not ends:
                 raise StreamFault(PROTOCOL_ERROR, "a second header that does not end the request")
-            self._received(stream)
+            self.streams.received(stream)
             return Trailers(stream, fields)
-        if stream_id <= self.last_stream:
-            ours = self._closed.get(stream_id)
+        if stream_id <= self.streams.last:
+            ours = self.streams.closed.get(stream_id)
             if ours is None:
                 raise ConnectionFault(PROTOCOL_ERROR, "a new stream has a lower number than one before")
             if not ours:
                 raise ConnectionFault(STREAM_CLOSED, "HEADERS on a closed stream")
             return None
-        self.last_stream = stream_id
+        self.streams.last = stream_id
         if self.stopped:
             # The client knows from our GOAWAY that this was not looked at, and sends it elsewhere.
-            self._forget(stream_id, True)
+            self.streams.forget(stream_id, True)
             self.sender.put(frames.reset(stream_id, REFUSED_STREAM))
             return None
-        if len(self.streams) >= self.bounds.streams:
+        if len(self.streams.open) >= self.bounds.streams:
             raise StreamFault(REFUSED_STREAM, "too many streams at once")
         if block.depends_on_itself:
             raise StreamFault(PROTOCOL_ERROR, "a stream depends on itself")
-        stream = self.streams[stream_id] = Stream(stream_id, self.sender.first_room, self.bounds.stream_window)
+        stream = self.streams.open[stream_id] = Stream(stream_id, self.sender.first_room, self.bounds.stream_window)
         stream.receiving = not ends
-        self._noise.earn(_NOISE_PER_STREAM)
+        self._ledger.began()
         return Request(stream, fields, size)
 
     # -- bodies
 
-    def _begin_body(self, flags: int, stream_id: int, length: int) -> Event | None:
-        """Read the beginning of a DATA frame."""
-        at = self._at + HEADER_SIZE
-        if not stream_id or stream_id > self.last_stream:
-            raise ConnectionFault(PROTOCOL_ERROR, "DATA on a stream that is not open")
-        padding = 0
-        if flags & PADDED:
-            padding = self._buffer[at] + 1 if length else 1
-            at += 1
-            if padding > length:
-                raise ConnectionFault(PROTOCOL_ERROR, "a frame is shorter than its padding")
-        self._granted -= length
-        if self._granted < 0:
-            raise ConnectionFault(FLOW_CONTROL_ERROR, "more was sent than the window of the connection allows")
-        self._at = at
-        self._left, self._padding = length - padding, max(0, padding - 1)
-        self._ends = bool(flags & END_STREAM)
-        self._reads = None
-        stream = self.streams.get(stream_id)
-        if stream is None or not stream.receiving or length > stream.granted:
-            self._unread += length
-            self._grant()
-            if stream is not None:
-                if stream.receiving:
-                    raise StreamFault(FLOW_CONTROL_ERROR, "more was sent than the window of the stream allows")
-                raise StreamFault(STREAM_CLOSED, "DATA after the end of the request")
-            if not self._closed.get(stream_id):
-                raise ConnectionFault(STREAM_CLOSED, "DATA on a closed stream")
-            self._spend(1)
-            return None
-        self._reads = stream
-        stream.granted -= length
-        if padding:
-            self.consumed(stream, padding)
-        if not self._left and not self._ends:
-            self._spend(_COSTS[frames.DATA])
-        return None if self._left or self._padding else self._end_body(stream)
-
-    def _end_body(self, stream: Stream) -> Event | None:
-        """A frame ends of which nothing else was to be told."""
-        if not self._ends:
-            return None
-        self._received(stream)
-        return Body(stream, b"", True)
-
-    def _read_body(self) -> Event | None:
-        """Tell what there is of a DATA frame that has begun."""
-        buffer, at = self._buffer, self._at
-        stream = self._reads
-        if not self._left:
-            self._at = at + min(self._padding, len(buffer) - at)
-            self._padding -= self._at - at
-            return self._end_body(stream) if stream is not None and not self._padding else None
-        size = min(self._left, len(buffer) - at)
-        if not size:
-            return None
-        self._left -= size
-        self._at = at + size
-        if stream is None:
-            return None
-        if not stream.receiving:
-            # It was reset since the frame began.
-            self._reads = None
-            self._unread += size + self._left
-            self._grant()
-            return None
-        ended = self._ends and not self._left and not self._padding
-        if ended:
-            self._received(stream)
-        return Body(stream, buffer[at : at + size], ended)
-
     def consumed(self, stream: Stream, size: int) -> None:
         """Bytes of a body were read, or nobody will: the client may send as many again. It is told when half a window has gathered."""
-        self._unread += size
-        self._grant()
-        stream.unread += size
-        if stream.unread * 2 >= self.bounds.stream_window and stream.receiving:
-            self.sender.put(frames.window_update(stream.id, stream.unread))
-            stream.granted += stream.unread
-            stream.unread = 0
-
-    def _grant(self) -> None:
-        if self._unread * 2 >= self.bounds.connection_window:
-            self.sender.put(frames.window_update(0, self._unread))
-            self._granted += self._unread
-            self._unread = 0
+        self.bodies.consumed(stream, size)
 
     # -- the other frames
 
@@ -384,9 +282,9 @@ class Connection:
                 raise ConnectionFault(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
             self.sender.widen(size)
             return
-        stream = self.streams.get(stream_id)
+        stream = self.streams.open.get(stream_id)
         if stream is None:
-            self._must_have_been(stream_id)
+            self.streams.must_have_been(stream_id)
             return
         if not size:
             raise StreamFault(PROTOCOL_ERROR, "WINDOW_UPDATE of nothing")
@@ -395,12 +293,12 @@ class Connection:
     def _reset_by_client(self, stream_id: int, payload: bytes) -> Event | None:
         if len(payload) != 4:
             raise ConnectionFault(FRAME_SIZE_ERROR, "RST_STREAM is not four bytes long")
-        stream = self.streams.get(stream_id)
+        stream = self.streams.open.get(stream_id)
         if stream is None:
-            self._must_have_been(stream_id)
+            self.streams.must_have_been(stream_id)
             return None
-        self._close(stream, False)
-        self._count_reset()
+        self.streams.close(stream, False)
+        self._ledger.reset()
         return Ended(stream, frames.number(payload), "")
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -413,7 +311,7 @@ class Connection:
             return
         for key, value in frames.pairs(payload):
             if key == frames.INITIAL_WINDOW_SIZE:
-                self.sender.resize_windows(value, self.streams.values())
+                self.sender.resize_windows(value, self.streams.open.values())
             elif key == frames.HEADER_TABLE_SIZE:
                 self.sender.resize_table(value)
             elif (key in (frames.ENABLE_PUSH, frames.NO_RFC7540_PRIORITIES) and value > 1) or (
@@ -443,65 +341,19 @@ class Connection:
     def _prefer(self, stream_id: int, payload: bytes) -> None:
         if stream_id or len(payload) < 4:
             raise ConnectionFault(PROTOCOL_ERROR, "PRIORITY_UPDATE on a stream, or too short")
-        stream = self.streams.get(frames.number(payload[:4]) & MAX_WINDOW)
+        stream = self.streams.open.get(frames.number(payload[:4]) & MAX_WINDOW)
         if stream is not None:
             self.sender.prefer(stream, *parse_priority(payload[4:260]))
 
-    def _must_have_been(self, stream_id: int) -> None:
-        """Refuse a frame on a stream that was never open."""
-        if not stream_id or stream_id > self.last_stream or not stream_id & 1:
-            raise ConnectionFault(PROTOCOL_ERROR, "a frame on a stream that is not open")
-
     # -- how streams end
-
-    def _received(self, stream: Stream) -> None:
-        """The request is whole."""
-        stream.receiving = False
-        if not stream.sending:
-            self._close(stream, False)
-
-    def _answered(self, stream: Stream) -> None:
-        """The answer is whole."""
-        self._resets.earn(1)
-        if not stream.receiving:
-            self._close(stream, False)
-
-    def _close(self, stream: Stream, by_us: bool) -> None:
-        self.sender.drop(stream)
-        if self.streams.pop(stream.id, None) is not None:
-            self._forget(stream.id, by_us)
-
-    def _forget(self, stream_id: int, by_us: bool) -> None:
-        closed = self._closed
-        closed[stream_id] = by_us
-        if len(closed) > _CLOSED_KEPT:
-            del closed[next(iter(closed))]
-
-    def _count_reset(self) -> None:
-        if not self._resets.spend(1, self._now):
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "too many streams that end before their answers")
-
-    def _refuse(self, stream_id: int, fault: StreamFault) -> Event | None:
-        """Reset a stream because of what was sent on it."""
-        self._count_reset()
-        stream = self.streams.get(stream_id)
-        if stream is not None:
-            self._close(stream, True)
-        elif stream_id:
-            self._forget(stream_id, True)
-        self.sender.put(frames.reset(stream_id, fault.code))
-        return Ended(stream, fault.code, fault.detail) if stream is not None else None
 
     def blame(self, stream: Stream, code: int = PROTOCOL_ERROR) -> None:
         """Reset a stream because of what its request says. Raises ConnectionFault if that happens too often."""
-        self.reset(stream, code)
-        self._count_reset()
+        self.streams.blame(stream, code)
 
     def reset(self, stream: Stream, code: int) -> None:
         """End a stream, if it is still open."""
-        if stream.id in self.streams:
-            self._close(stream, True)
-            self.sender.put(frames.reset(stream.id, code))
+        self.streams.reset(stream, code)
 
     # -- how the connection ends
 
@@ -514,7 +366,7 @@ class Connection:
         """Say which stream was the last. Those that are open go on, new ones are refused."""
         if not self.stopped or code:
             self.stopped = True
-            self.sender.put(frames.goaway(self.last_stream, code, detail))
+            self.sender.put(frames.goaway(self.streams.last, code, detail))
 
 
 def _unpadded(flags: int, payload: bytes) -> bytes:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from proxyd.http2 import frames
+from proxyd.http2.encoder import Encoder
 from proxyd.http2.errors import FLOW_CONTROL_ERROR, ConnectionFault, StreamFault
 from proxyd.http2.frames import DATA, END_STREAM, FIRST_WINDOW, MAX_PAYLOAD, MAX_WINDOW
-from proxyd.http2.hpack import Encoder
 from proxyd.http2.stream import Queue, Stream
 
 _NOTHING = memoryview(b"")

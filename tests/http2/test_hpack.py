@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyd.http2.hpack import Decoder, Encoder, HpackError, ListTooLarge
+from proxyd.http2.encoder import Encoder
+from proxyd.http2.hpack import Decoder, HpackError, ListTooLarge
 
 NAMES = st.sampled_from([b":path", b":status", b"cookie", b"x-a", b"x-long-name-" * 3, b"accept", b"", b"\xff\x00"])
 VALUES = st.one_of(st.binary(max_size=40), st.text("abc019/-; =", max_size=400).map(str.encode), st.just(b"gzip, deflate"))

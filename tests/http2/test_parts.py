@@ -98,7 +98,7 @@ def data(stream: int, size: int) -> bytes:
 
 def test_what_is_read_is_granted_again_when_half_a_window_has_gathered() -> None:
     engine = connection(Bounds(stream_window=65536, connection_window=100_000))
-    stream = engine.streams[1]
+    stream = engine.streams.open[1]
     for _ in range(2):
         engine.feed(data(1, 16_000), 0.0)
         assert isinstance(engine.next_event(), Body)
@@ -106,7 +106,7 @@ def test_what_is_read_is_granted_again_when_half_a_window_has_gathered() -> None
         assert engine.sender.take(1 << 20) == b""
     engine.consumed(stream, 768)
     assert engine.sender.take(1 << 20) == window_update(1, 32_768)
-    engine.consumed(engine.streams[3], 17_232)
+    engine.consumed(engine.streams.open[3], 17_232)
     assert engine.sender.take(1 << 20) == window_update(0, 50_000)
 
 

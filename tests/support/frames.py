@@ -68,6 +68,7 @@ class FrameClient:
         self.goaways: list[tuple[int, int]] = []
         self.settings: dict[int, int] = {}
         self.ended = False
+        self.error: OSError | None = None
         self.next_stream = 1
         self.credit = credit and acknowledge
         self.acknowledge = acknowledge
@@ -132,8 +133,8 @@ class FrameClient:
                 data = self.sock.recv(1 << 18)
             except TimeoutError:
                 raise
-            except OSError:
-                data = b""
+            except OSError as error:
+                data, self.error = b"", error
             if not data:
                 self.ended = True
                 return None
