@@ -244,17 +244,21 @@ def test_bodies_that_nobody_reads_do_not_hold_the_others_for_ever(secure: Secure
 
 
 def test_urgent_answers_go_first(secure: Secure, backend: Backend) -> None:
+    # Head and body come at once, so that what waits for the window is there when the head is.
+    recorder = Recorder(f"{OK}Content-Length: 20000\r\n\r\n{'x' * 20_000}".encode())
     with connect(secure, secure.route(backend.url), settings={SettingsFrame.INITIAL_WINDOW_SIZE: 1 << 20}, credit=False) as client:
         used = client.ask("/bytes/65535")
         client.until(lambda: used in client.got and client.got[used].over)
-        # The window of the connection holds both back until all is there.
-        later, first = client.ask("/bytes/60000", more=[("priority", "u=5")]), client.ask("/bytes/60000", more=[("priority", "u=1, i")])
+        # The window of the connection holds both back until both are there.
+        client.name = secure.route(recorder.url)
+        later, first = client.ask(more=[("priority", "u=5")]), client.ask(more=[("priority", "u=1, i")])
         client.until(lambda: {later, first} <= set(client.got))
-        client.send(WindowUpdateFrame(0, window_increment=60_000))
+        client.send(WindowUpdateFrame(0, window_increment=20_000))
         client.until(lambda: client.got[first].over)
         assert client.got[later].body == b""
-        client.send(WindowUpdateFrame(0, window_increment=60_000), PriorityFrame(later, 0, 1, False))
-        assert len(client.answer(later).body) == 60_000
+        client.send(WindowUpdateFrame(0, window_increment=20_000), PriorityFrame(later, 0, 1, False))
+        assert len(client.answer(later).body) == 20_000
+    recorder.stop()
 
 
 # -- WebSocket (RFC 8441)
