@@ -127,13 +127,16 @@ class Runtime:
         return self.sync.fit()
 
     def _prune(self) -> None:
-        """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name."""
+        """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name. Forget
+        what belongs to routes that are gone."""
         now = time.monotonic()
         for upstream in list(self.table.upstreams.values()):
             state = upstream.state
             if state.idle or state.in_flight:
                 follow_name(upstream)
                 prune(upstream, now)
+        upstreams = self.table.upstreams
+        self.limiter.forget(lambda upstream: upstreams.get(upstream.route_id) == upstream)
 
     def stop(self) -> None:
         """Prepare for the stop: requests in flight go on, and each connection closes after its response."""

@@ -106,6 +106,10 @@ class HostCounters:
             return partial(counter.take, amount, window)
         return partial(self.hit, key, amount, window)
 
+    def forget(self, key: str) -> None:
+        """Drop what was prepared to count a key quickly; what was counted stays."""
+        self._counters.forget(key)
+
     def standing(self, key: str, amount: int, window: float) -> Standing:
         """How the bound stands."""
         counters = self._counters

@@ -98,6 +98,13 @@ class RateLimiter:
         self._clients[(upstream, client_ip)] = take, bounds
         return take, bounds
 
+    def forget(self, live: Callable[[Upstream], bool]) -> None:
+        """Drop what is remembered of clients of routes that are gone or changed: only a crowd of clients would have pushed it out."""
+        gone = [key for key in self._clients if not live(key[0])]
+        for key in gone:
+            for bound in self._clients.pop(key)[1]:
+                self._host.forget(bound[0])
+
     def _exceeded(self, bounds: tuple[Bound, ...]) -> tuple[Bound, ...]:
         """The bounds that refuse one more hit. If none does, the hit is counted in all."""
         if len(bounds) == 1:

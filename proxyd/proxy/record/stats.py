@@ -82,6 +82,8 @@ class Stats:
 
     def __init__(self) -> None:
         self._routes: dict[str, RouteCounters] = {}
+        #: Routes that are gone, and whose counters go as soon as all is written.
+        self._gone: set[str] = set()
 
     def of(self, route_id: str) -> RouteCounters:
         """The counters of a route."""
@@ -100,6 +102,10 @@ class Stats:
             open_now = (counters.in_flight, counters.websocket_active, counters.queued)
             if open_now != counters.shown:
                 batch.in_flight[route_id] = counters.shown = open_now
+            elif traffic is None and route_id in self._gone and counters.is_idle():
+                # Nothing was to be written: the batch before has been, or would have been given back.
+                del self._routes[route_id]
+                self._gone.discard(route_id)
         return batch if batch.routes or batch.in_flight else None
 
     def give_back(self, batch: TrafficBatch) -> None:
@@ -110,8 +116,5 @@ class Stats:
             self.of(route_id).shown = (-1, -1, -1)
 
     def forget(self, gone: set[str]) -> None:
-        """Drop the counters of routes that are gone, if they are written and nothing is open."""
-        for route_id in gone:
-            counters = self._routes.get(route_id)
-            if counters is not None and counters.is_idle():
-                del self._routes[route_id]
+        """Drop the counters of routes that are gone, each as soon as it is written and nothing is open."""
+        self._gone.update(gone & self._routes.keys())

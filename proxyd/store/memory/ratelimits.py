@@ -239,6 +239,10 @@ class SharedCounters(Storage, SlidingWindowCounterSupport, MovingWindowSupport):
             found = self._sliding[key] = SlidingCounter(self._data, self._locks[number % _LOCKS], self.clock, digest, at, find)
         return found
 
+    def forget(self, key: str) -> None:
+        """Drop the way to the counter of a key; what it counted stays."""
+        self._sliding.pop(key, None)
+
     def get_sliding_window(self, key: str, expiry: float) -> tuple[int, float, int, float]:
         number, digest = self._place(key)
         with self._locks[number % _LOCKS]:

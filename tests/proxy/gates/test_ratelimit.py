@@ -442,3 +442,11 @@ gevent.joinall(crowd)
 print(sum(item.value is None for item in crowd))
 print(len(gate._redis._limiter.storage.storage.client_list()))
 """
+
+
+def test_clients_of_routes_that_are_gone_are_not_remembered_and_what_they_counted_is(new_limiter: Callable[..., Limiter]) -> None:
+    limiter, gone, stays = new_limiter(), limited((5, 60.0)), limited((5, 60.0), priority=1)
+    assert [limiter.passed(gone, 3), limiter.passed(stays, 3)] == [3, 3]
+    limiter.gate.forget(lambda up: up is stays)
+    assert [up for up, _ in limiter.gate._clients] == [stays]
+    assert [limiter.passed(gone, 9), limiter.passed(stays, 9)] == [2, 2]

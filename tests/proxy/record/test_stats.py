@@ -107,7 +107,23 @@ def test_a_route_that_is_gone_is_forgotten_once_nothing_of_it_is_left(kept: str)
     mine = stats.of("r1")
     setattr(mine, kept, 1)
     stats.forget({"r1", "r2"})
-    assert stats.of("r1") is mine
-    setattr(mine, kept, 0)
-    stats.forget({"r1"})
+    written = stats.take(NOW)
+    assert written is not None and stats.of("r1") is mine
+    if kept != "requests":
+        setattr(mine, kept, 0)
+        assert stats.take(NOW) is not None and stats.of("r1") is mine
+    assert stats.take(NOW) is None
     assert stats.of("r1") is not mine
+
+
+def test_a_route_that_is_gone_is_kept_until_what_could_not_be_written_is() -> None:
+    stats = Stats()
+    stats.of("r1").record(200, 0.5, 10, 3)
+    stats.forget({"r1"})
+    batch = stats.take(NOW)
+    assert batch is not None
+    stats.give_back(batch)
+    again = stats.take(NOW)
+    assert again is not None and again.routes["r1"].sums["requests"] == 1
+    counters = stats.of("r1")
+    assert stats.take(NOW) is None and stats.of("r1") is not counters
