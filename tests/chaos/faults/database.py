@@ -90,7 +90,7 @@ def restore_backup(stage: Stage, chance: random.Random) -> None:
     stage.say("restore_backup", f"one that is {seconds:.1f} s old")
     backup = _script(stage, "backup", str(stage.system.directory / "backups"))
     time.sleep(seconds)
-    with stage.excuse("restore_backup", "down", "cut", "master", "forgotten", after=3.0):
+    with stage.excuse("restore_backup", "down", "cut", "slow", "master", "forgotten", after=3.0):
         stop_all(stage)
         stage.restored()
         _script(stage, "restore", backup)

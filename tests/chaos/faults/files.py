@@ -18,7 +18,7 @@ def _chosen(stage: Stage, chance: random.Random) -> Path | None:
     return stage.var / chance.choice(names) if names else None
 
 
-@fault(0, "database", "files")
+@fault(2, "database", "files")
 def remove_file(stage: Stage, chance: random.Random) -> None:
     """A file of the database or of the shared memory is deleted."""
     path = _chosen(stage, chance)
@@ -30,7 +30,7 @@ def remove_file(stage: Stage, chance: random.Random) -> None:
         time.sleep(1.0)
 
 
-@fault(0, "database", "files")
+@fault(1, "database", "files")
 def truncate_file(stage: Stage, chance: random.Random) -> None:
     """A file of the shared memory is cut to nothing, or to a half."""
     path = stage.var / chance.choice(("proxyd.board", "proxyd.circuits", "proxyd.limits", "proxyd.websockets"))
@@ -41,7 +41,7 @@ def truncate_file(stage: Stage, chance: random.Random) -> None:
         time.sleep(2.0)
 
 
-@fault(0, "database", "files")
+@fault(2, "database", "files")
 def replace_file(stage: Stage, chance: random.Random) -> None:
     """Another file takes the place of one of the shared memory: one with nothing of sense in it."""
     path = stage.var / chance.choice(("proxyd.board", "proxyd.circuits", "proxyd.limits", "proxyd.websockets"))
