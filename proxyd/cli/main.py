@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
     token = commands.add_parser("token", parents=[common], help="make a registry token and its section for the tokens file")
     token.add_argument("name", help="who it is for")
-    token.add_argument("--services", help="service names it may register, patterns with commas (default: any that no other token holds)")
+    token.add_argument("--services", help="service names it may register, patterns with commas (default: none)")
     token.add_argument("--domains", default="*", help="domains it may claim, with commas (default: *)")
 
     docs = commands.add_parser("docs", parents=[common], help="print a generated document or an example file; without a name, list them")
@@ -163,6 +163,8 @@ def _token(options: argparse.Namespace) -> int:
     token, kept = new_token()
     services = f"services = {options.services}\n" if options.services else ""
     print(f"# The token, shown this once: {token}\n[token {options.name}]\nhash = {kept}\n{services}domains = {options.domains}")
+    if not services:
+        print(f"It may register no service yet: add a line like services = {options.name}, or name them with --services.", file=sys.stderr)
     return 0
 
 

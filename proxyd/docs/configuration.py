@@ -121,7 +121,8 @@ anyone. It is read again when it changes. If it then has a problem, the last goo
 
 _TOKEN_TABLE = (
     ("hash", "needed", "`sha256:...`, as `proxyd token NAME` prints it. The token itself is shown only then."),
-    ("services", "`*`", "Patterns of service names that the token may register, with commas: `shop, shop-*`."),
+    ("services", "none", "Patterns of service names that the token may register, with commas: `shop, shop-*`. `*`: any name, "
+                         "also another's. A token that names none may register nothing; the log and `proxyd check` name it."),
     ("domains", "none", "Domains it may claim, with commas. `*`: any domain. `*.example.com`: every name below it, and that wildcard."),
 )
 

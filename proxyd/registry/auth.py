@@ -88,23 +88,32 @@ def _unknown_section(section: str) -> str | None:
 def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
     """The grants in a tokens file by hash, and the file's problems.
 
-    A section `[token NAME]` has `hash`, `services` (patterns, default *) and `domains` (default: none).
+    A section `[token NAME]` has `hash`, `services` (patterns) and `domains`; what it does not name, it may not claim.
     """
+    grants, problems, useless = _read(path)
+    return grants, sorted([*problems, *useless], key=lambda problem: problem.line)
+
+
+def _read(path: str) -> tuple[dict[str, Grant], list[Problem], list[Problem]]:
+    """As `read_tokens`, with those problems apart that concern a single token, which may register nothing: the others are good."""
     try:
         content = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        return {}, [Problem(path, 0, f"can't read the tokens file: {error}")]
+        return {}, [Problem(path, 0, f"can't read the tokens file: {error}")], []
     sections: dict[str, int] = {}
     entries, problems = read_ini(content, path, _unknown_section, sections)
     found: dict[str, dict[str, str]] = {}
+    wrong: set[str] = set()
     lines = {section.partition(" ")[2].strip(): line for section, line in sections.items()}
     for entry in entries:
         owner = entry.section.partition(" ")[2].strip()
         message = _wrong(entry)
         if message:
             problems.append(Problem(path, entry.line, message))
+            wrong.add(owner)
         found.setdefault(owner, {})[entry.key] = entry.value
     grants: dict[str, Grant] = {}
+    useless: list[Problem] = []
     for name, line in lines.items():
         values = found.get(name, {})
         if "hash" not in values:
@@ -114,8 +123,12 @@ def read_tokens(path: str) -> tuple[dict[str, Grant], list[Problem]]:
         if kept in grants:
             problems.append(Problem(path, line, f"[token {name}] has the hash of [token {grants[kept].name}]"))
             continue
-        grants[kept] = Grant(name, split_list(values.get("services", "*")), _normal(split_list(values.get("domains", ""))))
-    return grants, sorted(problems, key=lambda problem: problem.line)
+        services = split_list(values.get("services", ""))
+        if not services and name not in wrong:
+            useless.append(Problem(path, line, f"[token {name}] names no services, so it may register none (services = {name} allows "
+                                               "that one, services = * any)"))
+        grants[kept] = Grant(name, services, _normal(split_list(values.get("domains", ""))))
+    return grants, sorted(problems, key=lambda problem: problem.line), useless
 
 
 def _wrong(entry: IniEntry) -> str | None:
@@ -167,7 +180,8 @@ class Gatekeeper:
         self._failures.count(address, now)
         if grant is None:
             raise LoginRefused("metadata: token is missing or not known (REGISTER needs {\"token\":\"...\"})")
-        raise LoginRefused(f'this token may not register as "{service}"')
+        why = "" if grant.services else ": it names no services in the tokens file"
+        raise LoginRefused(f'this token may not register as "{service}"{why}')
 
     def grant_named(self, name: str) -> Grant:
         """What the token of that name may claim now. A token that is no longer in the file may claim nothing."""
@@ -184,7 +198,9 @@ class Gatekeeper:
         mark = (status.st_mtime_ns, status.st_size)
         if mark != self._mark:
             self._mark = mark
-            grants, problems = read_tokens(self._path)
+            grants, problems, useless = _read(self._path)
+            for problem in useless:
+                log.error("%s", problem)
             for problem in problems:
                 log.error("%s (the tokens read before stay in use)", problem)
             if not problems:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxyd.base.text import hash_of
+from proxyd.cli.main import main
 from proxyd.registry.auth import EVERYTHING, Gatekeeper, Grant, LoginRefused, new_token, read_tokens
 from tests.support.system import System
 from tests.support.waiting import wait_for
@@ -169,8 +170,40 @@ def test_a_token_without_domains_may_claim_none(tmp_path: Path) -> None:
     path = tmp_path / "t.ini"
     path.write_text(f"[token a]\nhash = {hash_of('x')}\n")
     grant = read_tokens(str(path))[0][hash_of("x")]
-    assert grant.covers_service("whatever")
     assert not grant.covers_domain("a.example")
+
+
+def test_a_token_without_services_may_register_none_and_the_others_of_its_file_go_on(
+        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "t.ini"
+    path.write_text(f"[token b]\nhash = {hash_of('x')}\ndomains = b.test\n[token shop]\nhash = {hash_of('y')}\nservices = shop\n")
+    gate = Gatekeeper(str(path), 3)
+    with pytest.raises(LoginRefused, match='may not register as "shop": it names no services in the tokens file'):
+        gate.admit("shop", "x", "1.2.3.4", 0.0)
+    assert gate.admit("shop", "y", "1.2.3.4", 0.0).name == "shop"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        f"{path}:1: [token b] names no services, so it may register none (services = b allows that one, services = * any)"]
+
+
+def test_a_token_made_for_domains_registers_as_no_service(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["token", "b", "--domains", "b.test"]) == 0
+    made = capsys.readouterr()
+    assert "may register no service yet" in made.err
+    path = tmp_path / "t.ini"
+    path.write_text(made.out)
+    token = made.out.splitlines()[0].rpartition(" ")[2]
+    for service in ("shop", "b"):
+        with pytest.raises(LoginRefused, match="names no services"):
+            Gatekeeper(str(path), 3).admit(service, token, "1.2.3.4", 0.0)
+    assert main(["token", "b", "--services", "b,b-*", "--domains", "b.test"]) == 0
+    made = capsys.readouterr()
+    assert not made.err
+    path.write_text(made.out)
+    gate = Gatekeeper(str(path), 3)
+    token = made.out.splitlines()[0].rpartition(" ")[2]
+    assert gate.admit("b-1", token, "1.2.3.4", 0.0).covers_domain("b.test")
+    with pytest.raises(LoginRefused, match="may not register"):
+        gate.admit("shop", token, "1.2.3.4", 0.0)
 
 
 # -- the whole system

@@ -59,7 +59,7 @@ def make_certificate(path: Path, days: int = 30, key: bool = True, other_key: bo
 
 def test_a_sound_configuration_has_no_problems_and_is_not_changed(tmp_path: Path) -> None:
     token, kept = new_token()
-    (tmp_path / "tokens").write_text(f"[token ci]\nhash = {kept}\n")
+    (tmp_path / "tokens").write_text(f"[token ci]\nhash = {kept}\nservices = ci\n")
     (tmp_path / "admin-token").write_text(token)
     (tmp_path / "page.html").write_text("<p>later</p>")
     make_certificate(tmp_path / "a.pem")
@@ -163,6 +163,12 @@ def test_a_wrong_token_is_named_with_the_line_of_the_tokens_file(tmp_path: Path)
     (tmp_path / "tokens").write_text("[token ci]\nhash = plain\n")
     problems = found(tmp_path, f"[registry]\ntokens_file = {tmp_path}/tokens\n")
     assert problems == ["tokens:2: hash: not sha256: and 64 hexadecimal digits (make one with: proxyd token NAME)"]
+
+
+def test_a_token_that_names_no_services_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text(f"[token ci]\nhash = {new_token()[1]}\ndomains = b.test\n")
+    assert found(tmp_path, f"[registry]\ntokens_file = {tmp_path}/tokens\n") == [
+        "tokens:1: [token ci] names no services, so it may register none (services = ci allows that one, services = * any)"]
 
 
 def test_a_misspelt_variable_is_named_and_one_of_somebody_else_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
