@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.hub import get_hub
+from gevent.hub import Waiter, get_hub
 
 from proxyd.base.reasons import CLIENT_GONE
 from proxyd.http1 import ProtocolError, RequestHead
@@ -285,13 +285,14 @@ class Http2Connection:
     def _release_reader(self) -> None:
         waiting, self._waits_for_writer = self._waits_for_writer, None
         if waiting is not None:
-            self._hub.loop.run_callback(waiting.switch)
+            self._hub.loop.run_callback(waiting.switch, None)
 
     def _wait_for_writer(self) -> None:
         """Wait until the writer goes on."""
-        self._waits_for_writer = gevent.getcurrent()
+        waiter: Any = Waiter(self._hub)
+        self._waits_for_writer = waiter
         try:
-            self._hub.switch()
+            waiter.get()
         finally:
             self._waits_for_writer = None
 

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
-from gevent import getcurrent
-from gevent.hub import get_hub
+from gevent.hub import Waiter, get_hub
 
 from proxyd.http1 import ProtocolError, RequestHead
 from proxyd.http2.connection import Connection
@@ -152,12 +151,12 @@ class Http2Stream:
         """All that was to be sent is in frames, or never will be."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            get_hub().loop.run_callback(writer.switch)
+            get_hub().loop.run_callback(writer.switch, None)
 
     def _wake_reader(self) -> None:
         reader, self._reader = self._reader, None
         if reader is not None:
-            get_hub().loop.run_callback(reader.switch)
+            get_hub().loop.run_callback(reader.switch, None)
 
     def over(self) -> None:
         """The exchange has ended: nobody reads or writes here any more."""
@@ -224,9 +223,11 @@ class Http2Stream:
             self._wait_to_read()
 
     def _wait_to_read(self) -> None:
-        self._reader = getcurrent()
+        # A waiter that is given up, by a timeout, takes a late switch without harm.
+        waiter: Any = Waiter(get_hub())
+        self._reader = waiter
         try:
-            get_hub().switch()
+            waiter.get()
         finally:
             self._reader = None
 
@@ -291,9 +292,10 @@ class Http2Stream:
         starved = state.room <= 0 and state.sent < _NEXT_TO_NOTHING
         if starved:
             self._connection.starved(self)
-        self._writer = getcurrent()
+        waiter: Any = Waiter(get_hub())
+        self._writer = waiter
         try:
-            get_hub().switch()
+            waiter.get()
         finally:
             self._writer = None
             if starved:
