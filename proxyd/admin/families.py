@@ -40,7 +40,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("proxyd_refusals_total", COUNTER, "Requests refused, failed or cut by the proxy, by reason (docs/reasons.md).", ("reason",)),
         *(Family(counter.metric, COUNTER, f"{counter.help}.", _ROUTE) for counter in COUNTERS if counter.metric),
         Family("proxyd_upstream_in_flight", GAUGE, "Requests under way to the upstream.", _ROUTE),
-        Family("proxyd_queued", GAUGE, "Requests that wait for a place within max_in_flight.", _ROUTE),
+        Family("proxyd_queued", GAUGE, "Requests that wait for a place within max_in_flight, or for a service that is away.", _ROUTE),
         Family("proxyd_websockets_open", GAUGE, "WebSockets open now.", _ROUTE),
     )),
     ("State of routes", (

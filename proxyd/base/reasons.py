@@ -42,6 +42,10 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
                "faster backend, take more"),
         Reason("queue_timeout", 503, "The request waited in the queue for `queue_timeout`. The route still had `max_in_flight` others "
                "under way"),
+        Reason("held", 503, "The service holds its requests (`TRAFFIC_HOLD`). They wait, so no client gets this code"),
+        Reason("hold_timeout", 503, "The request waited for a service that was away (`hold_when_down`, `TRAFFIC_HOLD`), and it was not "
+               "back in time"),
+        Reason("hold_full", 503, "The service is away, and `hold_size` requests of the worker wait for it already"),
         Reason("client_requests", 429, "The client has `[proxy] max_requests_per_client` requests in flight"),
         Reason("client_connections", 503, "The client has `[proxy] max_connections_per_client` connections open. Over TLS, the connection "
                "is closed without an answer"),

@@ -137,6 +137,10 @@ class RouteOptions:
                                                              "open WebSockets included. 0: no limit.")
     queue_size: int = declare(integer(0, 1_000_000), "0", "Most requests that wait for a place within max_in_flight.")
     queue_timeout: float = declare(DURATION, "10s", "Longest wait in the queue.")
+    hold_when_down: float = declare(
+        DURATION_OR_OFF, "0", "Longest time that a request waits while all members drain, are disconnected or down, or refuse connections. "
+                              "0: such a request is refused at once.")
+    hold_size: int = declare(integer(1, 100_000), "1000", "Most requests of the route that wait in each worker while it is held.")
     max_body_size: int = declare(SIZE, "0", "Largest request body. 0: the setting [proxy] max_body_size holds.")
     max_response_body: int = declare(SIZE, "0", "Largest response body of the upstream, before compression. 0: no limit.")
     bare_lf: bool = declare(BOOL, "false", "Accept a response header whose lines end in LF without CR, as some old devices send it.")

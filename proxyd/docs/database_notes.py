@@ -165,7 +165,7 @@ COLUMN_NOTES: dict[str, str] = {
     "v_routes.rate_limited": "Requests refused by rate limits.",
     "in_flight": "Requests under way, open WebSockets included.",
     "websocket_active": "Open WebSockets.",
-    "queued": "Requests that wait for a place within `max_in_flight`.",
+    "queued": "Requests that wait for a place within `max_in_flight`, or for a service that is away (`hold_when_down`).",
     "rate_limit_rejections.address": "Address of the client, or its network for IPv6 (`[ratelimit] ipv6_prefix`). `others` is the sum "
                                      "of what is beyond the first 1000 addresses of a minute and worker.",
     "rejected": "How many requests were refused.",

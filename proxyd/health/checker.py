@@ -33,6 +33,8 @@ _BEGUN_A_SECOND = 2000
 #: Routes that are taken in before the master's other greenlets may run.
 _TAKEN_AT_ONCE = 200
 _RELOAD_PAUSE = 0.5
+#: Seconds between two checks of a target that is down while requests may wait for it (option hold_when_down).
+_AWAITED = 0.5
 
 
 @dataclass(eq=False, slots=True)
@@ -190,6 +192,7 @@ class Checker:
         """Count a result for every route that asked for the check."""
         standing = check.standing
         before = standing.status
+        check.turn.interval = check.target.interval
         changed = standing.take(result.ok, result.error)
         for watched in list(check.routes.values()):
             self._records.result(watched.route_id, result, now)
@@ -200,6 +203,8 @@ class Checker:
                 self._bus.publish("backend_health_changed", {
                     "healthy": standing.status != DOWN, "status": standing.status, "previous": before, "reason": standing.reason,
                     "url": check.target.url}, watched.route_id, at=clock.shown(now))
+        if standing.status == DOWN and any(watched.options.hold_when_down for watched in check.routes.values()):
+            check.turn.interval = min(_AWAITED, check.target.interval)
         if changed:
             log.log(logging.WARNING if standing.status == DOWN else logging.INFO, "%s is %s (was %s): %s", check.target.url,
                     standing.status, before, standing.reason)

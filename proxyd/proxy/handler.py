@@ -22,6 +22,7 @@ from proxyd.proxy.core.whole import read_ahead
 from proxyd.proxy.gates import GATES
 from proxyd.proxy.gates.maintenance import maintenance
 from proxyd.proxy.route import balance
+from proxyd.proxy.route.choose import HELD
 from proxyd.proxy.route.members import Members
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.forward import forward
@@ -193,7 +194,24 @@ def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
     return found
 
 
-def _forward(runtime: Runtime, ex: Exchange, pool: Pool, place: Place | None = None) -> Refusal | None:
+def _forward(runtime: Runtime, ex: Exchange, pool: Pool) -> Refusal | None:
+    """Take the request to a member of the pool. If none can take it now, and the route holds its requests, wait until one can."""
+    holds = runtime.holds
+    refusal = HELD if holds.queues and pool.key in holds.queues else _ask_members(runtime, ex, pool)
+    until = 0.0
+    while refusal is not None and (until := holds.until(ex, pool, refusal, until)):
+        ended = holds.wait(ex, pool, until)
+        if ended is not None:
+            return ended
+        current = _current(runtime, ex)
+        if current is None:
+            return _unmatched(runtime, ex)
+        pool = current
+        refusal = maintenance(runtime, ex, pool) or _ask_members(runtime, ex, pool)
+    return refusal
+
+
+def _ask_members(runtime: Runtime, ex: Exchange, pool: Pool, place: Place | None = None) -> Refusal | None:
     """Try members of the pool until one answers, or the failed request may not be tried again. `place`: a place that the request
     has at one of them."""
     members = Members(runtime, ex.head, ex.client_ip, pool)
@@ -233,7 +251,7 @@ def _queue(runtime: Runtime, ex: Exchange, full: tuple[Upstream, ...]) -> Refusa
             return _unmatched(runtime, ex)
         if (refusal := maintenance(runtime, ex, pool)) is not None:
             return refusal
-        return _forward(runtime, ex, pool, place)
+        return _ask_members(runtime, ex, pool, place)
     finally:
         place.give_back()
 

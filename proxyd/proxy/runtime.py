@@ -30,6 +30,7 @@ from proxyd.proxy.record.flush import Flusher
 from proxyd.proxy.record.refusals import Refusals
 from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
+from proxyd.proxy.route.hold import Holds
 from proxyd.proxy.route.sync import Sync
 from proxyd.proxy.route.table import Table
 from proxyd.proxy.upstream.circuit import Circuits
@@ -69,6 +70,7 @@ class Runtime:
         self.limiter = RateLimiter(settings, directory)
         self.maintenance = Maintenance(settings)
         self.table = Table.empty()
+        self.holds = Holds(self.circuits, lambda host, path: self.table.match(host, path))
         self.ready = False
         self.stopping = False
         self.stats = Stats()

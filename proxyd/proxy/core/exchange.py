@@ -39,6 +39,8 @@ class Counters(Protocol):
     maintenance_hits: int
     queue_waits: int
     queue_rejected: int
+    holds: int
+    hold_rejected: int
     slow_warnings: int
     slow_criticals: int
     unbuffered: int

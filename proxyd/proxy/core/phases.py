@@ -17,6 +17,7 @@ class Phase:
 #: Nothing has been waited for yet.
 START = Phase("start", "")
 QUEUE = Phase("a place at the upstream", "queue_timeout")
+HOLD = Phase("a backend that is back", "hold_timeout")
 CONNECT = Phase("connect", "connect_timeout")
 REQUEST_BODY = Phase("request body from the client", "body_timeout", True)
 REQUEST_SEND = Phase("request body to the upstream", "request_send")

@@ -8,7 +8,7 @@ from typing import Literal
 from proxyd.base.reasons import REASONS
 
 #: The route's counter that a refusal adds to, if it has one of its own.
-CounterName = Literal["", "rate_limited", "circuit_rejected", "drain_rejected", "maintenance_hits", "queue_rejected"]
+CounterName = Literal["", "rate_limited", "circuit_rejected", "drain_rejected", "maintenance_hits", "queue_rejected", "hold_rejected"]
 
 
 @dataclass(frozen=True, slots=True)

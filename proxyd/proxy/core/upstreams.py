@@ -72,14 +72,15 @@ class Upstream:
     drain_started_at: float
     drain_seconds: float
     state: UpstreamState
+    held_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
     """The replicas behind one domain, path and priority, in the order of their route ids.
 
-    `limited`: the member whose rate limits apply to the pool. `calm`: there is one enabled member without maintenance or drain, so
-    the choice is simple. `sticky`: name of the cookie that keeps a client on its replica.
+    `limited`: the member whose rate limits apply to the pool. `calm`: there is one enabled member without maintenance, drain or hold,
+    so the choice is simple. `sticky`: name of the cookie that keeps a client on its replica.
     """
 
     key: PoolKey

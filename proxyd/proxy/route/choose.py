@@ -21,6 +21,8 @@ _DISABLED = refuse("route_disabled", "the service has lost its connection to the
                     (("Retry-After", "5"),))
 _DRAINING = refuse("draining", "the service is draining and takes no new requests",
                     (("Retry-After", "5"), ("X-Drain-Mode", "true")), "drain_rejected")
+#: All members are held by TRAFFIC_HOLD. The request waits, so no client gets this answer.
+HELD = refuse("held", "the service holds its requests for a moment", (("Retry-After", "5"),))
 _DOWN = refuse("upstream_down", "no upstream of this route passes its health check", (("Retry-After", "5"),), "circuit_rejected")
 
 
@@ -36,6 +38,10 @@ def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str],
     serving = _serving(pool.members)
     if not serving:
         return _DISABLED
+    if any(member.held_until for member in serving):
+        serving = [member for member in serving if member.held_until <= now]
+        if not serving:
+            return HELD
     sound = [member for member in serving if member.route_id not in blocked and circuits.usable(member, now)]
     if not sound:
         return _unsound(serving, circuits, now)

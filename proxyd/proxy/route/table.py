@@ -157,7 +157,7 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
     limited = next((member for member in members if member.rate_limits), None)
     maintained = any(member.maintenance_since for member in members)
     sticky = members[0].options.sticky_cookie if len(members) > 1 else ""
-    calm = len(members) == 1 and members[0].enabled and not maintained and not members[0].drain_started_at
+    calm = len(members) == 1 and members[0].enabled and not maintained and not (members[0].drain_started_at or members[0].held_until)
     return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky)
 
 
@@ -178,7 +178,7 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         websocket=options.websocket or backend.websocket, path=record.path, priority=record.priority, domains=record.domains,
         options=options, headers=record.headers, rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
-        drain_seconds=record.drain_seconds, state=state)
+        drain_seconds=record.drain_seconds, state=state, held_until=record.held_until)
 
 
 def _options(record: RouteRecord) -> RouteOptions:

@@ -115,6 +115,10 @@ class Circuits:
         """Whether the circuit is anything but closed."""
         return self._board.state(upstream.slot, upstream.number) != CLOSED
 
+    def trying(self, upstream: Upstream) -> bool:
+        """Whether the circuit is half-open."""
+        return self._board.state(upstream.slot, upstream.number) == HALF_OPEN
+
     def usable(self, upstream: Upstream, now: float) -> bool:
         """Whether a request might be admitted. `admit` decides."""
         state = self._board.state(upstream.slot, upstream.number)
@@ -164,6 +168,12 @@ class Circuits:
             with self._board.changing(upstream.slot, upstream.number) as circuit:
                 if circuit.state == HALF_OPEN and admission == _generation(circuit):
                     circuit.end_trial(os.getpid())
+
+    def try_now(self, upstream: Upstream, now: float) -> None:
+        """Let an open circuit have its trials now: its upstream takes connections again. One that a health check opened stays open."""
+        with self._board.changing(upstream.slot, upstream.number) as circuit:
+            if circuit.state == OPEN and not circuit.by_health:
+                circuit.next_attempt = min(circuit.next_attempt, now)
 
     def retry_after(self, upstream: Upstream, now: float) -> float:
         """Seconds until a request has a chance."""

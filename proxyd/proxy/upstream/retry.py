@@ -45,12 +45,13 @@ def statuses(ex: Exchange, upstream: Upstream) -> frozenset[int]:
     options = upstream.options
     if not options.retry:
         return _NONE
-    if ex.attempts >= options.retry_max_attempts or not _replayable(ex) or upstream.state.retry_budget < RETRY_COST:
+    if ex.attempts >= options.retry_max_attempts or not replayable(ex) or upstream.state.retry_budget < RETRY_COST:
         return _NONE
     return _wanted(options.retry_on)[1]
 
 
-def _replayable(ex: Exchange) -> bool:
+def replayable(ex: Exchange) -> bool:
+    """Whether the request may be sent again although the upstream may have seen it: twice has the effect of once."""
     return ex.method in _IDEMPOTENT and ex.upload is None and (ex.body is not None or not ex.client.has_body())
 
 
@@ -79,7 +80,7 @@ def verdict(ex: Exchange, upstream: Upstream, failure: UpstreamError, leave: Cal
     options = upstream.options
     if ex.upload is not None or ex.expired is TOTAL:
         return None
-    if not options.retry or ex.attempts >= options.retry_max_attempts or not (_replayable(ex) or failure.unsent):
+    if not options.retry or ex.attempts >= options.retry_max_attempts or not (replayable(ex) or failure.unsent):
         return None
     causes, codes = _wanted(options.retry_on)
     if failure.cause not in causes and not (failure.cause == "status" and ex.status in codes):

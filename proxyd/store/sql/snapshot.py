@@ -40,6 +40,8 @@ class RouteRecord:
     drain_seconds: float
     #: The text in `updated_at`. With `version` it tells this state of the route from any other, those in other databases too.
     updated: str = ""
+    #: Until when the route's requests wait, an instant of `base.clock`.
+    held_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def exchange(tmp_path: Path) -> Iterator[Exchange]:
 
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
 def test_a_phase_leads_to_a_declared_reason(phase: Phase) -> None:
-    assert len(PHASES) == 12
+    assert len(PHASES) == 13
     assert phase.reason in REASONS
     assert (REASONS[phase.reason].status in (408, 499)) == phase.of_client
 

@@ -1,0 +1,102 @@
+"""hold_when_down and TRAFFIC_HOLD: requests to a service that will be back wait instead of failing."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.support.backends import Backend
+from tests.support.system import Answer, System
+from tests.support.waiting import wait_for
+
+
+def reason(answer: Answer) -> tuple[int, str | None]:
+    return answer.status, answer.headers["X-Proxyd-Reason"]
+
+
+def test_one_instance_is_restarted_under_load_and_nobody_sees_more_than_a_wait(system: System, backend: Backend) -> None:
+    client = system.client("restart")
+    client.options(client.route("restart.test", backend.url), hold_when_down="10s")
+    ending = threading.Event()
+
+    def load() -> list[tuple[int, str | None]]:
+        answers = []
+        while not ending.is_set():
+            answers.append(reason(system.get("/", "restart.test")))
+        return answers
+
+    with ThreadPoolExecutor(6) as pool:
+        loads = [pool.submit(load) for _ in range(6)]
+        for _ in range(2):
+            wait_for(lambda: len(backend.requests) > 20)
+            backend.stop()
+            time.sleep(0.3)
+            backend.requests.clear()
+            backend.start()
+        wait_for(lambda: len(backend.requests) > 20)
+        ending.set()
+        assert set(Counter(answer for one in loads for answer in one.result())) == {(200, None)}
+
+
+def test_who_waits_too_long_is_told_and_counted(system: System, backend: Backend) -> None:
+    client = system.client("away")
+    route_id = client.route("away.test", backend.url)
+    client.options(route_id, hold_when_down="400ms")
+    backend.stop()
+    begun = time.monotonic()
+    answer = system.get("/", "away.test")
+    assert reason(answer) == (503, "hold_timeout") and answer.headers["Retry-After"]
+    assert 0.35 < time.monotonic() - begun < 3
+    wait_for(lambda: f'proxyd_hold_rejected_total{{route="{route_id}"}} 1.0' in system.admin("/metrics").text)
+    assert f'proxyd_holds_total{{route="{route_id}"}} 1.0' in system.admin("/metrics").text
+    client.options(route_id, hold_when_down="0")
+    assert reason(system.get("/", "away.test")) == (502, "upstream_refused")
+
+
+def test_a_service_that_has_lost_its_connection_is_waited_for(system: System, backend: Backend) -> None:
+    client = system.client("lost")
+    client.options(client.route("lost.test", backend.url), hold_when_down="10s")
+    client.close()
+    wait_for(lambda: system.sql("SELECT enabled FROM routes WHERE service_name = 'lost'") == [(0,)])
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(system.get, "/", "lost.test")
+        time.sleep(0.2)
+        assert not waits.done()
+        again = system.connect()
+        again.ok(f"RECONNECT|{client.session_id}")
+        assert waits.result().status == 200
+
+
+def test_a_client_that_leaves_while_it_waits_is_not_served_and_more_than_may_do_not_wait(system: System, backend: Backend) -> None:
+    client = system.client("leaves")
+    route_id = client.route("leaves.test", backend.url)
+    client.options(route_id, hold_when_down="10s", hold_size=1)
+    backend.stop()
+    with socket.create_connection(("127.0.0.1", system.proxy_port)) as leaving:
+        leaving.sendall(b"GET /left HTTP/1.1\r\nHost: leaves.test\r\n\r\n")
+        wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 1)
+    wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 0)
+    with ThreadPoolExecutor(6) as pool:
+        answers = [pool.submit(system.get, "/stayed", "leaves.test") for _ in range(6)]
+        wait_for(lambda: sum(one.done() for one in answers) >= 4)
+        backend.start()
+        assert set(Counter(reason(one.result()) for one in answers)) == {(503, "hold_full"), (200, None)}
+    assert backend.seen("/stayed") and not backend.seen("/left")
+
+
+def test_an_open_circuit_is_tried_as_soon_as_the_backend_takes_connections_again(system: System, backend: Backend) -> None:
+    client = system.client("circuit")
+    route_id = client.route("circuit.test", backend.url, apply=False)
+    client.ok(f"CIRCUIT_BREAKER_SET|SID|{route_id}|1|60s|1")
+    client.apply()
+    client.options(route_id, hold_when_down="10s")
+    backend.stop()
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(system.get, "/", "circuit.test") for _ in range(8)]
+        wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 8)
+        assert client.json(f"ROUTE_STATUS|SID|{route_id}")["circuit"]["state"] == "open"
+        backend.start()
+        assert {one.result().status for one in answers} == {200}
