@@ -79,6 +79,24 @@ def exit_maintenance(context: Context, request: Request, route_id: str) -> Respo
                  context.state.operations.exit_maintenance, [route_id], actor)
 
 
+def hold(context: Context, request: Request, route_id: str) -> Response:
+    """Let the requests of a route wait, for the seconds given at most."""
+    actor = context.guard.check_action(request)
+    seconds = request.json_object().get("seconds", _DRAIN_SECONDS)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DRAIN:
+        raise RequestRefused(400, "bad_body", f"seconds: {seconds!r:.40} is not a number above 0, of at most {_MAX_DRAIN:.0f}")
+    _route_exists(context, route_id)
+    return _done(context, f"the requests of route {route_id} wait for {seconds:g} s at most",
+                 context.state.operations.ends.hold, [route_id], float(seconds), actor)
+
+
+def release(context: Context, request: Request, route_id: str) -> Response:
+    """Let the requests that wait go on."""
+    actor = context.guard.check_action(request)
+    _route_exists(context, route_id)
+    return _done(context, f"the requests of route {route_id} go on", context.state.operations.ends.release, [route_id], actor)
+
+
 def reset_circuit(context: Context, request: Request, route_id: str) -> Response:
     """Close a route's circuit in every worker."""
     actor = context.guard.check_action(request)

@@ -58,6 +58,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              body=_PAGE_URL, action=True),
     Endpoint("DELETE", "/api/v1/routes/{route_id}/maintenance", acting.exit_maintenance, "Take a route out of it.", "Done",
              action=True),
+    Endpoint("POST", "/api/v1/routes/{route_id}/hold", acting.hold, "Let a route's requests wait.", "Done", body=_SECONDS, action=True),
+    Endpoint("DELETE", "/api/v1/routes/{route_id}/hold", acting.release, "Let them go on.", "Done", action=True),
     Endpoint("POST", "/api/v1/routes/{route_id}/circuit/reset", acting.reset_circuit, "Close a circuit in every worker.", "Done",
              action=True),
     Endpoint("POST", "/api/v1/test", acting.test_backend, "Try a backend url.", "Tested", body=_URL, action=True),

@@ -54,6 +54,7 @@ SCHEMAS: dict[str, Schema] = {
                                 success_rate_percent=MAYBE_NUMBER, consecutive_failures=WHOLE), {"type": "null"}]},
         circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
         maintenance=thing(active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, hits=WHOLE),
+        hold=thing(active=FLAG, until=MAYBE_INSTANT),
         drain=thing(active=FLAG, started_at=MAYBE_INSTANT, duration_seconds=MAYBE_NUMBER, traffic_percent=NUMBER,
                     remaining_seconds=NUMBER),
         stats=thing(**dict.fromkeys(counters.SHOWN, WHOLE), **_OPEN, **_LATENCIES)),

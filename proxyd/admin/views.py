@@ -82,6 +82,7 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
         "circuit": _live_circuit(circuits, row),
         "maintenance": {"active": row.maintenance_since is not None, "page_url": row.maintenance_page_url or "",
                         "entered_at": row.maintenance_since, "hits": sums["maintenance_hits"]},
+        "hold": {"active": row.hold_until is not None, "until": row.hold_until},
         "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},
     }
 

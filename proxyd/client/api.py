@@ -179,9 +179,18 @@ class Client:
         """Full traffic at once."""
         self._ask("DRAIN_CANCEL")
 
-    def maint_enter(self, target: str = "ALL", page_url: str = "") -> str:
-        """Maintenance for ALL, ids, a path or a domain; returns the target once the page answers."""
-        return self._ask("MAINT_ENTER", target, page_url, then=MAINT_WAIT)
+    def traffic_hold(self, duration: Duration, target: str = "ALL") -> str:
+        """Let requests wait for ALL, ids, a path or a domain, that long at most; returns when that ends (RFC 3339)."""
+        return self._ask("TRAFFIC_HOLD", target, _duration(duration))
+
+    def traffic_release(self, target: str = "ALL") -> None:
+        """Let the requests that wait go on."""
+        self._ask("TRAFFIC_RELEASE", target)
+
+    def maint_enter(self, target: str = "ALL", page_url: str = "", duration: Duration | None = None) -> str:
+        """Maintenance for ALL, ids, a path or a domain, which ends by itself after `duration`; returns the target once the page answers."""
+        more = () if duration is None else (_duration(duration),)
+        return self._ask("MAINT_ENTER", target, page_url, *more, then=MAINT_WAIT)
 
     def maint_exit(self, target: str = "ALL") -> str:
         """Lift maintenance; ClientError where the backend does not answer (lifted all the same)."""

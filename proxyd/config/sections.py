@@ -193,6 +193,7 @@ class MaintenanceSettings:
     bypass: tuple[text.Network, ...] = declare(NETWORKS, "", "Networks whose clients reach the backend during maintenance.")
     page: str = declare(TEXT, "", "HTML file shown instead of the built-in page.")
     retry_after: float = declare(DURATION, "60s", "Retry-After of maintenance responses.")
+    max_duration: float = declare(DURATION_OR_OFF, "0", "Longest maintenance; it then ends by itself. 0: no limit.")
 
 
 @dataclass(frozen=True, slots=True)

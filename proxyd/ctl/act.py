@@ -86,6 +86,22 @@ def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     return OK
 
 
+def hold(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """Let the requests of routes wait, or go on."""
+    found = _routes_named(admin, options.target)
+    for route_id in found:
+        path = f"routes/{segment(route_id)}/hold"
+        if options.release:
+            admin.act("DELETE", path)
+        else:
+            admin.act("POST", path, {"seconds": options.seconds})
+        if not screen.as_json:
+            screen.line(f"{route_id}: {'released' if options.release else f'held for {options.seconds:g}s at most'}")
+    if screen.as_json:
+        screen.json({"target": options.target, "routes": found, "released": options.release})
+    return OK
+
+
 def _routes_named(admin: Admin, target: str) -> list[str]:
     """Ids of the routes that `target` names: ids with commas, a service, a domain, a path, or ALL."""
     wanted = set(target.split(","))

@@ -25,6 +25,7 @@ EXAMPLES = {
     "sessions": "proxyctl sessions",
     "stats": "proxyctl stats r12",
     "drain": "proxyctl drain shop/shop-1 --over 30s",
+    "hold": "proxyctl hold shop --for 30s",
     "maint": "proxyctl maint status",
     "maint enter": "proxyctl maint enter shop.example.com --page https://status.example.com/",
     "maint exit": "proxyctl maint exit ALL",

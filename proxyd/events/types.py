@@ -31,6 +31,8 @@ TYPES: tuple[EventType, ...] = (
     EventType("circuit_reset", "A circuit was closed by a client or an operator."),
     EventType("maintenance_changed", "Maintenance began or ended, by a client or an operator.", ("active", "page_url"),
               "maintenance_changed"),
+    EventType("hold_changed", "The requests of a route began to wait, or go on. `until`: the end of the wait, if nobody ends it before.",
+              ("active", "until"), "hold_changed"),
     EventType("drain_started", "A session drains.", ("seconds",)),
     EventType("drain_progress", "At every tenth of a drain.", ("traffic_percent", "remaining_seconds"), "drain_progress"),
     EventType("drain_completed", "At the end of a drain, and once more when the last of the requests under way is over.",

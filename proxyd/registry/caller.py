@@ -34,6 +34,8 @@ class Caller:
         self.subscriptions: set[str] = set()
         self.deliver: Callable[[Event], None] = lambda event: None
         self.unhurried: Callable[[], AbstractContextManager[None]] = nullcontext
+        #: Waits for so many seconds at most, and returns whether a MAINT_EXIT of this connection waits for its turn.
+        self.exit_waits: Callable[[float], bool] = lambda seconds: False
         self._session: LiveSession | None = None
         self.secret = ""
 

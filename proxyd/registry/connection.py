@@ -51,6 +51,7 @@ class Connection:
         self._has_place = False
         self.caller = caller
         self.caller.unhurried = self._unhurried
+        self.caller.exit_waits = self._exit_waits
         self.caller.deliver = self.deliver
         self._writer = gevent.spawn(self._write)
 
@@ -121,6 +122,23 @@ class Connection:
             self._send(answer_line(f"ERROR|internal error (id {error_id})", transaction))
         if self.caller.closing:
             self._end()
+
+    def _exit_waits(self, seconds: float) -> bool:
+        """Read on for `seconds` at most. Returns whether a MAINT_EXIT is among what was read, or the client has left."""
+        if self._reader.holds(b"MAINT_EXIT|"):
+            return True
+        if self._reader.waiting > _RECEIVE:
+            gevent.sleep(seconds)
+            return False
+        data: bytes | None = None
+        try:
+            with gevent.Timeout(seconds, False):
+                data = self._sock.recv(_RECEIVE)
+        except OSError:
+            return True
+        if data:
+            self._reader.feed(data)
+        return data == b"" or self._reader.holds(b"MAINT_EXIT|")
 
     @contextlib.contextmanager
     def _placed(self) -> Iterator[None]:

@@ -184,6 +184,11 @@ def _bulk_item(number: int, item: Any) -> dict[str, Any]:
     return made
 
 
+def duration_or_none(value: str) -> float | None:
+    """A duration. An empty text stands for none."""
+    return duration(value) if value.strip() else None
+
+
 def scopes(value: str) -> tuple[str, ...]:
     """Scopes with commas between them."""
     items = text.split_list(value)

@@ -37,6 +37,16 @@ class LineReader:
         """Add received bytes."""
         self._buffer += data
 
+    def holds(self, command: bytes) -> bool:
+        """Whether a whole line that begins with `command` was received and not taken yet."""
+        start = 0 if self._buffer.startswith(command) else self._buffer.find(b"\n" + command) + 1
+        return (start > 0 or self._buffer.startswith(command)) and self._buffer.find(b"\n", start) >= 0
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes were received and not taken yet."""
+        return len(self._buffer)
+
     def next_line(self) -> bytes | None:
         """The next complete line without its end, or None. Raises LineError (fatal) for one that is too long."""
         end = self._buffer.find(b"\n")

@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,12 +19,15 @@ from proxyd.base.urls import parse_backend
 from proxyd.config.options import option_of, parse_option
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
+from proxyd.registry.ends import NO_MAINTENANCE, Ends
 from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.status import drain_state
 from proxyd.store.sql.traffic import route_stats
 
 log = logging.getLogger("proxyd.registry")
+
+CANCELLED = "the wait for the page was cancelled by MAINT_EXIT"
 
 _PROBE_TIMEOUT = (2.0, 3.0)
 _PROBE_PAUSE = 0.25
@@ -38,42 +42,35 @@ class Operations:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
+        self.ends = Ends(registry)
         self._said: set[str] = set()
         self._drains: dict[str, int] = {}
         self._generations = itertools.count(1)
 
     # -- maintenance
 
-    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str) -> None:
-        """Put routes into maintenance. An empty url means the built-in page. Raises ValueError for a url that can't have a page."""
+    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str, seconds: float | None = None) -> None:
+        """Put routes into maintenance, for `seconds` if it is to end by itself. An empty url means the built-in page. Raises ValueError
+        for a url that can't have a page, and for more seconds than [maintenance] max_duration."""
+        longest = self.registry.settings.maintenance.max_duration
+        if longest and seconds is not None and seconds > longest:
+            raise ValueError(f"duration: {seconds:g}s is longer than [maintenance] max_duration ({longest:g}s)")
+        seconds = seconds or longest or None
         try:
             page_url = fields.page_url(page_url)
         except ValueError as error:
             raise ValueError(f"page_url: {error}") from None
-        at = rfc3339(time.time())
-        self._maintain(route_ids, {"maintenance_since": at, "maintenance_page_url": page_url}, True, actor)
+        until = None if seconds is None else clock.now() + seconds
+        self.ends.maintain(route_ids, {
+            "maintenance_since": rfc3339(time.time()), "maintenance_page_url": page_url,
+            "maintenance_until": None if until is None else rfc3339(clock.shown(until)),
+            "maintenance_clock": None if until is None else clock.mark(until)}, True, actor)
+        if seconds is not None:
+            self.ends.watch(seconds)
 
     def exit_maintenance(self, route_ids: list[str], actor: str) -> None:
         """Take routes out of maintenance."""
-        self._maintain(route_ids, {"maintenance_since": None, "maintenance_page_url": None}, False, actor)
-
-    def _maintain(self, route_ids: list[str], columns: dict[str, Any], active: bool, actor: str) -> None:
-        registry = self.registry
-        with registry.exclusive():
-            self._check_known(route_ids)
-            before = {route_id: registry.active.rows[route_id]["maintenance_since"] for route_id in route_ids}
-            owners = {route_id: registry.active.rows[route_id]["session"] for route_id in route_ids}
-            changed = []
-            for route_id in route_ids:
-                kept = before[route_id] if active and before[route_id] else columns["maintenance_since"]
-                changed += registry.active.changed([route_id], {**columns, "maintenance_since": kept})
-            version = registry.commit(RegistryChange(routes=changed))
-        registry.await_workers(version)
-        for route_id in route_ids:
-            if bool(before[route_id]) is not active:
-                log.info("route %s is %s maintenance (%s)", route_id, "in" if active else "out of", actor)
-                registry.bus.publish("maintenance_changed", {"active": active, "page_url": columns["maintenance_page_url"] or ""},
-                                     route_id, owners[route_id], actor)
+        self.ends.maintain(route_ids, dict(NO_MAINTENANCE), False, actor)
 
     def _check_known(self, route_ids: list[str]) -> None:
         for route_id in route_ids:
@@ -88,8 +85,6 @@ class Operations:
         session = registry.find(session_id)
         if session is None:
             raise ValueError(f'"{session_id}" is not a session')
-        if not session.routes:
-            raise ValueError("the session has no active route to drain")
         now = clock.now()
         columns = {"drain_started_at": rfc3339(clock.shown(now)), "drain_clock": clock.mark(now), "drain_seconds": seconds}
         with registry.exclusive():
@@ -123,7 +118,8 @@ class Operations:
         return None
 
     def resume(self) -> None:
-        """Watch the drains that were in progress when the last master ended."""
+        """Watch the drains that were in progress when the last master ended, and all that ends by itself."""
+        self.ends.resume()
         for session in list(self.registry.sessions.values()):
             if self.drain_row(session):
                 self._watch(session)
@@ -222,8 +218,20 @@ class Operations:
             with session.get(url, timeout=_PROBE_TIMEOUT, stream=True, allow_redirects=False, verify=verify) as response:
                 return response.status_code
 
-    def await_answer(self, urls: list[str], seconds: float, verify: bool = True) -> str | None:
-        """Wait until every url gives an HTTP answer. Returns the last error if one does not within `seconds`, else None."""
+    def await_answer(self, urls: list[str], seconds: float, verify: bool = True, over: Callable[[float], bool] | None = None) -> str | None:
+        """Wait until every url gives an HTTP answer. Returns the last error if one does not within `seconds`, else None.
+
+        `over`: waits for that many seconds at most, and returns whether the answer is not needed any more."""
+        waiting = gevent.spawn(self._await_answer, urls, seconds, verify)
+        try:
+            while over is not None and not waiting.ready():
+                if over(_TICK):
+                    return CANCELLED
+            return waiting.get()  # type: ignore[no-any-return]
+        finally:
+            waiting.kill()
+
+    def _await_answer(self, urls: list[str], seconds: float, verify: bool) -> str | None:
         deadline = time.monotonic() + seconds
         for url in urls:
             error = "no answer"

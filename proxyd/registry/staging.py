@@ -13,6 +13,7 @@ from proxyd.base.urls import same_server
 from proxyd.registry import configuration
 from proxyd.registry.activeroutes import sorted_ids, spec_of
 from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged, by_target, effective, staged_routes
+from proxyd.registry.ends import NO_MAINTENANCE
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.state import ENDED, LiveSession, Registry
 from proxyd.store.sql import changes
@@ -222,7 +223,7 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
     """The row of a new route. A drain of the session applies to it, too."""
     return {
         "route_id": route_id, "session": session.session_id, "service_name": session.service, "instance_name": session.instance,
-        "enabled": True, "maintenance_since": None, "maintenance_page_url": None,
+        "enabled": True, **NO_MAINTENANCE, "hold_until": None, "hold_clock": None,
         "drain_started_at": inherited["drain_started_at"] if inherited else None,
         "drain_clock": inherited["drain_clock"] if inherited else None,
         "drain_seconds": inherited["drain_seconds"] if inherited else None,

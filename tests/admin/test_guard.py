@@ -29,6 +29,7 @@ def log_in(master: Master) -> tuple[requests.Session, str]:
     ("POST", MAINTENANCE, {"page_url": "http://x/"}, ("maintenance_changed", "r1")),
     ("POST", f"/api/v1/sessions/{SESSION}/drain", {"seconds": 30}, ("drain_started", None)),
     ("POST", f"/api/v1/sessions/{SESSION}/drain", None, ("drain_started", None)),
+    ("POST", "/api/v1/routes/r1/hold", {"seconds": 30}, ("hold_changed", "r1")),
     ("POST", "/api/v1/routes/r1/circuit/reset", None, ("circuit_reset", "r1")),
 ])
 def test_actions_are_done_with_the_token_and_say_by_whom(

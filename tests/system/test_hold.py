@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from proxyd.base.text import parse_rfc3339
 from tests.support.backends import Backend
 from tests.support.system import Answer, System
 from tests.support.waiting import wait_for
@@ -100,3 +103,37 @@ def test_an_open_circuit_is_tried_as_soon_as_the_backend_takes_connections_again
         assert client.json(f"ROUTE_STATUS|SID|{route_id}")["circuit"]["state"] == "open"
         backend.start()
         assert {one.result().status for one in answers} == {200}
+
+
+def test_traffic_that_is_held_waits_until_it_is_released_and_everybody_is_told(system: System, backend: Backend) -> None:
+    client = system.client("held")
+    route_id = client.route("held.test", backend.url)
+    other = system.connect()
+    client.ok("SUBSCRIBE|SID|hold_changed")
+    event, data = client.command("TRAFFIC_HOLD|SID|ALL|30s").split("|", 2)[1:]
+    assert event == "hold_changed" and json.loads(data)["active"] is True and json.loads(data)["route_id"] == route_id
+    answer, until = client.line().split("|")
+    assert answer == "HOLD_OK" and 25 < parse_rfc3339(until) - time.time() < 31
+    with ThreadPoolExecutor(3) as pool:
+        waits = [pool.submit(system.get, "/", "held.test") for _ in range(3)]
+        status = wait_for(lambda: (found := client.json(f"ROUTE_STATUS|SID|{route_id}"))["queued"] == 3 and found)
+        assert status["hold"]["active"] is True and not backend.requests
+        assert json.loads(client.command("TRAFFIC_RELEASE|SID|ALL").split("|", 2)[2])["active"] is False
+        assert client.line() == "HOLD_OK"
+        assert {one.result().status for one in waits} == {200}
+    assert other.command("TRAFFIC_HOLD|x|ALL|1s") == "ERROR|no session"
+    assert client.command("TRAFFIC_HOLD|SID|r0|1s").startswith("ERROR|target")
+
+
+def test_a_hold_ends_by_itself_and_a_replica_that_is_not_held_serves(system: System, new_backend: Callable[..., Backend]) -> None:
+    first, second = (system.client("pair", name) for name in ("a", "b"))
+    route_id = first.route("pair.test", new_backend("a").url)
+    second.route("pair.test", new_backend("b").url)
+    first.ok(f"TRAFFIC_HOLD|SID|{route_id}|1s")
+    assert {system.get("/", "pair.test").headers["X-Backend"] for _ in range(6)} == {"b"}
+    second.ok("TRAFFIC_HOLD|SID|ALL|1s")
+    begun = time.monotonic()
+    assert system.get("/", "pair.test").status == 200
+    assert time.monotonic() - begun > 0.1
+    wait_for(lambda: system.sql("SELECT hold_until FROM routes WHERE service_name = 'pair'") == [(None,), (None,)])
+    assert len(system.sql("SELECT 1 FROM events WHERE type = 'hold_changed' AND route_id = ?", route_id)) == 2

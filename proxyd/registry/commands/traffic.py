@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from proxyd.base.text import rfc3339, split_list
 from proxyd.base.urls import normalize_domain, normalize_route_path
@@ -12,7 +12,7 @@ from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import EVERY
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
-from proxyd.registry.operations import entered_at
+from proxyd.registry.operations import CANCELLED, entered_at
 from proxyd.registry.protocol import CommandError, command
 
 TOPIC = "Drain and maintenance"
@@ -70,22 +70,27 @@ def _routes(caller: Caller, target: str) -> list[str]:
         except ValueError:
             domain = ""
         found = [route_id for route_id, spec in routes.items() if domain in spec.domains]
-    if not found:
+    if not found and (wanted != EVERY or routes):
         raise CommandError(f'target: "{target}" is not an active route of this session (ALL, route ids, a path or a domain)')
     return sorted_ids(found)
 
 
 @command("MAINT_ENTER", TOPIC, _TARGET,
          Field("page_url", fields.page_url, "Url of the service's own page. Empty: the built-in page.", True, ""),
+         Field("duration", fields.duration_or_none, "Time after which maintenance ends by itself. Empty: MAINT_EXIT ends it.", True, None),
          answer="`ACK`, then `MAINT_OK|target` once the page answers (25 s at most), else `ERROR|...`",
          help="Put routes into maintenance. It is on before the `ACK` is sent. An error concerns only the page: then maintenance is on "
               "with the built-in page.")
-def maint_enter(caller: Caller, target: str, page_url: str) -> Iterator[str]:
+def maint_enter(caller: Caller, target: str, page_url: str, duration: float | None) -> Iterator[str]:
     route_ids = _routes(caller, target)
-    caller.operations.enter_maintenance(route_ids, page_url, caller.actor)
+    try:
+        caller.operations.enter_maintenance(route_ids, page_url, caller.actor, duration)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
     # Verify as strictly as the workers do. Otherwise a page could answer here and never be shown.
     verify = caller.operations.verifies(route_ids)
-    return _after_ack(caller, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does", verify)
+    return _after_ack(caller, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does", verify,
+                      caller.exit_waits)
 
 
 @command("MAINT_EXIT", TOPIC, _TARGET,
@@ -97,11 +102,29 @@ def maint_exit(caller: Caller, target: str) -> Iterator[str]:
     return _after_ack(caller, target, caller.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted", False)
 
 
-def _after_ack(caller: Caller, target: str, urls: list[str], seconds: float, consolation: str, verify: bool) -> Iterator[str]:
+def _after_ack(caller: Caller, target: str, urls: list[str], seconds: float, consolation: str, verify: bool,
+               over: Callable[[float], bool] | None = None) -> Iterator[str]:
     yield "ACK"
     with caller.unhurried():
-        problem = caller.operations.await_answer(urls, seconds, verify)
+        problem = caller.operations.await_answer(urls, seconds, verify, over)
+    if problem == CANCELLED:
+        yield f"ERROR|{problem}"
+        return
     yield f"ERROR|{problem}; {consolation}" if problem else f"MAINT_OK|{target}"
+
+
+@command("TRAFFIC_HOLD", TOPIC, _TARGET, Field("duration", fields.duration, "Longest time for which requests wait."),
+         answer="`HOLD_OK|until` (RFC 3339)", repeatable=True,
+         help="Let the requests of routes wait, unless a replica that is not held takes them. The hold ends by itself.")
+def traffic_hold(caller: Caller, target: str, duration: float) -> str:
+    return f"HOLD_OK|{rfc3339(caller.operations.ends.hold(_routes(caller, target), duration, caller.actor))}"
+
+
+@command("TRAFFIC_RELEASE", TOPIC, _TARGET, answer="`HOLD_OK`", repeatable=True,
+         help="End a hold. The requests that wait go on, a few at first.")
+def traffic_release(caller: Caller, target: str) -> str:
+    caller.operations.ends.release(_routes(caller, target), caller.actor)
+    return "HOLD_OK"
 
 
 @command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at}`",

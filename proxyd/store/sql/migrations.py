@@ -107,6 +107,11 @@ def _lead() -> None:
     database.create_tables(V8)
 
 
+def _tenth() -> None:
+    for column in ("maintenance_until", "maintenance_clock", "hold_until", "hold_clock"):
+        _add_column(Route, column)
+
+
 def _add_column(model: type[StoredTable], name: str) -> None:
     """A column that may be empty. A new database has it already, because its tables are made as the models are now."""
     table = model._meta.table_name
@@ -125,6 +130,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (7, "when waits began, by a clock that nobody sets", _seventh),
     (8, "who leads", _lead),
     (9, "session ids stored as hashes", hide_session_ids),
+    (10, "holds, and maintenance with an end", _tenth),
 )
 NEWEST = STEPS[-1][0]
 

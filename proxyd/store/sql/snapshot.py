@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from proxyd.base import clock
 from proxyd.base.drain import began
 from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql.database import database
@@ -121,4 +122,5 @@ def record_of(value: Mapping[str, Any]) -> RouteRecord:
         rate_limits=tuple((int(count), float(window)) for count, window in json.loads(value["rate_limits"])),
         maintenance_since=_instant(value["maintenance_since"]), maintenance_page_url=value["maintenance_page_url"] or "",
         drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0,
-        updated=value["updated_at"])
+        updated=value["updated_at"],
+        held_until=clock.remembered(value["hold_clock"], parse_rfc3339(value["hold_until"])) if value["hold_until"] else 0.0)

@@ -79,4 +79,5 @@ def route_status(row: dict[str, Any], health: dict[str, Any] | None, stats: dict
                       "rejected": stats["rate_limited"]},
         "maintenance": {"active": row["maintenance_since"] is not None, "page_url": row["maintenance_page_url"] or "",
                         "entered_at": row["maintenance_since"], "hits": stats["maintenance_hits"]},
+        "hold": {"active": row["hold_until"] is not None, "until": row["hold_until"]},
         "drain": drain, "options": options, "in_flight": stats["in_flight"], "queued": stats["queued"]}

@@ -1,0 +1,105 @@
+"""What is declared for a time and ends by itself: holds (TRAFFIC_HOLD) and maintenance with a duration."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gevent
+
+from proxyd.base import clock
+from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.registry.state import Registry
+from proxyd.store.sql.changes import RegistryChange
+from proxyd.store.sql.database import StoreError
+
+log = logging.getLogger("proxyd.registry")
+
+#: Seconds before another attempt if the database can't be written.
+_AGAIN = 1.0
+_ITSELF = "the end of its time"
+NO_MAINTENANCE: dict[str, Any] = {"maintenance_since": None, "maintenance_page_url": None, "maintenance_until": None,
+                                  "maintenance_clock": None}
+
+
+class Ends:
+    """Holds and lifts routes, and ends what has an end. Methods raise ValueError with a message for a person, and StoreError."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def hold(self, route_ids: list[str], seconds: float, actor: str) -> float:
+        """Let the requests of routes wait, for `seconds` at most. Returns the end in Unix seconds."""
+        until = clock.now() + seconds
+        self._set_hold(route_ids, {"hold_until": rfc3339(clock.shown(until)), "hold_clock": clock.mark(until)}, actor)
+        self.watch(seconds)
+        return clock.shown(until)
+
+    def release(self, route_ids: list[str], actor: str) -> None:
+        """Let the requests that wait go on. Harmless for a route that is not held."""
+        self._set_hold(route_ids, {"hold_until": None, "hold_clock": None}, actor)
+
+    def _set_hold(self, route_ids: list[str], columns: dict[str, Any], actor: str) -> None:
+        registry = self._registry
+        with registry.exclusive():
+            known = [route_id for route_id in route_ids if route_id in registry.active.rows]
+            rows = registry.active.changed(known, columns)
+            version = registry.commit(RegistryChange(routes=rows))
+        registry.await_workers(version)
+        until = columns["hold_until"]
+        for row in rows:
+            log.info("the requests of route %s %s (%s)", row["route_id"], f"wait until {until}" if until else "go on", actor)
+            registry.bus.publish("hold_changed", {"active": until is not None, "until": until or ""}, row["route_id"], row["session"],
+                                 actor)
+
+    def watch(self, seconds: float) -> None:
+        """Look in so many seconds for what is over."""
+        gevent.spawn_later(max(0.0, seconds), self._look)
+
+    def resume(self) -> None:
+        """Watch what was declared before the master began."""
+        now = clock.now()
+        for row in self._registry.active.rows.values():
+            for name in ("hold", "maintenance"):
+                if row[f"{name}_until"]:
+                    self.watch(_end(row, name) - now)
+
+    def _look(self) -> None:
+        now = clock.now() + 0.001
+        rows = list(self._registry.active.rows.values())
+        held, maintained = ([row["route_id"] for row in rows if row[f"{name}_until"] and _end(row, name) <= now]
+                            for name in ("hold", "maintenance"))
+        try:
+            if held:
+                self.release(held, _ITSELF)
+            if maintained:
+                self.maintain(maintained, dict(NO_MAINTENANCE), False, _ITSELF)
+        except (StoreError, ValueError) as error:
+            log.warning("what is over can't be ended yet: %s", error)
+            self.watch(_AGAIN)
+
+    def maintain(self, route_ids: list[str], columns: dict[str, Any], active: bool, actor: str) -> None:
+        """Put routes into maintenance, or take them out of it."""
+        registry = self._registry
+        with registry.exclusive():
+            for route_id in route_ids:
+                if route_id not in registry.active.rows:
+                    raise ValueError(f'"{route_id}" is not an active route')
+            before = {route_id: registry.active.rows[route_id]["maintenance_since"] for route_id in route_ids}
+            owners = {route_id: registry.active.rows[route_id]["session"] for route_id in route_ids}
+            changed = []
+            for route_id in route_ids:
+                kept = before[route_id] if active and before[route_id] else columns["maintenance_since"]
+                changed += registry.active.changed([route_id], {**columns, "maintenance_since": kept})
+            version = registry.commit(RegistryChange(routes=changed))
+        registry.await_workers(version)
+        for route_id in route_ids:
+            if bool(before[route_id]) is not active:
+                log.info("route %s is %s maintenance (%s)", route_id, "in" if active else "out of", actor)
+                registry.bus.publish("maintenance_changed", {"active": active, "page_url": columns["maintenance_page_url"] or ""},
+                                     route_id, owners[route_id], actor)
+
+
+def _end(row: dict[str, Any], name: str) -> float:
+    """When the hold or the maintenance of a row ends, an instant of `base.clock`."""
+    return clock.remembered(row[f"{name}_clock"], parse_rfc3339(row[f"{name}_until"]))

@@ -1,0 +1,54 @@
+"""Maintenance with an end, waits that MAINT_EXIT ends, and sessions without routes."""
+
+from __future__ import annotations
+
+import time
+
+from proxyd.base.text import parse_rfc3339
+from tests.support.backends import Backend
+from tests.support.system import MakeSystem, System
+from tests.support.waiting import free_port, wait_for
+
+
+def test_maintenance_with_a_duration_ends_by_itself(system: System, backend: Backend) -> None:
+    client = system.client("planned")
+    client.route("planned.test", backend.url)
+    assert client.command("MAINT_ENTER|SID|ALL||500ms") == "ACK"
+    assert client.line() == "MAINT_OK|ALL"
+    assert system.get("/", "planned.test").status == 503
+    wait_for(lambda: system.get("/", "planned.test").status == 200, 5)
+    assert client.json("MAINT_STATUS|SID")["in_maintenance"] == []
+    assert client.command("MAINT_ENTER|SID|ALL||soon").startswith("ERROR|duration")
+
+
+def test_an_exit_ends_the_wait_for_a_page_at_once_and_answers_keep_their_order(system: System, backend: Backend) -> None:
+    client = system.client("waiting")
+    client.route("waiting.test", backend.url)
+    assert client.command(f"MAINT_ENTER|SID|ALL|http://127.0.0.1:{free_port()}/") == "ACK"
+    begun = time.monotonic()
+    client.send("PING|SID")
+    client.send("MAINT_EXIT|SID|ALL")
+    cancelled = client.line()
+    assert cancelled.startswith("ERROR|") and cancelled.endswith("cancelled by MAINT_EXIT")
+    assert [client.line(), client.line(), client.line()] == ["PONG", "ACK", "MAINT_OK|ALL"]
+    assert time.monotonic() - begun < 5
+    assert system.get("/", "waiting.test").status == 200
+
+
+def test_a_session_without_routes_is_answered_as_one_with_routes(system: System, backend: Backend) -> None:
+    client = system.client("early")
+    for command in ("MAINT_ENTER|SID|ALL|", "MAINT_EXIT|SID|ALL"):
+        assert client.command(command) == "ACK"
+        assert client.line() == "MAINT_OK|ALL"
+    end = client.command("DRAIN_START|SID|120")
+    assert end.startswith("DRAIN_OK|") and 110 < parse_rfc3339(end.partition("|")[2]) - time.time() < 125
+    assert client.command("TRAFFIC_RELEASE|SID|ALL") == "HOLD_OK"
+
+
+def test_no_maintenance_lasts_longer_than_the_settings_allow(new_system: MakeSystem, backend: Backend) -> None:
+    system = new_system(workers=1, maintenance__max_duration="400ms")
+    client = system.client("bounded")
+    client.route("bounded.test", backend.url)
+    assert client.command("MAINT_ENTER|SID|ALL||2s") == "ERROR|duration: 2s is longer than [maintenance] max_duration (0.4s)"
+    assert client.command("MAINT_ENTER|SID|ALL|") == "ACK" and client.line() == "MAINT_OK|ALL"
+    wait_for(lambda: system.get("/", "bounded.test").status == 200, 5)
