@@ -56,6 +56,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("upstream_refused", 502, "Nothing listens at the backend's address. Check that it runs, and the port"),
         Reason("upstream_unreachable", 502, "There is no network path to the backend. Check the address, routing and firewall"),
         Reason("upstream_unresolved", 502, "The backend's name has no address. Check the name and the resolver"),
+        Reason("upstream_denied", 502, "Every address of the backend is in `[registry] deny_targets`, or is that of proxyd's own registry "
+               "or admin HTTP. Nothing was sent. Name another backend, or change the setting"),
         Reason("upstream_tls", 502, "TLS with the backend failed: its certificate does not verify, or it does not speak TLS"),
         Reason("upstream_closed", 502, "The backend closed the connection before it answered. Look into its log"),
         Reason("upstream_truncated", 502, "The backend closed the connection in the middle of its answer. If part of that had gone out, "

@@ -114,6 +114,8 @@ class RegistrySettings:
     keepalive_count: int = declare(integer(1, 20), "3", "Unanswered probes after which a client counts as gone.")
     register_timeout: float = declare(DURATION, "60s", "How long a connection may stay open without a session.")
     tokens_file: str = declare(TEXT, "", "File of hashed tokens. With it, REGISTER must send a token. Empty: no tokens are needed.")
+    deny_targets: tuple[text.Network, ...] = declare(
+        NETWORKS, "169.254.0.0/16, fe80::/10", "Networks in which no backend, health check or maintenance page may be.")
     tls_certificate: str = declare(TEXT, "", "PEM file with certificate chain and key for registry TLS. Empty: plain TCP.")
     tls_client_ca: str = declare(TEXT, "", "PEM file of a CA. Clients must then show a certificate of that CA. Empty: none.")
     max_failed_logins: int = declare(integer(1, 10_000), "10", "Refused REGISTERs that one address may make per minute.")

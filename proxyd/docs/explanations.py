@@ -143,6 +143,10 @@ EXPLANATIONS: dict[str, str] = {
         "`proxyd token NAME` makes the entries; docs/configuration.md describes the format. The file is read again when "
         "it changes, so you can withdraw a token without a restart. Sessions that registered with that token stay until "
         "they end.",
+    "registry.deny_targets":
+        "A client that may register could reach through proxyd what trusts this host. On link-local addresses are the metadata "
+        "services of clouds, which give credentials away. An address is refused when it is staged; a name is looked at each time a "
+        "connection is opened (502 upstream_denied). proxyd's own registry and admin HTTP are refused in any case.",
     "registry.tls_certificate":
         "Tokens travel in REGISTER. Without TLS, anyone who can listen on the network can read them. The chain comes "
         "first, then the key, as for [tls] certificates. New connections use a renewed file within seconds. Warnings are "

@@ -22,6 +22,7 @@ from proxyd import __version__
 from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, ResponseHead
 from proxyd.net.dial import dial
 from proxyd.net.stream import let_others_run
+from proxyd.net.targets import TargetDenied
 
 _LIMITS = HeadLimits(8192, 200, 65536, 65536)
 _RECEIVE = 65536
@@ -98,6 +99,8 @@ class Probe:
             error = f"not a valid HTTP answer: {failure.detail}"
         except ssl.SSLError as failure:
             error = f"TLS: {failure.reason or failure}"
+        except TargetDenied as failure:
+            error = str(failure.strerror)
         except socket.gaierror as failure:
             error = f"the name {target.host} can't be resolved: {failure.strerror}"
         except OSError as failure:

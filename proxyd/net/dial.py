@@ -10,6 +10,7 @@ import gevent
 from gevent import socket
 from gevent.queue import Empty, SimpleQueue
 
+from proxyd.net import targets
 from proxyd.net.descriptors import none_left, taken
 from proxyd.net.resolver import Resolver
 
@@ -35,10 +36,10 @@ def use_resolver(made: Resolver) -> None:
 def dial(host: str, port: int) -> socket.socket:
     """A socket connected to the first address of the host that answers (RFC 8305: each gets a head start of 250 ms).
 
-    Raises OSError (ResolveError where the name has no address). Sets no time limit: the caller has one, and may end this
-    greenlet at any moment.
+    Raises OSError (ResolveError where the name has no address, TargetDenied where none of them is allowed: nothing is sent then). Sets
+    no time limit: the caller has one, and may end this greenlet at any moment.
     """
-    addresses = _resolver.addresses(host)
+    addresses = targets.rules().allowed(_resolver.addresses(host), port)
     if len(addresses) == 1:
         return _connect(addresses[0], port)
     sock, address = _race(addresses, port)

@@ -15,6 +15,7 @@ from proxyd.http1 import HeadLimits
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.resolver import Resolver
+from proxyd.net.targets import Targets, use_rules
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.exchange import Exchange
@@ -61,6 +62,7 @@ class Runtime:
         self.settings = settings
         proxy = settings.proxy
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
+        use_rules(Targets.of(settings))
         self.store = Store(settings.database.url, settings.database.busy_timeout, follow=True)
         directory = settings.shared_memory_directory()
         self.board = Board(directory)

@@ -10,10 +10,11 @@ from typing import Any
 
 from proxyd.base import text
 from proxyd.base.text import hide_token, read_json
-from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend, parse_check_or_none
+from proxyd.base.urls import normalize_domain, normalize_route_path, parse_check_or_none
 from proxyd.config.options import parse_option
 from proxyd.config.routechecks import check_interval, priority, whole_number
 from proxyd.events.types import SUBSCRIBABLE
+from proxyd.net.targets import rules
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
 SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
@@ -84,7 +85,7 @@ def path(value: str) -> str:
 def backend(value: str) -> str:
     """A backend url, kept as it was written."""
     value = value.strip()
-    parse_backend(value)
+    rules().check_url(value)
     return value
 
 
@@ -95,15 +96,21 @@ def page_url(value: str) -> str:
         return ""
     if not value.startswith(("http://", "https://")):
         raise ValueError(f'"{value}" is neither an http or https url nor empty (for the built-in page)')
-    parse_backend(value.partition("?")[0].partition("#")[0])
+    rules().check_url(value.partition("?")[0].partition("#")[0])
     return value
 
 
 threshold = whole_number(1, 100_000)
 trials = whole_number(1, 1000)
 duration = text.parse_duration
-check = parse_check_or_none
 interval = check_interval
+
+
+def check(value: str) -> str:
+    """What a health check asks for. An empty text means no check."""
+    found = parse_check_or_none(value)
+    rules().check_health(found)
+    return found
 
 
 def target(value: str) -> str:
@@ -132,7 +139,10 @@ def option_key(value: str) -> str:
 def option(key: str, value: str) -> str:
     """An option's value, checked and returned as text. Raises ValueError."""
     parse_option(key, value)
-    return value.strip()
+    value = value.strip()
+    if key == "health_check_path":
+        rules().check_health(value)
+    return value
 
 
 def route_field(value: str) -> str:

@@ -17,6 +17,8 @@ from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import option_of, parse_option
+from proxyd.net import asking
+from proxyd.net.targets import rules
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.ends import NO_MAINTENANCE, Ends
@@ -195,6 +197,7 @@ class Operations:
         """Ask a backend once: whether it answers, how fast, and whether its certificate is valid."""
         try:
             backend = parse_backend(url)
+            rules().check_host(backend.host, backend.port)
         except ValueError as error:
             return {"reachable": False, "error": str(error)}
         asked = f"{backend.scheme}://{urlsplit(url).netloc}{backend.path or '/'}"
@@ -207,16 +210,14 @@ class Operations:
                 valid = False
                 status = self._ask(asked, False)
         except (requests.RequestException, ValueError, OSError) as error:
-            return {"reachable": False, "error": _plain(error)}
+            return {"reachable": False, "error": asking.why(error)}
         return {"reachable": True, "response_time_ms": round((time.monotonic() - started) * 1000, 2), "status_code": status,
                 "tls_valid": valid}
 
     @staticmethod
     def _ask(url: str, verify: bool) -> int:
-        with requests.Session() as session:
-            session.trust_env = False
-            with session.get(url, timeout=_PROBE_TIMEOUT, stream=True, allow_redirects=False, verify=verify) as response:
-                return response.status_code
+        with asking.ask(url, _PROBE_TIMEOUT, verify) as response:
+            return response.status_code
 
     def await_answer(self, urls: list[str], seconds: float, verify: bool = True, over: Callable[[float], bool] | None = None) -> str | None:
         """Wait until every url gives an HTTP answer. Returns the last error if one does not within `seconds`, else None.
@@ -241,7 +242,7 @@ class Operations:
                         self._ask(url, verify)
                         break
                     except (requests.RequestException, ValueError, OSError) as failure:
-                        error = _plain(failure)
+                        error = asking.why(failure)
                 if time.monotonic() + _PROBE_PAUSE >= deadline:
                     return f"{url} did not answer within {seconds:g} s: {error}"
                 gevent.sleep(_PROBE_PAUSE)
@@ -285,12 +286,3 @@ def entered_at(rows: list[dict[str, Any]]) -> str | None:
     """When the first of the routes entered maintenance."""
     instants = [row["maintenance_since"] for row in rows if row["maintenance_since"]]
     return min(instants, key=parse_rfc3339) if instants else None
-
-
-def _plain(error: BaseException) -> str:
-    """The innermost error of a library's nested ones, in one line."""
-    inner = error
-    while inner.__context__ is not None or inner.args and isinstance(inner.args[0], BaseException):
-        inner = inner.args[0] if inner.args and isinstance(inner.args[0], BaseException) else inner.__context__  # type: ignore[assignment]
-    text = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
-    return text.splitlines()[0][:300]

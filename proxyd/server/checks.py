@@ -17,6 +17,7 @@ from proxyd.base.urls import parse_web_url
 from proxyd.config.ini import Problem
 from proxyd.config.settings import Settings
 from proxyd.net.listen import ListenError
+from proxyd.net.targets import Targets, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
@@ -31,6 +32,7 @@ from proxyd.store.sql.postgres import url_problem as server_url_problem
 
 def check(settings: Settings) -> list[Problem]:
     """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
+    use_rules(Targets.of(settings))
     places = Places(settings.file)
     found: list[Problem] = []
     for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _buffers, _written_files, _alerts):

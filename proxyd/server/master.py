@@ -37,6 +37,7 @@ from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.listen import ListenError
 from proxyd.net.resolver import Resolver
+from proxyd.net.targets import Targets, use_rules
 from proxyd.registry.operations import Operations
 from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
@@ -120,6 +121,7 @@ class Master:
     def _start(self, wait: bool) -> bool:
         settings = self.settings
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
+        use_rules(Targets.of(settings))
         store = Store(settings.database.url, settings.database.busy_timeout)
         lock = MasterLock(store.path, settings.shared_memory_directory())
         if not lock.take():

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxyd.base import text
-from proxyd.base.urls import normalize_domain, normalize_route_path, parse_backend
+from proxyd.base.urls import normalize_domain, normalize_route_path
 from proxyd.config import routechecks
 from proxyd.config.ini import COMMENTS, IniEntry, Problem, read_ini
 from proxyd.config.options import OPTIONS, parse_option
+from proxyd.net.targets import rules
 
 _PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ROUTE_KEYS = ("domains", "path", "backends", "priority")
@@ -163,7 +164,7 @@ def _route_key(route: SiteRoute, entry: IniEntry) -> str | None:
         elif entry.key == "backends":
             route.backends = text.split_list(entry.value)
             for backend in route.backends:
-                parse_backend(backend)
+                rules().check_url(backend)
         else:
             route.priority = routechecks.priority(entry.value)
 
@@ -199,6 +200,8 @@ def _spread(site: Site, common: dict[str, list[IniEntry]], file: str, problems: 
 def _shared_value(kind: str, entry: IniEntry) -> Any:
     if kind == "options":
         parse_option(entry.key, entry.value)
+        if entry.key == "health_check_path":
+            rules().check_health(entry.value.strip())
         return entry.value
     if kind == "ratelimit":
         if entry.key not in _LIMIT_KEYS:

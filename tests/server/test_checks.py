@@ -196,6 +196,16 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     assert found(tmp_path) == []
 
 
+@pytest.mark.parametrize(("line", "reason"), [
+    ("backends = http://169.254.169.254", "169.254.169.254 is in 169.254.0.0/16, which [registry] deny_targets names"),
+    ("backends = http://localhost:8282", "127.0.0.1 port 8282 is proxyd's own admin HTTP"),
+    ("backends = http://10.0.0.1\n[options]\nhealth_check_path = tcp://127.0.0.1:8181", "127.0.0.1 port 8181 is proxyd's own registry")])
+def test_a_site_may_not_point_at_what_is_denied(tmp_path: Path, line: str, reason: str) -> None:
+    configuration(tmp_path)
+    (tmp_path / "sites" / "a.ini").write_text(f"[route main]\ndomains = a.test\n{line}\n")
+    assert reason in found(tmp_path)[0]
+
+
 def test_a_wrong_line_of_a_site_file_is_named(tmp_path: Path) -> None:
     configuration(tmp_path)
     (tmp_path / "sites" / "a.ini").write_text("[route main]\ndomain = a.test\nbackends = http://10.0.0.1:80\n")

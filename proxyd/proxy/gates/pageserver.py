@@ -107,18 +107,16 @@ class PageServers:
 
 
 def _fetch(url: str, verify: bool) -> Fetched:
-    import requests  # costs a tenth of a second, which no worker without maintenance should pay
+    from proxyd.net import asking  # costs a tenth of a second, which no worker without maintenance should pay
 
-    with requests.Session() as session:
-        session.trust_env = False
-        with session.get(url, timeout=(_CONNECT_TIMEOUT, _PATIENCE), stream=True, allow_redirects=False, verify=verify) as response:
-            pieces, size = [], 0
-            for piece in response.iter_content(65536):
-                pieces.append(piece)
-                size += len(piece)
-                if size > _MAX_BODY:
-                    raise ValueError(f"{url} is larger than {_MAX_BODY} bytes")
-            return Fetched(response.status_code, response.headers.get("Content-Type", ""), b"".join(pieces))
+    with asking.ask(url, (_CONNECT_TIMEOUT, _PATIENCE), verify) as response:
+        pieces, size = [], 0
+        for piece in response.iter_content(65536):
+            pieces.append(piece)
+            size += len(piece)
+            if size > _MAX_BODY:
+                raise ValueError(f"{url} is larger than {_MAX_BODY} bytes")
+        return Fetched(response.status_code, response.headers.get("Content-Type", ""), b"".join(pieces))
 
 
 def origin(url: str) -> str:

@@ -17,6 +17,7 @@ from gevent import ssl as gevent_ssl
 from proxyd.net.dial import dial, resolver
 from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
+from proxyd.net.targets import TargetDenied
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -193,6 +194,8 @@ def connect(upstream: Upstream, limit: float, expired: str) -> Stream:
         _close(opened)
         detail = f"TLS with the upstream failed: {error.reason or error}"
         raise UpstreamError("other", 502, "upstream_tls", detail, True) from None
+    except TargetDenied as error:
+        raise UpstreamError("other", 502, "upstream_denied", f"the upstream {where} is not allowed: {error.strerror}", True) from None
     except gevent_socket.gaierror as error:
         raise UpstreamError("connection_refused", 502, "upstream_unresolved",
                             f"the upstream's name can't be resolved: {error.strerror}", True) from None

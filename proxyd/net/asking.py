@@ -1,0 +1,111 @@
+"""Requests of our own to what a client named, made with `requests`: they go by the rules for targets and use our resolver."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from http.client import RemoteDisconnected
+from typing import Any
+
+import gevent
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from proxyd.net.dial import dial
+from proxyd.net.targets import TargetDenied
+
+
+@contextlib.contextmanager
+def ask(url: str, timeout: tuple[float, float], verify: bool) -> Iterator[requests.Response]:
+    """GET a url without following redirects; the body is not read yet. It goes by nobody's environment: neither proxies nor a netrc.
+
+    `timeout`: seconds to connect, and for each read. Raises requests.RequestException, ValueError and OSError, see `why`.
+    """
+    with requests.Session() as session:
+        session.trust_env = False
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _Adapter())
+        with session.get(url, timeout=timeout, stream=True, allow_redirects=False, verify=verify) as response:
+            yield response
+
+
+def why(error: BaseException) -> str:
+    """Why a target gave no answer. Never what it sent: a library's error may quote that, and a client could read by it what only this
+    host may read."""
+    for inner in _nested(error):
+        if isinstance(inner, TargetDenied):
+            return str(inner.strerror)
+        if isinstance(inner, ssl.SSLError):
+            return f"TLS: {inner.reason or 'failed'}"
+        if isinstance(inner, socket.gaierror):
+            return f"the name can't be resolved: {inner.strerror}"
+        if isinstance(inner, RemoteDisconnected):
+            return "the connection was closed without an answer"
+        if isinstance(inner, OSError) and inner.errno is not None and inner.errno in errno.errorcode:
+            return os.strerror(inner.errno)
+        if isinstance(inner, requests.ConnectTimeout):
+            return "no connection in time"
+        if isinstance(inner, requests.Timeout | TimeoutError):
+            return "no answer in time"
+    return "the answer is not HTTP"
+
+
+def _nested(error: BaseException) -> list[BaseException]:
+    """An error and those inside it, the innermost first."""
+    found: list[BaseException] = []
+    inner: Any = error
+    while isinstance(inner, BaseException) and inner not in found and len(found) < 20:
+        found.append(inner)
+        inside = (*inner.args[:1], getattr(inner, "reason", None), inner.__context__)
+        inner = next((item for item in inside if isinstance(item, BaseException)), None)
+    return found[::-1]
+
+
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _connected(self)
+
+
+class _TlsConnection(HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _connected(self)
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+
+def _connected(connection: HTTPConnection) -> socket.socket:
+    limit = connection.timeout
+    assert isinstance(limit, int | float)
+    timeout = gevent.Timeout(limit)
+    try:
+        with timeout:
+            found: Any = dial(connection._dns_host.strip("[]"), connection.port or connection.default_port)
+    except gevent.Timeout as expired:
+        if expired is not timeout:
+            raise
+        raise ConnectTimeoutError(connection, f"no connection within {limit:g} s") from None
+    except OSError as error:
+        raise NewConnectionError(connection, str(error)) from error
+    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    found.settimeout(limit)
+    sock: socket.socket = found
+    return sock

@@ -1,0 +1,137 @@
+"""Which addresses nobody may have the proxy connect to: networks of `[registry] deny_targets`, and our own admin and registry.
+
+A client declares backends, checks and pages. Through the proxy it would reach what trusts this host: the metadata service of a cloud on
+a link-local address, or the admin HTTP that lets loopback read. What is written as an address is refused when it is staged. A name is
+looked at when it is resolved for a connection, since it may have another address by then.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from collections.abc import Sequence
+
+from proxyd.base.text import Network, split_address
+from proxyd.base.urls import parse_backend
+from proxyd.config.settings import Settings
+
+_Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+#: What `localhost` and the names below it mean (RFC 6761 6.3).
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
+class TargetDenied(OSError):
+    """No address of a target may be connected to; nothing was sent. The text says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EACCES, reason)
+
+
+class Targets:
+    """The rules of one process. `denied`: networks. `own`: what a port of ours is, and where it listens; None is any address of
+    this host."""
+
+    def __init__(self, denied: Sequence[Network] = (), own: Sequence[tuple[str, str]] = ()) -> None:
+        self._denied = tuple(denied)
+        self._own: dict[int, list[tuple[str, _Ip | None]]] = {}
+        for what, bind in own:
+            if not bind.startswith("unix:"):
+                host, port = split_address(bind)
+                self._own.setdefault(port, []).append((what, _listens(host)))
+
+    @staticmethod
+    def of(settings: Settings) -> Targets:
+        """The rules that the settings make."""
+        own = [("registry", settings.registry.bind)]
+        if settings.admin.enabled:
+            own.append(("admin HTTP", settings.admin.bind))
+        return Targets(settings.registry.deny_targets, own)
+
+    def refusal(self, address: str, port: int) -> str | None:
+        """Why this address is none for a target, or None. Sends nothing."""
+        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        for network in self._denied:
+            if ip.version == network.version and ip in network:
+                return f"{address} is in {network}, which [registry] deny_targets names"
+        for what, bound in self._own.get(port, ()):
+            if ip == bound or ip.is_unspecified or (bound is None and _is_local(ip)):
+                return f"{address} port {port} is proxyd's own {what}"
+        return None
+
+    def allowed(self, addresses: Sequence[str], port: int) -> Sequence[str]:
+        """Those of a name's addresses that may be connected to. Raises TargetDenied if none may."""
+        reasons = [self.refusal(address, port) for address in addresses]
+        if not any(reasons):
+            return addresses
+        found = [address for address, reason in zip(addresses, reasons, strict=True) if reason is None]
+        if not found:
+            raise TargetDenied(next(reason for reason in reasons if reason))
+        return found
+
+    def check_host(self, host: str, port: int) -> None:
+        """Raises ValueError if a host that is an address, or localhost, is none for a target. Other names are not resolved."""
+        for address in _literal(host):
+            reason = self.refusal(address, port)
+            if reason:
+                raise ValueError(f"{host}:{port} is no target: {reason}" if host != address else f"no target: {reason}")
+
+    def check_url(self, url: str) -> None:
+        """The same for a backend url. Raises ValueError for one that is none."""
+        backend = parse_backend(url)
+        self.check_host(backend.host, backend.port)
+
+    def check_health(self, path: str) -> None:
+        """The same for what a health check asks for: `tcp://host:port`; paths are the backend's."""
+        if path.startswith("tcp://") and path != "tcp://":
+            self.check_url("http://" + path.removeprefix("tcp://"))
+
+
+_rules = Targets()
+
+
+def rules() -> Targets:
+    """The rules of this process."""
+    return _rules
+
+
+def use_rules(made: Targets) -> None:
+    """Go by other rules from now on: a process that has read its settings says so once."""
+    global _rules
+    _rules = made
+
+
+def _literal(host: str) -> tuple[str, ...]:
+    name = host.lower().removesuffix(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return _LOOPBACK
+    try:
+        return (str(ipaddress.ip_address(host)),)
+    except ValueError:
+        return ()
+
+
+def _listens(host: str) -> _Ip | None:
+    """The address on which a listener is; None for a wildcard, and for a name, which may be any."""
+    try:
+        ip = _plain(ipaddress.ip_address(host))
+    except ValueError:
+        return None
+    return None if ip.is_unspecified else ip
+
+
+def _plain(ip: _Ip) -> _Ip:
+    """The IPv4 address that an IPv4-mapped one means (RFC 4291 2.5.5.2)."""
+    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def _is_local(ip: _Ip) -> bool:
+    """Whether it is an address of this host: only to such a one a socket can be bound."""
+    if ip.is_loopback:
+        return True
+    with socket.socket(socket.AF_INET6 if ip.version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(ip), 0))
+        except OSError:
+            return False
+    return True
