@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from proxyd.net.targets import Targets, use_rules
 from tests.support.backends import Backend, RawBackend
 from tests.support.postgres import Postgres
 from tests.support.redis import Redis
@@ -18,6 +19,13 @@ from tests.support.system import System
 # How long an example takes is the machine's affair: on a busy one, a deadline fails tests at random.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _no_rules_for_targets() -> Iterator[None]:
+    """What a test's worker or check denies is no matter of the next test in this process."""
+    yield
+    use_rules(Targets())
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from proxyd.base.urls import parse_web_url
 from proxyd.config.ini import Problem
 from proxyd.config.settings import Settings
 from proxyd.net.listen import ListenError
-from proxyd.net.targets import Targets, use_rules
+from proxyd.net.targets import Targets, rules, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
@@ -32,13 +32,17 @@ from proxyd.store.sql.postgres import url_problem as server_url_problem
 
 def check(settings: Settings) -> list[Problem]:
     """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
-    use_rules(Targets.of(settings))
     places = Places(settings.file)
     found: list[Problem] = []
     for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _buffers, _written_files, _alerts):
         found += look(settings, places)
     found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment()]
-    return found + _sites(settings, places)
+    before = rules()
+    use_rules(Targets.of(settings))
+    try:
+        return found + _sites(settings, places)
+    finally:
+        use_rules(before)
 
 
 def _tls(settings: Settings, places: Places) -> Iterator[Problem]:
