@@ -45,8 +45,9 @@ class Janitor:
         over = registry.expired(now)
         if over:
             for session in over:
-                log.info("session %s of %s/%s did not reconnect within reconnect_grace: its routes are removed", session.session_id,
-                         session.service, session.instance)
+                log.info("session %s of %s/%s %s: its routes are removed", session.session_id, session.service, session.instance,
+                         "was replaced, and its successor did not apply within replace_grace" if session.replaced else
+                         "did not reconnect within reconnect_grace")
             registry.end(over)
         ttl = registry.settings.registry.staged_ttl
         for session in list(registry.sessions.values()):

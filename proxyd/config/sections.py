@@ -97,6 +97,7 @@ class RegistrySettings:
 
     bind: str = declare(ADDRESS, "127.0.0.1:8181", "Where services register.")
     reconnect_grace: float = declare(DURATION, "5m", "How long a lost session is kept for RECONNECT.")
+    replace_grace: float = declare(DURATION, "30s", "How long the routes of a replaced session serve until the new one applies.")
     staged_ttl: float = declare(DURATION, "30m", "How long staged changes are kept when nobody touches them.")
     apply_wait: float = declare(DURATION, "2s", "Longest time that CONFIG_APPLY waits for all workers before it answers.")
     max_connections: int = declare(integer(1, 1_000_000), "10000", "Most registry connections at once.")

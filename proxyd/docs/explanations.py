@@ -115,6 +115,10 @@ EXPLANATIONS: dict[str, str] = {
         "were. Choose it longer than a deployment or a restart of the service takes. If it is too short, clients have to "
         "register again: the client library does, other clients may not. If it is hours, dead routes answer 503 where a "
         "404 or another service could answer.",
+    "registry.replace_grace":
+        "A service that is restarted registers again, and needs some time until it has applied its routes. Until then the old "
+        "ones serve. If it is too short, clients get 404 in between. If it is long, routes that the new version does not have any "
+        "more stay that long if it never applies.",
     "registry.staged_ttl":
         "A client that stages and never applies holds memory for nothing. After this time its staged changes are dropped, "
         "and it has to stage them again.",

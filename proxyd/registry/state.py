@@ -69,14 +69,17 @@ class LiveSession:
     grant: Grant = EVERYTHING
     holder: Any = None
     secret_hash: str = ""
+    #: Another session of the same names has taken its place. Its routes go on until that one's first apply, or replace_grace is over.
+    replaced: bool = False
 
     def is_site(self) -> bool:
         """Whether it stands for a site file."""
         return self.session_id.startswith(SITE_PREFIX)
 
     def is_kept(self) -> bool:
-        """Whether it is known only from the kept table: its routes stay until its service is back, which can't resume it."""
-        return self.session_id.startswith(PREFIX)
+        """Whether it was replaced, or is known only from the kept table. Nobody can resume it, and its routes stay until its service
+        has applied again."""
+        return self.replaced or self.session_id.startswith(PREFIX)
 
 
 class Registry:
@@ -128,6 +131,9 @@ class Registry:
                 session.expires = clock.remembered(row["disconnected_clock"], parse_rfc3339(row["disconnected_at"])) + grace
             else:
                 session.expires = now + grace
+            if row["ended_at"]:
+                session.replaced = True
+                session.expires += self.settings.registry.replace_grace - grace
             if session.is_site():
                 session.expires = 0.0
             self.take(session)
@@ -153,7 +159,7 @@ class Registry:
     def take(self, session: LiveSession) -> None:
         """Take over a session that is in the database."""
         self.sessions[session.session_id] = session
-        if session.secret_hash:
+        if session.secret_hash and not session.replaced:
             self._by_secret[session.secret_hash] = session
         if session.is_kept():
             self.kept[session.service, session.instance] = session
@@ -198,8 +204,8 @@ class Registry:
 
     def register(self, service: str, instance: str, maintenance_port: int, metadata: dict[str, Any], address: str,
                  holder: Any, grant: Grant) -> tuple[LiveSession, str]:
-        """Begin a session. Returns it, and the secret id for its client. An older one of the same service and instance ends in the
-        same transaction. Raises LoginRefused if that one has another token."""
+        """Begin a session. Returns it, and the secret id for its client. An older one of the same service and instance loses its client
+        in the same transaction. Its routes go on until the new one's first apply. Raises LoginRefused if it has another token."""
         now = time.time()
         secret = secrets.token_hex(16)
         session = LiveSession("", service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
@@ -210,8 +216,17 @@ class Registry:
             for item in older:
                 if not grant.may_replace(item.grant):
                     raise LoginRefused(f"{service}/{instance} was registered with another token, and only that one may replace it")
+            before = self.kept.get((service, instance))
             older = [item for item in older if not item.is_kept()]
-            change = self._ending(older, now)
+            # The one that serves goes on: the last one if it has applied, else the one that it had replaced in turn.
+            serving = next((item for item in older if item.routes), None)
+            ending = [item for item in older if item is not serving]
+            if serving is not None and before is not None:
+                ending.append(before)
+            change = self._ending(ending, now)
+            goes_on = serving or before
+            if goes_on is not None:
+                self._replace(change, goes_on)
             change.session = self.session_row(session)
             change.begins = True
             if grant is not EVERYTHING:
@@ -219,11 +234,26 @@ class Registry:
             version = self.commit(change)
             for item in older:
                 self._tell_holder(item, "REGISTER", address, grant.name)
+            for item in ending:
                 self._forget(item)
+            if goes_on is not None:
+                goes_on.replaced = goes_on.replaced or goes_on is serving
+                goes_on.state, goes_on.holder, goes_on.staged = DISCONNECTED, None, {}
+                goes_on.expires = clock.now() + self.settings.registry.replace_grace
+                self._by_secret.pop(goes_on.secret_hash, None)
+                self.kept[service, instance] = goes_on
             session.session_id = change.session_id
             self.take(session)
         self.await_workers(version)
         return session, secret
+
+    def _replace(self, change: RegistryChange, session: LiveSession) -> None:
+        """Let the change take a session's client away. Its routes serve, as after RECONNECT: its service is back."""
+        now = clock.now()
+        at = rfc3339(clock.shown(now))
+        change.replaced = [session.session_id]
+        change.replaced_columns = {"state": DISCONNECTED, "ended_at": at, "disconnected_at": at, "disconnected_clock": clock.mark(now)}
+        change.routes = self.active.changed(session.routes, {"enabled": True})
 
     def _tell_holder(self, session: LiveSession, how: str, address: str, token: str) -> None:
         """Tell a client that is connected that it loses its session to another one. It holds the session still."""
@@ -257,8 +287,8 @@ class Registry:
         session.staged = {}
         self.sessions.pop(session.session_id, None)
         self._by_secret.pop(session.secret_hash, None)
-        if session.is_kept():
-            self.kept.pop((session.service, session.instance), None)
+        if self.kept.get((session.service, session.instance)) is session:
+            del self.kept[session.service, session.instance]
 
     def end(self, sessions: list[LiveSession]) -> None:
         """End sessions. Their routes are gone from every worker when this returns."""
@@ -272,7 +302,7 @@ class Registry:
         self.await_workers(version)
 
     def succeeded(self, session: LiveSession) -> None:
-        """A commit has ended what the kept table had of this session's service and instance."""
+        """A commit has ended what went on of this session's predecessor."""
         older = self.kept.get((session.service, session.instance))
         if older is not None:
             self._forget(older)

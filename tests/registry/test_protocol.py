@@ -246,6 +246,8 @@ def test_a_new_register_replaces_the_older_session_of_the_same_instance(system: 
     other.route("replaced.test", backend.url, "/other")
     new = system.client("replaced", "i1")
     assert new.session_id != old.session_id
+    assert {system.get("/", "replaced.test").status for _ in range(6)} == {200}, "until the new one applies"
+    new.apply()
     assert [system.get("/", "replaced.test").status for _ in range(6)] == [404] * 6
     assert system.get("/other", "replaced.test").status == 200
     assert listed(new) == []

@@ -24,7 +24,8 @@ TOPIC = "Sessions"
 
 @command("REGISTER", TOPIC,
          Field("service", fields.name, "Name of the service. Its instances form pools."),
-         Field("instance", fields.name, "Name of this instance. Another REGISTER with the same names replaces this session."),
+         Field("instance", fields.name, "Name of this instance. Another REGISTER with the same names replaces this session. "
+               "Its routes serve until the new session's first apply, or until `replace_grace` has passed."),
          Field("maintenance_port", fields.port, "Port of the service's maintenance server, 0 for none.", True, 0),
          Field("metadata", fields.metadata, "JSON object that is stored and shown. Absent, empty, `{}` and `null` mean the same. "
                "`token` in it is the registry token.", True, None),
@@ -93,7 +94,8 @@ def session_info(caller: Caller) -> str:
 def client_shutdown(caller: Caller) -> str:
     session = caller.session
     count = len(session.routes)
-    caller.registry.end([session])
+    before = caller.registry.kept.get((session.service, session.instance))
+    caller.registry.end([session] if before is None or not before.replaced else [session, before])
     caller.closing = True
     log.info("%s/%s ended its session: its %d routes are removed", session.service, session.instance, count)
     return "SHUTDOWN_OK"

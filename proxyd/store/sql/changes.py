@@ -31,6 +31,9 @@ class RegistryChange:
     begins: bool = False
     ended: list[str] = field(default_factory=list)
     ended_at: str = ""
+    #: Sessions that were replaced and whose routes go on, with the columns that say so.
+    replaced: list[str] = field(default_factory=list)
+    replaced_columns: dict[str, Any] = field(default_factory=dict)
     routes: list[dict[str, Any]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     settings: dict[SettingKey, str | None] = field(default_factory=dict)
@@ -49,6 +52,8 @@ def write(change: RegistryChange) -> int:
     """Carry out a change; returns the config version it made, or 0 where no route changed."""
     for session_id in change.ended:
         _end(session_id, change.ended_at)
+    if change.replaced:
+        Session.update(**change.replaced_columns).where(Session.session_id.in_(change.replaced)).execute()
     if change.session is not None and change.begins:
         change.session_id = change.session["session_id"] = f"s{bump('next_session_number') - 1}"
     if change.session is not None:
