@@ -1,4 +1,4 @@
-"""`proxyctl run`: start any program, register it once its port answers, and drain and deregister it before it stops."""
+"""`proxyctl run`: start any program, register it once its port answers, and take its traffic away before it stops."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ from proxyd.client import Client, ClientError
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 _PASSED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT)
 _TICK = 0.05
+# Seconds between two looks at the requests under way, and how long there must be none: workers write their counts twice a second.
+_LOOK, _NONE_FOR = 0.2, 1.2
+# Seconds that requests wait for the next start of a program that has no replica, beyond the time of its stop.
+_HELD = 30.0
 # A program that ran this long was healthy: after its next end, the delays begin with the shortest again.
 _STABLE = 30.0
 # Seconds before another attempt to register; doubled each time.
@@ -40,6 +44,7 @@ class ServiceRunner:
         self._token = token
         self._place = f"[{options.host}]:{options.port}" if ":" in options.host else f"{options.host}:{options.port}"
         self._program: subprocess.Popen[bytes] | None = None
+        self._route = ""
         self._stop = threading.Event()
         self._hurry = False
         self._signals: list[int] = []
@@ -62,8 +67,7 @@ class ServiceRunner:
         while True:
             started = time.monotonic()
             code = self._once()
-            policy = self._options.restart
-            if self._stop.is_set() or policy == "never" or (policy == "on-failure" and code == 0):
+            if not self._starts_again(code):
                 return code
             failures = 0 if time.monotonic() - started >= _STABLE else failures + 1
             delay = min(self._options.backoff * 2 ** min(failures - 1, 10), 60.0) if failures else self._options.backoff
@@ -71,6 +75,11 @@ class ServiceRunner:
             self._say(f"the program exited with code {code}; starting it again in {delay:.1f}s")
             if not self._pause(delay):
                 return code
+
+    def _starts_again(self, code: int | None) -> bool:
+        """Whether a program that ended with `code` (None: it runs) is started again."""
+        policy = self._options.restart
+        return code is not None and not self._stop.is_set() and policy != "never" and (policy != "on-failure" or code != 0)
 
     def _once(self) -> int:
         if not self._await_free_port():
@@ -84,6 +93,7 @@ class ServiceRunner:
             self._say(f"can't start {self._options.command[0]}: {error}")
             return CANNOT_EXECUTE
         client: Client | None = None
+        alone = False
         try:
             ready = self._await_port()
             if ready:
@@ -92,11 +102,12 @@ class ServiceRunner:
                 self._pass_signals()
                 self._stop.wait(_TICK)
             if client is not None and self._program.poll() is None:
-                self._drain(client)
+                alone = self._take_traffic_away(client)
         finally:
-            # Deregister before the program is told to stop, so that no request meets a closed port.
+            # Before the program is told to stop, so that no request meets a closed port. If the program will be back, and nobody
+            # takes its place, its routes stay: requests wait for it, or are told to come again.
             if client is not None:
-                client.close()
+                client.close(shutdown=not alone and not self._starts_again(self._program.poll()))
             code = self._end(self._program)
             self._program = None
         return code
@@ -141,9 +152,11 @@ class ServiceRunner:
         while self._program.poll() is None and not self._stop.is_set():
             client = Client(options.registry, service=options.service, instance=options.instance, token=self._token or None,
                             tls=options.tls)
+            client.subscribe("session_replaced", lambda event: self._say(
+                f"another program has registered as {options.service}/{options.instance}; give each an --instance of its own"))
             try:
                 client.connect()
-                route = client.route_add(options.domain, options.path, f"http://{self._place}", options.priority)
+                route = self._route = client.route_add(options.domain, options.path, f"http://{self._place}", options.priority)
                 if options.health:
                     client.health_set(route, options.health)
                 for key, value in options.option:
@@ -166,18 +179,50 @@ class ServiceRunner:
             return client
         return None
 
-    def _drain(self, client: Client) -> None:
-        """Let the traffic move to other instances. The wait ends early if the program ends or a second signal comes."""
-        seconds = self._options.drain
-        deadline = time.monotonic() + seconds
-        if not seconds or not self._goes_on(deadline, lambda: client.connected):
-            return
+    def _take_traffic_away(self, client: Client) -> bool:
+        """Let the traffic move to replicas, or wait if there is none, and let the requests under way end. The wait ends early if the
+        program ends or a second signal comes. Returns whether requests wait for the next start."""
+        seconds, longest = self._options.drain, self._options.stop_timeout
+        if not seconds or not self._goes_on(time.monotonic() + seconds, lambda: client.connected):
+            return False
         try:
-            client.drain_start(seconds)
+            alone = self._is_alone(client)
+            if alone:
+                client.traffic_hold(longest + _HELD)
+            else:
+                client.drain_start(seconds)
         except ClientError as error:
             self._say(f"can't drain: {error}")
-            return
-        self._goes_on(time.monotonic() + seconds, lambda: False)
+            return False
+        if not alone:
+            self._goes_on(time.monotonic() + seconds, lambda: False)
+        self._await_idle(client, time.monotonic() + longest)
+        return alone
+
+    def _is_alone(self, client: Client) -> bool:
+        """Whether no replica takes the traffic."""
+        with contextlib.suppress(ClientError, ValueError):
+            return client.route_status(self._route).get("replicas") == 0
+        return False
+
+    def _await_idle(self, client: Client, deadline: float) -> None:
+        """Wait until no request has been under way for a moment."""
+        since: float | None = None
+        while time.monotonic() < deadline:
+            self._goes_on(time.monotonic() + _LOOK, lambda: False)
+            if self._hurry or self._program is None or self._program.poll() is not None:
+                return
+            if not client.connected:
+                continue
+            try:
+                busy = client.route_status(self._route).get("in_flight", 0)
+            except (ClientError, ValueError):
+                return
+            now = time.monotonic()
+            since = None if busy else since or now
+            if since is not None and now - since >= _NONE_FOR:
+                return
+        self._say(f"requests are still under way after {self._options.stop_timeout:g}s; stopping the program")
 
     def _goes_on(self, deadline: float, until: Callable[[], bool]) -> bool:
         """Wait until something is true. False if the deadline passes, the program ends or a second signal comes first."""

@@ -73,6 +73,12 @@ class ActiveRoutes:
         return [{**row, **columns, "updated_at": now} for row in (self.rows[route_id] for route_id in route_ids)
                 if any(row[name] != value for name, value in columns.items())]
 
+    def replicas(self, route_id: str) -> int:
+        """How many other routes take the traffic of an active route at all of its places, if it takes none."""
+        spec = spec_of(self.rows[route_id])
+        others = [set(self.places.get(place, ())) - {route_id} for place in spec.places()]
+        return sum(1 for other in set.intersection(*others) if _serves(self.rows[other]))
+
     def slot(self, route_id: str) -> int:
         """A free slot in the shared memory of circuits, reset for a route."""
         slot = heapq.heappop(self._free) if self._free else self._next_slot
@@ -150,6 +156,11 @@ class ActiveRoutes:
             if len(found) >= most:
                 break
         return sorted(found[:most])
+
+
+def _serves(row: dict[str, Any]) -> bool:
+    """Whether a route is there to take traffic."""
+    return bool(row["enabled"]) and not (row["maintenance_since"] or row["drain_started_at"] or row["hold_until"])
 
 
 def spec_of(row: dict[str, Any]) -> RouteSpec:

@@ -179,7 +179,8 @@ class Operations:
         if row is None:
             return None
         stats = self.registry.store.read(route_stats, list(session.routes))
-        return {**drain_state(row, clock.now()), "rejected": sum(item["drain_rejected"] for item in stats.values())}
+        return {**drain_state(row, clock.now()), "rejected": sum(item["drain_rejected"] for item in stats.values()),
+                "in_flight": sum(item["in_flight"] for item in stats.values())}
 
     # -- circuits
 

@@ -34,14 +34,14 @@ def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, An
          answer="`ROUTE_STATUS_OK|{route_id, domains, path, backend, enabled, healthy, health:{status, last_check, last_success, "
                 "last_error, response_time_ms, success_rate_percent, consecutive_failures}, circuit:{..}, ratelimit:{requests, "
                 "window_seconds, rejected}, maintenance:{active, page_url, entered_at, hits}, drain:{active, traffic_percent, "
-                "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, queued, notes}`",
+                "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, queued, replicas, notes}`",
          help="Show everything about one active route, as the workers have it.", repeatable=True)
 def route_status_command(caller: Caller, route_id: str) -> str:
     row = _row(caller, route_id)
     written, stats = caller.registry.store.read(route_facts, route_id)
     status = route_status(row, caller.registry.live_health(route_id) or written, stats, caller.registry.circuits, clock.now())
     options = status.pop("options")
-    return "ROUTE_STATUS_OK|" + to_json({**status, **_told_of(options)})
+    return "ROUTE_STATUS_OK|" + to_json({**status, "replicas": caller.registry.active.replicas(route_id), **_told_of(options)})
 
 
 def _told_of(options: dict[str, str]) -> dict[str, Any]:

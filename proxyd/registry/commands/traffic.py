@@ -33,7 +33,8 @@ def drain_start(caller: Caller, duration: float) -> str:
 
 
 @command("DRAIN_STATUS", TOPIC,
-         answer="`DRAIN_STATUS_OK|{active, started_at, duration_seconds, elapsed_seconds, remaining_seconds, traffic_percent, rejected}` "
+         answer="`DRAIN_STATUS_OK|{active, started_at, duration_seconds, elapsed_seconds, remaining_seconds, traffic_percent, rejected, "
+                "in_flight}` "
                 "or `ERROR|no drain in progress`",
          help="Show how far the drain is.", repeatable=True)
 def drain_status(caller: Caller) -> str:
