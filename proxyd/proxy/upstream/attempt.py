@@ -13,7 +13,7 @@ from proxyd.base import clock
 from proxyd.http1 import HeadReader, ProtocolError, ResponseHead
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import request_head
-from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, RESPONSE_HEAD, TOTAL
+from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, REQUEST_RATE, RESPONSE_HEAD, TOTAL
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.pool import UpstreamError, connect, heed_keep_alive, idle_connection, let_go
@@ -133,10 +133,12 @@ def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = F
     upload = ex.upload
     if upload is not None and upload.error is not None:
         return upload.error
-    if ex.expired is not None and ex.phase.of_client:
-        # The watchdog shut the connection down because the client was too slow. The upstream is not to blame.
-        return BodyTimeout() if ex.phase is REQUEST_BODY else ClientGone()
     if ex.expired is not None:
+        # The phase may have moved on before the greenlet that waited was woken: what counts is whose time ran out.
+        waited = ex.phase if ex.expired is TOTAL else ex.expired
+        if waited.of_client:
+            # The watchdog shut the connection down because the client was too slow. The upstream is not to blame.
+            return BodyTimeout() if waited is REQUEST_BODY or waited is REQUEST_RATE else ClientGone()
         code = ex.expired.reason
         return UpstreamError("timeout", 504, code, f"the upstream did not answer in time ({code})")
     if ex.client_gone:
