@@ -14,6 +14,7 @@ import gevent
 from gevent import get_hub
 
 from proxyd.base.jobs import Job
+from proxyd.base.threads import in_thread
 from proxyd.registry.state import Registry
 from proxyd.store.sql.kept import NAME, SLICE, KeptFile
 from proxyd.store.sql.snapshot import record_of
@@ -67,18 +68,7 @@ class Keeper:
             for first in range(0, len(rows), SLICE):
                 file.add(map(record_of, rows[first:first + SLICE]))
                 gevent.sleep(_SLICE_PAUSE)
-            error = get_hub().threadpool.apply(_finished, (file,))
+            in_thread(get_hub().threadpool, file.finish)
         finally:
             file.abandon()
-        if error is not None:
-            raise error
         self._written = version
-
-
-def _finished(file: KeptFile) -> OSError | None:
-    """Finish the file; the error as a value: gevent prints what a pool's thread raises."""
-    try:
-        file.finish()
-    except OSError as error:
-        return error
-    return None

@@ -16,6 +16,7 @@ from typing import Any
 from gevent.threadpool import ThreadPool
 
 from proxyd.base.text import format_size
+from proxyd.base.threads import in_thread
 from proxyd.base.trouble import Trouble
 from proxyd.http1 import ProtocolError
 
@@ -71,7 +72,7 @@ class Storage:
         """Run a function in a native thread, and return or raise what it does."""
         if self._pool is None:
             self._pool = ThreadPool(_THREADS)
-        return self._pool.apply(function, arguments)
+        return in_thread(self._pool, function, *arguments)
 
     def new_file(self) -> _File:
         """A file. Raises OSError."""

@@ -23,6 +23,7 @@ from gevent.threadpool import ThreadPool
 
 from proxyd.base import private
 from proxyd.base.text import hide_password
+from proxyd.base.threads import in_thread
 from proxyd.store.sql import postgres, rescue
 
 Result = TypeVar("Result")
@@ -120,12 +121,11 @@ class Store:
                 raise StoreError(f"can't make the directory {folder} of the database: {error.strerror}") from None
             if not os.access(folder, os.W_OK):
                 raise StoreError(f"the directory {folder} of the database is not writable by this user")
-            if not self._follow:
-                # SQLite gives the log and the index of the log the mode of the database.
-                with contextlib.suppress(OSError):
-                    private.make(self.path)
-                for suffix in ("", "-wal", "-shm"):
-                    private.tighten(self.path + suffix)
+            # SQLite gives the log and the index of the log the mode of the database.
+            with contextlib.suppress(OSError):
+                private.make(self.path)
+            for suffix in ("", "-wal", "-shm"):
+                private.tighten(self.path + suffix)
         if time.monotonic() < self._again:
             raise StoreError(self._why)
         self._frozen = False
@@ -260,18 +260,8 @@ class Store:
                 return result
 
     def _run(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run in the database thread. Errors come back as values: gevent prints what a pool's thread raises."""
-
-        def caught() -> tuple[Any, BaseException | None]:
-            try:
-                return function(*args), None
-            except Exception as error:
-                return None, error
-
-        result, error = self._pool.apply(caught)
-        if error is not None:
-            raise error
-        return result
+        """Run in the database thread."""
+        return in_thread(self._pool, function, *args)
 
     def _snapshot(self, function: Callable[..., Result], args: Any, kwargs: Any) -> Result:
         # SQLite's transactions see one state from their beginning to their end. A server's must be asked for it.

@@ -15,6 +15,7 @@ from typing import Any
 import peewee
 from gevent.threadpool import ThreadPool
 
+from proxyd.base.threads import in_thread
 from proxyd.store.sql import postgres
 from proxyd.store.sql.database import Store, StoreError, explain
 from proxyd.store.sql.models import Lead
@@ -42,7 +43,10 @@ class Leadership:
 
     def take(self) -> bool:
         """Take the lead; False if another master has it. Raises StoreError if the server can't be asked."""
-        return self._ask(self._take)
+        try:
+            return in_thread(self._pool, self._take)
+        except (peewee.PeeweeException, postgres.ServerSilent) as error:
+            raise explain(error, self._store.name) from None
 
     def begin(self, now: str) -> None:
         """Begin a term at `now` (RFC 3339), after `take`. Raises StoreError."""
@@ -72,38 +76,27 @@ class Leadership:
         self.drop()
         self._pool.kill()
 
-    def _ask(self, function: Any) -> bool:
-        """Run in the thread of the lead; its errors come back as values, because gevent prints what a pool's thread raises."""
-        def caught() -> tuple[bool, Exception | None]:
-            try:
-                with postgres.within(_ANSWER):
-                    return function(), None
-            except (peewee.PeeweeException, postgres.ServerSilent) as error:
-                self._drop()
-                return False, error
-
-        held, error = self._pool.apply(caught)
-        if error is not None:
-            raise explain(error, self._store.name) from None
-        return bool(held)
-
     def _take(self) -> bool:
-        if self._server is None:
-            self._server = postgres.server(self._store.url, _ANSWER)
-            self._server.connect()
-            # A lock that is held counts how often it was taken, so it is taken once a connection.
-            return self._try()
-        # The connection that took the lock is there: so is the lock.
-        self._server.execute_sql("SELECT 1")  # type: ignore[no-untyped-call]
-        return True
+        """Runs in the thread of the lead. A connection that fails, or that has not got the lock, is dropped."""
+        held = False
+        try:
+            with postgres.within(_ANSWER):
+                held = self._holds()
+        finally:
+            if not held:
+                self._drop()
+        return held
 
-    def _try(self) -> bool:
-        assert self._server is not None
-        cursor: Any = self._server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,))  # type: ignore[no-untyped-call]
-        if cursor.fetchone()[0]:
+    def _holds(self) -> bool:
+        server: Any = self._server
+        if server is not None:
+            # The connection that took the lock is there: so is the lock.
+            server.execute_sql("SELECT 1")
             return True
-        self._drop()
-        return False
+        # A lock that is held counts how often it was taken, so it is taken once a connection.
+        server = self._server = postgres.server(self._store.url, _ANSWER)
+        server.connect()
+        return bool(server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()[0])
 
     def _drop(self) -> None:
         if self._server is not None:
