@@ -11,6 +11,8 @@ import pytest
 from hypothesis import settings
 
 from proxyd.net.targets import Targets, use_rules
+from proxyd.store.sql.database import Store
+from proxyd.store.sql.migrations import migrate
 from tests.support.backends import Backend, RawBackend
 from tests.support.postgres import Postgres
 from tests.support.redis import Redis
@@ -84,6 +86,16 @@ def raw_backend() -> Iterator[Callable[..., RawBackend]]:
     yield make
     for running in made:
         running.stop()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An empty SQLite database, p.db in the test's folder, that is open in this process."""
+    opened = Store(f"sqlite:///{tmp_path}/p.db")
+    opened.open()
+    migrate(opened)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")

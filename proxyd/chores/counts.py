@@ -11,7 +11,7 @@ from proxyd.base.text import rfc3339
 from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.observed import Worker
-from proxyd.store.sql.spool import Intake
+from proxyd.store.sql.outbox import Intake
 from proxyd.store.sql.upsert import upsert
 
 log = logging.getLogger("proxyd.master")

@@ -59,7 +59,6 @@ class Janitor:
         if dead:
             registry.store.call(_drop, dead, patience=0.25)
 
-
     def _dead(self, alive: set[int], host: str, now: float) -> list[int]:
         """The pids of dead workers that left rows behind. A worker lives if it is on this host's board, or if its heartbeat still
         changes and, on this host, its process runs. Runs in the database thread."""

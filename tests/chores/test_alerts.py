@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -18,7 +17,6 @@ from proxyd.chores.alerts import Alerts
 from proxyd.config.sections import AlertSettings
 from proxyd.events.bus import EventBus
 from proxyd.store.sql.database import Store
-from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.traffic import SLOW_KEPT, RowBatch, Traffic, TrafficBatch
 from tests.support.backends import Backend
 from tests.support.system import System
@@ -36,15 +34,6 @@ def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
 
 def texts(backend: Backend) -> list[str]:
     return [json.loads(body)["text"] for _, _, _, body in list(backend.requests)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
-    opened.open()
-    migrate(opened)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

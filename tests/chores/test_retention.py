@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,21 +17,11 @@ from proxyd.chores.retention import Retention
 from proxyd.config.sections import DatabaseSettings
 from proxyd.store.sql import models, observed
 from proxyd.store.sql.database import Store, StoreBusy
-from proxyd.store.sql.migrations import migrate
 
 DAY = 86400.0
 NOW = time.time()
 ROUTE = {"service_name": "s", "instance_name": "i", "domains": "[]", "path": "/", "backend_url": "http://b:1", "priority": 0,
          "enabled": True, "version": 1, "created_at": "", "updated_at": ""}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
-    opened.open()
-    migrate(opened)
-    yield opened
-    opened.close()
 
 
 def add_session(name: str, state: str, days: float) -> None:

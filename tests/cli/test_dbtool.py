@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,6 @@ from proxyd.config.settings import Settings
 from proxyd.store.sql import migrations, models, observed
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import TABLES
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
-    opened.open()
-    migrations.migrate(opened)
-    yield opened
-    opened.close()
 
 
 def fill(store: Store, count: int) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,15 +22,6 @@ from tests.support.backends import Backend
 from tests.support.system import System
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
-    opened.open()
-    migrate(opened)
-    yield opened
-    opened.close()
 
 
 def script(name: str, store: Store, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

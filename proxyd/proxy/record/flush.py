@@ -14,7 +14,7 @@ from proxyd.store.sql.database import Store, StoreBusy, StoreError
 
 if TYPE_CHECKING:
     from proxyd.store.memory.board import Board
-    from proxyd.store.sql.spool import Spool
+    from proxyd.store.sql.outbox import Outbox
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -33,15 +33,15 @@ class Flusher:
     """Takes batches from the counters, writes them, and posts on the board up to when.
 
     `sources`: pairs of functions. The first takes a batch (None if there is nothing to write). The second gives back a batch that
-    could not be written. `spool`: the way of the batches through the master; None: they are written here.
+    could not be written. `outbox`: the way of the batches through the master; None: they are written here.
     """
 
     def __init__(self, store: Store, board: Board, sources: Sequence[tuple[Callable[[], Any], Callable[[Any], None]]],
-                 spool: Spool | None = None) -> None:
+                 outbox: Outbox | None = None) -> None:
         self._store = store
         self._board = board
         self._sources = sources
-        self._spool = spool
+        self._outbox = outbox
         self._trouble = Trouble(log, "counters are kept in memory", logging.ERROR)
         self._job = Job("counters", PERIOD, self.flush, log, retry=PERIOD, trouble="counters could not be written")
 
@@ -64,8 +64,8 @@ class Flusher:
             return
         try:
             batches = [batch for _, batch in taken_from]
-            if self._spool is not None:
-                self._spool.write(batches, patience)
+            if self._outbox is not None:
+                self._outbox.write(batches, patience)
             else:
                 self._store.call(_write, batches, patience=_PATIENCE)
         except Exception as error:

@@ -9,7 +9,6 @@ commit after `join` waits for it; one before `join` is in the snapshot that it l
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ _VERSION_AT = 64
 #: The marks of the database (see store.sql.restored), and the boot in which they were written.
 _MARKS = struct.Struct("<QQ16s")
 _MARKS_AT = _VERSION_AT + _VERSION.size
-_BOOT = hashlib.blake2b(clock.BOOT_ID.encode(), digest_size=16).digest()
 #: Seconds in which every process that runs has looked at the file: one that was just mapped may not be everybody's yet. A worker that
 #: did not look because it was stopped looks before it answers.
 SETTLED = 0.3
@@ -86,7 +84,7 @@ class Board:
 
     def mark(self, marks: tuple[int, int]) -> None:
         """Note the marks that the database may have."""
-        put(self._file.data, _MARKS_AT, _MARKS.pack(*marks, _BOOT))
+        put(self._file.data, _MARKS_AT, _MARKS.pack(*marks, clock.BOOT_MARK))
 
     def marks(self) -> tuple[int, int]:
         """The marks that were noted last; 0 where there is none."""
@@ -95,7 +93,7 @@ class Board:
 
     def is_of_this_boot(self) -> bool:
         """Whether the marks were noted since the machine started: what a power cut leaves of the file may be newer than the database."""
-        found: bool = _MARKS.unpack_from(self._file.data, _MARKS_AT)[2] == _BOOT
+        found: bool = _MARKS.unpack_from(self._file.data, _MARKS_AT)[2] == clock.BOOT_MARK
         return found
 
     def join(self, now: float) -> int:

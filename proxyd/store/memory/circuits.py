@@ -11,7 +11,6 @@ of the route that has its slot now.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import struct
@@ -58,7 +57,7 @@ _NOT_ZERO = re.compile(rb"[^\0]")
 
 @dataclass(slots=True)
 class CircuitSlot:
-    """One circuit. Instants are Unix seconds, 0.0 for none; `by_health`: a health check opened it, so that only a
+    """One circuit. Instants are those of `base.clock`, 0.0 for none; `by_health`: a health check opened it, so that only a
     health check (or a reset) lets it go on; `trials`: trial requests under way, `holders`: pids of workers that carry them;
     `recovered_at`: when the upstream last came back after its circuit was open. `reason` is that of a change being made;
     `foreign`: the slot is another route's by now, and what is changed is forgotten."""
@@ -144,7 +143,7 @@ class CircuitBoard:
 
     def _time_line(self) -> float:
         """Seconds from the file's time line to this process's clock. The first to open the file after a boot sets the line."""
-        boot = hashlib.blake2b(clock.BOOT_ID.encode(), digest_size=16).digest()
+        boot = clock.BOOT_MARK
         begin: float
         with self._file.lock(_TIME_LINE_LOCK):
             known, begin, set_by = _TIME_LINE.unpack_from(self._data, _TIME_LINE_AT)

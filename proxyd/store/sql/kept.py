@@ -22,7 +22,7 @@ from typing import Any
 
 from proxyd.base import clock, private
 from proxyd.base.text import hash_of, rfc3339, route_number
-from proxyd.store.sql.models import Route, Session, StoredCounter
+from proxyd.store.sql.models import SITE_PREFIX, Route, Session, StoredCounter
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot, counter
 from proxyd.store.sql.upsert import upsert
 
@@ -51,7 +51,7 @@ class KeptError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptTable:
     """What the file has: all routes as of a version, when it was written (Unix seconds), and the token's name of each session that
     registered with one."""
 
@@ -106,7 +106,7 @@ class KeptFile:
             os.unlink(self._temporary)
 
 
-def read(path: str) -> Kept | None:
+def read(path: str) -> KeptTable | None:
     """What the file has, or None if there is none. Raises KeptError."""
     try:
         with open(path, "rb") as file:
@@ -133,7 +133,7 @@ def read(path: str) -> Kept | None:
     finally:
         if collecting:
             gc.enable()
-    return Kept(Snapshot(version, True, routes, ()), written, dict(tokens))
+    return KeptTable(Snapshot(version, True, routes, ()), written, dict(tokens))
 
 
 def _outside(record: RouteRecord) -> tuple[Any, ...]:
@@ -163,7 +163,7 @@ def is_new() -> bool:
     return counter("config_version") <= NEW and not Session.select().exists() and not Route.select().exists()
 
 
-def take_up(kept: Kept) -> bool:
+def take_up(kept: KeptTable) -> bool:
     """Fill a new database with the kept routes, and with sessions that hold them until their services are back or the grace for
     reconnecting has passed. False if it is not new. Runs in the database thread, inside `Store.call`."""
     if not is_new():
@@ -195,7 +195,7 @@ def kept_id(session_id: str) -> str:
 
     A file of an older proxyd has the secret ids of clients, which must not get into the database.
     """
-    if session_id.startswith(("site:", PREFIX)):
+    if session_id.startswith((SITE_PREFIX, PREFIX)):
         return session_id
     return PREFIX + (session_id if _NUMBER.fullmatch(session_id) else hash_of(session_id))
 

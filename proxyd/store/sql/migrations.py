@@ -79,9 +79,7 @@ def _fourth() -> None:
 
 
 def _fifth() -> None:
-    # A database that begins with this proxyd has the column from the second step on.
-    if "queued" not in {column.name for column in database.get_columns(RouteInFlight._meta.table_name)}:
-        database.execute_sql(f"ALTER TABLE {RouteInFlight._meta.table_name} ADD COLUMN queued INTEGER NOT NULL DEFAULT 0")
+    _add_column(RouteInFlight, "queued", "INTEGER NOT NULL DEFAULT 0")
 
 
 def _sixth() -> None:
@@ -94,8 +92,8 @@ def _sixth() -> None:
         wider = [f"ALTER COLUMN {name} TYPE {_WIDER[kind]}" for name, kind in there.items() if kind in _WIDER]
         if wider:
             database.execute_sql(f"ALTER TABLE {table} {', '.join(wider)}")
-        for name in ("id",) if there.get("id") else ():
-            database.execute_sql(f"ALTER SEQUENCE {table}_{name}_seq AS bigint")
+        if "id" in there:
+            database.execute_sql(f"ALTER SEQUENCE {table}_id_seq AS bigint")
 
 
 def _seventh() -> None:
@@ -112,11 +110,11 @@ def _tenth() -> None:
         _add_column(Route, column)
 
 
-def _add_column(model: type[StoredTable], name: str) -> None:
-    """A column that may be empty. A new database has it already, because its tables are made as the models are now."""
+def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
+    """Add a column. A new database has it already, because its tables are made as the models are now."""
     table = model._meta.table_name
     if name not in {column.name for column in database.get_columns(table)}:
-        database.execute_sql(f"ALTER TABLE {table} ADD COLUMN {name} TEXT")
+        database.execute_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
 #: Number, what it brings, and how. Never change one that was released: add the next.

@@ -11,6 +11,9 @@ from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, For
 
 from proxyd.store.sql.database import database
 
+#: Ids of the sessions that stand for site files begin so.
+SITE_PREFIX = "site:"
+
 
 class StoredTable(Model):
     """What all tables share: the database of this process, set when it is opened."""

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import secrets
 
+from peewee import SQL
+
 from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.kept import PREFIX
-from proxyd.store.sql.models import Session, StoredCounter
+from proxyd.store.sql.models import SITE_PREFIX, Session, StoredCounter
 from proxyd.store.sql.upsert import upsert
 
 #: The counter that holds the mark; 0: the database was restored.
 MARK = "mark"
-_SITES = "site:"
 
 
 def look(store: Store, board: Board) -> int:
@@ -60,9 +61,8 @@ def _set_aside() -> int:
     """Give the sessions ids that nobody can resume. Runs in the database thread, inside a transaction."""
     database.execute_sql("PRAGMA defer_foreign_keys = ON")
     database.execute_sql("DELETE FROM staged_changes")
-    mine = f"state <> 'ended' AND session_id NOT LIKE '{_SITES}%%' AND session_id NOT LIKE '{PREFIX}%%'".replace("%%", "%")
-    count = Session.select().where(
-        Session.state != "ended", ~Session.session_id.startswith(_SITES), ~Session.session_id.startswith(PREFIX)).count()
+    mine = f"state <> 'ended' AND session_id NOT LIKE '{SITE_PREFIX}%' AND session_id NOT LIKE '{PREFIX}%'"
+    count = Session.select().where(SQL(mine)).count()
     for table in ("routes", "session_settings"):
         database.execute_sql(f"UPDATE {table} SET session_id = '{PREFIX}' || session_id "
                              f"WHERE session_id IN (SELECT session_id FROM sessions WHERE {mine})")

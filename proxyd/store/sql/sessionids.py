@@ -12,7 +12,7 @@ import sqlite3
 from proxyd.base.text import hash_of
 from proxyd.store.sql.database import database
 from proxyd.store.sql.kept import PREFIX
-from proxyd.store.sql.models import StoredCounter
+from proxyd.store.sql.models import SITE_PREFIX, StoredCounter
 from proxyd.store.sql.query import is_sqlite
 
 _NUMBER = re.compile(r"s(\d+)", re.ASCII)
@@ -34,7 +34,7 @@ def hide_session_ids() -> None:
     number = max((int(found[1]) for name in known if (found := _NUMBER.fullmatch(name))), default=0)
     rows: list[tuple[str, str, str]] = []
     for name in known:
-        if not name.startswith(("site:", PREFIX)) and not _NUMBER.fullmatch(name):
+        if not name.startswith((SITE_PREFIX, PREFIX)) and not _NUMBER.fullmatch(name):
             number += 1
             rows.append((name, f"s{number}", hash_of(name)))
     mark = "?" if sqlite else "%s"
@@ -49,7 +49,7 @@ def hide_session_ids() -> None:
         database.execute_sql(f"UPDATE {table} SET session_id = (SELECT new FROM numbered WHERE old = session_id) "
                              "WHERE session_id IN (SELECT old FROM numbered)")
     # Events outlive their sessions.
-    database.execute_sql(f"UPDATE events SET session_id = NULL WHERE substr(session_id, 1, 5) NOT IN ('site:', '{PREFIX}') "
+    database.execute_sql(f"UPDATE events SET session_id = NULL WHERE substr(session_id, 1, 5) NOT IN ('{SITE_PREFIX}', '{PREFIX}') "
                          "AND session_id NOT IN (SELECT session_id FROM sessions)")
     database.execute_sql("DELETE FROM sessions WHERE session_id IN (SELECT old FROM numbered)")
     database.execute_sql("DROP TABLE numbered")

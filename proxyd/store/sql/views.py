@@ -30,7 +30,7 @@ VIEWS: dict[str, str] = {
                ROUND(CAST(x.response_ms AS {decimal}), 3) AS avg_response_ms
         FROM (SELECT route_id, COUNT(*) AS checks, SUM(CASE WHEN ok THEN 1 ELSE 0 END) AS good,
                      AVG(response_time_ms) AS response_ms
-              FROM health_results WHERE checked_at >= {day_ago}
+              FROM health_results WHERE checked_at >= {at:day}
               GROUP BY {unindexed}route_id) x
         JOIN routes r ON r.route_id = x.route_id""",
     "v_circuits": """
@@ -38,7 +38,7 @@ VIEWS: dict[str, str] = {
                COALESCE(c.reason, '') AS reason, COALESCE(c.failures, 0) AS failures, c.opened_at, c.last_failure,
                c.next_attempt, c.changed_at,
                (SELECT COUNT(*) FROM circuit_transitions t
-                WHERE t.route_id = r.route_id AND t.to_state = 'open' AND t.at >= {day_ago}) AS opened_24h
+                WHERE t.route_id = r.route_id AND t.to_state = 'open' AND t.at >= {at:day}) AS opened_24h
         FROM routes r LEFT JOIN circuits c ON c.route_id = r.route_id""",
     "v_slowest": """
         SELECT at, route_id, level, method, url, status_code, total_ms, queue_ms, connect_ms, first_byte_ms, body_ms,
@@ -63,7 +63,7 @@ VIEWS: dict[str, str] = {
     "v_flapping": """
         SELECT e.route_id, r.service_name, r.instance_name, COUNT(*) AS changes_24h, MAX(e.at) AS last_change
         FROM events e JOIN routes r ON r.route_id = e.route_id
-        WHERE e.type IN ('backend_health_changed', 'circuit_state_changed') AND e.at >= {day_ago}
+        WHERE e.type IN ('backend_health_changed', 'circuit_state_changed') AND e.at >= {at:day}
         GROUP BY e.route_id, r.service_name, r.instance_name HAVING COUNT(*) >= 4""",
 }
 
@@ -92,7 +92,6 @@ _JSON = "json_extract($1, '$.$2')"
 _SQLITE: dict[str, str | _Part] = {
     "at": _Part("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-$1')", **_SPANS),
     "date": _Part("strftime('%Y-%m-%d', 'now', '-$1 days')"),
-    "day_ago": "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 day')",
     "epoch": _Part("CAST(strftime('%s', $1) AS INTEGER)"),
     "epoch_now": "CAST(strftime('%s', 'now') AS INTEGER)",
     "json": _Part(f"CAST({_JSON} AS TEXT)"),
@@ -105,7 +104,6 @@ _TO_TEXT = "to_char((now() - interval '$1') at time zone 'utc', 'YYYY-MM-DD\"T\"
 _POSTGRES: dict[str, str | _Part] = {
     "at": _Part(_TO_TEXT, **_SPANS),
     "date": _Part("to_char((now() - interval '$1 days') at time zone 'utc', 'YYYY-MM-DD')"),
-    "day_ago": _TO_TEXT.replace("$1", "1 day"),
     "epoch": _Part("CAST(FLOOR(EXTRACT(EPOCH FROM CAST($1 AS TIMESTAMPTZ))) AS BIGINT)"),
     "epoch_now": "CAST(FLOOR(EXTRACT(EPOCH FROM now())) AS BIGINT)",
     "json": _Part("(CAST($1 AS JSON) ->> '$2')"),

@@ -209,7 +209,7 @@ def test_after_a_restart_of_the_machine_a_wait_takes_what_was_left_of_it(
     # The machine starts a minute later, and its clock begins anew. A process of the new boot takes the time of day as it is.
     monkeypatch.setattr(time, "time", lambda: unset() + step + 60)
     started = clock.boot_seconds()
-    monkeypatch.setattr(clock, "BOOT_ID", "the next boot")
+    monkeypatch.setattr(clock, "BOOT_MARK", b"the next boot".ljust(16))
     monkeypatch.setattr(clock, "boot_seconds", lambda: time.clock_gettime(time.CLOCK_BOOTTIME) - started + 5)
     monkeypatch.setattr(clock, "_BEGIN", time.time() - clock.boot_seconds())
     found = CircuitBoard(str(tmp_path)).read(3, 7)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,9 @@ import pytest
 
 from proxyd.base import clock
 from proxyd.base.text import hash_of
-from proxyd.store.sql import kept, migrations, models
+from proxyd.store.sql import kept, models
 from proxyd.store.sql.database import Store
-from proxyd.store.sql.kept import Kept, KeptError, KeptFile
+from proxyd.store.sql.kept import KeptError, KeptFile, KeptTable
 from proxyd.store.sql.observed import EventRow
 from proxyd.store.sql.sessionids import hide_session_ids
 from proxyd.store.sql.snapshot import RouteRecord, load_difference, load_snapshot
@@ -29,16 +28,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "proxyd.table"
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
-    opened.open()
-    migrations.migrate(opened)
-    yield opened
-    opened.close()
-
-
-def written(path: Path, *records: RouteRecord, version: int = 9) -> Kept:
+def written(path: Path, *records: RouteRecord, version: int = 9) -> KeptTable:
     file = KeptFile(str(path), version, {"s1": "shops"})
     file.add(records)
     file.finish()

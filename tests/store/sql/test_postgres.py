@@ -50,6 +50,14 @@ def counted(requests: int, sent: int, latency: float) -> TrafficBatch:
     return TrafficBatch(1, NOW, {"r1": Traffic(sums, {200: requests}, {40: requests})})
 
 
+def answers(store: Store) -> bool:
+    """Whether the database can be read."""
+    try:
+        return store.read(migrations.current_version) == NEWEST
+    except StoreError:
+        return False
+
+
 def types(postgres: Postgres, url: str) -> set[str]:
     """The data types of all columns of tables."""
     name = url.rpartition("/")[2]
@@ -125,13 +133,7 @@ def test_a_server_that_restarts_is_connected_to_again(store: Store, postgres: Po
 def test_a_connection_that_the_server_ends_is_replaced(store: Store, postgres: Postgres, url: str) -> None:
     postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{url.rpartition('/')[2]}'")
 
-    def works() -> bool:
-        try:
-            return store.read(migrations.current_version) == NEWEST
-        except StoreError:
-            return False
-
-    wait_for(works, 5, "a new connection")
+    wait_for(lambda: answers(store), 5, "a new connection")
 
 
 def test_a_server_that_hangs_keeps_nobody_longer_than_the_busy_timeout(store: Store, postgres: Postgres) -> None:
@@ -143,14 +145,7 @@ def test_a_server_that_hangs_keeps_nobody_longer_than_the_busy_timeout(store: St
         assert time.monotonic() - began < 4
     finally:
         postgres.thaw()
-
-    def back() -> bool:
-        try:
-            return store.read(migrations.current_version) == NEWEST
-        except StoreError:
-            return False
-
-    wait_for(back, 10, "an answer of the server that goes on")
+    wait_for(lambda: answers(store), 10, "an answer of the server that goes on")
 
 
 def test_a_lock_that_another_holds_is_waited_for_as_long_as_told(store: Store, url: str) -> None:

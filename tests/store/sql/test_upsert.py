@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
 from peewee import fn
 
 from proxyd.store.sql.database import Store
-from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.models import RouteRemoval, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthStatus, RouteStatusCode
 from proxyd.store.sql.upsert import upsert
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
-    opened.open()
-    migrate(opened)
-    yield opened
-    opened.close()
 
 
 def put(store: Store, model: type[StoredTable], *rows: dict[str, Any]) -> None:

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
 import pytest
 
-from proxyd.store.sql import spool as spool_module
+from proxyd.store.sql import outbox as outbox_module
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.observed import RefusalCount
+from proxyd.store.sql.outbox import FOLDER, Intake, Outbox
 from proxyd.store.sql.refusals import RefusalBatch, refusal_counts
-from proxyd.store.sql.spool import FOLDER, Intake, Spool
 from proxyd.store.sql.traffic import RejectionBatch, RowBatch, Traffic, TrafficBatch, route_stats
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
-    opened.open()
-    migrate(opened)
-    yield opened
-    opened.close()
 
 
 def refused(count: int) -> RefusalBatch:
@@ -45,7 +34,7 @@ def test_every_kind_of_batch_arrives_as_it_was(store: Store, tmp_path: Path) -> 
             "queue_ms": 0.0, "connect_ms": 0.0, "first_byte_ms": 1.0, "body_ms": 0.5, "request_id": "q", "upstream": "u:1"}
     batches = [TrafficBatch(os.getpid(), at, {"r1": Traffic({"requests": 3}, {200: 2, 503: 1}, {7: 3})}, {"r1": (1, 2, 3)}),
                RejectionBatch({("r1", at, "192.0.2.1"): 4}), RowBatch([], [slow]), refused(5)]
-    Spool(str(tmp_path)).write(batches, 0.0)
+    Outbox(str(tmp_path)).write(batches, 0.0)
     assert Intake(str(tmp_path), store).take(1.0)
     found = store.read(route_stats, ["r1"])["r1"]
     assert (found["requests"], found["status_codes"], found["in_flight"], found["websocket_active"]) == (3, {"200": 2, "503": 1}, 1, 2)
@@ -55,7 +44,7 @@ def test_every_kind_of_batch_arrives_as_it_was(store: Store, tmp_path: Path) -> 
 
 def test_a_worker_goes_on_when_the_master_has_written(store: Store, tmp_path: Path) -> None:
     intake = Intake(str(tmp_path), store)
-    writing = gevent.spawn(Spool(str(tmp_path)).write, [refused(2)], None)
+    writing = gevent.spawn(Outbox(str(tmp_path)).write, [refused(2)], None)
     gevent.sleep(0.05)
     assert not writing.dead and len(lying(tmp_path)) == 1
     assert intake.take(1.0)
@@ -70,15 +59,15 @@ def test_what_could_not_be_committed_waits_and_is_written_once(store: Store, tmp
         raise StoreError("no room")
 
     for _ in range(3):
-        Spool(str(tmp_path)).write([refused(1)], 0.0)
+        Outbox(str(tmp_path)).write([refused(1)], 0.0)
     intake = Intake(str(tmp_path), store)
     with monkeypatch.context() as patched:
-        patched.setattr(spool_module, "_write", fail)
+        patched.setattr(outbox_module, "_write", fail)
         for _ in range(2):
             with pytest.raises(StoreError):
                 intake.take(1.0)
     assert len(lying(tmp_path)) == 3
-    Spool(str(tmp_path)).write([refused(1)], 0.0)
+    Outbox(str(tmp_path)).write([refused(1)], 0.0)
     # A master that took over.
     assert Intake(str(tmp_path), store).take(1.0)
     assert (counts(store), lying(tmp_path)) == (4, [])
@@ -86,30 +75,30 @@ def test_what_could_not_be_committed_waits_and_is_written_once(store: Store, tmp
 
 def test_a_master_killed_after_its_commit_leaves_nothing_that_is_written_twice(store: Store, tmp_path: Path,
                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    Spool(str(tmp_path)).write([refused(1)], 0.0)
+    Outbox(str(tmp_path)).write([refused(1)], 0.0)
     with monkeypatch.context() as patched:
         patched.setattr(os, "unlink", lambda path: None)
         assert Intake(str(tmp_path), store).take(1.0)
     assert len(lying(tmp_path)) == 1
-    Spool(str(tmp_path)).write([refused(1)], 0.0)
+    Outbox(str(tmp_path)).write([refused(1)], 0.0)
     assert Intake(str(tmp_path), store).take(1.0)
     assert (counts(store), lying(tmp_path)) == (2, [])
 
 
 @pytest.mark.parametrize("data", [b"", b"junk", b"\xe9"])
 def test_a_file_that_no_worker_wrote_holds_up_nothing(store: Store, tmp_path: Path, data: bytes) -> None:
-    Spool(str(tmp_path)).write([refused(1)], 0.0)
+    Outbox(str(tmp_path)).write([refused(1)], 0.0)
     (tmp_path / FOLDER / "1-ab-0").write_bytes(data)
     assert Intake(str(tmp_path), store).take(1.0)
     assert (counts(store), lying(tmp_path)) == (1, [])
 
 
 def test_files_are_bounded_and_one_that_cant_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spool_module, "_MOST_FILES", 2)
+    monkeypatch.setattr(outbox_module, "_MOST_FILES", 2)
     for _ in range(2):
-        Spool(str(tmp_path)).write([refused(1)], 0.0)
+        Outbox(str(tmp_path)).write([refused(1)], 0.0)
     with pytest.raises(StoreError, match="full"):
-        Spool(str(tmp_path)).write([refused(1)], 0.0)
+        Outbox(str(tmp_path)).write([refused(1)], 0.0)
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't write"):
-        Spool(str(tmp_path / "file")).write([refused(1)], 0.0)
+        Outbox(str(tmp_path / "file")).write([refused(1)], 0.0)

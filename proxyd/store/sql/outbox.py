@@ -53,7 +53,7 @@ def _unpacked(data: bytes) -> list[Any]:
     return found
 
 
-class Spool:
+class Outbox:
     """A worker's way to the master."""
 
     def __init__(self, directory: str) -> None:
