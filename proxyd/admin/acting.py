@@ -41,15 +41,21 @@ def _route_exists(context: Context, route_id: str) -> None:
         raise no_route(route_id)
 
 
-def start_drain(context: Context, request: Request, session_id: str) -> Response:
-    """Drain a session: its share of new requests falls to nothing over the seconds given."""
-    actor = context.guard.check_action(request)
+def _seconds(request: Request) -> float:
+    """How long a drain or a hold is to last. Raises RequestRefused."""
     seconds = request.json_object().get("seconds", _DRAIN_SECONDS)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DRAIN:
         raise RequestRefused(400, "bad_body", f"seconds: {seconds!r:.40} is not a number above 0, of at most {_MAX_DRAIN:.0f}")
+    return float(seconds)
+
+
+def start_drain(context: Context, request: Request, session_id: str) -> Response:
+    """Drain a session: its share of new requests falls to nothing over the seconds given."""
+    actor = context.guard.check_action(request)
+    seconds = _seconds(request)
     session = _session(context, session_id)
     return _done(context, f"drain of session {session} over {seconds:g} s started",
-                 context.state.operations.start_drain, session, float(seconds), actor)
+                 context.state.operations.start_drain, session, seconds, actor)
 
 
 def cancel_drain(context: Context, request: Request, session_id: str) -> Response:
@@ -82,12 +88,10 @@ def exit_maintenance(context: Context, request: Request, route_id: str) -> Respo
 def hold(context: Context, request: Request, route_id: str) -> Response:
     """Let the requests of a route wait, for the seconds given at most."""
     actor = context.guard.check_action(request)
-    seconds = request.json_object().get("seconds", _DRAIN_SECONDS)
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= _MAX_DRAIN:
-        raise RequestRefused(400, "bad_body", f"seconds: {seconds!r:.40} is not a number above 0, of at most {_MAX_DRAIN:.0f}")
+    seconds = _seconds(request)
     _route_exists(context, route_id)
     return _done(context, f"the requests of route {route_id} wait for {seconds:g} s at most",
-                 context.state.operations.ends.hold, [route_id], float(seconds), actor)
+                 context.state.operations.ends.hold, [route_id], seconds, actor)
 
 
 def release(context: Context, request: Request, route_id: str) -> Response:

@@ -13,7 +13,6 @@ from typing import Any
 
 from peewee import Expression, chunked, fn
 
-from proxyd.base import clock
 from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.base.drain import began, drain_share
 from proxyd.base.text import hash_of, rfc3339, route_number
@@ -22,6 +21,7 @@ from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import Route, Session
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteMinute
 from proxyd.store.sql.query import dicts, tuples
+from proxyd.store.sql.status import instant
 from proxyd.store.sql.traffic import route_stats
 
 _CHUNK = 500
@@ -99,12 +99,8 @@ def drain(row: Route, now: float) -> dict[str, Any]:
 
 def _live_circuit(circuits: CircuitBoard, row: Route) -> dict[str, Any]:
     slot = circuits.read(row.slot, route_number(row.route_id))
-    return {"state": STATE_NAMES[slot.state], "failures": slot.failures, "opened_at": _instant(slot.opened_at),
-            "next_attempt": _instant(slot.next_attempt)}
-
-
-def _instant(seconds: float) -> str | None:
-    return rfc3339(clock.shown(seconds)) if seconds else None
+    return {"state": STATE_NAMES[slot.state], "failures": slot.failures, "opened_at": instant(slot.opened_at),
+            "next_attempt": instant(slot.next_attempt)}
 
 
 def circuit_list(circuits: CircuitBoard, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
@@ -116,8 +112,8 @@ def circuit_list(circuits: CircuitBoard, wanted: Wanted) -> tuple[list[dict[str,
         slot = circuits.read(row.slot, route_number(row.route_id))
         items.append({
             "route_id": row.route_id, "state": STATE_NAMES[slot.state], "reason": reasons.get(row.route_id, ""),
-            "failures": slot.failures, "successes": slot.successes, "opened_at": _instant(slot.opened_at),
-            "last_failure": _instant(slot.last_failure), "next_attempt": _instant(slot.next_attempt)})
+            "failures": slot.failures, "successes": slot.successes, "opened_at": instant(slot.opened_at),
+            "last_failure": instant(slot.last_failure), "next_attempt": instant(slot.next_attempt)})
     return items, total
 
 

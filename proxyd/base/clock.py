@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 #: Seconds since the kernel's start, those in suspend included.
@@ -29,6 +30,8 @@ def _boot_id() -> str:
 
 #: Of this start of the kernel; empty where it can't be known.
 BOOT_ID = _boot_id()
+#: The same in 16 bytes, for files of shared memory.
+BOOT_MARK = blake2b(BOOT_ID.encode(), digest_size=16).digest()
 
 
 def now() -> float:

@@ -76,6 +76,7 @@ def _buffer(value: str) -> int:
 _BUFFER = 64 << 20
 _BUFFER_SIZE = Kind("size, on (64m) or off", _buffer)
 
+
 def _pool_size(value: str) -> int:
     """A number, or `auto` for as many as are in use."""
     return POOL_AUTO if value.strip().lower() == "auto" else integer(0, 10_000).parse(value)

@@ -22,6 +22,12 @@ _LINE_FEED = re.compile(rb"\r?\n")
 _NO_HEADS: tuple[ResponseHead, ...] = ()
 
 
+def _lines_end(buffer: bytes) -> int:
+    """Like find_head_end, for lines that may end in a line feed alone."""
+    found = _EMPTY_LINE.search(buffer)
+    return found.end() if found else -1
+
+
 class HeadReader:
     """Finds the head of the final response.
 
@@ -54,31 +60,17 @@ class HeadReader:
         known = len(self._pending)
         buffer = self._pending + data if known else data
         self.informational = _NO_HEADS
-        if self._bare_lf:
-            return self._feed_lines(buffer)
-        end = find_head_end(buffer, known)
+        bare = self._bare_lf
+        end = _lines_end(buffer) if bare else find_head_end(buffer, known)
         while end >= 0:
-            head = parse_response_head(buffer[:end], self._method, self._limits)
+            raw = buffer[:end]
+            head = parse_response_head(_LINE_FEED.sub(b"\r\n", raw) if bare else raw, self._method, self._limits)
             buffer = buffer[end:]
             if head.status >= 200 or (head.status == 101 and self._upgrade):
                 self.rest = buffer
                 return head
             self._pass_over(head)
-            end = find_head_end(buffer)
-        if len(buffer) > self._limits.head_size:
-            raise head_too_large(buffer, self._limits, 502)
-        self._pending = buffer
-        return None
-
-    def _feed_lines(self, buffer: bytes) -> ResponseHead | None:
-        """The same where lines may end in a line feed alone: each head is rewritten before it is parsed."""
-        while found := _EMPTY_LINE.search(buffer):
-            raw, buffer = buffer[: found.end()], buffer[found.end() :]
-            head = parse_response_head(_LINE_FEED.sub(b"\r\n", raw), self._method, self._limits)
-            if head.status >= 200 or (head.status == 101 and self._upgrade):
-                self.rest = buffer
-                return head
-            self._pass_over(head)
+            end = _lines_end(buffer) if bare else find_head_end(buffer)
         if len(buffer) > self._limits.head_size:
             raise head_too_large(buffer, self._limits, 502)
         self._pending = buffer

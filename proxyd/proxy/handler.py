@@ -141,12 +141,11 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         pool = current
         if (refusal := maintenance(runtime, ex, pool)) is not None:
             return refusal
-    if ex.kept is None:
-        return _forward(runtime, ex, pool)
     try:
         return _forward(runtime, ex, pool)
     finally:
-        ex.kept.close()
+        if ex.kept is not None:
+            ex.kept.close()
 
 
 def _steered(ex: Exchange) -> Refusal | None:

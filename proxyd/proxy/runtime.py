@@ -44,8 +44,8 @@ from proxyd.store.memory.shared import WEBSOCKETS
 from proxyd.store.memory.watch import WORKER_PERIOD, SharedWatch
 from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.outbox import Outbox
 from proxyd.store.sql.snapshot import Snapshot
-from proxyd.store.sql.spool import Spool
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -81,7 +81,7 @@ class Runtime:
         self.flusher = Flusher(self.store, self.board, (
             (lambda: self.stats.take(time.time()), self.stats.give_back), (self.rows.take, self.rows.give_back),
             (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back)),
-            None if self.store.path is None else Spool(directory))
+            None if self.store.path is None else Outbox(directory))
         self.access = AccessLog(settings.log.access, settings.log.format)
         self.idle_watch = Watchdog(0.25, False)
         self.busy_watch = Watchdog(0.05, True)
@@ -101,19 +101,18 @@ class Runtime:
         self.buffers: list[memoryview] = []
         self.sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
                           settings.registry.reconnect_grace)
-        files = [self.board.file, self.circuits.file, self.websockets.file, self.places.file, self.limiter.file]
-        shared = SharedWatch(files if self.clients is None else [*files, self.clients.file], log, logging.WARNING)
-        self._shared = Job("shared-files", WORKER_PERIOD, lambda: self._look(shared), log)
+        self._counts = [self.websockets, self.places.counts, *([] if self.clients is None else [self.clients.counts])]
+        self._files = SharedWatch((self.board.file, self.circuits.file, self.limiter.file, *(counts.file for counts in self._counts)),
+                                  log, logging.WARNING)
+        self._shared = Job("shared-files", WORKER_PERIOD, self._look, log)
         self._pruning = Job("idle-upstreams", _PRUNE_SECONDS, self._prune, log)
         self._id_prefix = f"{secrets.token_hex(6)}-"
         self._id_count = 0
 
     def start(self) -> None:
         """Load the routes, begin to follow changes, and start everything that runs in the background."""
-        self.websockets.join()
-        self.places.join()
-        if self.clients is not None:
-            self.clients.join()
+        for counts in self._counts:
+            counts.join()
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
@@ -122,9 +121,8 @@ class Runtime:
         self._pruning.start()
         self._shared.start()
 
-    @staticmethod
-    def _look(shared: SharedWatch) -> None:
-        shared.look()
+    def _look(self) -> None:
+        self._files.look()
 
     def fit(self) -> bool:
         """Whether clients may come: the routes are known, as far as they can be known now."""
@@ -165,10 +163,8 @@ class Runtime:
         self.flusher.stop()
         self._shared.stop()
         self.sync.stop()
-        self.websockets.leave()
-        self.places.leave()
-        if self.clients is not None:
-            self.clients.leave()
+        for counts in self._counts:
+            counts.leave()
 
     def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table

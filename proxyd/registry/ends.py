@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 from typing import Any
 
 import gevent
@@ -18,6 +19,8 @@ log = logging.getLogger("proxyd.registry")
 #: Seconds before another attempt if the database can't be written.
 _AGAIN = 1.0
 _ITSELF = "the end of its time"
+#: The columns begin so.
+_KINDS = ("hold", "maintenance")
 NO_MAINTENANCE: dict[str, Any] = {"maintenance_since": None, "maintenance_page_url": None, "maintenance_until": None,
                                   "maintenance_clock": None}
 
@@ -27,6 +30,9 @@ class Ends:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+        #: When to look next, and the greenlet that waits for it: one for all, however many holds are declared.
+        self._next = inf
+        self._timer: gevent.Greenlet | None = None
 
     def hold(self, route_ids: list[str], seconds: float, actor: str) -> float:
         """Let the requests of routes wait, for `seconds` at most. Returns the end in Unix seconds."""
@@ -53,22 +59,30 @@ class Ends:
                                  actor)
 
     def watch(self, seconds: float) -> None:
-        """Look in so many seconds for what is over."""
-        gevent.spawn_later(max(0.0, seconds), self._look)
+        """Look in so many seconds for what is over, if not before."""
+        at = clock.now() + seconds
+        if at >= self._next:
+            return
+        if self._timer is not None:
+            self._timer.kill(block=False)
+        self._next = at
+        self._timer = gevent.spawn_later(max(0.0, seconds), self._look)
 
     def resume(self) -> None:
         """Watch what was declared before the master began."""
-        now = clock.now()
-        for row in self._registry.active.rows.values():
-            for name in ("hold", "maintenance"):
-                if row[f"{name}_until"]:
-                    self.watch(_end(row, name) - now)
+        ends = [end for name in _KINDS for _, end in self._ending(name)]
+        if ends:
+            self.watch(min(ends) - clock.now())
+
+    def _ending(self, name: str) -> list[tuple[str, float]]:
+        """The routes that have an end of that kind, and when it is."""
+        return [(row["route_id"], _end(row, name)) for row in self._registry.active.rows.values() if row[f"{name}_until"]]
 
     def _look(self) -> None:
+        # Others may be declared from here on, and watched.
+        self._next, self._timer = inf, None
         now = clock.now() + 0.001
-        rows = list(self._registry.active.rows.values())
-        held, maintained = ([row["route_id"] for row in rows if row[f"{name}_until"] and _end(row, name) <= now]
-                            for name in ("hold", "maintenance"))
+        held, maintained = ([route_id for route_id, end in self._ending(name) if end <= now] for name in _KINDS)
         try:
             if held:
                 self.release(held, _ITSELF)
@@ -77,6 +91,8 @@ class Ends:
         except (StoreError, ValueError) as error:
             log.warning("what is over can't be ended yet: %s", error)
             self.watch(_AGAIN)
+        else:
+            self.resume()
 
     def maintain(self, route_ids: list[str], columns: dict[str, Any], active: bool, actor: str) -> None:
         """Put routes into maintenance, or take them out of it."""

@@ -32,12 +32,12 @@ from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.kept import PREFIX
+from proxyd.store.sql.models import SITE_PREFIX
 
 log = logging.getLogger("proxyd.registry")
 
 CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
 _POLL = 0.001
-SITE_PREFIX = "site:"
 #: The setting that stores what a session's token lets it claim, so that a restart can't widen it.
 GRANT = ("grant", "", "")
 

@@ -7,7 +7,6 @@ alone for a moment. If it is still there afterwards, the worker takes it, so no 
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from proxyd.base import clock
-from proxyd.net.descriptors import Spare
+from proxyd.net.descriptors import Spare, none_left
 from proxyd.store.memory.board import Board
 
 #: Seconds. Longer would cost clients with one request per connection more than the balance is worth.
@@ -88,9 +87,8 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
         try:
             accepted = super().do_read()
         except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE):
+            if not none_left(error):
                 raise
-            self._spare.ask()
             self.stop_accepting()
             self._wait()
             return None

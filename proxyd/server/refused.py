@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
+from proxyd.net.stream import plain_stream
 from proxyd.proxy.core.answers import problem, reason_phrase
 from proxyd.proxy.core.refusal import Refusal
+
+if TYPE_CHECKING:
+    from proxyd.net.stream import Stream
 
 #: A request that arrives after the close would be answered by a reset, and the client might not see the answer.
 _LINGER_SECONDS = 1.0
@@ -28,10 +32,12 @@ def refuse_connection(client: Any, refusal: Refusal, plain: bool) -> None:
             client.shutdown(socket.SHUT_WR)
             if _lingering < _LINGERING_AT_MOST:
                 _lingering += 1
+                stream = plain_stream(client)
                 try:
-                    _linger(client)
+                    _linger(stream)
                 finally:
                     _lingering -= 1
+                    stream.close()
     client.close()
 
 
@@ -43,8 +49,9 @@ def _answer(refusal: Refusal) -> bytes:
     return f"{head}\r\n".encode("latin-1") + page.body
 
 
-def _linger(client: Any) -> None:
-    client.setblocking(True)
+def _linger(stream: Stream) -> None:
+    """A stream, because its reads give way to others: a client that sends without a pause would keep the worker to itself, and the
+    timeout from coming."""
     with gevent.Timeout(_LINGER_SECONDS, False):
-        while client.recv(4096):
+        while stream.recv():
             pass

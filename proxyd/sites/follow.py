@@ -21,11 +21,12 @@ from proxyd.registry.auth import EVERYTHING
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.staging import StagingError
-from proxyd.registry.state import CONNECTED, SITE_PREFIX, LiveSession, Registry
+from proxyd.registry.state import CONNECTED, LiveSession, Registry
 from proxyd.sites.sitefile import Site, SiteRoute, parse_site
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import StoreError
+from proxyd.store.sql.models import SITE_PREFIX
 
 log = logging.getLogger("proxyd.sites")
 

@@ -62,6 +62,9 @@ class Sending(Protocol):
 class Queued(Protocol):
     """A request that waits in a queue."""
 
+    def wait(self) -> None:
+        """Wait until somebody wakes it."""
+
     def leave(self) -> None:
         """Wake it without a place. Must not wait."""
 
@@ -173,6 +176,22 @@ class Exchange:
         """From now on the exchange waits for `phase`, which has its own timeout."""
         self.phase = phase
         self.deadline = inf
+
+    def wait_in_queue(self, queued: Queued, phase: Phase, until: float) -> None:
+        """Wait until `queued` is woken. Its `leave` is called if `until` (time.monotonic() seconds) or total_timeout passes, or if the
+        client goes away."""
+        counters = self.counters
+        if counters is not None:
+            counters.queued += 1
+        self.queued = queued
+        self.wait_for(phase, until)
+        try:
+            queued.wait()
+        finally:
+            self.queued = None
+            self.stop_waiting()
+            if counters is not None:
+                counters.queued -= 1
 
     def stop_waiting(self) -> None:
         """The exchange waits for nothing, so the last deadline must not pass later."""

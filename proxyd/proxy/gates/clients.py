@@ -17,7 +17,6 @@ from proxyd.config.settings import Settings
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.store.memory.counts import CLIENTS, HostCounts
 from proxyd.store.memory.shared import CLIENTS as FILE
-from proxyd.store.memory.shared import SharedFile
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -28,45 +27,33 @@ CROWDED = refuse("client_connections", "too many connections from this address",
 
 
 class ClientCaps:
-    """The caps of one worker. Create it after the fork. `trusts`: whether an address is that of a trusted proxy."""
+    """The caps of one worker. Create it after the fork. `counts`: the shared memory. `trusts`: whether an address is that of a trusted
+    proxy."""
 
     def __init__(self, settings: Settings, directory: str, trusts: Callable[[str], bool]) -> None:
         self._connections = settings.proxy.max_connections_per_client
         self._requests = settings.proxy.max_requests_per_client
         self._trusts = trusts
-        self._counts = HostCounts(directory, FILE, CLIENTS)
+        self.counts = HostCounts(directory, FILE, CLIENTS)
         self._entered: dict[Exchange, int] = {}
         self._key = lru_cache(maxsize=16384)(self._key_of)
-
-    @property
-    def file(self) -> SharedFile:
-        """The mapped file."""
-        return self._counts.file
-
-    def join(self) -> None:
-        """Begin to count. Raises RuntimeError if there are too many workers."""
-        self._counts.join()
-
-    def leave(self) -> None:
-        """This worker's clients count no more."""
-        self._counts.leave()
 
     def connect(self, peer: str) -> int | None:
         """Count a connection. Returns the number to `disconnect` with (0: it is not counted), or None if the client has too many."""
         key = self._key(peer, "connection") if self._connections else 0
-        return key if not key or self._counts.reserve(key, self._connections) else None
+        return key if not key or self.counts.reserve(key, self._connections) else None
 
     def disconnect(self, number: int) -> None:
         """The connection has ended."""
         if number:
-            self._counts.release(number)
+            self.counts.release(number)
 
     def enter(self, ex: Exchange) -> Refusal | None:
         """Count a request until `end`. Returns a refusal if the client has too many in flight."""
         key = self._key(ex.client_ip, "request") if self._requests else 0
         if not key:
             return None
-        if not self._counts.reserve(key, self._requests):
+        if not self.counts.reserve(key, self._requests):
             return refuse("client_requests", f"more than {self._requests} requests in flight from this address", _AGAIN)
         self._entered[ex] = key
         return None
@@ -75,7 +62,7 @@ class ClientCaps:
         """The request has ended. Harmless if it was not counted."""
         key = self._entered.pop(ex, 0)
         if key:
-            self._counts.release(key)
+            self.counts.release(key)
 
     def _key_of(self, address: str, what: str) -> int:
         """The number that stands for a client, 0 for one that is not capped."""

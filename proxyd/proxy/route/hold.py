@@ -51,18 +51,20 @@ _UNREACHED = frozenset(("upstream_refused", "upstream_unreachable"))
 class _Waiting:
     """A request that waits. `ready`: it may go."""
 
-    __slots__ = ("ex", "over", "ready", "woken")
+    __slots__ = ("_woken", "ex", "ready")
 
     def __init__(self, ex: Exchange) -> None:
         self.ex = ex
-        self.over = False
         self.ready = False
-        self.woken = Event()
+        self._woken = Event()
+
+    def wait(self) -> None:
+        """Wait until a member is ready, or until somebody calls `leave`."""
+        self._woken.wait()
 
     def leave(self) -> None:
         """Wake it without a member."""
-        self.over = True
-        self.woken.set()
+        self._woken.set()
 
     def go(self) -> None:
         """Wake it: a member is ready."""
@@ -138,7 +140,8 @@ class Holds:
             queue.waiting.move_to_end(waiting, last=False)
         queue.unreached = queue.unreached or ex.attempts > 0
         try:
-            self._sleep(ex, waiting, until)
+            ex.expired = None
+            ex.wait_in_queue(waiting, HOLD, until)
         finally:
             queue.waiting.pop(waiting, None)
         if ex.client_gone:
@@ -147,22 +150,6 @@ class Holds:
             ex.begin_again()
             return None
         return _TOTAL if ex.expired is TOTAL else _TOO_LONG
-
-    @staticmethod
-    def _sleep(ex: Exchange, waiting: _Waiting, until: float) -> None:
-        counters = ex.counters
-        if counters is not None:
-            counters.queued += 1
-        ex.queued = waiting
-        ex.expired = None
-        ex.wait_for(HOLD, until)
-        try:
-            waiting.woken.wait()
-        finally:
-            ex.queued = None
-            ex.stop_waiting()
-            if counters is not None:
-                counters.queued -= 1
 
     def _run(self, key: PoolKey, queue: _Queue) -> None:
         """Look for a member that is ready, and let those who wait go, until nobody waits."""

@@ -205,7 +205,7 @@ class Sync:
         now = clock.now()
         self._board.report(self._table.version, now)
         if self._store.path is not None:
-            # The master writes the rows of an SQLite database: see store.sql.spool.
+            # The master writes the rows of an SQLite database: see store.sql.outbox.
             return
         self._store.call(_beat_row, os.getpid(), socket.gethostname(), clock.shown(self._started), clock.shown(now),
                          self._table.version, patience=0.25)

@@ -20,7 +20,7 @@ from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.phases import QUEUE, TOTAL
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.store.memory.counts import HostCounts
-from proxyd.store.memory.shared import IN_FLIGHT, SharedFile
+from proxyd.store.memory.shared import IN_FLIGHT
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -84,8 +84,7 @@ class _Waiting:
     def give(self, number: int) -> None:
         """Wake it with a place."""
         self.number = number
-        self.over = True
-        self._woken.set()
+        self.leave()
 
     def leave(self) -> None:
         """Wake it without a place."""
@@ -94,29 +93,12 @@ class _Waiting:
 
 
 class Places:
-    """The places of all routes with max_in_flight, as one worker has them. Create it after the fork."""
+    """The places of all routes with max_in_flight, as one worker has them. Create it after the fork. `counts`: the shared memory."""
 
     def __init__(self, directory: str) -> None:
-        self._counts = HostCounts(directory, IN_FLIGHT)
+        self.counts = HostCounts(directory, IN_FLIGHT)
         self._queues: dict[int, _Queue] = {}
         self._tries = False
-
-    @property
-    def file(self) -> SharedFile:
-        """The mapped file."""
-        return self._counts.file
-
-    def join(self) -> None:
-        """Begin to count. Raises RuntimeError if there are too many workers."""
-        self._counts.join()
-
-    def leave(self) -> None:
-        """This worker's requests count no more."""
-        self._counts.leave()
-
-    def close(self) -> None:
-        """Leave and unmap."""
-        self._counts.close()
 
     def take(self, upstream: Upstream) -> bool:
         """Take a place. False if all are taken, or if others wait for one: they came first."""
@@ -125,7 +107,7 @@ class Places:
         if queue is not None:
             queue.limit = upstream.options.max_in_flight
             return False
-        return self._counts.reserve(number, upstream.options.max_in_flight, behind=number | _WAITING)
+        return self.counts.reserve(number, upstream.options.max_in_flight, behind=number | _WAITING)
 
     def give_back(self, upstream: Upstream) -> None:
         """A request that had a place has ended."""
@@ -133,12 +115,12 @@ class Places:
 
     def free(self, number: int) -> None:
         """Free a place, and offer it to the next in the queue."""
-        self._counts.release(number)
+        self.counts.release(number)
         queue = self._queues.get(number)
         if queue is None:
             return
         # Other workers' queues must get their share of the places that become free here.
-        theirs = self._counts.elsewhere(number | _WAITING)
+        theirs = self.counts.elsewhere(number | _WAITING)
         if not theirs or random.random() * (theirs + len(queue.waiting)) >= theirs:
             self._serve(number, queue)
 
@@ -146,19 +128,21 @@ class Places:
         """Wait until one of the routes has a place. Returns a refusal if the queue is full, or if that takes too long. Raises
         ClientGone."""
         home = next((upstream for upstream in full if upstream.options.queue_size
-                     and self._counts.reserve(upstream.number | _WAITING, upstream.options.queue_size)), None)
+                     and self.counts.reserve(upstream.number | _WAITING, upstream.options.queue_size)), None)
         if home is None:
             return _FULL
         waiting = _Waiting()
         try:
             self._enter(waiting, full)
-            self._wait(ex, waiting, home.options.queue_timeout)
+            if ex.counters is not None:
+                ex.counters.queue_waits += 1
+            ex.wait_in_queue(waiting, QUEUE, time.monotonic() + home.options.queue_timeout)
         except BaseException:
             if waiting.number:
                 self.free(waiting.number)
             raise
         finally:
-            self._counts.release(home.number | _WAITING)
+            self.counts.release(home.number | _WAITING)
             self._remove(waiting, full)
         if ex.client_gone:
             if waiting.number:
@@ -168,22 +152,6 @@ class Places:
             ex.begin_again()
             return Place(self, waiting.number)
         return _TOTAL if ex.expired is TOTAL else _TOO_LONG
-
-    @staticmethod
-    def _wait(ex: Exchange, waiting: _Waiting, seconds: float) -> None:
-        counters = ex.counters
-        if counters is not None:
-            counters.queue_waits += 1
-            counters.queued += 1
-        ex.queued = waiting
-        ex.wait_for(QUEUE, time.monotonic() + seconds)
-        try:
-            waiting.wait()
-        finally:
-            ex.queued = None
-            ex.stop_waiting()
-            if counters is not None:
-                counters.queued -= 1
 
     def _enter(self, waiting: _Waiting, full: Sequence[Upstream]) -> None:
         for upstream in full:
@@ -210,7 +178,7 @@ class Places:
             if waiting.over:
                 # It has left, or has a place, and has not run since.
                 continue
-            if not self._counts.reserve(number, queue.limit):
+            if not self.counts.reserve(number, queue.limit):
                 return
             waiting.give(number)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
 
+
 def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) -> list[tuple[str, str]]:
     """The response's fields for the client, without framing: those of the upstream, of the route and of the proxy."""
     headers = response.end_to_end()

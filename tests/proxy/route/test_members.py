@@ -48,10 +48,10 @@ class Held:
 def held(tmp_path: Path) -> Iterator[Held]:
     found = Held(Circuits(CircuitBoard(str(tmp_path))), HostCounts(str(tmp_path), WEBSOCKETS), Places(str(tmp_path)))
     found.websockets.join()
-    found.places.join()
+    found.places.counts.join()
     yield found
     found.websockets.close()
-    found.places.close()
+    found.places.counts.close()
     found.circuits.close()
 
 
