@@ -38,6 +38,11 @@ class Peer:
         self._taken = 0
         self._poll: Any = None
 
+    def fileno(self) -> int:
+        """The descriptor's number, -1 once it is closed."""
+        number: int = self._sock.fileno()
+        return number
+
     def gone(self) -> bool:
         """Whether it has ended its side. A close_notify lies before the end, and can't be told from data."""
         if self._sock.fileno() < 0:

@@ -99,6 +99,9 @@ class Stream(Protocol):
     def quiet(self) -> bool:
         """Whether nothing has arrived, no end and no error either."""
 
+    def fileno(self) -> int:
+        """The descriptor's number, -1 once it is closed."""
+
     def gone(self) -> bool:
         """Whether the peer has closed (and, without TLS, left no data before that)."""
 
@@ -265,6 +268,9 @@ class PlainStream(_Shared):
             self._poll.register(self.sock.fileno(), 1)
         return not self._poll.poll(0)
 
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
     def gone(self) -> bool:
         return _peek_is_end(self.sock)
 
@@ -379,6 +385,9 @@ class TlsStream(_Shared):
         finally:
             raw.close()
         return False
+
+    def fileno(self) -> int:
+        return self._peer.fileno()
 
     def gone(self) -> bool:
         return self._peer.gone()

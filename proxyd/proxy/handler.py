@@ -65,6 +65,8 @@ def handle(runtime: Runtime, ex: Exchange) -> None:
         _internal_error(ex)
     finally:
         runtime.busy_watch.discard(ex)
+        if ex.lasting:
+            runtime.busy_watch.forget(ex)
         if runtime.clients is not None:
             runtime.clients.end(ex)
         _record(runtime, ex)

@@ -18,7 +18,7 @@ from proxyd.net.resolver import Resolver
 from proxyd.net.targets import Targets, use_rules
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
-from proxyd.proxy.core.exchange import Exchange
+from proxyd.proxy.core.busywatch import BusyWatch
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.spool import Storage
@@ -83,8 +83,8 @@ class Runtime:
             (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back)),
             None if self.store.path is None else Outbox(directory))
         self.access = AccessLog(settings.log.access, settings.log.format)
-        self.idle_watch = Watchdog(0.25, False)
-        self.busy_watch = Watchdog(0.05, True)
+        self.idle_watch = Watchdog(0.25)
+        self.busy_watch = BusyWatch()
         self.idle_seconds = proxy.keepalive_timeout
         use_descriptors(raise_limit())
         self.storage = Storage(proxy.buffer_total, proxy.buffer_directory)
@@ -154,7 +154,7 @@ class Runtime:
     def end_websockets(self) -> None:
         """End the open WebSockets. Both sides get a close frame."""
         for item in self.busy_watch.watched():
-            if isinstance(item, Exchange) and item.tunnel is not None:
+            if item.tunnel is not None:
                 item.tunnel.end("worker_stopping")
 
     def finish(self) -> None:

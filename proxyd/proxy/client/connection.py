@@ -145,9 +145,6 @@ class ClientConnection:
             self._late_head = (self._served, self.deadline - self._head_wait)
         return self._late_head[1] + min(self.rates.seconds(self._head_came), self._settings.header_timeout)
 
-    def look(self, now: float) -> None:
-        """Nothing to check while idle."""
-
     def make_way(self) -> None:
         """End the idle connection. Must not wait."""
         self.deadline = inf
@@ -415,6 +412,9 @@ class ClientConnection:
 
     def gone(self) -> bool:
         return self.stream.gone()
+
+    def descriptor(self) -> int:
+        return self.stream.fileno()
 
     def takes(self) -> float:
         return self._settings.body_timeout if self.stream.moved() else 0.0

@@ -347,9 +347,6 @@ class Http2Connection:
                 self._interrupt(ConnectionFault(ENHANCE_YOUR_CALM, "too many answers that the windows do not let out"))
         self.deadline = min(self._write_until, self._head_until, self._idle_until, self._drain_until, self._starved_until)
 
-    def look(self, now: float) -> None:
-        """Nothing to check while idle."""
-
     def idle_since(self) -> float:
         """The instant since which there is no stream. inf while there are some, or once the connection has been asked to go."""
         return self._idle_until - (self.front.idle_seconds if self._served else self._settings.header_timeout)

@@ -316,6 +316,10 @@ class Http2Stream:
     def gone(self) -> bool:
         return self._gone or self._connection.gone()
 
+    def descriptor(self) -> int:
+        # The client can reset one stream of its connection, which the kernel does not know.
+        return -1
+
     def takes(self) -> float:
         state = self.state
         moved = state.sent != self._taken

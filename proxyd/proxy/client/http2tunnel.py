@@ -115,6 +115,9 @@ class Http2Tunnel:
     def quiet(self) -> bool:
         return not self._client.has_body()
 
+    def fileno(self) -> int:
+        return -1
+
     def gone(self) -> bool:
         return self._client.gone()
 

@@ -157,6 +157,9 @@ class WsgiClient:
         """Mark the response as incomplete, so that `result` makes the server cut it."""
         self._complete = False
 
+    def descriptor(self) -> int:
+        return -1
+
     def gone(self) -> bool:
         return False
 

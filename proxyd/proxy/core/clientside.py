@@ -74,6 +74,9 @@ class ClientSide(Protocol):
     def gone(self) -> bool:
         """Whether the client has closed its connection."""
 
+    def descriptor(self) -> int:
+        """The number of the descriptor by which the kernel tells that the client has hung up. -1: `gone` must be asked."""
+
     def takes(self) -> float:
         """The seconds to wait until the client takes more of what is being sent. 0.0 if it has taken nothing since the last call."""
 

@@ -19,6 +19,9 @@ from proxyd.proxy.core.phases import (
     Phase,
 )
 
+#: What `Exchange.lasting` says of a request that core/busywatch has met: it is looked at, or parked.
+LOOKED_AT, PARKED = 1, 2
+
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.clientside import ClientSide
@@ -82,6 +85,13 @@ class Kept(Protocol):
         """Give back what it holds."""
 
 
+class Watch(Protocol):
+    """What watches requests in flight."""
+
+    def wake(self, ex: Exchange) -> None:
+        """The parked request begins to wait for something else."""
+
+
 class Carrying(Protocol):
     """A WebSocket that is open."""
 
@@ -100,10 +110,10 @@ class Exchange:
 
     __slots__ = (
         "at_upstream", "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed",
-        "connect_seconds", "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "kept", "method", "origin",
-        "paced", "path", "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started", "status",
-        "total_deadline", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started",
-        "upstream_stream", "upstream_timeout",
+        "connect_seconds", "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "kept", "lasting", "method",
+        "origin", "paced", "path", "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started", "status",
+        "total_deadline", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started", "upstream_stream",
+        "upstream_timeout", "watch",
     )  # fmt: skip
 
     def __init__(self, client: ClientSide, head: RequestHead, started: float, unread: ProtocolError | None = None) -> None:
@@ -146,6 +156,9 @@ class Exchange:
         self.phase = START
         self.expired: Phase | None = None
         self.paced: tuple[Phase, Pace | None] | None = None
+        #: Not 0 once it is watched as one that lasts (core/busywatch), and only then there is a `watch`.
+        self.lasting = 0
+        self.watch: Watch
 
     @property
     def secure(self) -> bool:
@@ -199,6 +212,8 @@ class Exchange:
 
     def wait_for(self, phase: Phase, deadline: float) -> None:
         """From now on the exchange waits for `phase`, until `deadline` or the total deadline."""
+        if self.lasting == PARKED:
+            self.watch.wake(self)
         self.phase = phase
         self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
 
@@ -241,7 +256,7 @@ class Exchange:
         return 0.0
 
     def look(self, now: float) -> None:
-        """The watchdog's call at each tick: if the client has gone, or is too slow, end the work for it."""
+        """The watchdog's call: if the client has gone, or is too slow, end the work for it."""
         phase = self.phase
         if phase.of_client:
             if self.expired is None and self._too_slow(now, phase):

@@ -23,16 +23,12 @@ class Watched(Protocol):
     def expire(self, now: float) -> None:
         """Called when the deadline has passed. Runs in the watchdog's greenlet and must not wait."""
 
-    def look(self, now: float) -> None:
-        """Called once a tick until the deadline. Must not wait."""
-
 
 class Watchdog:
-    """Watches a set of things every `tick` seconds. `looks`: whether their `look` is called at each tick."""
+    """Watches a set of things every `tick` seconds."""
 
-    def __init__(self, tick: float, looks: bool) -> None:
+    def __init__(self, tick: float) -> None:
         self._tick = tick
-        self._looks = looks
         self._watched: set[Watched] = set()
         self.add = self._watched.add
         self.discard = self._watched.discard
@@ -52,12 +48,9 @@ class Watchdog:
         while True:
             gevent.sleep(self._tick)
             now = time.monotonic()
-            looks = self._looks
             for item in tuple(self._watched):
                 try:
                     if item.deadline <= now:
                         item.expire(now)
-                    elif looks:
-                        item.look(now)
                 except Exception:
                     log.exception("the watchdog failed on %r", item)
