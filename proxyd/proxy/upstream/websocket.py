@@ -129,6 +129,7 @@ class Tunnel:
         self._to_client = FrameBoundary()
         self._to_upstream = FrameBoundary()
         self._ending = False
+        self._cut = False
         self._goodbyes: list[gevent.Greenlet] = []
         ex.total_deadline = time.monotonic() + options.websocket_max_duration if options.websocket_max_duration else inf
         ex.tunnel = self
@@ -182,8 +183,9 @@ class Tunnel:
                 target.shutdown()
         if self._ending:
             # Keep reading: closing with unread data would send a reset, and a peer that is still sending would lose the close frame.
+            # A peer that goes on sending is not waited for: a socket that was shut down still receives.
             with contextlib.suppress(OSError):
-                while source.recv(_PIECE):
+                while not self._cut and source.recv(_PIECE):
                     pass
 
     def _send_pings(self) -> None:
@@ -227,6 +229,7 @@ class Tunnel:
         """Send both sides a close frame and give them a moment to answer. A second call cuts them. Must not wait."""
         ex = self._ex
         if self._ending:
+            self._cut = True
             ex.stop_waiting()
             self._client.shutdown()
             self._upstream.shutdown()
