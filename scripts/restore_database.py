@@ -58,7 +58,7 @@ def lock(path: str) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        pid = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        pid = os.pread(fd, 32, 0).decode("ascii", "replace").partition("\n")[0].strip() or "unknown"
         raise Failure(f"a master (pid {pid}) holds {path}: stop proxyd first (systemctl stop proxyd proxyd-master); "
                       "nothing was changed") from None
 

@@ -18,6 +18,7 @@ from proxyd.base.jobs import Job, JobOver
 from proxyd.base.trouble import Trouble
 from proxyd.store.memory.shared import FILES, ForeignFile, SharedFile
 from proxyd.store.memory.watch import MASTER_PERIOD, SharedWatch
+from proxyd.store.sql import openfile
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.lock import MasterLock
 
@@ -26,6 +27,12 @@ log = logging.getLogger("proxyd.master")
 #: What was put right is shown as a problem for so long.
 _TOLD_SECONDS, _MOST_TOLD = 60.0, 16
 _FAILURE_PAUSE = 2.0
+
+
+def part_log(path: str | None, files: openfile.Files | None) -> None:
+    """Take away the log of `files`, if it lies beside another database, which is at `path`. Raises OSError."""
+    if path is not None and (aside := openfile.part(path, files)):
+        log.warning("the log of the old database is %s now; if you kept that file, rename the log as well (old.db, old.db-wal)", aside)
 
 
 class DatabaseWatch:
@@ -72,11 +79,16 @@ class DatabaseWatch:
         if what == "replaced":
             log.critical("the database %s was replaced by another file while in use: the master restarts with the new file",
                          self._store.name)
+            try:
+                part_log(self._store.path, self._store.files)
+            except OSError as error:
+                log.error("can't move the log of the old database away: %s; the next master tries again before it opens the new one", error)
             return False
         if what == "deleted":
             self._put_back()
         if not self._lock.in_place() and not self._taken_again():
             return False
+        self._lock.note(self._store.files)
         self._tell(self._shared.look())
         self._look_after_pid()
         return True

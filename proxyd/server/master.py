@@ -23,7 +23,7 @@ from proxyd.base.trouble import Trouble
 from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.counts import Counts
-from proxyd.chores.dbwatch import DatabaseWatch
+from proxyd.chores.dbwatch import DatabaseWatch, part_log
 from proxyd.chores.janitor import Janitor
 from proxyd.chores.keeper import Keeper
 from proxyd.chores.leadwatch import LeadWatch
@@ -137,12 +137,16 @@ class Master:
             self._stopping.append(leadership.release)
             if not self._take_lead(leadership, wait):
                 return False
+        part_log(store.path, lock.noted)
         set_aside_if_corrupt(store.path)
         store.open()
         self._stopping.append(store.close)
         before, after = migrations.migrate(store)
         if before != after:
             log.info("database schema migrated from version %d to %d", before, after)
+        # A new database has its log only now.
+        store.displaced()
+        lock.note(store.files)
         if leadership is not None:
             leadership.begin(rfc3339(clock.shown(clock.now())))
         directory = settings.shared_memory_directory()

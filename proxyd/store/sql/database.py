@@ -24,7 +24,8 @@ from gevent.threadpool import ThreadPool
 from proxyd.base import private
 from proxyd.base.text import hide_password
 from proxyd.base.threads import in_thread
-from proxyd.store.sql import postgres, rescue
+from proxyd.store.sql import openfile, postgres, rescue
+from proxyd.store.sql.openfile import Files, identity
 
 Result = TypeVar("Result")
 #: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
@@ -35,6 +36,8 @@ _PAUSE = 0.005
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 #: Seconds that a server gets to answer, beside those that it may wait for a lock itself.
 _ANSWER = 1.0
+#: How often a file is opened again that loses its place meanwhile.
+_OPENINGS = 5
 
 #: The models are bound to this; `Store.open` gives it the real database.
 database = peewee.DatabaseProxy()
@@ -94,8 +97,9 @@ class Store:
         self._follow = follow and self.path is not None
         #: Opened without SQLite's own files beside it, which can't be made there, and so blind for changes.
         self._frozen = False
-        self._file: rescue.Identity = None
-        self._log: rescue.Identity = None
+        #: Those of the database that is open, or was last.
+        self.files = Files(None, None, None)
+        self._pin: openfile.Pin | None = None
         self._database: peewee.Database | None = None
         #: While a server can't be reached: when it is tried again (monotonic seconds), after how many failures, and why it failed.
         self._again, self._failures, self._why = 0.0, 0, ""
@@ -128,6 +132,35 @@ class Store:
                 private.tighten(self.path + suffix)
         if time.monotonic() < self._again:
             raise StoreError(self._why)
+        for _ in range(_OPENINGS):
+            self._refuse_strangers()
+            self._pin = openfile.pin(self.path) if self.path is not None else None
+            try:
+                self._database = self._connect()
+            except StoreError:
+                self._unpin()
+                raise
+            if self.path is None or self._pin is not None and self._pin.identity() == identity(self.path):
+                break
+            # The connection may be to either file, and has the log of the old one.
+            self._leave(untouched=True)
+        else:
+            raise StoreBusy(f"the database {self.name} is replaced all the time; try again")
+        database.initialize(self._database)
+        if self.path is not None:
+            self.files = Files.at(self.path)
+        self._durable = False
+        self._again, self._failures = 0.0, 0
+        self.generation += 1
+
+    def _refuse_strangers(self) -> None:
+        """Raise StoreBusy if the log of another database lies beside this one."""
+        if self.path is not None and any(files is not None and files.strangers(self.path)
+                                         for files in (self.files, openfile.noted(f"{self.path}.lock"))):
+            raise StoreBusy(f"the database {self.name} took the place of another one, whose log still lies beside it; the master takes "
+                            "that away, try again")
+
+    def _connect(self) -> peewee.Database:
         self._frozen = False
         opened = connect(self.url, self.busy_timeout, "rw" if self._follow else "rwc")
         try:
@@ -143,12 +176,25 @@ class Store:
             if frozen is None:
                 raise explain(error, self.name) from None
             opened, self._frozen = frozen, True
-        database.initialize(opened)
-        self._database = opened
-        self._file, self._log = rescue.identity(self.path or ""), rescue.identity(f"{self.path}-wal")
-        self._durable = False
-        self._again, self._failures = 0.0, 0
-        self.generation += 1
+        return opened
+
+    def _leave(self, untouched: bool = False) -> None:
+        """Close the connection. SQLite brings the log into the database then, unless that has lost its place; `untouched`: never."""
+        opened, self._database = self._database, None
+        other = openfile.pin(self.path) if untouched and self.path is not None else None
+        if other is not None:
+            with contextlib.suppress(OSError):
+                other.keep()
+        if opened is not None:
+            opened.close()
+        self._unpin()
+        if other is not None:
+            other.close()
+
+    def _unpin(self) -> None:
+        if self._pin is not None:
+            self._pin.close()
+            self._pin = None
 
     def _unreachable(self, error: Exception) -> StoreError:
         """The error for a server that can't be reached. Until it is tried again, all who ask get it at once: their waits must not
@@ -178,12 +224,19 @@ class Store:
         """What became of the SQLite file that is open: "" where it is in its place, `deleted`, or `replaced` by another one."""
         if self._database is None or self.path is None:
             return ""
-        found, log = rescue.identity(self.path), rescue.identity(f"{self.path}-wal")
-        if found is not None and found != self._file:
+        found = self._look_again()
+        if found.database is not None and found.database != self.files.database:
             return "replaced"
-        # Without its log the file is an old state of itself, and whoever opens it begins another log. A new file has none yet.
-        self._log = self._log or log
-        return "deleted" if found is None or log != self._log else ""
+        # Without its log the file is an old state of itself, and whoever opens it begins another log.
+        return "deleted" if found != self.files else ""
+
+    def _look_again(self) -> Files:
+        """The files that have the names now. SQLite makes log and index when it needs them for the first time."""
+        assert self.path is not None
+        own, found = self.files, Files.at(self.path)
+        if found.database == own.database:
+            self.files = Files(own.database, own.log or found.log, own.index or found.index)
+        return found
 
     def put_back(self) -> None:
         """Write a deleted database again, as the open connection still has it, and go on with the new file. Raises StoreError."""
@@ -192,19 +245,18 @@ class Store:
     def _put_back(self) -> None:
         assert self._database is not None and self.path is not None
         try:
-            rescue.put_back(self._database.execute_sql, self.path, self._file)
+            rescue.put_back(self._database.execute_sql, self.path, self.files.database)
         except (OSError, peewee.PeeweeException, sqlite3.Error) as error:
             raise StoreError(f"the database {self.name} was deleted while in use, and can't be written again: {error}") from None
-        self._database.close()
+        self._leave()
         self._open()
 
     def _usable(self) -> peewee.Database:
         """The open database. Raises StoreError."""
         if self._database is not None and self._follow:
-            found = rescue.identity(self.path or "")
-            if found is not None and found != self._file or self._frozen and not rescue.is_frozen(self.path or ""):
-                self._database.close()
-                self._database = None
+            found = self._look_again().database
+            if found is not None and found != self.files.database or self._frozen and not rescue.is_frozen(self.path or ""):
+                self._leave()
         if self._database is None:
             self._open()
             assert self._database is not None
@@ -271,8 +323,7 @@ class Store:
     def close(self) -> None:
         """Close the connection and end the thread."""
         if self._database is not None:
-            self._pool.apply(self._database.close)
-            self._database = None
+            self._pool.apply(self._leave)
         self._pool.kill()
 
     def _transaction(self, function: Callable[..., Result], args: Any, kwargs: Any, durable: bool,

@@ -8,15 +8,18 @@ import os
 from collections.abc import Callable
 
 from proxyd.base import private
+from proxyd.store.sql import openfile
 from proxyd.store.sql.database import StoreError
 
 
 class MasterLock:
-    """The lock file `<database>.lock` (in `directory` for a database server), with its holder's pid inside."""
+    """The lock file `<database>.lock` (in `directory` for a database server). Its first line is its holder's pid, the second one says
+    which files an SQLite database consists of: of the last holder's, until this one notes its own."""
 
     def __init__(self, database_path: str | None, directory: str) -> None:
         self.path = f"{database_path}.lock" if database_path else os.path.join(directory, "proxyd.master.lock")
         self._fd = -1
+        self.noted: openfile.Files | None = None
 
     def take(self) -> bool:
         """Take the lock; False if another process has it. Raises StoreError where the file can't be made."""
@@ -32,13 +35,24 @@ class MasterLock:
         except OSError:
             os.close(fd)
             return False
-        with contextlib.suppress(OSError):
-            # The pid is for people; on a full disk the lock holds without it.
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         self.release()
         self._fd = fd
+        self.noted = openfile.noted(self.path) or self.noted
+        self._write()
         return True
+
+    def note(self, files: openfile.Files) -> None:
+        """Say which files belong together, for those who open the database later."""
+        if files != self.noted:
+            self.noted = files
+            self._write()
+
+    def _write(self) -> None:
+        text = f"{os.getpid()}\n{self.noted or ''}\n".encode()
+        # On a full disk the lock holds without it.
+        with contextlib.suppress(OSError):
+            os.pwrite(self._fd, text, 0)
+            os.ftruncate(self._fd, len(text))
 
     def in_place(self) -> bool:
         """Whether the lock that is held is still the one that another master would try to take: its file may be deleted."""
@@ -60,7 +74,7 @@ class MasterLock:
         """The pid written in the file, if there is one."""
         try:
             with open(self.path, encoding="ascii") as file:
-                return int(file.read().strip() or 0) or None
+                return int(file.readline(32).strip() or 0) or None
         except (OSError, ValueError):
             return None
 

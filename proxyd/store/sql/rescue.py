@@ -13,21 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from proxyd.base import private
+from proxyd.store.sql.openfile import Identity, identity
 
 log = logging.getLogger("proxyd.master")
-
-#: What tells a file from another one under its name; None where there is none.
-Identity = tuple[int, int] | None
-
-
-def identity(path: str) -> Identity:
-    """The identity of the file that has this name now."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
 
 def is_frozen(path: str) -> bool:
     """Whether an SQLite file has no log, and this user can't make one beside it: SQLite reads such a file only when told that it

@@ -1,0 +1,129 @@
+"""Which files an SQLite database consists of, so that the log of one is never taken for another's.
+
+SQLite knows the log (`-wal`) and its index (`-shm`) by their names only. If another database takes the place of one that is in use, whoever
+opens it reads it through the old log, and the last who closes it writes that log into it. So:
+
+- The master notes in its lock file which files belong together (`Files`), also for its successor and for workers that start later.
+- Nobody opens a database beside the log of another one (`Files.strangers`). The master takes it away (`part`).
+- Whoever opens a database makes sure that it was not replaced at that moment (`Pin`).
+
+The last who closes the old one does no harm: SQLite looks whether the database still has its name, and leaves all as it is if not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import struct
+from dataclasses import dataclass
+
+#: What tells a file from another one under its name; None where there is none.
+Identity = tuple[int, int] | None
+
+LOG, INDEX = "-wal", "-shm"
+#: Behind the name of a database: the log of the last one that lost its place. It belongs to that one.
+PARTED = ".replaced-wal"
+#: The bytes whose lock says that a database is in use: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and SHARED_SIZE.
+_IN_USE, _IN_USE_SIZE = 0x40000002, 510
+
+
+def identity(path: str) -> Identity:
+    """The identity of the file that has this name now."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """A database, its log and the index of the log."""
+
+    database: Identity
+    log: Identity
+    index: Identity
+
+    @classmethod
+    def at(cls, path: str) -> Files:
+        """Those that have the names now."""
+        return cls(identity(path), identity(path + LOG), identity(path + INDEX))
+
+    @classmethod
+    def parse(cls, text: str) -> Files | None:
+        """What `str` gave. None for anything else."""
+        if not re.fullmatch(r"(-|\d{1,20}:\d{1,20})( (-|\d{1,20}:\d{1,20})){2}", text):
+            return None
+        found: list[Identity] = []
+        for word in text.split():
+            device, _, number = word.partition(":")
+            found.append((int(device), int(number)) if number else None)
+        return cls(*found)
+
+    def __str__(self) -> str:
+        return " ".join(f"{found[0]}:{found[1]}" if found else "-" for found in (self.database, self.log, self.index))
+
+    def strangers(self, path: str) -> list[str]:
+        """The log and the index of this database that lie beside another one, which has the name `path` now."""
+        now = identity(path)
+        if now is None or self.database is None or now == self.database:
+            return []
+        # The log comes last: while it is there, nobody opens the database.
+        return [path + suffix for suffix, own in ((INDEX, self.index), (LOG, self.log)) if own and identity(path + suffix) == own]
+
+
+def noted(lock: str) -> Files | None:
+    """Which files a master has noted in its lock file: see MasterLock."""
+    try:
+        with open(lock, "rb") as file:
+            lines = file.read(256).decode("ascii", "replace").splitlines()
+    except OSError:
+        return None
+    return Files.parse(lines[1]) if len(lines) > 1 else None
+
+
+def part(path: str, files: Files | None) -> str:
+    """Take the log of `files` away if another database has the name `path` now. Returns where the log is, "" if there was none.
+
+    For the lock's holder alone. The log is kept, since the database that it belongs to may have another name now. Raises OSError.
+    """
+    strangers = files.strangers(path) if files is not None else []
+    for name in strangers:
+        with contextlib.suppress(FileNotFoundError):
+            if name.endswith(INDEX):
+                os.unlink(name)
+            else:
+                os.rename(name, path + PARTED)
+    return path + PARTED if path + LOG in strangers else ""
+
+
+class Pin:
+    """A descriptor of the file that a connection of SQLite is about to open. Close the connection first: closing any descriptor of a
+    file frees all locks that the process has on it."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def identity(self) -> Identity:
+        """That of the file."""
+        status = os.fstat(self._fd)
+        return status.st_dev, status.st_ino
+
+    def keep(self) -> None:
+        """Until this is closed, the database is in use for whoever closes a connection. So SQLite leaves the log as it is. Raises
+        OSError."""
+        fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, _IN_USE, _IN_USE_SIZE, 0))
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._fd)
+
+
+def pin(path: str) -> Pin | None:
+    """A pin of the file that has this name. None if it can't be opened: SQLite will tell."""
+    try:
+        return Pin(path)
+    except OSError:
+        return None
