@@ -105,7 +105,7 @@ def test_a_copy_that_is_moved_over_the_database_is_what_serves_and_is_never_mixe
             os.replace(tmp_path / "copy", system.database)
             if turn == 2:
                 os.kill(min(system.worker_pids()), signal.SIGKILL)
-            wait_for(lambda before=master: serves_again(system, before), 20, "a master with the copy")  # type: ignore[misc]
+            wait_for(lambda before=master: serves_again(system, before), 40, "a master with the copy")  # type: ignore[misc]
             wait_for(lambda late=turn: {system.get("/", f"late{late}.test").status for _ in range(6)} == {404}, 10,  # type: ignore[misc]
                      "the routes of the copy")
             assert {system.get("/", HOST).status for _ in range(6)} == {200}
