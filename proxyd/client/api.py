@@ -99,6 +99,14 @@ class Client:
         """Stage that a response header is not set any more."""
         self._ask("HEADERS_REMOVE", target, name)
 
+    def request_headers_set(self, target: str, name: str, value: str) -> None:
+        """Stage a header of the requests to the backend of a route or ALL. The value `-` takes the client's own away."""
+        self._ask("REQUEST_HEADERS_SET", target, name, value)
+
+    def request_headers_remove(self, target: str, name: str) -> None:
+        """Stage that a request header is not set any more."""
+        self._ask("REQUEST_HEADERS_REMOVE", target, name)
+
     def options_set(self, target: str, key: str, value: str | int | float | bool) -> None:
         """Stage an option for a route or ALL."""
         self._ask("OPTIONS_SET", target, key, str(value).lower() if isinstance(value, bool) else str(value))

@@ -6,8 +6,8 @@ without it, so it has a copy, and `tests/client/test_commands.py` fails where th
 
 #: Sent again after a loss in mid-answer, since doing them twice is the same as once.
 REPEATABLE = frozenset({
-    "ROUTE_UPDATE", "HEADERS_SET", "OPTIONS_SET", "HEALTH_SET", "RATELIMIT_SET", "CIRCUIT_BREAKER_SET",
-    "CONFIG_APPLY", "CONFIG_APPLY_PARTIAL", "CONFIG_VALIDATE", "CONFIG_DIFF", "CONFIG_ROLLBACK", "ROUTE_LIST",
+    "ROUTE_UPDATE", "HEADERS_SET", "REQUEST_HEADERS_SET", "OPTIONS_SET", "HEALTH_SET", "RATELIMIT_SET",
+    "CIRCUIT_BREAKER_SET", "CONFIG_APPLY", "CONFIG_APPLY_PARTIAL", "CONFIG_VALIDATE", "CONFIG_DIFF", "CONFIG_ROLLBACK", "ROUTE_LIST",
     "ROUTE_STATUS", "CIRCUIT_BREAKER_STATUS", "CIRCUIT_BREAKER_RESET", "STATS_GET", "BACKEND_TEST", "DRAIN_STATUS",
     "DRAIN_CANCEL", "TRAFFIC_HOLD", "TRAFFIC_RELEASE", "MAINT_STATUS", "SESSION_INFO", "PING", "SUBSCRIBE", "UNSUBSCRIBE",
 })
@@ -15,12 +15,14 @@ REPEATABLE = frozenset({
 SCOPES = {
     "ROUTE_ADD": "routes", "ROUTE_ADD_BULK": "routes", "ROUTE_UPDATE": "routes", "ROUTE_REMOVE": "routes",
     "HEADERS_SET": "headers", "HEADERS_REMOVE": "headers",
+    "REQUEST_HEADERS_SET": "request_headers", "REQUEST_HEADERS_REMOVE": "request_headers",
     "OPTIONS_SET": "options", "OPTIONS_REMOVE": "options",
     "HEALTH_SET": "health", "RATELIMIT_SET": "ratelimit", "CIRCUIT_BREAKER_SET": "circuit_breaker",
 }
 #: Commands whose first field names routes: the client puts the ids there that the registry knows them by now.
 TARGETED = frozenset({
-    "ROUTE_UPDATE", "ROUTE_REMOVE", "HEADERS_SET", "HEADERS_REMOVE", "OPTIONS_SET", "OPTIONS_REMOVE", "HEALTH_SET",
+    "ROUTE_UPDATE", "ROUTE_REMOVE", "HEADERS_SET", "HEADERS_REMOVE", "REQUEST_HEADERS_SET", "REQUEST_HEADERS_REMOVE",
+    "OPTIONS_SET", "OPTIONS_REMOVE", "HEALTH_SET",
     "RATELIMIT_SET", "CIRCUIT_BREAKER_SET", "ROUTE_STATUS", "CIRCUIT_BREAKER_STATUS", "CIRCUIT_BREAKER_RESET",
     "STATS_GET", "MAINT_ENTER", "MAINT_EXIT", "TRAFFIC_HOLD", "TRAFFIC_RELEASE",
 })

@@ -89,7 +89,7 @@ class Memory:
             self.applied = {key: one for key, one in self.applied.items() if key[1] != fields[0]}
             return
         scope = SCOPES[command]
-        name = (fields[1].lower(),) if scope in ("headers", "options") else ()
+        name = (fields[1].lower(),) if scope in ("headers", "request_headers", "options") else ()
         # Taken out and put in again, so that among two settings of one thing the later stays the later.
         self.applied.pop((scope, fields[0], *name), None)
         if not command.endswith("_REMOVE"):

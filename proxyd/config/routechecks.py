@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from proxyd.base import text
+from proxyd.base import text, variables
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`~0-9A-Za-z-]{1,128}")
 #: Response fields that frame or encode the message, belong to the connection, or are true only where they come from: nobody
@@ -17,6 +17,9 @@ _OWN_HEADERS = frozenset((
     "connection", "content-encoding", "content-length", "date", "http2-settings", "keep-alive", "proxy", "proxy-authenticate",
     "proxy-authentication-info", "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "via"))
 _OWN_PREFIXES = ("x-proxyd-", "sec-websocket-")
+#: The same of requests, with those that say where the request goes, who sent it and which way it came.
+_OWN_REQUEST_HEADERS = _OWN_HEADERS | {"expect", "forwarded", "host", "max-forwards", "x-real-ip", "x-request-id"}
+_OWN_REQUEST_PREFIXES = (*_OWN_PREFIXES, "x-forwarded-")
 _MAX_HEADER_VALUE = 4096
 MAX_REQUESTS = 1_000_000_000
 MIN_CHECK_INTERVAL = 0.01
@@ -57,8 +60,20 @@ def header_name(value: str) -> str:
     return "-".join(part.capitalize() for part in value.split("-"))
 
 
+def request_header_name(value: str) -> str:
+    """A request header that may be set, in the customary capitals."""
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError(f'"{value}" is not a header name')
+    if value.lower() in _OWN_REQUEST_HEADERS or value.lower().startswith(_OWN_REQUEST_PREFIXES):
+        raise ValueError(f'"{value}" is the proxy\'s own: it frames or encodes the request, steers the connection, or says who the '
+                         "client is and which way the request came")
+    if "_" in value:
+        raise ValueError(f'"{value}" has a "_": many backends read it as "{value.replace("_", "-")}", which the client could send too')
+    return "-".join(part.capitalize() for part in value.split("-"))
+
+
 def header_value(value: str) -> str:
-    """A header value: one line of Latin-1 without control characters."""
+    """A header value: one line of Latin-1 without control characters, with the variables of `base/variables.py` or none."""
     if len(value) > _MAX_HEADER_VALUE:
         raise ValueError(f"a value of {len(value)} characters is longer than {_MAX_HEADER_VALUE}")
     if any(ord(char) < 32 or ord(char) == 127 for char in value):
@@ -67,4 +82,5 @@ def header_value(value: str) -> str:
         value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f'"{value[:60]}" holds characters beyond Latin-1, which no header can carry') from None
+    variables.check(value)
     return value.strip()

@@ -78,7 +78,9 @@ _SITE_TABLE = (
     ("[route NAME]", "backends", "needed", "http, https, ws or wss urls; several are replicas of one another."),
     ("[route NAME]", "priority", "`0`", "Of a host's routes the highest priority is tried first; among equal ones, the longest path."),
     ("[headers], [headers NAME]", "any header name", "", "Response header. It replaces the backend's own. `-` alone takes the "
-     "backend's own away."),
+     "backend's own away. It may hold variables: see [rewriting.md](rewriting.md)."),
+    ("[request_headers], [request_headers NAME]", "any header name", "", "Header of the requests to the backend. It replaces the client's "
+     "own. `-` alone takes the client's own away. It may hold variables."),
     ("[options], [options NAME]", "any route option", "", "See above."),
     ("[ratelimit], [ratelimit NAME]", "limits", "",
      "Requests per window and client address: `100/minute; 1000/hour; 5/10s`. Every limit applies."),

@@ -90,6 +90,8 @@ COLUMN_NOTES: dict[str, str] = {
     "v_routes.enabled": "Whether the route takes traffic: `no` while its session is disconnected.",
     "routes.options": "Options that were set, as a JSON object: those for `ALL`, with the route's own over them.",
     "routes.headers": "Response headers that HEADERS_SET gave the route, as a JSON object. The value - takes the backend's own away.",
+    "routes.request_headers": "Request headers that REQUEST_HEADERS_SET gave the route, as a JSON object. The value - takes the client's "
+                              "own away.",
     "routes.rate_limits": "Rate limits, as a JSON list of [requests, window in seconds].",
     "maintenance_since": "When maintenance began. NULL if the route is not in maintenance.",
     "maintenance_page_url": "Where the maintenance page is fetched from. Empty is the built-in page.",

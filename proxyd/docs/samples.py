@@ -53,7 +53,8 @@ def _configuration(connection: sqlite3.Connection) -> None:
         service, session_id = _SESSIONS[instance]
         _insert(connection, "routes", route_id=route_id, session_id=session_id, service_name=service, instance_name=instance,
                 domains=json.dumps([domain]), path=path, backend_url=backend, priority=0, enabled=True, options="{}", headers="{}",
-                rate_limits="[]", slot=slot, version=12, created_at=at("2026-02-27T09:12:01"), updated_at=at("2026-03-01T21:40:03"))
+                request_headers="{}", rate_limits="[]", slot=slot, version=12,
+                created_at=at("2026-02-27T09:12:01"), updated_at=at("2026-03-01T21:40:03"))
     for pid, version in ((4121, 12), (4122, 12), (4123, 11)):
         _insert(connection, "workers", pid=pid, host="web1", started_at=at("2026-02-27T09:10:00"), config_version=version,
                 heartbeat_at=at("07:59:59") if version == 12 else at("07:58:11"))

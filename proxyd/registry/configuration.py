@@ -54,6 +54,7 @@ class Effective:
 
     options: str
     headers: str
+    request_headers: str
     rate_limits: str
 
 
@@ -104,6 +105,7 @@ def effective(index: Index, route_id: str) -> Effective:
     """The settings of a route. Its own override those for ALL. For the same target, HEALTH_SET and the like override plain options."""
     options: dict[str, str] = {}
     headers: dict[str, str] = {}
+    request_headers: dict[str, str] = {}
     limits = "[]"
     for target in (EVERY, route_id):
         structured = []
@@ -112,13 +114,16 @@ def effective(index: Index, route_id: str) -> Effective:
                 options[name] = value
             elif scope == "headers":
                 headers[name] = value
+            elif scope == "request_headers":
+                request_headers[name] = value
             elif scope == "ratelimit":
                 limits = value
             else:
                 structured.append(value)
         for value in structured:
             options.update(json.loads(value))
-    return Effective(json.dumps(options, sort_keys=True), json.dumps(headers, sort_keys=True), limits)
+    return Effective(json.dumps(options, sort_keys=True), json.dumps(headers, sort_keys=True),
+                     json.dumps(request_headers, sort_keys=True), limits)
 
 
 def check(routes: Iterable[str], index: Index) -> str | None:

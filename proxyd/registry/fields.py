@@ -17,7 +17,7 @@ from proxyd.events.types import SUBSCRIBABLE
 from proxyd.net.targets import rules
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
-SCOPES = ("routes", "headers", "options", "health", "ratelimit", "circuit_breaker")
+SCOPES = ("routes", "headers", "request_headers", "options", "health", "ratelimit", "circuit_breaker")
 
 
 @dataclass(frozen=True, slots=True)

@@ -207,7 +207,8 @@ def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec]
     for route_id in touched:
         spec, has = routes[route_id], effective(index, route_id)
         columns = {"domains": json.dumps(list(spec.domains)), "path": spec.path, "backend_url": spec.backend_url,
-                   "priority": spec.priority, "options": has.options, "headers": has.headers, "rate_limits": has.rate_limits}
+                   "priority": spec.priority, "options": has.options, "headers": has.headers,
+                   "request_headers": has.request_headers, "rate_limits": has.rate_limits}
         known = registry.active.rows.get(route_id)
         if known is None:
             rows.append(_new_row(registry, session, route_id, columns, inherited, now))

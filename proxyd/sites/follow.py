@@ -192,6 +192,7 @@ class Sites:
 
 def _settings(route_id: str, route: SiteRoute) -> SettingTexts:
     settings: SettingTexts = {("headers", route_id, name): value for name, value in route.headers.items()}
+    settings.update({("request_headers", route_id, name): value for name, value in route.request_headers.items()})
     settings.update({("options", route_id, key): value for key, value in route.options.items()})
     if route.rate_limits:
         settings[("ratelimit", route_id, "limit")] = json.dumps([list(limit) for limit in route.rate_limits])

@@ -1,7 +1,7 @@
 """Site files: static routes without a registry client, one INI file each, read whole or refused with file and line.
 
-`[site]` enabled, service; `[route NAME]` domains, path, backends, priority; `[headers]`, `[options]` and
-`[ratelimit]` for all routes of the file, or with a route's name for that one alone.
+`[site]` enabled, service; `[route NAME]` domains, path, backends, priority; `[headers]`, `[request_headers]`,
+`[options]` and `[ratelimit]` for all routes of the file, or with a route's name for that one alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ROUTE_KEYS = ("domains", "path", "backends", "priority")
 _SITE_KEYS = ("enabled", "service")
 _LIMIT_KEYS = ("limits",)
-_COMMON = ("headers", "options", "ratelimit")
+_COMMON = ("headers", "request_headers", "options", "ratelimit")
+#: Which names of header fields may stand in a section.
+_FIELD_NAMES = {"headers": routechecks.header_name, "request_headers": routechecks.request_header_name}
 _MAX_ROUTES = 1000
 
 
@@ -37,6 +39,7 @@ class SiteRoute:
     backends: tuple[str, ...] = ()
     priority: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    request_headers: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     rate_limits: list[tuple[int, float]] = field(default_factory=list)
 
@@ -112,7 +115,7 @@ def _routes(sections: dict[str, int], entries: list[IniEntry]) -> dict[str, int]
 def _comments(section: str, key: str) -> str:
     """What begins a comment behind a value. Headers and options that are texts have none, and `;` parts limits."""
     kind = section.partition(" ")[0]
-    if kind == "headers" or (kind == "options" and key in OPTIONS and OPTIONS[key].kind.free):
+    if kind in _FIELD_NAMES or (kind == "options" and key in OPTIONS and OPTIONS[key].kind.free):
         return ""
     return "#" if kind == "ratelimit" else COMMENTS
 
@@ -175,6 +178,8 @@ def _spread(site: Site, common: dict[str, list[IniEntry]], file: str, problems: 
     """Give each route what the file says for all, then what it says for that route: the own one wins."""
     setters: dict[str, Callable[[SiteRoute, IniEntry, Any], None]] = {
         "headers": lambda route, entry, value: route.headers.__setitem__(routechecks.header_name(entry.name), value),
+        "request_headers": lambda route, entry, value: route.request_headers.__setitem__(
+            routechecks.request_header_name(entry.name), value),
         "options": lambda route, entry, value: route.options.__setitem__(entry.key, value),
         "ratelimit": lambda route, entry, value: setattr(route, "rate_limits", value),
     }
@@ -207,7 +212,7 @@ def _shared_value(kind: str, entry: IniEntry) -> Any:
         if entry.key not in _LIMIT_KEYS:
             raise ValueError(_unknown(entry, _LIMIT_KEYS))
         return parse_limits(entry.value)
-    routechecks.header_name(entry.name)
+    _FIELD_NAMES[kind](entry.name)
     try:
         return routechecks.header_value(entry.value)
     except ValueError as error:

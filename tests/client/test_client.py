@@ -456,6 +456,17 @@ def test_memory_folds_what_is_set_again_and_again() -> None:
     assert kept == [("a.test", "/", "http://h:1", "99"), ("r1", "timeout", "100s")]
 
 
+def test_memory_keeps_request_headers_apart_by_name_and_from_headers() -> None:
+    memory = Memory()
+    for name in ("X-A", "x-a", "X-B"):
+        memory.record("REQUEST_HEADERS_SET", ("ALL", name, "1"), "")
+    memory.record("HEADERS_SET", ("ALL", "X-A", "1"), "")
+    memory.record("REQUEST_HEADERS_REMOVE", ("ALL", "x-b"), "")
+    memory.record("CONFIG_APPLY", (), "")
+    kept = [(change.command, change.fields[1]) for change in memory.applied.values()]
+    assert kept == [("REQUEST_HEADERS_SET", "x-a"), ("HEADERS_SET", "X-A")]
+
+
 def test_memory_applies_only_the_scopes_that_were_applied() -> None:
     memory = Memory()
     memory.record("ROUTE_ADD", ("a.test", "/", "http://h:1", "0"), "r1")

@@ -88,10 +88,12 @@ def test_route_differences_are_ids_in_the_order_of_their_numbers() -> None:
 
 def test_a_routes_own_setting_beats_the_one_for_all() -> None:
     settings: SettingTexts = {("options", "ALL", "timeout"): "5s", ("options", "r1", "timeout"): "7s", ("headers", "ALL", "X-A"): "all",
-                          ("headers", "r1", "X-A"): "own", ("headers", "ALL", "X-B"): "b", ("ratelimit", "ALL", "limit"): "[[1,1.0]]",
+                          ("headers", "r1", "X-A"): "own", ("headers", "ALL", "X-B"): "b", ("request_headers", "ALL", "X-A"): "r",
+                          ("request_headers", "r1", "X-A"): "s", ("ratelimit", "ALL", "limit"): "[[1,1.0]]",
                           ("ratelimit", "r1", "limit"): "[[2,1.0]]"}
     index = by_target(settings)
     own, other = effective(index, "r1"), effective(index, "r2")
+    assert [json.loads(has.request_headers) for has in (own, other)] == [{"X-A": "s"}, {"X-A": "r"}]
     assert (json.loads(own.options), json.loads(own.headers), own.rate_limits) == (
         {"timeout": "7s"}, {"X-A": "own", "X-B": "b"}, "[[2,1.0]]")
     assert (json.loads(other.options), json.loads(other.headers), other.rate_limits) == (
@@ -106,7 +108,7 @@ def test_health_and_circuit_breaker_become_options_over_plain_ones_of_the_same_t
 
 def test_a_route_without_settings_gets_none() -> None:
     has = effective(by_target({}), "r1")
-    assert (has.options, has.headers, has.rate_limits) == ("{}", "{}", "[]")
+    assert (has.options, has.headers, has.request_headers, has.rate_limits) == ("{}", "{}", "{}", "[]")
 
 
 @given(SETTINGS)

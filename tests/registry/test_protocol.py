@@ -366,6 +366,8 @@ GOOD = [
     ("ROUTE_UPDATE|SID|RID|domains|x.test,*.y.test,*", "ROUTE_OK"), ("ROUTE_UPDATE|SID|RID|path|/deep/er/", "ROUTE_OK"),
     ("ROUTE_REMOVE|SID|RID", "ROUTE_OK"),
     ("HEADERS_SET|SID|ALL|X-A|", "HEADERS_OK"), ("HEADERS_SET|SID|RID|x-a|v|w", "HEADERS_OK"), ("HEADERS_REMOVE|SID|ALL|X-A", "HEADERS_OK"),
+    ("REQUEST_HEADERS_SET|SID|ALL|X-A|a {client_ip} {{b}} {}", "HEADERS_OK"), ("REQUEST_HEADERS_SET|SID|RID|authorization|-", "HEADERS_OK"),
+    ("REQUEST_HEADERS_REMOVE|SID|RID|X-A", "HEADERS_OK"),
     ("OPTIONS_SET|SID|ALL|compression|true", "OPTIONS_OK"), ("OPTIONS_SET|SID|RID|timeout|5s", "OPTIONS_OK"),
     ("OPTIONS_REMOVE|SID|RID|timeout", "OPTIONS_OK"), ("HEALTH_SET|SID|RID|/healthz|10s|500ms", "HEALTH_OK"),
     ("HEALTH_SET|SID|RID|/h|1h|250ns", "HEALTH_OK"), ("HEALTH_SET|SID|ALL|tcp://|5|1", "HEALTH_OK"),
@@ -424,6 +426,15 @@ BAD = [
     ("HEADERS_SET|SID|ALL|X-A|\u20ac", "value:"),
     ("HEADERS_SET|SID|ALL|X-Proxyd-Reason|x", 'name: "X-Proxyd-Reason" is the proxy'),
     ("HEADERS_SET|SID|ALL|Content-Encoding|-", 'name: "Content-Encoding" is the proxy'),
+    ("HEADERS_SET|SID|ALL|X-A|{clientip}", 'value: "{clientip}" is no variable (did you mean client_ip?)'),
+    ("REQUEST_HEADERS_SET|SID|all|X-A|v", 'target: "all" is neither ALL nor a route id'),
+    ("REQUEST_HEADERS_SET|SID|ALL|X-A|{user}", 'value: "{user}" is no variable'),
+    ("REQUEST_HEADERS_SET|SID|ALL|X-A|" + "{path}" * 9, "value: 9 variables are more than 8"),
+    *((f"REQUEST_HEADERS_SET|SID|ALL|{name}|v", f'name: "{name}" is the proxy') for name in (
+        "Host", "content-length", "Transfer-Encoding", "Connection", "TE", "Upgrade", "Expect", "Via", "Forwarded", "X-Forwarded-For",
+        "X-Forwarded-User", "X-Real-IP", "X-Request-ID", "Proxy-Authorization", "Sec-WebSocket-Key", "X-Proxyd-Any", "Max-Forwards")),
+    ("REQUEST_HEADERS_SET|SID|ALL|X_User|v", 'name: "X_User" has a "_"'),
+    ("REQUEST_HEADERS_REMOVE|SID|ALL|Host", 'name: "Host" is the proxy'),
     ("ROUTE_ADD|SID|a.test|/|http://[::1]evil.test/|0", "backend_url: "),
     ("ROUTE_ADD|SID|a.test|/|http://0x7f.1|0", 'backend_url: "http://0x7f.1" names a host that is none'),
     ("ROUTE_ADD|SID|::1%x y|/|http://a|0", 'domains: "::1%x y" is not a domain'),
@@ -556,13 +567,14 @@ def test_diff_counts_what_applying_would_change(system: System) -> None:
     client.apply()
     nothing = {"added": 0, "removed": 0, "modified": 0}
     assert client.json("CONFIG_DIFF|SID") == {"routes": {"added": [], "removed": [], "modified": []}, **dict.fromkeys(
-        ("headers", "options", "health", "ratelimit", "circuit_breaker"), nothing)}
+        ("headers", "request_headers", "options", "health", "ratelimit", "circuit_breaker"), nothing)}
     client.ok(f"ROUTE_REMOVE|SID|{one}")
     client.ok(f"ROUTE_UPDATE|SID|{two}|path|/b")
     three = client.route("c.diff.test", NOWHERE, apply=False)
     client.ok("HEADERS_SET|SID|ALL|X-A|2")
     client.ok("HEADERS_REMOVE|SID|ALL|X-B")
     client.ok("HEADERS_SET|SID|ALL|X-C|1")
+    client.ok("REQUEST_HEADERS_SET|SID|ALL|X-A|1")
     client.ok("OPTIONS_SET|SID|ALL|timeout|5s")
     client.ok(f"HEALTH_SET|SID|{two}|/h|1s|1s")
     client.ok("RATELIMIT_SET|SID|ALL|5|1s")
@@ -570,9 +582,21 @@ def test_diff_counts_what_applying_would_change(system: System) -> None:
     one_added = {"added": 1, "removed": 0, "modified": 0}
     assert client.json("CONFIG_DIFF|SID") == {
         "routes": {"added": [three], "removed": [one], "modified": [two]}, "headers": {"added": 1, "removed": 1, "modified": 1},
-        "options": one_added, "health": one_added, "ratelimit": one_added, "circuit_breaker": one_added}
+        "request_headers": one_added, "options": one_added, "health": one_added, "ratelimit": one_added, "circuit_breaker": one_added}
     client.apply()
     assert client.json("CONFIG_DIFF|SID")["routes"] == {"added": [], "removed": [], "modified": []}
+
+
+def test_request_headers_are_a_scope_of_their_own_in_partial_applies(system: System) -> None:
+    client = system.client("requestscope")
+    client.route("requestscope.test", NOWHERE)
+    client.ok("HEADERS_SET|SID|ALL|X-A|1")
+    client.ok("REQUEST_HEADERS_SET|SID|ALL|X-A|2")
+    client.ok("CONFIG_APPLY_PARTIAL|SID|request_headers")
+    told = client.json("CONFIG_DIFF|SID")
+    assert (told["headers"]["added"], told["request_headers"]["added"]) == (1, 0)
+    client.ok("REQUEST_HEADERS_REMOVE|SID|ALL|x-a")
+    assert client.json("CONFIG_DIFF|SID")["request_headers"] == {"added": 0, "removed": 1, "modified": 0}
 
 
 def test_taking_a_change_back_leaves_no_difference(system: System) -> None:
@@ -590,7 +614,7 @@ def test_applying_nothing_is_ok(system: System) -> None:
     client = system.client("nothing")
     assert client.command("CONFIG_VALIDATE|SID") == "OK"
     assert client.command("CONFIG_APPLY|SID") == "OK"
-    assert client.command("CONFIG_APPLY_PARTIAL|SID|routes,headers,options,health,ratelimit,circuit_breaker") == "OK"
+    assert client.command("CONFIG_APPLY_PARTIAL|SID|routes,headers,request_headers,options,health,ratelimit,circuit_breaker") == "OK"
     assert client.command("CONFIG_ROLLBACK|SID") == "OK"
 
 

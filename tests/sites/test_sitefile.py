@@ -55,6 +55,11 @@ def test_what_a_route_says_itself_wins_wherever_it_stands() -> None:
     assert site.routes["main"].options == {"weight": "7"}
 
 
+def test_request_headers_are_read_like_headers() -> None:
+    site = good(SMALL + "[request_headers]\nX-A = all ; {host}\nX-B = all\n[request_headers main]\nx-a = own #1\n")
+    assert (site.routes["main"].request_headers, site.routes["main"].headers) == ({"X-A": "own #1", "X-B": "all"}, {})
+
+
 @pytest.mark.parametrize("value", ["default-src 'self' ; script-src 'none'", "max-age=63072000 ; includeSubDomains", "#fff", "a #b", ";"])
 def test_a_text_is_taken_as_it_stands(value: str) -> None:
     site = good(f"{SMALL}[headers]\nX-A = {value}\n[headers main]\nX-B={value}\n[options]\nhealth_expected_body = {value}\n")
@@ -104,6 +109,9 @@ def test_domains_and_paths_are_normalised() -> None:
     ("", "the file has no [route NAME] section"),
     ("[route r]\ndomains = a.b\n", "x.ini:2: [route r] needs backends"),
     ("[route r]\nbackends = http://h\n", "x.ini:2: [route r] needs domains"),
+    (SMALL + "[request_headers]\nHost = a\n", 'x.ini:5: [request_headers] "Host" is the proxy'),
+    (SMALL + "[request_headers]\nX-A = {usr}\n", 'x.ini:5: [request_headers] X-A: "{usr}" is no variable'),
+    (SMALL + "[headers]\nX-A = {usr}\n", 'x.ini:5: [headers] X-A: "{usr}" is no variable'),
     (SMALL + "pth = /\n", 'x.ini:4: unknown key "pth" in [route main] (did you mean path?)'),
     (SMALL + "priority = high\n", 'x.ini:4: [route main] priority: "high" is not a whole number'),
     (SMALL + "path = api\n", 'x.ini:4: [route main] path: "api" is not a path'),

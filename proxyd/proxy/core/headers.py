@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 from proxyd.http1 import PROTOCOLS
 from proxyd.proxy.core.origin import TOLD, forwarded, told_fields
+from proxyd.proxy.core.setfields import filled, replace_fields
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
-#: The value of a header that a route sets in order to take the backend's own away.
-REMOVED = "-"
 #: Dot segments and repeated slashes: what is matched without them is forwarded without them.
 _UNCLEAN = re.compile(r"/(?:\.|%2e|/)", re.IGNORECASE)
 
@@ -59,8 +58,11 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     head = ex.head
     client = ex.client
     host = ex.head.host if upstream.options.preserve_host and head.host else upstream.authority
+    fields = head.end_to_end()
+    if upstream.request_headers:
+        fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))
     text = f"{head.method} {request_target(ex, upstream)} HTTP/1.1\r\nHost: {host}\r\n" + "".join(
-        [f"{name}: {value}\r\n" for name, value in head.end_to_end()])
+        [f"{name}: {value}\r\n" for name, value in fields])
     if ex.body is not None:
         text += f"Content-Length: {len(ex.body)}\r\n"
     elif ex.kept is not None and ex.kept.length >= 0:
@@ -125,17 +127,3 @@ def _without(path: str, prefix: str) -> str | None:
     if path == prefix:
         return "/"
     return path[len(prefix):] if path.startswith(prefix + "/") else None
-
-
-def replace_fields(headers: list[tuple[str, str]], new: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """The response headers, in which the fields `new` replace all fields of the same names. The value REMOVED only takes them away."""
-    names = {name.lower() for name, _ in new}
-    kept = [field for field in headers if field[0].lower() not in names]
-    kept += [field for field in new if field[1] != REMOVED]
-    return kept
-
-
-def without_set(own: list[tuple[str, str]], new: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
-    """Our own response headers without those that the route sets itself (`new`). A cookie goes beside others."""
-    names = {name.lower() for name, value in new if value != REMOVED} - {"set-cookie"}
-    return [field for field in own if field[0].lower() not in names]

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxyd.base.variables import SetFields
 from proxyd.config.options import RouteOptions
-from proxyd.store.sql.snapshot import Pairs
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
@@ -65,7 +65,7 @@ class Upstream:
     priority: int
     domains: tuple[str, ...]
     options: RouteOptions
-    headers: Pairs
+    headers: SetFields
     rate_limits: tuple[tuple[int, float], ...]
     maintenance_since: float
     maintenance_page_url: str
@@ -73,6 +73,7 @@ class Upstream:
     drain_seconds: float
     state: UpstreamState
     held_until: float = 0.0
+    request_headers: SetFields = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options
+from proxyd.proxy.core.setfields import prepared
 from proxyd.proxy.core.upstreams import Pool, PoolKey, Upstream, UpstreamState
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
 
@@ -176,9 +177,10 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         service=record.service, instance=record.instance, session_id=record.session_id, scheme=backend.scheme,
         host=backend.host, port=backend.port, base_path=backend.path, authority=backend.authority, enabled=record.enabled,
         websocket=options.websocket or backend.websocket, path=record.path, priority=record.priority, domains=record.domains,
-        options=options, headers=record.headers, rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
+        options=options, headers=prepared(record.headers), rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
-        drain_seconds=record.drain_seconds, state=state, held_until=record.held_until)
+        drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
+        request_headers=prepared(record.request_headers))
 
 
 def _options(record: RouteRecord) -> RouteOptions:

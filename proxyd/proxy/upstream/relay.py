@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from proxyd.http1 import BodyReader, ProtocolError
 from proxyd.http1.response import LENGTH, NONE, ResponseHead
-from proxyd.proxy.core.headers import http_date, replace_fields, without_set
+from proxyd.proxy.core.headers import http_date
 from proxyd.proxy.core.phases import RESPONSE_BODY
+from proxyd.proxy.core.setfields import filled, replace_fields, without_set
 from proxyd.proxy.upstream import compress
 from proxyd.proxy.upstream.ahead import relay_ahead
 from proxyd.proxy.upstream.pieces import RELAY_SIZE, ResponseCut, cut, encoded, next_piece, too_large
@@ -26,8 +27,9 @@ def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) ->
     headers = response.end_to_end()
     own = [*ex.set_headers, ("Via", ex.client.via_field), ("X-Request-ID", ex.request_id)]
     if upstream.headers:
-        headers = replace_fields(headers, upstream.headers)
-        own = without_set(own, upstream.headers)
+        new = filled(upstream.headers, ex, upstream)
+        headers = replace_fields(headers, new)
+        own = without_set(own, new)
     headers += own
     if not response.dated:
         # RFC 9110 6.6.1: a recipient that forwards a response without Date adds one.

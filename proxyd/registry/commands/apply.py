@@ -42,7 +42,7 @@ def config_validate(caller: Caller) -> str:
 
 @command("CONFIG_DIFF", TOPIC,
          answer='`DIFF_OK|{"routes":{"added":[ids],"removed":[ids],"modified":[ids]},"headers":{"added":n,"removed":n,"modified":n},'
-                '"options":{..},"health":{..},"ratelimit":{..},"circuit_breaker":{..}}`',
+                '"request_headers":{..},"options":{..},"health":{..},"ratelimit":{..},"circuit_breaker":{..}}`',
          help="Show what an apply would change.", repeatable=True)
 def config_diff(caller: Caller) -> str:
     session = caller.session

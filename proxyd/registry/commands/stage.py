@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxyd.base.text import format_duration
+from proxyd.base.variables import VARIABLES
 from proxyd.config import routechecks
 from proxyd.registry import fields, staging
 from proxyd.registry.caller import Caller
@@ -61,6 +62,7 @@ def route_remove(caller: Caller, route_id: str) -> str:
     return "ROUTE_OK"
 
 
+_VARIABLES = ", ".join(f"`{{{name}}}`" for name in VARIABLES)
 #: What makes a setting of a command's fields behind the target: its name, and the text that is kept of it.
 Setting = Callable[..., tuple[str, str]]
 
@@ -95,7 +97,8 @@ def _removes(name: str, key: Field, *, scope: str, answer: str, help: str) -> No
        Field("name", routechecks.header_name, "Response header. Not one that frames or encodes the message, belongs to the connection "
                                               "(Date, Via, Sec-WebSocket-* included), or begins with X-Proxyd-."),
        Field("value", routechecks.header_value, "Its value. It replaces the backend's own, and the proxy's (Strict-Transport-Security, "
-                                                "X-Request-ID). `-` alone: the backend's own is taken away."),
+                                                "X-Request-ID). `-` alone: the backend's own is taken away. It may hold variables: "
+                                                f"{_VARIABLES}."),
        scope="headers", answer="HEADERS_OK", help="Stage a response header.")
 def header(caller: Caller, name: str, value: str) -> tuple[str, str]:
     return name, value
@@ -103,6 +106,21 @@ def header(caller: Caller, name: str, value: str) -> tuple[str, str]:
 
 _removes("HEADERS_REMOVE", Field("name", routechecks.header_name, "Response header."),
          scope="headers", answer="HEADERS_OK", help="Stage the removal of a header that HEADERS_SET set.")
+
+
+@_sets("REQUEST_HEADERS_SET", TARGET,
+       Field("name", routechecks.request_header_name,
+             "Request header. Not one that frames or encodes the message, belongs to the connection, or says who the client is and which "
+             "way the request came (Host, Forwarded, X-Forwarded-*, X-Real-IP, X-Request-ID, Via), and no name with `_`."),
+       Field("value", routechecks.header_value, "Its value. It replaces the client's own. `-` alone, or a value that comes out empty: "
+                                                f"the backend gets none. It may hold variables: {_VARIABLES}."),
+       scope="request_headers", answer="HEADERS_OK", help="Stage a header of the requests to the backend.")
+def request_header(caller: Caller, name: str, value: str) -> tuple[str, str]:
+    return name, value
+
+
+_removes("REQUEST_HEADERS_REMOVE", Field("name", routechecks.request_header_name, "Request header."),
+         scope="request_headers", answer="HEADERS_OK", help="Stage the removal of a header that REQUEST_HEADERS_SET set.")
 
 
 @_sets("OPTIONS_SET", TARGET,

@@ -205,6 +205,7 @@ def _row(record: RouteRecord, session_id: str, version: int, at: str) -> dict[st
         "route_id": record.route_id, "session": session_id, "service_name": record.service, "instance_name": record.instance,
         "domains": json.dumps(record.domains), "path": record.path, "backend_url": record.backend_url, "priority": record.priority,
         "enabled": record.enabled, "options": json.dumps(dict(record.options)), "headers": json.dumps(dict(record.headers)),
+        "request_headers": json.dumps(dict(record.request_headers)),
         "rate_limits": json.dumps(record.rate_limits), "maintenance_since": _text(record.maintenance_since),
         "maintenance_page_url": record.maintenance_page_url or None, "drain_started_at": _text(clock.shown(record.drain_started_at)),
         "drain_clock": clock.mark(record.drain_started_at) if record.drain_started_at else None,

@@ -110,8 +110,12 @@ def _tenth() -> None:
         _add_column(Route, column)
 
 
+def _eleventh() -> None:
+    _add_column(Route, "request_headers", "TEXT NOT NULL DEFAULT '{}'")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
-    """Add a column. A new database has it already, because its tables are made as the models are now."""
+    """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
     if name not in {column.name for column in database.get_columns(table)}:
         database.execute_sql(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
@@ -129,6 +133,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (8, "who leads", _lead),
     (9, "session ids stored as hashes", hide_session_ids),
     (10, "holds, and maintenance with an end", _tenth),
+    (11, "request headers of routes", _eleventh),
 )
 NEWEST = STEPS[-1][0]
 

@@ -79,7 +79,7 @@ class Session(StoredTable):
 
 
 class SessionSetting(StoredTable):
-    """Active settings of a session as declared. `scope`: headers, options, health, ratelimit, circuit_breaker."""
+    """Active settings of a session as declared. `scope`: headers, request_headers, options, health, ratelimit, circuit_breaker."""
 
     session = ForeignKeyField(Session, column_name="session_id", on_delete="CASCADE", backref="settings")
     scope = TextField()
@@ -122,6 +122,7 @@ class Route(StoredTable):
     enabled = BooleanField()
     options = TextField(default="{}")
     headers = TextField(default="{}")
+    request_headers = TextField(default="{}")
     rate_limits = TextField(default="[]")
     maintenance_since = TextField(null=True)
     maintenance_page_url = TextField(null=True)

@@ -43,6 +43,7 @@ class RouteRecord:
     updated: str = ""
     #: Until when the route's requests wait, an instant of `base.clock`.
     held_until: float = 0.0
+    request_headers: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +124,5 @@ def record_of(value: Mapping[str, Any]) -> RouteRecord:
         maintenance_since=_instant(value["maintenance_since"]), maintenance_page_url=value["maintenance_page_url"] or "",
         drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0,
         updated=value["updated_at"],
-        held_until=clock.remembered(value["hold_clock"], parse_rfc3339(value["hold_until"])) if value["hold_until"] else 0.0)
+        held_until=clock.remembered(value["hold_clock"], parse_rfc3339(value["hold_until"])) if value["hold_until"] else 0.0,
+        request_headers=tuple(json.loads(value["request_headers"]).items()))

@@ -148,17 +148,20 @@ def test_an_older_file_is_brought_up_to_date_with_what_is_in_it(store: Store, pa
 
 def test_tables_of_an_older_schema_get_the_new_columns(store: Store, path: Path) -> None:
     store.call(add_session, "s1")
-    added = {"sessions": "disconnected_clock", "staged_changes": "staged_clock", "routes": "drain_clock"}
+    store.call(add_route, "r1", "s1")
+    added = {"sessions": ["disconnected_clock"], "staged_changes": ["staged_clock"], "routes": ["drain_clock", "request_headers"]}
+    columns = [(table, column) for table, names in added.items() for column in names]
     with by_another(path) as other:
         for (view,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
             other.execute(f"DROP VIEW {view}")
-        for table, column in added.items():
+        for table, column in columns:
             other.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         other.execute("DELETE FROM schema_version WHERE version > 6")
     assert migrations.migrate(store) == (6, migrations.NEWEST)
     assert store.read(lambda: models.Session.get().disconnected_clock) is None
+    assert store.read(lambda: models.Route.get().request_headers) == "{}"
     with by_another(path) as look:
-        for table, column in added.items():
+        for table, column in columns:
             assert column in {row[1] for row in look.execute(f"PRAGMA table_info({table})")}
 
 

@@ -18,7 +18,7 @@ from proxyd.store.sql.snapshot import RouteRecord, load_difference, load_snapsho
 
 RECORD = RouteRecord("r7", "s1", "app", "i1", ("a.test", "*.b.test"), "/x", "http://127.0.0.1:3000", 2, True, 4, 9,
                      (("retry", "true"),), (("X-A", "b"),), ((5, 1.5),), 1700000000.25, "http://page/", clock.from_boot(1000.0), 30.0,
-                     "2026-01-31T23:59:59.125Z")
+                     "2026-01-31T23:59:59.125Z", request_headers=(("X-C", "{host}"),))
 PLAIN = RouteRecord("r12", "site:x", "page", "x", ("c.test",), "/", "http://127.0.0.1:1", 0, False, 0, 3, (), (), (), 0.0, "", 0.0, 0.0,
                     "2026-01-30T00:00:00.000Z")
 
