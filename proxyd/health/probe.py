@@ -96,7 +96,9 @@ class Probe:
         except _Failed as failure:
             error = str(failure)
         except ProtocolError as failure:
-            error = f"not a valid HTTP answer: {failure.detail}"
+            # Never what a server that speaks something else has said: whoever declared the check could read by it what is none of theirs.
+            detail = "its first line is none of HTTP" if failure.code == "bad_status_line" else failure.detail
+            error = f"not a valid HTTP answer: {detail}"
         except ssl.SSLError as failure:
             error = f"TLS: {failure.reason or failure}"
         except TargetDenied as failure:

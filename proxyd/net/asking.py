@@ -57,6 +57,11 @@ def why(error: BaseException) -> str:
     return "the answer is not HTTP"
 
 
+def denied(error: BaseException) -> bool:
+    """Whether the rules for targets forbid it: to ask again is of no use."""
+    return any(isinstance(inner, TargetDenied) for inner in _nested(error))
+
+
 def _nested(error: BaseException) -> list[BaseException]:
     """An error and those inside it, the innermost first."""
     found: list[BaseException] = []

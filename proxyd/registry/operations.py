@@ -32,6 +32,8 @@ log = logging.getLogger("proxyd.registry")
 CANCELLED = "the wait for the page was cancelled by MAINT_EXIT"
 
 _PROBE_TIMEOUT = (2.0, 3.0)
+#: And for the whole answer: one that trickles in starts each read's time again.
+_PROBE_WHOLE = 5.0
 _PROBE_PAUSE = 0.25
 _TICK = 0.05
 #: Seconds. Workers write their counts twice a second, but a locked database can delay that.
@@ -217,7 +219,7 @@ class Operations:
 
     @staticmethod
     def _ask(url: str, verify: bool) -> int:
-        with asking.ask(url, _PROBE_TIMEOUT, verify) as response:
+        with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")), asking.ask(url, _PROBE_TIMEOUT, verify) as response:
             return response.status_code
 
     def await_answer(self, urls: list[str], seconds: float, verify: bool = True, over: Callable[[float], bool] | None = None) -> str | None:
@@ -244,6 +246,8 @@ class Operations:
                         break
                     except (requests.RequestException, ValueError, OSError) as failure:
                         error = asking.why(failure)
+                        if asking.denied(failure):
+                            return f"{url} is not asked: {error}"
                 if time.monotonic() + _PROBE_PAUSE >= deadline:
                     return f"{url} did not answer within {seconds:g} s: {error}"
                 gevent.sleep(_PROBE_PAUSE)

@@ -185,6 +185,7 @@ def test_what_is_no_http_answer_fails(raw_backend: NewRaw, answer: bytes) -> Non
     result = check(answering(raw_backend, answer).port)
     assert not result.ok
     assert result.error.startswith("not a valid HTTP answer: ")
+    assert "OpenSSH" not in result.error and "200" not in result.error, "what another server said is told to nobody"
 
 
 def test_a_header_without_end_is_not_read_for_ever(raw_backend: NewRaw) -> None:

@@ -27,7 +27,9 @@ class Backend:
         self.failing = 0
         self.health = 200
         self.in_flight = 0
+        #: The most that were between their arrival and the first byte of their answer: after that, the next one may come.
         self.most_in_flight = 0
+        self._unanswered = 0
         self._lock = threading.Lock()
         backend = self
 
@@ -39,7 +41,8 @@ class Backend:
             def _serve(self) -> None:
                 with backend._lock:
                     backend.in_flight += 1
-                    backend.most_in_flight = max(backend.most_in_flight, backend.in_flight)
+                    backend._unanswered += 1
+                    backend.most_in_flight = max(backend.most_in_flight, backend._unanswered)
                 try:
                     backend._answer(self)
                 finally:
@@ -108,6 +111,8 @@ class Backend:
         if "s" in query:
             time.sleep(float(query["s"]))
         headers["X-Backend"] = self.name
+        with self._lock:
+            self._unanswered -= 1
         with contextlib.suppress(OSError):
             handler.send_response(status)
             for name, value in headers.items():

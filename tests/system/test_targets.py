@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -98,6 +100,8 @@ def test_a_page_whose_name_is_denied_is_not_asked_for(place: Place) -> None:
     told = "failed, showing the built-in page"
     line = wait_for(lambda: next((line for line in place.system.log().splitlines() if told in line), ""), what="the worker's word of it")
     assert "deny_targets" in line
+    begun = time.monotonic()
+    assert "deny_targets" in client.line() and time.monotonic() - begun < 5, "to ask for it again is of no use"
     client.close()
     assert place.nobody_came()
 
@@ -115,5 +119,22 @@ def test_a_backend_test_repeats_nothing_that_it_read(place: Place, sent: bytes, 
     try:
         answer = place.client.command(f"BACKEND_TEST|SID|{scheme}://127.0.0.1:{target.port}/")
         assert answer.startswith("BACKEND_") and "secret" not in answer and "SSH" not in answer, answer
+    finally:
+        target.stop()
+
+
+def test_a_backend_test_ends_although_the_answer_trickles(place: Place) -> None:
+    def trickle(sock: socket.socket) -> None:
+        sock.recv(65536)
+        with contextlib.suppress(OSError):
+            for piece in [b"HTTP/1.1 200 OK\r\nX-Slow: ", *[b"x"] * 100]:
+                sock.sendall(piece)
+                time.sleep(0.25)
+
+    target = RawBackend(trickle)
+    try:
+        begun = time.monotonic()
+        assert place.client.json(f"BACKEND_TEST|SID|http://127.0.0.1:{target.port}/") == {"reachable": False, "error": "no answer in time"}
+        assert time.monotonic() - begun < 9
     finally:
         target.stop()
