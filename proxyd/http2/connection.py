@@ -22,7 +22,7 @@ from proxyd.http2.errors import (
     ConnectionFault,
     StreamFault,
 )
-from proxyd.http2.events import Ended, Event, Pong, Request, Trailers
+from proxyd.http2.events import Ended, Event, Field, Pong, Request, Trailers
 from proxyd.http2.frames import ACK, END_HEADERS, END_STREAM, HAS_PRIORITY, HEADER_SIZE, MAX_PAYLOAD, MAX_WINDOW, PADDED
 from proxyd.http2.hpack import Decoder, HpackError, ListTooLarge
 from proxyd.http2.priority import parse_priority
@@ -44,7 +44,7 @@ class Bounds:
 
 
 @dataclass(slots=True)
-class _Block:
+class Block:
     """A header block that has begun, and is not whole yet."""
 
     stream_id: int
@@ -73,12 +73,17 @@ class Connection:
         self._buffer = b""
         self._at = 0
         self._greeted = self._settled = False
-        self._block: _Block | None = None
+        self._block: Block | None = None
         self._partial_header = False
-        self.sender.put(frames.settings((
-            (frames.MAX_CONCURRENT_STREAMS, bounds.streams), (frames.INITIAL_WINDOW_SIZE, bounds.stream_window),
-            (frames.MAX_HEADER_LIST_SIZE, bounds.header_list), (frames.ENABLE_CONNECT_PROTOCOL, 1), (frames.NO_RFC7540_PRIORITIES, 1))))
+        self.sender.put(self._greeting())
         self.bodies = Bodies(self.streams, self._ledger, bounds.stream_window, bounds.connection_window)
+
+    def _greeting(self) -> bytes:
+        """The first that is sent."""
+        bounds = self.bounds
+        return frames.settings((
+            (frames.MAX_CONCURRENT_STREAMS, bounds.streams), (frames.INITIAL_WINDOW_SIZE, bounds.stream_window),
+            (frames.MAX_HEADER_LIST_SIZE, bounds.header_list), (frames.ENABLE_CONNECT_PROTOCOL, 1), (frames.NO_RFC7540_PRIORITIES, 1)))
 
     # -- reading
 
@@ -182,9 +187,13 @@ class Connection:
         elif kind == frames.GOAWAY:
             if stream_id or len(payload) < 8:
                 raise ConnectionFault(PROTOCOL_ERROR, "GOAWAY on a stream, or too short")
-            self.leaving = True
+            return self._leave(payload)
         elif kind == frames.PUSH_PROMISE:
             raise ConnectionFault(PROTOCOL_ERROR, "a client can't push")
+        return None
+
+    def _leave(self, payload: bytes) -> Event | None:
+        self.leaving = True
         return None
 
     def _count(self, kind: int) -> None:
@@ -207,7 +216,7 @@ class Connection:
                 raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS too short for its priority")
             depends = frames.number(payload[:4]) & MAX_WINDOW == stream_id
             payload = payload[5:]
-        block = _Block(stream_id, flags, depends, [payload], len(payload))
+        block = Block(stream_id, flags, depends, [payload], len(payload))
         if flags & END_HEADERS:
             return self._whole(block)
         self._block = block
@@ -226,14 +235,9 @@ class Connection:
         self._block = None
         return self._whole(block)
 
-    def _whole(self, block: _Block) -> Event | None:
+    def _whole(self, block: Block) -> Event | None:
         """A header is whole."""
-        try:
-            fields, size = self._decoder.decode(block.pieces[0] if len(block.pieces) == 1 else b"".join(block.pieces))
-        except ListTooLarge as error:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, str(error)) from None
-        except HpackError as error:
-            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from None
+        fields, size = self._decode(block)
         stream_id, ends = block.stream_id, bool(block.flags & END_STREAM)
         stream = self.streams.open.get(stream_id)
         if stream is not None:
@@ -264,6 +268,15 @@ class Connection:
         stream.receiving = not ends
         self._ledger.began()
         return Request(stream, fields, size)
+
+    def _decode(self, block: Block) -> tuple[list[Field], int]:
+        """The fields of a whole header, and their size. Raises ConnectionFault."""
+        try:
+            return self._decoder.decode(block.pieces[0] if len(block.pieces) == 1 else b"".join(block.pieces))
+        except ListTooLarge as error:
+            raise ConnectionFault(ENHANCE_YOUR_CALM, str(error)) from None
+        except HpackError as error:
+            raise ConnectionFault(COMPRESSION_ERROR, str(error)) from None
 
     # -- bodies
 
@@ -310,14 +323,18 @@ class Connection:
         if flags & ACK:
             return
         for key, value in frames.pairs(payload):
-            if key == frames.INITIAL_WINDOW_SIZE:
-                self.sender.resize_windows(value, self.streams.open.values())
-            elif key == frames.HEADER_TABLE_SIZE:
-                self.sender.resize_table(value)
-            elif (key in (frames.ENABLE_PUSH, frames.NO_RFC7540_PRIORITIES) and value > 1) or (
-                    key == frames.MAX_FRAME_SIZE and not MAX_PAYLOAD <= value < 1 << 24):
-                raise ConnectionFault(PROTOCOL_ERROR, f"the setting {key} can't be {value}")
+            self._set(key, value)
         self.sender.put(frames.SETTINGS_ACK)
+
+    def _set(self, key: int, value: int) -> None:
+        """Take over one of the peer's settings."""
+        if key == frames.INITIAL_WINDOW_SIZE:
+            self.sender.resize_windows(value, self.streams.open.values())
+        elif key == frames.HEADER_TABLE_SIZE:
+            self.sender.resize_table(value)
+        elif (key in (frames.ENABLE_PUSH, frames.NO_RFC7540_PRIORITIES) and value > 1) or (
+                key == frames.MAX_FRAME_SIZE and not MAX_PAYLOAD <= value < 1 << 24):
+            raise ConnectionFault(PROTOCOL_ERROR, f"the setting {key} can't be {value}")
 
     def _ping(self, flags: int, stream_id: int, payload: bytes) -> Event | None:
         if stream_id:
@@ -325,9 +342,12 @@ class Connection:
         if len(payload) != 8:
             raise ConnectionFault(FRAME_SIZE_ERROR, "PING is not eight bytes long")
         if flags & ACK:
-            return Pong() if payload == _GOODBYE else None
+            return self._pong(payload)
         self.sender.put(frames.ping(payload, ACK))
         return None
+
+    def _pong(self, payload: bytes) -> Event | None:
+        return Pong() if payload == _GOODBYE else None
 
     def _priority(self, stream_id: int, payload: bytes) -> None:
         """PRIORITY, which only has to be well formed (RFC 9113 5.3.2)."""

@@ -9,10 +9,11 @@ from proxyd.http2.hpack import FIRST, OVERHEAD, STATIC, TABLE_SIZE
 
 _LENGTHS = [bytes((length,)) for length in range(127)]
 _INDEXED = [bytes((0x80 | index,)) for index in range(127)]
-#: The values of these differ from answer to answer: in the table they would only push out others.
+#: The values of these differ from message to message: in the table they would only push out others.
 _VOLATILE = frozenset((
     "content-length", "content-range", "etag", "expires", "last-modified", "location", "set-cookie", "x-request-id", "retry-after",
-    "age", "grpc-message", "traceparent"))
+    "age", "grpc-message", "traceparent",
+    "authorization", "cookie", "forwarded", "x-forwarded-for", "x-real-ip", "grpc-timeout"))
 #: Those of HTTP/1.1's connections, which have no meaning here (RFC 9113 8.2.2).
 _FORBIDDEN = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
 _LONGEST_ENTRY = 512

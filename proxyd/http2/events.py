@@ -46,7 +46,26 @@ class Ended:
 
 @dataclass(slots=True)
 class Pong:
-    """The client has answered the PING of `shut_down`, so it knows that it must not begin new streams."""
+    """A PING was answered. On a server's side it is that of `shut_down`: the client knows that it must not begin new streams."""
 
 
-Event = Request | Body | Trailers | Ended | Pong
+@dataclass(slots=True)
+class Answer:
+    """The head of an answer, in the client's role; an informational one too. `size` as in Request; `ended`: there is no body."""
+
+    stream: Stream
+    fields: list[Field]
+    size: int
+    ended: bool
+
+
+@dataclass(slots=True)
+class Leaving:
+    """The server takes no more streams, and has not looked at those above `last` (GOAWAY), in the client's role."""
+
+    last: int
+    code: int
+    detail: str
+
+
+Event = Request | Body | Trailers | Ended | Pong | Answer | Leaving

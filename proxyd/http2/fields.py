@@ -1,4 +1,4 @@
-"""The fields of a request and of its trailers (RFC 9113 8.2 and 8.3): what they must be before anybody asks what they mean."""
+"""The fields of a request, an answer and their trailers (RFC 9113 8.2 and 8.3): what they must be before anybody asks what they mean."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from proxyd.http2.errors import PROTOCOL_ERROR, StreamFault
 from proxyd.http2.events import Field
 
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_STATUS = re.compile(rb"[1-5][0-9][0-9]")
 _BLANK = b" \t"
 
 _PLAIN, _FORBIDDEN, _TE, _COOKIE, _HOST, _PRIORITY, _PSEUDO = range(7)
@@ -91,6 +92,24 @@ def read_trailers(fields: list[Field]) -> list[Field]:
         if kind in (_PSEUDO, _FORBIDDEN):
             _refuse("a field that can't be a trailer")
     return fields
+
+
+def read_answer(fields: list[Field]) -> tuple[int, list[Field]]:
+    """The status of an answer and its other fields. Raises StreamFault for a malformed one (RFC 9113 8.3.2)."""
+    if not fields or fields[0][0] != b":status" or not _STATUS.fullmatch(fields[0][1]):
+        _refuse("an answer does not begin with :status")
+    status = int(fields[0][1])
+    if status == 101:
+        _refuse("status 101, which HTTP/2 does not have")
+    kept = fields[1:]
+    _check_values([value for _, value in kept])
+    for name, _ in kept:
+        kind = _kinds.get(name)
+        if kind is None:
+            kind = _learn(name)
+        if kind in (_PSEUDO, _FORBIDDEN):
+            _refuse("a field that an answer can't have there")
+    return status, kept
 
 
 def _check_values(values: list[bytes]) -> None:
