@@ -18,6 +18,8 @@ log = logging.getLogger("proxyd.registry")
 
 _PERIOD = 0.25
 _WORKER_SILENCE = 10.0
+_NOT_BACK = "did not reconnect within reconnect_grace"
+_NOT_REPLACED = "was replaced, and its successor did not apply within replace_grace"
 
 
 class Janitor:
@@ -44,11 +46,11 @@ class Janitor:
         registry = self._registry
         over = registry.expired(now)
         if over:
-            for session in over:
-                log.info("session %s of %s/%s %s: its routes are removed", session.session_id, session.service, session.instance,
-                         "was replaced, and its successor did not apply within replace_grace" if session.replaced else
-                         "did not reconnect within reconnect_grace")
-            registry.end(over)
+            for why, sessions in ((_NOT_REPLACED, [item for item in over if item.replaced]),
+                                  (_NOT_BACK, [item for item in over if not item.replaced])):
+                for session in sessions:
+                    log.info("session %s of %s/%s %s: its routes are removed", session.session_id, session.service, session.instance, why)
+                registry.end(sessions, "proxyd", why)
         ttl = registry.settings.registry.staged_ttl
         for session in list(registry.sessions.values()):
             if session.staged and session.staged_at and now - session.staged_at > ttl:

@@ -72,7 +72,7 @@ class Retention:
         """
         gone: dict[str, int] = {}
         for kept in RETAINED:
-            before = rfc3339(now - getattr(self._settings, kept.setting))
+            before = rfc3339(now - kept.age(self._settings))
             while count := self._store.call(_delete, kept, before, patience=_PATIENCE):
                 name = kept.model._meta.table_name
                 gone[name] = gone.get(name, 0) + count

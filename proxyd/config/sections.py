@@ -159,6 +159,7 @@ class DatabaseSettings:
     retain_events: float = declare(DURATION, "90d", "Age at which events and audit rows are pruned.")
     retain_slow: float = declare(DURATION, "14d", "Age at which slow requests and WebSocket rows are pruned.")
     retain_sessions: float = declare(DURATION, "7d", "Age at which ended sessions are pruned.")
+    retain_routes: float = declare(DURATION, "400d", "Age at which routes that are gone leave the history of routes.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,28 @@ COLUMN_NOTES: dict[str, str] = {
     "v_now.yesterday": "The date of yesterday, in UTC.",
     "v_now.now_epoch": "Unix seconds now.",
     "at_epoch": "The same in Unix seconds, for tools.",
+    "endpoint_id": "The endpoint: the same over REGISTER, redeploys and other hosts.",
+    "service_id": "Number of the service.",
+    "endpoints.service_id": "The service it belongs to.",
+    "first_seen": "When it was declared for the first time.",
+    "domain": "First domain of the route.",
+    "path": "Path prefix of the route.",
+    "route_history.session_id": "The session that declared the route. It may be gone.",
+    "v_route_history.session_id": "The session that declared the route. It may be gone.",
+    "added_at": "When the route was added.",
+    "added_at_epoch": "The same in Unix seconds, for tools.",
+    "added_by": "Who added it. `kept table` if the database was lost and the routes came from `proxyd.table`; empty if it was there before "
+                "this was noted.",
+    "removed_at": "When the route was removed. NULL while it is there.",
+    "removed_at_epoch": "The same in Unix seconds, for tools.",
+    "removed_by": "Who removed it: a client, a site file, or `proxyd` itself.",
+    "removed_why": "`CONFIG_APPLY` (without this route), `redeployed` (a new session of the same service and instance applied), "
+                   "`CLIENT_SHUTDOWN`, or in words why the session ended.",
+    "v_endpoints.routes_ever": "How many routes it has had, those that are gone included.",
+    "v_endpoints.routes_now": "How many routes it has now.",
+    "v_endpoints.last_added": "When a route was last added.",
+    "v_endpoints.last_removed": "When a route was last removed.",
+    "minute_epoch": "The same in Unix seconds, for tools.",
     "v_events.type": "What kind of event it is (docs/protocol.md lists them).",
     "v_websockets.reason": "How it ended.",
     "v_events.became": "The state that health or circuit changed to, where the event is about one.",
@@ -215,6 +237,9 @@ VIEW_NOTES: dict[str, str] = {
     "v_slowest": "The hundred slowest requests that are still kept.",
     "v_now": "One row: the time of day and instants before it, to compare the columns of tables with, in the same form.",
     "v_events": "All events, with what most of them tell as columns.",
+    "v_endpoints": "Every endpoint that ever was, and how often it was deployed.",
+    "v_route_history": "Every route, also those that are gone, with its endpoint.",
+    "v_traffic": "Traffic by the minute, with the endpoint it was for: sums by endpoint or service are complete over redeploys.",
     "v_deploys": "Each apply: who changed how much.",
     "v_websockets": "The WebSockets that ended, and how long they were open.",
     "v_flapping": "Routes whose health or circuit changed four times or more in the last 24 hours.",
@@ -232,6 +257,12 @@ SELECT m.route_id, r.service_name, r.path, SUM(m.requests) AS requests,
 FROM route_minutes m JOIN routes r ON r.route_id = m.route_id
 WHERE m.minute >= (SELECT hour_ago FROM v_now)
 GROUP BY r.route_id, m.route_id HAVING SUM(m.requests) > 0 ORDER BY avg_ms DESC LIMIT 10;"""),
+    ("How did a service do, over all its deploys?", "`r3` of the sample took the place of `r0`.", """
+SELECT service_name, domain, path, COUNT(DISTINCT route_id) AS routes, SUM(requests) AS requests, SUM(errors) AS errors
+FROM v_traffic GROUP BY service_name, domain, path, endpoint_id ORDER BY errors DESC;"""),
+    ("Which routes did an endpoint have, and why did they go?", "", """
+SELECT route_id, added_at, added_by, removed_at, removed_why
+FROM v_route_history WHERE service_name = 'search' ORDER BY added_at;"""),
     ("What is each route's 95th percentile?", "Since the route began; the upper end of the bucket in which it lies.", """
 WITH summed AS (
     SELECT route_id, bucket, SUM(requests) OVER (PARTITION BY route_id ORDER BY bucket) AS so_far,

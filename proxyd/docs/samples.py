@@ -55,9 +55,27 @@ def _configuration(connection: sqlite3.Connection) -> None:
                 domains=json.dumps([domain]), path=path, backend_url=backend, priority=0, enabled=True, options="{}", headers="{}",
                 request_headers="{}", rate_limits="[]", slot=slot, version=12,
                 created_at=at("2026-02-27T09:12:01"), updated_at=at("2026-03-01T21:40:03"))
+    _history(connection)
     for pid, version in ((4121, 12), (4122, 12), (4123, 11)):
         _insert(connection, "workers", pid=pid, host="web1", started_at=at("2026-02-27T09:10:00"), config_version=version,
                 heartbeat_at=at("07:59:59") if version == 12 else at("07:58:11"))
+
+
+def _history(connection: sqlite3.Connection) -> None:
+    """What the routes are for; the first route of search went with a deploy."""
+    added, deployed = at("2026-02-27T09:12:01"), at("2026-03-01T21:38:47")
+    for number, service in enumerate(("shop", "search"), 1):
+        _insert(connection, "services", service_id=number, service_name=service, first_seen=added)
+    for number, (route_id, instance, domain, path, backend) in enumerate(_ROUTES, 1):
+        service, session_id = _SESSIONS[instance]
+        _insert(connection, "endpoints", endpoint_id=number, service_id=2 if service == "search" else 1, service_name=service,
+                instance_name=instance, domain=domain, path=path, first_seen=added)
+        redeployed = route_id == "r3"
+        _insert(connection, "route_history", route_id=route_id, endpoint_id=number, session_id=session_id, backend_url=backend,
+                added_at=deployed if redeployed else added, added_by=f"{service}/{instance}@10.0.0.21:51422")
+    _insert(connection, "route_history", route_id="r0", endpoint_id=3, session_id="s0", backend_url="http://10.0.0.20:9000", added_at=added,
+            added_by="search/search-1@10.0.0.20:40112", removed_at=deployed, removed_by="search/search-1@10.0.0.21:51422",
+            removed_why="redeployed")
 
 
 def _health(connection: sqlite3.Connection) -> None:
@@ -94,6 +112,8 @@ def _traffic(connection: sqlite3.Connection) -> None:
         for status, count in ((200, requests - errors * 60 - 40), (404, 40), (504, errors * 60)):
             if count:
                 _insert(connection, "route_status_codes", route_id=route_id, status_code=status, responses=count)
+    _insert(connection, "route_minutes", route_id="r0", minute=at("2026-03-01T21:30:00"), requests=140, errors=2, latency_ms_sum=57_000.0,
+            bytes_sent=2_900_000, bytes_received=112_000)
     for pid, r1, sockets in ((4121, 6, 31), (4122, 4, 28), (4123, 5, 33)):
         _insert(connection, "route_in_flight", pid=pid, route_id="r1", in_flight=r1 + sockets, websocket_active=sockets)
     for started, address, rejected in (("07:12:00", "203.0.113.77", 911), ("07:13:00", "203.0.113.77", 870),

@@ -154,8 +154,8 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         routes = configuration.merged_routes(session.routes, picked)
         settings = configuration.merged_settings(session.settings, picked, routes)
         now = time.time()
-        change = RegistryChange(session_id=session.session_id, unstaged=list(picked), session_updates={
-            "last_apply": rfc3339(now), "last_activity": rfc3339(now)})
+        change = RegistryChange(session_id=session.session_id, unstaged=list(picked), declares=True, by=actor, why="CONFIG_APPLY",
+                                ended_why="redeployed", session_updates={"last_apply": rfc3339(now), "last_activity": rfc3339(now)})
         change.settings = {key: settings.get(key) for key in session.settings.keys() | settings.keys()
                            if session.settings.get(key) != settings.get(key)}
         change.removed = sorted_ids(route_id for route_id in session.routes if route_id not in routes)

@@ -223,7 +223,7 @@ class Registry:
             ending = [item for item in older if item is not serving]
             if serving is not None and before is not None:
                 ending.append(before)
-            change = self._ending(ending, now)
+            change = self._ending(ending, now, address, "REGISTER of a new session")
             goes_on = serving or before
             if goes_on is not None:
                 self._replace(change, goes_on)
@@ -276,9 +276,9 @@ class Registry:
             "last_activity": rfc3339(session.last_activity),
             "last_apply": rfc3339(session.last_apply) if session.last_apply else None}
 
-    def _ending(self, sessions: list[LiveSession], now: float) -> RegistryChange:
-        return RegistryChange(ended=[item.session_id for item in sessions], ended_at=rfc3339(now),
-                      removed=[route_id for item in sessions for route_id in item.routes])
+    def _ending(self, sessions: list[LiveSession], now: float, by: str, why: str) -> RegistryChange:
+        return RegistryChange(ended=[item.session_id for item in sessions], ended_at=rfc3339(now), by=by, why=why,
+                              removed=[route_id for item in sessions for route_id in item.routes])
 
     def _forget(self, session: LiveSession) -> None:
         session.state = ENDED
@@ -290,13 +290,13 @@ class Registry:
         if self.kept.get((session.service, session.instance)) is session:
             del self.kept[session.service, session.instance]
 
-    def end(self, sessions: list[LiveSession]) -> None:
-        """End sessions. Their routes are gone from every worker when this returns."""
+    def end(self, sessions: list[LiveSession], by: str, why: str) -> None:
+        """End sessions. Their routes are gone from every worker when this returns. `by` and `why` are what the history tells."""
         with self.exclusive():
             sessions = [item for item in sessions if item.state != ENDED]
             if not sessions:
                 return
-            version = self.commit(self._ending(sessions, time.time()))
+            version = self.commit(self._ending(sessions, time.time(), by, why))
             for item in sessions:
                 self._forget(item)
         self.await_workers(version)

@@ -109,7 +109,7 @@ class Sites:
             name = session.session_id.removeprefix(SITE_PREFIX)
             if session.is_site() and name not in wanted and name not in broken:
                 try:
-                    self._registry.end([session])
+                    self._registry.end([session], f"site file {name}.ini", "the file is gone or disabled")
                 except StoreError as error:
                     refused = True
                     problems.append(Problem(os.path.join(self._directory, f"{name}.ini"), 0, f"gone, but its routes stay: {error}"))
@@ -134,7 +134,7 @@ class Sites:
         registry = self._registry
         session = registry.find(SITE_PREFIX + name)
         if session is not None and session.service != site.service:
-            registry.end([session])
+            registry.end([session], f"site file {name}.ini", "the file names another service")
             session = None
         if session is None:
             session = self._new_session(name, site)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from proxyd.base.text import rfc3339
 from proxyd.chores import retention
 from proxyd.chores.retention import Retention
 from proxyd.config.sections import DatabaseSettings
-from proxyd.store.sql import models, observed
+from proxyd.store.sql import identity, models, observed
 from proxyd.store.sql.database import Store, StoreBusy
 
 DAY = 86400.0
@@ -103,6 +104,24 @@ def test_sums_of_routes_that_are_gone_for_long_go_but_not_those_of_routes_or_of_
     Retention(DatabaseSettings(), store).prune(NOW)
     for model in (observed.RouteStats, observed.RouteStatusCode, observed.RouteLatency):
         assert ids(store, model) == {"r1", "r3", "-"}, model
+
+
+def test_a_route_that_is_gone_stays_as_long_as_history_that_refers_to_it(store: Store) -> None:
+    def fill() -> None:
+        for number, days in enumerate((40, 100, 0), 1):
+            row = {**ROUTE, "route_id": f"r{number}", "session": "s", "domains": '["a.test"]', "path": f"/{number}", "created_at": at(500)}
+            identity.came([row], "somebody")
+            if days:
+                identity.went([f"r{number}"], at(days), "somebody", "CONFIG_APPLY")
+
+    store.call(fill)
+    settings = DatabaseSettings(retain_routes=DAY)
+    Retention(settings, store).prune(NOW)
+    # Events are kept for 90 days.
+    assert ids(store, models.RouteHistory) == {"r1", "r3"}
+    assert ids(store, models.Endpoint, "path") == {"/1", "/3"}
+    Retention(replace(settings, retain_events=DAY, retain_stats=DAY, retain_slow=DAY), store).prune(NOW)
+    assert ids(store, models.RouteHistory) == {"r3"} and ids(store, models.Service, "service_name") == {"s"}
 
 
 def test_many_rows_go_in_small_batches_between_which_others_can_write(store: Store, tmp_path: Path,

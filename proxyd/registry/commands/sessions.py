@@ -95,7 +95,7 @@ def client_shutdown(caller: Caller) -> str:
     session = caller.session
     count = len(session.routes)
     before = caller.registry.kept.get((session.service, session.instance))
-    caller.registry.end([session] if before is None or not before.replaced else [session, before])
+    caller.registry.end([session] if before is None or not before.replaced else [session, before], caller.actor, "CLIENT_SHUTDOWN")
     caller.closing = True
     log.info("%s/%s ended its session: its %d routes are removed", session.service, session.instance, count)
     return "SHUTDOWN_OK"

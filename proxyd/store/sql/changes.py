@@ -4,12 +4,14 @@ thread, inside one transaction of the caller."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from proxyd.base import clock
-from proxyd.base.text import parse_rfc3339
+from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.store.sql import identity
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
 from proxyd.store.sql.query import dicts
@@ -23,7 +25,8 @@ REMOVALS_KEPT = 20_000
 @dataclass(slots=True)
 class RegistryChange:
     """One transaction of the registry. Rows are dicts by column; route rows get the new version here. `begins`: the session is new,
-    and gets its number here."""
+    and gets its number here. `by` and `why`: who removes routes, and for what reason; `ended_why`: the reason for those of sessions
+    that end, if it is another. `declares`: routes are new or other than before, and not only in another state."""
 
     session: dict[str, Any] | None = None
     session_updates: dict[str, Any] = field(default_factory=dict)
@@ -39,6 +42,10 @@ class RegistryChange:
     settings: dict[SettingKey, str | None] = field(default_factory=dict)
     unstaged: list[SettingKey] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    by: str = ""
+    why: str = ""
+    ended_why: str = ""
+    declares: bool = False
 
 
 def bump(name: str, by: int = 1) -> int:
@@ -68,7 +75,10 @@ def write(change: RegistryChange) -> int:
             for model in (HealthStatus, Circuit, RouteInFlight):
                 model.delete().where(model.route_id == route_id).execute()
         upsert(RouteRemoval, [{"route_id": route_id, "version": version} for route_id in change.removed])
+        identity.went(change.removed, rfc3339(time.time()), change.by, change.why, change.ended, change.ended_why)
         upsert(Route, [{**row, "version": version} for row in change.routes])
+        if change.declares:
+            identity.came(change.routes, change.by)
         _trim_removals()
     for (scope, target, name), value in change.settings.items():
         if value is None:

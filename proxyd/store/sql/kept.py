@@ -22,6 +22,7 @@ from typing import Any
 
 from proxyd.base import clock, private
 from proxyd.base.text import hash_of, rfc3339, route_number
+from proxyd.store.sql import identity
 from proxyd.store.sql.models import SITE_PREFIX, Route, Session, StoredCounter
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot, counter
 from proxyd.store.sql.upsert import upsert
@@ -181,6 +182,7 @@ def take_up(kept: KeptTable) -> bool:
     upsert(Session, list(sessions.values()))
     for first in range(0, len(rows), SLICE):
         upsert(Route, rows[first:first + SLICE])
+        identity.came(rows[first:first + SLICE], "kept table")
     number = max((route_number(record.route_id) for record in kept.snapshot.routes), default=0) + _GAP
     # Ids that are kept must not meet those of new sessions, should this database be lost too.
     session_number = max((int(found[1]) for name in sessions if (found := _KEPT_NUMBER.fullmatch(name))), default=0) + _GAP

@@ -11,11 +11,15 @@ from collections.abc import Callable
 from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError, database
+from proxyd.store.sql.identity import came
 from proxyd.store.sql.models import (
+    Endpoint,
     Lead,
     Route,
+    RouteHistory,
     RouteRemoval,
     SchemaVersion,
+    Service,
     Session,
     SessionSetting,
     StagedChange,
@@ -39,7 +43,7 @@ from proxyd.store.sql.observed import (
     WebSocketConnection,
     Worker,
 )
-from proxyd.store.sql.query import is_sqlite
+from proxyd.store.sql.query import dicts, is_sqlite
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
 
@@ -55,8 +59,9 @@ V2: list[type[StoredTable]] = [HealthStatus, HealthResult, Circuit, CircuitTrans
 V3: list[type[StoredTable]] = [RateLimitRejection, SlowRequest, WebSocketConnection]
 V4: list[type[StoredTable]] = [RefusalCount]
 V8: list[type[StoredTable]] = [Lead]
+V12: list[type[StoredTable]] = [Service, Endpoint, RouteHistory]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12)
 
 
 def _first() -> None:
@@ -114,6 +119,11 @@ def _eleventh() -> None:
     _add_column(Route, "request_headers", "TEXT NOT NULL DEFAULT '{}'")
 
 
+def _twelfth() -> None:
+    database.create_tables(V12)
+    came(dicts(Route.select()), "")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -134,6 +144,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (9, "session ids stored as hashes", hide_session_ids),
     (10, "holds, and maintenance with an end", _tenth),
     (11, "request headers of routes", _eleventh),
+    (12, "services, endpoints and the history of routes", _twelfth),
 )
 NEWEST = STEPS[-1][0]
 

@@ -7,7 +7,7 @@ functions read them. Durations are seconds. Lists and objects are JSON text.
 
 from __future__ import annotations
 
-from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, ForeignKeyField, Model, TextField
+from peewee import BigAutoField, BigIntegerField, BooleanField, CompositeKey, DoubleField, ForeignKeyField, Model, TextField
 
 from proxyd.store.sql.database import database
 
@@ -150,3 +150,48 @@ class RouteRemoval(StoredTable):
 
     class Meta:
         table_name = "route_removals"
+
+
+class Service(StoredTable):
+    """A service that was ever registered."""
+
+    service_id = BigAutoField()
+    service_name = TextField(unique=True)
+    first_seen = TextField()
+
+    class Meta:
+        table_name = "services"
+
+
+class Endpoint(StoredTable):
+    """A place that an instance of a service serves: it stays the same when the service registers anew, is deployed or moves to another
+    host, while its routes get new ids. History belongs to it, by `route_history`."""
+
+    endpoint_id = BigAutoField()
+    service = ForeignKeyField(Service, column_name="service_id", on_delete="CASCADE")
+    service_name = TextField()
+    instance_name = TextField()
+    domain = TextField(index=True)
+    path = TextField()
+    first_seen = TextField()
+
+    class Meta:
+        table_name = "endpoints"
+        indexes = ((("service_name", "instance_name", "domain", "path"), True),)
+
+
+class RouteHistory(StoredTable):
+    """Every route, also those that are gone, and the endpoint that it was for: history by route joins to endpoints here."""
+
+    route_id = TextField(primary_key=True)
+    endpoint = ForeignKeyField(Endpoint, column_name="endpoint_id", on_delete="CASCADE")
+    session_id = TextField()
+    backend_url = TextField()
+    added_at = TextField()
+    added_by = TextField()
+    removed_at = TextField(null=True, index=True)
+    removed_by = TextField(null=True)
+    removed_why = TextField(null=True)
+
+    class Meta:
+        table_name = "route_history"

@@ -63,7 +63,7 @@ def _set_aside() -> int:
     database.execute_sql("DELETE FROM staged_changes")
     mine = f"state <> 'ended' AND session_id NOT LIKE '{SITE_PREFIX}%' AND session_id NOT LIKE '{PREFIX}%'"
     count = Session.select().where(SQL(mine)).count()
-    for table in ("routes", "session_settings"):
+    for table in ("routes", "session_settings", "route_history"):
         database.execute_sql(f"UPDATE {table} SET session_id = '{PREFIX}' || session_id "
                              f"WHERE session_id IN (SELECT session_id FROM sessions WHERE {mine})")
     database.execute_sql(f"UPDATE sessions SET session_id = '{PREFIX}' || session_id, secret_hash = '', state = 'connected', "

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxyd.store.sql.models import Route, Session, StoredTable
+from proxyd.store.sql.models import Endpoint, Route, RouteHistory, Service, Session, StoredTable
 from proxyd.store.sql.observed import (
     CircuitTransition,
     EventRow,
@@ -33,13 +33,20 @@ _ROUTE_GONE = "The rows of a route that is gone are kept for {}."
 @dataclass(frozen=True, slots=True)
 class Retained:
     """Rows of `model` may go when `old`, a peewee expression for an instant (RFC 3339), is true of an instant that lies the
-    `[database]` setting behind now. `batch` of them go in one transaction; `said` tells it in docs/database.md."""
+    `[database]` setting behind now. `batch` of them go in one transaction; `said` tells it in docs/database.md. `last`: they stay at
+    least as long as everything else, which refers to them."""
 
     model: type[StoredTable]
     setting: str
     old: Callable[[str], Any]
     said: str = _KEPT
     batch: int = 500
+    last: bool = False
+
+    def age(self, settings: object) -> float:
+        """The age in seconds at which rows go, by the `[database]` settings."""
+        names = {kept.setting for kept in RETAINED} if self.last else {self.setting}
+        return float(max(getattr(settings, name) for name in names))
 
     def sentence(self) -> str:
         """What docs/database.md says, with the setting's name."""
@@ -75,4 +82,10 @@ RETAINED: tuple[Retained, ...] = (
     Retained(RouteStatusCode, "retain_stats", _like_sums(RouteStatusCode), _ROUTE_GONE),
     Retained(RouteLatency, "retain_stats", _like_sums(RouteLatency), _ROUTE_GONE),
     Retained(RouteStats, "retain_stats", _of_no_route, _ROUTE_GONE),
+    Retained(RouteHistory, "retain_routes", lambda before: RouteHistory.removed_at < before,
+             "A route that is gone is kept for {}, and at least as long as any other history.", last=True),
+    Retained(Endpoint, "retain_routes", lambda before: (Endpoint.first_seen < before) & Endpoint.endpoint_id.not_in(
+        RouteHistory.select(RouteHistory.endpoint)), "It is kept as long as its history.", last=True),
+    Retained(Service, "retain_routes", lambda before: (Service.first_seen < before) & Service.service_id.not_in(
+        Endpoint.select(Endpoint.service)), "It is kept as long as its endpoints.", last=True),
 )

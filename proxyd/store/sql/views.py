@@ -48,9 +48,25 @@ VIEWS: dict[str, str] = {
         SELECT {at:now} AS now, {at:minute} AS minute_ago, {at:hour} AS hour_ago, {at:day} AS day_ago, {at:week} AS week_ago,
                {at:month} AS month_ago, {date:0} AS today, {date:1} AS yesterday, {epoch_now} AS now_epoch""",
     "v_events": """
-        SELECT e.id, e.at, {epoch:e.at} AS at_epoch, e.type, e.route_id, {json:e.detail,service} AS service_name,
+        SELECT e.id, e.at, {epoch:e.at} AS at_epoch, e.type, e.route_id, COALESCE({json:e.detail,service}, p.service_name) AS service_name,
+               COALESCE({json:e.detail,instance}, p.instance_name) AS instance_name, h.endpoint_id, p.domain, p.path,
                COALESCE({json:e.detail,status}, {json:e.detail,state}) AS became, {json:e.detail,reason} AS reason, e.actor, e.detail
-        FROM events e""",
+        FROM events e LEFT JOIN route_history h ON h.route_id = e.route_id LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
+    "v_endpoints": """
+        SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, p.first_seen, COUNT(h.route_id) AS routes_ever,
+               COUNT(h.route_id) - COUNT(h.removed_at) AS routes_now, MAX(h.added_at) AS last_added, MAX(h.removed_at) AS last_removed
+        FROM endpoints p LEFT JOIN route_history h ON h.endpoint_id = p.endpoint_id
+        GROUP BY p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, p.first_seen""",
+    "v_route_history": """
+        SELECT h.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, h.backend_url, h.session_id,
+               h.added_at, {epoch:h.added_at} AS added_at_epoch, h.added_by,
+               h.removed_at, {epoch:h.removed_at} AS removed_at_epoch, h.removed_by, h.removed_why
+        FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
+    "v_traffic": """
+        SELECT m.minute, {epoch:m.minute} AS minute_epoch, m.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
+               m.requests, m.errors, m.latency_ms_sum, m.bytes_sent, m.bytes_received
+        FROM route_minutes m LEFT JOIN route_history h ON h.route_id = m.route_id
+        LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_deploys": """
         SELECT e.at, {epoch:e.at} AS at_epoch, {json:e.detail,service} AS service_name, {json:e.detail,instance} AS instance_name,
                {whole:e.detail,routes} AS changed_routes, {length:e.detail,removed} AS removed_routes,
