@@ -41,7 +41,7 @@ COLUMN_NOTES: dict[str, str] = {
     "sessions.address": "Address and port from which the client connected.",
     "token_name": "Name of the token with which the client registered. Empty if no token was needed.",
     "connected_at": "When the client registered. RECONNECT does not change it.",
-    "disconnected_at": "When the connection was lost. The grace counts from here.",
+    "disconnected_at": "When the connection was last lost. The grace counts from here; `state` tells whether the client is back.",
     "disconnected_clock": "The same instant by a clock that nobody sets: id of the machine's boot, and seconds since it.",
     "ended_at": "When the session ended.",
     "last_activity": "When the client last sent a command, as it was known at the last REGISTER, RECONNECT, CONFIG_APPLY or loss of the "
@@ -314,6 +314,9 @@ WHERE c.status_code >= 500 ORDER BY percent DESC;"""),
 SELECT w.host, w.pid, w.config_version, c.value AS current, w.heartbeat_at
 FROM workers w JOIN counters c ON c.name = 'config_version'
 WHERE w.config_version < c.value;"""),
+    ("Which clients lost their connection, and for how long were they away?", "", """
+SELECT at, type, service_name, instance_name, actor, detail
+FROM v_events WHERE type IN ('session_registered', 'session_lost', 'session_back', 'session_ended') ORDER BY id DESC LIMIT 10;"""),
     ("Which services are there, and since when?", "", """
 SELECT s.service_name, s.instance_name, s.state, s.connected_at, COUNT(r.route_id) AS routes
 FROM sessions s LEFT JOIN routes r ON r.session_id = s.session_id

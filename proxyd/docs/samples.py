@@ -151,5 +151,8 @@ def _events(connection: sqlite3.Connection) -> None:
             event(moment, "backend_health_changed", "r3", {"healthy": status != "down", "status": status, "reason": why})
         event(moment, "circuit_state_changed", "r3", {"state": after, "from": before, "to": after, "reason": reason})
         _insert(connection, "circuit_transitions", route_id="r3", at=at(moment), from_state=before, to_state=after, reason=reason)
+    for moment, kind, more in (("06:12:40", "session_lost", {"address": "10.0.0.12:48810", "grace": 10.0}),
+                               ("06:12:43", "session_back", {"address": "10.0.0.12:48916", "away": 2.871})):
+        event(moment, kind, None, {"service": "shop", "instance": "shop-2", **more}, "s2", str(more["address"]))
     event("07:45:02", "drain_started", None, {"seconds": 120.0}, "s2", "admin token from 127.0.0.1")
     event("07:46:30", "drain_cancelled", None, {}, "s2", "admin token from 127.0.0.1")

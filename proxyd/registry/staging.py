@@ -178,7 +178,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
             registry.active.free_slots(change.routes)
             raise
         if kept is not None:
-            registry.succeeded(session)
+            registry.succeeded(session, actor)
         session.routes = routes
         session.settings = settings
         session.last_apply = now

@@ -25,6 +25,7 @@ from proxyd.events.bus import Event, EventBus
 from proxyd.registry.activeroutes import ActiveRoutes, spec_of
 from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
+from proxyd.registry.sessionlog import SessionLog
 from proxyd.registry.takeovers import Takeovers
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
@@ -98,6 +99,7 @@ class Registry:
         self._by_secret: dict[str, LiveSession] = {}
         self.active = ActiveRoutes(circuits)
         self.takeovers = Takeovers(bus)
+        self._log = SessionLog(bus)
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
         self.live_health: Callable[[str], dict[str, Any] | None] = lambda route_id: None
@@ -235,7 +237,7 @@ class Registry:
             for item in older:
                 self._tell_holder(item, "REGISTER", address, grant.name)
             for item in ending:
-                self._forget(item)
+                self._forget(item, address, "REGISTER of a new session")
             if goes_on is not None:
                 goes_on.replaced = goes_on.replaced or goes_on is serving
                 goes_on.state, goes_on.holder, goes_on.staged = DISCONNECTED, None, {}
@@ -244,6 +246,7 @@ class Registry:
                 self.kept[service, instance] = goes_on
             session.session_id = change.session_id
             self.take(session)
+            self._log.registered(service, instance, session.session_id, address, grant.name)
         self.await_workers(version)
         return session, secret
 
@@ -280,7 +283,9 @@ class Registry:
         return RegistryChange(ended=[item.session_id for item in sessions], ended_at=rfc3339(now), by=by, why=why,
                               removed=[route_id for item in sessions for route_id in item.routes])
 
-    def _forget(self, session: LiveSession) -> None:
+    def _forget(self, session: LiveSession, by: str, why: str) -> None:
+        if session.state != ENDED:
+            self._log.ended(session.service, session.instance, session.session_id, by, why)
         session.state = ENDED
         session.holder = None
         session.routes = {}
@@ -298,14 +303,14 @@ class Registry:
                 return
             version = self.commit(self._ending(sessions, time.time(), by, why))
             for item in sessions:
-                self._forget(item)
+                self._forget(item, by, why)
         self.await_workers(version)
 
-    def succeeded(self, session: LiveSession) -> None:
+    def succeeded(self, session: LiveSession, by: str) -> None:
         """A commit has ended what went on of this session's predecessor."""
         older = self.kept.get((session.service, session.instance))
         if older is not None:
-            self._forget(older)
+            self._forget(older, by, f"redeployed: session {session.session_id} of the same names has applied")
 
     def disconnect(self, session: LiveSession, holder: Any) -> None:
         """The holder's connection is lost. The routes take no traffic from now on, and wait for RECONNECT until the grace ends.
@@ -323,6 +328,7 @@ class Registry:
             session.state = DISCONNECTED
             session.holder = None
             session.expires = now + self.settings.registry.reconnect_grace
+            self._log.lost(session.service, session.instance, session.session_id, session.address, self.settings.registry.reconnect_grace)
 
     def reconnect(self, session: LiveSession, address: str, holder: Any) -> None:
         """The client is back. Its routes are live again in every worker when this returns."""
@@ -330,9 +336,11 @@ class Registry:
             now = time.time()
             version = self.commit(RegistryChange(
                 session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": True}),
-                session_updates={"state": CONNECTED, "disconnected_at": None, "disconnected_clock": None, "address": address,
-                                 "last_activity": rfc3339(now)}))
+                session_updates={"state": CONNECTED, "disconnected_clock": None, "address": address, "last_activity": rfc3339(now)}))
             self._tell_holder(session, "RECONNECT", address, session.grant.name)
+            if session.holder is None:
+                away = clock.now() - session.expires + self.settings.registry.reconnect_grace
+                self._log.back(session.service, session.instance, session.session_id, address, away)
             session.state = CONNECTED
             session.holder = holder
             session.address = address

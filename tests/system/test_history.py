@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,3 +70,38 @@ def test_a_route_that_moves_to_another_path_is_another_endpoint_and_a_new_backen
     client.apply()
     after, = routes(system, "moves")
     assert after["removed_why"] == "CONFIG_APPLY" and after["removed_at"]
+
+
+def story(system: System, service: str) -> list[tuple[str, str, dict[str, Any]]]:
+    """What the events tell of a service's sessions, the oldest first: type, session and data without the names."""
+    rows = system.sql("SELECT type, session_id, detail FROM events WHERE type LIKE 'session_%' ORDER BY id")
+    found = [(type_, session_id, json.loads(detail)) for type_, session_id, detail in rows]
+    return [(type_, session_id, {key: value for key, value in data.items() if key not in ("service", "instance")})
+            for type_, session_id, data in found if (data["service"], data["instance"]) == (service, "i1")]
+
+
+def test_what_became_of_a_session_is_told_from_its_beginning_to_its_end(system: System, backend: Backend) -> None:
+    client = system.client("story")
+    client.route("story.test", backend.url)
+    number = system.sql("SELECT session_id FROM sessions WHERE service_name = 'story'")[0][0]
+    client.close()
+    lost = "SELECT disconnected_at FROM sessions WHERE service_name = 'story' AND disconnected_at IS NOT NULL"
+    wait_for(lambda: system.sql(lost))
+    again = system.connect()
+    assert again.command(f"RECONNECT|{client.session_id}") == "OK"
+    # RECONNECT leaves the trace of the loss.
+    assert system.sql(lost) and system.sql("SELECT state FROM sessions WHERE service_name = 'story'") == [("connected",)]
+    assert again.command(f"CLIENT_SHUTDOWN|{client.session_id}") == "SHUTDOWN_OK"
+    told = wait_for(lambda: len(found := story(system, "story")) == 4 and found)
+    assert [type_ for type_, _, _ in told] == ["session_registered", "session_lost", "session_back", "session_ended"]
+    assert {session_id for _, session_id, _ in told} == {number}
+    assert told[1][2]["address"] == told[0][2]["address"] != told[2][2]["address"] and 0 <= told[2][2]["away"] < 10
+    assert told[3][2] == {"reason": "CLIENT_SHUTDOWN"}
+
+
+def test_a_session_that_a_redeploy_replaces_ends_when_its_successor_applies(system: System, backend: Backend) -> None:
+    system.client("redeployed").route("redeployed.test", backend.url)
+    system.client("redeployed").route("redeployed.test", backend.url)
+    told = wait_for(lambda: len(found := story(system, "redeployed")) == 4 and found)
+    assert [type_ for type_, _, _ in told] == ["session_registered", "session_replaced", "session_registered", "session_ended"]
+    assert told[3][1] == told[0][1] and told[3][2]["reason"].startswith(f"redeployed: session {told[2][1]} ")
