@@ -15,6 +15,7 @@ from proxyd.admin.http import RequestRefused
 from proxyd.admin.state import MasterState
 from proxyd.config.settings import Settings
 from proxyd.store.sql.database import StoreError
+from proxyd.store.sql.wellness import Wellness
 
 Result = TypeVar("Result")
 
@@ -30,6 +31,8 @@ class Context:
         self.state = state
         self.guard = Guard(settings, self._refused)
         self.followers = Followers(state.bus)
+        self.wellness = state.wellness or Wellness(state.store, state.board, state.circuits, state.started, state.problems,
+                                                   state.certificates, state.health_alive)
         self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
         self._reading: dict[Hashable, BoundedSemaphore] = {}
 
@@ -62,3 +65,4 @@ class Context:
     def forget(self) -> None:
         """Keep nothing: something was changed."""
         self._kept.clear()
+        self.wellness.forget()

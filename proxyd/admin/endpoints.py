@@ -12,8 +12,10 @@ from proxyd.events.types import ALL, NAMES
 _LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
 _OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.", {"type": "integer", "minimum": 0})
 _SEARCH = Parameter("q", "Text in id, service, domains, path or backend of the route.", {"type": "string"})
-_UNWELL = Parameter("unwell", "1: only routes that are down, or whose circuit is not closed.", {"type": "string", "enum": ["0", "1"]})
-_ROUTES = (_SEARCH, _UNWELL, _LIMIT, _OFFSET)
+_UNWELL = Parameter("unwell", "1: only routes that are unwell, worst first.", {"type": "string", "enum": ["0", "1"]})
+_VERBOSE = Parameter("verbose", "1, or without a value: say what is unwell, too.", {"type": "string", "enum": ["", "0", "1"]})
+_ORDER = Parameter("order", "worst: those that are unwell first.", {"type": "string", "enum": ["name", "worst"], "default": "name"})
+_ROUTES = (_SEARCH, _UNWELL, _ORDER, _LIMIT, _OFFSET)
 _SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "default": 60}}}
 _PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "default": ""}}}
 _URL = {"type": "object", "properties": {"url": {**TEXT, "examples": ["http://127.0.0.1:3000"]}}, "required": ["url"]}
@@ -27,8 +29,9 @@ def document(context: Context, request: Request) -> Response:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/livez", reading.livez, "200 while the master runs.", "text/plain"),
-    Endpoint("GET", "/readyz", reading.readyz, "Whether traffic can be served as configured (503: no), and why not.", "Ready",
-             also=(503,)),
+    Endpoint("GET", "/readyz", reading.readyz,
+             "Whether traffic can be served as configured (503: no), and why not; verbose: all that is unwell.", "Ready",
+             (_VERBOSE,), also=(503,)),
     Endpoint("GET", "/metrics", reading.prometheus, "Metrics for Prometheus.", "text/plain application/openmetrics-text"),
     Endpoint("GET", "/api/v1/status", reading.status, "The master, its workers and what is wrong.", "Status"),
     Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.",

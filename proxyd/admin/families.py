@@ -66,6 +66,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("proxyd_job_last_run_timestamp_seconds", GAUGE,
                "Begin of a background job's last run, in Unix seconds; 0 before the first.", ("job",)),
         Family("proxyd_job_duration_seconds", GAUGE, "How long the last run of a background job took.", ("job",)),
+        Family("proxyd_unwell", GAUGE, "How many things are unwell, by kind; severity is critical, warning or starting.",
+               ("kind", "severity")),
         Family("proxyd_problems", GAUGE, "Things in the configuration that are broken now."),
         Family("proxyd_start_time_seconds", GAUGE, "Start of the master, in Unix seconds."),
         Family("proxyd_build_info", GAUGE, "1, with the version as label.", ("version",)),

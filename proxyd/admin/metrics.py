@@ -7,8 +7,8 @@ the processor alone and many routes make much text.
 from __future__ import annotations
 
 import bisect
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from proxyd.admin.families import counter, gauge, histogram
 from proxyd.base import clock
 from proxyd.base.counters import COUNTERS
 from proxyd.base.drain import began, drain_share
+from proxyd.base.findings import KINDS, Finding
 from proxyd.base.histogram import bounds
 from proxyd.base.jobs import Job
 from proxyd.base.text import route_number
@@ -67,6 +68,7 @@ class Process:
     problems: int
     health: dict[str, float] = field(default_factory=dict)
     jobs: tuple[Job, ...] = ()
+    findings: Sequence[Finding] = ()
 
 
 def read(circuits: CircuitBoard) -> Readings:
@@ -208,6 +210,13 @@ class ProxydCollector(Collector):
             family.add_metric((), value)
             yield family
         yield from self._jobs()
+        yield self._unwell()
+
+    def _unwell(self) -> Metric:
+        family, found = gauge("proxyd_unwell"), Counter(item.kind for item in self._process.findings)
+        for kind in KINDS:
+            family.add_metric((kind.name, kind.severity), found[kind.name])
+        return family
 
     def _jobs(self) -> Iterator[Metric]:
         runs, errors = counter("proxyd_job_runs_total"), counter("proxyd_job_errors_total")

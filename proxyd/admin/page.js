@@ -1,7 +1,7 @@
 "use strict";
 // The status page: polls the API, follows events, and draws with textContent and elements alone, never with HTML text.
 (() => {
-  const POLL_MS = 2000, SHOWN = 200, EVENTS = 50;
+  const POLL_MS = 2000, SHOWN = 200, EVENTS = 50, FINDINGS = 10, MOST = 200;
   const $ = (id) => document.getElementById(id);
   const actionsOn = document.querySelector('meta[name="actions"]').content === "on";
   let csrf = document.querySelector('meta[name="csrf-token"]').content;
@@ -204,6 +204,19 @@
       parts.length ? element("div", "sub", parts.join(", ").slice(0, 400)) : null));
   }
 
+  function finding(item) {
+    const since = item.since ? element("span", "since", "") : null;
+    if (since) { since.dataset.since = item.since; since.title = item.since; age(since); }
+    return element("li", item.severity, element("div", "name", item.what, since ? " " : null, since),
+      item.why && item.why !== item.what ? element("div", "", item.why) : null, element("div", "sub", item.todo));
+  }
+
+  // "for 3 min" goes on though nothing else of a row changes.
+  function age(shown) {
+    const text = "for " + span((Date.now() - Date.parse(shown.dataset.since)) / 1000);
+    if (shown.textContent !== text) shown.textContent = text;
+  }
+
   function figures(status) {
     const behind = status.workers.filter((worker) => worker.config_version < status.config_version).length;
     const figure = (name, value) => element("div", "", element("dt", "", name), element("dd", "", value));
@@ -218,16 +231,16 @@
       $("figures").dataset.print = print;
       $("figures").replaceChildren(...values.map(([name, value]) => figure(name, value)));
     }
-    $("problems").hidden = !status.problems.length;
-    if ($("problems").dataset.print !== status.problems.join("\n")) {
-      $("problems").dataset.print = status.problems.join("\n");
-      $("problems").replaceChildren(...status.problems.map((problem) => element("li", "", problem)));
-    }
+    const found = status.findings, others = found.filter((item) => !item.route_ids.length && item.severity !== "starting").length;
+    $("problems").hidden = !found.length;
+    fill($("problems"), found.slice(0, FINDINGS), (item) => item.kind + " " + item.subject, finding);
+    note("problems-note", found.length > FINDINGS ? "And " + whole.format(found.length - FINDINGS) + (found.length < MOST ? "" : " or") + " more." : "");
     const wrong = [];
     if (status.unwell) wrong.push(whole.format(status.unwell) + (status.unwell === 1 ? " route is" : " routes are") + " unhealthy");
-    if (status.problems.length) wrong.push(status.problems.length + (status.problems.length === 1 ? " problem" : " problems"));
-    $("state").className = "state " + (!status.workers.length ? "bad" : wrong.length ? "warn" : "good");
-    setText("state", wrong.length ? wrong.join(", ") : "All is well");
+    if (others) wrong.push(others + (others === 1 ? " problem" : " problems"));
+    const critical = found.some((item) => item.severity === "critical");
+    $("state").className = "state " + (critical ? "bad" : status.state === "well" ? "good" : "warn");
+    setText("state", wrong.length ? wrong.join(", ") : status.state === "starting" ? "Starting" : "All is well");
     document.title = (wrong.length ? "(!) " : "") + "proxyd";
   }
 
@@ -236,11 +249,12 @@
     polling = true;
     try {
       const search = $("search").value.trim(), unwell = $("unwell").checked;
-      const query = "?limit=" + SHOWN + (search ? "&q=" + encodeURIComponent(search) : "") + (unwell ? "&unwell=1" : "");
+      const query = "?order=worst&limit=" + SHOWN + (search ? "&q=" + encodeURIComponent(search) : "") + (unwell ? "&unwell=1" : "");
       const [[status], [routes, total], [traffic], [sessions, sessionTotal], [events]] = await Promise.all([
         ask("GET", "api/v1/status"), ask("GET", "api/v1/routes" + query), ask("GET", "api/v1/traffic" + query + "&minutes=30"),
         ask("GET", "api/v1/sessions?limit=" + SHOWN), ask("GET", "api/v1/events?limit=" + EVENTS)]);
       figures(status);
+      document.querySelectorAll("[data-since]").forEach(age);
       fill($("route-rows"), routes.routes.map((route) => ({route, series: traffic.routes[route.route_id]})),
         (item) => item.route.route_id, routeRow);
       note("routes-note", !total ? (search ? "No route matches." : unwell ? "Every route is healthy." : "No routes yet. They appear when a service registers.")

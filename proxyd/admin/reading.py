@@ -13,15 +13,16 @@ from proxyd.admin import metrics, views
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.base import clock
+from proxyd.base.findings import STARTING, state_of
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.traffic import route_stats
 
 MAX_LIMIT = 10_000
+#: Findings that an answer lists; the worst come first.
+MAX_FINDINGS = 200
 _CATCH_UP_SECONDS = 1.0
-#: What an apply takes; for who looks again soon.
-_MOMENT = 0.2
 _DATABASE_SECONDS = 2.0
 _scrapes = BoundedSemaphore(2)
 
@@ -34,7 +35,11 @@ def livez(context: Context, request: Request) -> Response:
 def readyz(context: Context, request: Request) -> Response:
     """Whether traffic can be served as configured, and why not."""
     reasons = _not_ready(context, _CATCH_UP_SECONDS)
-    return as_json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+    answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
+    if request.query.get("verbose", "0") != "0":
+        found = context.wellness.findings()
+        answer |= {"state": state_of(found), "findings": [item.shown() for item in found[:MAX_FINDINGS]]}
+    return as_json(answer, 503 if reasons else 200)
 
 
 def _not_ready(context: Context, patience: float) -> list[str]:
@@ -70,7 +75,7 @@ def prometheus(context: Context, request: Request) -> Response:
         process = metrics.Process(
             state.started, state.board.version, [(worker.pid, worker.version) for worker in state.board.workers()],
             state.certificates(), len(state.problems()), state.health_numbers() if state.health_numbers is not None else {},
-            state.jobs)
+            state.jobs, context.wellness.findings())
         body, content_type = gevent.get_hub().threadpool.apply(
             metrics.render, (readings, process, request.header("Accept"), clock.now()))
     return Response(200, body, content_type)
@@ -79,13 +84,15 @@ def prometheus(context: Context, request: Request) -> Response:
 def status(context: Context, request: Request) -> Response:
     """The master, its workers and what is wrong."""
     state = context.state
-    routes, unwell, sessions = context.kept("status", lambda: context.read(_counts))
+    routes, sessions = context.kept("status", lambda: context.read(_counts))
+    found = context.wellness.findings()
     return as_json({
         "version": __version__, "uptime_seconds": round(clock.now() - state.started, 1), "config_version": state.board.version,
         "workers": [{"pid": worker.pid, "config_version": worker.version, "heartbeat_at": rfc3339(clock.shown(worker.heartbeat)),
                      "started_at": rfc3339(clock.shown(worker.started))} for worker in state.board.workers()],
         "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
-        "unwell": unwell, "problems": [*_not_ready(context, _MOMENT), *_ended(state.certificates()), *state.problems()],
+        "state": state_of(found), "unwell": len(context.wellness.routes()), "findings": [item.shown() for item in found[:MAX_FINDINGS]],
+        "problems": [item.sentence for item in found if item.severity != STARTING][:MAX_FINDINGS],
         "notices": state.notices(),
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
                          for item in state.certificates()],
@@ -93,18 +100,15 @@ def status(context: Context, request: Request) -> Response:
                   "duration_seconds": round(job.duration, 6), "error": job.error} for job in state.jobs]})
 
 
-def _ended(certificates: list[dict[str, Any]]) -> list[str]:
-    return [f"the certificate {item['path']} for {', '.join(item['names'])} expired on {rfc3339(item['expires'])}"
-            for item in certificates if item["expires"] <= time.time()]
+def _counts() -> tuple[int, dict[str, int]]:
+    return Route.select().count(), views.session_counts()
 
 
-def _counts() -> tuple[int, int, dict[str, int]]:
-    return Route.select().count(), Route.select().where(views.unwell()).count(), views.session_counts()
-
-
-def wanted(request: Request) -> views.Wanted:
+def wanted(context: Context, request: Request) -> views.Wanted:
     """The routes that a request's query asks for. Raises RequestRefused."""
-    return views.Wanted(text=request.query.get("q", "")[:200], unwell=request.query.get("unwell", "0") not in ("", "0"),
+    unwell = request.query.get("unwell", "0") not in ("", "0")
+    worst = tuple(context.wellness.routes()) if unwell or request.query.get("order") == "worst" else ()
+    return views.Wanted(text=request.query.get("q", "")[:200], unwell=unwell, worst=worst,
                         limit=request.whole("limit", 1000, 1, MAX_LIMIT),
                         offset=request.whole("offset", 0, 0, 10_000_000))
 
@@ -116,7 +120,7 @@ def _list(context: Context, request: Request, name: str, found: tuple[list[Any],
 
 def routes(context: Context, request: Request) -> Response:
     """Routes with health, circuit, maintenance, drain and traffic."""
-    chosen = wanted(request)
+    chosen = wanted(context, request)
     found = context.kept(("routes", chosen), lambda: context.read(views.routes, context.state.circuits, chosen, clock.now()))
     return _list(context, request, "routes", found)
 
@@ -152,7 +156,7 @@ def health(context: Context, request: Request) -> Response:
 
 def circuits(context: Context, request: Request) -> Response:
     """The circuits as the workers have them now."""
-    chosen = wanted(request)
+    chosen = wanted(context, request)
     found = context.kept(("circuits", chosen), lambda: context.read(views.circuit_list, context.state.circuits, chosen))
     return _list(context, request, "circuits", found)
 
@@ -171,7 +175,7 @@ def events(context: Context, request: Request) -> Response:
 
 def stats(context: Context, request: Request) -> Response:
     """Traffic sums of the routes, over all workers."""
-    chosen = wanted(request)
+    chosen = wanted(context, request)
     found = context.kept(("stats", chosen), lambda: context.read(_stats, chosen))
     return _list(context, request, "stats", found)
 
@@ -183,7 +187,7 @@ def _stats(chosen: views.Wanted) -> tuple[list[dict[str, Any]], int]:
 
 def traffic(context: Context, request: Request) -> Response:
     """Requests and errors of the last minutes, by route."""
-    chosen, minutes = wanted(request), request.whole("minutes", 30, 1, 1440)
+    chosen, minutes = wanted(context, request), request.whole("minutes", 30, 1, 1440)
     return as_json(context.kept(("traffic", chosen, minutes), lambda: context.read(_traffic, chosen, minutes)))
 
 

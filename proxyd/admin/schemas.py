@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxyd.base import counters
+from proxyd.base.findings import CRITICAL, KINDS, STARTING, UNWELL, WARNING, WELL
 
 Schema = dict[str, Any]
 
@@ -35,6 +36,7 @@ MAYBE_INSTANT = _is(["string", "null"], format="date-time")
 TEXTS, WHOLES = {"type": "array", "items": TEXT}, {"type": "array", "items": WHOLE}
 ANYTHING = _is("object")
 
+_STATE = _is("string", enum=[WELL, STARTING, UNWELL])
 _CIRCUIT_STATE = _is("string", enum=["closed", "open", "half_open"])
 _OPEN = dict.fromkeys(("in_flight", "websocket_active", "queued"), WHOLE)
 _LATENCIES = dict.fromkeys(counters.LATENCIES, NUMBER)
@@ -43,7 +45,8 @@ SCHEMAS: dict[str, Schema] = {
     "Status": thing(
         version=TEXT, uptime_seconds=NUMBER, config_version=WHOLE,
         workers={"type": "array", "items": thing(pid=WHOLE, config_version=WHOLE, heartbeat_at=INSTANT, started_at=INSTANT)},
-        sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, unwell=WHOLE, problems=TEXTS, notices=TEXTS,
+        sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, state=_STATE, unwell=WHOLE, findings=many("Finding"),
+        problems=TEXTS, notices=TEXTS,
         certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)},
         jobs={"type": "array", "items": thing(name=TEXT, runs=WHOLE, errors=WHOLE, last_run_at=MAYBE_INSTANT, duration_seconds=NUMBER,
                                               error=TEXT)}),
@@ -78,7 +81,11 @@ SCHEMAS: dict[str, Schema] = {
     "Done": thing(done=TEXT),
     "Tested": _is("object", properties={"reachable": FLAG, "response_time_ms": NUMBER, "status_code": WHOLE, "tls_valid": FLAG,
                                         "error": TEXT}, required=["reachable"]),
-    "Ready": thing(ready=FLAG, reasons=TEXTS),
+    "Ready": _is("object", properties={"ready": FLAG, "reasons": TEXTS, "state": _STATE, "findings": many("Finding")},
+                 required=["ready", "reasons"]),
+    "Finding": thing(
+        kind=_is("string", enum=[kind.name for kind in KINDS]), severity=_is("string", enum=[CRITICAL, WARNING, STARTING]), subject=TEXT,
+        what=TEXT, why=TEXT, todo=TEXT, since=MAYBE_INSTANT, service=TEXT, route_ids=TEXTS),
     "Login": thing(csrf_token=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),
 }

@@ -12,6 +12,7 @@ from proxyd.registry.operations import Operations
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.wellness import Wellness
 
 
 def _nothing() -> list[Any]:
@@ -26,7 +27,7 @@ class MasterState:
     one party took from another.
     `certificates()` gives {path, names, expires} each, `expires` in Unix seconds. `health_alive()`, where given, says
     whether the health checker is at work, and `health_numbers()` how it fares: targets, lag, waiting, dropped.
-    `jobs` are the background jobs.
+    `jobs` are the background jobs. `wellness` says what is unwell; None: one is made of the parts here.
     """
 
     store: Store
@@ -41,3 +42,4 @@ class MasterState:
     health_alive: Callable[[], bool] | None = None
     health_numbers: Callable[[], dict[str, float]] | None = None
     jobs: tuple[Job, ...] = ()
+    wellness: Wellness | None = None

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import Expression, chunked, fn
+from peewee import chunked, fn
 
 from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.base.drain import began, drain_share
@@ -31,11 +31,12 @@ _ROUTE_STATS = (*SHOWN, *LATENCIES, "in_flight", "websocket_active", "queued")
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which routes: those whose id, service, domains or path hold `text`, or the one `route_id`, or with `unwell` only those that
-    take no traffic; `limit` from `offset`."""
+    are unwell; `limit` from `offset`. `worst`: ids of unwell routes, which come first in this order, or are all there are."""
 
     text: str = ""
     route_id: str = ""
     unwell: bool = False
+    worst: tuple[str, ...] = ()
     limit: int = 1000
     offset: int = 0
 
@@ -49,17 +50,17 @@ def find_routes(wanted: Wanted) -> tuple[list[Route], int]:
         text = wanted.text
         query = query.where(Route.route_id.contains(text) | Route.service_name.contains(text) | Route.domains.contains(text)
                             | Route.path.contains(text) | Route.backend_url.contains(text))
-    if wanted.unwell:
-        query = query.where(unwell())
     order = (Route.service_name, Route.instance_name, fn.LENGTH(Route.route_id), Route.route_id)
-    return list(query.order_by(*order).limit(wanted.limit).offset(wanted.offset)), query.count()
-
-
-def unwell() -> Expression:
-    """Routes that are down, or whose circuit is not closed."""
-    down = HealthStatus.select(HealthStatus.route_id).where(HealthStatus.status == "down")
-    open_now = Circuit.select(Circuit.route_id).where(Circuit.state != "closed")
-    return Route.route_id.in_(down) | Route.route_id.in_(open_now)
+    if not (wanted.unwell or wanted.worst):
+        return list(query.order_by(*order).limit(wanted.limit).offset(wanted.offset)), query.count()
+    rank = {route_id: place for place, route_id in enumerate(wanted.worst)}
+    ids = [row[0] for row in tuples(query.select(Route.route_id).order_by(*order))]
+    if wanted.unwell:
+        ids = [route_id for route_id in ids if route_id in rank]
+    ids.sort(key=lambda route_id: rank.get(route_id, len(rank)))
+    chosen = ids[wanted.offset:wanted.offset + wanted.limit]
+    rows = {row.route_id: row for piece in chunked(chosen, _CHUNK) for row in Route.select().where(Route.route_id.in_(piece))}
+    return [rows[route_id] for route_id in chosen], len(ids)
 
 
 def routes(circuits: CircuitBoard, wanted: Wanted, now: float) -> tuple[list[dict[str, Any]], int]:

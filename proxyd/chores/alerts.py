@@ -20,6 +20,7 @@ from proxyd.events.bus import Event, EventBus
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.observed import RouteStats, SlowRequest
 from proxyd.store.sql.query import tuples
+from proxyd.store.sql.wellness import Wellness
 
 log = logging.getLogger("proxyd.alerts")
 
@@ -31,6 +32,9 @@ _POLL = 1.0
 #: A row older than this is not the request that was just counted.
 _RECENT = 10.0
 _MAX_SUBJECTS = 10_000
+#: What is told once it has lasted so many seconds. Of what the other kinds are about, events tell.
+_TOLD = frozenset(("database", "no_worker", "out_of_service", "failing", "health_checker", "worker_stale", "worker_behind", "problem"))
+_LASTS = 5.0
 #: Discord refuses longer ones.
 _MAX_TEXT = 1900
 
@@ -46,7 +50,8 @@ class _Subject:
 class Alerts:
     """Listens to the bus and polls the slow requests. `backoff`: seconds until the first retry; it doubles each time."""
 
-    def __init__(self, settings: AlertSettings, store: Store, bus: EventBus, backoff: float = 1.0) -> None:
+    def __init__(self, settings: AlertSettings, store: Store, bus: EventBus, wellness: Wellness | None = None,
+                 backoff: float = 1.0) -> None:
         self._settings = settings
         self._store = store
         self._bus = bus
@@ -59,7 +64,11 @@ class Alerts:
         self._sending = Job("alerts", None, self._send_waiting, log, trouble="an alert was not sent")
         self._slow = Job("slow-requests", _POLL, self._look_at_slow, log, first=0.0, expected=StoreError,
                          trouble="slow requests are looked at later", level=logging.DEBUG)
-        self.jobs = (self._sending, self._slow)
+        #: What was unwell at the last looks, and since when (time.monotonic() seconds).
+        self._unwell: dict[tuple[str, str], float] = {}
+        self._wellness = wellness
+        self._looking = Job("unwell", _POLL, self._look_at_unwell, log, trouble="what is unwell is looked at later")
+        self.jobs = (self._sending, self._slow, self._looking)
         self._name = os.uname().nodename
 
     def start(self) -> None:
@@ -67,7 +76,8 @@ class Alerts:
         if not self._settings.webhook:
             return
         for job in self.jobs:
-            job.start()
+            if job is not self._looking or self._wellness is not None:
+                job.start()
         self._stopping = [self._bus.subscribe(self._take), *(job.stop for job in self.jobs)]
 
     def stop(self) -> None:
@@ -141,6 +151,17 @@ class Alerts:
             if attempt < _RETRIES:
                 gevent.sleep(min(wait, _LONGEST_WAIT))
         log.error("[alerts] webhook: %s; this alert was not delivered: %s", failure, text)
+
+    def _look_at_unwell(self) -> None:
+        """Tell of what is unwell and lasts, and no event tells of: services that are away, routes that fail every request, workers."""
+        assert self._wellness is not None, "started without"
+        now, known, self._unwell = time.monotonic(), self._unwell, {}
+        for item in self._wellness.findings():
+            subject = item.kind, item.subject
+            began = self._unwell[subject] = known.get(subject, now)
+            if item.kind in _TOLD and began >= 0 and now - began >= _LASTS:
+                self._unwell[subject] = -1.0
+                self._tell(subject, f"{item.sentence}. {item.todo}")
 
     def _look_at_slow(self) -> None:
         """Tell of critical requests that are new since the last look.

@@ -114,7 +114,7 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
             name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip(), allow_abbrev=False, parents=shared)
         return named[name]
 
-    command("status", "version, workers, counts and problems", "Exits with 1 if there are problems.")
+    command("status", "what is unwell, version, workers and counts", "Exits with 1 if something is unwell.")
     one = command("routes", "all routes with state and traffic")
     one.add_argument("text", nargs="?", default="", help="only routes with this in id, service, domains, path or backend")
     one = command("route", "one route in full", "Exits with 1 if it is down or its circuit is open.")

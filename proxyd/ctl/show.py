@@ -20,16 +20,19 @@ _SPARE_OF_ROUTES = ("PRIO", "P99 MS", "ERR", "REQ", "BACKEND", "SERVICE", "PATH"
 
 
 def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """Version, workers, counts and problems; BAD where there are problems."""
+    """What is unwell, version, workers and counts; BAD where something is."""
     found = admin.get("status")
-    code = BAD if found.get("problems") else OK
+    code = BAD if found.get("problems") or found.get("state") == "unwell" else OK
     if screen.as_json:
         screen.json(found)
         return code
     now = time.time()
+    _findings(screen, found, now)
     workers = found.get("workers") or []
     behind = sum(worker.get("config_version") != found.get("config_version") for worker in workers)
+    state = {"well": "all is well"}.get(found.get("state", ""), found.get("state", ""))
     screen.pairs({
+        **({"state": state} if state else {}),
         "version": found.get("version"), "up": span(found.get("uptime_seconds") or 0), "config": found.get("config_version"),
         "workers": f"{len(workers)}{f', {behind} behind' if behind else ''}",
         "sessions": found.get("sessions"), "routes": found.get("routes")})
@@ -48,11 +51,25 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
         screen.table(("JOB", "LAST RUN", "TOOK MS", "RUNS", "ERRORS", "FAILS WITH"), [
             (one.get("name"), ago(one.get("last_run_at"), now), round((one.get("duration_seconds") or 0) * 1000, 1), one.get("runs"),
              one.get("errors"), one.get("error")) for one in jobs], "", ("TOOK MS", "RUNS"))
-    for problem in found.get("problems") or []:
-        screen.wrapped(f"problem: {printable(problem)}", 9, "red")
     for notice in found.get("notices") or []:
         screen.wrapped(f"notice: {printable(notice)}", 8)
     return code
+
+
+def _findings(screen: Screen, found: dict[str, Any], now: float) -> None:
+    """What is unwell, worst first; of a server that has no findings, the problems that it tells."""
+    if found.get("findings") is None:
+        for problem in found.get("problems") or []:
+            screen.wrapped(f"problem: {printable(problem)}", 9, "red")
+        return
+    for one in found["findings"]:
+        why = f": {printable(one['why'])}" if one.get("why") else ""
+        since = f" (for {ago(one['since'], now)})" if one.get("since") else ""
+        colour = {"critical": "red", "warning": "yellow"}.get(one.get("severity", ""), "")
+        said = f"{printable(one.get('what'))}{why}{since}. {printable(one.get('todo'))}"
+        screen.wrapped(f"{printable(one.get('severity'))}: {said}", 10, colour)
+    if found["findings"]:
+        screen.line()
 
 
 def route_state(route: dict[str, Any]) -> str:

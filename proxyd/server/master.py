@@ -52,6 +52,7 @@ from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.leadership import Leadership
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.rescue import set_aside_if_corrupt
+from proxyd.store.sql.wellness import Wellness
 
 log = logging.getLogger("proxyd.master")
 
@@ -167,17 +168,18 @@ class Master:
         registry.on_change, registry.live_health = checker.changed, checker.current
         checker.changed(registry.version)
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
+        wellness = Wellness(
+            store, board, circuits, clock.now(), lambda: [*map(str, sites.problems), *watch.problems(), *registry.takeovers.fights()],
+            lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
+                     for item in certificates.certificates.values()], checker.alive)
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-            Alerts(settings.alerts, store, bus), Janitor(registry), Keeper(registry, directory), Counts(store, board, directory),
+            Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory), Counts(store, board, directory),
             watch, LeadWatch(leadership, self._fail))
         state = MasterState(
-            store, bus, board, circuits, operations, clock.now(),
-            lambda: [*map(str, sites.problems), *watch.problems(), *registry.takeovers.fights()],
+            store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
-            lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
-                     for item in certificates.certificates.values()],
-            checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)))
+            wellness.certificates, checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)), wellness)
         parts: list[Any] = [*chores, server]
         for part in parts:
             part.start()

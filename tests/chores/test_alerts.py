@@ -6,6 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -16,8 +17,11 @@ from proxyd.chores import alerts
 from proxyd.chores.alerts import Alerts
 from proxyd.config.sections import AlertSettings
 from proxyd.events.bus import EventBus
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.traffic import SLOW_KEPT, RowBatch, Traffic, TrafficBatch
+from proxyd.store.sql.wellness import Wellness
 from tests.support.backends import Backend
 from tests.support.system import System
 from tests.support.waiting import free_port
@@ -52,6 +56,24 @@ def start(store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> It
     yield begin
     for part in running:
         part.stop()
+
+
+def test_what_is_unwell_and_lasts_is_told_once(store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(alerts, "_POLL", 0.02)
+    monkeypatch.setattr(alerts, "_LASTS", 0.1)
+    board, circuits, wrong = Board(str(tmp_path)), CircuitBoard(str(tmp_path)), ["the file x is gone"]
+    wellness = Wellness(store, board, circuits, 0.0, lambda: wrong, list, None)
+    part = Alerts(AlertSettings(webhook=f"{backend.url}/hook", interval=0.01), store, EventBus(store), wellness, backoff=0.02)
+    part.start()
+    try:
+        until(lambda: len(texts(backend)) >= 2)
+        gevent.sleep(0.3)
+    finally:
+        part.stop()
+        board.close()
+        circuits.close()
+    told = sorted(text.partition(": ")[2].partition(".")[0] for text in texts(backend))
+    assert told == ["no worker is running: nobody answers requests", "the file x is gone"]
 
 
 def down(bus: EventBus, route: str = "r1", status: str = "down") -> None:

@@ -31,6 +31,20 @@ def test_status_with_problems_is_a_bad_answer(admin: AdminStub, ctl: Ctl) -> Non
     assert "problem: worker 77 is behind" in outcome.out
 
 
+def test_status_says_first_what_is_unwell_since_when_and_what_to_do(admin: AdminStub, ctl: Ctl) -> None:
+    status = admin.answers["GET", "status"][1]
+    one = {"severity": "critical", "what": "shop is out of service", "why": "its circuit is open", "since": None, "todo": "Repair it."}
+    status |= {"state": "unwell", "problems": [], "findings": [one]}
+    outcome = ctl("--admin", admin.url, "status")
+    assert outcome.code == 1
+    assert outcome.out.startswith("critical: shop is out of service: its circuit is open. Repair it.\n")
+    status |= {"state": "starting", "findings": [{**one, "severity": "starting"}]}
+    outcome = ctl("--admin", admin.url, "status")
+    assert outcome.code == 0 and "starting" in outcome.out
+    status |= {"state": "well", "findings": []}
+    assert "all is well" in ctl("--admin", admin.url, "status").out
+
+
 def test_status_shows_the_background_jobs_and_why_one_fails(admin: AdminStub, ctl: Ctl) -> None:
     admin.answers["GET", "status"][1]["jobs"] = [
         {"name": "janitor", "runs": 41, "errors": 2, "last_run_at": None, "duration_seconds": 0.0125, "error": "database is locked"}]

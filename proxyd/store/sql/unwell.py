@@ -1,0 +1,155 @@
+"""The one definition of unwell for routes: what the rows and the circuits say, put together.
+
+A place is what clients ask for: a domain, a path, and the members that serve it. It is out of service when none of them takes requests,
+although somebody means it to. Maintenance, holds and drains are meant, and no fault.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from proxyd.base import clock
+from proxyd.base.findings import Finding
+from proxyd.base.text import rfc3339, route_number
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.memory.transitions import CLOSED, OPEN
+from proxyd.store.sql.models import Route, Session
+from proxyd.store.sql.observed import Circuit, HealthStatus, RouteMinute
+from proxyd.store.sql.query import tuples
+
+#: A route fails when all of its requests of the last minutes did, and there were so many.
+FAILING_MINUTES, FAILING_REQUESTS = 3, 5
+
+
+@dataclass(slots=True)
+class _Member:
+    """A route. `fault`: why it takes no requests, or fails all of them, empty where it does neither; `lost`: its session is."""
+
+    route_id: str
+    service: str
+    instance: str
+    domains: list[str]
+    path: str
+    priority: int
+    planned: bool
+    fault: str = ""
+    since: str | None = None
+    lost: bool = False
+    failing: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.service}/{self.instance} ({self.route_id})"
+
+
+def route_findings(circuits: CircuitBoard) -> list[Finding]:
+    """What is unwell about routes. Runs in the database thread; costs four queries, however many routes there are."""
+    health = {row[0]: row[1:] for row in tuples(HealthStatus.select(
+        HealthStatus.route_id, HealthStatus.status, HealthStatus.reason, HealthStatus.since).where(HealthStatus.status != "healthy"))}
+    reasons = dict(tuples(Circuit.select(Circuit.route_id, Circuit.reason).where(Circuit.state != "closed")))
+    lost = dict(tuples(Session.select(Session.session_id, Session.disconnected_at).where(Session.state == "disconnected")))
+    failing = _failing()
+    found: list[Finding] = []
+    places: dict[tuple[str, str, int], list[_Member]] = {}
+    rows = tuples(Route.select(
+        Route.route_id, Route.service_name, Route.instance_name, Route.domains, Route.path, Route.priority, Route.enabled, Route.session,
+        Route.slot, Route.maintenance_since, Route.hold_until, Route.drain_started_at, Route.created_at, Route.updated_at))
+    for route_id, service, instance, domains, path, priority, enabled, session, slot, maintenance, hold, drain, created, updated in rows:
+        member = _Member(route_id, service, instance, json.loads(domains), path, priority, bool(maintenance or hold or drain))
+        circuit = circuits.read(slot, route_number(route_id))
+        status, reason, since = health.get(route_id, ("", "", None))
+        if not enabled:
+            member.fault, member.since, member.lost = "its service has lost its connection to the registry", lost.get(session), True
+        elif status == "down":
+            member.fault, member.since = f"its health check fails ({reason})", since
+        elif circuit.state == OPEN:
+            said = reasons.get(route_id, "")
+            member.fault, member.since = f"its circuit is open{said and f' ({said})'}", _shown(circuit.opened_at)
+        elif not member.planned:
+            changed = circuit.state == CLOSED and _shown(circuit.changed_at) or ""
+            first, count = _failed(failing.get(route_id, []), max(updated if updated != created else "", changed))
+            if count >= FAILING_REQUESTS:
+                member.fault, member.since, member.failing = f"all of its last {count} requests failed", first, True
+            elif circuit.state != CLOSED:
+                found.append(Finding("circuit_half_open", route_id, f"the circuit of {member.name} is half-open", reasons.get(route_id, ""),
+                                     _shown(circuit.changed_at), service, (route_id,)))
+            elif status == "degraded":
+                found.append(Finding("degraded", route_id, f"{member.name} is degraded", reason, since, service, (route_id,)))
+            elif status == "unknown":
+                found.append(Finding("starting", route_id, f"{member.name} is starting", "its health check has no result yet", since,
+                                     service, (route_id,)))
+        for domain in member.domains:
+            places.setdefault((domain, path, priority), []).append(member)
+    return found + _of_places(places)
+
+
+def _of_places(places: dict[tuple[str, str, int], list[_Member]]) -> list[Finding]:
+    out: dict[tuple[str, ...], tuple[list[_Member], list[str]]] = {}
+    others: dict[str, _Member] = {}
+    highest: dict[tuple[str, str], int] = {}
+    for domain, path, priority in places:
+        highest[domain, path] = max(priority, highest.get((domain, path), priority))
+    for (domain, path, priority), members in places.items():
+        wrong = [member for member in members if member.fault and not member.planned]
+        if not wrong:
+            continue
+        serving = [member for member in members if not member.fault or (member.planned and not member.lost)]
+        # Where the others are in maintenance, one that is merely away leaves their page to be seen.
+        nobody = not serving or (all(member.planned for member in serving) and not all(member.lost for member in wrong))
+        # Clients are sent to the highest priority alone.
+        if nobody and priority == highest[domain, path]:
+            out.setdefault(tuple(sorted(member.route_id for member in members)), (wrong, []))[1].append(domain + path)
+        else:
+            others.update((member.route_id, member) for member in wrong)
+    found = []
+    told: set[str] = set()
+    for wrong, named in out.values():
+        ids = tuple(member.route_id for member in wrong)
+        told.update(ids)
+        service = wrong[0].service
+        where = f"{service} ({', '.join(named[:3])}{f' and {len(named) - 3} more' if len(named) > 3 else ''})"
+        why = "; ".join(f"{member.instance} ({member.route_id}): {member.fault}" for member in wrong[:5])
+        why += f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        since = max((member.since or "" for member in wrong), default="") or None
+        failing = all(member.failing for member in wrong)
+        found.append(Finding("failing" if failing else "out_of_service", " ".join(ids),
+                             f"{where} {'fails every request' if failing else 'is out of service'}", why, since, service, ids))
+    return found + [_of_one(member) for member in others.values() if member.route_id not in told]
+
+
+def _of_one(member: _Member) -> Finding:
+    if member.failing:
+        return Finding("failing", member.route_id, f"{member.name} fails every request", member.fault, member.since, member.service,
+                       (member.route_id,))
+    return Finding("member_down", member.route_id, f"{member.name} takes no requests", member.fault, member.since, member.service,
+                   (member.route_id,))
+
+
+def _failing() -> dict[str, list[tuple[str, int, int]]]:
+    """The last minutes, newest first, of the routes that had one in which all requests failed: minute, requests, errors."""
+    oldest = rfc3339((int(time.time() // 60) - FAILING_MINUTES + 1) * 60.0)
+    bad = RouteMinute.select(RouteMinute.route_id).where(
+        RouteMinute.minute >= oldest, RouteMinute.requests > 0, RouteMinute.errors >= RouteMinute.requests)
+    found: dict[str, list[tuple[str, int, int]]] = {}
+    query = RouteMinute.select(RouteMinute.route_id, RouteMinute.minute, RouteMinute.requests, RouteMinute.errors).where(
+        RouteMinute.minute >= oldest, RouteMinute.requests > 0, RouteMinute.route_id.in_(bad)).order_by(RouteMinute.minute.desc())
+    for route_id, *minute in tuples(query):
+        found.setdefault(route_id, []).append((minute[0], minute[1], minute[2]))
+    return found
+
+
+def _failed(minutes: list[tuple[str, int, int]], begun: str) -> tuple[str, int]:
+    """How many requests failed in a row, as far as minutes tell, and since which one. What was before `begun` says nothing: the route
+    was another one then, or its circuit was open."""
+    since, count = "", 0
+    for minute, requests, errors in minutes:
+        if errors < requests or minute < begun:
+            break
+        since, count = minute, count + requests
+    return since, count
+
+
+def _shown(instant: float) -> str | None:
+    return rfc3339(clock.shown(instant)) if instant else None
