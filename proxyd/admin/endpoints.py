@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyd.admin import acting, page, reading
+from proxyd.admin import acting, page, reading, why
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, Response, as_json
 from proxyd.admin.schemas import NUMBER, TEXT
@@ -53,6 +53,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/stats", reading.stats, "Traffic sums of the routes, over all workers.", "stats: [Stats]", _ROUTES),
     Endpoint("GET", "/api/v1/traffic", reading.traffic, "Requests and errors of the last minutes, by route.", "Traffic", (
         *_ROUTES, Parameter("minutes", "How many minutes.", {"type": "integer", "minimum": 1, "maximum": 1440, "default": 30}))),
+    Endpoint("GET", "/api/v1/why", why.why, "Which route a url matches, what each gate says, and which member would take the request.",
+             "Why", (
+                 Parameter("url", "The url; without a scheme, http.", {**TEXT, "minLength": 1, "maxLength": 8000,
+                                                                           "examples": ["https://shop.example.com/cart"]}, True),
+                 Parameter("client", "Address of the client.", {"type": "string", "default": "127.0.0.1", "maxLength": 100}))),
     Endpoint("GET", "/api/v1/openapi.json", document, "The API as an OpenAPI 3.1 document.", "application/json"),
     Endpoint("POST", "/api/v1/sessions/{session_id}/drain", acting.start_drain, "Drain a session.", "Done", body=_SECONDS,
              action=True),

@@ -83,6 +83,12 @@ SCHEMAS: dict[str, Schema] = {
                                         "error": TEXT}, required=["reachable"]),
     "Ready": _is("object", properties={"ready": FLAG, "reasons": TEXTS, "state": _STATE, "findings": many("Finding")},
                  required=["ready", "reasons"]),
+    "Why": thing(
+        url=TEXT, client=TEXT, host=TEXT, path=TEXT, domain=MAYBE_TEXT, route_path=MAYBE_TEXT, priority=_is(["integer", "null"]),
+        steps={"type": "array", "items": thing(name=TEXT, verdict=_is("string", enum=["passes", "refuses", "waits"]), detail=TEXT,
+                                               status=WHOLE, code=TEXT)},
+        members={"type": "array", "items": thing(route_id=TEXT, service=TEXT, instance=TEXT, backend=TEXT, usable=FLAG, why=TEXT)},
+        chosen=MAYBE_TEXT, status=_is(["integer", "null"]), code=MAYBE_TEXT),
     "Finding": thing(
         kind=_is("string", enum=[kind.name for kind in KINDS]), severity=_is("string", enum=[CRITICAL, WARNING, STARTING]), subject=TEXT,
         what=TEXT, why=TEXT, todo=TEXT, since=MAYBE_INSTANT, service=TEXT, route_ids=TEXTS),

@@ -19,6 +19,7 @@ class Parameter:
     name: str
     description: str
     schema: Schema
+    required: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
                                  *(["one"] if endpoint.path.endswith("}") else [])]),
         "summary": endpoint.summary,
         "parameters": [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-        + [{"name": item.name, "in": "query", "description": item.description, "schema": item.schema}
+        + [{"name": item.name, "in": "query", "required": item.required, "description": item.description, "schema": item.schema}
            for item in endpoint.parameters],
         "responses": {
             **{str(status): _answer(endpoint) for status in (200, *endpoint.also)},

@@ -25,7 +25,7 @@ BAD, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 _COMMANDS: dict[str, Callable[[Admin, Screen, argparse.Namespace], int]] = {
     "status": show.status, "routes": show.routes, "route": show.route, "health": show.health, "circuits": show.circuits,
     "sessions": show.sessions, "stats": show.stats, "drain": act.drain, "maint": act.maint, "hold": act.hold, "reset": act.reset,
-    "test": act.test, "events": live.events, "top": live.top,
+    "test": act.test, "why": show.why, "events": live.events, "top": live.top,
 }
 
 

@@ -124,6 +124,10 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")
     one.add_argument("route_id", metavar="ID", nargs="?", default="", help="only this route")
+    one = command("why", "which route a url matches, what each gate says, and which member would take the request",
+                  "Nothing is sent to a backend, and nothing is counted. Exits with 1 if the request would be refused.")
+    one.add_argument("url", metavar="URL", help="like https://shop.example.com/cart")
+    one.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="address of the client (default: 127.0.0.1)")
     named |= _changing(command, shared)
     _live(command)
     _run(command("run", "start a program and keep it registered",

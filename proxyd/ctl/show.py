@@ -176,3 +176,28 @@ def stats(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
              one.get("in_flight"), one.get("status_codes")) for one in found], "no routes",
             ("P95 MS", "RETRIES", "LIMITED", "P50 MS", "NOW", "CODES"))
     return OK
+
+
+def why(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """What would become of a request; BAD where it would be refused."""
+    found = admin.get(f"why?url={quote(options.url, safe='')}&client={quote(options.client, safe='')}")
+    code = OK if found.get("status") is None else BAD
+    if screen.as_json:
+        screen.json(found)
+        return code
+    screen.table(("STEP", "VERDICT", "DETAIL"), [
+        (one.get("name"), one.get("verdict"), one.get("detail")) for one in found.get("steps") or []], "")
+    members = found.get("members") or []
+    if members:
+        screen.line()
+        screen.table(("MEMBER", "SERVICE", "BACKEND", "USABLE", "WHY"), [
+            (one.get("route_id"), f"{one.get('service')}/{one.get('instance')}", one.get("backend"), "yes" if one.get("usable") else "no",
+             one.get("why")) for one in members], "", ("BACKEND", "SERVICE"))
+    screen.line()
+    if found.get("status") is not None:
+        screen.wrapped(f"answered {printable(found['status'])} by the proxy: {printable(found.get('code'))}", 0, "red")
+    elif found.get("chosen"):
+        screen.line(f"goes to {printable(found['chosen'])}")
+    else:
+        screen.line("waits")
+    return code

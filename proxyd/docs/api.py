@@ -74,7 +74,9 @@ def _curl(endpoint: Endpoint) -> str:
         example = {name: schema["examples"][0] if "examples" in schema else schema.get("default")
                    for name, schema in endpoint.body["properties"].items()}
         words += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(example)}'"]
-    return " ".join([*words, _HOST + endpoint.path.format(**_PLACES)])
+    needed = "&".join(f"{item.name}={item.schema['examples'][0]}" for item in endpoint.parameters if item.required)
+    url = _HOST + endpoint.path.format(**_PLACES)
+    return " ".join([*words, f"'{url}?{needed}'" if needed else url])
 
 
 def _fields(schema: Schema) -> str:

@@ -33,6 +33,7 @@ EXAMPLES = {
     "reset": "proxyctl reset r12",
     "test": "proxyctl test http://10.0.0.5:8080/health",
     "send": "proxyctl send PING",
+    "why": "proxyctl why https://shop.example.com/cart --client 203.0.113.7",
     "events": "proxyctl events --type circuit_state_changed --last 50",
     "top": "proxyctl top --every 1s",
     "run": "proxyctl run --domain shop.example.com --port 5000 --health /health -- python shop.py",

@@ -98,6 +98,10 @@ class RateLimiter:
         self._clients[(upstream, client_ip)] = take, bounds
         return take, bounds
 
+    def standing(self, upstream: Upstream, client_ip: str) -> list[tuple[int, float, int]]:
+        """Each limit that applies to a client, its window in seconds, and how many requests are left; nothing is counted."""
+        return [(bound[1], bound[2], int(self._standing(bound)[0])) for bound in self._meet(upstream, client_ip)[1]]
+
     def forget(self, live: Callable[[Upstream], bool]) -> None:
         """Drop what is remembered of clients of routes that are gone or changed: only a crowd of clients would have pushed it out."""
         gone = [key for key in self._clients if not live(key[0])]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any, cast
 
 from proxyd.base import clock
@@ -99,6 +101,13 @@ def load_difference(known: Mapping[str, Stamp], version: int) -> Snapshot:
         query = Route.select().where(Route.route_id.in_(different[first:first + _AT_ONCE]))
         routes.extend(_record(row) for row in cast(Iterable[tuple[Any, ...]], query.tuples()))
     return Snapshot(current, False, tuple(routes), tuple(route_id for route_id in known if route_id not in stamps))
+
+
+def load_hosts(domains: Sequence[str]) -> tuple[RouteRecord, ...]:
+    """The routes that name one of these domains. Runs in the database thread."""
+    named = Route.select().where(reduce(or_, (Route.domains.contains(json.dumps(domain)) for domain in domains)))
+    return tuple(record for record in map(_record, cast(Iterable[tuple[Any, ...]], named.tuples()))
+                 if not set(record.domains).isdisjoint(domains))
 
 
 def _instant(value: str | None) -> float:
