@@ -172,6 +172,13 @@ class RouteOptions:
     circuit_half_open_requests: int = declare(integer(1, 1000), "1", "Most trial requests at once while the circuit is half-open.")
     circuit_success_threshold: int = declare(integer(1, 1000), "1", "Successful trials that close the circuit.")
     circuit_window: float = declare(DURATION_OR_OFF, "0", "Failures further apart than this are not added up. 0: all are.")
+    circuit_error_rate: int = declare(integer(0, 100), "0", "Percentage of failures among the requests of circuit_window (10s if that is "
+                                                            "0) that opens the circuit as well. 0: off.")
+    circuit_min_requests: int = declare(integer(1, 1_000_000), "20", "Fewest requests within that time for circuit_error_rate to count.")
+    circuit_slow: float = declare(DURATION_OR_OFF, "0", "An answer that begins later than this is a failure for the circuit. 0: off.")
+    max_ejected_percent: int = declare(
+        integer(0, 100), "100", "Largest share of a pool whose circuits requests may open. Further members keep their traffic, failing or "
+                                "not. One may always be opened, unless this is 0.")
     circuit_failure_status: frozenset[int] = declare(STATUSES, "500,502,503,504", "Upstream statuses that count as failures.")
     http2: bool = declare(BOOL, "false", "Accepted for the sake of existing clients, without effect: proxyd speaks HTTP/1.1 to upstreams.")
     http3: bool = declare(BOOL, "false", "Accepted for the sake of existing clients, without effect: HTTP/3 needs a front such as Caddy.")

@@ -77,7 +77,7 @@ def test_the_statuses_of_the_document_are_those_of_the_code() -> None:
     assert tuple(row[0].strip("`") for row in rows(section("### Status"))) == STATUSES
 
 
-@pytest.mark.parametrize(("heading", "prefixes"), [("### Who is checked", ("health_",)), ("## Circuits", ("circuit_",))])
+@pytest.mark.parametrize(("heading", "prefixes"), [("### Who is checked", ("health_",)), ("## Circuits", ("circuit_", "max_ejected_"))])
 def test_every_option_is_there_with_its_default(heading: str, prefixes: tuple[str, ...]) -> None:
     written = {key.strip("`"): default.strip("`") for key, default, _ in rows(section(heading))}
     assert written == {key: item.default for key, item in OPTIONS.items() if key.startswith(prefixes)}

@@ -290,3 +290,47 @@ def test_percentiles_are_near_the_truth(system: System, backend: Backend) -> Non
         seen = truth[max(0, -(-int(share * 100) * 40 // 100) - 1)]
         assert seen * 0.90 - 20 <= found[f"{name}_latency_ms"] <= seen * 1.04, (name, found, truth)
     assert 300 <= found["avg_latency_ms"] <= sum(truth) / 40 * 1.01
+
+
+def test_slow_answers_open_the_circuit_though_clients_get_them(system: System, backend: Backend) -> None:
+    client, route_id = guarded(system, "slow", backend.url, 2, circuit_slow="200ms")
+    assert [system.get("/slow?s=0.4", "slow.test").status for _ in range(2)] == [200, 200]
+    assert system.get("/", "slow.test").headers["X-Proxyd-Reason"] == "circuit_open"
+    client.wait_for_change(1, "circuit_state_changed", route_id)
+    assert client.circuit_changes(route_id) == [("closed", "open", "failures")]
+
+
+def test_a_client_that_is_slow_with_its_body_does_not_make_the_backend_slow(system: System, backend: Backend) -> None:
+    client, route_id = guarded(system, "patient", backend.url, 1, circuit_slow="200ms")
+    with socket.create_connection(("127.0.0.1", system.proxy_port), timeout=10) as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\nHost: patient.test\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        time.sleep(0.4)
+        sock.sendall(b"0\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+    assert client.json(f"CIRCUIT_BREAKER_STATUS|SID|{route_id}")["failures"] == 0
+
+
+def test_an_error_rate_seen_by_all_workers_opens_it(system: System, backend: Backend, pinned: Pinned) -> None:
+    client, route_id = guarded(system, "rate", backend.url, 1000, circuit_error_rate=40, circuit_min_requests=WORKERS * 2)
+    for failing in (0, 503):
+        backend.failing = failing
+        pinned.each("rate.test")
+    assert {answer.headers["X-Proxyd-Reason"] for answer in pinned.each("rate.test")} == {"circuit_open"}
+    client.wait_for_change(1, "circuit_state_changed", route_id)
+    assert client.circuit_changes(route_id) == [("closed", "open", "error_rate")]
+
+
+def test_one_bad_deploy_of_all_replicas_does_not_eject_everybody(system: System, backend: Backend) -> None:
+    clients = []
+    for number in range(3):
+        client = system.client("bad", f"bad-{number}")
+        client.route("bad.test", backend.url, apply=False)
+        client.command("CIRCUIT_BREAKER_SET|SID|ALL|2|1h|1")
+        client.options("ALL", max_ejected_percent=67)
+        clients.append(client)
+    backend.failing = 500
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: system.get("/", "bad.test"), range(60)))
+    assert {answer.status for answer in answers} == {500}
+    states = [client.json(f"CIRCUIT_BREAKER_STATUS|SID|{client.json('ROUTE_LIST|SID')[0]['route_id']}")["state"] for client in clients]
+    assert Counter(states) == {"open": 2, "closed": 1}

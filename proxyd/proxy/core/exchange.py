@@ -53,9 +53,10 @@ class Counters(Protocol):
 
 
 class Sending(Protocol):
-    """The greenlet that sends the request's body to the upstream."""
+    """The greenlet that sends the request's body to the upstream. `done_at`: when all of it was sent, seconds of time.monotonic."""
 
     done: bool
+    done_at: float
     error: Exception | None
 
     def stop(self) -> None:

@@ -79,9 +79,9 @@ def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, ad
         if not stream.served:
             heed_keep_alive(stream, response.get("keep-alive"))
         status = response.status
-        ok = not is_failure(upstream, status)
+        ok = not is_failure(ex, upstream, status)
         if admission or not ok or status in retry_statuses:
-            parts.circuits.report(upstream, admission, ok, clock.now())
+            parts.circuits.report(upstream, admission, ok, clock.now(), ex.pool)
             if status in retry_statuses:
                 ex.hold_back(status)
                 return False

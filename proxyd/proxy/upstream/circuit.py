@@ -5,7 +5,7 @@ reported. To report, a breaker is made over the shared slot, under the slot's lo
 returns or raises. A worker can't keep one breaker instead: at each change by another worker it would announce that change again
 and reset the shared counters. Trial requests of the half-open state are counted in the slot, over all workers.
 
-Requests open a circuit in one place: `Circuits.report`, with a failure. `is_failure` says which statuses are failures, and
+Requests open a circuit in one place: `Circuits.report`, with a failure. `is_failure` says which answers are failures, and
 `forward` reports everything else that failed. Health checks open circuits through health.drive.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,15 @@ from proxyd.store.memory.shared import SharedFile
 from proxyd.store.memory.transitions import BY_REQUEST, CLOSED, HALF_OPEN, OPEN
 
 if TYPE_CHECKING:
-    from proxyd.proxy.core.upstreams import Upstream
+    from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.core.upstreams import Pool, Upstream
     from proxyd.store.sql.snapshot import RouteRecord
 
 _NAMES = {CLOSED: pybreaker.STATE_CLOSED, OPEN: pybreaker.STATE_OPEN, HALF_OPEN: pybreaker.STATE_HALF_OPEN}
+#: Seconds over which the error rate is taken where circuit_window is 0.
+_RATE_WINDOW = 10.0
+#: Failures are counted up to this where the circuit may not open.
+_MANY = 1_000_000
 _STATES = {name: state for state, name in _NAMES.items()}
 
 
@@ -95,9 +101,18 @@ def _outcome(ok: bool) -> None:
         raise _Failure
 
 
-def is_failure(upstream: Upstream, status: int) -> bool:
-    """Whether an answer with this status counts against the upstream."""
-    return status in upstream.options.circuit_failure_status
+def is_failure(ex: Exchange, upstream: Upstream, status: int) -> bool:
+    """Whether an answer that has just begun, with this status, counts against the upstream."""
+    options = upstream.options
+    return status in options.circuit_failure_status or (options.circuit_slow > 0.0 and _waited(ex) > options.circuit_slow)
+
+
+def _waited(ex: Exchange) -> float:
+    """Seconds that the upstream took to begin its answer. The time that the client took for its body is not the upstream's."""
+    upload = ex.upload
+    if upload is None:
+        return time.monotonic() - ex.upstream_started
+    return time.monotonic() - upload.done_at if upload.done else 0.0
 
 
 class Circuits:
@@ -146,10 +161,28 @@ class Circuits:
             circuit.begin_trial(os.getpid(), now)
             return _generation(circuit)
 
-    def report(self, upstream: Upstream, admission: int, ok: bool, now: float) -> None:
-        """Report the outcome of an admitted request. This takes microseconds, and far less for a success of a healthy upstream."""
-        if admission == 0 and (not upstream.options.circuit_breaker or (ok and self._board.clean(upstream.slot))):
+    def report(self, upstream: Upstream, admission: int, ok: bool, now: float, pool: Pool | None = None) -> None:
+        """Report the outcome of an admitted request. This takes microseconds, and far less for a success of a healthy upstream.
+
+        `pool`: the pool that the request was for. max_ejected_percent is a share of it."""
+        options = upstream.options
+        if admission == 0 and (not options.circuit_breaker or (ok and not options.circuit_error_rate and self._board.clean(upstream.slot))):
             return
+        if ok or options.max_ejected_percent == 100 or pool is None:
+            self._count(upstream, admission, ok, now, True)
+            return
+        with self._board.ejecting():
+            self._count(upstream, admission, ok, now, self._has_room_for_another(upstream, pool))
+
+    def _has_room_for_another(self, upstream: Upstream, pool: Pool) -> bool:
+        """Whether the circuit of another member may open."""
+        serving = [member for member in pool.members if member.enabled]
+        share = upstream.options.max_ejected_percent
+        most = max(1, len(serving) * share // 100) if share else 0
+        return sum(member is not upstream and self.opened(member) for member in serving) < most
+
+    def _count(self, upstream: Upstream, admission: int, ok: bool, now: float, may_open: bool) -> None:
+        options = upstream.options
         with self._board.changing(upstream.slot, upstream.number) as circuit:
             before = circuit.state
             if before == OPEN or (before == HALF_OPEN and admission != _generation(circuit)):
@@ -157,10 +190,20 @@ class Circuits:
                 return
             if before == HALF_OPEN:
                 circuit.end_trial(os.getpid())
-            elif not ok and upstream.options.circuit_window and now - circuit.last_failure > upstream.options.circuit_window:
-                circuit.failures = 0
+            else:
+                if options.circuit_error_rate:
+                    circuit.count(ok, options.circuit_window or _RATE_WINDOW, now)
+                if not ok and options.circuit_window and now - circuit.last_failure > options.circuit_window:
+                    circuit.failures = 0
+                if not may_open:
+                    circuit.failures, circuit.last_failure = min(circuit.failures + 1, _MANY), now
+                    return
             with contextlib.suppress(_Failure, pybreaker.CircuitBreakerError):
                 self._breaker(circuit, upstream, now).call(_outcome, ok)
+            if not ok and circuit.state == CLOSED and options.circuit_error_rate and circuit.failing(
+                    options.circuit_error_rate, options.circuit_min_requests):
+                circuit.turn(OPEN, "error_rate", now)
+                circuit.opened_at, circuit.next_attempt = now, now + options.circuit_timeout
 
     def cancel(self, upstream: Upstream, admission: int) -> None:
         """An admitted request ended without saying anything about the upstream (the client went away)."""

@@ -44,11 +44,11 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
             return None
         return UpstreamError("status", ex.status, f"upstream_{ex.status}", f"the upstream answered {ex.status}")
     except UpstreamError as error:
-        circuits.report(upstream, admission, False, clock.now())
+        circuits.report(upstream, admission, False, clock.now(), ex.pool)
         return error
     except ResponseCut:
         if ex.expired is None or not ex.expired.of_client:
-            circuits.report(upstream, 0, False, clock.now())
+            circuits.report(upstream, 0, False, clock.now(), ex.pool)
         raise
     except BaseException:
         # This says nothing about the upstream. If a response was begun, the trial has been reported already.

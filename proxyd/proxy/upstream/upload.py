@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 
 class Upload:
-    """A greenlet that sends the body. `done`: all of it was sent. `error`: why the client's part could not be read."""
+    """A greenlet that sends the body. `done`: all of it was sent, at `done_at` (of time.monotonic). `error`: why the client's part
+    could not be read."""
 
     def __init__(self, ex: Exchange, stream: Stream) -> None:
         self.done = False
+        self.done_at = 0.0
         self.error: Exception | None = None
         self._ex = ex
         self._stream = stream
@@ -49,6 +51,7 @@ class Upload:
                 trailers = client.trailers()
                 stream.send_all(encode_last_chunk(trailers) if trailers else LAST_CHUNK)
             self.done = True
+            self.done_at = time.monotonic()
             stream.moved()
             ex.wait_for_body(RESPONSE_HEAD, time.monotonic() + ex.upstream_timeout)
         except OSError:

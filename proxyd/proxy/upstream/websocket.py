@@ -74,7 +74,7 @@ def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> Non
         switched = response.status == 101
         if switched and response.upgrade != "websocket":
             raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to another protocol than websocket")
-        parts.circuits.report(upstream, admission, switched or not is_failure(upstream, response.status), clock.now())
+        parts.circuits.report(upstream, admission, not is_failure(ex, upstream, response.status), clock.now(), ex.pool)
         if not switched:
             return relay_refused_upgrade(parts, ex, upstream, stream, response, rest)
         ex.begin_response(101)

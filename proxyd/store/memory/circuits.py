@@ -16,7 +16,7 @@ import re
 import struct
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from proxyd.base import clock
@@ -27,7 +27,7 @@ from proxyd.store.memory.transitions import CLOSED, OPEN, TRANSITIONS
 #: A trial that nobody reported is forgotten after this long beyond the time its request can take.
 _TRIAL_LEASE = 5.0
 #: The workers that carry trials are known by pid, of this many trials; the lease holds for all.
-_MAX_HOLDERS = 12
+_MAX_HOLDERS = 8
 
 SLOTS = 131072
 _SLOT_SIZE = 128
@@ -35,7 +35,7 @@ _HEADER = 4096
 _RING = 8192
 _ENTRY = struct.Struct("<QQdBBHI32s")
 _ENTRY_SIZE = 64
-_SLOT = struct.Struct(f"<BBHIIIQdddddd{_MAX_HOLDERS}I")
+_SLOT = struct.Struct(f"<BBHIIIQdddddddIIII{_MAX_HOLDERS}I")
 _NUMBER = struct.Struct("<Q")
 _NUMBER_IN_SLOT = 16
 _RECOVERED = struct.Struct("<d")
@@ -49,6 +49,7 @@ _RING_LOCK = SLOTS + 1
 _TIME_LINE = struct.Struct("<16sdd")
 _TIME_LINE_AT = 128
 _TIME_LINE_LOCK = SLOTS + 2
+_EJECTING_LOCK = SLOTS + 3
 _HEALTH = 1
 #: In place of a route's number: the slot is nobody's.
 _RETIRED = (1 << 64) - 1
@@ -60,7 +61,9 @@ class CircuitSlot:
     """One circuit. Instants are those of `base.clock`, 0.0 for none; `by_health`: a health check opened it, so that only a
     health check (or a reset) lets it go on; `trials`: trial requests under way, `holders`: pids of workers that carry them;
     `recovered_at`: when the upstream last came back after its circuit was open. `reason` is that of a change being made;
-    `foreign`: the slot is another route's by now, and what is changed is forgotten."""
+    `foreign`: the slot is another route's by now, and what is changed is forgotten.
+
+    `requests` and `failed` count since `counting_since`, `requests_before` and `failed_before` in the time of the same length before."""
 
     state: int = CLOSED
     by_health: bool = False
@@ -74,6 +77,11 @@ class CircuitSlot:
     changed_at: float = 0.0
     trial_at: float = 0.0
     recovered_at: float = 0.0
+    counting_since: float = 0.0
+    requests: int = 0
+    failed: int = 0
+    requests_before: int = 0
+    failed_before: int = 0
     holders: list[int] = field(default_factory=list)
     reason: str = ""
     foreign: bool = False
@@ -84,8 +92,27 @@ class CircuitSlot:
         self.by_health = False
         self.trials, self.holders = 0, []
         self.next_attempt = 0.0
+        self.requests = self.failed = self.requests_before = self.failed_before = 0
         if after == CLOSED:
             self.opened_at = 0.0
+
+    def count(self, ok: bool, window: float, now: float) -> None:
+        """Count a request for the error rate over the last `window` seconds. It is kept in halves, so it covers half of it at least."""
+        half = window / 2
+        age = now - self.counting_since
+        if not 0.0 <= age < half:
+            # The half before is the present one, unless there was nothing for longer.
+            follows = half <= age < window
+            self.requests_before, self.failed_before = (self.requests, self.failed) if follows else (0, 0)
+            self.requests = self.failed = 0
+            self.counting_since = self.counting_since + half if follows else now
+        self.requests += 1
+        self.failed += not ok
+
+    def failing(self, percent: int, least: int) -> bool:
+        """Whether `percent` of the counted requests failed, of `least` at least."""
+        requests = self.requests + self.requests_before
+        return requests >= least and (self.failed + self.failed_before) * 100 >= percent * requests
 
     def begin_trial(self, pid: int, now: float) -> None:
         """A worker lets a trial request through."""
@@ -132,7 +159,7 @@ class CircuitBoard:
     """The circuits in `directory`; every process of the host maps the same file. Open it after fork."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, CIRCUITS), _SIZE, b"circuit2", carried=slice(_SEQUENCE_AT, _SIZE))
+        self._file = SharedFile(os.path.join(directory, CIRCUITS), _SIZE, b"circuit3", carried=slice(_SEQUENCE_AT, _SIZE))
         self._file.mapped_anew = self._set_clock
         self._data = self._file.data
         self._skew = 0.0
@@ -200,10 +227,11 @@ class CircuitBoard:
         if owner != number:
             return CircuitSlot(number=number, foreign=owner != 0)
         (state, flags, _, failures, successes, trials, _, opened_at, last_failure, next_attempt, changed_at, trial_at, recovered_at,
-         *holders) = _SLOT.unpack_from(self._data, at)
+         counting_since, requests, failed, requests_before, failed_before, *holders) = _SLOT.unpack_from(self._data, at)
         return CircuitSlot(
             state, bool(flags & _HEALTH), failures, successes, trials, number, here(opened_at), here(last_failure), here(next_attempt),
-            here(changed_at), here(trial_at), here(recovered_at), [pid for pid in holders if pid])
+            here(changed_at), here(trial_at), here(recovered_at), here(counting_since), requests, failed, requests_before, failed_before,
+            [pid for pid in holders if pid])
 
     @contextmanager
     def changing(self, slot: int, number: int) -> Iterator[CircuitSlot]:
@@ -221,9 +249,14 @@ class CircuitBoard:
             put(self._data, _HEADER + slot * _SLOT_SIZE, _SLOT.pack(
                 found.state, _HEALTH if found.by_health else 0, 0, found.failures, found.successes, found.trials, number,
                 *map(self._there, (found.opened_at, found.last_failure, found.next_attempt, found.changed_at, found.trial_at,
-                                   found.recovered_at)), *pids))
+                                   found.recovered_at, found.counting_since)),
+                found.requests, found.failed, found.requests_before, found.failed_before, *pids))
             if found.state != before:
                 self._note(slot, number, before, found.state, found.reason, found.changed_at)
+
+    def ejecting(self) -> AbstractContextManager[object]:
+        """Held by who opens a circuit only if few enough of its pool are open: two must not find room for one."""
+        return self._file.lock(_EJECTING_LOCK)
 
     def _note(self, slot: int, number: int, before: int, after: int, reason: str, now: float) -> None:
         """Put a transition into the ring."""

@@ -24,6 +24,8 @@ class Transition:
 
 TRANSITIONS: dict[str, Transition] = {
     "failures": Transition((CLOSED,), OPEN, "`circuit_threshold` requests in a row failed, whichever workers saw them"),
+    "error_rate": Transition(
+        (CLOSED,), OPEN, "`circuit_error_rate` percent of `circuit_min_requests` requests or more failed within `circuit_window`"),
     "timeout": Transition((OPEN,), HALF_OPEN, "a request came after `circuit_timeout`: it is the first trial"),
     "trial_succeeded": Transition((HALF_OPEN,), CLOSED, "`circuit_success_threshold` trials succeeded"),
     "trial_failed": Transition((HALF_OPEN,), OPEN, "a trial failed: `circuit_timeout` begins anew"),

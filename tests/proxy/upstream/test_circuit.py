@@ -13,7 +13,7 @@ from proxyd.proxy.core.upstreams import Upstream
 from proxyd.proxy.upstream.circuit import Circuits
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot
 from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN
-from tests.proxy.build import upstream
+from tests.proxy.build import pool_of, record, upstream
 from tests.store.memory.forks import in_processes, kill, living
 
 NOW = 1_700_000_000.0
@@ -430,3 +430,70 @@ def test_successes_of_a_healthy_upstream_write_nothing(gate: Gate, tmp_path: Pat
         for _ in range(100):
             gate.circuits.report(up, gate.circuits.admit(up, NOW), True, NOW)
         assert os.pread(opened.fileno(), 1 << 20, 0) == before
+
+
+# -- by rate, and by a share of the pool
+
+
+def rated(**options: str) -> Upstream:
+    """An upstream whose circuit opens at half of ten requests or more within 10 s, never by failures in a row."""
+    return guarded(1, **{"circuit_threshold": "1000", "circuit_error_rate": "50", "circuit_min_requests": "10", **options})
+
+
+def test_the_error_rate_opens_the_circuit_though_failures_never_come_in_a_row(gate: Gate) -> None:
+    up = rated()
+    for number in range(9):
+        gate.circuits.report(up, 0, number % 2 == 1, NOW + number)
+    assert not gate.circuits.opened(up), "five of nine: too few requests to say"
+    gate.fail(up, now=NOW + 9.0)
+    assert gate.circuits.opened(up)
+    assert gate.reasons() == [(CLOSED, OPEN, "error_rate")]
+    slot = gate.slot(up)
+    assert (slot.opened_at, slot.next_attempt, slot.requests) == (NOW + 9.0, NOW + 9.0 + TIMEOUT, 0)
+
+
+def test_a_rate_below_the_percentage_never_opens_it(gate: Gate) -> None:
+    up = rated()
+    for number in range(300):
+        gate.circuits.report(up, 0, number % 5 in (1, 2, 3), NOW + number / 10)
+    assert not gate.circuits.opened(up)
+
+
+def test_the_rate_forgets_what_is_older_than_the_window(gate: Gate) -> None:
+    up = rated(circuit_window="20s")
+    gate.fail(up, 9)
+    gate.fail(up, 9, NOW + 20.0)
+    assert not gate.circuits.opened(up)
+    gate.fail(up, 1, NOW + 31.0)
+    assert gate.circuits.opened(up), "the half before counts"
+
+
+def test_workers_count_the_rate_together(gate: Gate, tmp_path: Path) -> None:
+    up = rated()
+    for _ in range(2):
+        in_processes(1, lambda _: Gate(tmp_path).fail(up, 5))
+    assert gate.circuits.opened(up)
+
+
+@pytest.mark.parametrize(("share", "most"), [("100", 4), ("50", 2), ("74", 2), ("75", 3), ("10", 1), ("0", 0)])
+def test_no_more_of_a_pool_are_ejected_than_its_share(gate: Gate, share: str, most: int) -> None:
+    options = {"circuit_breaker": "true", "circuit_threshold": "3", "circuit_error_rate": "50", "circuit_min_requests": "3",
+               "max_ejected_percent": share}
+    pool = pool_of(*(record(number, options) for number in range(1, 5)))
+    for _ in range(5):
+        for member in pool.members:
+            gate.circuits.report(member, 0, False, NOW, pool)
+    assert [gate.circuits.opened(member) for member in pool.members] == [number < most for number in range(4)]
+
+
+def test_another_is_ejected_as_soon_as_one_is_back(gate: Gate) -> None:
+    options = {"circuit_breaker": "true", "circuit_threshold": "2", "max_ejected_percent": "50"}
+    pool = pool_of(record(1, options), record(2, options))
+    first, second = pool.members
+    for _ in range(3):
+        for member in pool.members:
+            gate.circuits.report(member, 0, False, NOW, pool)
+    assert (gate.circuits.opened(first), gate.circuits.opened(second)) == (True, False)
+    gate.board.move(first.slot, first.number, "reset", NOW)
+    gate.circuits.report(second, 0, False, NOW, pool)
+    assert (gate.circuits.opened(first), gate.circuits.opened(second)) == (False, True)

@@ -33,8 +33,10 @@ def test_every_field_written_is_read_back(board: CircuitBoard) -> None:
         circuit.state, circuit.by_health, circuit.failures, circuit.successes, circuit.trials = OPEN, True, 1, 2, 3
         circuit.opened_at, circuit.last_failure, circuit.next_attempt = 4.5, 5.5, 6.5
         circuit.changed_at, circuit.trial_at, circuit.recovered_at = 7.5, 8.5, 9.5
+        circuit.counting_since, circuit.requests, circuit.failed = 10.5, 13, 14
+        circuit.requests_before, circuit.failed_before = 15, 16
         circuit.holders = [11, 12]
-    assert board.read(3, 1 << 40) == CircuitSlot(OPEN, True, 1, 2, 3, 1 << 40, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5, [11, 12])
+    assert board.read(3, 1 << 40) == CircuitSlot(OPEN, True, 1, 2, 3, 1 << 40, 4.5, 5.5, 6.5, 7.5, 8.5, 9.5, 10.5, 13, 14, 15, 16, [11, 12])
     assert board.state(3, 1 << 40) == OPEN
     assert not board.clean(3)
     assert board.read(2, 1).state == board.read(4, 1).state == CLOSED
