@@ -17,7 +17,7 @@ from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import kept_request_id, loops, max_forwards
 from proxyd.proxy.core.origin import identify
 from proxyd.proxy.core.phases import REQUEST_BODY, REQUEST_RATE, RESPONSE_RATE, RESPONSE_WRITE, TOTAL
-from proxyd.proxy.core.refusal import Page, Refusal, refuse
+from proxyd.proxy.core.refusal import ANSWERED, Page, Refusal, refuse
 from proxyd.proxy.core.whole import read_ahead
 from proxyd.proxy.gates import GATES
 from proxyd.proxy.gates.maintenance import maintenance
@@ -80,7 +80,7 @@ def _serve(runtime: Runtime, ex: Exchange) -> None:
         refusal = Refusal(408, cause.reason, "the request body did not arrive in time")
     except ProtocolError as error:
         refusal = Refusal(error.status, error.code, error.detail)
-    if refusal is not None:
+    if refusal is not None and refusal is not ANSWERED:
         _refuse(ex, refusal)
 
 
@@ -288,7 +288,7 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
     total = ended - ex.started
     upstream = ex.upstream
     counters = ex.counters or runtime.stats.of("-")
-    counters.record(ex.status, total, ex.bytes_sent, ex.bytes_received)
+    counters.record(ex.status, total, ex.bytes_sent, ex.bytes_received, ex.failure)
     if upstream is not None:
         options = upstream.options
         # The life of a WebSocket says nothing about the speed of its backend.

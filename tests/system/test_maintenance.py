@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -407,3 +408,45 @@ def test_subscribers_and_the_database_are_told(system: System, backend: Backend)
     events = [json.loads(line.split("|", 2)[2]) for line in lines if line.startswith("EVENT|maintenance_changed|")]
     assert [(event["route_id"], event["active"]) for event in events] == [(route_id, True), (route_id, False)]
     wait_for(lambda: len(system.sql("SELECT 1 FROM events WHERE type = 'maintenance_changed' AND route_id = ?", route_id)) == 2)
+
+
+def test_a_services_maintenance_server_answers_what_does_not_ask_for_a_document(
+        system: System, raw_backend: MakeRaw, backend: Backend) -> None:
+    asked: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        method, path, _ = server.receive_head(sock).split(b" ", 2)
+        asked.append(path)
+        status, kind, body = {
+            b"/down/index.html": (b"200 OK", b"text/html", b"<script>poll()</script>"),
+            b"/down/logo.png": (b"200 OK", b"image/png", b"logo"),
+            b"/api/status?step=2": (b"202 Accepted", b"application/json", b'{"done":40}'),
+            b"/fragment": (b"200 OK", b"text/html", b"<p>40 %</p>"),
+        }.get(path, (b"404 Not Found", b"text/html", b"no"))
+        fields = b"Content-Type: %b\r\nContent-Length: %d\r\nX-Step: 2\r\nConnection: close" % (kind, len(body))
+        head = b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (status, fields)
+        sock.sendall(head + (b"" if method == b"HEAD" else body))
+
+    server = raw_backend(serve)
+    client = system.client("stands")
+    route_id = client.route("stands.test", backend.url)
+    enter(client, "ALL", f"{server.url}/down/index.html")
+    ways: list[dict[str, Any]] = [{"Accept": "application/json"}, {"Accept": "*/*", "Sec_Fetch_Dest": "empty"}, {}]
+    for headers in ways:
+        polled = system.get("/api/status?step=2", "stands.test", **headers)
+        assert (polled.status, polled.json(), polled.headers["X-Step"]) == (202, {"done": 40}, "2")
+        assert polled.headers["X-Maintenance-Mode"] == "true"
+    assert system.get("/api/status?step=2", "stands.test", "HEAD").headers["Content-Type"] == "application/json"
+    fragment = system.get("/fragment", "stands.test", Accept="text/html", Sec_Fetch_Dest="empty")
+    assert (fragment.status, fragment.text) == (200, "<p>40 %</p>")
+    for path in ("/logo.png", "/down/logo.png"):
+        assert system.get(path, "stands.test", Accept="image/*").text == "logo"
+    for path in ("/", "/api/status", "/down/logo.png"):
+        page = system.get(path, "stands.test", Accept="text/html,application/xhtml+xml")
+        assert (page.status, page.text) == (503, "<script>poll()</script>")
+    posted = system.get("/api/status", "stands.test", "POST", b"{}", Accept="application/json")
+    missing = system.get("/api/orders", "stands.test", Accept="application/json")
+    assert [(one.status, one.json()["code"]) for one in (posted, missing)] == [(503, "maintenance")] * 2
+    assert backend.requests == []
+    wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["maintenance"]["hits"] == 12, what="the hits")
+    assert client.json(f"STATS_GET|SID|{route_id}")["errors"] == 0

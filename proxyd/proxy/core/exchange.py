@@ -48,7 +48,7 @@ class Counters(Protocol):
     slow_criticals: int
     unbuffered: int
 
-    def record(self, status: int, seconds: float, sent: int, received: int) -> None:
+    def record(self, status: int, seconds: float, sent: int, received: int, failure: str = "") -> None:
         """Count one finished request."""
 
 

@@ -34,6 +34,10 @@ class Refusal:
     page: Page | None = None
 
 
+#: In place of a refusal: the answer is out.
+ANSWERED = Refusal(0, "", "")
+
+
 def refuse(code: str, detail: str, headers: tuple[tuple[str, str], ...] = (), counter: CounterName = "") -> Refusal:
     """A refusal with the status of its reason."""
     return Refusal(REASONS[code].status, code, detail, headers, counter)

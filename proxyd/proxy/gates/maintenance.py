@@ -1,14 +1,14 @@
 """Maintenance: a route in maintenance answers 503 with a page, and its backend is not asked.
 
-If MAINT_ENTER named a page, it comes from the service's own maintenance server (proxyd.proxy.gates.pageserver): HTML with
-status 503, assets unchanged. Otherwise, or if that server fails, it is the operator's page or the built-in one.
+If MAINT_ENTER named a page, documents get it with status 503 from the service's own maintenance server (proxyd.proxy.gates.pageserver),
+and what asks for something else gets that server's answer (proxyd.proxy.gates.standin). Otherwise, or if that server fails, the answer
+is the operator's page or the built-in one.
 """
 
 from __future__ import annotations
 
 import html
 import logging
-import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +16,10 @@ from proxyd.base.text import rfc3339
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.answers import problem, wants_html
 from proxyd.proxy.core.origin import trust_check
-from proxyd.proxy.core.refusal import Page, Refusal
-from proxyd.proxy.gates.pageserver import Fetched, PageServers, origin
+from proxyd.proxy.core.refusal import ANSWERED, Page, Refusal
+from proxyd.proxy.gates.pageserver import Fetched, PageServers
+from proxyd.proxy.gates.standin import answered, asks_for_document
+from proxyd.proxy.upstream.parts import Parts
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -54,8 +56,9 @@ class Maintenance:
         self._page = _operators_page(settings.maintenance.page)
         self._servers = PageServers()
 
-    def refusal(self, ex: Exchange, pool: Pool) -> Refusal | None:
+    def refusal(self, parts: Parts, ex: Exchange, pool: Pool) -> Refusal | None:
         """The refusal with the page, or None if the request may pass because another replica is in service or the client has a bypass.
+        ANSWERED if the service's maintenance server has answered.
 
         A member in maintenance counts even if it has lost its session, because services restart during maintenance.
         """
@@ -70,11 +73,16 @@ class Maintenance:
         if held is None or self._bypasses(ex.client_ip):
             return None
         headers = (("Retry-After", str(self._retry_after)), ("X-Maintenance-Mode", "true"))
-        fetched = self._from_server(ex, held) if held.maintenance_page_url else None
-        # An asset of the page keeps the status that its server gave it.
-        status = fetched.status if fetched is not None else 503
+        fetched: Fetched | None = None
+        if held.maintenance_page_url:
+            if asks_for_document(ex):
+                fetched = self._from_server(held)
+            elif answered(parts, ex, held, self._servers.breaker(held.maintenance_page_url)):
+                if ex.counters is not None:
+                    ex.counters.maintenance_hits += 1
+                return ANSWERED
         page = Page(fetched.content_type, fetched.body) if fetched is not None else self._built_in(ex, held)
-        return Refusal(status, "maintenance", _DETAIL, headers, "maintenance_hits", page)
+        return Refusal(503, "maintenance", _DETAIL, headers, "maintenance_hits", page)
 
     def _built_in(self, ex: Exchange, held: Upstream) -> Page:
         if not wants_html(ex.head.get("accept")):
@@ -87,22 +95,16 @@ class Maintenance:
                             wait=_in_words(self._retry_after), request_id=html.escape(ex.request_id))
         return Page("text/html; charset=utf-8", page.encode())
 
-    def _from_server(self, ex: Exchange, held: Upstream) -> Fetched | None:
-        """The asset that was requested, or the page with status 503. None if the server fails."""
+    def _from_server(self, held: Upstream) -> Fetched | None:
+        """The page with status 503. None if the server fails."""
         page_url, verify = held.maintenance_page_url, held.options.tls_verify
-        extension = posixpath.splitext(ex.path)[1].lower()
-        if ex.method in ("GET", "HEAD") and extension not in ("", ".html", ".htm", ".php"):
-            # Not with urljoin: a path like //elsewhere/x.css would then be fetched from elsewhere.
-            asset = self._servers.get(f"{origin(page_url)}/{ex.path.lstrip('/')}", verify)
-            if asset is not None and asset.status == 200 and not asset.content_type.startswith("text/html"):
-                return asset
         page = self._servers.get(page_url, verify)
         if page is None or not (200 <= page.status < 300 or page.status == 503):
             return None
         return Fetched(503, page.content_type or "text/html; charset=utf-8", page.body)
 
 
-class HasMaintenance(Protocol):
+class HasMaintenance(Parts, Protocol):
     """What this gate needs of a worker."""
 
     maintenance: Maintenance
@@ -110,7 +112,7 @@ class HasMaintenance(Protocol):
 
 def maintenance(parts: HasMaintenance, ex: Exchange, pool: Pool) -> Refusal | None:
     """The maintenance page, if no replica is in service and the client has no bypass."""
-    return parts.maintenance.refusal(ex, pool) if pool.maintained else None
+    return parts.maintenance.refusal(parts, ex, pool) if pool.maintained else None
 
 
 def _in_words(seconds: int) -> str:

@@ -13,7 +13,7 @@ import gevent
 log = logging.getLogger("proxyd.proxy")
 
 #: Seconds for a whole answer, and for its connection. Nobody should wait longer for a page.
-_PATIENCE, _CONNECT_TIMEOUT = 2.0, 0.5
+PATIENCE, CONNECT_TIMEOUT = 2.0, 0.5
 _MAX_BODY = 1 << 20
 _KEPT_SECONDS = 2.0
 _KEPT_ANSWERS = 64
@@ -32,7 +32,7 @@ class Fetched:
     body: bytes
 
 
-class _Breaker:
+class Breaker:
     """After three failures in a row a server is left alone for ten seconds. Then one request decides. `now`: monotonic seconds."""
 
     __slots__ = ("failures", "rests_until")
@@ -42,13 +42,15 @@ class _Breaker:
         self.rests_until = 0.0
 
     def admits(self, now: float) -> bool:
+        """Whether the server may be asked."""
         if now < self.rests_until:
             return False
         if self.failures >= _FAILURES:
-            self.rests_until = now + _PATIENCE
+            self.rests_until = now + PATIENCE
         return True
 
     def ended(self, good: bool, now: float) -> None:
+        """Somebody has asked the server."""
         self.failures = 0 if good else self.failures + 1
         self.rests_until = now + _REST_SECONDS if self.failures >= _FAILURES else 0.0
 
@@ -59,7 +61,7 @@ class PageServers:
     def __init__(self) -> None:
         self._kept: OrderedDict[str, tuple[float, Fetched]] = OrderedDict()
         self._asked: dict[str, gevent.Greenlet] = {}
-        self._breakers: dict[str, _Breaker] = {}
+        self._breakers: dict[str, Breaker] = {}
 
     def get(self, url: str, verify: bool) -> Fetched | None:
         """The server's answer, None if it fails. Simultaneous calls for the same url share one request."""
@@ -69,7 +71,7 @@ class PageServers:
             return kept[1]
         asked = self._asked.get(url)
         if asked is None:
-            breaker = self._breaker(url)
+            breaker = self.breaker(url)
             if len(self._asked) >= _MAX_ASKED or not breaker.admits(now):
                 return None
             asked = self._asked[url] = gevent.spawn(self._ask, url, verify, breaker)
@@ -78,19 +80,20 @@ class PageServers:
         found: Fetched | None = asked.value
         return found
 
-    def _breaker(self, url: str) -> _Breaker:
+    def breaker(self, url: str) -> Breaker:
+        """Whether the server of a url is left alone for the moment."""
         server = origin(url)
         breaker = self._breakers.get(server)
         if breaker is None:
             if len(self._breakers) >= _MAX_SERVERS:
                 self._breakers.clear()
-            breaker = self._breakers[server] = _Breaker()
+            breaker = self._breakers[server] = Breaker()
         return breaker
 
-    def _ask(self, url: str, verify: bool, breaker: _Breaker) -> Fetched | None:
+    def _ask(self, url: str, verify: bool, breaker: Breaker) -> Fetched | None:
         fetched: Fetched | None = None
         try:
-            with gevent.Timeout(_PATIENCE, TimeoutError(f"no complete answer within {_PATIENCE:g} s")):
+            with gevent.Timeout(PATIENCE, TimeoutError(f"no complete answer within {PATIENCE:g} s")):
                 fetched = _fetch(url, verify)
         except Exception as error:
             log.warning("the maintenance server %s failed, showing the built-in page: %s", origin(url), error)
@@ -109,7 +112,7 @@ class PageServers:
 def _fetch(url: str, verify: bool) -> Fetched:
     from proxyd.net import asking  # costs a tenth of a second, which no worker without maintenance should pay
 
-    with asking.ask(url, (_CONNECT_TIMEOUT, _PATIENCE), verify) as response:
+    with asking.ask(url, (CONNECT_TIMEOUT, PATIENCE), verify) as response:
         pieces, size = [], 0
         for piece in response.iter_content(65536):
             pieces.append(piece)

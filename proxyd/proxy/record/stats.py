@@ -39,14 +39,14 @@ class RouteCounters:
         self.codes: dict[int, int] = {}
         self.latency: dict[int, int] = {}
 
-    def record(self, status: int, seconds: float, sent: int, received: int) -> None:
-        """Count one finished request."""
+    def record(self, status: int, seconds: float, sent: int, received: int, failure: str = "") -> None:
+        """Count one finished request. `failure`: its reason code. Maintenance is planned, so it is no error."""
         self.requests += 1
         self.bytes_sent += sent
         self.bytes_received += received
         codes = self.codes
         codes[status] = codes.get(status, 0) + 1
-        if status >= 500:
+        if status >= 500 and failure != "maintenance":
             self.errors += 1
         if status != 101:
             # The life of a WebSocket is not a latency.
