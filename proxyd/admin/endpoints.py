@@ -10,16 +10,18 @@ from proxyd.admin.table import Endpoint, Parameter, openapi
 from proxyd.events.types import ALL, NAMES
 
 _LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
-_OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.", {"type": "integer", "minimum": 0})
-_SEARCH = Parameter("q", "Text in id, service, domains, path or backend of the route.", {"type": "string"})
+_OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.",
+                    {"type": "integer", "minimum": 0, "maximum": reading.MAX_OFFSET})
+_SEARCH = Parameter("q", "Text in id, service, domains, path or backend of the route.", {"type": "string", "maxLength": 200})
 _UNWELL = Parameter("unwell", "1: only routes that are unwell, worst first.", {"type": "string", "enum": ["0", "1"]})
 _VERBOSE = Parameter("verbose", "1, or without a value: say what is unwell, too.", {"type": "string", "enum": ["", "0", "1"]})
 _ORDER = Parameter("order", "worst: those that are unwell first.", {"type": "string", "enum": ["name", "worst"], "default": "name"})
 _ROUTES = (_SEARCH, _UNWELL, _ORDER, _LIMIT, _OFFSET)
-_SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "default": 60}}}
-_PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "default": ""}}}
-_URL = {"type": "object", "properties": {"url": {**TEXT, "examples": ["http://127.0.0.1:3000"]}}, "required": ["url"]}
-_TOKEN = {"type": "object", "properties": {"token": TEXT}, "required": ["token"]}
+_SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS, "default": 60}}}
+_PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "maxLength": 8000, "default": ""}}}
+_URL = {"type": "object", "required": ["url"], "properties": {
+    "url": {**TEXT, "minLength": 1, "maxLength": 8000, "examples": ["http://127.0.0.1:3000"]}}}
+_TOKEN = {"type": "object", "properties": {"token": {**TEXT, "maxLength": 8000, "examples": ["..."]}}, "required": ["token"]}
 
 
 def document(context: Context, request: Request) -> Response:

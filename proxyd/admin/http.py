@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -71,6 +71,8 @@ class Request:
         self.path: str = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", "replace") or "/"
         self._query: dict[str, str] | None = None
         self.address: str = environ.get("REMOTE_ADDR") or "unix"
+        #: Holds the body against the endpoint's schema, and raises RequestRefused.
+        self.check_body: Callable[[dict[str, Any]], None] = lambda body: None
 
     @property
     def query(self) -> dict[str, str]:
@@ -96,14 +98,9 @@ class Request:
                 return value
         return ""
 
-    def whole(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number of the query. Raises RequestRefused."""
-        text = self.query.get(name, "")
-        if not text:
-            return default
-        if not (text.isascii() and text.isdigit() and low <= int(text[:12]) <= high):
-            raise RequestRefused(400, "bad_parameter", f'{name}: "{text[:40]}" is not a whole number from {low} to {high}')
-        return int(text)
+    def whole(self, name: str, default: int) -> int:
+        """A whole number of the query, which was held against its schema."""
+        return int(self.query.get(name, default))
 
     def body(self) -> bytes:
         """The body, of at most MAX_BODY bytes. Raises RequestRefused."""
@@ -122,12 +119,13 @@ class Request:
     def json_object(self) -> dict[str, Any]:
         """The body as a JSON object; an empty body is an empty object. Raises RequestRefused."""
         data = self.body()
-        if not data.strip():
-            return {}
-        try:
-            value = read_json(data)
-        except (ValueError, RecursionError):
-            value = None
+        value: Any = {}
+        if data.strip():
+            try:
+                value = read_json(data)
+            except (ValueError, RecursionError):
+                value = None
         if not isinstance(value, dict):
             raise RequestRefused(400, "bad_body", 'the body is not a JSON object (like {"seconds": 60})')
+        self.check_body(value)
         return value

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +20,7 @@ from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.http import SECURITY_HEADERS, Request, RequestRefused, Response, as_problem
 from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
+from proxyd.admin.validate import check_body, check_parameter
 from proxyd.base.attempts import subject
 from proxyd.base.text import is_loopback
 from proxyd.config.sections import AdminSettings
@@ -158,6 +160,10 @@ class AdminServer:
         try:
             self._context.guard.check_host(request)
             endpoint, arguments = find(ENDPOINTS, request.method, request.path)
+            for item in endpoint.parameters:
+                check_parameter(item.name, item.schema, item.required, request.query)
+            if endpoint.body is not None:
+                request.check_body = partial(check_body, endpoint.body)
             return endpoint.handler(self._context, request, **arguments)
         except RequestRefused as refusal:
             return as_problem(refusal)

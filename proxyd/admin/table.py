@@ -102,7 +102,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         },
     }
     if endpoint.body is not None:
-        operation["requestBody"] = {"content": {"application/json": {"schema": endpoint.body}}}
+        operation["requestBody"] = {"required": bool(endpoint.body.get("required")),
+                                    "content": {"application/json": {"schema": endpoint.body}}}
     if endpoint.action:
         operation["security"] = [{"token": []}]
     return operation

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused
 from proxyd.ctl.screen import Screen, printable, span
 from proxyd.ctl.show import OK, route_state
+from proxyd.events.types import ALL
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,7 +37,7 @@ def events(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     On a terminal it waits for a new master when the old one ends, and catches up. Elsewhere it raises CannotConnect.
     """
     names = _Names(admin)
-    past = admin.get(f"events?limit={max(options.last, 1)}").get("events", [])
+    past = admin.get(f"events?limit={max(options.last, 1)}&type={options.type}").get("events", [])
     last = past[0]["at"] if past else ""
     for event in reversed(past[:options.last]):
         _show(event, screen, options.type, names)
@@ -82,7 +83,7 @@ class _Names:
 
 
 def _show(event: dict[str, Any], screen: Screen, type_: str, names: _Names) -> None:
-    if type_ and event.get("type") != type_:
+    if type_ not in (ALL, event.get("type")):
         return
     if screen.as_json:
         screen.line(json.dumps(event, ensure_ascii=False))

@@ -11,7 +11,7 @@ from proxyd import __version__
 from proxyd.base import text, urls
 from proxyd.config import options
 from proxyd.ctl import completion
-from proxyd.events.types import NAMES
+from proxyd.events.types import ALL, NAMES
 
 EPILOG = """exit codes:
   0  success, and nothing is wrong
@@ -190,7 +190,7 @@ def _tls(one: argparse.ArgumentParser) -> None:
 
 def _live(command: Command) -> None:
     one = command("events", "the last events, then new ones as they happen")
-    one.add_argument("--type", default="", help=f"only this type: {', '.join(NAMES)}")
+    one.add_argument("--type", choices=(ALL, *NAMES), default=ALL, metavar="TYPE", help=f"only this type: {', '.join(NAMES)}")
     one.add_argument("--last", type=bounded(0, 1000), default=10, metavar="N", help="number of past events to show first (default: 10)")
     one.add_argument("--no-follow", action="store_true", help="show only past events")
     one = command("top", "the busiest routes, updated continuously (q quits)")

@@ -21,10 +21,10 @@ changes something needs the token of `[admin] token_file`. The examples take it 
 TOKEN=$(head -n 1 /etc/proxyd/admin.token)
 ```
 
-An error is an answer of the shape *Problem* (application/problem+json): 400 for a parameter or body that can't be read, 401 or 403
-without the right to act, 404 for a route, session or path that there is not, 405 for another method, 503 where the database doesn't
-answer. `HEAD` is `GET` without the body. A list is cut at `limit` (where it is not given, at 1000, and events at 100);
-`X-Total-Count` has the number of all.
+An error is an answer of the shape *Problem* (application/problem+json): 400 for a parameter or body that is not what its schema says, 401
+or 403 without the right to act, 404 for a route, session or path that there is not, 405 for another method, 409 for what is not possible
+as things are now, 503 where the database doesn't answer. `HEAD` is `GET` without the body. A list is cut at `limit` (where it is not given,
+at 1000, and events at 100); `X-Total-Count` has the number of all.
 """
 _HOST = "http://127.0.0.1:8282"
 _PLACES = {"route_id": "r1", "session_id": "SESSION"}

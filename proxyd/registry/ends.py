@@ -25,6 +25,10 @@ NO_MAINTENANCE: dict[str, Any] = {"maintenance_since": None, "maintenance_page_u
                                   "maintenance_clock": None}
 
 
+class Conflict(ValueError):
+    """What was asked for is sound, but not possible as things are now."""
+
+
 class Ends:
     """Holds and lifts routes, and ends what has an end. Methods raise ValueError with a message for a person, and StoreError."""
 
@@ -100,7 +104,7 @@ class Ends:
         with registry.exclusive():
             for route_id in route_ids:
                 if route_id not in registry.active.rows:
-                    raise ValueError(f'"{route_id}" is not an active route')
+                    raise Conflict(f'"{route_id}" is not an active route')
             before = {route_id: registry.active.rows[route_id]["maintenance_since"] for route_id in route_ids}
             owners = {route_id: registry.active.rows[route_id]["session"] for route_id in route_ids}
             changed = []

@@ -21,7 +21,7 @@ from proxyd.net import asking
 from proxyd.net.targets import rules
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
-from proxyd.registry.ends import NO_MAINTENANCE, Ends
+from proxyd.registry.ends import NO_MAINTENANCE, Conflict, Ends
 from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.status import drain_state
@@ -79,7 +79,7 @@ class Operations:
     def _check_known(self, route_ids: list[str]) -> None:
         for route_id in route_ids:
             if route_id not in self.registry.active.rows:
-                raise ValueError(f'"{route_id}" is not an active route')
+                raise Conflict(f'"{route_id}" is not an active route')
 
     # -- drain
 
@@ -88,7 +88,7 @@ class Operations:
         registry = self.registry
         session = registry.find(session_id)
         if session is None:
-            raise ValueError(f'"{session_id}" is not a session')
+            raise Conflict(f'"{session_id}" is not a session')
         now = clock.now()
         columns = {"drain_started_at": rfc3339(clock.shown(now)), "drain_clock": clock.mark(now), "drain_seconds": seconds}
         with registry.exclusive():
@@ -104,7 +104,7 @@ class Operations:
         registry = self.registry
         session = registry.find(session_id)
         if session is None or not self.drain_row(session):
-            raise ValueError("no drain in progress")
+            raise Conflict("no drain in progress")
         self._drains.pop(session_id, None)
         with registry.exclusive():
             columns = {"drain_started_at": None, "drain_clock": None, "drain_seconds": None}

@@ -44,7 +44,7 @@ def test_actions_are_done_with_the_token_and_say_by_whom(
     (f"/api/v1/sessions/{SESSION}/drain", "drain_started", "drain_cancelled"),
 ])
 def test_what_was_begun_can_be_ended(master: Master, path: str, first: str, second: str) -> None:
-    assert [master.act(method, path).status_code for method in ("DELETE",)] == [200 if path == MAINTENANCE else 400]
+    assert [master.act(method, path).status_code for method in ("DELETE",)] == [200 if path == MAINTENANCE else 409]
     assert [master.act(method, path).status_code for method in ("POST", "DELETE")] == [200, 200]
     assert [type for type, _, _ in master.done()] == [first, second]
 

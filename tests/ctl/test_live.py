@@ -141,3 +141,9 @@ def test_completion_completes_in_a_real_shell(ctl: Ctl, tmp_path: Path, shell: s
     assert [line.split("\t")[0].split() for line in done.stdout.splitlines()] == (
         [["enter"], ["status", "stats"], ["--restart"], ["bash"]] if shell == "bash"
         else [["enter"], ["status"], ["stats"], ["--restart"], ["bash"]])
+
+
+def test_a_type_of_events_that_there_is_not_is_an_error_that_lists_them(admin: AdminStub, ctl: Ctl) -> None:
+    outcome = ctl("--admin", admin.url, "events", "--type", "nosuch", "--no-follow")
+    assert outcome.code == 2 and "nosuch" in outcome.err and "circuit_reset" in outcome.err
+    assert admin.asked == []

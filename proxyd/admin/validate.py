@@ -1,0 +1,69 @@
+"""What a request brings, held against the schemas of its endpoint: the document says what is refused, because this reads it, too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from proxyd.admin.http import RequestRefused
+from proxyd.admin.schemas import Schema
+
+_NAMES = {"string": "text", "number": "a number", "integer": "a whole number", "boolean": "true or false", "object": "an object"}
+
+
+def check_parameter(name: str, schema: Schema, required: bool, query: Mapping[str, str]) -> None:
+    """Hold a parameter of the query against its schema. Raises RequestRefused (400)."""
+    text = query.get(name)
+    if text is None:
+        if required:
+            raise RequestRefused(400, "bad_parameter", f"{name}: it is needed")
+        return
+    wrong = _integer(text, schema) if schema["type"] == "integer" else _wrong(text, schema)
+    if wrong:
+        raise RequestRefused(400, "bad_parameter", f'{name}: "{text[:40]}" {wrong}')
+
+
+def check_body(schema: Schema, body: Mapping[str, Any]) -> None:
+    """Hold a request's object against a schema of properties. Raises RequestRefused (400)."""
+    for name, property_schema in schema["properties"].items():
+        if name not in body:
+            if name in schema.get("required", ()):
+                raise RequestRefused(400, "bad_body", f"{name}: it is needed{_like(name, property_schema)}")
+            continue
+        wrong = _wrong(body[name], property_schema)
+        if wrong:
+            raise RequestRefused(400, "bad_body", f"{name}: {body[name]!r:.40} {wrong}{_like(name, property_schema)}")
+
+
+def _integer(text: str, schema: Schema) -> str:
+    low, high = schema["minimum"], schema["maximum"]
+    if text.isascii() and text.isdigit() and low <= int(text[:12]) <= high:
+        return ""
+    return f"is not a whole number from {low} to {high}"
+
+
+def _wrong(value: Any, schema: Schema) -> str:
+    """What is wrong with a value, empty if nothing is."""
+    type_ = schema["type"]
+    if isinstance(value, bool) or not isinstance(value, str if type_ == "string" else int | float):
+        return f"is not {_NAMES[type_]}{_bounds(schema)}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"is none of {', '.join(filter(None, schema['enum']))}"
+    if isinstance(value, str):
+        if len(value) > schema.get("maxLength", len(value)):
+            return f"is longer than {schema['maxLength']} characters"
+        return "is too short" if len(value) < schema.get("minLength", 0) else ""
+    # Written so that what is no number at all (NaN) is refused, too.
+    if not (value > schema.get("exclusiveMinimum", float("-inf")) and value <= schema.get("maximum", float("inf"))):
+        return f"is not a number{_bounds(schema)}"
+    return ""
+
+
+def _bounds(schema: Schema) -> str:
+    low, high = schema.get("exclusiveMinimum"), schema.get("maximum")
+    return (f" above {low}" if low is not None else "") + (f", of at most {high:g}" if high is not None else "")
+
+
+def _like(name: str, schema: Schema) -> str:
+    example = schema.get("examples", [schema.get("default")])[0]
+    return f' (like {{"{name}": "{example}"}})' if isinstance(example, str) and example else ""
