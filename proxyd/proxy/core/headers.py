@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxyd.http1 import PROTOCOLS
 from proxyd.proxy.core.origin import TOLD, forwarded, told_fields
+from proxyd.proxy.core.putback import told_prefix, without_prefix
 from proxyd.proxy.core.setfields import filled, replace_fields
 
 if TYPE_CHECKING:
@@ -76,20 +77,23 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     elif head.te_trailers:
         text += "TE: trailers\r\nConnection: TE\r\n"
     if head.edge:
-        text += _edge_fields(ex)
+        text += _edge_fields(ex, upstream)
     else:
         text += f"{_own_fields(ex)}Via: {PROTOCOLS[head.version]} {client.via}\r\n"
+    if upstream.strip and (prefix := told_prefix(ex, upstream)):
+        text += f"X-Forwarded-Prefix: {prefix}\r\n"
     return f"{text}X-Request-ID: {ex.request_id}\r\n\r\n".encode("latin-1")
 
 
-def _edge_fields(ex: Exchange) -> str:
+def _edge_fields(ex: Exchange, upstream: Upstream) -> str:
     """The forwarding fields for a request that already has some. They are extended if the peer is trusted, and replaced if not."""
     head, client = ex.head, ex.client
     via = ", ".join([*(value for name, value in head.edge if name == "via"), f"{PROTOCOLS[head.version]} {client.via}"])
     text = f"{told_fields(client, head, ex.origin) if ex.origin is not None else _own_fields(ex)}Via: {via}\r\n"
     if client.trusted:
+        ours = "x-forwarded-prefix" if told_prefix(ex, upstream) else ""
         text += "".join([f"{name.title()}: {value}\r\n" for name, value in head.edge
-                         if name.startswith("x-forwarded-") and name not in TOLD])
+                         if name.startswith("x-forwarded-") and name not in TOLD and name != ours])
     return text
 
 
@@ -115,15 +119,8 @@ def request_target(ex: Exchange, upstream: Upstream) -> str:
         path = ex.path
     if plain:
         return f"{path}{mark}{query}"
-    prefix = upstream.path if options.strip_prefix == "true" else options.strip_prefix
-    if prefix and prefix != "/":
-        stripped = _without(path, prefix)
-        path = _without(ex.path, prefix) or path if stripped is None else stripped
+    prefix = upstream.strip
+    if prefix:
+        stripped = without_prefix(path, prefix)
+        path = without_prefix(ex.path, prefix) or path if stripped is None else stripped
     return f"{upstream.base_path}{path}{mark}{query}"
-
-
-def _without(path: str, prefix: str) -> str | None:
-    """The path without a prefix of whole segments, or None if the path does not have that prefix."""
-    if path == prefix:
-        return "/"
-    return path[len(prefix):] if path.startswith(prefix + "/") else None

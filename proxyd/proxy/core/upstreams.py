@@ -46,7 +46,8 @@ class UpstreamState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
-    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none. `path`: the route's."""
+    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none. `path`: the route's. `strip`: the prefix that
+    its requests lose. `puts_back`: what its answers say of the backend's own address is put back (core/putback)."""
 
     route_id: str
     slot: int
@@ -74,6 +75,8 @@ class Upstream:
     state: UpstreamState
     held_until: float = 0.0
     request_headers: SetFields = ()
+    strip: str = ""
+    puts_back: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -172,6 +172,8 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
     same = old is not None and (old.scheme, old.host, old.port) == (backend.scheme, backend.host, backend.port)
     state = old.state if old is not None and same else UpstreamState()
     options = _options(record)
+    strip = record.path if options.strip_prefix == "true" else options.strip_prefix
+    strip = "" if strip == "/" else strip
     return Upstream(
         route_id=record.route_id, slot=record.slot, number=route_number(record.route_id),
         service=record.service, instance=record.instance, session_id=record.session_id, scheme=backend.scheme,
@@ -180,7 +182,7 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         options=options, headers=prepared(record.headers), rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
-        request_headers=prepared(record.request_headers))
+        request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not options.preserve_host)
 
 
 def _options(record: RouteRecord) -> RouteOptions:

@@ -10,6 +10,7 @@ from proxyd.http1 import BodyReader, ProtocolError
 from proxyd.http1.response import LENGTH, NONE, ResponseHead
 from proxyd.proxy.core.headers import http_date
 from proxyd.proxy.core.phases import RESPONSE_BODY
+from proxyd.proxy.core.putback import put_back
 from proxyd.proxy.core.setfields import filled, replace_fields, without_set
 from proxyd.proxy.upstream import compress
 from proxyd.proxy.upstream.ahead import relay_ahead
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) -> list[tuple[str, str]]:
     """The response's fields for the client, without framing: those of the upstream, of the route and of the proxy."""
     headers = response.end_to_end()
+    if upstream.puts_back:
+        headers = put_back(ex, upstream, headers)
     own = [*ex.set_headers, ("Via", ex.client.via_field), ("X-Request-ID", ex.request_id)]
     if upstream.headers:
         new = filled(upstream.headers, ex, upstream)
