@@ -225,8 +225,43 @@ COLUMN_NOTES: dict[str, str] = {
     "uptime_percent": "`good` as a share of `checks`.",
     "avg_response_ms": "Average time that a check took.",
     "opened_24h": "How often the circuit opened in the last 24 hours.",
-    "changes_24h": "How often health or circuit changed in the last 24 hours.",
-    "last_change": "When health or circuit changed last.",
+    "outages_24h": "How often it went down in the last 24 hours.",
+    "last_outage": "When it went down last.",
+    "incident_id": "Number of the incident, ascending.",
+    "kind": "`endpoint`, or `service`: no instance was up at this domain and path, which is what users see.",
+    "incidents.endpoint_id": "The endpoint. NULL for a service.",
+    "v_incidents.endpoint_id": "The endpoint. NULL for a service.",
+    "incidents.instance_name": "Name of the instance. Empty for a service.",
+    "v_incidents.instance_name": "Name of the instance. Empty for a service.",
+    "incidents.route_id": "The route whose check failed first.",
+    "v_incidents.route_id": "The route whose check failed first.",
+    "incidents.planned": "Whether all its routes were in maintenance or drained.",
+    "v_incidents.planned": "`yes` if all its routes were in maintenance or drained.",
+    "started_at_epoch": "The same in Unix seconds, for tools.",
+    "ended_at_epoch": "The same in Unix seconds, for tools.",
+    "incidents.started_at": "When it was found down.",
+    "v_incidents.started_at": "When it was found down.",
+    "first_failed_at": "When the first check of the row of failures failed.",
+    "incidents.ended_at": "When the incident ended. NULL while it goes on.",
+    "v_incidents.ended_at": "When the incident ended. NULL while it goes on.",
+    "incidents.ended_how": "`recovered`, `removed` (no route is left, or none is checked) or `maintenance` (it began, or ended).",
+    "v_incidents.ended_how": "`recovered`, `removed`, `maintenance` or `goes on`.",
+    "v_incidents.seconds": "How long it lasted, or has lasted.",
+    "cause": "Why, in words: what the check found.",
+    "failed_requests": "Requests that were answered with a status from 500 in the minutes of the incident.",
+    "hour": "Beginning of the hour.",
+    "day": "Beginning of the day.",
+    "up_seconds": "Seconds in which a route of it was up.",
+    "down_seconds": "Seconds in which it was down.",
+    "maintenance_seconds": "Seconds in which all its routes were in maintenance or drained, up or not.",
+    "unknown_seconds": "Seconds in which nobody watched: the master was away, no route was there, or none had been checked yet.",
+    "bad": "How many checks failed.",
+    "health_minutes.good": "How many checks passed.",
+    "health_hours.good": "How many checks passed.",
+    "health_days.good": "How many checks passed.",
+    "v_uptime.good": "How many checks passed.",
+    "period": "`24h`, `7d`, `30d`, `90d` or `1y`.",
+    "v_uptime.uptime_percent": "Up as a share of up and down, by time.",
 }
 
 VIEW_NOTES: dict[str, str] = {
@@ -242,7 +277,11 @@ VIEW_NOTES: dict[str, str] = {
     "v_traffic": "Traffic by the minute, with the endpoint it was for: sums by endpoint or service are complete over redeploys.",
     "v_deploys": "Each apply: who changed how much.",
     "v_websockets": "The WebSockets that ended, and how long they were open.",
-    "v_flapping": "Routes whose health or circuit changed four times or more in the last 24 hours.",
+    "v_flapping": "Endpoints with three outages or more in the last 24 hours: unplanned incidents, and circuits that requests opened.",
+    "v_incidents": "Every outage: what was down from when to when, why, how it ended, and how many requests failed meanwhile.",
+    "v_uptime": "Uptime by time: of the last 24 hours, 7, 30, 90 days and the last year (`period`). Planned outages are neither up nor "
+                "down. A period begins with a whole hour (`24h`, `7d`) or day, in UTC.",
+    "v_unused": "Endpoints that have a route and got no request in the last 7 days.",
 }
 
 #: Question, remark, SQL.
@@ -286,6 +325,18 @@ FROM v_events
 WHERE type IN ('backend_health_changed', 'circuit_state_changed')
   AND at BETWEEN (SELECT yesterday || 'T20:00' FROM v_now) AND (SELECT today || 'T08:00' FROM v_now)
 ORDER BY id;"""),
+    ("Which outages were there, how long did they last, and what did users see?", "", """
+SELECT kind, service_name, instance_name, started_at, seconds, ended_how, failed_requests, planned, cause
+FROM v_incidents ORDER BY started_at DESC, kind LIMIT 10;"""),
+    ("What was down at 22:12 last night?", "Put the instant that you ask about in place of the first line.", """
+WITH asked AS (SELECT yesterday || 'T22:12:00.000Z' AS at FROM v_now)
+SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, i.started_at, i.ended_at, i.cause
+FROM v_incidents i JOIN asked ON i.started_at <= asked.at AND COALESCE(i.ended_at, '9999') > asked.at ORDER BY i.incident_id;"""),
+    ("How available was each endpoint, without planned maintenance?", "", """
+SELECT period, service_name, instance_name, path, uptime_percent, down_seconds, maintenance_seconds, unknown_seconds
+FROM v_uptime WHERE period IN ('24h', '30d') ORDER BY period, uptime_percent, instance_name;"""),
+    ("Which endpoints does nobody use?", "", """
+SELECT service_name, instance_name, domain, path, added_at FROM v_unused ORDER BY added_at;"""),
     ("Uptime of the last 24 hours?", "", """
 SELECT route_id, service_name, instance_name, checks, good, uptime_percent, avg_response_ms
 FROM v_uptime_24h ORDER BY uptime_percent;"""),

@@ -73,6 +73,10 @@ def _history(connection: sqlite3.Connection) -> None:
         redeployed = route_id == "r3"
         _insert(connection, "route_history", route_id=route_id, endpoint_id=number, session_id=session_id, backend_url=backend,
                 added_at=deployed if redeployed else added, added_by=f"{service}/{instance}@10.0.0.21:51422")
+    _insert(connection, "endpoints", endpoint_id=4, service_id=2, service_name="search", instance_name="search-1",
+            domain="shop.example.com", path="/find", first_seen=added)
+    _insert(connection, "route_history", route_id="r4", endpoint_id=4, session_id="s3", backend_url="http://10.0.0.21:9000",
+            added_at=deployed, added_by="search/search-1@10.0.0.21:51422")
     _insert(connection, "route_history", route_id="r0", endpoint_id=3, session_id="s0", backend_url="http://10.0.0.20:9000", added_at=added,
             added_by="search/search-1@10.0.0.20:40112", removed_at=deployed, removed_by="search/search-1@10.0.0.21:51422",
             removed_why="redeployed")
@@ -92,6 +96,23 @@ def _health(connection: sqlite3.Connection) -> None:
             _insert(connection, "health_results", route_id=route_id, checked_at=at(moment.strftime("%Y-%m-%dT%H:%M:%S")), ok=not bad,
                     status_code=None if bad else 200, response_time_ms=None if bad else 2.0 + number + index % 7 / 10,
                     error="no complete answer within 2 s" if bad else None)
+    outages = (("2026-03-01T22:10:10", "2026-03-01T22:13:20"), ("2026-03-01T22:55:10", "2026-03-01T22:58:20"), ("07:41:10", None))
+    for number, (start, end) in enumerate(outages):
+        for kind, endpoint, instance in (("endpoint", 3, "search-1"), ("service", None, "")):
+            _insert(connection, "incidents", incident_id=2 * number + (1 if endpoint else 2), kind=kind, endpoint_id=endpoint,
+                    service_name="search", instance_name=instance, domain="shop.example.com", path="/search", route_id="r3", planned=False,
+                    started_at=at(start), first_failed_at=at(start)[:17] + "00.000Z", ended_at=at(end) if end else None,
+                    ended_how="recovered" if end else None, cause="3 checks in a row failed: no complete answer within 2 s")
+    for endpoint, down, maintained in ((1, 0, 0), (2, 0, 1200), (3, 1510, 0)):
+        for table, column, start, hours in (("health_hours", "hour", "2026-03-01T08:00:00", 24), ("health_days", "day",
+                                                                                                 "2026-02-28T00:00:00", 56)):
+            for hour in range(0, hours, 1 if column == "hour" else 24):
+                length = min(hours - hour, 1 if column == "hour" else 24) * 3600
+                last = hour + length / 3600 >= hours
+                lost = down * last + maintained * last
+                _insert(connection, table, endpoint_id=endpoint, up_seconds=float(length - lost), down_seconds=float(down * last),
+                        maintenance_seconds=float(maintained * last), good=(length - lost) // 60, bad=down * last // 60,
+                        **{column: at((datetime.fromisoformat(start) + timedelta(hours=hour)).strftime("%Y-%m-%dT%H:%M:%S"))})
     _insert(connection, "circuits", route_id="r3", state="open", reason="health_down", opened_at=at("07:41:10"),
             last_failure=at("07:41:10"), changed_at=at("07:41:10"))
 

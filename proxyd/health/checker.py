@@ -16,6 +16,7 @@ from proxyd.base.text import route_number
 from proxyd.config.sections import HealthSettings
 from proxyd.events.bus import EventBus
 from proxyd.health.drive import CheckedRoute, drive, join, release, watch
+from proxyd.health.history import HealthHistory
 from proxyd.health.probe import Probe, Result, Target
 from proxyd.health.records import HealthRecords
 from proxyd.health.schedule import Schedule, Turn
@@ -68,11 +69,14 @@ class Checker:
         self._version = -1
         self._following = Job("health-routes", None, self._follow, log, retry=_RELOAD_PAUSE, expected=StoreError,
                               trouble="the checked routes can't be read")
-        self.jobs = (self._following, self._records.job)
+        self._history = HealthHistory(store)
+        self._outages = self._history.outages
+        self.jobs = (self._following, self._records.job, self._history.job)
 
     def start(self) -> None:
         """Begin to follow and to check."""
         self._records.start()
+        self._history.job.start()
         self._schedule.start()
         self._following.start()
 
@@ -85,6 +89,7 @@ class Checker:
         self._following.stop()
         self._schedule.stop()
         self._records.stop()
+        self._history.stop()
 
     def current(self, route_id: str) -> dict[str, Any] | None:
         """The current row of a checked route for table health_status. It may not have been written yet. None without a check."""
@@ -104,6 +109,7 @@ class Checker:
         snapshot = self._store.read(load_snapshot, max(self._version, 0))
         if self._version < 0:
             self._records.load()
+            self._history.load()
         self._take_up(snapshot)
         self._version = snapshot.version
 
@@ -112,6 +118,8 @@ class Checker:
         for route_id in gone:
             self._drop(route_id)
             self._records.forget(route_id)
+            # An outage goes on if a new route of the same endpoint comes with this change: it is looked at when all are taken.
+            self._outages.gone(route_id)
         within = max(min(_FIRST_WITHIN, self._settings.jitter), len(snapshot.routes) / _BEGUN_A_SECOND)
         for number, record in enumerate(snapshot.routes):
             self._take(record, within)
@@ -119,6 +127,7 @@ class Checker:
                 gevent.sleep(0)
         if snapshot.full:
             self._records.forget_others(self._by_route)
+        self._outages.settle(clock.now())
 
     def _take(self, record: RouteRecord, within: float) -> None:
         """Add, change or remove the check of one route. A new check begins within `within` seconds."""
@@ -133,6 +142,7 @@ class Checker:
             if known is not None:
                 self._drop(record.route_id)
                 self._records.forget(record.route_id)
+                self._outages.gone(record.route_id)
             return
         target, options = found
         watched = watch(record, options)
@@ -142,6 +152,7 @@ class Checker:
         else:
             known.routes[record.route_id] = watched
         check = self._by_route[record.route_id]
+        self._outages.take(record, check.standing.status, check.standing.reason, now)
         if watched.live and not before.live and check.standing.status == DOWN:
             # The service says that it is back, so it should not have to wait for its next regular checks.
             check.returning = True
@@ -197,12 +208,15 @@ class Checker:
         for watched in list(check.routes.values()):
             self._records.result(watched.route_id, result, now)
             self._records.current(watched.route_id, check.target, standing, result, now, changed)
+            self._outages.judged(watched.route_id, result.ok, standing.status, standing.reason, now)
             if self._settings.drive_circuits:
                 drive(self._circuits, watched, standing, result.ok, now)
             if changed:
                 self._bus.publish("backend_health_changed", {
                     "healthy": standing.status != DOWN, "status": standing.status, "previous": before, "reason": standing.reason,
                     "url": check.target.url}, watched.route_id, at=clock.shown(now))
+        if changed:
+            self._outages.settle(now)
         if standing.status == DOWN and any(watched.options.hold_when_down for watched in check.routes.values()):
             check.turn.interval = min(_AWAITED, check.target.interval)
         if changed:

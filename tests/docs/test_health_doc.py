@@ -21,7 +21,8 @@ from proxyd.store.memory.transitions import BY_REQUEST, STATE_NAMES, TRANSITIONS
 from proxyd.store.sql.views import VIEWS
 
 #: Views that are about something else than health; docs/database.md has them.
-OTHERS = {"v_endpoints", "v_route_history", "v_traffic", "v_now", "v_events", "v_deploys", "v_websockets"}
+OTHERS = {"v_incidents", "v_uptime", "v_unused", "v_endpoints", "v_route_history", "v_traffic",
+          "v_now", "v_events", "v_deploys", "v_websockets"}
 
 assert commands.__all__, "importing the handlers fills the command table"
 TEXT = (Path(__file__).resolve().parents[2] / "docs/health.md").read_text(encoding="utf-8")

@@ -20,7 +20,7 @@ from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import CLOSED, HALF_OPEN, OPEN
-from proxyd.store.sql import migrations
+from proxyd.store.sql import identity, migrations
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.models import Route, RouteRemoval, Session, StoredCounter
 from proxyd.store.sql.observed import HealthStatus
@@ -65,11 +65,13 @@ class Running:
         def write() -> int:
             Session.insert(session_id="s", **_session()).on_conflict_ignore().execute()
             version = _next_version()
-            upsert(Route, [{
+            row = {
                 "route_id": f"r{number}", "session": "s", "service_name": "svc", "instance_name": "i", "domains": '["h"]', "path": "/",
                 "backend_url": backend, "priority": 0, "enabled": enabled, "maintenance_since": since,
                 "options": json.dumps(options), "slot": number,
-                "version": version, "created_at": NOW, "updated_at": NOW}])
+                "version": version, "created_at": NOW, "updated_at": NOW}
+            upsert(Route, [row])
+            identity.came([row], "test")
             return version
 
         self.checker.changed(self.store.call(write))
@@ -468,3 +470,24 @@ def test_every_failure_counted_shows_in_the_rows_before_anything_opens(running: 
     wait_until(lambda: running.sql("SELECT state, failures, reason FROM v_circuits") == [("closed", 2, "")])
     running.remove(1)
     wait_until(lambda: running.circuits.busy() == [])
+
+
+def test_outages_become_incidents_and_uptime_over_a_redeploy_and_a_restart_of_the_master(new_running: Callable[..., Running],
+                                                                                         backend: Backend) -> None:
+    running = new_running()
+    running.put(1, backend.url, **FAST)
+    wait_until(lambda: running.status() == "healthy")
+    told = "SELECT kind, ended_how, failed_requests, planned FROM v_incidents ORDER BY kind, incident_id"
+    # Nobody listens there.
+    running.put(1, f"http://127.0.0.1:{free_port()}", **FAST)
+    wait_until(lambda: running.sql(told) == [("endpoint", "goes on", 0, "no"), ("service", "goes on", 0, "no")], 6)
+    running = new_running()
+    running.put(2, backend.url, **FAST)
+    running.remove(1)
+    wait_until(lambda: running.sql(told) == [("endpoint", "recovered", 0, "no"), ("service", "recovered", 0, "no")], 6)
+    assert running.sql("SELECT COUNT(*) FROM incidents WHERE cause LIKE '%checks in a row failed%' AND ended_at > started_at") == [(2,)]
+    found = wait_until(lambda: running.sql(
+        "SELECT endpoint_id, SUM(up_seconds) > 0, SUM(down_seconds) > 0, SUM(good) > 0, SUM(bad) >= 3 FROM health_minutes "
+        "GROUP BY endpoint_id HAVING SUM(down_seconds) > 0"), 6)
+    assert found == [(1, 1, 1, 1, 1)]
+    assert running.sql("SELECT COUNT(DISTINCT period) FROM v_uptime WHERE service_name = 'svc' AND uptime_percent < 100") == [(5,)]

@@ -30,6 +30,8 @@ from proxyd.store.sql.openfile import Files, identity
 Result = TypeVar("Result")
 #: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
 _TURN = 20
+#: Bytes to which SQLite cuts its log when it has been brought into the database; a reader that stays open makes it grow.
+_LOG_SIZE = 16 << 20
 #: Between two such waits.
 _PAUSE = 0.005
 #: Between two attempts to reach a server: the first pause, and the longest one, which doubling leads to.
@@ -71,7 +73,8 @@ def connect(url: str, busy_timeout: float, mode: str = "rwc") -> peewee.Database
     if path is not None:
         return peewee.SqliteDatabase(
             f"file:{quote(os.path.abspath(path))}?mode={mode}", uri=True, timeout=busy_timeout,
-            pragmas={"journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1}, thread_safe=False)
+            pragmas={"journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1,
+                     "journal_size_limit": _LOG_SIZE}, thread_safe=False)
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise StoreError(f"[database] url: {hide_password(url)!r} is neither sqlite:///... nor postgresql://...")

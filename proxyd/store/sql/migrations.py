@@ -30,8 +30,12 @@ from proxyd.store.sql.observed import (
     Circuit,
     CircuitTransition,
     EventRow,
+    HealthDay,
+    HealthHour,
+    HealthMinute,
     HealthResult,
     HealthStatus,
+    Incident,
     RateLimitRejection,
     RefusalCount,
     RouteInFlight,
@@ -60,8 +64,9 @@ V3: list[type[StoredTable]] = [RateLimitRejection, SlowRequest, WebSocketConnect
 V4: list[type[StoredTable]] = [RefusalCount]
 V8: list[type[StoredTable]] = [Lead]
 V12: list[type[StoredTable]] = [Service, Endpoint, RouteHistory]
+V13: list[type[StoredTable]] = [Incident, HealthMinute, HealthHour, HealthDay]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13)
 
 
 def _first() -> None:
@@ -124,6 +129,10 @@ def _twelfth() -> None:
     came(dicts(Route.select()), "")
 
 
+def _thirteenth() -> None:
+    database.create_tables(V13)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -145,6 +154,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (10, "holds, and maintenance with an end", _tenth),
     (11, "request headers of routes", _eleventh),
     (12, "services, endpoints and the history of routes", _twelfth),
+    (13, "incidents, and health by minute, hour and day", _thirteenth),
 )
 NEWEST = STEPS[-1][0]
 

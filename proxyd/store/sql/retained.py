@@ -14,7 +14,11 @@ from proxyd.store.sql.models import Endpoint, Route, RouteHistory, Service, Sess
 from proxyd.store.sql.observed import (
     CircuitTransition,
     EventRow,
+    HealthDay,
+    HealthHour,
+    HealthMinute,
     HealthResult,
+    Incident,
     RateLimitRejection,
     RouteLatency,
     RouteMinute,
@@ -34,7 +38,7 @@ _ROUTE_GONE = "The rows of a route that is gone are kept for {}."
 class Retained:
     """Rows of `model` may go when `old`, a peewee expression for an instant (RFC 3339), is true of an instant that lies the
     `[database]` setting behind now. `batch` of them go in one transaction; `said` tells it in docs/database.md. `last`: they stay at
-    least as long as everything else, which refers to them."""
+    least as long as what is kept by route, which refers to them."""
 
     model: type[StoredTable]
     setting: str
@@ -45,7 +49,8 @@ class Retained:
 
     def age(self, settings: object) -> float:
         """The age in seconds at which rows go, by the `[database]` settings."""
-        names = {kept.setting for kept in RETAINED} if self.last else {self.setting}
+        by_route = {kept.setting for kept in RETAINED if "route_id" in kept.model._meta.fields and kept.model is not Incident}
+        names = {self.setting} | (by_route if self.last else set())
         return float(max(getattr(settings, name) for name in names))
 
     def sentence(self) -> str:
@@ -64,8 +69,19 @@ def _like_sums(model: type[StoredTable]) -> Callable[[str], Any]:
     return lambda before: model.route_id.in_(RouteStats.select(RouteStats.route_id).where(_of_no_route(before)))  # type: ignore[attr-defined]
 
 
+def _without_history(before: str) -> Any:
+    """Endpoints whose routes are all gone and forgotten, and which no sum refers to."""
+    forgotten = Endpoint.endpoint_id.not_in(RouteHistory.select(RouteHistory.endpoint))
+    return (Endpoint.first_seen < before) & forgotten & Endpoint.endpoint_id.not_in(HealthDay.select(HealthDay.endpoint_id))
+
+
 RETAINED: tuple[Retained, ...] = (
     Retained(HealthResult, "retain_health", lambda before: HealthResult.checked_at < before),
+    Retained(HealthMinute, "retain_minutes", lambda before: HealthMinute.minute < before),
+    Retained(HealthHour, "retain_hours", lambda before: HealthHour.hour < before),
+    Retained(HealthDay, "retain_days", lambda before: HealthDay.day < before),
+    # An incident that goes on has no age yet.
+    Retained(Incident, "retain_days", lambda before: Incident.ended_at < before, "It is kept for {} after its end."),
     Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before),
     Retained(RateLimitRejection, "retain_stats", lambda before: RateLimitRejection.minute < before),
     Retained(EventRow, "retain_events", lambda before: EventRow.at < before),
@@ -84,8 +100,7 @@ RETAINED: tuple[Retained, ...] = (
     Retained(RouteStats, "retain_stats", _of_no_route, _ROUTE_GONE),
     Retained(RouteHistory, "retain_routes", lambda before: RouteHistory.removed_at < before,
              "A route that is gone is kept for {}, and at least as long as any other history.", last=True),
-    Retained(Endpoint, "retain_routes", lambda before: (Endpoint.first_seen < before) & Endpoint.endpoint_id.not_in(
-        RouteHistory.select(RouteHistory.endpoint)), "It is kept as long as its history.", last=True),
+    Retained(Endpoint, "retain_routes", _without_history, "It is kept as long as its history.", last=True),
     Retained(Service, "retain_routes", lambda before: (Service.first_seen < before) & Service.service_id.not_in(
         Endpoint.select(Endpoint.service)), "It is kept as long as its endpoints.", last=True),
 )

@@ -77,10 +77,56 @@ VIEWS: dict[str, str] = {
                w.bytes_sent, w.bytes_received, w.reason
         FROM websocket_connections w""",
     "v_flapping": """
-        SELECT e.route_id, r.service_name, r.instance_name, COUNT(*) AS changes_24h, MAX(e.at) AS last_change
-        FROM events e JOIN routes r ON r.route_id = e.route_id
-        WHERE e.type IN ('backend_health_changed', 'circuit_state_changed') AND e.at >= {at:day}
-        GROUP BY e.route_id, r.service_name, r.instance_name HAVING COUNT(*) >= 4""",
+        SELECT x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, COUNT(*) AS outages_24h, MAX(x.at) AS last_outage
+        FROM (SELECT i.endpoint_id, i.started_at AS at FROM incidents i
+              WHERE i.kind = 'endpoint' AND NOT i.planned AND i.started_at >= {at:day}
+              UNION ALL
+              SELECT h.endpoint_id, t.at FROM circuit_transitions t JOIN route_history h ON h.route_id = t.route_id
+              WHERE t.to_state = 'open' AND t.reason <> 'health_down' AND t.at >= {at:day}) x
+        JOIN endpoints p ON p.endpoint_id = x.endpoint_id
+        GROUP BY x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path HAVING COUNT(*) >= 3""",
+    "v_incidents": """
+        SELECT i.incident_id, i.kind, i.service_name, i.instance_name, i.domain, i.path, i.endpoint_id, i.route_id,
+               CASE WHEN i.planned THEN 'yes' ELSE 'no' END AS planned, i.started_at, {epoch:i.started_at} AS started_at_epoch,
+               i.first_failed_at, i.ended_at, {epoch:i.ended_at} AS ended_at_epoch, COALESCE(i.ended_how, 'goes on') AS ended_how,
+               COALESCE({epoch:i.ended_at}, {epoch_now}) - {epoch:i.started_at} AS seconds, i.cause,
+               (SELECT COALESCE(CAST(SUM(m.errors) AS {whole_type}), 0) FROM endpoints p
+                JOIN route_history h ON h.endpoint_id = p.endpoint_id JOIN route_minutes m ON m.route_id = h.route_id
+                WHERE p.service_name = i.service_name AND p.domain = i.domain AND p.path = i.path
+                  AND (i.kind = 'service' OR p.instance_name = i.instance_name)
+                  AND m.minute >= substr(i.first_failed_at, 1, 16) AND m.minute <= COALESCE(i.ended_at, {at:now})) AS failed_requests
+        FROM incidents i""",
+    "v_uptime": """
+        SELECT y.period, y.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
+               ROUND(CAST(100.0 * y.up / NULLIF(y.up + y.down, 0) AS {decimal}), 3) AS uptime_percent,
+               y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds,
+               CASE WHEN y.watched < y.length THEN y.length - y.watched ELSE 0 END AS unknown_seconds, y.good, y.bad
+        FROM (SELECT x.period, x.endpoint_id, MIN(x.length) AS length, CAST(ROUND(SUM(x.up_seconds)) AS {whole_type}) AS up,
+                     CAST(ROUND(SUM(x.down_seconds)) AS {whole_type}) AS down,
+                     CAST(ROUND(SUM(x.maintenance_seconds)) AS {whole_type}) AS maintenance,
+                     CAST(ROUND(SUM(x.up_seconds + x.down_seconds + x.maintenance_seconds)) AS {whole_type}) AS watched,
+                     CAST(SUM(x.good) AS {whole_type}) AS good, CAST(SUM(x.bad) AS {whole_type}) AS bad
+              FROM (SELECT w.period, h.endpoint_id, h.up_seconds, h.down_seconds, h.maintenance_seconds, h.good, h.bad,
+                           {epoch_now} - CASE WHEN e.first_seen > w.since THEN {epoch:e.first_seen} ELSE {epoch:w.since} END AS length
+                    FROM (SELECT '24h' AS period, substr({at:day}, 1, 13) || ':00:00.000Z' AS since
+                          UNION ALL SELECT '7d', substr({at:week}, 1, 13) || ':00:00.000Z') w
+                    JOIN health_hours h ON h.hour >= w.since JOIN endpoints e ON e.endpoint_id = h.endpoint_id
+                    UNION ALL
+                    SELECT w.period, d.endpoint_id, d.up_seconds, d.down_seconds, d.maintenance_seconds, d.good, d.bad,
+                           {epoch_now} - CASE WHEN e.first_seen > w.since THEN {epoch:e.first_seen} ELSE {epoch:w.since} END AS length
+                    FROM (SELECT '30d' AS period, substr({at:month}, 1, 10) || 'T00:00:00.000Z' AS since
+                          UNION ALL SELECT '90d', substr({at:quarter}, 1, 10) || 'T00:00:00.000Z'
+                          UNION ALL SELECT '1y', substr({at:year}, 1, 10) || 'T00:00:00.000Z') w
+                    JOIN health_days d ON d.day >= w.since JOIN endpoints e ON e.endpoint_id = d.endpoint_id) x
+              GROUP BY x.period, x.endpoint_id) y
+        JOIN endpoints p ON p.endpoint_id = y.endpoint_id""",
+    "v_unused": """
+        SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, MIN(h.added_at) AS added_at
+        FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id
+        WHERE h.removed_at IS NULL AND NOT EXISTS (
+            SELECT 1 FROM route_history o JOIN route_minutes m ON m.route_id = o.route_id
+            WHERE o.endpoint_id = p.endpoint_id AND m.requests > 0 AND m.minute >= {at:week})
+        GROUP BY p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path""",
 }
 
 
@@ -102,7 +148,8 @@ class _Part:
         return text
 
 
-_SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "day": "1 day", "week": "7 days", "month": "30 days"}
+_SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "day": "1 day", "week": "7 days", "month": "30 days",
+          "quarter": "90 days", "year": "365 days"}
 _JSON = "json_extract($1, '$.$2')"
 #: `unindexed`: SQLite is not to walk through the whole history in the order of the routes, but to look at the last day alone.
 _SQLITE: dict[str, str | _Part] = {
@@ -114,6 +161,7 @@ _SQLITE: dict[str, str | _Part] = {
     "whole": _Part(f"CAST({_JSON} AS INTEGER)"),
     "length": _Part("json_array_length($1, '$.$2')"),
     "decimal": "REAL",
+    "whole_type": "INTEGER",
     "unindexed": "+",
 }
 _TO_TEXT = "to_char((now() - interval '$1') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
@@ -126,6 +174,7 @@ _POSTGRES: dict[str, str | _Part] = {
     "whole": _Part("CAST(CAST($1 AS JSON) ->> '$2' AS BIGINT)"),
     "length": _Part("json_array_length(CAST($1 AS JSON) -> '$2')"),
     "decimal": "NUMERIC",
+    "whole_type": "BIGINT",
     "unindexed": "",
 }
 

@@ -1,0 +1,201 @@
+"""Turns the standing of checked routes into incidents, of endpoints and of services, and into seconds up, down and in maintenance.
+
+A service is a place (domain and path) with all instances that serve it: it is down when none of them is up, which is what users
+see. While all routes of a place are in maintenance or drain, an outage is planned. Nothing here knows the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxyd.base import clock
+from proxyd.base.text import rfc3339
+from proxyd.health.thresholds import DOWN, UNKNOWN
+from proxyd.store.sql.snapshot import RouteRecord
+
+ENDPOINT, SERVICE = "endpoint", "service"
+#: How incidents end.
+RECOVERED, REMOVED, MAINTENANCE = "recovered", "removed", "maintenance"
+#: Kind, service, instance (empty for a service), domain and path.
+Key = tuple[str, str, str, str, str]
+#: Seconds between two additions to the sums, above which nobody has watched: the process was stopped.
+_LONGEST_STEP = 60.0
+
+
+@dataclass(slots=True)
+class _Route:
+    """What is known of a route. `failing`: the instant of the first failed check of the present row of failures, 0.0 without one."""
+
+    keys: tuple[Key, Key]
+    planned: bool
+    status: str = UNKNOWN
+    reason: str = ""
+    failing: float = 0.0
+
+
+@dataclass(slots=True)
+class Sums:
+    """What happened at an endpoint since the last batch: seconds by state, and checks. `route_id`: one of its routes."""
+
+    route_id: str
+    up_seconds: float = 0.0
+    down_seconds: float = 0.0
+    maintenance_seconds: float = 0.0
+    good: int = 0
+    bad: int = 0
+
+
+def keys_of(record: RouteRecord) -> tuple[Key, Key]:
+    """The endpoint and the service of a route; its first domain stands for all of them."""
+    domain = record.domains[0]
+    return (ENDPOINT, record.service, record.instance, domain, record.path), (SERVICE, record.service, "", domain, record.path)
+
+
+@dataclass(slots=True)
+class Outages:
+    """The routes that are checked, the incidents that go on, and what changed since it was last taken."""
+
+    next_id: int = 1
+    #: Incidents that began or ended, by number; whoever writes them takes them away.
+    changed: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _routes: dict[str, _Route] = field(default_factory=dict)
+    _places: dict[Key, dict[str, _Route]] = field(default_factory=dict)
+    _open: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    _touched: set[Key] = field(default_factory=set)
+    _sums: dict[Key, Sums] = field(default_factory=dict)
+    _added_at: float = 0.0
+
+    def resume(self, next_id: int, rows: Iterable[dict[str, Any]]) -> None:
+        """Go on with the incidents that the last master left open. Call it before the first `settle`."""
+        self.next_id = next_id
+        for row in rows:
+            key = (row["kind"], row["service_name"], row["instance_name"], row["domain"], row["path"])
+            self._open[key] = row
+            self._touched.add(key)
+
+    def take(self, record: RouteRecord, status: str, reason: str, since: float) -> None:
+        """A route is checked, or changed. `since`: when a status that is `down` began."""
+        keys = keys_of(record)
+        known = self._routes.get(record.route_id)
+        if known is not None and known.keys != keys:
+            self.gone(record.route_id)
+            known = None
+        planned = bool(record.maintenance_since or record.drain_started_at)
+        if known is None:
+            known = self._routes[record.route_id] = _Route(keys, planned, failing=since if status == DOWN else 0.0)
+            for key in keys:
+                self._places.setdefault(key, {})[record.route_id] = known
+        if known.planned != planned or known.status != status:
+            self._add_up(clock.now())
+        known.planned, known.status, known.reason = planned, status, reason
+        self._touched.update(keys)
+
+    def gone(self, route_id: str) -> None:
+        """A route is no longer there, or no longer checked."""
+        known = self._routes.pop(route_id, None)
+        if known is None:
+            return
+        self._add_up(clock.now())
+        for key in known.keys:
+            routes = self._places[key]
+            del routes[route_id]
+            if not routes:
+                del self._places[key]
+        self._touched.update(known.keys)
+
+    def judged(self, route_id: str, ok: bool, status: str, reason: str, now: float) -> None:
+        """A check was made, after which the route has this status."""
+        known = self._routes.get(route_id)
+        if known is None:
+            return
+        sums = self._sums_of(known.keys[0], route_id)
+        if ok:
+            sums.good += 1
+        else:
+            sums.bad += 1
+            known.failing = known.failing or now
+        if known.status != status:
+            self._add_up(now)
+            known.status, known.reason = status, reason
+            self._touched.update(known.keys)
+        if ok and status != DOWN:
+            known.failing = 0.0
+
+    def settle(self, now: float) -> None:
+        """Begin and end incidents, where something changed."""
+        touched, self._touched = self._touched, set()
+        for key in touched:
+            self._settle(key, now)
+
+    def _settle(self, key: Key, now: float) -> None:
+        routes = self._places.get(key, {})
+        going_on = self._open.get(key)
+        if not routes:
+            if going_on is not None:
+                self._end(key, REMOVED, now)
+            return
+        active = {route_id: route for route_id, route in routes.items() if not route.planned}
+        if going_on is not None and bool(going_on["planned"]) is bool(active):
+            self._end(key, MAINTENANCE, now)
+            going_on = None
+        asked = active or routes
+        if any(route.status not in (DOWN, UNKNOWN) for route in asked.values()):
+            if going_on is not None:
+                self._end(key, RECOVERED, now)
+            return
+        down = [(route_id, route) for route_id, route in asked.items() if route.status == DOWN]
+        if down and going_on is None:
+            self._begin(key, *min(down, key=lambda item: item[1].failing or now), not active, now)
+
+    def _begin(self, key: Key, route_id: str, route: _Route, planned: bool, now: float) -> None:
+        at = rfc3339(clock.shown(now))
+        row: dict[str, Any] = {
+            "incident_id": self.next_id, "kind": key[0], "service_name": key[1], "instance_name": key[2], "domain": key[3],
+            "path": key[4], "route_id": route_id, "planned": planned, "started_at": at,
+            "first_failed_at": rfc3339(clock.shown(route.failing)) if route.failing else at, "ended_at": None, "ended_how": None,
+            "cause": route.reason}
+        self.changed[self.next_id] = row
+        self.next_id += 1
+        self._open[key] = row
+
+    def _end(self, key: Key, how: str, now: float) -> None:
+        row = self._open.pop(key)
+        row.update(ended_at=rfc3339(clock.shown(now)), ended_how=how)
+        self.changed[row["incident_id"]] = row
+
+    def _sums_of(self, key: Key, route_id: str) -> Sums:
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = Sums(route_id)
+        return sums
+
+    def _add_up(self, now: float) -> None:
+        """Add the time since the last call to the state in which each endpoint was."""
+        passed, self._added_at = now - self._added_at, now
+        if not 0 < passed < _LONGEST_STEP:
+            return
+        for key, routes in self._places.items():
+            if key[0] != ENDPOINT:
+                continue
+            statuses = {route.status for route in routes.values() if not route.planned}
+            if statuses == {UNKNOWN}:
+                continue
+            sums = self._sums_of(key, next(iter(routes)))
+            if not statuses:
+                sums.maintenance_seconds += passed
+            elif statuses <= {DOWN, UNKNOWN}:
+                sums.down_seconds += passed
+            else:
+                sums.up_seconds += passed
+
+    def sums(self, now: float) -> list[Sums]:
+        """What happened since the last call, by endpoint."""
+        self._add_up(now)
+        taken, self._sums = self._sums, {}
+        return list(taken.values())
+
+    def give_back(self, rows: dict[int, dict[str, Any]]) -> None:
+        """Take incidents back that could not be written."""
+        self.changed = {**rows, **self.changed}
