@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyd.admin import acting, page, reading, why
+from proxyd.admin import acting, page, reading, views, why
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, Response, as_json
 from proxyd.admin.schemas import NUMBER, TEXT
@@ -16,7 +16,8 @@ _SEARCH = Parameter("q", "Text in id, service, domains, path or backend of the r
 _UNWELL = Parameter("unwell", "1: only routes that are unwell, worst first.", {"type": "string", "enum": ["0", "1"]})
 _VERBOSE = Parameter("verbose", "1, or without a value: say what is unwell, too.", {"type": "string", "enum": ["", "0", "1"]})
 _ORDER = Parameter("order", "worst: those that are unwell first.", {"type": "string", "enum": ["name", "worst"], "default": "name"})
-_ROUTES = (_SEARCH, _UNWELL, _ORDER, _LIMIT, _OFFSET)
+_STATE = Parameter("state", "Only routes in this state; lost: whose session is.", {"type": "string", "enum": list(views.STATES)})
+_ROUTES = (_SEARCH, _UNWELL, _STATE, _ORDER, _LIMIT, _OFFSET)
 _SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS, "default": 60}}}
 _PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "maxLength": 8000, "default": ""}}}
 _URL = {"type": "object", "required": ["url"], "properties": {

@@ -1,12 +1,12 @@
 "use strict";
 // The status page: polls the API, follows events, and draws with textContent and elements alone, never with HTML text.
 (() => {
-  const POLL_MS = 2000, SHOWN = 200, EVENTS = 50, FINDINGS = 10, MOST = 200;
+  const POLL_MS = 2000, SHOWN = 50, EVENTS = 50, ASKED = 200, FINDINGS = 10, MOST = 200;
   const $ = (id) => document.getElementById(id);
   const actionsOn = document.querySelector('meta[name="actions"]').content === "on";
   let csrf = document.querySelector('meta[name="csrf-token"]').content;
   const eventTypes = document.querySelector('meta[name="events"]').content.split(" ");
-  let polling = false, again = false, stream = null, saidTimer = 0;
+  let first = 0, polling = false, again = false, stream = null, saidTimer = 0;
 
   const element = (tag, className, ...children) => {
     const made = document.createElement(tag);
@@ -116,8 +116,13 @@
   const HEALTH = {healthy: "good", down: "bad", degraded: "warn"};
   const CIRCUIT = {closed: "", half_open: "warn", open: "bad"};
 
-  function states(route) {
+  function states(route, found) {
     const tags = [];
+    if (found) {
+      const said = tag(found.kind.replaceAll("_", " "), found.severity === "critical" ? "bad" : "warn", found.why);
+      if (found.since) said.append(" ", lasting(found.since));
+      tags.push(said);
+    }
     if (!route.enabled) tags.push(tag("disabled", ""));
     if (route.maintenance.active) tags.push(tag("maintenance", "warn", "since " + route.maintenance.entered_at));
     if (route.drain.active) {
@@ -156,12 +161,12 @@
     return buttons;
   }
 
-  function routeRow({route, series}) {
+  function routeRow({route, series, found}) {
     const where = route.domains.join(", ") + route.path, stats = route.stats;
     const failed = stats.requests ? stats.errors / stats.requests * 100 : 0;
     const title = element("td", "", element("div", "name", where),
       element("div", "sub", route.service + " " + route.instance + ", " + route.route_id + " to " + route.backend));
-    return element("tr", "", title, cell("State", "", ...states(route)),
+    return element("tr", "", title, cell("State", "", ...states(route, found)),
       cell("Circuit", "", tag(route.circuit.state.replace("_", "-"), CIRCUIT[route.circuit.state])),
       cell("Last 30 min", "wide", sparkline(series)), cell("Requests", "number", whole.format(stats.requests)),
       cell("Errors", "number" + (failed >= 1 ? " bad-text" : ""), whole.format(stats.errors),
@@ -171,7 +176,7 @@
       element("td", "acts", ...routeActions(route)));
   }
 
-  function sessionRow(session) {
+  function sessionRow({session, drain}) {
     const path = "api/v1/sessions/" + encodeURIComponent(session.session_id) + "/drain";
     const name = session.service_name + " " + session.instance_name;
     const buttons = [];
@@ -183,11 +188,33 @@
         }));
     }
     const shown = [tag(session.state, session.state === "connected" ? "good" : "warn")];
-    if (session.draining) shown.push(tag("draining", "warn"));
+    if (session.draining) {
+      const done = drain ? Math.round(100 - drain.traffic_percent) : 0;
+      shown.push(tag("draining" + (drain ? " " + done + " %" : ""), "warn", drain ? span(drain.remaining_seconds) + " left" : ""));
+      const bar = element("progress", "");
+      bar.max = 100;
+      bar.value = done;
+      bar.setAttribute("aria-label", "Drain of " + name);
+      shown.push(bar);
+    }
     return element("tr", "",
       element("td", "", element("div", "name", name), element("div", "sub", [session.session_id, session.address].filter(Boolean).join(", "))),
       cell("State", "", ...shown), cell("Routes", "number", whole.format(session.routes_active)),
       cell("Active", "", session.last_activity ? clock(session.last_activity) : "never"), element("td", "acts", ...buttons));
+  }
+
+  // A drain tells of every tenth: one row says how far it is. It begins anew with each start.
+  function withoutSteps(events) {
+    const drains = new Map(), shown = [];
+    for (const event of events) {
+      if (!event.type.startsWith("drain_")) { shown.push(event); continue; }
+      const newest = drains.get(event.session_id);
+      if (!newest) shown.push({...event});
+      if (event.type !== "drain_started") { if (!newest) drains.set(event.session_id, shown.at(-1)); continue; }
+      if (newest) newest.started = event;
+      drains.delete(event.session_id);
+    }
+    return shown.slice(0, EVENTS);
   }
 
   function eventRow({event, who, where}) {
@@ -200,13 +227,20 @@
     if (event.route_id) parts.unshift("route " + event.route_id + (where ? " " + where : ""));
     else if (who && !(event.data || {}).service) parts.unshift(who);
     if (event.actor) parts.push("by " + event.actor);
+    if (event.started) parts.push("drain started " + clock(event.started.at) + (event.started.actor ? " by " + event.started.actor : ""));
     return element("li", "", time, element("div", "", element("div", "", event.type.replaceAll("_", " ")),
       parts.length ? element("div", "sub", parts.join(", ").slice(0, 400)) : null));
   }
 
+  function lasting(since) {
+    const shown = element("span", "since", "");
+    shown.dataset.since = shown.title = since;
+    age(shown);
+    return shown;
+  }
+
   function finding(item) {
-    const since = item.since ? element("span", "since", "") : null;
-    if (since) { since.dataset.since = item.since; since.title = item.since; age(since); }
+    const since = item.since ? lasting(item.since) : null;
     return element("li", item.severity, element("div", "name", item.what, since ? " " : null, since),
       item.why && item.why !== item.what ? element("div", "", item.why) : null, element("div", "sub", item.todo));
   }
@@ -249,21 +283,31 @@
     polling = true;
     try {
       const search = $("search").value.trim(), unwell = $("unwell").checked;
-      const query = "?order=worst&limit=" + SHOWN + (search ? "&q=" + encodeURIComponent(search) : "") + (unwell ? "&unwell=1" : "");
+      const state = $("filter").value;
+      const query = "?order=worst&limit=" + SHOWN + (first ? "&offset=" + first : "") + (state ? "&state=" + state : "") + (search ? "&q=" + encodeURIComponent(search) : "") + (unwell ? "&unwell=1" : "");
       const [[status], [routes, total], [traffic], [sessions, sessionTotal], [events]] = await Promise.all([
         ask("GET", "api/v1/status"), ask("GET", "api/v1/routes" + query), ask("GET", "api/v1/traffic" + query + "&minutes=30"),
-        ask("GET", "api/v1/sessions?limit=" + SHOWN), ask("GET", "api/v1/events?limit=" + EVENTS)]);
+        ask("GET", "api/v1/sessions?limit=" + SHOWN), ask("GET", "api/v1/events?limit=" + ASKED)]);
       figures(status);
       document.querySelectorAll("[data-since]").forEach(age);
-      fill($("route-rows"), routes.routes.map((route) => ({route, series: traffic.routes[route.route_id]})),
+      if (first && !routes.routes.length && total) { first = 0; again = true; }
+      const wrong = new Map();
+      for (const item of [...status.findings].reverse()) for (const id of item.route_ids) wrong.set(id, item);
+      fill($("route-rows"), routes.routes.map((route) => ({route, series: traffic.routes[route.route_id], found: wrong.get(route.route_id)})),
         (item) => item.route.route_id, routeRow);
-      note("routes-note", !total ? (search ? "No route matches." : unwell ? "Every route is healthy." : "No routes yet. They appear when a service registers.")
-        : total > SHOWN ? "The first " + SHOWN + " of " + whole.format(total) + " routes. Use the search to see others." : "");
-      fill($("session-rows"), sessions.sessions, (session) => session.session_id, sessionRow);
+      note("routes-note", !total ? (search || state ? "No route matches." : unwell ? "Every route is healthy." : "No routes yet. They appear when a service registers.")
+        : total > SHOWN ? whole.format(first + 1) + " to " + whole.format(first + routes.routes.length) + " of " + whole.format(total)
+          + " routes, unhealthy ones first." : "");
+      $("pages").hidden = total <= SHOWN;
+      $("earlier").disabled = !first;
+      $("later").disabled = first + SHOWN >= total;
+      const drains = new Map(routes.routes.filter((route) => route.drain.active).map((route) => [route.session_id, route.drain]));
+      fill($("session-rows"), sessions.sessions.map((session) => ({session, drain: drains.get(session.session_id)})),
+        (item) => item.session.session_id, sessionRow);
       note("sessions-note", !sessionTotal ? "No sessions." : sessionTotal > SHOWN ? "The newest " + SHOWN + " of " + whole.format(sessionTotal) + "." : "");
       const who = new Map(sessions.sessions.map((session) => [session.session_id, session.service_name + " " + session.instance_name]));
       const where = new Map(routes.routes.map((route) => [route.route_id, route.domains[0] + route.path]));
-      fill($("events"), events.events.map((event) => ({event, who: who.get(event.session_id), where: where.get(event.route_id)})),
+      fill($("events"), withoutSteps(events.events).map((event) => ({event, who: who.get(event.session_id), where: where.get(event.route_id)})),
         (item) => String(item.event.id), eventRow);
       note("events-note", events.events.length ? "" : "Nothing has happened yet.");
     } catch (failure) {
@@ -339,8 +383,12 @@
     poll();
   });
   let typing = 0;
-  $("search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(poll, 200); });
-  $("unwell").addEventListener("change", poll);
+  const turn = (by) => { first = Math.max(0, first + by); $("routes").scrollIntoView(); poll(); };
+  $("earlier").addEventListener("click", () => turn(-SHOWN));
+  $("later").addEventListener("click", () => turn(SHOWN));
+  $("filter").addEventListener("change", () => { first = 0; poll(); });
+  $("search").addEventListener("input", () => { first = 0; clearTimeout(typing); typing = setTimeout(poll, 200); });
+  $("unwell").addEventListener("change", () => { first = 0; poll(); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   window.addEventListener("pagehide", () => stream && stream.close());
   loggedIn(csrf);

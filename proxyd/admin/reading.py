@@ -109,7 +109,7 @@ def wanted(context: Context, request: Request) -> views.Wanted:
     """The routes that a request's query asks for. Raises RequestRefused."""
     unwell = request.query.get("unwell") == "1"
     worst = tuple(context.wellness.routes()) if unwell or request.query.get("order") == "worst" else ()
-    return views.Wanted(text=request.query.get("q", ""), unwell=unwell, worst=worst,
+    return views.Wanted(text=request.query.get("q", ""), unwell=unwell, worst=worst, state=request.query.get("state", ""),
                         limit=request.whole("limit", 1000), offset=request.whole("offset", 0))
 
 

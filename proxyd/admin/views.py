@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import chunked, fn
+from peewee import Expression, chunked, fn
 
 from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.base.drain import began, drain_share
@@ -28,15 +28,23 @@ _CHUNK = 500
 _ROUTE_STATS = (*SHOWN, *LATENCIES, "in_flight", "websocket_active", "queued")
 
 
+#: States that routes can be listed by, beside being unwell.
+STATES: dict[str, Expression] = {
+    "maintenance": Route.maintenance_since.is_null(False), "draining": Route.drain_started_at.is_null(False),
+    "held": Route.hold_until.is_null(False), "lost": Route.enabled == False}  # noqa: E712
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which routes: those whose id, service, domains or path hold `text`, or the one `route_id`, or with `unwell` only those that
-    are unwell; `limit` from `offset`. `worst`: ids of unwell routes, which come first in this order, or are all there are."""
+    are unwell; `limit` from `offset`. `worst`: ids of unwell routes, which come first in this order, or are all there are. `state`: one of
+    STATES."""
 
     text: str = ""
     route_id: str = ""
     unwell: bool = False
     worst: tuple[str, ...] = ()
+    state: str = ""
     limit: int = 1000
     offset: int = 0
 
@@ -51,6 +59,8 @@ def find_routes(wanted: Wanted) -> tuple[list[Route], int]:
         query = query.where(Route.route_id.contains(text) | Route.service_name.contains(text) | Route.domains.contains(text)
                             | Route.path.contains(text) | Route.backend_url.contains(text))
     order = (Route.service_name, Route.instance_name, fn.LENGTH(Route.route_id), Route.route_id)
+    if wanted.state:
+        query = query.where(STATES[wanted.state])
     if not (wanted.unwell or wanted.worst):
         return list(query.order_by(*order).limit(wanted.limit).offset(wanted.offset)), query.count()
     rank = {route_id: place for place, route_id in enumerate(wanted.worst)}

@@ -117,6 +117,8 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     command("status", "what is unwell, version, workers and counts", "Exits with 1 if something is unwell.")
     one = command("routes", "all routes with state and traffic")
     one.add_argument("text", nargs="?", default="", help="only routes with this in id, service, domains, path or backend")
+    one.add_argument("--state", choices=("unwell", "maintenance", "draining", "held", "lost"), default="",
+                     help="only routes in this state: unwell, maintenance, draining, held, or lost (without its session)")
     one = command("route", "one route in full", "Exits with 1 if it is down or its circuit is open.")
     one.add_argument("route_id", metavar="ID", help="like r12")
     command("health", "the health checks", "Exits with 1 if one is down.")

@@ -98,7 +98,8 @@ def route_rows(routes: Sequence[dict[str, Any]]) -> list[tuple[object, ...]]:
 
 def routes(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     """All routes, or those that hold a text; BAD where a text was asked for and none holds it."""
-    found = admin.all("routes", f"&q={quote(options.text)}" if options.text else "")
+    state = {"": "", "unwell": "&unwell=1"}.get(options.state, f"&state={options.state}")
+    found = admin.all("routes", (f"&q={quote(options.text)}" if options.text else "") + state)
     if screen.as_json:
         screen.json(found)
     else:

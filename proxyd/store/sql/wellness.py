@@ -19,7 +19,7 @@ from proxyd.store.sql.unwell import route_findings
 
 _KEPT_SECONDS = 0.5
 #: A look rests for so many times what it took, so that very many routes don't keep the master busy.
-_REST = 10
+_REST = 20
 _DATABASE_SECONDS = 2.0
 #: Workers begin within this time after the master.
 _START_SECONDS = 10.0
