@@ -17,7 +17,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("docs",),
     ("ctl", "wsgi"),
     ("server",),
-    ("admin", "sites", "chores"),
+    ("admin", "sites", "chores", "certs"),
     ("registry", "health", "proxy.handler"),
     ("proxy.runtime",),
     ("proxy.client",),

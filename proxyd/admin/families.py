@@ -56,6 +56,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("proxyd_config_version", GAUGE, "Config version that is current."),
         Family("proxyd_worker_config_version", GAUGE, "Config version that a live worker routes by.", ("pid",)),
         Family("proxyd_certificate_expiry_seconds", GAUGE, "End of a certificate, in Unix seconds.", ("path", "names")),
+        Family("proxyd_certificate_orders_total", COUNTER, "Orders of certificates by [acme] that ended: obtained or failed.", ("result",)),
+        Family("proxyd_certificates_failing", GAUGE, "Names whose last order of a certificate failed."),
         Family("proxyd_health_targets", GAUGE, "Targets that are checked; routes can share one."),
         Family("proxyd_health_lag_seconds", GAUGE, "How late the latest health check of the last half minute began."),
         Family("proxyd_health_results_waiting", GAUGE, "Results of health checks that wait to be written."),

@@ -69,6 +69,7 @@ class Process:
     health: dict[str, float] = field(default_factory=dict)
     jobs: tuple[Job, ...] = ()
     findings: Sequence[Finding] = ()
+    orders: dict[str, int] = field(default_factory=dict)
 
 
 def read(circuits: CircuitBoard) -> Readings:
@@ -196,6 +197,12 @@ class ProxydCollector(Collector):
         certificates = gauge("proxyd_certificate_expiry_seconds")
         for item in process.certificates:
             certificates.add_metric((str(item["path"]), ",".join(item["names"])), float(item["expires"]))
+        orders = counter("proxyd_certificate_orders_total")
+        for result in ("obtained", "failed"):
+            orders.add_metric((result,), process.orders.get(result, 0))
+        failing = gauge("proxyd_certificates_failing")
+        failing.add_metric((), process.orders.get("failing", 0))
+        yield from (orders, failing)
         build = gauge("proxyd_build_info")
         build.add_metric((__version__,), 1)
         yield from (sessions, workers, certificates, build)

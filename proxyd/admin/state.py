@@ -43,3 +43,5 @@ class MasterState:
     health_numbers: Callable[[], dict[str, float]] | None = None
     jobs: tuple[Job, ...] = ()
     wellness: Wellness | None = None
+    #: Certificates by [acme] since the start: obtained, failed, and the names that are failing now.
+    orders: Callable[[], dict[str, int]] = dict

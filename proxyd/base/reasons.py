@@ -31,6 +31,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("unknown_host", 404, "No route names this host. `proxyctl routes` lists those that exist. `[proxy] unknown_host` can make "
                "it 421, or close the connection (444 in the log)"),
         Reason("no_route", 404, "A route names this host, but none covers this path. `proxyctl routes` lists the paths"),
+        Reason("no_service", 503, "The host has a certificate by `[acme]`, but no route any more: its service is away. `proxyctl sessions` "
+               "lists those that are there"),
         Reason("ambiguous_path", 400, "Read leniently, as some backends do, the path (its `%2F`, `;` or backslash) belongs to another "
                "route. The route option `ambiguous_path = pass` lets it through"),
         Reason("no_table", 503, "The worker has not read the routes yet: proxyd has just started, or the database cannot be read"),

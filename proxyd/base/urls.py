@@ -176,3 +176,11 @@ def normalize_route_path(text: str) -> str:
     if len(path) > 1024 or not _PATH.fullmatch(path):
         raise ValueError(f'"{text[:80]}" is not a path (no query, no spaces, other characters percent-encoded, 1024 at most)')
     return normalize_path(path).rstrip("/") or "/"
+
+
+_LOCAL_NAMES = ("localhost", "test", "internal")
+
+
+def is_local_name(domain: str) -> bool:
+    """Whether no public CA can have a certificate for a domain: an address, or a name below localhost, test or internal."""
+    return domain.startswith("[") or domain.rpartition(".")[2] in _LOCAL_NAMES or _IPV4.fullmatch(domain) is not None

@@ -94,6 +94,8 @@ class Alerts:
             self._tell(("health", route), f"{data.get('url', 'the upstream')} of route {route} is down: {reason}")
         elif event.type == "circuit_state_changed" and data.get("to") == "open":
             self._tell(("circuit", route), f"circuit of route {route} is open (was {data.get('from', '')}): {reason}")
+        elif event.type == "certificate_changed" and data.get("error"):
+            self._tell(("order", data["domain"]), f"no new certificate for {data['domain']}: {data['error']}")
         elif event.type == "certificate_expiring":
             when = "expired on" if data["days"] <= 0 else f"expires in {data['days']:g} days, on"
             self._tell(("certificate", data["path"]), f"the certificate {data['path']} for {', '.join(data['names'])} {when} "

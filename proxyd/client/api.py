@@ -165,6 +165,10 @@ class Client:
         """Close a route's circuit in every worker."""
         self._ask("CIRCUIT_BREAKER_RESET", route_id)
 
+    def cert_status(self, domain: str = "") -> Any:
+        """How the certificates of the session's domains stand: a list."""
+        return json.loads(self._ask("CERT_STATUS", domain))
+
     def stats(self, target: str = "ALL") -> Any:
         """Counters: one object for a route id, a list for ALL."""
         return self._compressible("STATS_GET", target)

@@ -165,6 +165,8 @@ class RouteOptions:
         "Most idle connections to the upstream that each worker keeps. auto: as many as were in use at once within pool_idle_timeout.")
     pool_idle_timeout: float = declare(DURATION, "50s", "Longest time an idle connection is kept. The upstream's Keep-Alive may say less.")
     pool_max_age: float = declare(DURATION_OR_OFF, "5m", "Greatest age of a kept connection to the upstream. 0: no limit.")
+    tls: str = declare(choice("auto", "off"), "auto", "auto: with [acme], the route's domains get certificates. off: they get none.")
+    tls_redirect: bool = declare(BOOL, "true", "Redirect plain HTTP to HTTPS (308) for names that have a certificate by [acme].")
     tls_verify: bool = declare(BOOL, "true", "Verify the certificate of an https or wss backend.")
     circuit_breaker: bool = declare(BOOL, "false", "Count failures and open the circuit after too many. CIRCUIT_BREAKER_SET turns it on.")
     circuit_threshold: int = declare(integer(1, 100_000), "5", "Consecutive failures that open the circuit.")

@@ -24,6 +24,7 @@ from proxyd.config.declare import (
     declare,
     integer,
     size_between,
+    words,
 )
 
 _REDIS_SCHEMES = ("redis://", "rediss://", "redis+unix://")
@@ -35,6 +36,19 @@ def _counted_in(value: str) -> str:
     if place != "shared" and not (place.startswith(_REDIS_SCHEMES) and len(place.partition("://")[2]) > 0):
         raise ValueError(f'"{value}" is neither shared nor a Redis url (redis://host:port/db, rediss://..., redis+unix:///path)')
     return place
+
+
+def _some(*known: str) -> Kind:
+    """A list of words, one at least."""
+    kind = words(*known)
+
+    def parse(value: str) -> tuple[str, ...]:
+        found: tuple[str, ...] = kind.parse(value)
+        if not found:
+            raise ValueError(f"empty; expected one or more of {', '.join(known)}")
+        return tuple(dict.fromkeys(found))
+
+    return Kind(kind.name, parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +101,32 @@ class TlsSettings:
 
     bind: str = declare(ADDRESS_OR_NONE, "", "Where HTTPS clients connect (like 0.0.0.0:8443). Empty: no TLS.")
     certificates: tuple[str, ...] = declare(LIST, "", "PEM files, each with a certificate chain and its key. SNI chooses among them.")
+    public_port: int = declare(integer(1, 65535), "443", "Port of HTTPS as clients see it, for redirects.")
     min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version that is accepted.")
     http2: bool = declare(BOOL, "yes", "Offer HTTP/2 to clients (ALPN h2).")
+
+
+@dataclass(frozen=True, slots=True)
+class AcmeSettings:
+    """Automatic HTTPS: certificates for the domains of routes, from a CA that speaks ACME (RFC 8555)."""
+
+    enabled: bool = declare(BOOL, "no", "Order and renew certificates for the domains of live routes. It needs [tls] bind.")
+    directory: str = declare(TEXT, "https://acme-v02.api.letsencrypt.org/directory", "URL of the CA's directory. Default: Let's Encrypt.")
+    ca_file: str = declare(TEXT, "", "PEM file of the CA that signed the directory's own certificate. Empty: the public ones.")
+    email: str = declare(TEXT, "", "Address that the CA may write to.")
+    terms_agreed: bool = declare(BOOL, "no", "yes: you agree to the CA's terms of service. Nothing is ordered without.")
+    eab_kid: str = declare(TEXT, "", "Key id of an external account, for CAs that demand one.")
+    eab_hmac_file: str = declare(TEXT, "", "File with the HMAC key of that account (base64url).")
+    key_type: tuple[str, ...] = declare(
+        _some("ecdsa256", "rsa2048"), "ecdsa256", "Kinds of keys. Each name gets a certificate for each; clients are shown one they know.")
+    challenges: tuple[str, ...] = declare(_some("http-01"), "http-01", "How the CA may check that a name leads here.")
+    renew_before: float = declare(DURATION_OR_OFF, "0", "How long before its end a certificate is renewed. 0: a third of its lifetime.")
+    domains: tuple[str, ...] = declare(
+        LIST, "", "Names that certificates are ordered for; *.example.com stands for all names below it. Names that a token lists are "
+                  "always allowed. Empty: all domains of live routes.")
+    key_file: str = declare(
+        TEXT, "", "File of the key that encrypts keys in the database, made at the first start. Empty: certificates.key beside the shared "
+                  "memory.")
 
 
 @dataclass(frozen=True, slots=True)

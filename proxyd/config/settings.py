@@ -17,6 +17,7 @@ from proxyd.base import text
 from proxyd.config.declare import Declaration, declarations
 from proxyd.config.ini import COMMENTS, Problem, read_ini
 from proxyd.config.sections import (
+    AcmeSettings,
     AdminSettings,
     AlertSettings,
     DatabaseSettings,
@@ -42,6 +43,7 @@ class Settings:
 
     proxy: ProxySettings = field(default_factory=ProxySettings)
     tls: TlsSettings = field(default_factory=TlsSettings)
+    acme: AcmeSettings = field(default_factory=AcmeSettings)
     registry: RegistrySettings = field(default_factory=RegistrySettings)
     master: MasterSettings = field(default_factory=MasterSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
@@ -62,6 +64,10 @@ class Settings:
         if self.database.url.startswith("sqlite:///"):
             return os.path.dirname(self.database.url.removeprefix("sqlite:///")) or "."
         return "var"
+
+    def key_file(self) -> str:
+        """File of the key that encrypts what is secret in the database."""
+        return self.acme.key_file or os.path.join(self.shared_memory_directory(), "certificates.key")
 
     def worker_count(self) -> int:
         """Worker processes to start."""

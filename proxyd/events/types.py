@@ -51,6 +51,8 @@ TYPES: tuple[EventType, ...] = (
     EventType("route_overridden", "A route gets no more traffic for a domain and path: a route of another service has a higher priority.",
               ("service", "place", "by_route", "by_service", "count"), "route_overridden"),
     EventType("cert_renewed", "A certificate of the proxy was replaced.", ("path", "names", "expires"), "cert_renewed"),
+    EventType("certificate_changed", "A certificate was obtained or renewed, or could not be. `state`: as in CERT_STATUS.",
+              ("domain", "state", "not_after", "issuer", "challenge", "error", "next_attempt"), "certificate_changed"),
     EventType("certificate_expiring", "A certificate is near its end or past it.", ("path", "names", "expires", "days")),
     EventType("global_config_changed", "The proxy's configuration was read again.", ("file",), "global_config_changed"),
 )

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -110,20 +110,46 @@ def days_left(certificate: Certificate, now: float) -> float:
     return (certificate.expires - now) / 86400
 
 
+def alpn_protocols(http2: bool) -> list[str]:
+    """What is offered to clients."""
+    return ["h2", "http/1.1"] if http2 else ["http/1.1"]
+
+
+def server_context(min_version: str, protocols: list[str]) -> ssl.SSLContext:
+    """A context for handshakes with clients, without a certificate."""
+    from gevent import ssl as gevent_ssl
+
+    context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(protocols)
+    return context
+
+
+class MoreCertificates(Protocol):
+    """Where names are looked up that no file has."""
+
+    def context_for(self, name: str) -> ssl.SSLContext | None: ...
+
+
 class Certificates:
     """The certificates of a worker, each file for itself: one that can't be loaded is named in the log, and what it held before
     stays in use. `context` is for new connections, None where no file could be loaded; SNI picks the certificate, the first is
-    the default."""
+    the default. `more`: asked for names that no file has."""
 
-    def __init__(self, paths: tuple[str, ...], min_version: str, protocols: list[str]) -> None:
+    def __init__(self, paths: tuple[str, ...], min_version: str, protocols: list[str], more: MoreCertificates | None = None) -> None:
         self._paths = paths
-        self._minimum = ssl.TLSVersion.TLSv1_3 if min_version == "1.3" else ssl.TLSVersion.TLSv1_2
+        self._minimum = min_version
         self._protocols = protocols
+        self._more = more
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._loaded: dict[str, tuple[Certificate, ssl.SSLContext]] = {}
         self._files = Files(paths)
         self.context: ssl.SSLContext | None = None
         self._load(paths)
+        if self.context is None and more is not None:
+            self.context = server_context(min_version, protocols)
+            self.context.sni_callback = self._choose
 
     def refresh(self, now: float) -> None:
         """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
@@ -150,23 +176,36 @@ class Certificates:
         return changed
 
     def _context(self, path: str) -> ssl.SSLContext:
-        from gevent import ssl as gevent_ssl
-
-        context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = self._minimum
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-        context.set_alpn_protocols(self._protocols)
+        context = server_context(self._minimum, self._protocols)
         load_chain(context, path)
         context.sni_callback = self._choose
         return context
 
-    def _choose(self, sock: Any, name: str | None, context: ssl.SSLContext) -> None:
-        """Exact name, then `*.` of its parent, else the default certificate stays (RFC 6066 3)."""
+    def _choose(self, sock: Any, name: str | None, context: ssl.SSLContext) -> int | None:
+        """Exact name, then `*.` of its parent, then what is not in a file, else the default certificate stays (RFC 6066 3)."""
         if not name:
-            return
+            self._unnamed(sock)
+            return None
         name = name.lower()
         chosen = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        if chosen is None and self._more is not None:
+            try:
+                chosen = self._more.context_for(name)
+            except CertificateError as error:
+                log.error("no certificate for %s: %s", name, error)
+            if chosen is None and not self._loaded:
+                return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
         if chosen is not None and chosen is not context:
+            sock.context = chosen
+        return None
+
+    def _unnamed(self, sock: Any) -> None:
+        """A client that names nobody, and asks for the address that it connected to: a file's certificate, else one for that address."""
+        if self._loaded or self._more is None:
+            return
+        address = sock.getsockname()
+        chosen = self._more.context_for(address[0].removeprefix("::ffff:")) if isinstance(address, tuple) else None
+        if chosen is not None:
             sock.context = chosen
 
 

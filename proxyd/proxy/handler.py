@@ -13,6 +13,7 @@ from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLIENT_GONE, CLOSED
 from proxyd.http1 import ProtocolError
 from proxyd.proxy.core.answers import answer
+from proxyd.proxy.core.challenges import PREFIX, challenge_answer
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import kept_request_id, loops, max_forwards
 from proxyd.proxy.core.origin import identify
@@ -30,7 +31,6 @@ from proxyd.proxy.upstream.pieces import ResponseCut
 from proxyd.proxy.upstream.pool import UpstreamError
 
 if TYPE_CHECKING:
-    from proxyd.config.sections import ProxySettings
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Pool, Upstream
     from proxyd.proxy.runtime import Runtime
@@ -117,8 +117,12 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         return refuse("loop", "the request has been through this proxy before: a backend points back to it")
     ex.host = normalize_host(head.host or "")
     ex.path, lenient = request_path(head.path)
+    certificates = runtime.certificates
+    if (certificates is not None and certificates.challenges and head.path.startswith(PREFIX)
+            and (refusal := challenge_answer(certificates.challenges, head.path)) is not None):
+        return refusal
     settings = runtime.settings.proxy
-    if (settings.redirect_https or settings.hsts) and (refusal := _over_https(settings, ex)) is not None:
+    if (settings.redirect_https or settings.hsts) and (refusal := _over_https(runtime, ex)) is not None:
         return refusal
     if ex.started > runtime.sync.valid_until:
         runtime.sync.catch_up()
@@ -128,6 +132,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     ex.pool = pool
     first = pool.members[0]
     ex.counters = runtime.stats.of(first.route_id)
+    if certificates is not None and not ex.secure and first.options.tls_redirect and certificates.served.covers(ex.host):
+        return _to_https(runtime, ex)
     if lenient and first.options.ambiguous_path == "refuse" and runtime.table.match(ex.host, lenient) is not pool:
         return refuse("ambiguous_path", "a backend may read this path as one of another route")
     if first.options.total_timeout:
@@ -163,17 +169,25 @@ def _steered(ex: Exchange) -> Refusal | None:
     return refuse("trace_ends_here", "Max-Forwards is 0, and this proxy does not answer TRACE", (("Allow", "OPTIONS"),))
 
 
-def _over_https(settings: ProxySettings, ex: Exchange) -> Refusal | None:
+def _over_https(runtime: Runtime, ex: Exchange) -> Refusal | None:
     """Redirect a client from HTTP to HTTPS, and add Strict-Transport-Security for a client on HTTPS, as the settings say."""
+    settings = runtime.settings.proxy
     if settings.redirect_https and not ex.secure:
-        host = ex.host if ex.origin is None else normalize_host(ex.origin.host)
-        if not host:
-            return refuse("missing_host", "this service is reached by HTTPS, and the request names no host to go to")
-        return refuse("https_only", "this service is reached by HTTPS", (("Location", f"https://{host}{ex.head.path}"),))
+        return _to_https(runtime, ex)
     if settings.hsts and ex.secure:
         # Only on HTTPS: a browser must ignore the field on plain HTTP (RFC 6797 7.2).
         ex.set_headers.append(("Strict-Transport-Security", f"max-age={int(settings.hsts)}"))
     return None
+
+
+def _to_https(runtime: Runtime, ex: Exchange) -> Refusal:
+    """The redirect to the same place over HTTPS."""
+    host = ex.host if ex.origin is None else normalize_host(ex.origin.host)
+    if not host:
+        return refuse("missing_host", "this service is reached by HTTPS, and the request names no host to go to")
+    port = runtime.settings.tls.public_port
+    where = host if port == 443 else f"{host}:{port}"
+    return refuse("https_only", "this service is reached by HTTPS", (("Location", f"https://{where}{ex.head.path}"),))
 
 
 def _unmatched(runtime: Runtime, ex: Exchange) -> Refusal:
@@ -181,6 +195,8 @@ def _unmatched(runtime: Runtime, ex: Exchange) -> Refusal:
         return refuse("no_table", "the routes are not loaded yet", (("Retry-After", "1"),))
     if runtime.table.knows_host(ex.host):
         return refuse("no_route", "no route matches this path")
+    if runtime.certificates is not None and runtime.certificates.served.covers(ex.host):
+        return refuse("no_service", "this host has a certificate, but no service is registered for it now", (("Retry-After", "5"),))
     how = runtime.settings.proxy.unknown_host
     return Refusal(CLOSED if how == "close" else int(how), "unknown_host", "no route is known for this host")
 

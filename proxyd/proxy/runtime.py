@@ -15,7 +15,9 @@ from proxyd.http1 import HeadLimits
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.resolver import Resolver
+from proxyd.net.served import Served
 from proxyd.net.targets import Targets, use_rules
+from proxyd.net.tls import alpn_protocols, server_context
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.busywatch import BusyWatch
@@ -31,6 +33,7 @@ from proxyd.proxy.record.flush import Flusher
 from proxyd.proxy.record.refusals import Refusals
 from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
+from proxyd.proxy.route.certsync import CertificateSync
 from proxyd.proxy.route.hold import Holds
 from proxyd.proxy.route.sync import Sync
 from proxyd.proxy.route.table import Table
@@ -101,6 +104,12 @@ class Runtime:
         self.buffers: list[memoryview] = []
         self.sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
                           settings.registry.reconnect_grace)
+        #: Certificates from the database; None without [acme].
+        self.certificates: CertificateSync | None = None
+        if settings.acme.enabled and settings.tls.bind:
+            served = Served(lambda: server_context(settings.tls.min_version, alpn_protocols(settings.tls.http2)),
+                            lambda host: self.table.knows_host(host))
+            self.certificates = CertificateSync(self.store, self.board, served, settings.key_file(), settings.database.poll)
         self._counts = [self.websockets, self.places.counts, *([] if self.clients is None else [self.clients.counts])]
         self._files = SharedWatch((self.board.file, self.circuits.file, self.limiter.file, *(counts.file for counts in self._counts)),
                                   log, logging.WARNING)
@@ -117,6 +126,8 @@ class Runtime:
         self.idle_watch.start()
         self.busy_watch.start()
         self.sync.start()
+        if self.certificates is not None:
+            self.certificates.start()
         self.flusher.start()
         self._pruning.start()
         self._shared.start()
@@ -162,6 +173,8 @@ class Runtime:
         self.access.flush()
         self.flusher.stop()
         self._shared.stop()
+        if self.certificates is not None:
+            self.certificates.stop()
         self.sync.stop()
         for counts in self._counts:
             counts.leave()

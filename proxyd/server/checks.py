@@ -23,6 +23,7 @@ from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
 from proxyd.registry.protection import check_exposure
 from proxyd.server import crosscheck
+from proxyd.server.acmechecks import acme
 from proxyd.server.startchecks import Places, directory_problem, shared_memory, tls
 from proxyd.sites.follow import read_sites
 from proxyd.sites.sitefile import Site
@@ -36,7 +37,8 @@ def check(settings: Settings) -> list[Problem]:
     found: list[Problem] = []
     for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _buffers, _written_files, _alerts):
         found += look(settings, places)
-    found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment()]
+    found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment(),
+              *acme(settings, places.problem)]
     before = rules()
     use_rules(Targets.of(settings))
     try:

@@ -20,6 +20,7 @@ from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
+from proxyd.certs.orders import Orders
 from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.counts import Counts
@@ -165,8 +166,15 @@ class Master:
         server = RegistryServer(registry, operations)
         registry.load(server.gate.grant_named)
         checker = Checker(settings.health, store, bus, circuits)
-        registry.on_change, registry.live_health = checker.changed, checker.current
+        registry.live_health = checker.current
         checker.changed(registry.version)
+        orders = Orders(settings, store, board, bus, server.gate.grant_named)
+
+        def changed(version: int) -> None:
+            checker.changed(version)
+            orders.wake()
+
+        registry.on_change = changed
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
         wellness = Wellness(
             store, board, circuits, clock.now(), lambda: [*map(str, sites.problems), *watch.problems(), *registry.takeovers.fights()],
@@ -175,11 +183,12 @@ class Master:
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory), Counts(store, board, directory),
-            watch, LeadWatch(leadership, self._fail))
+            watch, LeadWatch(leadership, self._fail), orders)
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
-            wellness.certificates, checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)), wellness)
+            wellness.certificates, checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)), wellness,
+            orders.numbers)
         parts: list[Any] = [*chores, server]
         for part in parts:
             part.start()

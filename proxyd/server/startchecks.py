@@ -91,8 +91,8 @@ def open_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def tls(settings: Settings, places: Places, wrong: Callable[[str], str | None], known: tuple[str, ...] = ()) -> Iterator[Problem]:
     """What is wrong with the certificates, `known` ones left out. `wrong`: why a PEM file can't be used, or None."""
-    if settings.tls.bind and not settings.tls.certificates:
-        yield places.problem("tls", "bind", "HTTPS is on, but [tls] certificates names no file")
+    if settings.tls.bind and not settings.tls.certificates and not settings.acme.enabled:
+        yield places.problem("tls", "bind", "HTTPS is on, but [tls] certificates names no file, and [acme] is not enabled")
     for path in settings.tls.certificates:
         message = wrong(path) if path not in known else None
         if message:

@@ -20,10 +20,9 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.text import UNIX
-from proxyd.config.settings import Settings
 from proxyd.net.descriptors import keep_spare
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
-from proxyd.net.tls import Certificates, tls_listeners
+from proxyd.net.tls import Certificates, alpn_protocols, tls_listeners
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.gates.clients import CROWDED
@@ -65,7 +64,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             wsgi({"proxyd.exchange": exchange}, None)
 
         self._call = call
-        self._certificates = _certificates(self._runtime.settings)
+        self._certificates = _certificates(self._runtime)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         self._share = Share(self._runtime.board)
         self._spare = keep_spare(self._make_room)
@@ -190,9 +189,10 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         super().handle_usr1(sig, frame)
 
 
-def _certificates(settings: Settings) -> Certificates | None:
+def _certificates(runtime: Any) -> Certificates | None:
     """The certificates of the HTTPS listener, or None without one."""
-    if not settings.tls.bind:
+    tls = runtime.settings.tls
+    if not tls.bind:
         return None
-    protocols = ["h2", "http/1.1"] if settings.tls.http2 else ["http/1.1"]
-    return Certificates(settings.tls.certificates, settings.tls.min_version, protocols)
+    sync = runtime.certificates
+    return Certificates(tls.certificates, tls.min_version, alpn_protocols(tls.http2), sync.served if sync is not None else None)

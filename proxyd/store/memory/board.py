@@ -22,6 +22,9 @@ _COUNTED = struct.Struct("<d")
 _COUNTED_AT = _WORKER.size
 _CONNECTIONS = struct.Struct("<I")
 _CONNECTIONS_AT = _COUNTED_AT + _COUNTED.size
+#: The version of the certificates that a worker has.
+_CERTIFICATES = struct.Struct("<Q")
+_CERTIFICATES_AT = 48
 _TAKES_NONE = 0xFFFFFFFF
 _WORKER_SIZE = 64
 _WORKERS_AT = 4096
@@ -31,6 +34,8 @@ _VERSION_AT = 64
 #: The marks of the database (see store.sql.restored), and the boot in which they were written.
 _MARKS = struct.Struct("<QQ16s")
 _MARKS_AT = _VERSION_AT + _VERSION.size
+#: The version of the certificates and challenges that was posted last.
+_POSTED_AT = _MARKS_AT + _MARKS.size
 #: Seconds in which every process that runs has looked at the file: one that was just mapped may not be everybody's yet. A worker that
 #: did not look because it was stopped looks before it answers.
 SETTLED = 0.3
@@ -54,7 +59,8 @@ class Board:
     """The board in `directory`; every process of the host maps the same file."""
 
     def __init__(self, directory: str) -> None:
-        self._file = SharedFile(os.path.join(directory, BOARD), _SIZE, b"board1", carried=slice(_VERSION_AT, _MARKS_AT + _MARKS.size))
+        self._file = SharedFile(os.path.join(directory, BOARD), _SIZE, b"board1",
+                                carried=slice(_VERSION_AT, _POSTED_AT + _CERTIFICATES.size))
         self._file.mapped_anew = self._come_back
         self._slot: int | None = None
         #: There may be workers that do not have this file yet.
@@ -62,6 +68,7 @@ class Board:
         self._mapped_at = clock.now()
         #: What this process has written, for a board that takes the place of a lost one.
         self._posted = 0
+        self._has_certificates = 0
         self._worker = (0, 0.0, 0.0)
         self._counted = 0.0
         self._connections: int | None = None
@@ -81,6 +88,27 @@ class Board:
         """Tell the workers that `version` is committed."""
         self._posted = version
         put(self._file.data, _VERSION_AT, _VERSION.pack(version))
+
+    @property
+    def certificates(self) -> int:
+        """The version of the certificates and challenges that was posted last."""
+        value: int = _CERTIFICATES.unpack_from(self._file.data, _POSTED_AT)[0]
+        return value
+
+    def post_certificates(self, version: int) -> None:
+        """Tell the workers that this version of the certificates and challenges is committed."""
+        put(self._file.data, _POSTED_AT, _CERTIFICATES.pack(version))
+
+    def report_certificates(self, version: int) -> None:
+        """This worker has the certificates and challenges of `version`."""
+        self._has_certificates = version
+        if self._slot is not None:
+            put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _CERTIFICATES_AT, _CERTIFICATES.pack(version))
+
+    def without_certificates(self, version: int) -> list[WorkerState]:
+        """The live workers that do not have that version yet."""
+        return [worker for worker in self.workers() if _CERTIFICATES.unpack_from(
+            self._file.data, _WORKERS_AT + worker.slot * _WORKER_SIZE + _CERTIFICATES_AT)[0] < version]
 
     def mark(self, marks: tuple[int, int]) -> None:
         """Note the marks that the database may have."""
@@ -103,7 +131,8 @@ class Board:
             if self._file.hold(slot):
                 begun = clock.to_boot(now)
                 put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE,
-                    _WORKER.pack(os.getpid(), 0, 0, begun, begun) + _COUNTED.pack(0.0) + _CONNECTIONS.pack(_TAKES_NONE))
+                    _WORKER.pack(os.getpid(), 0, 0, begun, begun) + _COUNTED.pack(0.0) + _CONNECTIONS.pack(_TAKES_NONE) +
+                    bytes(4) + _CERTIFICATES.pack(0))
                 self._slot = slot
                 self._worker = (0, begun, begun)
                 return slot
@@ -187,6 +216,7 @@ class Board:
             put(self._file.data, at, _WORKER.pack(os.getpid(), 0, *known))
             self.count(counted)
             self.connections(connections)
+            self.report_certificates(self._has_certificates)
 
     def close(self) -> None:
         """Leave and unmap."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
+from proxyd.store.sql.certificates import COUNTER, AcmeAccount, AcmeChallenge, CertificateOrder, StoredCertificate
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.identity import came
 from proxyd.store.sql.models import (
@@ -65,8 +66,9 @@ V4: list[type[StoredTable]] = [RefusalCount]
 V8: list[type[StoredTable]] = [Lead]
 V12: list[type[StoredTable]] = [Service, Endpoint, RouteHistory]
 V13: list[type[StoredTable]] = [Incident, HealthMinute, HealthHour, HealthDay]
+V14: list[type[StoredTable]] = [StoredCertificate, CertificateOrder, AcmeChallenge, AcmeAccount]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14)
 
 
 def _first() -> None:
@@ -133,6 +135,13 @@ def _thirteenth() -> None:
     database.create_tables(V13)
 
 
+def _certificates() -> None:
+    database.create_tables(V14)
+    # A database can have been brought back to an older schema with this row in it.
+    if StoredCounter.get_or_none(StoredCounter.name == COUNTER) is None:
+        StoredCounter.create(name=COUNTER, value=1)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -155,6 +164,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (11, "request headers of routes", _eleventh),
     (12, "services, endpoints and the history of routes", _twelfth),
     (13, "incidents, and health by minute, hour and day", _thirteenth),
+    (14, "certificates", _certificates),
 )
 NEWEST = STEPS[-1][0]
 

@@ -1,0 +1,95 @@
+"""The certificates of a worker that come from the database: a TLS context for each name, made at its first handshake."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from proxyd.base.urls import is_local_name
+from proxyd.net.localca import LocalAuthority
+from proxyd.net.tls import CertificateError, load_chain
+
+#: Contexts that are kept; the longest unused go first.
+_MOST = 2000
+#: Seconds after which the local CA signs a name anew.
+_LOCAL_SECONDS = 7 * 86400.0
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+
+
+class Served:
+    """`blank` makes a context without a certificate, and `known` tells whether a route names a host."""
+
+    def __init__(self, blank: Callable[[], ssl.SSLContext], known: Callable[[str], bool]) -> None:
+        self._blank = blank
+        self._known = known
+        self._pairs: dict[str, dict[str, tuple[str, str]]] = {}
+        self._local: LocalAuthority | None = None
+        self._contexts: dict[str, tuple[ssl.SSLContext, float]] = {}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that have a certificate of a CA, wildcards among them."""
+        return frozenset(self._pairs)
+
+    def take(self, fresh: Mapping[tuple[str, str], tuple[str, str]], there: Iterable[tuple[str, str]],
+             local: LocalAuthority | None) -> None:
+        """Take up certificates: `fresh` ones as (chain, key) by name and kind of key, all of those that are `there` to stay."""
+        stay = set(there)
+        self._pairs = {
+            name: kept for name, kinds in self._pairs.items()
+            if (kept := {kind: pair for kind, pair in kinds.items() if (name, kind) in stay})}
+        for (name, kind), pair in fresh.items():
+            self._pairs.setdefault(name, {})[kind] = pair
+        self._local = local or self._local
+        self._contexts.clear()
+
+    def covers(self, host: str) -> bool:
+        """Whether a host has a certificate of a CA."""
+        return host in self._pairs or "*" + host[max(0, host.find(".")):] in self._pairs
+
+    def context_for(self, name: str) -> ssl.SSLContext | None:
+        """The context for a name that a client asks for, in lower case, or an address; None: it is nobody's name."""
+        wildcard = "*." + name.partition(".")[2]
+        key = name if name in self._pairs else wildcard if wildcard in self._pairs else name
+        found = self._contexts.pop(key, None)
+        if found is None or found[1] < time.monotonic():
+            found = self._make(key)
+        if found is None:
+            return None
+        self._contexts[key] = found
+        if len(self._contexts) > _MOST:
+            del self._contexts[next(iter(self._contexts))]
+        return found[0]
+
+    def _make(self, name: str) -> tuple[ssl.SSLContext, float] | None:
+        pairs = self._pairs.get(name)
+        until = float("inf")
+        if pairs is None:
+            address = ":" in name
+            if self._local is None or len(name) > 253 or not (address or _NAME.fullmatch(name)):
+                return None
+            if not (address or is_local_name(name) or self._known(name)):
+                return None
+            pairs = {"": self._local.issue(name, datetime.datetime.now(datetime.UTC))}
+            until = time.monotonic() + _LOCAL_SECONDS
+        context = self._blank()
+        for chain, key in pairs.values():
+            load_pair(context, chain, key)
+        return context, until
+
+
+def load_pair(context: ssl.SSLContext, chain: str, key: str) -> None:
+    """Load chain and key from memory. Raises CertificateError. Python's ssl reads files only, so the kernel makes one that has no
+    place on a disk."""
+    fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        os.write(fd, (key + chain).encode())
+        load_chain(context, f"/proc/self/fd/{fd}")
+    except OSError as error:
+        raise CertificateError(f"can't load a certificate from memory: {error}") from None
+    finally:
+        os.close(fd)

@@ -1,0 +1,53 @@
+"""When a certificate is ordered, and when again."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from proxyd.certs.ca import OrderFailed, check_chain, new_key
+from proxyd.certs.names import matches
+from proxyd.certs.orders import backoff, renewal
+from proxyd.net.localca import LocalAuthority, make
+
+DAY = 86400.0
+
+
+@pytest.mark.parametrize(("lifetime", "before", "left"), [
+    (90 * DAY, 0.0, 30 * DAY), (6 * DAY, 0.0, 2 * DAY), (90 * DAY, 10 * DAY, 10 * DAY), (6 * DAY, 30 * DAY, 3 * DAY),
+])
+def test_a_third_of_the_lifetime_is_left_at_a_renewal_or_what_the_setting_says(lifetime: float, before: float, left: float) -> None:
+    assert renewal(1000.0, 1000.0 + lifetime, before) == 1000.0 + lifetime - left
+
+
+def test_pauses_grow_and_stay_within_five_failures_an_hour() -> None:
+    waits = [min(backoff(attempt) for _ in range(50)) for attempt in range(1, 9)]
+    assert waits[0] >= 48
+    assert waits == sorted(waits[:5]) + waits[5:]
+    assert sum(waits[:4]) > 3600
+    assert max(backoff(100) for _ in range(50)) <= 1.2 * 12 * 3600
+
+
+@pytest.mark.parametrize(("domain", "patterns", "expected"), [
+    ("app.example.com", ("*.example.com",), True), ("a.b.example.com", ("*.example.com",), True),
+    ("example.com", ("*.example.com",), False),
+    ("example.com", ("example.com",), True), ("badexample.com", ("*.example.com",), False), ("any.net", ("*",), True),
+])
+def test_a_pattern_stands_for_the_names_below_it(domain: str, patterns: tuple[str, ...], expected: bool) -> None:
+    assert matches(domain, patterns) is expected
+
+
+def test_a_chain_is_taken_only_for_its_name_its_key_and_its_time() -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    root, root_key = make(now)
+    chain, key = LocalAuthority.of(root, root_key).issue("app.example.com", now)
+    check_chain(chain + root, "app.example.com", key, now)
+    stranger, _ = make(now)
+    for pem, name, private, when, said in (
+            (chain + root, "other.example.com", key, now, "other names"),
+            (chain + root, "app.example.com", new_key("ecdsa256"), now, "key"),
+            (chain + root, "app.example.com", key, now + datetime.timedelta(days=400), "not now"),
+            (chain + stranger, "app.example.com", key, now, "chain is wrong"), ("nothing", "app.example.com", key, now, "something else")):
+        with pytest.raises(OrderFailed, match=said):
+            check_chain(pem, name, private, when)

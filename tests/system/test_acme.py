@@ -1,0 +1,134 @@
+"""Automatic HTTPS against pebble: a service declares a domain, and its clients verify what they are shown."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.backends import Backend
+from tests.support.pebble import Pebble
+from tests.support.registry import RegistryClient
+from tests.support.system import System
+from tests.support.waiting import free_port, wait_for
+
+
+class Automatic:
+    """A system of four workers, a CA and a backend."""
+
+    def __init__(self, directory: Path) -> None:
+        self.tls_port = free_port()
+        (directory / "pebble").mkdir()
+        self.system = System(
+            directory / "system", workers=4, start=False, tls__bind=f"127.0.0.1:{self.tls_port}", acme__enabled="yes",
+            acme__terms_agreed="yes", acme__email="ops@example.com", tls__public_port=self.tls_port, acme__key_type="ecdsa256, rsa2048",
+            acme__domains="*.example.com, *.example.net", database__busy_timeout="20s")
+        self.ca = Pebble(directory / "pebble", self.system.proxy_port)
+        self.system.settings |= {"acme__directory": self.ca.url, "acme__ca_file": self.ca.ca_file}
+        self.system.start()
+        self.backend = Backend()
+        self.client: RegistryClient = self.system.client("shop")
+
+    def stop(self) -> None:
+        self.system.stop()
+        self.ca.stop()
+        self.backend.stop()
+
+    def certificate(self, name: str | None, context: ssl.SSLContext | None = None) -> dict[str, Any] | None:
+        """What is shown to who asks for a name and trusts the CA alone; None where that does not verify."""
+        with socket.create_connection(("127.0.0.1", self.tls_port), timeout=10) as raw:
+            try:
+                with (context or self.ca.trusting()).wrap_socket(raw, server_hostname=name) as sock:
+                    return dict(sock.getpeercert() or {})
+            except ssl.SSLError:
+                return None
+
+    def local(self) -> ssl.SSLContext:
+        """A context that trusts the local CA alone."""
+        rows = self.system.sql("SELECT chain FROM certificates WHERE domain = '(local CA)'")
+        return ssl.create_default_context(cadata=str(rows[0][0]))
+
+    def status(self, domain: str) -> dict[str, Any]:
+        return dict(self.client.json(f"CERT_STATUS|SID|{domain}")[0])
+
+
+@pytest.fixture(scope="module")
+def automatic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Automatic]:
+    running = Automatic(tmp_path_factory.mktemp("acme"))
+    yield running
+    running.stop()
+
+
+def test_a_domain_has_a_certificate_seconds_after_it_is_declared(automatic: Automatic) -> None:
+    automatic.client.route("app.example.com", automatic.backend.url)
+    wait_for(lambda: automatic.certificate("app.example.com") is not None, 15, "a certificate that verifies")
+    # Every worker has it.
+    assert all(automatic.certificate("app.example.com") for _ in range(20))
+    old = automatic.ca.trusting()
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    wait_for(lambda: automatic.system.sql("SELECT COUNT(*) FROM certificates WHERE domain = 'app.example.com'")[0][0] == 2, 15,
+             "certificates of both kinds")
+    for cipher in ("ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"):
+        old.set_ciphers(cipher)
+        wait_for(lambda: automatic.certificate("app.example.com", old) is not None, 5, f"a handshake with {cipher}")
+    found = automatic.status("app.example.com")
+    assert found["state"] == "valid"
+    assert found["error"] == ""
+    assert "Pebble" in found["issuer"]
+    answer = automatic.system.get("/a?b=c", "app.example.com")
+    assert (answer.status, answer.headers["Location"]) == (308, f"https://app.example.com:{automatic.tls_port}/a?b=c")
+    mode = os.stat(automatic.system.directory / "certificates.key").st_mode & 0o777
+    assert mode == 0o600
+    keys = automatic.system.sql("SELECT private_key FROM certificates UNION SELECT private_key FROM acme_accounts")
+    assert "PRIVATE KEY" not in str(keys)
+    events = automatic.system.admin("/api/v1/events?type=certificate_changed").json()["events"]
+    assert any("app.example.com" in str(event) for event in events)
+    assert automatic.system.sql("SELECT COUNT(*) FROM acme_challenges") == [(0,)]
+
+
+def test_names_that_nobody_allows_or_no_ca_can_know_are_not_ordered(automatic: Automatic) -> None:
+    automatic.client.route("other.example.org,off.example.com,shop.test,127.0.0.1", automatic.backend.url)
+    route_id = automatic.client.route("off.example.net", automatic.backend.url)
+    automatic.client.options(route_id, tls="off")
+    automatic.client.route("asked.example.com", automatic.backend.url)
+    wait_for(lambda: automatic.certificate("asked.example.com") is not None, 15, "a certificate that verifies")
+    ordered = {row[0] for row in automatic.system.sql("SELECT domain FROM certificates UNION SELECT domain FROM certificate_orders")}
+    assert ordered.isdisjoint({"other.example.org", "shop.test", "127.0.0.1"})
+    local = automatic.local()
+    assert automatic.certificate("other.example.org", local), "the local CA's, never another name's"
+    assert automatic.certificate("shop.test", local)
+    assert automatic.certificate("127.0.0.1", local), "an address without a name in the handshake"
+    assert automatic.certificate("nobody.example.org", local) is None
+    assert automatic.status("shop.test")["state"] == "valid"
+    assert automatic.status("other.example.org")["state"] == "none"
+    assert automatic.system.get("/", "shop.test").status == 200, "plain HTTP stays where only the local CA signs"
+
+
+def test_a_host_with_a_certificate_and_no_service_is_503(automatic: Automatic) -> None:
+    route_id = automatic.client.route("gone.example.com", automatic.backend.url)
+    wait_for(lambda: automatic.certificate("gone.example.com") is not None, 15, "a certificate that verifies")
+    automatic.client.ok(f"ROUTE_REMOVE|SID|{route_id}")
+    automatic.client.apply()
+    answer = automatic.system.get("/", "gone.example.com")
+    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (503, "no_service")
+    assert automatic.system.get("/", "never.example.com").status == 404
+
+
+def test_a_refusal_is_told_with_what_to_do_and_leaves_the_rest_alone(automatic: Automatic) -> None:
+    automatic.client.route("*.example.com", automatic.backend.url)
+    wait_for(lambda: automatic.status("*.example.com")["state"] == "failed", 10, "a failed order")
+    assert "dns-01" in automatic.status("*.example.com")["error"]
+    assert automatic.client.command("CERT_STATUS|SID|nothing.example.com").startswith("ERROR|domain: ")
+
+
+def test_a_killed_master_goes_on_with_the_order(automatic: Automatic) -> None:
+    client = automatic.system.client("killed")
+    client.route("kill.example.com", automatic.backend.url)
+    os.kill(automatic.system.master_pid(), signal.SIGKILL)
+    wait_for(lambda: automatic.certificate("kill.example.com") is not None, 25, "a certificate in spite of all")
