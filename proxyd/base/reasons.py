@@ -64,6 +64,7 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("upstream_closed", 502, "The backend closed the connection before it answered. Look into its log"),
         Reason("upstream_truncated", 502, "The backend closed the connection in the middle of its answer. If part of that had gone out, "
                "the client's connection is cut"),
+        Reason("upstream_http2", 502, "The backend does not speak HTTP/2 although its url says so (`h2c://`), or it breaks RFC 9113"),
         Reason("connect_timeout", 504, "The backend did not accept the connection within `connect_timeout`"),
         Reason("timeout", 504, "The backend did not begin to answer within `timeout`"),
         Reason("request_send", 504, "The backend stopped taking the request's body for longer than `timeout`"),

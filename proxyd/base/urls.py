@@ -24,7 +24,7 @@ _NUMBERS = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)(?:\.(?:[0-9]+|0x[0-9a-f]*))*")
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A backend url taken apart: scheme http or https, host without brackets, port, path without a trailing slash,
-    whether it said ws or wss, and the authority as a Host field has it."""
+    whether it said ws or wss, the authority as a Host field has it, and whether it said h2c (HTTP/2 in the clear)."""
 
     scheme: str
     host: str
@@ -32,17 +32,18 @@ class Backend:
     path: str
     websocket: bool
     authority: str
+    http2: bool = False
 
 
 def parse_backend(url: str) -> Backend:
-    """The backend that an http, https, ws or wss url names. Raises ValueError saying what is wrong with it."""
+    """The backend that an http, https, h2c, ws or wss url names. Raises ValueError saying what is wrong with it."""
     if len(url) > 2048 or any(ord(char) <= 32 or ord(char) >= 127 for char in url):
         raise ValueError(f'"{url[:80]}" is not a url (too long, or with spaces or control characters)')
     parts = _URL.fullmatch(url)
     word = parts["scheme"].lower() if parts is not None else ""
-    if parts is None or word not in ("http", "https", "ws", "wss"):
-        raise ValueError(f'"{url}" is not an http, https, ws or wss url (like http://127.0.0.1:3000)')
-    scheme = {"ws": "http", "wss": "https"}.get(word, word)
+    if parts is None or word not in ("http", "https", "h2c", "ws", "wss"):
+        raise ValueError(f'"{url}" is not an http, https, h2c, ws or wss url (like http://127.0.0.1:3000)')
+    scheme = {"h2c": "http", "ws": "http", "wss": "https"}.get(word, word)
     host, port = _authority(parts["authority"], url)
     if "?" in parts["rest"] or "#" in parts["rest"]:
         raise ValueError(f'"{url}" has a query or fragment; a backend url ends with its path')
@@ -51,7 +52,7 @@ def parse_backend(url: str) -> Backend:
         raise ValueError(f'"{url}" has a path with characters it can\'t have')
     shown = f"[{host}]" if ":" in host else host
     authority = shown if chosen == _PORTS[scheme] else f"{shown}:{chosen}"
-    return Backend(scheme, host, chosen, parts["rest"].rstrip("/"), word in ("ws", "wss"), authority)
+    return Backend(scheme, host, chosen, parts["rest"].rstrip("/"), word in ("ws", "wss"), authority, word == "h2c")
 
 
 def parse_web_url(url: str) -> str:

@@ -182,7 +182,11 @@ class RouteOptions:
         integer(0, 100), "100", "Largest share of a pool whose circuits requests may open. Further members keep their traffic, failing or "
                                 "not. One may always be opened, unless this is 0.")
     circuit_failure_status: frozenset[int] = declare(STATUSES, "500,502,503,504", "Upstream statuses that count as failures.")
-    http2: bool = declare(BOOL, "false", "Accepted for the sake of existing clients, without effect: proxyd speaks HTTP/1.1 to upstreams.")
+    http2: bool = declare(BOOL, "false", "Speak HTTP/2 to the upstream if it does (https: by ALPN), with requests side by side on one "
+                                         "connection. Backends named h2c:// always get it.")
+    http2_ping: float = declare(
+        DURATION_OR_OFF, "15s", "Silence of an HTTP/2 connection with requests under way after which proxyd sends the upstream a ping. "
+                                "One that does not answer within the same time is gone. 0: no pings.")
     http3: bool = declare(BOOL, "false", "Accepted for the sake of existing clients, without effect: HTTP/3 needs a front such as Caddy.")
 
 

@@ -27,6 +27,7 @@ NONE = 0  # there is none, whatever the fields say
 LENGTH = 1  # after content_length bytes
 CHUNKED = 2
 CLOSE = 3  # when the backend closes
+STREAMED = 4  # as its HTTP/2 stream does
 
 # The space before an empty reason is missing from many servers, and nothing depends on it.
 _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\r\n]*))?\r\n")
@@ -35,12 +36,12 @@ _STATUS_LINE = re.compile(r"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: ([^\r\n]*))?\r\n
 class ResponseHead:
     """A response head that passed every check.
 
-    version              10 or 11
+    version              10 or 11; 20 where it came by HTTP/2, and was written in this form
     status, reason       as sent
     headers              (name as sent, value without surrounding white space), in order
     content_length       bytes, or -1 if not given; for HEAD and 304 what the body would have had
     chunked              Transfer-Encoding says so, even if there is no body to apply it to
-    body_kind            NONE, LENGTH, CHUNKED or CLOSE, for the request's method
+    body_kind            NONE, LENGTH, CHUNKED, CLOSE or STREAMED, for the request's method
     dated                there is a Date field
     keep_alive           the connection can be used again after this body; never for CLOSE and 101
     connection           lower-cased Connection options

@@ -12,6 +12,8 @@ import time
 from proxyd.base.jobs import Job
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
+from proxyd.http2.connection import Bounds
+from proxyd.http2.frames import MAX_WINDOW
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.resolver import Resolver
@@ -97,6 +99,9 @@ class Runtime:
         self.head_limits = HeadLimits(proxy.max_request_line, proxy.max_header_count, size, size)
         size = proxy.max_response_header_size
         self.response_limits = HeadLimits(proxy.max_request_line, 200, size, size)
+        # A client that reads slowly must not take the whole window of the connection: others use it too.
+        self.http2_bounds = Bounds(proxy.http2_max_streams, proxy.http2_stream_window,
+                                   min(proxy.http2_max_streams * proxy.http2_stream_window, MAX_WINDOW), size)
         self.trusts = trust_check(proxy.trusted_proxies)
         self.clients = client_caps(settings, directory, self.trusts)
         self.via = proxy.via or _own_name(settings)
@@ -145,7 +150,7 @@ class Runtime:
         now = time.monotonic()
         for upstream in list(self.table.upstreams.values()):
             state = upstream.state
-            if state.idle or state.in_flight:
+            if state.idle or state.in_flight or state.links is not None:
                 follow_name(upstream)
                 prune(upstream, now)
         upstreams = self.table.upstreams

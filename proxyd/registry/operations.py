@@ -27,6 +27,9 @@ from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.status import drain_state
 from proxyd.store.sql.traffic import route_stats
 
+#: Why an option has no effect.
+HTTP3_UNSPOKEN = "http3 is accepted but has no effect: put a front that speaks HTTP/3 before proxyd (conf/fronts)"
+
 log = logging.getLogger("proxyd.registry")
 
 CANCELLED = "the wait for the page was cancelled by MAINT_EXIT"
@@ -273,18 +276,13 @@ class Operations:
     # -- options without effect
 
     def note_unspoken(self, session: LiveSession, key: str, value: str) -> None:
-        """Log once for each service that http2 or http3 has no effect. The option is accepted nevertheless."""
-        if key not in ("http2", "http3") or not parse_option(key, value) or f"{session.service}/{key}" in self._said:
+        """Log once for each service that http3 has no effect. The option is accepted nevertheless."""
+        if key != "http3" or not parse_option(key, value) or f"{session.service}/{key}" in self._said:
             return
         self._said.add(f"{session.service}/{key}")
-        log.warning("service %s: %s", session.service, unspoken(key))
+        log.warning("service %s: %s", session.service, HTTP3_UNSPOKEN)
 
 
-def unspoken(key: str) -> str:
-    """Why an option has no effect."""
-    if key == "http2":
-        return "http2 is accepted but has no effect: upstreams get HTTP/1.1, and clients HTTP/2 on the TLS listener ([tls] http2)"
-    return "http3 is accepted but has no effect: put a front that speaks HTTP/3 before proxyd (conf/fronts)"
 
 
 def entered_at(rows: list[dict[str, Any]]) -> str | None:

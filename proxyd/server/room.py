@@ -13,7 +13,7 @@ from proxyd.proxy.client.http2 import Http2Connection
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
-    from proxyd.proxy.core.upstreams import Upstream
+    from proxyd.proxy.core.upstreams import Idle, Upstream
     from proxyd.proxy.runtime import Runtime
 
 
@@ -30,11 +30,14 @@ def close_idlest(runtime: Runtime, count: int) -> int:
     return len(found)
 
 
-def _idle(runtime: Runtime) -> Iterator[tuple[float, ClientConnection | Http2Connection | tuple[Upstream, Stream]]]:
+def _idle(runtime: Runtime) -> Iterator[tuple[float, Idle | tuple[Upstream, Stream]]]:
     """All idle connections, with the instant since which they are idle."""
     for item in runtime.idle_watch.watched():
         if isinstance(item, ClientConnection | Http2Connection) and (since := item.idle_since()) < inf:
             yield since, item
     for upstream in runtime.table.upstreams.values():
+        for link in upstream.state.links.all() if upstream.state.links is not None else ():
+            if (since := link.idle_since()) < inf:
+                yield since, link
         for stream in upstream.state.idle:
             yield stream.idle_until - min(upstream.options.pool_idle_timeout, stream.idle_limit), (upstream, stream)

@@ -16,7 +16,7 @@ def test_the_timeout_of_a_route_that_sets_none_is_the_declared_one(monkeypatch: 
 
 
 def test_a_route_is_told_its_own_timeout_and_what_has_no_effect() -> None:
-    told = _told_of({"timeout": "3s", "http2": "true", "http3": "false"})
+    told = _told_of({"timeout": "3s", "http2": "true", "http3": "true"})
     assert told["upstream_timeout_seconds"] == 3.0
     assert len(told["notes"]) == 1
-    assert "http2" in told["notes"][0]
+    assert "http3" in told["notes"][0]

@@ -46,6 +46,14 @@ class Authority:
         """A client's context that trusts this authority alone."""
         return ssl.create_default_context(cafile=str(self.file))
 
+    def serving(self, file: str, name: str, *protocols: str) -> ssl.SSLContext:
+        """A server's context with a certificate of this authority, that offers protocols by ALPN."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.issue(file, name))
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        return context
+
     def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float = 90) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key()).serial_number(

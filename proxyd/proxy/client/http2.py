@@ -16,12 +16,13 @@ from proxyd.http1 import ProtocolError, RequestHead
 from proxyd.http2.connection import Bounds, Connection
 from proxyd.http2.errors import ENHANCE_YOUR_CALM, NO_ERROR, REFUSED_STREAM, ConnectionFault, StreamFault
 from proxyd.http2.events import Body, Ended, Event, Pong, Request, Trailers
-from proxyd.http2.fields import read_request, read_trailers
+from proxyd.http2.fields import read_request
 from proxyd.http2.priority import parse_priority
 from proxyd.http2.stream import Stream as Http2State
-from proxyd.proxy.client.http2head import request_head, too_large, trailers
+from proxyd.proxy.client.http2head import request_head, too_large
 from proxyd.proxy.client.http2stream import Http2Stream
 from proxyd.proxy.core.exchange import Exchange
+from proxyd.proxy.core.http2fields import trailers
 from proxyd.proxy.core.origin import forwarded_fields
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ class Http2Connection:
     def _trail(self, event: Trailers) -> None:
         client: Http2Stream = event.stream.owner
         try:
-            wrong = client.trail(trailers(read_trailers(event.fields)))
+            wrong = client.trail(trailers(event.fields, 400))
         except StreamFault as fault:
             wrong = fault.detail
         except ProtocolError as error:

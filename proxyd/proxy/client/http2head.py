@@ -7,11 +7,9 @@ import os
 
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead, parse_request_head
 from proxyd.http1.errors import shown
-from proxyd.http1.fieldnames import may_be_trailer
 from proxyd.http2.events import Field
 from proxyd.http2.fields import RequestFields
 
-_MAX_TRAILERS = 100
 _DEFAULT_PORTS = {b"http": b":80", b"https": b":443"}
 
 
@@ -65,17 +63,3 @@ def _handshake(request: RequestFields) -> list[Field]:
         raise ProtocolError(501, "unsupported_protocol", f"the protocol {shown(request.protocol.decode('latin-1'))} is not spoken here")
     kept = [field for field in request.fields if field[0] != b"sec-websocket-key"]
     return [*kept, (b"sec-websocket-key", base64.b64encode(os.urandom(16)))]
-
-
-def trailers(fields: list[Field]) -> list[tuple[str, str]]:
-    """Trailers as the upstream gets them; names with underscores are left out. Raises ProtocolError."""
-    if len(fields) > _MAX_TRAILERS:
-        raise ProtocolError(400, "trailers_too_large", "the trailer section is too large")
-    kept = []
-    for raw_name, value in fields:
-        name = raw_name.decode("latin-1")
-        if not may_be_trailer(name):
-            raise ProtocolError(400, "forbidden_trailer", f"the field {shown(name)} can't be a trailer")
-        if "_" not in name:
-            kept.append((name, value.decode("latin-1")))
-    return kept

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.variables import SetFields
 from proxyd.config.options import RouteOptions
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
+
+#: Whether an upstream is spoken to in HTTP/2: where it takes it, or without asking (`Upstream.http2`).
+IF_OFFERED, ALWAYS = 1, 2
 
 PoolKey = tuple[str, str, int]
 
@@ -22,16 +26,41 @@ _RETRIES_AT_FIRST = 5 * RETRY_COST
 RETRIES_AT_MOST = 100 * RETRY_COST
 
 
+class Idle(Protocol):
+    """A connection that could be closed to make room."""
+
+    def idle_since(self) -> float:
+        """The instant since which nothing is under way on it (monotonic seconds). inf while something is."""
+
+    def make_way(self) -> None:
+        """End it. Must not wait."""
+
+
+class Links(Protocol):
+    """The HTTP/2 connections to one upstream."""
+
+    def prune(self, addresses: frozenset[str] | None) -> None:
+        """Begin no more requests on connections to other addresses."""
+
+    def retire(self) -> None:
+        """Begin no more requests: the route is gone."""
+
+    def all(self) -> Sequence[Idle]:
+        """The connections."""
+
+
 class UpstreamState:
     """What this worker knows of an upstream beside its declaration; survives changes of the table. `retry_budget`: in fifths
-    of a retry; each request brings one. `addresses`: those that the upstream's name has now, None where it is no name."""
+    of a retry; each request brings one. `addresses`: those that the upstream's name has now, None where it is no name. `links`: None
+    until it was asked by HTTP/2."""
 
-    __slots__ = ("addresses", "current_weight", "idle", "in_flight", "made", "retry_budget")
+    __slots__ = ("addresses", "current_weight", "idle", "in_flight", "links", "made", "retry_budget")
 
     def __init__(self) -> None:
         self.addresses: frozenset[str] | None = None
         self.idle: list[Stream] = []
         self.in_flight = 0
+        self.links: Links | None = None
         self.current_weight = 0.0
         self.retry_budget = _RETRIES_AT_FIRST
         self.made = 0.0
@@ -47,7 +76,8 @@ class UpstreamState:
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
     """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none. `path`: the route's. `strip`: the prefix that
-    its requests lose. `puts_back`: what its answers say of the backend's own address is put back (core/putback)."""
+    its requests lose. `puts_back`: what its answers say of the backend's own address is put back (core/putback). `http2`: 0,
+    IF_OFFERED or ALWAYS."""
 
     route_id: str
     slot: int
@@ -77,6 +107,7 @@ class Upstream:
     request_headers: SetFields = ()
     strip: str = ""
     puts_back: bool = False
+    http2: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

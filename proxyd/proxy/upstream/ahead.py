@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from proxyd.http1 import BodyReader, ProtocolError
+from proxyd.http1 import ProtocolError
 from proxyd.http1.response import LENGTH
 from proxyd.proxy.core.phases import RESPONSE_BODY
 from proxyd.proxy.core.spool import Spool
 from proxyd.proxy.upstream.parts import leave
-from proxyd.proxy.upstream.pieces import ResponseCut, encoded, next_piece, too_large
+from proxyd.proxy.upstream.pieces import ResponseCut, body_of, encoded, length_to_send, next_piece, too_large
 from proxyd.proxy.upstream.pool import let_go
 
 if TYPE_CHECKING:
+    from proxyd.http1 import BodyReader
     from proxyd.http1.response import ResponseHead
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.compress import Encoder
+    from proxyd.proxy.upstream.http2leg import LegBody
     from proxyd.proxy.upstream.parts import Parts
 
 
@@ -35,8 +37,8 @@ def relay_ahead(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, 
                 headers: list[tuple[str, str]], rest: bytes, encoder: Encoder | None) -> bool:
     """Pass a response with a body on. Returns whether the upstream connection could be used again."""
     client = ex.client
-    body = BodyReader(response)
-    length = response.content_length if response.body_kind == LENGTH and encoder is None else -1
+    body = body_of(stream, response)
+    length = response.content_length if response.body_kind == LENGTH and encoder is None else length_to_send(response, encoder)
     # An error in this piece can still be answered, because nothing has been sent.
     piece = body.feed(rest)
     room = (upstream.options.max_response_body or inf) - len(piece)
@@ -44,7 +46,7 @@ def relay_ahead(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, 
         raise ProtocolError(502, "response_too_large", too_large(upstream))
     piece = encoded(encoder, piece, body)
     ex.begin_response(response.status)
-    whole = body.done and not body.trailers
+    whole = (body.done and not body.trailers) or 0 <= length <= len(piece)
     with_more = _Reader(parts, ex, upstream, stream, body, encoder, room)
     try:
         client.start(response.status, response.reason, headers, length, piece, whole)
@@ -62,7 +64,7 @@ def relay_ahead(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, 
 class _Reader:
     """Reads a body from the upstream in a greenlet of its own, and lets the upstream go when the body is complete."""
 
-    def __init__(self, parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, body: BodyReader,
+    def __init__(self, parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, body: BodyReader | LegBody,
                  encoder: Encoder | None, room: float) -> None:
         self._parts = parts
         self._ex = ex

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from proxyd.base import clock
@@ -40,13 +40,13 @@ def attempt(parts: Parts, ex: Exchange, upstream: Upstream, admission: int, retr
     stream = idle_connection(upstream, now)
     if stream is not None:
         try:
-            return _exchange(parts, ex, upstream, stream, admission, retry_statuses)
+            return exchange(parts, ex, upstream, stream, admission, retry_statuses)
         except UpstreamError as error:
             if not retry.on_new_connection(ex, upstream, error):
                 raise
             if ex.counters is not None:
                 ex.counters.retries += 1
-    return _exchange(parts, ex, upstream, open_connection(ex, upstream), admission, retry_statuses)
+    return exchange(parts, ex, upstream, open_connection(ex, upstream), admission, retry_statuses)
 
 
 def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
@@ -66,39 +66,6 @@ def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
         raise
     finally:
         ex.connect_seconds = time.monotonic() - begun
-
-
-def _exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, admission: int,
-              retry_statuses: frozenset[int]) -> bool:
-    """The attempt on one connection. In any case the connection is released or closed here."""
-    ex.upstream_stream = stream
-    reusable = False
-    try:
-        _send_request(ex, upstream, stream)
-        response, rest = read_head(parts, ex, upstream, stream)
-        if not stream.served:
-            heed_keep_alive(stream, response.get("keep-alive"))
-        status = response.status
-        ok = not is_failure(ex, upstream, status)
-        if admission or not ok or status in retry_statuses:
-            parts.circuits.report(upstream, admission, ok, clock.now(), ex.pool)
-            if status in retry_statuses:
-                ex.hold_back(status)
-                return False
-            reusable = relay(parts, ex, upstream, stream, response, rest)
-        else:
-            # It counts as a success only when the body is complete. Otherwise failures in bodies would never add up. A trial is
-            # reported before (above), because it can't wait for a body that streams for hours.
-            reusable = relay(parts, ex, upstream, stream, response, rest)
-            parts.circuits.report(upstream, admission, True, clock.now())
-        return True
-    except ProtocolError as error:
-        if error.status != 502:
-            raise
-        raise UpstreamError("other", 502, error.code, error.detail) from None
-    finally:
-        if ex.upstream_stream is not None:
-            let_go(ex, upstream, stream, reusable)
 
 
 def _send_request(ex: Exchange, upstream: Upstream, stream: Stream) -> None:
@@ -165,14 +132,52 @@ def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, up
             ex.first_byte_seconds = time.monotonic() - ex.upstream_started
         response = reader.feed(data)
         if reader.informational and not upgrade:
-            _pass_on(ex, upstream, reader.informational)
+            pass_on(ex, upstream, reader.informational)
     return response, reader.rest
 
 
-def _pass_on(ex: Exchange, upstream: Upstream, informational: Sequence[ResponseHead]) -> None:
+def pass_on(ex: Exchange, upstream: Upstream, informational: Sequence[ResponseHead]) -> None:
     """Send informational responses to the client. Each starts the upstream's timeout again."""
     for head in informational:
         # 100 is not passed on: the client gets its own from us.
         if head.status != 100:
             ex.client.informational(head.status, head.end_to_end())
             ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)
+
+
+#: Sends a request; reads the head of the final response.
+Send = Callable[["Exchange", "Upstream", "Stream"], None]
+Read = Callable[["Parts", "Exchange", "Upstream", "Stream"], tuple[ResponseHead, bytes]]
+
+
+def exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, admission: int, retry_statuses: frozenset[int],
+             send: Send = _send_request, read: Read = read_head) -> bool:
+    """The attempt on one connection, or on one stream of HTTP/2. In any case the connection is released or closed here."""
+    ex.upstream_stream = stream
+    reusable = False
+    try:
+        send(ex, upstream, stream)
+        response, rest = read(parts, ex, upstream, stream)
+        if not stream.served:
+            heed_keep_alive(stream, response.get("keep-alive"))
+        status = response.status
+        ok = not is_failure(ex, upstream, status)
+        if admission or not ok or status in retry_statuses:
+            parts.circuits.report(upstream, admission, ok, clock.now(), ex.pool)
+            if status in retry_statuses:
+                ex.hold_back(status)
+                return False
+            reusable = relay(parts, ex, upstream, stream, response, rest)
+        else:
+            # It counts as a success only when the body is complete. Otherwise failures in bodies would never add up. A trial is
+            # reported before (above), because it can't wait for a body that streams for hours.
+            reusable = relay(parts, ex, upstream, stream, response, rest)
+            parts.circuits.report(upstream, admission, True, clock.now())
+        return True
+    except ProtocolError as error:
+        if error.status != 502:
+            raise
+        raise UpstreamError("other", 502, error.code, error.detail) from None
+    finally:
+        if ex.upstream_stream is not None:
+            let_go(ex, upstream, stream, reusable)

@@ -8,6 +8,7 @@ from proxyd.base import clock
 from proxyd.proxy.core.upstreams import RETRIES_AT_MOST
 from proxyd.proxy.upstream import retry, websocket
 from proxyd.proxy.upstream.attempt import attempt
+from proxyd.proxy.upstream.http2 import attempt_http2
 from proxyd.proxy.upstream.parts import leave
 from proxyd.proxy.upstream.pieces import ResponseCut
 from proxyd.proxy.upstream.pool import UpstreamError
@@ -40,7 +41,8 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
         if ex.head.upgrade == "websocket":
             websocket.tunnel(parts, ex, upstream, admission)
             return None
-        if attempt(parts, ex, upstream, admission, retry.statuses(ex, upstream)):
+        ask = attempt if not upstream.http2 else attempt_http2
+        if ask(parts, ex, upstream, admission, retry.statuses(ex, upstream)):
             return None
         return UpstreamError("status", ex.status, f"upstream_{ex.status}", f"the upstream answered {ex.status}")
     except UpstreamError as error:

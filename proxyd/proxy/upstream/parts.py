@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.http1 import HeadLimits
+from proxyd.http2.connection import Bounds
 from proxyd.proxy.core.spool import Storage
 from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
@@ -25,6 +26,7 @@ class Parts(Protocol):
     places: Places
     storage: Storage
     response_limits: HeadLimits
+    http2_bounds: Bounds
     stats: Stats
     rows: Rows
 

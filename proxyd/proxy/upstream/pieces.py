@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxyd.http1 import BodyReader, ProtocolError
+from proxyd.http1.response import STREAMED
 from proxyd.proxy.core.clientside import ClientGone
+from proxyd.proxy.upstream.http2leg import Leg, LegBody, LegError
 
 if TYPE_CHECKING:
+    from proxyd.http1 import ResponseHead
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
@@ -17,12 +20,14 @@ RELAY_SIZE = 262144
 
 
 class ResponseCut(Exception):
-    """The upstream failed after part of its response was sent. The client's connection must be cut."""
+    """The upstream failed after part of its response was sent. The client's connection must be cut. `error`: with which of HTTP/2's errors
+    the upstream did, 0 if there is none."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, error: int = 0) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.error = error
 
 
 def too_large(upstream: Upstream) -> str:
@@ -30,7 +35,20 @@ def too_large(upstream: Upstream) -> str:
     return f"the upstream's body is larger than {upstream.options.max_response_body} bytes (option max_response_body)"
 
 
-def next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
+def body_of(stream: Stream, response: ResponseHead) -> BodyReader | LegBody:
+    """The reader of a response's body."""
+    return LegBody(stream) if isinstance(stream, Leg) else BodyReader(response)
+
+
+def length_to_send(response: ResponseHead, encoder: Encoder | None) -> int:
+    """The length of the body for the client, where the body is not framed by it. -1 if it is not known, or if trailers come behind it,
+    for which there is no place behind a body of known length."""
+    if response.body_kind != STREAMED or encoder is not None or response.get("trailer") is not None:
+        return -1
+    return response.content_length
+
+
+def next_piece(ex: Exchange, stream: Stream, body: BodyReader | LegBody) -> bytes:
     """The next piece of a body. Empty if only framing has arrived, or at the end. Raises ResponseCut, ClientGone."""
     if body.more:
         stream.give_way()
@@ -38,6 +56,8 @@ def next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
     else:
         try:
             data = stream.recv(RELAY_SIZE)
+        except LegError as error:
+            raise cut(ex, str(error), error.code, error.error) from None
         except OSError as error:
             raise cut(ex, str(error)) from None
         if not data:
@@ -50,7 +70,7 @@ def next_piece(ex: Exchange, stream: Stream, body: BodyReader) -> bytes:
         raise ResponseCut(error.code, error.detail) from None
 
 
-def encoded(encoder: Encoder | None, piece: bytes, body: BodyReader) -> bytes:
+def encoded(encoder: Encoder | None, piece: bytes, body: BodyReader | LegBody) -> bytes:
     """The piece, encoded if there is an encoder."""
     if encoder is None:
         return piece
@@ -59,10 +79,12 @@ def encoded(encoder: Encoder | None, piece: bytes, body: BodyReader) -> bytes:
     return encoder.flush(piece) if piece else piece
 
 
-def cut(ex: Exchange, reason: str) -> Exception:
+def cut(ex: Exchange, reason: str, code: str = "", error: int = 0) -> Exception:
     """The exception for a body that ended early. The client's connection is cut."""
     if ex.client_gone:
         return ClientGone()
     if ex.expired is not None:
         return ResponseCut(ex.expired.reason, f"the response body stalled ({ex.expired.reason})")
-    return ResponseCut("upstream_truncated", f"the upstream ended the response body early: {reason}")
+    if code == "upstream_closed":
+        code = ""
+    return ResponseCut(code or "upstream_truncated", f"the upstream ended the response body early: {reason}", error)

@@ -129,6 +129,8 @@ def heed_keep_alive(stream: Stream, field: str | None) -> None:
 def prune(upstream: Upstream, now: float) -> None:
     """Close idle connections whose time has passed, and those to an address that the upstream's name no longer has."""
     state = upstream.state
+    if state.links is not None:
+        state.links.prune(state.addresses)
     kept: list[Stream] = []
     gone: list[Stream] = []
     for stream in state.idle:
@@ -161,14 +163,17 @@ def _ask(upstream: Upstream) -> None:
 
 def close_idle(upstream: Upstream) -> None:
     """Close all idle connections, because the route is gone."""
+    if upstream.state.links is not None:
+        upstream.state.links.retire()
     idle = upstream.state.idle
     while idle:
         _room.held -= 1
         idle.pop().close()
 
 
-def connect(upstream: Upstream, limit: float, expired: str) -> Stream:
-    """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError, with the code `expired` once they are over."""
+def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False) -> Stream:
+    """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError, with the code `expired` once they are over. `http2`:
+    offer that too, where TLS can."""
     where = f"{upstream.host}:{upstream.port}"
     opened: gevent_socket.socket | None = None
     try:
@@ -180,7 +185,7 @@ def connect(upstream: Upstream, limit: float, expired: str) -> Stream:
             if upstream.scheme != "https":
                 stream = plain_stream(opened)
             else:
-                stream = TlsStream(_context(upstream.options.tls_verify).wrap_socket(opened, server_hostname=upstream.host))
+                stream = TlsStream(_context(upstream.options.tls_verify, http2).wrap_socket(opened, server_hostname=upstream.host))
             stream.address = address
             if upstream.state.addresses is not None and address not in upstream.state.addresses:
                 # The name was resolved again after the last update.
@@ -211,11 +216,11 @@ def _close(sock: gevent_socket.socket | None) -> None:
         sock.close()
 
 
-@lru_cache(maxsize=2)
-def _context(verify: bool) -> gevent_ssl.SSLContext:
+@lru_cache(maxsize=4)
+def _context(verify: bool, http2: bool) -> gevent_ssl.SSLContext:
     context = gevent_ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -6,7 +6,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING
 
-from proxyd.http1 import BodyReader, ProtocolError
+from proxyd.http1 import ProtocolError
 from proxyd.http1.response import LENGTH, NONE, ResponseHead
 from proxyd.proxy.core.headers import http_date
 from proxyd.proxy.core.phases import RESPONSE_BODY
@@ -14,7 +14,7 @@ from proxyd.proxy.core.putback import put_back
 from proxyd.proxy.core.setfields import filled, replace_fields, without_set
 from proxyd.proxy.upstream import compress
 from proxyd.proxy.upstream.ahead import relay_ahead
-from proxyd.proxy.upstream.pieces import RELAY_SIZE, ResponseCut, cut, encoded, next_piece, too_large
+from proxyd.proxy.upstream.pieces import RELAY_SIZE, ResponseCut, body_of, cut, encoded, length_to_send, next_piece, too_large
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
@@ -110,10 +110,11 @@ def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
 
 def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, headers: list[tuple[str, str]],
                   rest: bytes, encoder: compress.Encoder | None) -> bool:
-    """Pass on a body that is chunked, that is encoded here, or that ends when the upstream closes. Each piece is sent at once."""
+    """Pass on a body that is chunked, that is encoded here, that comes by HTTP/2, or that ends when the upstream closes. Each piece is
+    sent at once."""
     client = ex.client
     timeout = upstream.options.read_timeout
-    body = BodyReader(response)
+    body = body_of(stream, response)
     room = upstream.options.max_response_body or inf
     # An error in this piece can still be answered, because nothing has been sent.
     piece = body.feed(rest)
@@ -121,9 +122,10 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     if room < 0:
         raise ProtocolError(502, "response_too_large", too_large(upstream))
     piece = encoded(encoder, piece, body)
-    whole = body.done and not body.trailers
+    length = length_to_send(response, encoder)
+    whole = (body.done and not body.trailers) or 0 <= length <= len(piece)
     ex.begin_response(response.status)
-    client.start(response.status, response.reason, headers, -1, piece, whole)
+    client.start(response.status, response.reason, headers, length, piece, whole)
     ex.bytes_sent += len(piece)
     if whole:
         return body.reusable

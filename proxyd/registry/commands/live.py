@@ -13,7 +13,7 @@ from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import EVERY
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import compressed, to_json
-from proxyd.registry.operations import unspoken
+from proxyd.registry.operations import HTTP3_UNSPOKEN
 from proxyd.registry.protocol import ROUTE_ID, CommandError, command
 from proxyd.store.sql.status import circuit_state, route_facts, route_status
 from proxyd.store.sql.traffic import route_stats
@@ -47,7 +47,7 @@ def route_status_command(caller: Caller, route_id: str) -> str:
 def _told_of(options: dict[str, str]) -> dict[str, Any]:
     """The fields of ROUTE_STATUS that come from a route's options."""
     return {"upstream_timeout_seconds": option_of(options, "timeout"),
-            "notes": [unspoken(key) for key in ("http2", "http3") if option_of(options, key)]}
+            "notes": [HTTP3_UNSPOKEN] if option_of(options, "http3") else []}
 
 
 @command("CIRCUIT_BREAKER_STATUS", TOPIC, ROUTE_ID,

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from proxyd.http1 import RESPONSE_LIMITS, HeadLimits, parse_request_head
+from proxyd.http2.connection import Bounds
 from proxyd.proxy.core.spool import Storage
 from proxyd.proxy.core.upstreams import Pool
 from proxyd.proxy.record.slow import Rows
@@ -36,6 +37,7 @@ class Held:
     places: Places
     storage: Storage = field(default_factory=lambda: Storage(0, ""))
     response_limits: HeadLimits = RESPONSE_LIMITS
+    http2_bounds: Bounds = field(default_factory=Bounds)
     stats: Stats = field(default_factory=Stats)
     rows: Rows = field(default_factory=Rows)
 
