@@ -75,6 +75,7 @@ setup(
             "h2>=4.1,<5",
             "hyperframe>=6.0,<7",
             "httpx>=0.27,<1",
+            "grpcio>=1.60,<2",
             "redis>=5,<9",
             "jsonschema>=4.18,<5",
             "ruff>=0.9,<1",

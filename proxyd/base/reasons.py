@@ -69,7 +69,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("timeout", 504, "The backend did not begin to answer within `timeout`"),
         Reason("request_send", 504, "The backend stopped taking the request's body for longer than `timeout`"),
         Reason("read_timeout", 504, "The backend paused in its answer for longer than `read_timeout`. The client's connection is cut"),
-        Reason("total_timeout", 504, "The request took longer than `total_timeout`. It is 408 while the client still sends its body"),
+        Reason("total_timeout", 504, "The request took longer than `total_timeout`, or a call of gRPC longer than its client gave it "
+               "(`grpc-timeout`). It is 408 while the client still sends its body"),
         STATUS_FAMILY,
         Reason("response_too_large", 502, "The backend's body is larger than `max_response_body`. A body that has begun is cut"),
         Reason("unasked_upgrade", 502, "The backend switched protocols although nobody asked it to"),

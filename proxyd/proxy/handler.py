@@ -12,6 +12,7 @@ import gevent
 from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLIENT_GONE, CLOSED
 from proxyd.http1 import ProtocolError
+from proxyd.proxy.core import grpc
 from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.challenges import PREFIX, challenge_answer
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
@@ -58,7 +59,8 @@ def handle(runtime: Runtime, ex: Exchange) -> None:
     except ResponseCut as cut:
         ex.failure = cut.code
         log.warning("request %s: %s", ex.request_id, cut.detail)
-        ex.client.abort()
+        if not grpc.end_cut(ex, cut.code, cut.detail, cut.error):
+            ex.client.abort()
     except (gevent.GreenletExit, SystemExit):
         raise
     except Exception:
@@ -138,6 +140,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         return refuse("ambiguous_path", "a backend may read this path as one of another route")
     if first.options.total_timeout:
         ex.total_deadline = ex.started + first.options.total_timeout
+    if head.te_trailers and grpc.is_grpc(head):
+        ex.total_deadline = min(ex.total_deadline, ex.started + grpc.time_limit(head))
     for gate in GATES:
         refusal = gate(runtime, ex, pool)
         if refusal is not None:

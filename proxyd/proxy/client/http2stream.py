@@ -15,6 +15,7 @@ from proxyd.http2.errors import CANCEL, INTERNAL_ERROR, NO_ERROR
 from proxyd.http2.stream import Stream as Http2State
 from proxyd.proxy.client.http2tunnel import Http2Tunnel, accepted
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.grpc import is_grpc
 from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from proxyd.proxy.client.front import Front
     from proxyd.proxy.core.exchange import Exchange
 
-#: Who never sends a piece of a body before our answer begins waits for it: gRPC, where both sides stream.
-_STREAMS_BOTH_WAYS = "application/grpc"
 
 
 class Carrier(Protocol):
@@ -62,8 +61,8 @@ class Http2Stream:
 
     __slots__ = (
         "_acknowledged", "_answered_100", "_body", "_came", "_connection", "_declared", "_due", "_engine", "_gone", "_late", "_raw",
-        "_reader", "_received", "_sender", "_taken", "_timeout", "_trailers", "_turns", "_writer", "buffers", "ended", "exchange",
-        "fault", "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
+        "_reader", "_received", "_sender", "_streams", "_taken", "_timeout", "_trailers", "_turns", "_writer", "buffers", "ended",
+        "exchange", "fault", "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
     def __init__(self, connection: Carrier, state: Http2State) -> None:
@@ -91,6 +90,8 @@ class Http2Stream:
         self._trailers: list[tuple[str, str]] = []
         self.fault: ProtocolError | None = None
         self._gone = self._late = self._answered_100 = self._raw = False
+        #: Whether it is a call of gRPC, where both sides stream: nobody who waits for an answer to begin sends first.
+        self._streams = False
         self._due = 0
         self._taken = self._came = self._turns = self._acknowledged = 0
         self._reader: Any = None
@@ -177,7 +178,8 @@ class Http2Stream:
         """Wait until a body of unknown length begins, or it is clear that there is none. Returns the error if it does neither in
         time."""
         head.expect_continue = (head.get("expect") or "").lower() == "100-continue"
-        if not head.expect_continue and not (head.get("content-type") or "").startswith(_STREAMS_BOTH_WAYS):
+        self._streams = is_grpc(head)
+        if not head.expect_continue and not self._streams:
             patience = self.rates.seconds(0)
             with gevent.Timeout(min(self._timeout, patience), False):
                 while not (self._body or self.ended or self._gone):
@@ -333,7 +335,8 @@ class Http2Stream:
 
     def moved_bytes(self, sending: bool) -> int:
         if not sending:
-            return self._came
+            # A call of gRPC may send a message now and then. The longest silence is bounded for it, too.
+            return self._came if not self._streams else -1
         state = self.state
         if not state.pending:
             return -1

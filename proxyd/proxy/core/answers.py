@@ -1,5 +1,5 @@
-"""The answers that the proxy makes itself, all of them: problem+json (RFC 9457) or a small HTML page, by Accept, or a page that is
-ready made. Each names its reason code and request id."""
+"""The answers that the proxy makes itself, all of them: problem+json (RFC 9457) or a small HTML page, by Accept, a page that is
+ready made, or a status of gRPC. Each names its reason code and request id."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from proxyd.base.reasons import CLOSED
 from proxyd.proxy.core.clientside import ClientGone
+from proxyd.proxy.core.grpc import is_grpc, status_fields
 from proxyd.proxy.core.headers import http_date
 from proxyd.proxy.core.refusal import Page, Refusal
 
@@ -69,6 +70,9 @@ def answer(ex: Exchange, refusal: Refusal) -> None:
         ex.client.abort()
         return
     headers = (("X-Proxyd-Reason", refusal.code), *refusal.headers) if refusal.code else refusal.headers
+    if is_grpc(ex.head):
+        _send_grpc(ex, refusal, headers)
+        return
     _send(ex, refusal.status, refusal.page or _page(ex, refusal), headers)
 
 
@@ -85,3 +89,14 @@ def _send(ex: Exchange, status: int, page: Page, headers: tuple[tuple[str, str],
         return
     ex.client.start(status, reason_phrase(status), fields, len(body), body, True)
     ex.bytes_sent += len(body)
+
+
+def _send_grpc(ex: Exchange, refusal: Refusal, headers: tuple[tuple[str, str], ...]) -> None:
+    """Answer a call of gRPC: with a head alone, that says all (Trailers-Only). The log has the status that HTTP would have."""
+    if ex.response_started:
+        raise ClientGone
+    ex.begin_response(refusal.status)
+    detail = f"{refusal.code}: {refusal.detail}" if refusal.code else refusal.detail
+    fields = [("Content-Type", "application/grpc"), *status_fields(refusal.status, detail), ("Date", http_date(int(time.time()))), *headers,
+              *ex.set_headers, ("X-Request-ID", ex.request_id)]
+    ex.client.start(200, "OK", fields, -1 if ex.client.version == 20 else 0, b"", True)
