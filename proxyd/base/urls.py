@@ -15,6 +15,8 @@ _PATH = re.compile(r"/[!$-;=@-_a-z~%]*")
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
+#: The name of a gRPC service. One byte tells its length to the health service.
+_SERVICE = re.compile(r"[A-Za-z0-9_.-]{0,127}")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 #: What some programs read as an address in another notation.
@@ -72,10 +74,15 @@ def parse_web_url(url: str) -> str:
 
 
 def parse_check(text: str) -> str:
-    """What a health check asks for: a path with its query, `tcp://` to connect to the backend only, or `tcp://host:port`
-    to connect elsewhere. Raises ValueError."""
+    """What a health check asks for: a path with its query, `tcp://` to connect to the backend only, `tcp://host:port`
+    to connect elsewhere, or gRPC's health service: `grpc://`, `grpc://service`, `grpc://host:port/service`. Raises ValueError."""
     value = text.strip()
-    expected = "a path (like /healthz), tcp:// or tcp://host:port"
+    expected = "a path (like /healthz), tcp:// or tcp://host:port, or grpc:// or grpc://service"
+    if value.startswith("grpc://"):
+        where, service = split_grpc_check(value)
+        if not _SERVICE.fullmatch(service) or (where and parse_backend("http://" + where).path):
+            raise ValueError(f'"{text[:80]}" is not {expected}')
+        return value
     if value.startswith("tcp://"):
         if value != "tcp://":
             where = value.removeprefix("tcp://")
@@ -85,6 +92,15 @@ def parse_check(text: str) -> str:
     if not value.startswith("/") or len(value) > 1024 or any(ord(char) <= 32 or ord(char) >= 127 or char == "#" for char in value):
         raise ValueError(f'"{text[:80]}" is not {expected}')
     return value
+
+
+def split_grpc_check(value: str) -> tuple[str, str]:
+    """Host and port (empty: the backend's) and service (empty: the server) of a `grpc://` check."""
+    where, slash, service = value.removeprefix("grpc://").partition("/")
+    if where and not re.search(r":[0-9]+\Z", where):
+        # Without a port it is no address, and means a service.
+        return "", where + slash + service
+    return where, service
 
 
 def parse_check_or_none(text: str) -> str:

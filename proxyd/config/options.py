@@ -96,8 +96,9 @@ class RouteOptions:
     timeout: float = declare(DURATION, "60s", "Longest wait for the upstream's response header, once the request is sent.")
     read_timeout: float = declare(DURATION, "60s", "Longest silence between two pieces of the response body.")
     total_timeout: float = declare(DURATION_OR_OFF, "0", "Longest time for the whole exchange, retries included. 0: no limit.")
-    health_check_path: str = declare(Kind("path, tcp:// or tcp://host:port", parse_check_or_none), "",
-                                     "What the health check requests: a path, or tcp:// to connect only. Empty: no health check.")
+    health_check_path: str = declare(Kind("path, tcp:// or tcp://host:port, grpc://", parse_check_or_none), "",
+                                     "What the health check requests: a path, tcp:// to connect only, or grpc:// for gRPC's health "
+                                     "service. Empty: no health check.")
     health_check_interval: float = declare(Kind("duration", check_interval), "10s", "Time between two health checks, 10ms or more.")
     health_check_timeout: float = declare(DURATION, "5s", "Longest time for one health check: connecting, header and body together.")
     health_expected_status: frozenset[int] = declare(STATUSES, "200-399", "Response statuses that count as healthy.")

@@ -19,6 +19,7 @@ from gevent import socket
 from gevent import ssl as gevent_ssl
 
 from proxyd import __version__
+from proxyd.health.http2check import Ending, Failed, Http2Check, NotHttp2
 from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, ResponseHead
 from proxyd.net.dial import dial
 from proxyd.net.stream import let_others_run
@@ -26,12 +27,17 @@ from proxyd.net.targets import TargetDenied
 
 _LIMITS = HeadLimits(8192, 200, 65536, 65536)
 _RECEIVE = 65536
+#: Whether a target is spoken to in HTTP/2: where it takes it, or without asking. The same for traffic (`proxy/core/upstreams.py`).
+IF_OFFERED, ALWAYS = 1, 2
+#: How long a target in the clear has to begin HTTP/2, where HTTP/1.1 is the other choice, seconds.
+_ANSWER_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """What is checked, and how. Equal targets share one check. `path`: empty for a check that only connects. `keepalive`: whether
-    the connection stays open for the next check. `bare_lf`: as for traffic (an option)."""
+    the connection stays open for the next check. `bare_lf`: as for traffic (an option). `http2`: whether that is spoken, as of an Upstream.
+    `service`: what gRPC's health service is asked about (empty: the server); None where it is not asked."""
 
     scheme: str
     host: str
@@ -47,10 +53,14 @@ class Target:
     tls_verify: bool
     keepalive: bool = False
     bare_lf: bool = False
+    http2: int = 0
+    service: str | None = None
 
     @property
     def url(self) -> str:
         """The target as a url."""
+        if self.service is not None:
+            return f"grpc://{self.authority}/{self.service}"
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
@@ -62,10 +72,6 @@ class Result:
     status_code: int | None
     seconds: float
     error: str
-
-
-class _Failed(Exception):
-    """The check failed. The message is the reason."""
 
 
 class _Stale(Exception):
@@ -80,6 +86,9 @@ class Probe:
     max_body: int
     sock: Any = None
     _status: int | None = field(default=None, init=False)
+    _http2: Http2Check | None = field(default=None, init=False)
+    #: Whether the target was found to speak HTTP/1.1 only, where it may speak either.
+    _plain: bool = field(default=False, init=False)
 
     def check(self) -> Result:
         """Check once. Never raises: a failure is a result."""
@@ -93,7 +102,7 @@ class Probe:
                 keep = self._check()
         except gevent.Timeout:
             error = f"no {'complete answer' if self.sock is not None else 'connection'} within {target.timeout:g} s"
-        except _Failed as failure:
+        except Failed as failure:
             error = str(failure)
         except ProtocolError as failure:
             # Never what a server that speaks something else has said: whoever declared the check could read by it what is none of theirs.
@@ -112,37 +121,81 @@ class Probe:
         finally:
             if not keep:
                 self.close()
+        if error:
+            self._plain = False
         return Result(not error, self._status, time.monotonic() - started, error)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self.sock is not None:
             self.sock.close()
-            self.sock = None
+            self.sock = self._http2 = None
 
     def _check(self) -> bool:
         """Make the check. Returns whether the connection can be kept."""
         if self.sock is not None:
             try:
-                return self._ask(kept=True)
+                return self._ask(kept=True) if self._http2 is None else self._ask_http2(self._http2, True)
             except _Stale:
                 self.close()
         target = self.target
+        http2 = target.http2 and not self._plain
+        self._connect(bool(http2))
+        if not target.path:
+            return False
+        if http2 and (target.scheme != "https" or self.sock.selected_alpn_protocol() == "h2"):
+            self._http2 = check = Http2Check(self.sock)
+            try:
+                with gevent.Timeout(_ANSWER_SECONDS if target.http2 == IF_OFFERED else None, NotHttp2("no HTTP/2")):
+                    check.greet()
+                return self._ask_http2(check, False)
+            except NotHttp2:
+                if target.http2 != IF_OFFERED or target.scheme == "https":
+                    raise
+            self.close()
+            self._plain = True
+            self._connect(False)
+        return self._ask(kept=False)
+
+    def _connect(self, http2: bool) -> None:
+        target = self.target
         self.sock = dial(target.host, target.port)
         if target.scheme == "https":
-            self.sock = _context(target.tls_verify).wrap_socket(self.sock, server_hostname=target.host)
-        return self._ask(kept=False) if target.path else False
+            self.sock = _context(target.tls_verify, http2).wrap_socket(self.sock, server_hostname=target.host)
+
+    def _ask_http2(self, check: Http2Check, kept: bool) -> bool:
+        target = self.target
+        try:
+            if target.service is not None:
+                check.ask_health(target.scheme, target.authority, target.service)
+                return target.keepalive
+            reply = check.ask("GET", target.scheme, target.authority, target.path, (("accept", "*/*"),), b"", self.max_body)
+        except (OSError, Ending):
+            if kept:
+                raise _Stale from None
+            raise
+        self._status = reply.status
+        self._judge(reply.status)
+        self._find(reply.body)
+        return target.keepalive
 
     def _ask(self, kept: bool) -> bool:
         target = self.target
         response, rest = self._head(kept)
         self._status = response.status
-        if response.status not in target.expected:
-            raise _Failed(f"status {response.status} is not among the expected")
+        self._judge(response.status)
         content, reusable = _body(self.sock, response, rest, self.max_body)
-        if target.body and target.body.encode() not in content:
-            raise _Failed(f'"{target.body}" is not in the first {len(content)} bytes of the body')
+        self._find(content)
         return target.keepalive and reusable
+
+    def _judge(self, status: int) -> None:
+        if status not in self.target.expected:
+            raise Failed(f"status {status} is not among the expected")
+
+    def _find(self, content: bytes) -> None:
+        wanted = self.target.body
+        if wanted and wanted.encode() not in content:
+            raise Failed(f'"{wanted}" is not in the first {len(content)} bytes of the body')
 
     def _head(self, kept: bool) -> tuple[ResponseHead, bytes]:
         """Send the request, and read the head of the final response. Returns it, and the bytes after it."""
@@ -155,18 +208,18 @@ class Probe:
             while True:
                 data = sock.recv(_RECEIVE)
                 if not data:
-                    raise _Failed("the connection was closed without an answer")
+                    raise Failed("the connection was closed without an answer")
                 response = reader.feed(data)
                 if response is not None:
                     return response, reader.rest
-        except (OSError, _Failed):
+        except (OSError, Failed):
             if kept and not reader.partial:
                 raise _Stale from None
             raise
 
 
 def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tuple[bytes, bool]:
-    """The body, or its first `max_body` bytes, and whether the connection can be used again. Raises _Failed if the body ends too
+    """The body, or its first `max_body` bytes, and whether the connection can be used again. Raises Failed if the body ends too
     early."""
     body = BodyReader(response)
     content = body.feed(rest)
@@ -179,15 +232,17 @@ def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tupl
         if data:
             content += body.feed(data)
         elif not body.end():
-            raise _Failed("the connection was closed in the middle of the body")
+            raise Failed("the connection was closed in the middle of the body")
     return content[:max_body], body.reusable
 
 
-@lru_cache(maxsize=2)
-def _context(verify: bool) -> Any:
+@lru_cache(maxsize=4)
+def _context(verify: bool, http2: bool) -> Any:
     # Not create_default_context: in a process that isn't monkey-patched, its context would block all greenlets.
     context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
+    if http2:
+        context.set_alpn_protocols(["h2", "http/1.1"])
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from proxyd.base.urls import parse_backend
+from proxyd.base.urls import parse_backend, split_grpc_check
 from proxyd.config.options import RouteOptions, route_options
 from proxyd.config.sections import HealthSettings
-from proxyd.health.probe import Target
+from proxyd.health.probe import ALWAYS, IF_OFFERED, Target
 from proxyd.store.sql.snapshot import RouteRecord
 
 
@@ -14,6 +14,7 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
     try:
         options = route_options(record.options)
         backend = parse_backend(record.backend_url)
+        http2, service = ALWAYS if backend.http2 else IF_OFFERED if options.http2 else 0, None
         path = options.health_check_path or (settings.default_path if settings.default_check else "")
         if not path:
             return None
@@ -21,10 +22,15 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
             other = parse_backend("http://" + path.removeprefix("tcp://")) if len(path) > len("tcp://") else backend
             shown = f"[{other.host}]" if ":" in other.host else other.host
             scheme, host, port, authority, path = "tcp", other.host, other.port, f"{shown}:{other.port}", ""
+        elif path.startswith("grpc://"):
+            where, service = split_grpc_check(path)
+            other = parse_backend("http://" + where) if where else backend
+            scheme, host, port, authority = other.scheme, other.host, other.port, other.authority
+            http2, path = ALWAYS, "/"
         else:
             scheme, host, port, authority = backend.scheme, backend.host, backend.port, backend.authority
     except ValueError:
         return None
     return Target(scheme, host, port, authority, path, options.health_check_interval, options.health_check_timeout,
                   options.health_expected_status, options.health_expected_body, options.health_rise, options.health_fall,
-                  options.tls_verify, options.health_check_keepalive, options.bare_lf), options
+                  options.tls_verify, options.health_check_keepalive, options.bare_lf, http2, service), options

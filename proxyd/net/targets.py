@@ -13,7 +13,7 @@ import socket
 from collections.abc import Sequence
 
 from proxyd.base.text import Network, split_address
-from proxyd.base.urls import parse_backend
+from proxyd.base.urls import parse_backend, split_grpc_check
 from proxyd.config.settings import Settings
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -85,6 +85,8 @@ class Targets:
         """The same for what a health check asks for: `tcp://host:port`; paths are the backend's."""
         if path.startswith("tcp://") and path != "tcp://":
             self.check_url("http://" + path.removeprefix("tcp://"))
+        elif path.startswith("grpc://") and (where := split_grpc_check(path)[0]):
+            self.check_url("http://" + where)
 
 
 _rules = Targets()

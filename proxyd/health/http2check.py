@@ -1,0 +1,143 @@
+"""A health check by HTTP/2, and gRPC's own (grpc.health.v1), on a connection that the probe has opened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxyd import __version__
+from proxyd.http2.client import ClientConnection
+from proxyd.http2.connection import Bounds
+from proxyd.http2.errors import CANCEL, NAMES, ConnectionFault, StreamFault
+from proxyd.http2.events import Answer, Body, Ended, Leaving, Trailers
+from proxyd.http2.fields import read_answer
+
+_RECEIVE = 65536
+_HEALTH = "/grpc.health.v1.Health/Check"
+_SERVING = 1
+_STATES = {0: "UNKNOWN", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+
+
+class Failed(Exception):
+    """The check failed. The message is the reason."""
+
+
+class NotHttp2(Failed):
+    """The target does not begin HTTP/2."""
+
+
+class Ending(Failed):
+    """The target ended the connection without an answer. On a kept one, this says nothing about the target."""
+
+
+@dataclass(slots=True)
+class Reply:
+    """What the target answered."""
+
+    status: int = 0
+    fields: dict[bytes, bytes] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class Http2Check:
+    """An HTTP/2 connection of a probe. Its waits have no limit: the probe has one for all."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._engine = ClientConnection(Bounds(1, 65536, 65536, 65536), time.monotonic())
+
+    def greet(self) -> None:
+        """Wait for the target's SETTINGS. Raises NotHttp2."""
+        engine = self._engine
+        while not engine.settled:
+            self._flush()
+            data = self._sock.recv(_RECEIVE)
+            if not data:
+                raise NotHttp2("the connection was closed when HTTP/2 began")
+            engine.feed(data, time.monotonic())
+            try:
+                while engine.next_event() is not None:
+                    pass
+            except ConnectionFault as fault:
+                raise NotHttp2(f"no HTTP/2: {fault.detail}") from None
+
+    def ask(self, method: str, scheme: str, authority: str, path: str, fields: Sequence[tuple[str, str]], body: bytes,
+            max_body: int) -> Reply:
+        """Send a request and read its answer, or the beginning of one. Raises Failed, OSError."""
+        engine = self._engine
+        if engine.room() <= 0:
+            raise Ending("the target takes no more requests on its connection")
+        stream = engine.begin([(":method", method), (":scheme", scheme), (":authority", authority), (":path", path),
+                               ("user-agent", f"proxyd-health/{__version__}"), *fields], not body)
+        if body:
+            engine.sender.body(stream, body, True)
+        reply = Reply()
+        try:
+            while True:
+                self._flush()
+                data = self._sock.recv(_RECEIVE)
+                if not data:
+                    if not reply.status:
+                        raise Ending("the connection was closed without an answer")
+                    raise Failed("the connection was closed in the middle of the body")
+                engine.feed(data, time.monotonic())
+                while (event := engine.next_event()) is not None:
+                    if type(event) is Leaving and event.last < stream.id:
+                        raise Ending("the target ends the connection")
+                    if self._take(event, reply):
+                        self._flush()
+                        return reply
+                if len(reply.body) >= max_body:
+                    engine.reset(stream, CANCEL)
+                    self._flush()
+                    reply.body = reply.body[:max_body]
+                    return reply
+        except (ConnectionFault, StreamFault) as fault:
+            raise Failed(f"not a valid HTTP/2 answer: {fault.detail}") from None
+
+    def _take(self, event: object, reply: Reply) -> bool:
+        """Take over what has come. Returns whether the answer is whole."""
+        if type(event) is Answer:
+            status, fields = read_answer(event.fields)
+            if status >= 200:
+                reply.status, reply.fields = status, dict(fields)
+            return event.ended
+        if type(event) is Body:
+            reply.body += event.data
+            self._engine.consumed(event.stream, len(event.data))
+            return event.ended
+        if type(event) is Trailers:
+            reply.fields.update(event.fields)
+            return True
+        if type(event) is Ended:
+            raise Failed(f"the stream was reset ({NAMES.get(event.code, event.code)})")
+        return False
+
+    def _flush(self) -> None:
+        data = self._engine.sender.take(_RECEIVE)
+        if data:
+            self._sock.sendall(data)
+
+    def ask_health(self, scheme: str, authority: str, service: str) -> None:
+        """Ask gRPC's health service whether a service serves; empty: the server. Raises Failed if it does not."""
+        name = service.encode()
+        message = b"\x0a" + bytes((len(name),)) + name if name else b""
+        reply = self.ask("POST", scheme, authority, _HEALTH, (("content-type", "application/grpc"), ("te", "trailers")),
+                         b"\0" + len(message).to_bytes(4, "big") + message, _RECEIVE)
+        outcome = reply.fields.get(b"grpc-status", b"").decode("latin-1")
+        if reply.status != 200 or not outcome:
+            raise Failed(f"status {reply.status} from what is no gRPC server")
+        if outcome != "0":
+            told = reply.fields.get(b"grpc-message", b"").decode("latin-1")[:200]
+            raise Failed(f"grpc-status {outcome}" + (f": {told}" if told else ""))
+        state = _serving_status(reply.body)
+        if state != _SERVING:
+            raise Failed(f"the service is {_STATES.get(state, state)}")
+
+
+def _serving_status(body: bytes) -> int:
+    """The status in a HealthCheckResponse, which has no other field; one that is 0 is left out."""
+    message = body[5:]
+    return message[1] if len(message) >= 2 and message[0] == 0x08 else 0
