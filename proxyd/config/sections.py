@@ -247,6 +247,10 @@ class LogSettings:
 
     level: str = declare(choice("debug", "info", "warning", "error"), "info", "Lowest level that is logged.")
     format: str = declare(choice("text", "json"), "text", "Format of the lines in the error log and the access log.")
+    access_format: str = declare(choice("same", "text", "combined", "json"), "same",
+                                 "Format of the access log: combined is text without the fields of proxyd. same: as format says.")
+    access_addresses: str = declare(choice("whole", "short"), "whole",
+                                    "Clients' addresses in the access log. short: without the last byte, of IPv6 the first 48 bits.")
     access: str = declare(TEXT, "-", "Where the access log goes: a file, - for standard output, off for none.")
     error: str = declare(TEXT, "-", "Where the error log goes: a file, or - for standard error.")
 

@@ -252,6 +252,12 @@ EXPLANATIONS: dict[str, str] = {
     "log.format":
         "json writes one object per line, for a log collector. text is for people and for tools that read the combined "
         "format.",
+    "log.access_format":
+        "text and combined begin alike, so that tools for the combined format read both. Tools that demand the end of the line "
+        "after the User-Agent need combined.",
+    "log.access_addresses":
+        "Where the law counts an address as personal data, short keeps a network, and nobody can be found by it. Limits, and the "
+        "addresses that backends are told, are the whole ones.",
     "log.access":
         "Lines are written in batches, apart from the requests, so that a slow disk delays nobody. SIGUSR1 opens the file "
         "again (conf/logrotate.d).",

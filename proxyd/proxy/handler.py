@@ -318,7 +318,9 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
         runtime.refusals.count(ex.failure)
     access = runtime.access
     if access.enabled:
+        # A request that was refused belongs to the route that it matched.
+        member = upstream or (ex.pool.members[0] if ex.pool is not None else None)
         access.record(
-            ex.head, ex.client_ip, ex.status, ex.bytes_sent, upstream.route_id if upstream is not None else "",
+            ex.head, ex.client_ip, ex.status, ex.bytes_sent, member.route_id if member is not None else "",
             upstream.authority if upstream is not None else "", ended - ex.upstream_started if ex.upstream_started else 0.0,
-            total, ex.request_id, ex.failure)
+            total, ex.request_id, ex.failure, member.service if member is not None else "")

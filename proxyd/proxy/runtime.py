@@ -30,7 +30,7 @@ from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.clients import client_caps
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
-from proxyd.proxy.record.accesslog import AccessLog
+from proxyd.proxy.record.accesslog import access_log
 from proxyd.proxy.record.flush import Flusher
 from proxyd.proxy.record.refusals import Refusals
 from proxyd.proxy.record.slow import Rows
@@ -87,7 +87,7 @@ class Runtime:
             (lambda: self.stats.take(time.time()), self.stats.give_back), (self.rows.take, self.rows.give_back),
             (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back)),
             None if self.store.path is None else Outbox(directory))
-        self.access = AccessLog(settings.log.access, settings.log.format)
+        self.access = access_log(settings.log)
         self.idle_watch = Watchdog(0.25)
         self.busy_watch = BusyWatch()
         self.idle_seconds = proxy.keepalive_timeout

@@ -1,18 +1,20 @@
 """The access log. The data of a finished request are kept in memory; lines are made and written in batches.
 
-The text format is the combined format plus route, upstream, upstream time, total time, request id and reason. A setting chooses
-JSON instead. A native thread writes, so a slow disk or a full pipe delays the log, never a request. Lines beyond the limit are
-dropped and counted.
+The text format is the combined format plus route, upstream, upstream time, total time, request id, reason, host and service. Settings
+choose the combined format alone or JSON instead, and shortened addresses. A native thread writes, so a slow disk or a full pipe delays the
+log, never a request. Lines beyond the limit are dropped and counted.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
 import os
 import re
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import gevent
@@ -24,6 +26,7 @@ from proxyd.base.trouble import Trouble
 from proxyd.http1 import PROTOCOLS
 
 if TYPE_CHECKING:
+    from proxyd.config.sections import LogSettings
     from proxyd.http1 import RequestHead
 
 log = logging.getLogger("proxyd.proxy")
@@ -56,6 +59,17 @@ class Finished(NamedTuple):
     seconds: float
     request_id: str
     reason: str
+    service: str
+
+
+@lru_cache(maxsize=4096)
+def short(address: str) -> str:
+    """The network of a client's address: of IPv4 without the last byte, of IPv6 the first 48 bits. Others as they are."""
+    try:
+        network = ipaddress.ip_network(f"{address}/{48 if ':' in address else 24}", strict=False)
+    except ValueError:
+        return address
+    return str(network.network_address)
 
 
 def _clean(value: str) -> str:
@@ -91,13 +105,14 @@ def common_stamp(at: float) -> str:
 
 
 class AccessLog:
-    """Writes the lines. `target`: a path, `-` for standard output, or `off`. `form`: text or json. `clock`: Unix seconds.
+    """Writes the lines. `target`: a path, `-` for standard output, or `off`. `form`: text, combined or json. `clock`: Unix
+    seconds. `shortened`: addresses are.
 
     Lines are made a few hundred at a time. One by one, the code would be out of the processor's cache each time. By the thousand,
     requests would wait, and the data would stay in memory for long.
     """
 
-    def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time, shortened: bool = False) -> None:
         self._target = target
         self._clock = clock
         self._over: list[Finished] = []
@@ -111,13 +126,15 @@ class AccessLog:
         self._fd = -1
         self._trouble = Trouble(log, f"can't write the access log {target}")
         self.enabled = target != "off"
-        self._line = self._json if form == "json" else self._text
+        self._line = {"json": self._json, "combined": self._combined}.get(form, self._text)
+        self._address = short if shortened else str
 
     def record(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
-               seconds: float, request_id: str, reason: str) -> None:
-        """Log a finished request. Sizes are bytes, times are seconds."""
+               seconds: float, request_id: str, reason: str, service: str = "") -> None:
+        """Log a finished request. Sizes are bytes, times are seconds. `route`, `service`: of the member that got it, or would have."""
         over = self._over
-        over.append(Finished(self._clock(), head, client, status, sent, route, upstream, upstream_seconds, seconds, request_id, reason))
+        over.append(Finished(self._clock(), head, client, status, sent, route, upstream, upstream_seconds, seconds, request_id, reason,
+                             service))
         if len(over) >= _AT_ONCE:
             self._make_lines()
 
@@ -126,6 +143,15 @@ class AccessLog:
         self._over.clear()
 
     def _text(self, one: Finished) -> str:
+        return (f'{self._beginning(one)} route={one.route or "-"} upstream={one.upstream or "-"} '
+                f'upstream_time={one.upstream_seconds:.4f} time={one.seconds:.4f} id={one.request_id} reason={one.reason or "-"} '
+                f'host={_clean(one.head.host or "") or "-"} service={one.service or "-"}\n')
+
+    def _combined(self, one: Finished) -> str:
+        return f"{self._beginning(one)}\n"
+
+    def _beginning(self, one: Finished) -> str:
+        """The combined log format."""
         if not self._second <= one.at < self._second + 1:
             self._second = int(one.at)
             self._stamp = common_stamp(one.at)
@@ -133,19 +159,18 @@ class AccessLog:
         referer, agent = _referer_and_agent(head)
         # A request that could not be read has no request line.
         line = f"{head.method} {_clean(head.target)} HTTP/{PROTOCOLS[head.version]}" if head.method != "-" else "-"
-        return (f'{one.client or "-"} - - [{self._stamp}] "{line}" {one.status} {one.sent} '
-                f'"{_clean(referer) or "-"}" "{_clean(agent) or "-"}" route={one.route or "-"} upstream={one.upstream or "-"} '
-                f'upstream_time={one.upstream_seconds:.4f} time={one.seconds:.4f} id={one.request_id} reason={one.reason or "-"}\n')
+        return (f'{self._address(one.client) or "-"} - - [{self._stamp}] "{line}" {one.status} {one.sent} '
+                f'"{_clean(referer) or "-"}" "{_clean(agent) or "-"}"')
 
     def _json(self, one: Finished) -> str:
         head = one.head
         referer, agent = _referer_and_agent(head)
         return json.dumps({
-            "at": rfc3339(one.at), "client": one.client, "method": head.method, "host": head.host, "target": head.target,
+            "at": rfc3339(one.at), "client": self._address(one.client), "method": head.method, "host": head.host, "target": head.target,
             "protocol": f"HTTP/{PROTOCOLS[head.version]}", "status": one.status, "bytes": one.sent, "referer": referer or None,
             "user_agent": agent or None, "route": one.route, "upstream": one.upstream,
             "upstream_seconds": round(one.upstream_seconds, 6), "seconds": round(one.seconds, 6), "request_id": one.request_id,
-            "reason": one.reason}, separators=(",", ":")) + "\n"
+            "reason": one.reason, "service": one.service}, separators=(",", ":")) + "\n"
 
     def start(self) -> None:
         """Open the file and begin to write. If it can't be opened, that is logged and tried again. Traffic goes on without it."""
@@ -227,3 +252,9 @@ class AccessLog:
         except OSError as error:
             return error.strerror
         return None
+
+
+def access_log(settings: LogSettings) -> AccessLog:
+    """The access log that the settings ask for."""
+    form = settings.format if settings.access_format == "same" else settings.access_format
+    return AccessLog(settings.access, form, shortened=settings.access_addresses == "short")

@@ -13,8 +13,9 @@ from pathlib import Path
 import gevent
 import pytest
 
+from proxyd.config.sections import LogSettings
 from proxyd.http1 import HeadLimits, parse_request_head
-from proxyd.proxy.record.accesslog import AccessLog
+from proxyd.proxy.record.accesslog import AccessLog, access_log
 from tests.support.backends import Backend
 from tests.support.system import System
 from tests.support.waiting import wait_for
@@ -25,7 +26,8 @@ LIMITS = HeadLimits(8192, 100, 65536, 65536)
 COMBINED = re.compile(
     r'(?P<client>\S+) - - \[(?P<at>\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}:\d{2}:\d{2} \+0000)\] "(?P<line>[^"]*)" (?P<status>\d{3}) '
     r'(?P<bytes>\d+) "(?P<referer>[^"]*)" "(?P<agent>[^"]*)" route=(?P<route>r\d+|-) upstream=(?P<upstream>\S+) '
-    r"upstream_time=(?P<upstream_time>\d+\.\d{4}) time=(?P<time>\d+\.\d{4}) id=(?P<id>\S+) reason=(?P<reason>\S+)")
+    r"upstream_time=(?P<upstream_time>\d+\.\d{4}) time=(?P<time>\d+\.\d{4}) id=(?P<id>\S+) reason=(?P<reason>\S+) host=(?P<host>\S+) "
+    r"service=(?P<service>\S+)")
 
 
 HEAD = b"GET /a?b=c HTTP/1.1\r\nHost: app.test\r\nReferer: http://x/\r\nUser-Agent: curl/8\r\n\r\n"
@@ -33,13 +35,13 @@ HEAD = b"GET /a?b=c HTTP/1.1\r\nHost: app.test\r\nReferer: http://x/\r\nUser-Age
 
 def record(log: AccessLog, head: bytes = HEAD, **other: object) -> None:
     values = {"client": "192.0.2.7", "status": 200, "sent": 512, "route": "r7", "upstream": "10.0.0.1:3000", "upstream_seconds": 0.01234567,
-              "seconds": 0.0156, "request_id": "ab12-3", "reason": "", **other}
+              "seconds": 0.0156, "request_id": "ab12-3", "reason": "", "service": "shop", **other}
     log.record(parse_request_head(head, LIMITS), **values)  # type: ignore[arg-type]
 
 
 def line_of(directory: Path, form: str, head: bytes = HEAD, **other: object) -> str:
     """What is written of one request at the instant AT."""
-    log = AccessLog(f"{directory}/one.log", form, lambda: AT)
+    log = AccessLog(f"{directory}/one.log", form, lambda: AT, bool(other.pop("shortened", False)))
     log.start()
     record(log, head, **other)
     log.flush()
@@ -49,14 +51,39 @@ def line_of(directory: Path, form: str, head: bytes = HEAD, **other: object) -> 
 def test_a_line_of_text(tmp_path: Path) -> None:
     assert line_of(tmp_path, "text") == (
         '192.0.2.7 - - [04/Nov/2026:09:05:07 +0000] "GET /a?b=c HTTP/1.1" 200 512 "http://x/" "curl/8" route=r7 '
-        "upstream=10.0.0.1:3000 upstream_time=0.0123 time=0.0156 id=ab12-3 reason=-\n")
+        "upstream=10.0.0.1:3000 upstream_time=0.0123 time=0.0156 id=ab12-3 reason=- host=app.test service=shop\n")
+
+
+def test_a_line_of_the_combined_format_alone(tmp_path: Path) -> None:
+    assert line_of(tmp_path, "combined") == (
+        '192.0.2.7 - - [04/Nov/2026:09:05:07 +0000] "GET /a?b=c HTTP/1.1" 200 512 "http://x/" "curl/8"\n')
+
+
+@pytest.mark.parametrize(("client", "written"), [
+    ("192.0.2.7", "192.0.2.0"), ("2001:db8:1:2::7", "2001:db8:1::"), ("::ffff:192.0.2.7", "::"), ("unix", "unix"), ("", "-")])
+def test_addresses_are_shortened_in_all_formats(tmp_path: Path, client: str, written: str) -> None:
+    assert line_of(tmp_path, "text", shortened=True, client=client).split()[0] == written
+    (tmp_path / "one.log").unlink()
+    assert json.loads(line_of(tmp_path, "json", shortened=True, client=client))["client"] == written.replace("-", "")
+
+
+@pytest.mark.parametrize(("format_", "access_format", "begins"), [
+    ("text", "same", "192"), ("json", "same", "{"), ("text", "json", "{"), ("json", "combined", "192")])
+def test_the_format_of_the_access_log_is_that_of_the_other_unless_it_is_set(
+        tmp_path: Path, format_: str, access_format: str, begins: str) -> None:
+    log = access_log(LogSettings(format=format_, access_format=access_format, access=f"{tmp_path}/one.log"))
+    log.start()
+    record(log)
+    log.flush()
+    assert (tmp_path / "one.log").read_text().startswith(begins)
 
 
 def test_what_is_not_known_is_a_dash(tmp_path: Path) -> None:
-    what = {"client": "", "status": 404, "sent": 0, "route": "", "upstream": "", "upstream_seconds": 0.0, "reason": "no_route"}
+    what = {"client": "", "status": 404, "sent": 0, "route": "", "upstream": "", "upstream_seconds": 0.0, "reason": "no_route",
+            "service": ""}
     assert line_of(tmp_path, "text", b"GET / HTTP/1.0\r\n\r\n", **what) == (
         '- - - [04/Nov/2026:09:05:07 +0000] "GET / HTTP/1.0" 404 0 "-" "-" route=- upstream=- upstream_time=0.0000 time=0.0156 '
-        "id=ab12-3 reason=no_route\n")
+        "id=ab12-3 reason=no_route host=- service=-\n")
 
 
 def test_nothing_that_a_client_sends_ends_a_field_or_a_line(tmp_path: Path) -> None:
@@ -79,7 +106,8 @@ def test_a_line_of_json(tmp_path: Path) -> None:
     assert line_of(tmp_path, "json") == (
         '{"at":"2026-11-04T09:05:07.250Z","client":"192.0.2.7","method":"GET","host":"app.test","target":"/a?b=c","protocol":"HTTP/1.1",'
         '"status":200,"bytes":512,"referer":"http://x/","user_agent":"curl/8","route":"r7","upstream":"10.0.0.1:3000",'
-        '"upstream_seconds":0.012346,"seconds":0.0156,"request_id":"ab12-3","reason":""}\n')
+        '"upstream_seconds":0.012346,"seconds":0.0156,"request_id":"ab12-3","reason":"",'
+        '"service":"shop"}\n')
 
 
 def test_a_file_that_can_not_be_opened_is_tried_again_and_what_was_lost_is_told(
@@ -138,10 +166,23 @@ def test_requests_as_a_whole_system_logs_them(system: System, backend: Backend) 
     assert 0 < float(found.pop("upstream_time")) <= float(found.pop("time")) < 10
     assert found == {
         "client": "127.0.0.1", "line": "GET /bytes/5?mark=one HTTP/1.1", "status": "200", "bytes": "5", "referer": "http://x/\\x22q",
-        "agent": "agent/1", "route": route_id, "upstream": f"127.0.0.1:{backend.port}", "id": "mine-1", "reason": "-"}
+        "agent": "agent/1", "route": route_id, "upstream": f"127.0.0.1:{backend.port}", "id": "mine-1", "reason": "-",
+        "host": "logged.test", "service": "logged"}
     assert answer.headers["X-Request-ID"] == "mine-1"
     assert two.group("status", "route", "upstream", "upstream_time", "reason") == ("404", "-", "-", "0.0000", "unknown_host")
     assert (bad["line"], bad["status"], bad["route"]) == ("-", "400", "-")
+
+
+def test_a_request_that_was_refused_belongs_to_the_route_that_it_matched(system: System, backend: Backend) -> None:
+    client = system.client("closed")
+    route_id = client.route("closed.test", backend.url)
+    client.apply()
+    client.send("MAINT_ENTER|SID|ALL|")
+    wait_for(lambda: system.get("/?mark=refused", "closed.test").status == 503)
+    wait_for(lambda: [line for line in lines(system, "mark=refused") if " 503 " in line], what="the line")
+    found = COMBINED.fullmatch(next(line for line in lines(system, "mark=refused") if " 503 " in line))
+    assert found and found.group("route", "upstream", "reason") == (route_id, "-", "maintenance")
+    assert found.group("host", "service") == ("closed.test", "closed")
 
 
 def test_requests_as_json(new_system: Callable[..., System], backend: Backend) -> None:
@@ -154,7 +195,7 @@ def test_requests_as_json(new_system: Callable[..., System], backend: Backend) -
     assert found.pop("request_id") and datetime.fromisoformat(found.pop("at"))
     assert found == {"client": "127.0.0.1", "method": "GET", "host": "json.test", "target": "/bytes/5", "protocol": "HTTP/1.1",
                      "status": 200, "bytes": 5, "referer": None, "user_agent": "agent/1", "route": route_id,
-                     "upstream": f"127.0.0.1:{backend.port}", "reason": ""}
+                     "upstream": f"127.0.0.1:{backend.port}", "reason": "", "service": "json"}
     messages = [line for line in system.log().splitlines() if '"logger": "proxyd' in line]
     assert messages and all(json.loads(line)["at"] for line in messages)
 
