@@ -10,6 +10,7 @@ from proxyd.admin.context import Context
 from proxyd.admin.guard import COOKIE, SESSION_SECONDS
 from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.admin.reading import no_route
+from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.registry.ends import Conflict
 from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.models import Route
@@ -44,15 +45,15 @@ def _route_exists(context: Context, route_id: str) -> None:
         raise no_route(route_id)
 
 
-def _seconds(request: Request) -> float:
+def _seconds(asked: dict[str, Any]) -> float:
     """How long a drain or a hold is to last. Raises RequestRefused."""
-    return float(request.json_object().get("seconds", _DRAIN_SECONDS))
+    return float(asked.get("seconds", _DRAIN_SECONDS))
 
 
 def start_drain(context: Context, request: Request, session_id: str) -> Response:
     """Drain a session: its share of new requests falls to nothing over the seconds given."""
     actor = context.guard.check_action(request)
-    seconds = _seconds(request)
+    seconds = _seconds(request.json_object())
     session = _session(context, session_id)
     return _done(context, f"drain of session {session} over {seconds:g} s started",
                  context.state.operations.start_drain, session, seconds, actor)
@@ -67,12 +68,20 @@ def cancel_drain(context: Context, request: Request, session_id: str) -> Respons
 
 
 def enter_maintenance(context: Context, request: Request, route_id: str) -> Response:
-    """Put a route into maintenance; page_url empty or absent: the built-in page."""
+    """Put a route into maintenance; page_url empty or absent: the built-in page. `seconds`: it ends by itself. `at`: it begins then."""
     actor = context.guard.check_action(request)
-    page_url = request.json_object().get("page_url", "")
+    asked = request.json_object()
+    page_url = asked.get("page_url", "")
     _route_exists(context, route_id)
-    return _done(context, f"route {route_id} in maintenance",
-                 context.state.operations.enter_maintenance, [route_id], page_url, actor)
+    at: float | None = None
+    if "at" in asked:
+        try:
+            at = parse_rfc3339(str(asked["at"]))
+        except ValueError:
+            raise RequestRefused(400, "bad_body", f"at: {asked['at']!r:.40} is not a time (like 2026-03-02T02:00:00Z)") from None
+    seconds = _seconds(asked) if "seconds" in asked else None
+    return _done(context, f"route {route_id} in maintenance{f' from {rfc3339(at)} on' if at is not None else ''}",
+                 context.state.operations.enter_maintenance, [route_id], page_url, actor, seconds, at)
 
 
 def exit_maintenance(context: Context, request: Request, route_id: str) -> Response:
@@ -86,7 +95,7 @@ def exit_maintenance(context: Context, request: Request, route_id: str) -> Respo
 def hold(context: Context, request: Request, route_id: str) -> Response:
     """Let the requests of a route wait, for the seconds given at most."""
     actor = context.guard.check_action(request)
-    seconds = _seconds(request)
+    seconds = _seconds(request.json_object())
     _route_exists(context, route_id)
     return _done(context, f"the requests of route {route_id} wait for {seconds:g} s at most",
                  context.state.operations.ends.hold, [route_id], seconds, actor)

@@ -19,7 +19,10 @@ _ORDER = Parameter("order", "worst: those that are unwell first.", {"type": "str
 _STATE = Parameter("state", "Only routes in this state; lost: whose session is.", {"type": "string", "enum": list(views.STATES)})
 _ROUTES = (_SEARCH, _UNWELL, _STATE, _ORDER, _LIMIT, _OFFSET)
 _SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS, "default": 60}}}
-_PAGE_URL = {"type": "object", "properties": {"page_url": {**TEXT, "maxLength": 8000, "default": ""}}}
+_PAGE_URL = {"type": "object", "properties": {
+    "page_url": {**TEXT, "maxLength": 8000, "default": ""},
+    "seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS},
+    "at": {**TEXT, "maxLength": 40}}}
 _URL = {"type": "object", "required": ["url"], "properties": {
     "url": {**TEXT, "minLength": 1, "maxLength": 8000, "examples": ["http://127.0.0.1:3000"]}}}
 _TOKEN = {"type": "object", "properties": {"token": {**TEXT, "maxLength": 8000, "examples": ["..."]}}, "required": ["token"]}

@@ -56,7 +56,9 @@ SCHEMAS: dict[str, Schema] = {
         health={"oneOf": [thing(status=TEXT, reason=TEXT, last_check=MAYBE_INSTANT, response_time_ms=MAYBE_NUMBER,
                                 success_rate_percent=MAYBE_NUMBER, consecutive_failures=WHOLE), {"type": "null"}]},
         circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
-        maintenance=thing(active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, hits=WHOLE),
+        maintenance=thing(
+            active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, until=MAYBE_INSTANT, hits=WHOLE,
+            planned={"oneOf": [thing(at=INSTANT, seconds=NUMBER, page_url=TEXT, by=TEXT), {"type": "null"}]}),
         hold=thing(active=FLAG, until=MAYBE_INSTANT),
         drain=thing(active=FLAG, started_at=MAYBE_INSTANT, duration_seconds=MAYBE_NUMBER, traffic_percent=NUMBER,
                     remaining_seconds=NUMBER),

@@ -92,7 +92,8 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
         "enabled": bool(row.enabled), "options": json.loads(row.options), "health": state,
         "circuit": _live_circuit(circuits, row),
         "maintenance": {"active": row.maintenance_since is not None, "page_url": row.maintenance_page_url or "",
-                        "entered_at": row.maintenance_since, "hits": sums["maintenance_hits"]},
+                        "entered_at": row.maintenance_since, "until": row.maintenance_until, "hits": sums["maintenance_hits"],
+                        "planned": json.loads(row.maintenance_plan) if row.maintenance_plan else None},
         "hold": {"active": row.hold_until is not None, "until": row.hold_until},
         "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},
     }

@@ -8,6 +8,7 @@ import re
 import socket
 from typing import Any
 
+from proxyd.base.text import rfc3339
 from proxyd.client.link import MAINT_WAIT, Identity, split
 from proxyd.client.wire import Wire, open_socket
 from proxyd.ctl.adminhttp import Admin, Refused, segment
@@ -56,34 +57,53 @@ def _sessions_named(admin: Admin, who: str) -> list[dict[str, Any]]:
 def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     """Put routes into maintenance, take them out of it, or list those in it."""
     if options.action == "status":
-        active = [one for one in admin.all("routes") if (one.get("maintenance") or {}).get("active")]
+        active = [one for one in admin.all("routes") if (held := one.get("maintenance") or {}).get("active") or held.get("planned")]
         if screen.as_json:
             screen.json(active)
         else:
-            screen.table(("ROUTE", "SERVICE", "DOMAINS", "PATH", "SINCE", "HITS", "PAGE"), [
+            screen.table(("ROUTE", "SERVICE", "DOMAINS", "PATH", "SINCE", "UNTIL", "HITS", "PLANNED", "PAGE"), [
                 (one["route_id"], one.get("service"), one.get("domains"), one.get("path"),
-                 one["maintenance"].get("entered_at"), one["maintenance"].get("hits"),
-                 one["maintenance"].get("page_url")) for one in active], "no route is in maintenance",
-                ("HITS", "PATH", "SINCE", "SERVICE", "PAGE"))
+                 one["maintenance"].get("entered_at"), one["maintenance"].get("until"), one["maintenance"].get("hits"),
+                 (one["maintenance"].get("planned") or {}).get("at"), one["maintenance"].get("page_url")) for one in active],
+                "no route is in maintenance", ("HITS", "PATH", "SINCE", "SERVICE", "PAGE"))
         return OK
     entering, refused = options.action == "enter", []
+    wanted: dict[str, object] = {}
+    done = "maintenance lifted"
+    if entering:
+        wanted, done = _maintenance_wanted(options)
     for route_id in _routes_named(admin, options.target):
         path = f"routes/{segment(route_id)}/maintenance"
         try:
             if entering:
-                admin.act("POST", path, {"page_url": options.page}, timeout=_MAINT_TIMEOUT)
+                admin.act("POST", path, wanted, timeout=_MAINT_TIMEOUT)
             else:
                 admin.act("DELETE", path, timeout=_MAINT_TIMEOUT)
         except Refused as error:
             refused.append(f"{route_id}: {error}")
             continue
         if not screen.as_json:
-            screen.line(f"{route_id}: maintenance {'entered' if entering else 'lifted'}")
+            screen.line(f"{route_id}: {done}")
     if screen.as_json:
         screen.json({"action": options.action, "target": options.target, "refused": refused})
     if refused:
         raise Refused("; ".join(refused))
     return OK
+
+
+def _maintenance_wanted(options: argparse.Namespace) -> tuple[dict[str, object], str]:
+    """What to ask for on entering maintenance, and what is said when it is done."""
+    wanted: dict[str, object] = {"page_url": options.page}
+    done = "maintenance entered"
+    if options.at is not None and options.seconds is None:
+        raise Refused("--at needs --for: planned maintenance begins and ends by itself")
+    if options.seconds is not None:
+        wanted["seconds"] = options.seconds
+        done = f"maintenance entered for {options.seconds:g}s"
+    if options.at is not None:
+        wanted["at"] = rfc3339(options.at)
+        done = f"maintenance planned at {rfc3339(options.at)} for {options.seconds:g}s"
+    return wanted, done
 
 
 def hold(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:

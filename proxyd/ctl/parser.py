@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -61,6 +63,23 @@ def checked(check: Callable[[str], object]) -> Callable[[str], str]:
             raise argparse.ArgumentTypeError(str(error)) from None
         return value
     return parse
+
+
+def moment(value: str) -> float:
+    """Unix seconds of a moment to come, for argparse: the next HH:MM here, a day and a time here, or RFC 3339."""
+    now = datetime.now().astimezone()
+    try:
+        if re.fullmatch(r"\d{1,2}:\d\d", value):
+            hour, minute = value.split(":")
+            found = now.replace(hour=int(hour), minute=int(minute), second=0, microsecond=0)
+            found += timedelta(days=found <= now)
+        else:
+            found = datetime.fromisoformat(value).astimezone()
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'"{value}" is not a time (HH:MM, "YYYY-MM-DD HH:MM", or like 2026-03-02T02:00:00Z)') from None
+    if found <= now:
+        raise argparse.ArgumentTypeError(f'"{value}" is over')
+    return found.timestamp()
 
 
 def option_pair(value: str) -> tuple[str, str]:
@@ -179,6 +198,10 @@ def _maint(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) 
     for two in (enter, leave):
         two.add_argument("target", help="route id (or ids with commas), service, domain, path, or ALL")
     enter.add_argument("--page", default="", metavar="URL", help="page to show (default: the built-in one)")
+    enter.add_argument("--for", dest="seconds", type=duration, metavar="TIME", help="maintenance ends by itself after this (default: exit "
+                       "ends it)")
+    enter.add_argument("--at", type=moment, metavar="WHEN", help="it begins by itself then, and needs --for: HH:MM, 'YYYY-MM-DD HH:MM' "
+                       "(local time), or RFC 3339; exit before that cancels it")
     return {"maint enter": enter, "maint exit": leave, "maint status": action("status", "which routes are in maintenance")}
 
 

@@ -72,7 +72,8 @@ def _curl(endpoint: Endpoint) -> str:
         words.append('-H "Authorization: Bearer $TOKEN"')
     if endpoint.body is not None:
         example = {name: schema["examples"][0] if "examples" in schema else schema.get("default")
-                   for name, schema in endpoint.body["properties"].items()}
+                   for name, schema in endpoint.body["properties"].items()
+                   if "examples" in schema or "default" in schema}
         words += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(example)}'"]
     needed = "&".join(f"{item.name}={item.schema['examples'][0]}" for item in endpoint.parameters if item.required)
     url = _HOST + endpoint.path.format(**_PLACES)

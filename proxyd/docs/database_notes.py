@@ -141,6 +141,7 @@ COLUMN_NOTES: dict[str, str] = {
     "maintenance_page_url": "Where the maintenance page is fetched from. Empty is the built-in page.",
     "maintenance_until": "When maintenance ends by itself. NULL if only MAINT_EXIT ends it.",
     "maintenance_clock": "The same instant by a clock that nobody sets.",
+    "maintenance_plan": "Planned maintenance, as a JSON object: at, seconds, page_url, by. NULL if none is planned.",
     "hold_until": "Until when the route's requests wait (TRAFFIC_HOLD). NULL if they do not.",
     "hold_clock": "The same instant by a clock that nobody sets.",
     "drain_started_at": "When the drain began. NULL if the route does not drain.",

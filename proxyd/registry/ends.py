@@ -1,8 +1,11 @@
-"""What is declared for a time and ends by itself: holds (TRAFFIC_HOLD) and maintenance with a duration."""
+"""What is declared for a time and ends by itself: holds (TRAFFIC_HOLD) and maintenance with a duration. And maintenance that is planned,
+which begins by itself."""
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from math import inf
 from typing import Any
 
@@ -18,6 +21,8 @@ log = logging.getLogger("proxyd.registry")
 
 #: Seconds before another attempt if the database can't be written.
 _AGAIN = 1.0
+#: Seconds after which a plan is looked at again, at the latest.
+_LOOK_AGAIN = 20.0
 _ITSELF = "the end of its time"
 #: The columns begin so.
 _KINDS = ("hold", "maintenance")
@@ -77,6 +82,34 @@ class Ends:
         ends = [end for name in _KINDS for _, end in self._ending(name)]
         if ends:
             self.watch(min(ends) - clock.now())
+        planned = [plan["at"] for _, plan in self._planned()]
+        if planned:
+            # By the time of day, as people plan. It may be set meanwhile, so nobody sleeps through.
+            self.watch(min(max(0.0, min(planned) - time.time()), _LOOK_AGAIN))
+
+    def plan(self, route_ids: list[str], plan: dict[str, Any] | None, actor: str) -> None:
+        """Let maintenance begin by itself: `at` (Unix seconds), `seconds`, `page_url`. None: nothing is planned any more. A route has one
+        plan, the last."""
+        registry = self._registry
+        with registry.exclusive():
+            for route_id in route_ids:
+                if route_id not in registry.active.rows:
+                    raise Conflict(f'"{route_id}" is not an active route')
+            text = None if plan is None else json.dumps({**plan, "at": rfc3339(plan["at"]), "by": actor})
+            registry.commit(RegistryChange(routes=registry.active.changed(route_ids, {"maintenance_plan": text})))
+        for route_id in route_ids:
+            log.info("route %s: maintenance %s (%s)", route_id, f"planned: {text}" if text else "not planned any more", actor)
+        self.resume()
+
+    def _planned(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(row["route_id"], planned(row) or {}) for row in self._registry.active.rows.values() if row["maintenance_plan"]]
+
+    def _begin(self, route_id: str, plan: dict[str, Any]) -> None:
+        """Planned maintenance begins, for what is left of its time: the master may have been away."""
+        self.plan([route_id], None, f"planned by {plan['by']}")
+        left = plan["at"] + plan["seconds"] - time.time()
+        if left > 0:
+            self.maintain([route_id], maintained(plan["page_url"], left), True, f"planned by {plan['by']}")
 
     def _ending(self, name: str) -> list[tuple[str, float]]:
         """The routes that have an end of that kind, and when it is."""
@@ -86,12 +119,15 @@ class Ends:
         # Others may be declared from here on, and watched.
         self._next, self._timer = inf, None
         now = clock.now() + 0.001
-        held, maintained = ([route_id for route_id, end in self._ending(name) if end <= now] for name in _KINDS)
+        held, over = ([route_id for route_id, end in self._ending(name) if end <= now] for name in _KINDS)
         try:
             if held:
                 self.release(held, _ITSELF)
-            if maintained:
-                self.maintain(maintained, dict(NO_MAINTENANCE), False, _ITSELF)
+            if over:
+                self.maintain(over, dict(NO_MAINTENANCE), False, _ITSELF)
+            for route_id, plan in self._planned():
+                if plan["at"] <= time.time():
+                    self._begin(route_id, plan)
         except (StoreError, ValueError) as error:
             log.warning("what is over can't be ended yet: %s", error)
             self.watch(_AGAIN)
@@ -118,6 +154,22 @@ class Ends:
                 log.info("route %s is %s maintenance (%s)", route_id, "in" if active else "out of", actor)
                 registry.bus.publish("maintenance_changed", {"active": active, "page_url": columns["maintenance_page_url"] or ""},
                                      route_id, owners[route_id], actor)
+
+
+def maintained(page_url: str, seconds: float | None) -> dict[str, Any]:
+    """The columns of maintenance that begins now, for `seconds` if it is to end by itself."""
+    until = None if seconds is None else clock.now() + seconds
+    return {"maintenance_since": rfc3339(time.time()), "maintenance_page_url": page_url,
+            "maintenance_until": None if until is None else rfc3339(clock.shown(until)),
+            "maintenance_clock": None if until is None else clock.mark(until)}
+
+
+def planned(row: dict[str, Any]) -> dict[str, Any] | None:
+    """The maintenance that is planned for a route: `at` (Unix seconds), `seconds`, `page_url`, and `by` whom."""
+    if not row["maintenance_plan"]:
+        return None
+    plan = json.loads(row["maintenance_plan"])
+    return {**plan, "at": parse_rfc3339(plan["at"])}
 
 
 def _end(row: dict[str, Any], name: str) -> float:

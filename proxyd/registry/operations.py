@@ -21,7 +21,7 @@ from proxyd.net import asking
 from proxyd.net.targets import rules
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
-from proxyd.registry.ends import NO_MAINTENANCE, Conflict, Ends
+from proxyd.registry.ends import NO_MAINTENANCE, Conflict, Ends, maintained
 from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.status import drain_state
@@ -38,6 +38,8 @@ _PROBE_TIMEOUT = (2.0, 3.0)
 #: And for the whole answer: one that trickles in starts each read's time again.
 _PROBE_WHOLE = 5.0
 _PROBE_PAUSE = 0.25
+#: Seconds that maintenance may be planned ahead.
+_PLANNED_AHEAD = 90 * 86400.0
 _TICK = 0.05
 #: Seconds. Workers write their counts twice a second, but a locked database can delay that.
 _COUNTS_PERIOD, _COUNTS_PATIENCE = 0.6, 30.0
@@ -56,9 +58,11 @@ class Operations:
 
     # -- maintenance
 
-    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str, seconds: float | None = None) -> None:
-        """Put routes into maintenance, for `seconds` if it is to end by itself. An empty url means the built-in page. Raises ValueError
-        for a url that can't have a page, and for more seconds than [maintenance] max_duration."""
+    def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str, seconds: float | None = None,
+                          at: float | None = None) -> None:
+        """Put routes into maintenance, for `seconds` if it is to end by itself. An empty url means the built-in page. `at`: when it is to
+        begin, in Unix seconds, if not now. Raises ValueError for a url that can't have a page, for more seconds than [maintenance]
+        max_duration, and for a plan without an end or in the past."""
         longest = self.registry.settings.maintenance.max_duration
         if longest and seconds is not None and seconds > longest:
             raise ValueError(f"duration: {seconds:g}s is longer than [maintenance] max_duration ({longest:g}s)")
@@ -67,16 +71,24 @@ class Operations:
             page_url = fields.page_url(page_url)
         except ValueError as error:
             raise ValueError(f"page_url: {error}") from None
-        until = None if seconds is None else clock.now() + seconds
-        self.ends.maintain(route_ids, {
-            "maintenance_since": rfc3339(time.time()), "maintenance_page_url": page_url,
-            "maintenance_until": None if until is None else rfc3339(clock.shown(until)),
-            "maintenance_clock": None if until is None else clock.mark(until)}, True, actor)
+        if at is not None:
+            if seconds is None:
+                raise ValueError("planned maintenance needs a duration: it begins and ends by itself")
+            if not time.time() <= at <= time.time() + _PLANNED_AHEAD:
+                raise ValueError(f"at: {rfc3339(at)} is not within the next {_PLANNED_AHEAD / 86400:.0f} days")
+            self.ends.plan(route_ids, {"at": at, "seconds": seconds, "page_url": page_url}, actor)
+            return
+        self.ends.maintain(route_ids, maintained(page_url, seconds), True, actor)
         if seconds is not None:
             self.ends.watch(seconds)
 
     def exit_maintenance(self, route_ids: list[str], actor: str) -> None:
-        """Take routes out of maintenance."""
+        """Take routes out of maintenance. One that is not in maintenance loses the plan for it."""
+        rows = self.registry.active.rows
+        planned = [route_id for route_id in route_ids
+                   if route_id in rows and rows[route_id]["maintenance_plan"] and not rows[route_id]["maintenance_since"]]
+        if planned:
+            self.ends.plan(planned, None, actor)
         self.ends.maintain(route_ids, dict(NO_MAINTENANCE), False, actor)
 
     def _check_known(self, route_ids: list[str]) -> None:

@@ -224,7 +224,7 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
     """The row of a new route. A drain of the session applies to it, too."""
     return {
         "route_id": route_id, "session": session.session_id, "service_name": session.service, "instance_name": session.instance,
-        "enabled": True, **NO_MAINTENANCE, "hold_until": None, "hold_clock": None,
+        "enabled": True, **NO_MAINTENANCE, "maintenance_plan": None, "hold_until": None, "hold_clock": None,
         "drain_started_at": inherited["drain_started_at"] if inherited else None,
         "drain_clock": inherited["drain_clock"] if inherited else None,
         "drain_seconds": inherited["drain_seconds"] if inherited else None,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-from proxyd.base.text import parse_rfc3339
+from proxyd.base.text import parse_rfc3339, rfc3339
 from tests.support.backends import Backend
 from tests.support.system import MakeSystem, System
 from tests.support.waiting import free_port, wait_for
@@ -52,3 +57,45 @@ def test_no_maintenance_lasts_longer_than_the_settings_allow(new_system: MakeSys
     assert client.command("MAINT_ENTER|SID|ALL||2s") == "ERROR|duration: 2s is longer than [maintenance] max_duration (0.4s)"
     assert client.command("MAINT_ENTER|SID|ALL|") == "ACK" and client.line() == "MAINT_OK|ALL"
     wait_for(lambda: system.get("/", "bounded.test").status == 200, 5)
+
+
+def test_the_end_is_told_to_the_service(system: System, backend: Backend) -> None:
+    client = system.client("told")
+    route_id = client.route("told.test", backend.url)
+    assert client.command("MAINT_ENTER|SID|ALL||30m") == "ACK" and client.line() == "MAINT_OK|ALL"
+    until = client.json("MAINT_STATUS|SID")["until"]
+    assert 1700 < parse_rfc3339(until) - time.time() <= 1800
+    assert client.json(f"ROUTE_STATUS|SID|{route_id}")["maintenance"]["until"] == until
+    assert client.command("MAINT_EXIT|SID|ALL") == "ACK" and client.line() == "MAINT_OK|ALL"
+    assert "until" not in client.json("MAINT_STATUS|SID")
+
+
+def test_planned_maintenance_begins_and_ends_by_itself_though_the_master_dies_in_between(
+        new_system: MakeSystem, backend: Backend, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("a token\n")
+    system = new_system(workers=1, admin__token_file=tmp_path / "token")
+    client = system.client("night")
+    route_id = client.route("night.test", backend.url)
+
+    def proxyctl(*arguments: str) -> int:
+        return subprocess.run([sys.executable, "-m", "proxyd.ctl.main", "maint", *arguments], env=system.environment, cwd=system.directory,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30).returncode
+
+    def at(seconds: float) -> str:
+        return rfc3339(time.time() + seconds)
+
+    assert proxyctl("enter", "night", "--at", at(60)) == 1, "no end"
+    assert proxyctl("enter", "night", "--at", at(-60), "--for", "30s") == 2, "over"
+    assert proxyctl("enter", "night", "--at", at(3600), "--for", "30s") == 0
+    assert client.json("MAINT_STATUS|SID")["planned"][0]["route_id"] == route_id
+    assert proxyctl("exit", "night") == 0
+    assert "planned" not in client.json("MAINT_STATUS|SID")
+    assert system.get("/", "night.test").status == 200
+    begin = time.time() + 4.0
+    assert proxyctl("enter", "night", "--at", rfc3339(begin), "--for", "3s") == 0
+    old = system.master_pid()
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: system.get("/", "night.test").headers["X-Proxyd-Reason"] == "maintenance", 20)
+    assert time.time() >= begin - 0.1
+    wait_for(lambda: system.get("/", "night.test").headers["X-Proxyd-Reason"] != "maintenance", 20)
+    wait_for(lambda: system.sql("SELECT count(*) FROM events WHERE type = 'maintenance_changed' AND route_id = ?", route_id) == [(2,)])

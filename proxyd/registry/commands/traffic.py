@@ -10,6 +10,7 @@ from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.caller import Caller
 from proxyd.registry.configuration import EVERY
+from proxyd.registry.ends import planned
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
 from proxyd.registry.operations import CANCELLED, entered_at
@@ -128,11 +129,18 @@ def traffic_release(caller: Caller, target: str) -> str:
     return "HOLD_OK"
 
 
-@command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at}`",
-         help="Show which of the session's routes are in maintenance.", repeatable=True)
+@command("MAINT_STATUS", TOPIC, answer="`MAINT_STATUS_OK|{in_maintenance:[ids], maintenance_backend, entered_at, until, "
+                                        "planned:[{route_id, at, seconds}]}`",
+         help="Show which of the session's routes are in maintenance. `until` and `planned` are there if maintenance ends by itself, or "
+              "is planned.", repeatable=True)
 def maint_status(caller: Caller) -> str:
     rows = [caller.registry.active.rows[route_id] for route_id in sorted_ids(caller.session.routes)]
     held = [row for row in rows if row["maintenance_since"]]
     page = next((row["maintenance_page_url"] for row in held if row["maintenance_page_url"]), "")
-    return "MAINT_STATUS_OK|" + to_json({"in_maintenance": [row["route_id"] for row in held], "maintenance_backend": page,
-                                         "entered_at": entered_at(held)})
+    told = {"in_maintenance": [row["route_id"] for row in held], "maintenance_backend": page, "entered_at": entered_at(held)}
+    # Only where there is something to tell: older clients compare the whole.
+    if ends := [row["maintenance_until"] for row in held if row["maintenance_until"]]:
+        told["until"] = min(ends)
+    if plans := [(row["route_id"], plan) for row in rows if (plan := planned(row))]:
+        told["planned"] = [{"route_id": route_id, "at": rfc3339(plan["at"]), "seconds": plan["seconds"]} for route_id, plan in plans]
+    return "MAINT_STATUS_OK|" + to_json(told)

@@ -142,6 +142,10 @@ def _certificates() -> None:
         StoredCounter.create(name=COUNTER, value=1)
 
 
+def _fifteenth() -> None:
+    _add_column(Route, "maintenance_plan")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -165,6 +169,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (12, "services, endpoints and the history of routes", _twelfth),
     (13, "incidents, and health by minute, hour and day", _thirteenth),
     (14, "certificates", _certificates),
+    (15, "planned maintenance", _fifteenth),
 )
 NEWEST = STEPS[-1][0]
 

@@ -128,6 +128,7 @@ class Route(StoredTable):
     maintenance_page_url = TextField(null=True)
     maintenance_until = TextField(null=True)
     maintenance_clock = TextField(null=True)
+    maintenance_plan = TextField(null=True)
     drain_started_at = TextField(null=True)
     drain_clock = TextField(null=True)
     drain_seconds = DoubleField(null=True)

@@ -78,6 +78,6 @@ def route_status(row: dict[str, Any], health: dict[str, Any] | None, stats: dict
         "ratelimit": {"requests": limits[0][0] if limits else None, "window_seconds": limits[0][1] if limits else None,
                       "rejected": stats["rate_limited"]},
         "maintenance": {"active": row["maintenance_since"] is not None, "page_url": row["maintenance_page_url"] or "",
-                        "entered_at": row["maintenance_since"], "hits": stats["maintenance_hits"]},
+                        "entered_at": row["maintenance_since"], "until": row["maintenance_until"], "hits": stats["maintenance_hits"]},
         "hold": {"active": row["hold_until"] is not None, "until": row["hold_until"]},
         "drain": drain, "options": options, "in_flight": stats["in_flight"], "queued": stats["queued"]}
