@@ -16,6 +16,7 @@ from proxyd.base import clock
 from proxyd.base.findings import STARTING, state_of
 from proxyd.base.text import rfc3339
 from proxyd.events.types import ALL
+from proxyd.store.sql import certificates as certs
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.traffic import route_stats
@@ -157,6 +158,13 @@ def circuits(context: Context, request: Request) -> Response:
     chosen = wanted(context, request)
     found = context.kept(("circuits", chosen), lambda: context.read(views.circuit_list, context.state.circuits, chosen))
     return _list(context, request, "circuits", found)
+
+
+def certificates(context: Context, request: Request) -> Response:
+    """Certificates by [acme] and their orders, and the local CA as PEM."""
+    found = context.kept("certificates", lambda: context.read(certs.status, None, time.time()))
+    local = context.read(certs.local_ca)
+    return as_json({"certificates": found, "local_ca": local["chain"] if local is not None else None})
 
 
 def events(context: Context, request: Request) -> Response:

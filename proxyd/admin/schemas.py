@@ -94,6 +94,10 @@ SCHEMAS: dict[str, Schema] = {
     "Finding": thing(
         kind=_is("string", enum=[kind.name for kind in KINDS]), severity=_is("string", enum=[CRITICAL, WARNING, STARTING]), subject=TEXT,
         what=TEXT, why=TEXT, todo=TEXT, since=MAYBE_INSTANT, service=TEXT, route_ids=TEXTS),
+    "Certificate": thing(
+        domain=TEXT, state=_is("string", enum=["valid", "ordering", "failed", "none"]), not_after=MAYBE_INSTANT, issuer=TEXT,
+        challenge=TEXT, error=TEXT, next_attempt=MAYBE_INSTANT),
+    "Certificates": thing(certificates=many("Certificate"), local_ca=MAYBE_TEXT),
     "Login": thing(csrf_token=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),
 }

@@ -25,6 +25,8 @@ _ANSWER_SECONDS = 30.0
 _LARGEST_ANSWER = 1 << 20
 #: Longest time for the CA to check a challenge, and to issue.
 _STEP_SECONDS = 120.0
+#: How often a request is sent again, each time twice, whose nonce the CA does not take.
+_NONCES = 4
 _PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 
 
@@ -43,6 +45,17 @@ class _Network(client.ClientNetwork):
     """The library's network, with a bound on answers, and the Retry-After of refusals, which the library's errors lack."""
 
     retry_after = 0.0
+
+    def post(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send again what was refused for its nonce, more often than the library does (RFC 8555 6.5): several orders use nonces up."""
+        for _ in range(_NONCES):
+            try:
+                return super().post(*args, **kwargs)
+            except messages.Error as error:
+                if error.code != "badNonce":
+                    raise
+                self._nonces.clear()
+        return super().post(*args, **kwargs)
 
     def _send_request(self, method: str, url: str, *args: Any, **kwargs: Any) -> requests.Response:
         kwargs["stream"] = True

@@ -142,6 +142,8 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     one.add_argument("route_id", metavar="ID", help="like r12")
     command("health", "the health checks", "Exits with 1 if one is down.")
     command("circuits", "the circuit breakers", "Exits with 1 if one is open.")
+    command("certs", "the certificates that [acme] orders", "Exits with 1 if an order has failed.")
+    command("ca", "the certificate of the local CA, as PEM", "It signs for localhost, .test, .internal and addresses.")
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")
     one.add_argument("route_id", metavar="ID", nargs="?", default="", help="only this route")

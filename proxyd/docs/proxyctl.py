@@ -22,6 +22,8 @@ EXAMPLES = {
     "route": "proxyctl route r12",
     "health": "proxyctl health",
     "circuits": "proxyctl circuits --json | jq '.[] | select(.state == \"open\")'",
+    "certs": "proxyctl certs && echo all is well",
+    "ca": "proxyctl ca",
     "sessions": "proxyctl sessions",
     "stats": "proxyctl stats r12",
     "drain": "proxyctl drain shop/shop-1 --over 30s",

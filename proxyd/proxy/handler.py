@@ -134,7 +134,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     ex.pool = pool
     first = pool.members[0]
     ex.counters = runtime.stats.of(first.route_id)
-    if certificates is not None and not ex.secure and first.options.tls_redirect and certificates.served.covers(ex.host):
+    if (certificates is not None and not ex.secure and first.options.tls_redirect and first.options.tls == "auto"
+            and certificates.served.covers(ex.host)):
         return _to_https(runtime, ex)
     if lenient and first.options.ambiguous_path == "refuse" and runtime.table.match(ex.host, lenient) is not pool:
         return refuse("ambiguous_path", "a backend may read this path as one of another route")

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from tests.support.backends import Backend
 from tests.support.pebble import Pebble
 from tests.support.registry import RegistryClient
-from tests.support.system import System
+from tests.support.system import ROOT, System
 from tests.support.waiting import free_port, wait_for
 
 
@@ -93,13 +95,13 @@ def test_a_domain_has_a_certificate_seconds_after_it_is_declared(automatic: Auto
 
 
 def test_names_that_nobody_allows_or_no_ca_can_know_are_not_ordered(automatic: Automatic) -> None:
-    automatic.client.route("other.example.org,off.example.com,shop.test,127.0.0.1", automatic.backend.url)
-    route_id = automatic.client.route("off.example.net", automatic.backend.url)
+    automatic.client.route("other.example.org,shop.test,127.0.0.1", automatic.backend.url)
+    route_id = automatic.client.route("off.example.net", automatic.backend.url, apply=False)
     automatic.client.options(route_id, tls="off")
     automatic.client.route("asked.example.com", automatic.backend.url)
     wait_for(lambda: automatic.certificate("asked.example.com") is not None, 15, "a certificate that verifies")
     ordered = {row[0] for row in automatic.system.sql("SELECT domain FROM certificates UNION SELECT domain FROM certificate_orders")}
-    assert ordered.isdisjoint({"other.example.org", "shop.test", "127.0.0.1"})
+    assert ordered.isdisjoint({"off.example.net", "other.example.org", "shop.test", "127.0.0.1"})
     local = automatic.local()
     assert automatic.certificate("other.example.org", local), "the local CA's, never another name's"
     assert automatic.certificate("shop.test", local)
@@ -132,3 +134,36 @@ def test_a_killed_master_goes_on_with_the_order(automatic: Automatic) -> None:
     client.route("kill.example.com", automatic.backend.url)
     os.kill(automatic.system.master_pid(), signal.SIGKILL)
     wait_for(lambda: automatic.certificate("kill.example.com") is not None, 25, "a certificate in spite of all")
+
+
+def test_a_ca_that_is_down_is_told_and_a_missing_key_file_stops_all(tmp_path: Path) -> None:
+    tls = free_port()
+    system = System(tmp_path, workers=1, tls__bind=f"127.0.0.1:{tls}", acme__enabled="yes", acme__terms_agreed="yes",
+                    acme__directory=f"https://127.0.0.1:{free_port()}/dir")
+    backend = Backend()
+    try:
+        client = system.client()
+        client.route("down.example.com", backend.url)
+        wait_for(lambda: client.json("CERT_STATUS|SID")[0]["state"] == "failed", 15, "a failed order")
+        found = client.json("CERT_STATUS|SID|down.example.com")[0]
+        assert "can't be reached" in found["error"] and found["next_attempt"]
+        assert system.admin("/api/v1/certificates").json()["certificates"] == [found]
+        metrics = system.admin("/metrics").text
+        assert 'proxyd_certificate_orders_total{result="failed"} 1.0' in metrics and "proxyd_certificates_failing 1.0" in metrics
+        listed, printed = (subprocess.run([sys.executable, "-m", "proxyd.ctl.main", name, "--admin", f"http://127.0.0.1:{system.admin_port}"],
+                                          capture_output=True, text=True, cwd=ROOT, check=False) for name in ("certs", "ca"))
+        assert listed.returncode == 1 and "down.example.com" in listed.stdout, listed
+        context = ssl.create_default_context(cadata=printed.stdout)
+        with socket.create_connection(("127.0.0.1", tls), timeout=10) as raw, context.wrap_socket(
+                raw, server_hostname="down.example.com") as sock:
+            assert sock.getpeercert(), "meanwhile the local CA signs"
+        assert system.get("/", "down.example.com").status == 200
+        system.stop()
+        key = tmp_path / "certificates.key"
+        key.unlink()
+        system.start()
+        wait_for(lambda: "certificates.key is gone" in system.log(), 10, "the missing key file to be told")
+        assert not key.exists(), "nothing takes its place"
+    finally:
+        system.stop()
+        backend.stop()

@@ -180,20 +180,39 @@ def keep_account(row: dict[str, Any]) -> None:
     upsert(AcmeAccount, [row])
 
 
-def status(domains: Iterable[str], now: float) -> list[dict[str, Any]]:
-    """What CERT_STATUS says of each domain. `now`: Unix seconds."""
-    found = []
-    for domain in domains:
-        mine = dicts(StoredCertificate.select().where(StoredCertificate.domain == domain))
-        waiting = dicts(CertificateOrder.select().where(CertificateOrder.domain == domain))
-        good = [row for row in mine if parse_rfc3339(row["not_after"]) > now]
-        last = min(good or mine, key=lambda row: str(row["not_after"]), default=None)
-        order = next((row for row in waiting if row["error"]), waiting[0] if waiting else None)
-        state = "valid" if good else order["state"] if order is not None else "none"
-        if is_local_name(domain) and last is None:
-            state, last = "valid", {"not_after": None, "issuer": LOCAL_CA}
-        found.append({
-            "domain": domain, "state": state, "not_after": last["not_after"] if last is not None else None,
-            "issuer": last["issuer"] if last is not None else "", "challenge": order["challenge"] if order is not None else "",
-            "error": order["error"] if order is not None else "", "next_attempt": order["next_attempt"] if order is not None else None})
+def status(domains: Iterable[str] | None, now: float) -> list[dict[str, Any]]:
+    """What CERT_STATUS says of each domain, or of all that have a certificate or an order. `now`: Unix seconds."""
+    wanted = None if domains is None else list(domains)
+    model = StoredCertificate
+    mine = _by_domain(model.select(model.domain, model.issuer, model.not_after), model, wanted)
+    waiting = _by_domain(CertificateOrder.select(), CertificateOrder, wanted)
+    if wanted is None:
+        wanted = sorted((mine.keys() | waiting.keys()) - {LOCAL_CA})
+    return [_status(domain, mine.get(domain, []), waiting.get(domain, []), now) for domain in wanted]
+
+
+#: Domains in one query.
+_AT_ONCE = 500
+
+
+def _by_domain(query: Any, model: Any, domains: list[str] | None) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    pieces = [query] if domains is None else [
+        query.where(model.domain.in_(domains[at:at + _AT_ONCE])) for at in range(0, len(domains), _AT_ONCE)]
+    for piece in pieces:
+        for row in dicts(piece):
+            found.setdefault(row["domain"], []).append(row)
     return found
+
+
+def _status(domain: str, mine: list[dict[str, Any]], waiting: list[dict[str, Any]], now: float) -> dict[str, Any]:
+    good = [row for row in mine if parse_rfc3339(row["not_after"]) > now]
+    last = min(good or mine, key=lambda row: str(row["not_after"]), default=None)
+    order = next((row for row in waiting if row["error"]), waiting[0] if waiting else None)
+    state = "valid" if good else order["state"] if order is not None else "none"
+    if is_local_name(domain) and last is None:
+        state, last = "valid", {"not_after": None, "issuer": LOCAL_CA}
+    return {
+        "domain": domain, "state": state, "not_after": last["not_after"] if last is not None else None,
+        "issuer": last["issuer"] if last is not None else "", "challenge": order["challenge"] if order is not None else "",
+        "error": order["error"] if order is not None else "", "next_attempt": order["next_attempt"] if order is not None else None}
