@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
@@ -35,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build()
     completion.answer(parser)
     options = parser.parse_args(argv)
+    if options.name == "run" and options.port is None and not any("{port}" in word for word in options.command):
+        parser.error("run needs --port, or {port} in the command")
     try:
         return _run(options)
     except settings.SettingsError as error:
@@ -70,7 +71,6 @@ def _run(options: argparse.Namespace) -> int:
         token = read_token(options.token_file or "")
         if options.name == "send":
             return act.send(screen, options, token)
-        options.instance = options.instance or f"{socket.gethostname()}-{options.port}"
         return ServiceRunner(options, token).run()
     admin = Admin(options.admin or admin_url(known), _admin_token(options, known))
     return _COMMANDS[options.name](admin, screen, options)

@@ -231,7 +231,9 @@ def _run(one: argparse.ArgumentParser) -> None:
                      help="domain of the route; may be repeated")
     one.add_argument("--path", default="/", type=checked(urls.normalize_route_path), metavar="P",
                      help="path of the route (default: /)")
-    one.add_argument("--port", type=bounded(1, 65535), required=True, metavar="N", help="port the program listens on")
+    one.add_argument("--port", type=bounded(1, 65535), metavar="N", help="port the program listens on; {port} in the command is it. "
+                     "With {port}, HUP starts the program again on another port, then stops the first; --port may be left out")
+    one.add_argument("--unique", action="store_true", help="add something to the name of this instance that no other one has")
     one.add_argument("--host", default="127.0.0.1", metavar="H", help="address the program listens on (default: 127.0.0.1)")
     one.add_argument("--health", default="", type=checked(partial(options.parse_option, "health_check_path")), metavar="PATH",
                      help="path of the health check (default: none)")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import http.client
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -32,6 +34,8 @@ _STABLE = 30.0
 # Seconds before another attempt to register; doubled each time.
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
+# What stands for the port in the command, and the end of the name of every other program that overlaps with the one before.
+_PORT, _NEXT = "{port}", ".next"
 
 
 class ServiceRunner:
@@ -42,7 +46,12 @@ class ServiceRunner:
         if not options.service:
             options.service = options.domain[0].removeprefix("*.").split(".")[0].strip("*") or "app"
         self._token = token
-        self._place = f"[{options.host}]:{options.port}" if ":" in options.host else f"{options.host}:{options.port}"
+        self._instance = options.instance or f"{socket.gethostname()}-{options.port or options.service}"
+        if options.unique:
+            self._instance = f"{self._instance}-{secrets.token_hex(3)}"
+        #: Whether the program is told its port, so that two of it can run at once.
+        self._overlaps = any(_PORT in word for word in options.command)
+        self._port: int = options.port or 0
         self._program: subprocess.Popen[bytes] | None = None
         self._route = ""
         self._stop = threading.Event()
@@ -61,6 +70,20 @@ class ServiceRunner:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+    @property
+    def _place(self) -> str:
+        host = self._options.host
+        return f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        """Start the program, in a group of its own, so that Ctrl-C at the terminal reaches only proxyctl, and the drain comes first."""
+        command = [word.replace(_PORT, str(self._port)) for word in self._options.command] if self._overlaps else self._options.command
+        try:
+            return subprocess.Popen(command, process_group=0)
+        except OSError as error:
+            self._say(f"can't start {command[0]}: {error}")
+            return None
 
     def _rounds(self) -> int:
         failures = 0
@@ -82,15 +105,14 @@ class ServiceRunner:
         return code is not None and not self._stop.is_set() and policy != "never" and (policy != "on-failure" or code != 0)
 
     def _once(self) -> int:
+        if self._overlaps and (not self._options.port or self._listens()):
+            self._port = _free_port(self._options.host)
         if not self._await_free_port():
             return CANNOT_EXECUTE
         # Signals that came while nothing ran were meant for the program that has ended.
         self._signals.clear()
-        try:
-            # In a group of its own, so that Ctrl-C at the terminal reaches only proxyctl, and the drain comes first.
-            self._program = subprocess.Popen(self._options.command, process_group=0)
-        except OSError as error:
-            self._say(f"can't start {self._options.command[0]}: {error}")
+        self._program = self._start()
+        if self._program is None:
             return CANNOT_EXECUTE
         client: Client | None = None
         alone = False
@@ -99,6 +121,9 @@ class ServiceRunner:
             if ready:
                 client = self._register()
             while ready and self._program.poll() is None and not self._stop.is_set():
+                if self._overlaps and client is not None and signal.SIGHUP in self._signals:
+                    client = self._overlap(client, self._program)
+                    continue
                 self._pass_signals()
                 self._stop.wait(_TICK)
             if client is not None and self._program.poll() is None:
@@ -112,9 +137,45 @@ class ServiceRunner:
             self._program = None
         return code
 
+    def _overlap(self, client: Client, program: subprocess.Popen[bytes]) -> Client:
+        """Start the program once more. When that one is up, healthy and has its route, this one goes. Otherwise this one goes on. Returns
+        the client of the one that runs."""
+        self._signals = [number for number in self._signals if number != signal.SIGHUP]
+        before = self._instance, self._port, self._route
+        self._instance, self._port = _other_name(self._instance), _free_port(self._options.host)
+        self._say(f"starting the program again on {self._place}")
+        newer, after = self._start(), (self._instance, self._port, "")
+        following: Client | None = None
+        if newer is not None:
+            self._program = newer
+            if self._await_port() and self._await_health():
+                following = self._register()
+            after = self._instance, self._port, self._route
+        self._program, (self._instance, self._port, self._route) = program, before
+        if following is None:
+            self._say("the new program is not up; the one that runs goes on")
+            if newer is not None:
+                self._end(newer)
+            return client
+        self._take_traffic_away(client)
+        client.close(shutdown=True)
+        self._end(program)
+        self._program, (self._instance, self._port, self._route) = newer, after
+        return following
+
+    def _await_health(self) -> bool:
+        """Whether the program that has just been started answers its health check well in time."""
+        assert self._program is not None
+        deadline = time.monotonic() + self._options.start_timeout
+        while not _is_well(self._options.host, self._port, self._options.health):
+            if time.monotonic() >= deadline or not self._pause(_LOOK):
+                self._say(f"{self._place}{self._options.health} does not answer as a healthy program does")
+                return False
+        return True
+
     def _listens(self) -> bool:
         """Whether somebody answers at the port."""
-        with contextlib.suppress(OSError), socket.create_connection((self._options.host, self._options.port), 1.0):
+        with contextlib.suppress(OSError), socket.create_connection((self._options.host, self._port), 1.0):
             return True
         return False
 
@@ -147,13 +208,14 @@ class ServiceRunner:
 
     def _register(self) -> Client | None:
         """A registered session whose route is applied. None if the program ended, or a stop was asked for, before that."""
-        options, told, delay = self._options, "", _FIRST_DELAY
+        options, told, delay, instance = self._options, "", _FIRST_DELAY, self._instance
         assert self._program is not None
         while self._program.poll() is None and not self._stop.is_set():
-            client = Client(options.registry, service=options.service, instance=options.instance, token=self._token or None,
+            client = Client(options.registry, service=options.service, instance=instance, token=self._token or None,
                             tls=options.tls)
             client.subscribe("session_replaced", lambda event: self._say(
-                f"another program has registered as {options.service}/{options.instance}; give each an --instance of its own"))
+                f"another program has registered as {options.service}/{instance}; give each an --instance of its own, or "
+                "--unique"))
             try:
                 client.connect()
                 route = self._route = client.route_add(options.domain, options.path, f"http://{self._place}", options.priority)
@@ -172,7 +234,7 @@ class ServiceRunner:
                 self._pause(delay * random.uniform(0.75, 1.0))
                 delay = min(2 * delay, _LONGEST_DELAY)
                 continue
-            self._say(f"registered {options.service}/{options.instance}: {','.join(options.domain)}{options.path} "
+            self._say(f"registered {options.service}/{instance}: {','.join(options.domain)}{options.path} "
                       f"-> http://{self._place}")
             for happened in ("disconnected", "reconnected", "reregistered"):
                 client.subscribe(happened, lambda event: self._say(f"registry: {event.type}"))
@@ -279,6 +341,32 @@ class ServiceRunner:
             message = f"proxyctl: {message}"
         # Standard output belongs to the program.
         print(message, file=sys.stderr, flush=True)
+
+
+def _free_port(host: str) -> int:
+    """A port that nobody has now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def _other_name(instance: str) -> str:
+    """The name of the program that takes the place of this one: the two have turns."""
+    return instance.removesuffix(_NEXT) if instance.endswith(_NEXT) else instance + _NEXT
+
+
+def _is_well(host: str, port: int, path: str) -> bool:
+    """Whether a program answers the path of a health check as a healthy one does. Without a path, or with tcp://, a port is enough."""
+    if not path.startswith("/"):
+        return True
+    connection = http.client.HTTPConnection(host, port, timeout=5.0)
+    try:
+        connection.request("GET", path)
+        return 200 <= connection.getresponse().status < 400
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _signal_group(program: subprocess.Popen[bytes], number: int) -> bool:

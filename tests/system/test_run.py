@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -86,3 +88,59 @@ def test_a_request_under_way_is_finished_before_one_of_two_replicas_is_stopped(s
         for run in runs.values():
             run.kill()
             run.wait(5)
+
+
+def test_hup_starts_the_program_again_by_overlap_and_no_request_fails(system: System, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, pathlib, sys, time\nfrom http.server import *\n"
+        "version = (pathlib.Path(sys.argv[0]).parent / 'version').read_text()\n"
+        "class Handler(BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        bad = self.path == '/health' and version == 'bad'\n"
+        "        self.send_response(500 if bad else 200)\n        self.send_header('X-Version', version)\n"
+        "        self.send_header('Content-Length', '0')\n        self.end_headers()\n"
+        "    def log_message(self, *_): pass\n"
+        "ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n")
+    version = tmp_path / "version"
+    version.write_text("1")
+    said = tmp_path / "said"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "over.test", "--drain", "500ms", "--health", "/health", "--unique",
+         "--start-timeout", "2s", "--instance", "one", "--", sys.executable, str(program), "{port}"],
+        env=system.environment, stderr=said.open("w"))
+    try:
+        wait_for(lambda: system.get("/", "over.test").status == 200, 15)
+
+        def until(condition: Callable[[], bool]) -> set[tuple[int, str | None]]:
+            """What clients get meanwhile."""
+            seen = set()
+            deadline = time.monotonic() + 20
+            while not condition():
+                assert time.monotonic() < deadline, said.read_text()
+                answer = system.get("/", "over.test")
+                seen.add((answer.status, answer.headers["X-Version"]))
+            return seen
+
+        def stopped(count: int) -> bool:
+            return len(psutil.Process(run.pid).children()) == 1 and said.read_text().count("registered over/one") == count
+
+        version.write_text("2")
+        run.send_signal(signal.SIGHUP)
+        assert until(lambda: said.read_text().count("registered over/one") == 2 and stopped(2)) <= {(200, "1"), (200, "2")}
+        assert system.get("/", "over.test").headers["X-Version"] == "2"
+
+        version.write_text("bad")
+        run.send_signal(signal.SIGHUP)
+        assert until(lambda: "the new program is not up" in said.read_text() and stopped(2)) == {(200, "2")}
+        names = system.sql("SELECT instance_name FROM sessions WHERE service_name = 'over' ORDER BY connected_at")
+        assert len(names) == 2 and names[0][0].startswith("one-") and names[1][0] == f"{names[0][0]}.next"
+    finally:
+        run.terminate()
+        run.wait(15)
+
+
+def test_a_port_must_be_known(system: System) -> None:
+    done = subprocess.run([sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "over.test", "--", "true"], env=system.environment,
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2 and "--port" in done.stderr
