@@ -6,11 +6,12 @@ import datetime
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import requests
-from acme import challenges, client, errors, messages
+from acme import client, errors, messages
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -79,11 +80,12 @@ class _Network(client.ClientNetwork):
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """What an order does outside: `post` has a challenge answered by all workers (token, answer), `end` ends that, `placed` notes the
-    order's URL."""
+    order's URL. `record` makes or removes a TXT record (`present` or `cleanup`, name, value), and raises OrderFailed."""
 
     post: Callable[[str, str], None]
     end: Callable[[str], None]
     placed: Callable[[str], None]
+    record: Callable[[str, str, str], None]
 
 
 class Authority:
@@ -164,23 +166,32 @@ class Authority:
 
     def _prove(self, authorization: messages.AuthorizationResource, hooks: Hooks) -> None:
         """Show the CA that the name leads here."""
-        offered = next((item for item in authorization.body.challenges if isinstance(item.chall, challenges.HTTP01)), None)
-        if offered is None:
-            raise OrderFailed("the CA offers no http-01 challenge for this name (it demands dns-01 for wildcards)")
-        response, answer = offered.response_and_validation(self._key)
-        token = offered.chall.encode("token")
-        hooks.post(token, answer)
+        name = str(authorization.body.identifier.value)
+        offered = {item.chall.typ: item for item in authorization.body.challenges}
+        kind = next((kind for kind in self._settings.challenges if kind in offered), None)
+        if kind is None:
+            raise OrderFailed(f"the CA offers {', '.join(offered) or 'nothing'} for {name}, and [acme] challenges has none of that")
+        if kind == "dns-01":
+            record, value = offered[kind].chall.validation_domain_name(name), offered[kind].chall.validation(self._key)
+            where = f"for the TXT record {record}"
+            begin, end = partial(hooks.record, "present", record, value), partial(hooks.record, "cleanup", record, value)
+            advice = "does dns_command wait until all name servers have the record?"
+        else:
+            token, answer = offered[kind].chall.encode("token"), offered[kind].validation(self._key)
+            where = f"http://{name}{offered[kind].chall.path}"
+            begin, end = partial(hooks.post, token, answer), partial(hooks.end, token)
+            advice = "does port 80 of the name lead here?"
+        begin()
         try:
-            self._client.answer_challenge(offered, response)
+            self._client.answer_challenge(offered[kind], offered[kind].response(self._key))
             proved = self._until(lambda: self._client.poll(authorization)[0],
                                  lambda found: found.body.status != messages.STATUS_PENDING, "the CA to check the challenge")
         finally:
-            hooks.end(token)
+            end()
         if proved.body.status != messages.STATUS_VALID:
             reasons = [item.error.detail for item in proved.body.challenges if item.error is not None]
-            raise OrderFailed(f"http-01: the CA asked http://{authorization.body.identifier.value}/.well-known/acme-challenge/{token} and "
-                              f"refused what it got: {'; '.join(map(str, reasons)) or 'it gives no reason'}; does port 80 of the name lead "
-                              "here?", challenge="http-01")
+            raise OrderFailed(f"{kind}: the CA asked {where} and refused what it got: "
+                              f"{'; '.join(map(str, reasons)) or 'it gives no reason'}; {advice}", challenge=kind)
 
     def _until(self, look: Callable[[], Any], over: Callable[[Any], bool], what: str) -> Any:
         """Look until it is over, at growing intervals."""

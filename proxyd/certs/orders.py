@@ -7,6 +7,7 @@ import datetime
 import logging
 import os
 import random
+import shlex
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ import gevent
 import gevent.lock
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+from gevent import subprocess
 from gevent.threadpool import ThreadPool
 
 from proxyd.base.jobs import Job
@@ -41,7 +43,10 @@ _WORKERS_SECONDS = 5.0
 _FIRST, _GROWTH, _LONGEST = 60.0, 4.0, 12 * 3600.0
 #: Challenges older than this are nobody's.
 _STALE = 3600.0
-_WILDCARD = "a certificate for a wildcard needs the challenge dns-01, which is not supported yet: declare the names themselves"
+_WILDCARD = ("a certificate for a wildcard needs the challenge dns-01: add it to [acme] challenges, with dns_command, or declare the names "
+             "themselves")
+#: Longest run of dns_command, in seconds.
+_COMMAND_SECONDS = 300.0
 
 
 class Orders:
@@ -95,7 +100,7 @@ class Orders:
         now = time.time()
         wanted = self._names.wanted()
         for domain in sorted(wanted):
-            if domain.startswith("*.") and (domain, self._acme.key_type[0]) not in self._orders:
+            if self._impossible(domain) and (domain, self._acme.key_type[0]) not in self._orders:
                 self._note({**_order(domain, self._acme.key_type[0]), "state": "failed", "error": _WILDCARD})
         keys = {(domain, kind) for domain in wanted for kind in self._acme.key_type}
         gone = [key for key in self._orders if key not in keys and key not in self._running]
@@ -130,10 +135,14 @@ class Orders:
         if not self._acme.terms_agreed:
             log.error("[acme] terms_agreed is not yes: no certificate is ordered; the local CA's are served")
 
+    def _impossible(self, domain: str) -> bool:
+        """Whether no challenge of the settings proves a name."""
+        return domain.startswith("*.") and "dns-01" not in self._acme.challenges
+
     def _due(self, key: tuple[str, str]) -> float:
         """When a certificate is to be ordered, in Unix seconds; never for one that the CA can't give."""
         order = self._orders.get(key)
-        if key[0].startswith("*."):
+        if self._impossible(key[0]):
             return float("inf")
         if order is not None:
             return parse_rfc3339(order["next_attempt"]) if order["next_attempt"] else 0.0
@@ -177,13 +186,35 @@ class Orders:
         def end(token: str) -> None:
             self._board.post_certificates(self._store.call(rows.end_challenge, token))
 
-        chain = ca.obtain(domain, private, order["order_url"], Hooks(post, end, placed))
+        def record(action: str, name: str, value: str) -> None:
+            if action == "present":
+                self._note({**self._orders[domain, kind], "challenge": "dns-01"})
+            self._record(action, name, value)
+
+        chain = ca.obtain(domain, private, order["order_url"], Hooks(post, end, placed, record))
         self._keep(domain, kind, chain, order["private_key"])
         self._orders.pop((domain, kind), None)
         self.obtained += 1
         row = self._certificates[domain, kind]
         log.info("certificate for %s by %s, valid until %s", domain, row["issuer"], row["not_after"])
         self._publish(domain)
+
+    def _record(self, action: str, name: str, value: str) -> None:
+        """Run the operator's program for a TXT record. Raises OrderFailed, but for a record that could not be taken away."""
+        from proxyd.certs.ca import OrderFailed
+
+        command = [*shlex.split(self._acme.dns_command), action, name, value]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_SECONDS, check=False)
+            said = done.stderr[-300:].decode(errors="replace").strip()
+            trouble = f"exit status {done.returncode}: {said}" if done.returncode else ""
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            trouble = str(error)[:300]
+        if not trouble:
+            return
+        if action == "present":
+            raise OrderFailed(f"dns-01: [acme] dns_command failed: {trouble}", challenge="dns-01")
+        log.warning("[acme] dns_command cleanup of %s failed: %s", name, trouble)
 
     def _authority(self) -> Any:
         """The CA with our account, which is made at the first order."""

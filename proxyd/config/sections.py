@@ -119,7 +119,10 @@ class AcmeSettings:
     eab_hmac_file: str = declare(TEXT, "", "File with the HMAC key of that account (base64url).")
     key_type: tuple[str, ...] = declare(
         _some("ecdsa256", "rsa2048"), "ecdsa256", "Kinds of keys. Each name gets a certificate for each; clients are shown one they know.")
-    challenges: tuple[str, ...] = declare(_some("http-01"), "http-01", "How the CA may check that a name leads here.")
+    challenges: tuple[str, ...] = declare(
+        _some("http-01", "dns-01"), "http-01", "How the CA may check that a name is yours, the preferred way first. Wildcards need dns-01.")
+    dns_command: str = declare(
+        TEXT, "", "Program for dns-01. It is run as COMMAND present|cleanup NAME VALUE, and returns when name servers have the TXT record.")
     renew_before: float = declare(DURATION_OR_OFF, "0", "How long before its end a certificate is renewed. 0: a third of its lifetime.")
     domains: tuple[str, ...] = declare(
         LIST, "", "Names that certificates are ordered for; *.example.com stands for all names below it. Names that a token lists are "

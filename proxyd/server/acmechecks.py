@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,12 @@ def acme(settings: Settings, at: At) -> Iterator[Problem]:
     if "http-01" in wanted.challenges and (bind.startswith("unix:") or split_address(bind)[1] != _HTTP_PORT):
         yield at("acme", "challenges", f"no public port 80: the CA checks http-01 there, and [proxy] bind is {bind}; bind port 80 (like "
                                        "0.0.0.0:80)")
+    if "dns-01" in wanted.challenges:
+        program = wanted.dns_command.split()[:1]
+        if not program:
+            yield at("acme", "dns_command", "the challenge dns-01 needs a program that makes TXT records")
+        elif shutil.which(program[0]) is None:
+            yield at("acme", "dns_command", f"{program[0]} is not a program that this user can run")
     yield from _files(settings, at)
 
 

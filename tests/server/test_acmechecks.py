@@ -32,6 +32,8 @@ def told(directory: Path, **changed: str) -> list[str]:
     ({"PROXYD_ACME_CA_FILE": "/nowhere/ca.pem"}, ["[acme] ca_file: can't read"]),
     ({"PROXYD_ACME_EAB_KID": "kid"}, ["[acme] eab_hmac_file: "]),
     ({"PROXYD_ACME_EAB_HMAC_FILE": "/nowhere/hmac"}, ["[acme] eab_kid: ", "[acme] eab_hmac_file: can't read"]),
+    ({"PROXYD_ACME_CHALLENGES": "dns-01", "PROXYD_PROXY_BIND": "127.0.0.1:8000"}, ["[acme] dns_command: the challenge dns-01"]),
+    ({"PROXYD_ACME_CHALLENGES": "dns-01", "PROXYD_ACME_DNS_COMMAND": "/nowhere/dns.sh"}, ["[acme] dns_command: /nowhere/dns.sh is not"]),
     ({"PROXYD_ACME_KEY_FILE": "/nowhere/certificates.key"}, ["[acme] key_file: "]),
 ])
 def test_each_obstacle_is_named_with_its_setting(tmp_path: Path, changed: dict[str, str], expected: list[str]) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +15,14 @@ import pytest
 
 from tests.support.certificates import Authority
 from tests.support.waiting import free_port, wait_for
+
+_DNS_COMMAND = """
+import json, sys, urllib.request
+action, name, value = sys.argv[1:]
+body = {{"host": name + ".", "value": value}} if action == "present" else {{"host": name + "."}}
+what = "set-txt" if action == "present" else "clear-txt"
+urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}/" + what, json.dumps(body).encode())).read()
+"""
 
 
 class Pebble:
@@ -30,7 +39,7 @@ class Pebble:
         at = pem.index(b"-----BEGIN PRIVATE KEY")
         chain.write_bytes(pem[:at])
         key.write_bytes(pem[at:])
-        self.port, self._management, dns, control = free_port(), free_port(), free_port(), free_port()
+        self.port, self._management, dns, self.control = free_port(), free_port(), free_port(), free_port()
         settings: dict[str, object] = {
             "listenAddress": f"127.0.0.1:{self.port}", "managementListenAddress": f"127.0.0.1:{self._management}",
             "certificate": str(chain), "privateKey": str(key), "httpPort": http_port, "tlsPort": free_port(), "ocspResponderURL": "",
@@ -41,7 +50,7 @@ class Pebble:
         self._log = (directory / "pebble.log").open("ab")
         self._dns = subprocess.Popen(
             ["pebble-challtestsrv", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-dns01", f"127.0.0.1:{dns}", "-http01", "",
-             "-https01", "", "-tlsalpn01", "", "-management", f"127.0.0.1:{control}"], stdout=self._log, stderr=self._log)
+             "-https01", "", "-tlsalpn01", "", "-management", f"127.0.0.1:{self.control}"], stdout=self._log, stderr=self._log)
         self._process = subprocess.Popen(
             ["pebble", "-config", str(directory / "pebble.json"), "-dnsserver", f"127.0.0.1:{dns}", "-strict"],
             stdout=self._log, stderr=self._log, env={**os.environ, "PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "20"})
@@ -50,6 +59,12 @@ class Pebble:
     @property
     def url(self) -> str:
         return f"https://localhost:{self.port}/dir"
+
+    def dns_command(self) -> str:
+        """A program as an operator writes it, which puts TXT records into the CA's DNS."""
+        path = self._directory / "dns.py"
+        path.write_text(_DNS_COMMAND.format(port=self.control))
+        return f"{sys.executable} {path}"
 
     def trusting(self) -> ssl.SSLContext:
         """A client's context that trusts the root of what it issues."""

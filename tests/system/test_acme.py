@@ -32,6 +32,7 @@ class Automatic:
             acme__terms_agreed="yes", acme__email="ops@example.com", tls__public_port=self.tls_port, acme__key_type="ecdsa256, rsa2048",
             acme__domains="*.example.com, *.example.net", database__busy_timeout="20s")
         self.ca = Pebble(directory / "pebble", self.system.proxy_port)
+        self.system.settings |= {"acme__challenges": "http-01, dns-01", "acme__dns_command": self.ca.dns_command()}
         self.system.settings |= {"acme__directory": self.ca.url, "acme__ca_file": self.ca.ca_file}
         self.system.start()
         self.backend = Backend()
@@ -122,10 +123,12 @@ def test_a_host_with_a_certificate_and_no_service_is_503(automatic: Automatic) -
     assert automatic.system.get("/", "never.example.com").status == 404
 
 
-def test_a_refusal_is_told_with_what_to_do_and_leaves_the_rest_alone(automatic: Automatic) -> None:
-    automatic.client.route("*.example.com", automatic.backend.url)
-    wait_for(lambda: automatic.status("*.example.com")["state"] == "failed", 10, "a failed order")
-    assert "dns-01" in automatic.status("*.example.com")["error"]
+def test_a_wildcard_has_a_certificate_by_dns(automatic: Automatic) -> None:
+    automatic.client.route("*.wild.example.com", automatic.backend.url)
+    wait_for(lambda: automatic.certificate("any.wild.example.com") is not None, 15, "a certificate that verifies")
+    found = automatic.status("*.wild.example.com")
+    assert (found["state"], found["error"]) == ("valid", "")
+    assert automatic.system.get("/", "any.wild.example.com").status == 308
     assert automatic.client.command("CERT_STATUS|SID|nothing.example.com").startswith("ERROR|domain: ")
 
 
@@ -143,13 +146,14 @@ def test_a_ca_that_is_down_is_told_and_a_missing_key_file_stops_all(tmp_path: Pa
     backend = Backend()
     try:
         client = system.client()
-        client.route("down.example.com", backend.url)
-        wait_for(lambda: client.json("CERT_STATUS|SID")[0]["state"] == "failed", 15, "a failed order")
+        client.route("down.example.com,*.example.com", backend.url)
+        wait_for(lambda: client.json("CERT_STATUS|SID|down.example.com")[0]["state"] == "failed", 15, "a failed order")
         found = client.json("CERT_STATUS|SID|down.example.com")[0]
         assert "can't be reached" in found["error"] and found["next_attempt"]
-        assert system.admin("/api/v1/certificates").json()["certificates"] == [found]
+        assert system.admin("/api/v1/certificates").json()["certificates"][1] == found
+        assert "dns-01" in client.json("CERT_STATUS|SID|*.example.com")[0]["error"]
         metrics = system.admin("/metrics").text
-        assert 'proxyd_certificate_orders_total{result="failed"} 1.0' in metrics and "proxyd_certificates_failing 1.0" in metrics
+        assert 'proxyd_certificate_orders_total{result="failed"} 1.0' in metrics and "proxyd_certificates_failing 2.0" in metrics
         listed, printed = (subprocess.run([sys.executable, "-m", "proxyd.ctl.main", name, "--admin", f"http://127.0.0.1:{system.admin_port}"],
                                           capture_output=True, text=True, cwd=ROOT, check=False) for name in ("certs", "ca"))
         assert listed.returncode == 1 and "down.example.com" in listed.stdout, listed
