@@ -62,6 +62,9 @@ def back_up(directory: str, keep: int) -> str:
     finally:
         remove((partial, f"{partial}-journal", f"{partial}.gz"))
     rotate(directory, name, keep)
+    # For "scripts/restore latest". Whoever may not write beside the database has his backup all the same.
+    with contextlib.suppress(OSError), open(f"{source}.backups", "w", encoding="utf-8") as note:
+        note.write(f"{os.path.abspath(directory)}\n")
     return target
 
 

@@ -19,12 +19,17 @@ from database_file import Failure, configured, remove, verdict
 from proxyd.base import private
 
 
-def newest(target: str) -> str:
-    """The newest backup of this database in var/backups. Raises Failure where there is none."""
+def newest(target: str, directory: str = "") -> str:
+    """The newest backup of this database: in a directory, or else where the last backup was made and in var/backups. Raises Failure where
+    there is none."""
+    places = [directory] if directory else ["var/backups"]
+    if not directory:
+        with contextlib.suppress(OSError), open(f"{target}.backups", encoding="utf-8") as note:
+            places.insert(0, note.readline().strip())
     name = glob.escape(os.path.basename(target).removesuffix(".db"))
-    found = glob.glob(f"var/backups/{name}-*.db.gz")
+    found = [path for place in places for path in glob.glob(os.path.join(glob.escape(place), f"{name}-*.db.gz"))]
     if not found:
-        raise Failure(f"there is no backup of {target} in var/backups")
+        raise Failure(f"there is no backup of {target} in {' or '.join(places)}; give the directory or the file")
     return max(found, key=lambda path: os.stat(path).st_mtime_ns)
 
 
@@ -144,6 +149,8 @@ def main(backup: str, mode: str) -> None:
     target = configured("pg_restore")
     if backup == "latest":
         backup = newest(target)
+    elif os.path.isdir(backup):
+        backup = newest(target, backup)
     if not os.path.isfile(backup):
         raise Failure(f"there is no backup {backup}")
     print(check(backup) if mode == "check" else restore(backup, target))

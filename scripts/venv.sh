@@ -9,6 +9,11 @@ import sys
 if sys.version_info < (3, 11):
     sys.exit(f"proxyd needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 CHECK
+    if [ ! -w "$(dirname "$venv")" ]; then
+        echo "can't write to $(cd "$(dirname "$venv")" && pwd), where $(basename "$venv") and var/ go: copy the checkout to where $(id -un) may" \
+            "write, or make it writable" >&2
+        exit 1
+    fi
     if ! python3 -m venv "$venv" 2>/dev/null; then
         rm -rf "$venv"
         if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

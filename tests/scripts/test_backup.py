@@ -295,3 +295,14 @@ def test_what_is_set_aside_keeps_its_directory_where_the_name_is_taken(tmp_path:
     assert done.returncode == 0, done.stderr
     (aside,) = directory.glob("p.db.before-restore-*Z-1")
     assert done.stdout.rstrip().endswith(f"the old one is {aside}")
+
+
+def test_the_latest_backup_is_found_where_it_was_made(store: Store, tmp_path: Path) -> None:
+    add(store, "one")
+    made = back_up(store, tmp_path / "elsewhere")
+    for what in ("latest", tmp_path / "elsewhere"):
+        done = script("restore", store, "--check", what)
+        assert done.returncode == 0 and str(made) in done.stdout, done.stderr
+    made.unlink()
+    done = script("restore", store, "--check", "latest")
+    assert done.returncode == 1 and f"{tmp_path}/elsewhere or var/backups" in done.stderr
