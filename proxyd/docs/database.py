@@ -109,7 +109,7 @@ def queries(document: str) -> list[str]:
 def text() -> str:
     """The document."""
     with sample() as connection:
-        parts = [generated("proxyd/store/sql/models.py, observed.py and views.py"), _HEAD, "# Tables\n"]
+        parts = [generated("proxyd/store/sql/models.py, observed.py, rollups.py and views.py"), _HEAD, "# Tables\n"]
         parts += [_table(connection, model) for model in migrations.TABLES]
         parts += [_KEPT_HEAD, _retention(), _BUCKETS]
         parts.append("\n# Views\n\nViews join what operators ask for most. The master makes them anew when it starts.\n")

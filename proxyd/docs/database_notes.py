@@ -283,6 +283,20 @@ COLUMN_NOTES: dict[str, str] = {
     "health_hours.good": "How many checks passed.",
     "health_days.good": "How many checks passed.",
     "v_uptime.good": "How many checks passed.",
+    "hour_epoch": "The same in Unix seconds, for tools.",
+    "avg_ms": "Average time of a request.",
+    "p50_ms": "Half of the requests took no longer.",
+    "p95_ms": "95 of 100 requests took no longer.",
+    "p99_ms": "99 of 100 requests took no longer.",
+    "rate_limited": "Requests refused by rate limits.",
+    "circuit_rejected": "Requests refused by an open circuit.",
+    "maintenance_hits": "Requests answered with the maintenance page.",
+    "drain_rejected": "Requests refused because all replicas were draining.",
+    "status_2xx": "Answers with a status from 200 to 299.",
+    "status_3xx": "Answers with a status from 300 to 399.",
+    "status_4xx": "Answers with a status from 400 to 499.",
+    "status_5xx": "Answers with a status from 500 to 599, the proxy's own included.",
+    "latency_hours.requests": "How many requests took this long.",
     "period": "`24h`, `7d`, `30d`, `90d` or `1y`.",
     "v_uptime.uptime_percent": "Up as a share of up and down, by time.",
 }
@@ -304,6 +318,9 @@ VIEW_NOTES: dict[str, str] = {
     "v_incidents": "Every outage: what was down from when to when, why, how it ended, and how many requests failed meanwhile.",
     "v_uptime": "Uptime by time: of the last 24 hours, 7, 30, 90 days and the last year (`period`). Planned outages are neither up nor "
                 "down. A period begins with a whole hour (`24h`, `7d`) or day, in UTC.",
+    "v_traffic_by_hour": "Traffic of each endpoint by the hour, over all its routes.",
+    "v_latency_by_hour": "Percentiles of each endpoint by the hour: the upper end of the bucket in which each lies. For a longer span, add "
+                         "up `latency_hours`.",
     "v_unused": "Endpoints that have a route and got no request in the last 7 days.",
 }
 
@@ -358,6 +375,9 @@ FROM v_incidents i JOIN asked ON i.started_at <= asked.at AND COALESCE(i.ended_a
     ("How available was each endpoint, without planned maintenance?", "", """
 SELECT period, service_name, instance_name, path, uptime_percent, down_seconds, maintenance_seconds, unknown_seconds
 FROM v_uptime WHERE period IN ('24h', '30d') ORDER BY period, uptime_percent, instance_name;"""),
+    ("What is the 95th percentile by hour?", "", """
+SELECT hour, service_name, instance_name, path, requests, p50_ms, p95_ms, p99_ms
+FROM v_latency_by_hour WHERE hour >= (SELECT day_ago FROM v_now) ORDER BY hour DESC, p95_ms DESC LIMIT 10;"""),
     ("Which endpoints does nobody use?", "", """
 SELECT service_name, instance_name, domain, path, added_at FROM v_unused ORDER BY added_at;"""),
     ("Uptime of the last 24 hours?", "", """

@@ -127,8 +127,15 @@ def _traffic(connection: sqlite3.Connection) -> None:
         _insert(connection, "route_stats", route_id=route_id, requests=requests, errors=errors * 60, latency_ms_sum=requests * milliseconds,
                 bytes_sent=requests * 21_000, bytes_received=requests * 800, rate_limited=1893 if route_id == "r3" else 0,
                 retries=212 if route_id == "r3" else 3, updated_at=at("07:59:59"))
+        hour, endpoint = at("07:00:00"), int(route_id[1:])
+        counted = {"requests": requests, "errors": errors * 60, "latency_ms_sum": requests * milliseconds, "bytes_sent": requests * 21_000,
+                   "bytes_received": requests * 800, "status_2xx": requests - errors * 60 - 40, "status_4xx": 40, "status_5xx": errors * 60}
+        _insert(connection, "traffic_hours", endpoint_id=endpoint, hour=hour, **counted)
+        _insert(connection, "traffic_days", endpoint_id=endpoint, day=at("00:00:00"), **counted)
         for share, factor in ((50, 0.6), (35, 1.1), (10, 1.9), (4, 3.2), (1, 6.5)):
             _insert(connection, "route_latency", route_id=route_id, bucket=bucket_of(milliseconds * factor / 1000),
+                    requests=requests * share // 100)
+            _insert(connection, "latency_hours", endpoint_id=endpoint, hour=hour, bucket=bucket_of(milliseconds * factor / 1000),
                     requests=requests * share // 100)
         for status, count in ((200, requests - errors * 60 - 40), (404, 40), (504, errors * 60)):
             if count:

@@ -41,6 +41,12 @@ def test_sums_by_endpoint_are_complete_over_twenty_redeploys(system: System, bac
             assert client.command("CLIENT_SHUTDOWN|SID") == "SHUTDOWN_OK"
     counted = "SELECT path, SUM(requests) FROM v_traffic WHERE service_name = 'shop' GROUP BY endpoint_id, path ORDER BY path"
     wait_for(lambda: system.sql(counted) == [("/cart", deploys), ("/shop", 2 * deploys)], what="sums of all redeploys")
+    assert system.sql("SELECT path, SUM(requests), SUM(status_2xx) FROM v_traffic_by_hour WHERE service_name = 'shop' GROUP BY path "
+                      "ORDER BY path") == [("/cart", deploys, deploys), ("/shop", 2 * deploys, 2 * deploys)]
+    assert system.sql("SELECT SUM(requests) FROM traffic_days WHERE endpoint_id IN (SELECT endpoint_id FROM endpoints WHERE "
+                      "service_name = 'shop')") == [(3 * deploys,)]
+    rows = system.sql("SELECT requests, p50_ms, p95_ms, p99_ms FROM v_latency_by_hour WHERE service_name = 'shop'")
+    assert sum(row[0] for row in rows) == 3 * deploys and all(0 < p50 <= p95 <= p99 for _, p50, p95, p99 in rows)
     assert system.sql("SELECT service_name, instance_name, domain, path FROM endpoints WHERE service_name = 'shop' ORDER BY path") == [
         ("shop", "i1", "history.test", "/cart"), ("shop", "i1", "history.test", "/shop")]
     assert system.sql("SELECT routes_ever, routes_now FROM v_endpoints WHERE service_name = 'shop'") == [(deploys, 0)] * 2

@@ -54,6 +54,14 @@ def went(route_ids: Iterable[str], at: str, by: str, why: str, ended: Sequence[s
             RouteHistory.update(removed_why=ended_why).where(gone, RouteHistory.session_id.in_(ended)).execute()
 
 
+def endpoints_of(route_ids: Iterable[str]) -> dict[str, int]:
+    """The endpoint of each route that is known, in the order of the routes."""
+    found: dict[str, int] = {}
+    for ids in chunked(route_ids, _READ_CHUNK):
+        found.update(dict(tuples(RouteHistory.select(RouteHistory.route_id, RouteHistory.endpoint).where(RouteHistory.route_id.in_(ids)))))
+    return found
+
+
 def _endpoints(wanted: dict[Identity, str]) -> dict[Identity, int]:
     """The ids of endpoints, which are made where they are new; `wanted` says since when they are there."""
     services = _services({of[0]: at for of, at in wanted.items()})

@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import chunked, fn
+from peewee import fn
 
-from proxyd.store.sql.models import RouteHistory
-from proxyd.store.sql.observed import HealthDay, HealthHour, HealthMinute, Incident
-from proxyd.store.sql.query import dicts, tuples
+from proxyd.store.sql.identity import endpoints_of
+from proxyd.store.sql.query import dicts
+from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident
 from proxyd.store.sql.upsert import add, upsert
 
 _SUMS = ("up_seconds", "down_seconds", "maintenance_seconds", "good", "bad")
 #: Each table of sums, its column, and how much of an instant's text names its span.
 _SPANS: tuple[tuple[Any, str, int, str], ...] = ((HealthMinute, "minute", 16, ":00.000Z"), (HealthHour, "hour", 13, ":00:00.000Z"),
                                                  (HealthDay, "day", 10, "T00:00:00.000Z"))
-_CHUNK = 250
 #: Incidents that are read back at a start.
 _MOST_OPEN = 20_000
 
@@ -40,11 +39,7 @@ def left() -> Left:
 
 def write(incidents: list[dict[str, Any]], sums: list[Any], at: str) -> None:
     """Write incidents, and add to the sums of the minute, the hour and the day of an instant (RFC 3339)."""
-    ids = {row["route_id"] for row in incidents} | {item.route_id for item in sums}
-    endpoints: dict[str, int] = {}
-    for piece in chunked(sorted(ids), _CHUNK):
-        endpoints.update(dict(tuples(RouteHistory.select(RouteHistory.route_id, RouteHistory.endpoint).where(
-            RouteHistory.route_id.in_(piece)))))
+    endpoints = endpoints_of({row["route_id"] for row in incidents} | {item.route_id for item in sums})
     upsert(Incident, [{**row, "endpoint_id": endpoints.get(row["route_id"]) if row["kind"] == "endpoint" else None} for row in incidents])
     added: dict[int, list[float]] = {}
     for item in sums:

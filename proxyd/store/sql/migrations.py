@@ -31,12 +31,8 @@ from proxyd.store.sql.observed import (
     Circuit,
     CircuitTransition,
     EventRow,
-    HealthDay,
-    HealthHour,
-    HealthMinute,
     HealthResult,
     HealthStatus,
-    Incident,
     RateLimitRejection,
     RefusalCount,
     RouteInFlight,
@@ -49,6 +45,7 @@ from proxyd.store.sql.observed import (
     Worker,
 )
 from proxyd.store.sql.query import dicts, is_sqlite
+from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident, LatencyHour, TrafficDay, TrafficHour
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
 
@@ -67,8 +64,9 @@ V8: list[type[StoredTable]] = [Lead]
 V12: list[type[StoredTable]] = [Service, Endpoint, RouteHistory]
 V13: list[type[StoredTable]] = [Incident, HealthMinute, HealthHour, HealthDay]
 V14: list[type[StoredTable]] = [StoredCertificate, CertificateOrder, AcmeChallenge, AcmeAccount]
+V15: list[type[StoredTable]] = [TrafficHour, TrafficDay, LatencyHour]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15)
 
 
 def _first() -> None:
@@ -146,6 +144,10 @@ def _fifteenth() -> None:
     _add_column(Route, "maintenance_plan")
 
 
+def _traffic_by_endpoint() -> None:
+    database.create_tables(V15)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -170,6 +172,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (13, "incidents, and health by minute, hour and day", _thirteenth),
     (14, "certificates", _certificates),
     (15, "planned maintenance", _fifteenth),
+    (16, "traffic by hour and day", _traffic_by_endpoint),
 )
 NEWEST = STEPS[-1][0]
 

@@ -59,69 +59,6 @@ class HealthResult(StoredTable):
         indexes = ((("route_id", "checked_at"), False),)
 
 
-class _HealthSums(StoredTable):
-    """Seconds and checks of an endpoint in one span of time."""
-
-    endpoint_id = BigIntegerField()
-    up_seconds = DoubleField()
-    down_seconds = DoubleField()
-    maintenance_seconds = DoubleField()
-    good = BigIntegerField()
-    bad = BigIntegerField()
-
-
-class HealthMinute(_HealthSums):
-    """What the health checks of an endpoint found in one minute."""
-
-    minute = TextField(index=True)
-
-    class Meta:
-        table_name = "health_minutes"
-        primary_key = CompositeKey("endpoint_id", "minute")
-
-
-class HealthHour(_HealthSums):
-    """The same by the hour."""
-
-    hour = TextField(index=True)
-
-    class Meta:
-        table_name = "health_hours"
-        primary_key = CompositeKey("endpoint_id", "hour")
-
-
-class HealthDay(_HealthSums):
-    """The same by the day, in UTC."""
-
-    day = TextField(index=True)
-
-    class Meta:
-        table_name = "health_days"
-        primary_key = CompositeKey("endpoint_id", "day")
-
-
-class Incident(StoredTable):
-    """An outage, as the health checks found it: of an endpoint, or of a service, when none of its instances was up at a place."""
-
-    incident_id = BigIntegerField(primary_key=True)
-    kind = TextField()
-    endpoint_id = BigIntegerField(null=True, index=True)
-    service_name = TextField()
-    instance_name = TextField()
-    domain = TextField()
-    path = TextField()
-    route_id = TextField()
-    planned = BooleanField()
-    started_at = TextField(index=True)
-    first_failed_at = TextField()
-    ended_at = TextField(null=True, index=True)
-    ended_how = TextField(null=True)
-    cause = TextField()
-
-    class Meta:
-        table_name = "incidents"
-
-
 class Circuit(StoredTable):
     """The circuit breaker of a route's upstream, as the workers agree on it."""
 

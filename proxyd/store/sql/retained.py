@@ -14,11 +14,7 @@ from proxyd.store.sql.models import Endpoint, Route, RouteHistory, Service, Sess
 from proxyd.store.sql.observed import (
     CircuitTransition,
     EventRow,
-    HealthDay,
-    HealthHour,
-    HealthMinute,
     HealthResult,
-    Incident,
     RateLimitRejection,
     RouteLatency,
     RouteMinute,
@@ -27,6 +23,7 @@ from proxyd.store.sql.observed import (
     SlowRequest,
     WebSocketConnection,
 )
+from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident, LatencyHour, TrafficDay, TrafficHour
 
 #: The route id of requests that matched no route (see proxyd.admin.metrics); it is never a route, and stays.
 _NO_ROUTE = "-"
@@ -71,8 +68,10 @@ def _like_sums(model: type[StoredTable]) -> Callable[[str], Any]:
 
 def _without_history(before: str) -> Any:
     """Endpoints whose routes are all gone and forgotten, and which no sum refers to."""
-    forgotten = Endpoint.endpoint_id.not_in(RouteHistory.select(RouteHistory.endpoint))
-    return (Endpoint.first_seen < before) & forgotten & Endpoint.endpoint_id.not_in(HealthDay.select(HealthDay.endpoint_id))
+    forgotten = Endpoint.first_seen < before
+    for column in (RouteHistory.endpoint, HealthDay.endpoint_id, TrafficDay.endpoint_id):
+        forgotten = forgotten & Endpoint.endpoint_id.not_in(column.model.select(column))
+    return forgotten
 
 
 RETAINED: tuple[Retained, ...] = (
@@ -80,6 +79,9 @@ RETAINED: tuple[Retained, ...] = (
     Retained(HealthMinute, "retain_minutes", lambda before: HealthMinute.minute < before),
     Retained(HealthHour, "retain_hours", lambda before: HealthHour.hour < before),
     Retained(HealthDay, "retain_days", lambda before: HealthDay.day < before),
+    Retained(TrafficHour, "retain_hours", lambda before: TrafficHour.hour < before),
+    Retained(LatencyHour, "retain_hours", lambda before: LatencyHour.hour < before),
+    Retained(TrafficDay, "retain_days", lambda before: TrafficDay.day < before),
     # An incident that goes on has no age yet.
     Retained(Incident, "retain_days", lambda before: Incident.ended_at < before, "It is kept for {} after its end."),
     Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before),

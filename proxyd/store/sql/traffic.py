@@ -12,6 +12,7 @@ from peewee import Expression, chunked, fn
 
 from proxyd.base.counters import COUNTERS, LATENCIES, WHOLE
 from proxyd.base.histogram import percentile
+from proxyd.store.sql.identity import endpoints_of
 from proxyd.store.sql.observed import (
     RateLimitRejection,
     RouteInFlight,
@@ -23,6 +24,7 @@ from proxyd.store.sql.observed import (
     WebSocketConnection,
 )
 from proxyd.store.sql.query import dicts, tuples
+from proxyd.store.sql.rollups import LatencyHour, TrafficDay, TrafficHour
 from proxyd.store.sql.upsert import add
 
 #: The slow requests kept of each route and hour.
@@ -33,6 +35,9 @@ _READ_CHUNK = 250
 _SHARES = (0.5, 0.95, 0.99)
 _SUMS = tuple(counter.name for counter in COUNTERS)
 #: The counters that are also kept by the minute: those that the table of minutes has.
+#: Those that are kept by the hour and the day, and then the classes of status codes.
+_BY_ENDPOINT = tuple(counter.name for counter in COUNTERS if counter.name in TrafficHour._meta.fields)
+_CLASSES = tuple(f"status_{first}xx" for first in (2, 3, 4, 5))
 _BY_MINUTE = tuple(counter.name for counter in COUNTERS if counter.name in RouteMinute._meta.fields)
 
 
@@ -62,6 +67,7 @@ class TrafficBatch:
         add(RouteMinute, ("route_id", "minute", *_BY_MINUTE),
             [(route_id, minute, *[traffic.sums.get(name, 0) for name in _BY_MINUTE]) for route_id, traffic in routes.items()],
             _BY_MINUTE)
+        self._write_by_endpoint()
         add(RouteStatusCode, ("route_id", "status_code", "responses"),
             [(route_id, code, count) for route_id, traffic in routes.items() for code, count in traffic.codes.items()], ("responses",))
         add(RouteLatency, ("route_id", "bucket", "requests"),
@@ -72,6 +78,28 @@ class TrafficBatch:
         ended = [route_id for route_id, numbers in self.in_flight.items() if not any(numbers)]
         for piece in chunked(ended, _READ_CHUNK):
             RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id.in_(piece)).execute()
+
+
+    def _write_by_endpoint(self) -> None:
+        """Add the traffic to the sums of the endpoints that the routes are for."""
+        sums: dict[int, list[float]] = {}
+        latency: dict[tuple[int, int], int] = {}
+        for route_id, endpoint in endpoints_of(self.routes).items():
+            traffic = self.routes[route_id]
+            classes = [sum(count for code, count in traffic.codes.items() if code // 100 == first) for first in (2, 3, 4, 5)]
+            values = [*[traffic.sums.get(name, 0) for name in _BY_ENDPOINT], *classes]
+            before = sums.get(endpoint)
+            sums[endpoint] = values if before is None else [old + new for old, new in zip(before, values, strict=True)]
+            for bucket, count in traffic.latency.items():
+                latency[endpoint, bucket] = latency.get((endpoint, bucket), 0) + count
+        hour, columns = self.at[:13] + ":00:00.000Z", (*_BY_ENDPOINT, *_CLASSES)
+        # In one order, so that workers which write to a server at the same time never wait for each other in a circle.
+        rows = sorted(sums.items())
+        add(TrafficHour, ("endpoint_id", "hour", *columns), [(endpoint, hour, *values) for endpoint, values in rows], columns)
+        day = self.at[:10] + "T00:00:00.000Z"
+        add(TrafficDay, ("endpoint_id", "day", *columns), [(endpoint, day, *values) for endpoint, values in rows], columns)
+        add(LatencyHour, ("endpoint_id", "hour", "bucket", "requests"),
+            [(endpoint, hour, bucket, count) for (endpoint, bucket), count in sorted(latency.items())], ("requests",))
 
 
 @dataclass(slots=True)

@@ -120,6 +120,24 @@ VIEWS: dict[str, str] = {
                     JOIN health_days d ON d.day >= w.since JOIN endpoints e ON e.endpoint_id = d.endpoint_id) x
               GROUP BY x.period, x.endpoint_id) y
         JOIN endpoints p ON p.endpoint_id = y.endpoint_id""",
+    "v_traffic_by_hour": """
+        SELECT t.hour, {epoch:t.hour} AS hour_epoch, t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, t.requests, t.errors,
+               ROUND(CAST(t.latency_ms_sum / NULLIF(t.requests, 0) AS {decimal}), 3) AS avg_ms, t.rate_limited, t.circuit_rejected,
+               t.maintenance_hits, t.drain_rejected, t.status_2xx, t.status_3xx, t.status_4xx, t.status_5xx, t.bytes_sent, t.bytes_received
+        FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id""",
+    "v_latency_by_hour": """
+        SELECT x.hour, {epoch:x.hour} AS hour_epoch, x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
+               CAST(MAX(x.total) AS {whole_type}) AS requests, MIN(CASE WHEN x.so_far >= 0.5 * x.total THEN x.upper_ms END) AS p50_ms,
+               MIN(CASE WHEN x.so_far >= 0.95 * x.total THEN x.upper_ms END) AS p95_ms,
+               MIN(CASE WHEN x.so_far >= 0.99 * x.total THEN x.upper_ms END) AS p99_ms
+        FROM (SELECT l.endpoint_id, l.hour,
+                     (CASE WHEN l.bucket < 32 THEN l.bucket + 1
+                           ELSE (17 + (l.bucket & 15)) << CAST((l.bucket >> 4) - 1 AS INTEGER) END) / 1000.0 AS upper_ms,
+                     SUM(l.requests) OVER (PARTITION BY l.endpoint_id, l.hour ORDER BY l.bucket) AS so_far,
+                     SUM(l.requests) OVER (PARTITION BY l.endpoint_id, l.hour) AS total
+              FROM latency_hours l) x
+        JOIN endpoints p ON p.endpoint_id = x.endpoint_id
+        GROUP BY x.hour, x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path""",
     "v_unused": """
         SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, MIN(h.added_at) AS added_at
         FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id
