@@ -56,6 +56,7 @@ setup(
         # HTTP/2 needs no extra any more. The name stays for those who install with it.
         "http2": [],
         "redis": ["redis>=5,<9"],
+        "parquet": ["pyarrow>=14"],
         "postgresql": ["psycopg2-binary>=2.9.5,<3"],
         "bench": ["proxy.py>=2.4,<3", "matplotlib>=3.8,<4", "psutil>=5.9,<8"],
         "test": [

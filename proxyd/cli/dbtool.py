@@ -1,7 +1,8 @@
-"""`proxyd db check|vacuum|stats`: is the database sound, give space back, what lies in it. Works while everything runs."""
+"""`proxyd db check|vacuum|stats|export|report`: is the database sound, give space back, what lies in it. Works while everything runs."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sqlite3
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import peewee
 
 from proxyd.base.text import format_size
+from proxyd.cli import export, report
 from proxyd.config.settings import Settings
 from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, connect, database, explain
 from proxyd.store.sql.migrations import NEWEST, TABLES, current_version
@@ -22,9 +24,12 @@ _MOST_SHOWN = 20
 _VACUUM_PATIENCE = 30.0
 
 
-def run(settings: Settings, action: str) -> int:
-    """Do one action and print what came out; exit status: 0 sound or done, 1 unsound or failed, with what to do."""
-    actions: dict[str, Callable[[Store], int]] = {"check": _check, "vacuum": _vacuum, "stats": _stats}
+def run(settings: Settings, action: str, options: argparse.Namespace | None = None) -> int:
+    """Do one action and print what came out; exit status: 0 sound or done, 1 unsound or failed, with what to do. `options` are those
+    of export and report."""
+    actions: dict[str, Callable[[Store], int]] = {"check": _check, "vacuum": _vacuum, "stats": _stats,
+                                                  "export": lambda store: _export(store, options or argparse.Namespace()),
+                                                  "report": lambda store: _report(store, options or argparse.Namespace())}
     try:
         store = Store(settings.database.url, settings.database.busy_timeout)
         if store.path is not None and not os.path.exists(store.path):
@@ -144,6 +149,34 @@ def _vacuum_server(store: Store) -> None:
         raise explain(error, store.name) from None
     finally:
         server.close()
+
+
+# export and report
+
+def _export(store: Store, options: argparse.Namespace) -> int:
+    form = options.format or "csv"
+    if form not in export.FORMATS or not options.name:
+        return _failed(f"usage: proxyd db export TABLE [--format {'|'.join(export.FORMATS)}] [--since AT] [--until AT] [--output FILE]")
+    count = export.export(store, export.Wanted(options.name, form, options.since, options.until, options.output))
+    if options.output:
+        print(f"{count} rows of {options.name} are in {options.output}")
+    return 0
+
+
+def _report(store: Store, options: argparse.Namespace) -> int:
+    form = options.format or "text"
+    if form not in report.FORMATS or not options.name or not options.month:
+        return _failed(f"usage: proxyd db report SERVICE --month 2026-11 [--format {'|'.join(report.FORMATS)}] [--output FILE]")
+    text = report.report(store, options.name, options.month, form)
+    if not options.output:
+        sys.stdout.write(text)
+        return 0
+    try:
+        with open(options.output, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        return _failed(f"can't write {options.output}: {error.strerror}")
+    return 0
 
 
 # stats

@@ -66,8 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     migrate.set_defaults(run=_migrate)
 
     db = commands.add_parser("db", parents=[common], help="look after the database")
-    db.add_argument("action", choices=["check", "vacuum", "stats"],
-                    help="check: is it sound; vacuum: give space back; stats: rows and bytes of each table")
+    db.add_argument("action", choices=["check", "vacuum", "stats", "export", "report"],
+                    help="check: is it sound; vacuum: give space back; stats: rows and bytes of each table; export TABLE: its rows; "
+                         "report SERVICE --month M: uptime, outages, traffic")
+    db.add_argument("name", nargs="?", default="", help="table or view (export), or service (report)")
+    db.add_argument("--format", default="", help="export: csv, sql or parquet; report: text, html or json")
+    db.add_argument("--since", default="", metavar="AT", help="export: first instant, like 2026-11-01 or 2026-11-01T10")
+    db.add_argument("--until", default="", metavar="AT", help="export: end, which is left out")
+    db.add_argument("--output", default="", metavar="FILE", help="write there, not to standard output")
+    db.add_argument("--month", default="", help="report: like 2026-11")
     db.set_defaults(run=_db)
 
     token = commands.add_parser("token", parents=[common], help="make a registry token and its section for the tokens file")
@@ -154,7 +161,7 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> int:
 def _db(settings: Settings, options: argparse.Namespace) -> int:
     from proxyd.cli.dbtool import run
 
-    return run(settings, options.action)
+    return run(settings, options.action, options)
 
 
 def _token(options: argparse.Namespace) -> int:

@@ -1,0 +1,103 @@
+"""`proxyd db report SERVICE --month 2026-11`: uptime, outages, traffic and percentiles of a service in a month, as text, HTML or JSON."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections import defaultdict
+from typing import Any
+
+from peewee import fn
+
+from proxyd.base.histogram import percentile
+from proxyd.base.text import format_size
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.models import Endpoint
+from proxyd.store.sql.query import dicts, tuples
+from proxyd.store.sql.rollups import HealthDay, Incident, LatencyHour, TrafficDay
+
+FORMATS = ("text", "html", "json")
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
+_SHARES = (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99))
+_COLUMNS = ("instance", "place", "uptime %", "down s", "maintenance s", "requests", "errors", "p50 ms", "p95 ms", "p99 ms", "sent")
+
+
+def report(store: Store, service: str, month: str, form: str) -> str:
+    """The report. Raises StoreError for a month that is none, and for a service that never was."""
+    if not _MONTH.fullmatch(month):
+        raise StoreError(f"--month: {month!r} is no month like 2026-11")
+    found = store.read(_found, service, month)
+    if not found["endpoints"]:
+        raise StoreError(f"the history knows no service {service}")
+    makers = {"json": lambda: json.dumps(found, indent=2) + "\n", "html": lambda: _html(found), "text": lambda: _text(found)}
+    return makers[form]()
+
+
+def _found(service: str, month: str) -> dict[str, Any]:
+    """What the database has about it. Runs in the database thread."""
+    places = {row["endpoint_id"]: row for row in dicts(Endpoint.select().where(Endpoint.service_name == service))}
+    health = _sums(HealthDay, HealthDay.day, month, places, ("up_seconds", "down_seconds", "maintenance_seconds"))
+    traffic = _sums(TrafficDay, TrafficDay.day, month, places, ("requests", "errors", "bytes_sent"))
+    buckets: dict[int, dict[int, int]] = defaultdict(dict)
+    query = LatencyHour.select(LatencyHour.endpoint_id, LatencyHour.bucket, fn.SUM(LatencyHour.requests)).where(
+        _in(LatencyHour.hour, month), LatencyHour.endpoint_id.in_(list(places))).group_by(LatencyHour.endpoint_id, LatencyHour.bucket)
+    for endpoint, bucket, count in tuples(query):
+        buckets[endpoint][bucket] = int(count)
+    endpoints = []
+    for number, row in sorted(places.items()):
+        up, down, maintained = health.get(number, (0.0, 0.0, 0.0))
+        requests, errors, sent = map(int, traffic.get(number, (0, 0, 0)))
+        if not (up or down or maintained or requests) and row["first_seen"] >= month + "~":
+            continue
+        endpoints.append({
+            "instance": row["instance_name"], "place": row["domain"] + row["path"],
+            "uptime_percent": round(100 * up / (up + down), 3) if up or down else None,
+            "up_seconds": round(up), "down_seconds": round(down),
+            "maintenance_seconds": round(maintained), "requests": requests, "errors": errors, "bytes_sent": sent,
+            **{name: round(percentile(buckets[number], share) * 1000, 3) for name, share in _SHARES}})
+    # Also those that began before and went on.
+    outages = Incident.select().where((Incident.service_name == service) & (Incident.started_at < month + "~") & (
+        Incident.ended_at.is_null() | (Incident.ended_at >= month))).order_by(Incident.started_at, Incident.incident_id)
+    told = ("kind", "instance_name", "domain", "path", "started_at", "ended_at", "ended_how", "planned", "cause")
+    incidents = [{name: bool(row[name]) if name == "planned" else row[name] for name in told} for row in dicts(outages)]
+    return {"service": service, "month": month, "endpoints": endpoints, "incidents": incidents}
+
+
+def _in(column: Any, month: str) -> Any:
+    return (column >= month) & (column < month + "~")
+
+
+def _sums(model: Any, column: Any, month: str, places: dict[int, Any], names: tuple[str, ...]) -> dict[int, tuple[Any, ...]]:
+    fields = [fn.SUM(getattr(model, name)) for name in names]
+    query = model.select(model.endpoint_id, *fields).where(_in(column, month), model.endpoint_id.in_(list(places)))
+    return {endpoint: tuple(values) for endpoint, *values in tuples(query.group_by(model.endpoint_id))}
+
+
+def _rows(found: dict[str, Any]) -> list[list[str]]:
+    return [[row["instance"], row["place"], "unknown" if row["uptime_percent"] is None else f"{row['uptime_percent']:.3f}",
+             str(row["down_seconds"]), str(row["maintenance_seconds"]), str(row["requests"]), str(row["errors"]),
+             *(f"{row[name]:.1f}" for name, _ in _SHARES), format_size(row["bytes_sent"])] for row in found["endpoints"]]
+
+
+def _outages(found: dict[str, Any]) -> list[str]:
+    return [f"{row['started_at'][:19]}  to {(row['ended_at'] or 'now')[:19]:<19}  {row['kind']} {row['instance_name']}"
+            f"{' ' if row['instance_name'] else ''}{row['domain']}{row['path']}: {row['cause']} "
+            f"({row['ended_how'] or 'goes on'}{', planned' if row['planned'] else ''})" for row in found["incidents"]]
+
+
+def _text(found: dict[str, Any]) -> str:
+    table = [list(_COLUMNS), *_rows(found)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    outages = _outages(found) or ["none"]
+    return "\n".join([f"{found['service']} in {found['month']} (UTC)", "", *lines, "", "Outages", "", *outages, ""])
+
+
+def _html(found: dict[str, Any]) -> str:
+    title = html.escape(f"{found['service']} in {found['month']} (UTC)")
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in _COLUMNS)
+    rows = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in _rows(found))
+    outages = "\n".join(f"<li>{html.escape(line)}</li>" for line in _outages(found)) or "<li>none</li>"
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head><body>\n<h1>{title}</h1>\n'
+            f"<table border=\"1\">\n<tr>{head}</tr>\n{rows}\n</table>\n<h2>Outages</h2>\n<ul>\n{outages}\n</ul>\n</body></html>\n")

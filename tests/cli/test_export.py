@@ -1,0 +1,120 @@
+"""`proxyd db export` and `proxyd db report`, over a database with sample rows and over a server."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from proxyd.cli.dbtool import run
+from proxyd.config.sections import DatabaseSettings
+from proxyd.config.settings import Settings
+from proxyd.docs.samples import fill
+from proxyd.store.sql.database import Store, database
+from proxyd.store.sql.migrations import migrate
+from proxyd.store.sql.observed import EventRow, HealthResult
+from tests.support.postgres import Postgres
+
+
+@pytest.fixture
+def filled(store: Store) -> Iterator[Store]:
+    """A database with the sample of docs/database.md."""
+    assert store.path is not None
+    with closing(sqlite3.connect(store.path)) as connection:
+        fill(connection)
+    yield store
+
+
+def db(url: str, action: str, name: str = "", **given: str) -> int:
+    options = {"format": "", "since": "", "until": "", "output": "", "month": "", **given}
+    return run(Settings(database=DatabaseSettings(url=url, busy_timeout=1.0)), action, Namespace(name=name, **options))
+
+
+def test_rows_of_a_span_come_as_csv(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert db(filled.url, "export", "health_results", since="2026-03-02T07:50", until="2026-03-02T07:52") == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert {row["checked_at"][:16] for row in rows} == {"2026-03-02T07:50", "2026-03-02T07:51"} and len(rows) == 6
+    assert {row["route_id"]: (row["ok"], row["status_code"]) for row in rows} == {"r1": ("1", "200"), "r2": ("1", "200"), "r3": ("0", "")}
+
+
+def test_sql_brings_the_same_rows_back(filled: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "events.sql"
+    assert db(filled.url, "export", "events", format="sql", output=str(output)) == 0
+    assert capsys.readouterr().out.endswith(f"rows of events are in {output}\n")
+    assert filled.path is not None
+    with closing(sqlite3.connect(filled.path)) as source, closing(sqlite3.connect(":memory:")) as copy:
+        copy.execute(source.execute("SELECT sql FROM sqlite_master WHERE name = 'events'").fetchone()[0])
+        copy.executescript(output.read_text())
+        assert copy.execute("SELECT * FROM events").fetchall() == source.execute("SELECT * FROM events").fetchall()
+
+
+def test_what_is_secret_is_not_exported(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert db(filled.url, "export", "sessions") == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert "session_id" in head and "secret_hash" not in head
+
+
+@pytest.mark.parametrize(("name", "given", "told"), [
+    ("nothing", {}, "there is no table or view nothing; there are: schema_version, "),
+    ("counters", {"since": "2026"}, "counters has no column that says when"),
+    ("events", {"format": "xml"}, "usage: proxyd db export TABLE [--format csv|sql|parquet]"),
+    ("events", {"format": "parquet"}, "--output FILE"),
+    ("events", {"output": "/nowhere/at/all"}, "can't write /nowhere/at/all: No such file or directory"),
+])
+def test_what_can_not_be_exported_is_told(filled: Store, capsys: pytest.CaptureFixture[str], name: str, given: dict[str, str],
+                                          told: str) -> None:
+    assert db(filled.url, "export", name, **given) == 1
+    assert told in capsys.readouterr().err
+
+
+def test_parquet_has_numbers_as_numbers(filled: Store, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra parquet)")
+    output = str(tmp_path / "health.parquet")
+    assert db(filled.url, "export", "health_results", format="parquet", output=output) == 0
+    table = parquet.read_table(output)
+    types = [str(table.schema.field(name).type) for name in ("id", "ok", "response_time_ms", "error")]
+    assert types == ["int64", "bool", "double", "string"]
+    assert table.num_rows == 3 * 1440 and table.column("ok").to_pylist().count(False) == 26
+
+
+def test_a_server_exports_the_same(postgres: Postgres, capsys: pytest.CaptureFixture[str]) -> None:
+    url = postgres.new_database()
+    before = database.obj
+    store = Store(url, busy_timeout=1.0)
+    store.open()
+    try:
+        migrate(store)
+        store.call(HealthResult.create, route_id="r1", checked_at="2026-01-31T23:59:59.125Z", ok=True, response_time_ms=2.5)
+        store.call(EventRow.create, at="2026-01-31T23:59:59.125Z", type="it's", detail="100 %")
+    finally:
+        store.close()
+        database.initialize(before)
+    assert db(url, "export", "health_results", since="2026") == 0
+    assert capsys.readouterr().out.splitlines()[1] == "1,r1,2026-01-31T23:59:59.125Z,1,,2.5,"
+    assert db(url, "export", "events", format="sql") == 0
+    assert "'it''s', NULL, NULL, '', '100 %');" in capsys.readouterr().out
+    database.initialize(before)
+
+
+def test_a_month_of_a_service_is_reported(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert db(filled.url, "report", "search", month="2026-03", format="json") == 0
+    found = json.loads(capsys.readouterr().out)
+    place = next(row for row in found["endpoints"] if row["place"] == "shop.example.com/search")
+    assert (place["requests"], place["errors"], place["down_seconds"]) == (8700, 540, 1510)
+    assert 98 < place["uptime_percent"] < 99.9 and 200 < place["p50_ms"] < place["p95_ms"] < place["p99_ms"]
+    assert [row["kind"] for row in found["incidents"]] == ["endpoint", "service"] * 3
+    assert db(filled.url, "report", "search", month="2026-03") == 0
+    text = capsys.readouterr().out
+    assert "shop.example.com/search" in text and "goes on" in text and text.count("recovered") == 4
+    assert db(filled.url, "report", "search", month="2026-03", format="html") == 0
+    assert "<td>8700</td>" in capsys.readouterr().out
+    assert db(filled.url, "report", "search", month="2025-03", format="json") == 1
+    assert db(filled.url, "report", "nobody", month="2026-03") == 1 and db(filled.url, "report", "search", month="march") == 1
+    assert "is no month like 2026-11" in capsys.readouterr().err
