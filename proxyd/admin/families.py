@@ -38,12 +38,15 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("proxyd_request_duration_seconds", HISTOGRAM, "Time from a request's first byte to its answer's last, WebSockets left out.",
                _ROUTE),
         Family("proxyd_refusals_total", COUNTER, "Requests refused, failed or cut by the proxy, by reason (docs/reasons.md).", ("reason",)),
+        Family("proxyd_unknown_host_requests_total", COUNTER, "Requests for a host that no route names."),
         *(Family(counter.metric, COUNTER, f"{counter.help}.", _ROUTE) for counter in COUNTERS if counter.metric),
         Family("proxyd_upstream_in_flight", GAUGE, "Requests under way to the upstream.", _ROUTE),
         Family("proxyd_queued", GAUGE, "Requests that wait for a place within max_in_flight, or for a service that is away.", _ROUTE),
         Family("proxyd_websockets_open", GAUGE, "WebSockets open now.", _ROUTE),
     )),
     ("State of routes", (
+        Family("proxyd_route_info", GAUGE, "1, with what a route id stands for, to join by: `* on (route) group_left (service, domain) "
+               "proxyd_route_info`. `domain` is the first one.", ("route", "service", "instance", "domain", "path")),
         Family("proxyd_health_up", GAUGE, "0 where the health check finds the upstream down, else 1.", _ROUTE),
         Family("proxyd_health_status", GAUGE, "1 for the status that the health check gives the upstream.", ("route", "status")),
         Family("proxyd_circuit_state", GAUGE, "1 for the state that the circuit is in.", ("route", "state")),

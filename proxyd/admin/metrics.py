@@ -7,6 +7,7 @@ the processor alone and many routes make much text.
 from __future__ import annotations
 
 import bisect
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,8 @@ class Process:
 
 def read(circuits: CircuitBoard) -> Readings:
     """Everything there is. Runs in the database thread."""
-    routes = list(Route.select(Route.route_id, Route.service_name, Route.slot, Route.drain_started_at, Route.drain_clock,
+    routes = list(Route.select(Route.route_id, Route.service_name, Route.instance_name, Route.domains, Route.path, Route.slot,
+                               Route.drain_started_at, Route.drain_clock,
                                Route.drain_seconds, Route.maintenance_since))
     wanted = {row.route_id for row in routes} | {NO_ROUTE}
     found = Readings(routes=routes, sessions=views.session_counts())
@@ -113,6 +115,7 @@ class ProxydCollector(Collector):
         yield self._requests()
         yield self._durations()
         yield self._refusals()
+        yield self._unknown_hosts()
         yield from self._counters()
         yield from self._open()
         yield from self._states()
@@ -142,6 +145,11 @@ class ProxydCollector(Collector):
         family = counter("proxyd_refusals_total")
         for reason, count in self._readings.refusals.items():
             family.add_metric((reason,), count)
+        return family
+
+    def _unknown_hosts(self) -> Metric:
+        family = counter("proxyd_unknown_host_requests_total")
+        family.add_metric((), self._readings.refusals.get("unknown_host", 0))
         return family
 
     def _counters(self) -> Iterator[Metric]:
@@ -176,6 +184,7 @@ class ProxydCollector(Collector):
         for route_id, current in self._readings.circuits.items():
             for state in STATE_NAMES:
                 circuit.add_metric((route_id, state), float(state == current))
+        info = gauge("proxyd_route_info")
         drain = gauge("proxyd_drain_share")
         maintenance = gauge("proxyd_maintenance")
         for row in self._readings.routes:
@@ -183,8 +192,10 @@ class ProxydCollector(Collector):
             if row.drain_started_at is not None:
                 share = drain_share(began(row.drain_started_at, row.drain_clock), row.drain_seconds or 0.0, self._now)
             drain.add_metric((row.route_id,), share)
+            domain = next(iter(json.loads(row.domains)), "")
+            info.add_metric((row.route_id, row.service_name, row.instance_name, domain, row.path), 1)
             maintenance.add_metric((row.route_id,), float(row.maintenance_since is not None))
-        yield from (health, statuses, circuit, drain, maintenance)
+        yield from (info, health, statuses, circuit, drain, maintenance)
 
     def _own(self) -> Iterator[Metric]:
         process = self._process

@@ -42,6 +42,8 @@ def test_the_metrics_say_what_the_database_and_the_boards_say(master: Master) ->
     assert value("proxyd_config_version") == 5
     assert 4 in [number for (name, _), number in found.items() if name == "proxyd_worker_config_version"]
     assert value("proxyd_certificate_expiry_seconds", path="/etc/a.pem", names="a.example") == 1900000000
+    assert value("proxyd_route_info", route="r1", service="shop", instance="a", domain="shop.example", path="/") == 1
+    assert value("proxyd_unknown_host_requests_total") == 0
     assert value("proxyd_drain_share", route="r1") == 1 and value("proxyd_maintenance", route="r1") == 0
     assert "r77" not in text
 
