@@ -74,8 +74,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         STATUS_FAMILY,
         Reason("response_too_large", 502, "The backend's body is larger than `max_response_body`. A body that has begun is cut"),
         Reason("unasked_upgrade", 502, "The backend switched protocols although nobody asked it to"),
-        Reason("bad_upgrade", 502, "The backend switched to a protocol other than WebSocket. A client whose Upgrade field is not a list of "
-               "protocols gets 400"),
+        Reason("bad_upgrade", 502, "The backend switched to a protocol that it was not asked for. A client whose Upgrade field is not a "
+               "list of protocols gets 400"),
         Reason("too_many_informational", 502, "The backend sent more than 16 informational answers before the final one"),
     )),
     ("WebSocket", (
@@ -153,7 +153,7 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("trailers_too_large", 400, "The trailers are too large"),
         Reason("bad_connection", 400, "An option in Connection is not a token"),
         Reason("forbidden_connection_option", 400, "Connection names a field that must not be removed"),
-        Reason("upgrade_with_body", 400, "A request to upgrade has a body"),
+        Reason("upgrade_with_body", 400, "A request to upgrade to websocket has a body"),
         Reason("unsupported_expectation", 417, "Expect asks for something other than 100-continue"),
         Reason("body_not_allowed", 502, "The backend announces a body where there cannot be one"),
     )),

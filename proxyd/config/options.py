@@ -65,6 +65,19 @@ def _cookie_name(value: str) -> str:
     return name
 
 
+def _protocols(value: str) -> tuple[str, ...]:
+    """Names of protocols as an Upgrade field has them (RFC 9110 7.8), lower case."""
+    names = tuple(name.lower() for name in text.split_list(value))
+    for name in names:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9a-z-]{1,64}(?:/[!#$%&'*+.^_`|~0-9a-z-]{1,64})?", name):
+            raise ValueError(f'"{name[:64]}" is not the name of a protocol (like tcp or spdy/3.1)')
+        if name == "websocket":
+            raise ValueError("websocket has an option of its own (websocket = true)")
+        if name.startswith(("h2c", "http/", "tls/")):
+            raise ValueError(f'"{name}" is the proxy\'s own matter: it speaks HTTP and TLS itself')
+    return names
+
+
 def _buffer(value: str) -> int:
     """A size, `off`, or `on` for a size that fits most services."""
     word = value.strip().lower()
@@ -133,6 +146,9 @@ class RouteOptions:
     websocket_ping: float = declare(
         DURATION_OR_OFF, "0", "Silence of either side after which proxyd sends it a ping. A side that does not answer within the same time "
                               "is gone. 0: no pings.")
+    upgrade: tuple[str, ...] = declare(
+        Kind("list of protocols", _protocols), "", "Protocols other than websocket that a client may upgrade to, such as tcp, spdy/3.1. "
+                                                   "They have the time limits of a WebSocket.")
     slow_warning: float = declare(DURATION_OR_OFF, "0", "Requests that take longer are logged and stored as slow. 0: off.")
     slow_critical: float = declare(DURATION_OR_OFF, "0", "Requests that take longer raise an alert. 0: off.")
     max_in_flight: int = declare(integer(0, 1_000_000), "0", "Most requests that the backend has under way on one host, over all workers, "

@@ -244,8 +244,8 @@ def _read_upgrade(request: RequestHead, value: str) -> None:
     offered = [protocol for protocol in (item.strip(" \t") for item in value.lower().split(",")) if protocol != "h2c"]
     if request.version == 10 or "upgrade" not in request.connection or not offered:
         return
-    if request.chunked or request.content_length > 0:
-        raise ProtocolError(400, "upgrade_with_body", "a request to upgrade must not have a body")
+    if "websocket" in offered and (request.chunked or request.content_length > 0):
+        raise ProtocolError(400, "upgrade_with_body", "a request to upgrade to websocket must not have a body")
     # The client takes any of them (RFC 9110 7.8), and this is the one that can be carried.
     request.upgrade = "websocket" if "websocket" in offered else ", ".join(offered)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxyd.base import clock
 from proxyd.proxy.core.upstreams import RETRIES_AT_MOST
-from proxyd.proxy.upstream import retry, websocket
+from proxyd.proxy.upstream import retry, upgrade, websocket
 from proxyd.proxy.upstream.attempt import attempt
 from proxyd.proxy.upstream.http2 import attempt_http2
 from proxyd.proxy.upstream.parts import leave
@@ -40,6 +40,9 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
     try:
         if ex.head.upgrade == "websocket":
             websocket.tunnel(parts, ex, upstream, admission)
+            return None
+        if ex.head.upgrade and (protocols := upgrade.listed(ex, upstream)):
+            upgrade.tunnel(parts, ex, upstream, admission, protocols)
             return None
         ask = attempt if not upstream.http2 else attempt_http2
         if ask(parts, ex, upstream, admission, retry.statuses(ex, upstream)):

@@ -70,7 +70,7 @@ def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> Non
     ex.upstream_started = time.monotonic()
     stream = ex.upstream_stream = open_connection(ex, upstream)
     try:
-        response, rest = _handshake(parts, ex, upstream, stream)
+        response, rest = handshake(parts, ex, upstream, stream, "websocket")
         switched = response.status == 101
         if switched and response.upgrade != "websocket":
             raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to another protocol than websocket")
@@ -104,11 +104,11 @@ def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahea
             bytes_sent=ex.bytes_sent, bytes_received=ex.bytes_received, reason=carried.reason)
 
 
-def _handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -> tuple[ResponseHead, bytes]:
-    """Send the upgrade request, and read the answer's head and the bytes after it."""
+def handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, protocols: str) -> tuple[ResponseHead, bytes]:
+    """Send the request to upgrade to one of the protocols, and read the answer's head and the bytes after it."""
     ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)
     try:
-        stream.send_all(request_head(ex, upstream, upgrade="websocket"))
+        stream.send_all(request_head(ex, upstream, upgrade=protocols) + (ex.body or b""))
         return read_head(parts, ex, upstream, stream, upgrade=True)
     except OSError as error:
         raise failure(ex, str(error)) from None
