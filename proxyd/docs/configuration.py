@@ -75,7 +75,7 @@ _SITE_TABLE = (
      "Name of the service. Routes of the same service, domain, path and priority form one pool."),
     ("[route NAME]", "domains", "needed", "Exact names, `*.example.com` (one label) or `*`."),
     ("[route NAME]", "path", "`/`", "Path prefix of whole segments: `/api` matches `/api` and `/api/x`, never `/apix`."),
-    ("[route NAME]", "backends", "needed", "http, https, ws or wss urls; several are replicas of one another."),
+    ("[route NAME]", "backends", "needed", "http, https, h2c, ws or wss urls; several are replicas of one another."),
     ("[route NAME]", "priority", "`0`", "Of a host's routes the highest priority is tried first; among equal ones, the longest path."),
     ("[headers], [headers NAME]", "any header name", "", "Response header. It replaces the backend's own. `-` alone takes the "
      "backend's own away. It may hold variables: see [rewriting.md](rewriting.md)."),

@@ -22,11 +22,14 @@ from proxyd.net.targets import rules
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.ends import NO_MAINTENANCE, Conflict, Ends, maintained
+from proxyd.registry.http2ask import ask_http2
 from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.status import drain_state
 from proxyd.store.sql.traffic import route_stats
 
+#: Stands before the url of a backend that may speak HTTP/2 (option `http2`).
+_EITHER = "http2+"
 #: Why an option has no effect.
 HTTP3_UNSPOKEN = "http3 is accepted but has no effect: put a front that speaks HTTP/3 before proxyd (conf/fronts)"
 
@@ -218,7 +221,7 @@ class Operations:
             rules().check_host(backend.host, backend.port)
         except ValueError as error:
             return {"reachable": False, "error": str(error)}
-        asked = f"{backend.scheme}://{urlsplit(url).netloc}{backend.path or '/'}"
+        asked = f"{'h2c' if backend.http2 else backend.scheme}://{urlsplit(url).netloc}{backend.path or '/'}"
         started = time.monotonic()
         valid = backend.scheme == "https"
         try:
@@ -234,6 +237,16 @@ class Operations:
 
     @staticmethod
     def _ask(url: str, verify: bool) -> int:
+        if url.startswith("h2c:"):
+            with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")):
+                return ask_http2(url, verify)
+        if url.startswith(_EITHER):
+            # One that speaks HTTP/2 alone gives no answer to HTTP/1.1.
+            try:
+                return Operations._ask(url.removeprefix(_EITHER), verify)
+            except (requests.RequestException, OSError):
+                with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")):
+                    return ask_http2(url.removeprefix(_EITHER), verify)
         with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")), asking.ask(url, _PROBE_TIMEOUT, verify) as response:
             return response.status_code
 
@@ -262,9 +275,9 @@ class Operations:
                     except (requests.RequestException, ValueError, OSError) as failure:
                         error = asking.why(failure)
                         if asking.denied(failure):
-                            return f"{url} is not asked: {error}"
+                            return f"{url.removeprefix(_EITHER)} is not asked: {error}"
                 if time.monotonic() + _PROBE_PAUSE >= deadline:
-                    return f"{url} did not answer within {seconds:g} s: {error}"
+                    return f"{url.removeprefix(_EITHER)} did not answer within {seconds:g} s: {error}"
                 gevent.sleep(_PROBE_PAUSE)
         return None
 
@@ -282,7 +295,10 @@ class Operations:
             path = option_of(json.loads(row["options"]), "health_check_path")
             if not path.startswith("/"):
                 path = f"{backend.path}/"
-            urls.append(f"{backend.scheme}://{urlsplit(row['backend_url']).netloc}{path}")
+            scheme = "h2c" if backend.http2 else backend.scheme
+            if option_of(json.loads(row["options"]), "http2") and not backend.http2:
+                scheme = f"{_EITHER}{scheme}"
+            urls.append(f"{scheme}://{urlsplit(row['backend_url']).netloc}{path}")
         return list(dict.fromkeys(urls))
 
     # -- options without effect

@@ -1,7 +1,7 @@
 """Requests to upstreams that speak HTTP/2: connections that requests share, and the attempt on one of their streams.
 
 The option `http2` asks for it where the upstream offers it: over TLS by ALPN, in the clear by an answer to HTTP/2's first bytes, before
-any request is sent. An upstream that does not gets HTTP/1.1, and is asked again a minute later. One named `h2c://` gets HTTP/2 alone.
+any request is sent. An upstream that does not gets HTTP/1.1, and is asked again after some minutes. One named `h2c://` gets HTTP/2 alone.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
 
-#: How long an upstream that does not speak HTTP/2 is not asked again, seconds.
-_PLAIN_SECONDS = 60.0
+#: How long an upstream that does not speak HTTP/2 is not asked again, seconds: over TLS that costs nothing, in the clear a connection.
+_PLAIN_SECONDS, _PLAIN_CLEAR_SECONDS = 60.0, 600.0
 #: How long an upstream in the clear has to answer HTTP/2's first bytes, where HTTP/1.1 is the other choice, seconds.
 _ANSWER_SECONDS = 2.0
 #: How often a request is sent again because the upstream has not looked at it, and how often it looks for a connection with room.
@@ -150,7 +150,7 @@ class UpstreamLinks:
         why = str(link.failed) if link.failed is not None else ""
         link.abort()
         if not sure:
-            self.plain_until = time.monotonic() + _PLAIN_SECONDS
+            self.plain_until = time.monotonic() + _PLAIN_CLEAR_SECONDS
             return None
         if not why:
             raise UpstreamError("timeout", 504, "connect_timeout", "the upstream did not begin HTTP/2 in time", True)
