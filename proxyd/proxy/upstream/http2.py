@@ -184,9 +184,10 @@ def _again(ex: Exchange, upstream: Upstream, links: UpstreamLinks, leg: Leg, err
     others had used before has ended, as connections do."""
     if ex.expired is not None or ex.client_gone or ex.response_started:
         return False
-    if not error.unsent:
-        return leg.reused and retry.on_new_connection(ex, upstream, error)
     cause = leg.cause
+    if not error.unsent:
+        # A stream that was reset is an answer of its kind.
+        return leg.reused and not cause and retry.on_new_connection(ex, upstream, error)
     if cause == HTTP_1_1_REQUIRED and upstream.http2 != ALWAYS:
         links.plain_until = time.monotonic() + _PLAIN_SECONDS
     # Who refuses a stream may be overloaded. Who ends a connection is not, as far as anybody knows.
