@@ -4,6 +4,7 @@ from there; each name has its own backoff, and no more than a few orders run at 
 from __future__ import annotations
 
 import datetime
+import heapq
 import logging
 import os
 import random
@@ -66,6 +67,9 @@ class Orders:
         self._running: dict[tuple[str, str], gevent.Greenlet] = {}
         self._certificates: dict[tuple[str, str], dict[str, Any]] = {}
         self._orders: dict[tuple[str, str], dict[str, Any]] = {}
+        #: When each certificate that is wanted is to be ordered, in Unix seconds.
+        self._dues: dict[tuple[str, str], float] = {}
+        self._wanted: frozenset[str] | None = None
         self._rested_until = 0.0
         #: Certificates obtained, and orders that failed, since the master's start.
         self.obtained, self.failed = 0, 0
@@ -99,8 +103,18 @@ class Orders:
             self._prepare()
         now = time.time()
         wanted = self._names.wanted()
-        for domain in sorted(wanted):
-            if self._impossible(domain) and (domain, self._acme.key_type[0]) not in self._orders:
+        if wanted is not self._wanted:
+            self._take(wanted)
+        if now < self._rested_until or not self._acme.terms_agreed:
+            return
+        due = ((when, key) for key, when in self._dues.items() if when <= now and key not in self._running)
+        for _, key in heapq.nsmallest(max(0, _AT_ONCE - len(self._running)), due):
+            self._running[key] = gevent.spawn(self._run, key)
+
+    def _take(self, wanted: frozenset[str]) -> None:
+        """Other names are wanted than before."""
+        for domain in sorted(filter(self._impossible, wanted)):
+            if (domain, self._acme.key_type[0]) not in self._orders:
                 self._note({**_order(domain, self._acme.key_type[0]), "state": "failed", "error": _WILDCARD})
         keys = {(domain, kind) for domain in wanted for kind in self._acme.key_type}
         gone = [key for key in self._orders if key not in keys and key not in self._running]
@@ -108,11 +122,8 @@ class Orders:
             self._store.call(rows.forget_orders, gone)
             for key in gone:
                 del self._orders[key]
-        if now < self._rested_until or not self._acme.terms_agreed:
-            return
-        due = sorted((when, key) for key in keys if key not in self._running and (when := self._due(key)) <= now)
-        for _, key in due[:max(0, _AT_ONCE - len(self._running))]:
-            self._running[key] = gevent.spawn(self._run, key)
+        self._dues = {key: self._due(key) for key in keys}
+        self._wanted = wanted
 
     def _prepare(self) -> None:
         """Open the key file, and read what is there. Raises KeyboxError for a file that is not the one of the database."""
@@ -163,6 +174,8 @@ class Orders:
             self._fail(key, OrderFailed("an error inside proxyd; its log has the details"))
         finally:
             self._running.pop(key, None)
+            if key in self._dues:
+                self._dues[key] = self._due(key)
             self._job.wake()
 
     def _obtain(self, domain: str, kind: str) -> None:
