@@ -188,6 +188,9 @@ def test_failures_have_their_reasons_and_a_cut_answer_is_cut(edge: System, route
         edge.get("/half", host)
     with pytest.raises((http.client.HTTPException, OSError)):
         edge.get("/length", host)
+    before = len(backend.requests)
+    assert edge.get("/reset", host).status == 502
+    assert len(backend.requests) == before + 1, "it is not asked again"
     assert len(backend.connections) == 1, "none of them ends the connection"
 
 
