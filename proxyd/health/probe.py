@@ -22,6 +22,7 @@ from proxyd import __version__
 from proxyd.health.http2check import Ending, Failed, Http2Check, NotHttp2
 from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, ResponseHead
 from proxyd.net.dial import dial
+from proxyd.net.handshake import fault
 from proxyd.net.stream import let_others_run
 from proxyd.net.targets import TargetDenied
 
@@ -109,7 +110,7 @@ class Probe:
             detail = "its first line is none of HTTP" if failure.code == "bad_status_line" else failure.detail
             error = f"not a valid HTTP answer: {detail}"
         except ssl.SSLError as failure:
-            error = f"TLS: {failure.reason or failure}"
+            error = f"TLS: {fault(failure)}"
         except TargetDenied as failure:
             error = str(failure.strerror)
         except socket.gaierror as failure:

@@ -86,13 +86,16 @@ def test_an_upstream_is_verified_by_authority_name_and_date(
     unsound = {"name": authority.issue("name.pem", "elsewhere.test"), "date": authority.issue("old.pem", "127.0.0.1", days=-1),
                "authority": other.issue("other.pem", "127.0.0.1")}
     assert system.get("/", make_route(system, verified)).status == 200
-    for certificate in unsound.values():
+    words = {"name": "certificate is not valid for", "date": "has expired", "authority": "unable to get local issuer"}
+    for fault, certificate in unsound.items():
         url = backend(certificate)
         answer = system.get("/", make_route(system, url))
         assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (502, "upstream_tls")
+        assert words[fault] in answer.json()["detail"]
         assert system.get("/", make_route(system, url, tls_verify="false")).text == "ok"
     plain = Recorder()
-    assert system.get("/", make_route(system, plain.url.replace("http:", "https:"))).headers["X-Proxyd-Reason"] == "upstream_tls"
+    answer = system.get("/", make_route(system, plain.url.replace("http:", "https:")))
+    assert (answer.headers["X-Proxyd-Reason"], "does not speak TLS" in answer.json()["detail"]) == ("upstream_tls", True)
     plain.stop()
 
 

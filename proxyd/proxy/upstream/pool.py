@@ -15,6 +15,7 @@ from gevent import socket as gevent_socket
 from gevent import ssl as gevent_ssl
 
 from proxyd.net.dial import dial, resolver
+from proxyd.net.handshake import fault
 from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 from proxyd.net.targets import TargetDenied
@@ -197,7 +198,7 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False)
         raise UpstreamError("timeout", 504, expired, detail, True) from None
     except ssl.SSLError as error:
         _close(opened)
-        detail = f"TLS with the upstream failed: {error.reason or error}"
+        detail = f"TLS with the upstream failed: {fault(error)}"
         raise UpstreamError("other", 502, "upstream_tls", detail, True) from None
     except TargetDenied as error:
         raise UpstreamError("other", 502, "upstream_denied", f"the upstream {where} is not allowed: {error.strerror}", True) from None
