@@ -19,7 +19,7 @@ _ORDER = Parameter("order", "worst: those that are unwell first.", {"type": "str
 _STATE = Parameter("state", "Only routes in this state; lost: whose session is.", {"type": "string", "enum": list(views.STATES)})
 _ROUTES = (_SEARCH, _UNWELL, _STATE, _ORDER, _LIMIT, _OFFSET)
 _SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS, "default": 60}}}
-_PAGE_URL = {"type": "object", "properties": {
+_PAGE_URL = {"type": "object", "dependentRequired": {"at": ["seconds"]}, "properties": {
     "page_url": {**TEXT, "maxLength": 8000, "default": ""},
     "seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS},
     "at": {**TEXT, "maxLength": 40}}}

@@ -4,6 +4,7 @@ what it allows."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,14 @@ import requests
 
 from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.admin.table import openapi
+from proxyd.base.text import rfc3339
 from tests.admin.harness import SESSION, TOKEN, Master
 
 Schema = dict[str, Any]
 DOCUMENT = openapi(ENDPOINTS)
 #: In path templates of the document.
 PLACES = {"route_id": "r1", "session_id": SESSION}
-GOOD = {"client": "127.0.0.1", "q": "shop"}
+GOOD: dict[str, Any] = {"client": "127.0.0.1", "q": "shop", "seconds": 60, "at": rfc3339(time.time() + 3600)}
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -84,7 +86,8 @@ def test_a_body_is_what_its_schema_says(master: Master, method: str, path: str, 
             is_problem(master.act(method, path, {name: value}), 400)
         for value in allowed(name, property_schema):
             if path != "/api/v1/test":
-                assert master.act(method, path, {name: value}).status_code == 200
+                others = {other: GOOD[other] for other in schema.get("dependentRequired", {}).get(name, ())}
+                assert master.act(method, path, {name: value, **others}).status_code == 200
     for text in ("[]", "1", "{", '"x"', json.dumps({name: float("nan") for name in schema["properties"]})):
         answer = requests.request(method, master.url + path, data=text, timeout=5, headers={"Authorization": f"Bearer {TOKEN}"})
         is_problem(answer, 400)
