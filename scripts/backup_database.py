@@ -12,7 +12,7 @@ import sqlite3
 import sys
 import time
 
-from database_file import Failure, configured, remove, verdict
+from database_file import Failure, configured, note_of_backups, remove, verdict
 
 from proxyd.base import private
 
@@ -63,8 +63,10 @@ def back_up(directory: str, keep: int) -> str:
         remove((partial, f"{partial}-journal", f"{partial}.gz"))
     rotate(directory, name, keep)
     # For "scripts/restore latest". Whoever may not write beside the database has his backup all the same.
-    with contextlib.suppress(OSError), open(f"{source}.backups", "w", encoding="utf-8") as note:
-        note.write(f"{os.path.abspath(directory)}\n")
+    with contextlib.suppress(OSError):
+        private.make(note_of_backups(source))
+        with open(note_of_backups(source), "w", encoding="utf-8") as note:
+            note.write(f"{os.path.abspath(directory)}\n")
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +24,12 @@ def configured(instead: str) -> str:
     if not url.startswith("sqlite:///"):
         raise Failure(f"the database is not an SQLite file; use {instead} for PostgreSQL")
     return url.removeprefix("sqlite:///")
+
+
+def note_of_backups(database: str) -> str:
+    """The path of the file that says where the last backup of a database was made."""
+    folder, name = os.path.split(database)
+    return os.path.join(folder, f".backups-of-{name}")
 
 
 def verdict(connection: sqlite3.Connection) -> str:

@@ -14,7 +14,7 @@ import tempfile
 import time
 import zlib
 
-from database_file import Failure, configured, remove, verdict
+from database_file import Failure, configured, note_of_backups, remove, verdict
 
 from proxyd.base import private
 
@@ -24,7 +24,7 @@ def newest(target: str, directory: str = "") -> str:
     there is none."""
     places = [directory] if directory else ["var/backups"]
     if not directory:
-        with contextlib.suppress(OSError), open(f"{target}.backups", encoding="utf-8") as note:
+        with contextlib.suppress(OSError), open(note_of_backups(target), encoding="utf-8") as note:
             places.insert(0, note.readline().strip())
     name = glob.escape(os.path.basename(target).removesuffix(".db"))
     found = [path for place in places for path in glob.glob(os.path.join(glob.escape(place), f"{name}-*.db.gz"))]
