@@ -64,6 +64,8 @@ def test_a_service_that_has_lost_its_connection_is_waited_for(system: System, ba
     client.options(client.route("lost.test", backend.url), hold_when_down="10s")
     client.close()
     wait_for(lambda: system.sql("SELECT enabled FROM routes WHERE service_name = 'lost'") == [(0,)])
+    # The workers learn of it after the commit. What is acknowledged now, they know; and so what was before it.
+    system.client("after").route("after.test", backend.url)
     with ThreadPoolExecutor(1) as pool:
         waits = pool.submit(system.get, "/", "lost.test")
         time.sleep(0.2)
