@@ -53,15 +53,19 @@ def test_a_wait_that_is_too_long_ends_with_a_refusal_and_all_is_counted(system: 
     route_id = client.route("late.test", backend.url)
     client.options(route_id, max_in_flight=1, queue_size=10, queue_timeout="300ms")
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(system.get, "/slow?s=2", "late.test")
+        first = pool.submit(system.get, "/slow?s=5", "late.test")
         wait_for(lambda: backend.in_flight == 1)
         begun = time.monotonic()
         late = system.get("/", "late.test")
         assert 0.25 < time.monotonic() - begun < 1.5
         client.options(route_id, queue_timeout="20s")
         waits = pool.submit(system.get, "/", "late.test")
-        status = wait_for(lambda: (found := client.json(f"ROUTE_STATUS|SID|{route_id}"))["queued"] and found)
-        assert (status["in_flight"], status["queued"]) == (1, 1)
+
+        def under_way() -> tuple[int, int]:
+            status = client.json(f"ROUTE_STATUS|SID|{route_id}")
+            return status["in_flight"], status["queued"]
+
+        wait_for(lambda: under_way() == (1, 1), what="the counts of both workers")
         assert f'proxyd_queued{{route="{route_id}"}} 1.0' in system.admin("/metrics").text
         assert (first.result().status, waits.result().status) == (200, 200)
     assert (late.status, late.headers["X-Proxyd-Reason"], bool(late.headers["Retry-After"])) == (503, "queue_timeout", True)
