@@ -65,7 +65,9 @@ class Outages:
     _open: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _touched: set[Key] = field(default_factory=set)
     _sums: dict[Key, Sums] = field(default_factory=dict)
-    _added_at: float = 0.0
+    #: Up to which instant the time of each endpoint is added up, and when anybody last looked.
+    _counted: dict[Key, float] = field(default_factory=dict)
+    _looked_at: float = 0.0
 
     def resume(self, next_id: int, rows: Iterable[dict[str, Any]]) -> None:
         """Go on with the incidents that the last master left open. Call it before the first `settle`."""
@@ -84,11 +86,12 @@ class Outages:
             known = None
         planned = bool(record.maintenance_since or record.drain_started_at)
         if known is None:
+            self._add_up(keys[0], clock.now())
             known = self._routes[record.route_id] = _Route(keys, planned, failing=since if status == DOWN else 0.0)
             for key in keys:
                 self._places.setdefault(key, {})[record.route_id] = known
         if known.planned != planned or known.status != status:
-            self._add_up(clock.now())
+            self._add_up(keys[0], clock.now())
         known.planned, known.status, known.reason = planned, status, reason
         self._touched.update(keys)
 
@@ -97,12 +100,13 @@ class Outages:
         known = self._routes.pop(route_id, None)
         if known is None:
             return
-        self._add_up(clock.now())
+        self._add_up(known.keys[0], clock.now())
         for key in known.keys:
             routes = self._places[key]
             del routes[route_id]
             if not routes:
                 del self._places[key]
+                self._counted.pop(key, None)
         self._touched.update(known.keys)
 
     def judged(self, route_id: str, ok: bool, status: str, reason: str, now: float) -> None:
@@ -117,7 +121,7 @@ class Outages:
             sums.bad += 1
             known.failing = known.failing or now
         if known.status != status:
-            self._add_up(now)
+            self._add_up(known.keys[0], now)
             known.status, known.reason = status, reason
             self._touched.update(known.keys)
         if ok and status != DOWN:
@@ -171,28 +175,41 @@ class Outages:
             sums = self._sums[key] = Sums(route_id)
         return sums
 
-    def _add_up(self, now: float) -> None:
-        """Add the time since the last call to the state in which each endpoint was."""
-        passed, self._added_at = now - self._added_at, now
-        if not 0 < passed < _LONGEST_STEP:
+    def _add_up(self, key: Key, now: float) -> None:
+        """Add the time of an endpoint since the last call to the state in which it was."""
+        self._look(now)
+        begun = self._counted.get(key, now)
+        self._counted[key] = now
+        self._count(key, now - begun)
+
+    def _look(self, now: float) -> None:
+        """Somebody watches. Where nobody did for long, that time counts for no endpoint."""
+        last, self._looked_at = self._looked_at, now
+        if now - last >= _LONGEST_STEP:
+            for key, begun in self._counted.items():
+                self._count(key, last - begun)
+            self._counted = dict.fromkeys(self._counted, now)
+
+    def _count(self, key: Key, passed: float) -> None:
+        routes = self._places.get(key)
+        if passed <= 0 or not routes:
             return
-        for key, routes in self._places.items():
-            if key[0] != ENDPOINT:
-                continue
-            statuses = {route.status for route in routes.values() if not route.planned}
-            if statuses == {UNKNOWN}:
-                continue
-            sums = self._sums_of(key, next(iter(routes)))
-            if not statuses:
-                sums.maintenance_seconds += passed
-            elif statuses <= {DOWN, UNKNOWN}:
-                sums.down_seconds += passed
-            else:
-                sums.up_seconds += passed
+        statuses = {route.status for route in routes.values() if not route.planned}
+        if statuses == {UNKNOWN}:
+            return
+        sums = self._sums_of(key, next(iter(routes)))
+        if not statuses:
+            sums.maintenance_seconds += passed
+        elif statuses <= {DOWN, UNKNOWN}:
+            sums.down_seconds += passed
+        else:
+            sums.up_seconds += passed
 
     def sums(self, now: float) -> list[Sums]:
         """What happened since the last call, by endpoint."""
-        self._add_up(now)
+        for key in list(self._counted):
+            self._add_up(key, now)
+        self._look(now)
         taken, self._sums = self._sums, {}
         return list(taken.values())
 
