@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import gevent
-from gevent.hub import Waiter, get_hub
+from gevent.hub import get_hub
 
 from proxyd.base.reasons import CLIENT_GONE
 from proxyd.http1 import ProtocolError, RequestHead
@@ -23,6 +23,7 @@ from proxyd.proxy.client.http2head import request_head, too_large
 from proxyd.proxy.client.http2stream import Http2Stream
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.http2fields import trailers
+from proxyd.proxy.core.http2write import FrameWriter
 from proxyd.proxy.core.origin import forwarded_fields
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ log = logging.getLogger("proxyd.proxy")
 
 Handler = Callable[[Exchange], None]
 
-#: Bytes that one call sends.
-_BATCH = 131072
 #: While so much waits to be sent, apart from bodies, nothing more is read.
 _BACKLOG = 65536
 #: Seconds that a client has to answer the PING behind the first GOAWAY.
@@ -84,14 +83,13 @@ class Http2Connection:
         self._ahead = ahead
         self._hub = get_hub()
         self._greenlet: Any = None
-        self._writer: Any = None
-        self._reading = self._writer_waits = self._paused = self._broken = False
-        self._waits_for_writer: Any = None
+        self._writer = FrameWriter(self._sender, stream, self.timeout, self._watch_writing)
+        self._reading = self._paused = False
         self._active: set[Http2Stream] = set()
         self._served = 0
         self._draining = False
         self._idle_until = now + settings.header_timeout
-        self._head_until = self._write_until = self._drain_until = self._starved_until = inf
+        self._head_until = self._drain_until = self._starved_until = inf
         self._starved: set[Http2Stream] = set()
         self._head_begun = 0.0
         self.deadline = self._idle_until
@@ -103,7 +101,7 @@ class Http2Connection:
         self._handle = handle
         self._greenlet = gevent.getcurrent()
         self.front.idle_watch.add(self)
-        self._writer = gevent.spawn(self._write_on)
+        self._writer.start()
         polite = False
         try:
             try:
@@ -124,7 +122,7 @@ class Http2Connection:
         finally:
             self.front.idle_watch.discard(self)
             gevent.killall([client.greenlet for client in self._active], block=False)
-            self._writer.kill(block=False)
+            self._writer.stop()
             self.stream.close()
 
     def _read_on(self) -> None:
@@ -251,58 +249,16 @@ class Http2Connection:
 
     def wake(self) -> None:
         """There is something to send."""
-        if self._writer_waits:
-            self._writer_waits = False
-            self._hub.loop.run_callback(self._writer.switch)
+        self._writer.wake()
 
-    def _write_on(self) -> None:
-        sender, stream = self._sender, self.stream
-        while True:
-            while sender.waiting():
-                data = sender.take(_BATCH)
-                drained = sender.drained
-                if drained:
-                    sender.drained = []
-                    for state in drained:
-                        state.owner.taken()
-                self._release_reader()
-                if not data:
-                    continue
-                self._write_until = until = time.monotonic() + self.timeout
-                if until < self.deadline:
-                    self.deadline = until
-                try:
-                    stream.send_all(data)
-                except OSError:
-                    self._broken = True
-                    self._release_reader()
-                    stream.shutdown()
-                    return
-                self._write_until = inf
-            self._writer_waits = True
-            self._release_reader()
-            self._hub.switch()
-
-    def _release_reader(self) -> None:
-        waiting, self._waits_for_writer = self._waits_for_writer, None
-        if waiting is not None:
-            self._hub.loop.run_callback(waiting.switch, None)
-
-    def _wait_for_writer(self) -> None:
-        """Wait until the writer goes on."""
-        waiter: Any = Waiter(self._hub)
-        self._waits_for_writer = waiter
-        try:
-            waiter.get()
-        finally:
-            self._waits_for_writer = None
+    def _watch_writing(self, until: float) -> None:
+        if until < self.deadline:
+            self.deadline = until
 
     def _pause(self) -> None:
         """Read nothing more while the client does not take our frames."""
         self._paused = True
-        self.wake()
-        while self._sender.backlog > _BACKLOG and not self._broken:
-            self._wait_for_writer()
+        self._writer.wait_below(_BACKLOG)
         self._paused = False
 
     def gone(self) -> bool:
@@ -328,8 +284,8 @@ class Http2Connection:
 
     def expire(self, now: float) -> None:
         """The idle watchdog's call. Deadlines that have moved on since leave only the next one."""
-        if self._write_until <= now:
-            self._write_until = now + self.timeout
+        if self._writer.until <= now:
+            self._writer.until = now + self.timeout
             if not self.stream.moved():
                 self.stream.shutdown()
         if self._head_until <= now:
@@ -346,7 +302,7 @@ class Http2Connection:
             self._starved_until = inf
             if sum(client.unwanted() for client in self._starved) >= _STARVED:
                 self._interrupt(ConnectionFault(ENHANCE_YOUR_CALM, "too many answers that the windows do not let out"))
-        self.deadline = min(self._write_until, self._head_until, self._idle_until, self._drain_until, self._starved_until)
+        self.deadline = min(self._writer.until, self._head_until, self._idle_until, self._drain_until, self._starved_until)
 
     def idle_since(self) -> float:
         """The instant since which there is no stream. inf while there are some, or once the connection has been asked to go."""
@@ -427,10 +383,8 @@ class Http2Connection:
 
     def _linger(self) -> None:
         """Send what is left, and let it reach a client that is still sending: closing at once would send a reset."""
-        self.wake()
-        while not self._writer_waits and not self._broken:
-            self._wait_for_writer()
-        if self._broken:
+        self._writer.wait_for_all()
+        if self._writer.over:
             return
         stream = self.stream.end()
         with gevent.Timeout(_LINGER_SECONDS, False):

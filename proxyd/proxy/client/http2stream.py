@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
-from gevent.hub import Waiter, get_hub
 
 from proxyd.http1 import ProtocolError, RequestHead
 from proxyd.http2.connection import Connection
@@ -16,6 +15,7 @@ from proxyd.http2.stream import Stream as Http2State
 from proxyd.proxy.client.http2tunnel import Http2Tunnel, accepted
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.grpc import is_grpc
+from proxyd.proxy.core.http2write import Wait
 from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ _NEXT_TO_NOTHING = 1024
 
 
 class Http2Stream:
-    """The ClientSide of one exchange. The connection's reader calls `receive`, `fail` and `lose`; its writer calls `taken`."""
+    """The ClientSide of one exchange. The connection's reader calls `receive`, `fail` and `lose`; its writer calls `sent`."""
 
     __slots__ = (
         "_acknowledged", "_answered_100", "_body", "_came", "_connection", "_declared", "_due", "_engine", "_gone", "_late", "_raw",
@@ -94,8 +94,8 @@ class Http2Stream:
         self._streams = False
         self._due = 0
         self._taken = self._came = self._turns = self._acknowledged = 0
-        self._reader: Any = None
-        self._writer: Any = None
+        self._reader = Wait()
+        self._writer = Wait()
 
     # -- what the connection's greenlets call
 
@@ -121,7 +121,7 @@ class Http2Stream:
                 return "content-length is not the length of the body"
         if size:
             self._body.append(data)
-        self._wake_reader()
+        self._reader.end()
         return ""
 
     def trail(self, fields: list[tuple[str, str]]) -> str:
@@ -137,27 +137,20 @@ class Http2Stream:
     def refuse(self, fault: ProtocolError) -> None:
         """The rest of the body is refused. The exchange learns it when it reads on, and can still answer."""
         self.fault = fault
-        self._wake_reader()
+        self._reader.end()
 
     def lose(self) -> None:
         """The client, or its stream, is gone."""
         self._gone = True
-        self._wake_reader()
-        self.taken()
+        self._reader.end()
+        self.sent()
         exchange = self.exchange
         if exchange is not None and not exchange.phase.of_client:
             exchange.look(time.monotonic())
 
-    def taken(self) -> None:
+    def sent(self) -> None:
         """All that was to be sent is in frames, or never will be."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            get_hub().loop.run_callback(writer.switch, None)
-
-    def _wake_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            get_hub().loop.run_callback(reader.switch, None)
+        self._writer.end()
 
     def over(self) -> None:
         """The exchange has ended: nobody reads or writes here any more."""
@@ -183,7 +176,7 @@ class Http2Stream:
             patience = self.rates.seconds(0)
             with gevent.Timeout(min(self._timeout, patience), False):
                 while not (self._body or self.ended or self._gone):
-                    self._wait_to_read()
+                    self._reader.wait()
             if not (self._body or self.ended or self._gone):
                 code = "body_timeout" if self._timeout <= patience else "request_too_slow"
                 return ProtocolError(408, code, "the request body did not arrive in time")
@@ -222,16 +215,7 @@ class Http2Stream:
                 raise BodyTimeout
             if self.exchange is not None:
                 self.exchange.wait_for_body(REQUEST_BODY, time.monotonic() + self._timeout)
-            self._wait_to_read()
-
-    def _wait_to_read(self) -> None:
-        # A waiter that is given up, by a timeout, takes a late switch without harm.
-        waiter: Any = Waiter(get_hub())
-        self._reader = waiter
-        try:
-            waiter.get()
-        finally:
-            self._reader = None
+            self._reader.wait()
 
     def trailers(self) -> list[tuple[str, str]]:
         return self._trailers
@@ -294,12 +278,9 @@ class Http2Stream:
         starved = state.room <= 0 and state.sent < _NEXT_TO_NOTHING
         if starved:
             self._connection.starved(self)
-        waiter: Any = Waiter(get_hub())
-        self._writer = waiter
         try:
-            waiter.get()
+            self._writer.wait()
         finally:
-            self._writer = None
             if starved:
                 self._connection.fed(self)
             if state.pending:
@@ -352,7 +333,7 @@ class Http2Stream:
     def interrupt(self, reading_only: bool) -> None:
         if reading_only:
             self._late = True
-            self._wake_reader()
+            self._reader.end()
             return
         self._engine.reset(self.state, CANCEL)
         self._connection.wake()

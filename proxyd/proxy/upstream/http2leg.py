@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol
-
-from gevent.hub import Waiter, get_hub
+from typing import TYPE_CHECKING, Protocol
 
 from proxyd.http1 import HeadLimits, ProtocolError, ResponseHead, parse_response_head
 from proxyd.http1.response import NONE, STREAMED
@@ -15,6 +13,7 @@ from proxyd.http2.client import ClientConnection, ClientStream
 from proxyd.http2.errors import CANCEL, HTTP_1_1_REQUIRED, NAMES, PROTOCOL_ERROR, REFUSED_STREAM, StreamFault
 from proxyd.http2.fields import read_answer
 from proxyd.proxy.core.http2fields import trailers
+from proxyd.proxy.core.http2write import Wait
 
 if TYPE_CHECKING:
     from proxyd.http2.events import Field
@@ -76,8 +75,8 @@ class Leg:
         self._heads: deque[tuple[list[Field], int]] = deque()
         self._body: list[bytes] = []
         self._error: OSError | None = None
-        self._reader: Any = None
-        self._writer: Any = None
+        self._reader = Wait()
+        self._writer = Wait()
         self._sent = 0
         #: Bytes of the body that are still to come, -1 if that is not known; whether there can't be a body.
         self._due = -1
@@ -97,7 +96,7 @@ class Leg:
         """A head has come."""
         self._heads.append((fields, size))
         self.ended = ended
-        self._wake_reader()
+        self._reader.end()
 
     def receive(self, data: bytes, ended: bool) -> None:
         """A piece of the body."""
@@ -116,7 +115,7 @@ class Leg:
         if size:
             self._body.append(data)
         self.ended = ended
-        self._wake_reader()
+        self._reader.end()
 
     def trail(self, fields: list[Field]) -> None:
         """The trailers, which end the body."""
@@ -133,19 +132,12 @@ class Leg:
         """The stream is gone. An answer that is whole stays; nothing more can be sent."""
         if not self.ended and self._error is None:
             self._error = error
-        self._wake_reader()
+        self._reader.end()
         self.sent()
 
     def sent(self) -> None:
         """All that was to be sent is in frames, or never will be."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            get_hub().loop.run_callback(writer.switch, None)
-
-    def _wake_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            get_hub().loop.run_callback(reader.switch, None)
+        self._writer.end()
 
     def blame(self, detail: str) -> None:
         """Reset the stream: what came on it breaks HTTP/2."""
@@ -188,12 +180,9 @@ class Leg:
         self._link.wake()
         if whole:
             return
-        waiter: Any = Waiter(get_hub())
-        self._writer = waiter
         try:
-            waiter.get()
+            self._writer.wait()
         finally:
-            self._writer = None
             if state.pending:
                 self._engine.sender.withdraw(state)
         if end:
@@ -221,7 +210,7 @@ class Leg:
         while not self._heads:
             if self._error is not None:
                 raise self._error
-            self._wait_to_read()
+            self._reader.wait()
         fields, size = self._heads.popleft()
         try:
             response = answer_head(fields, size, method, limits)
@@ -273,20 +262,12 @@ class Leg:
                 return data
             if self._error is not None:
                 raise self._error
-            self._wait_to_read()
+            self._reader.wait()
 
     recv_later = recv
 
     def recv_into(self, buffer: memoryview) -> int:
         raise NotImplementedError("a stream's body is read in pieces")
-
-    def _wait_to_read(self) -> None:
-        waiter: Any = Waiter(get_hub())
-        self._reader = waiter
-        try:
-            waiter.get()
-        finally:
-            self._reader = None
 
     def give_way(self) -> None:
         """Nothing to do: the connection's reader gives way."""

@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import time
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event
-from gevent.hub import Waiter, get_hub
 
 from proxyd.http2.client import ClientConnection
 from proxyd.http2.connection import Bounds
 from proxyd.http2.errors import NAMES, NO_ERROR, ConnectionFault
 from proxyd.http2.events import Answer, Body, Ended, Leaving, Pong, Trailers
 from proxyd.http2.events import Event as Http2Event
+from proxyd.proxy.core.http2write import FrameWriter
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.upstream.http2leg import Leg, LegError, reset_error
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
 
-#: Bytes that one call sends.
-_BATCH = 131072
 #: While so much waits to be sent, apart from bodies, nothing more is read, and no request is begun.
 _BACKLOG = 65536
 #: The pings of one silence come further and further apart. Servers, gRPC's above all, take many for an attack.
@@ -68,11 +66,8 @@ class Link:
         self._heard = self._idle_since = now
         self._pong_until = inf
         self._ending: dict[Leg, float] = {}
-        self._closing = False
-        self._hub = get_hub()
-        self._writer_waits = False
-        self._waits_for_writer: Any = None
-        self._writer: Any = gevent.spawn(self._write_on)
+        self._writer = FrameWriter(self.engine.sender, stream)
+        self._writer.start()
         self._reader = gevent.spawn(self._read_on)
         _watchdog().add(self)
 
@@ -115,7 +110,7 @@ class Link:
 
     def idle_since(self) -> float:
         """The instant since which there is no stream. inf while there are some."""
-        return inf if self.engine.streams.open or self._closing else self._idle_since
+        return inf if self.engine.streams.open or self._writer.closing else self._idle_since
 
     # -- reading
 
@@ -139,7 +134,7 @@ class Link:
                 if not engine.streams.open:
                     self._rest()
                 if sender.backlog > _BACKLOG:
-                    self._pause()
+                    self._writer.wait_below(_BACKLOG)
         except ConnectionFault as fault:
             engine.stop(fault.code, fault.detail)
             self._fail(LegError(f"the upstream breaks HTTP/2: {fault.detail}", code="upstream_http2"))
@@ -149,7 +144,7 @@ class Link:
         finally:
             self._fail(LegError("the connection was ended"))
             _watchdog().discard(self)
-            self._writer.kill(block=False)
+            self._writer.stop()
             stream.close()
 
     def _take(self, event: Http2Event) -> None:
@@ -188,58 +183,15 @@ class Link:
 
     def _say_goodbye(self) -> None:
         """Send the GOAWAY that says what was wrong, if nothing is being sent."""
-        if self._writer_waits:
+        if self._writer.idle:
             with contextlib.suppress(OSError), gevent.Timeout(1.0, False):
-                self.stream.send_all(self.engine.sender.take(_BATCH))
+                self.stream.send_all(self._writer.take())
 
     # -- writing
 
     def wake(self) -> None:
         """There is something to send."""
-        if self._writer_waits:
-            self._writer_waits = False
-            self._hub.loop.run_callback(self._writer.switch)
-
-    def _write_on(self) -> None:
-        sender, stream = self.engine.sender, self.stream
-        while True:
-            while sender.waiting():
-                data = sender.take(_BATCH)
-                drained = sender.drained
-                if drained:
-                    sender.drained = []
-                    for state in drained:
-                        state.owner.sent()
-                self._release_reader()
-                if not data:
-                    continue
-                try:
-                    stream.send_all(data)
-                except OSError:
-                    stream.shutdown()
-                    return
-            if self._closing:
-                stream.shutdown()
-                return
-            self._writer_waits = True
-            self._release_reader()
-            self._hub.switch()
-
-    def _release_reader(self) -> None:
-        waiting, self._waits_for_writer = self._waits_for_writer, None
-        if waiting is not None:
-            self._hub.loop.run_callback(waiting.switch, None)
-
-    def _pause(self) -> None:
-        """Read nothing more while the upstream does not take our frames."""
-        self.wake()
-        while self.engine.sender.backlog > _BACKLOG and not self._writer.dead:
-            waiter: Any = Waiter(self._hub)
-            self._waits_for_writer = waiter
-            try:
-                waiter.get()
-            finally:
-                self._waits_for_writer = None
+        self._writer.wake()
 
     # -- time
 
@@ -271,8 +223,8 @@ class Link:
 
     def _close(self) -> None:
         """End the connection: nothing is under way."""
-        if not self._closing:
-            self._closing = self.retired = True
+        if not self._writer.closing:
+            self._writer.closing = self.retired = True
             self.engine.stop(NO_ERROR)
             self.wake()
 

@@ -1,0 +1,128 @@
+"""How the frames of an HTTP/2 connection leave, of a client's or an upstream's: the greenlet that writes them, and how those that read,
+send and write wait for each other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent.hub import Waiter, get_hub
+
+if TYPE_CHECKING:
+    from proxyd.http2.sender import Sender
+    from proxyd.net.stream import Stream
+
+#: Bytes that one call sends.
+_BATCH = 131072
+
+
+class Wait:
+    """A wait of one greenlet for another, one at a time."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: Any = None
+
+    def wait(self) -> None:
+        """Wait for `end`."""
+        # A waiter that is given up, by a timeout, takes a late switch without harm.
+        waiter: Any = Waiter(get_hub())
+        self._waiter = waiter
+        try:
+            waiter.get()
+        finally:
+            self._waiter = None
+
+    def end(self) -> None:
+        """End the wait, if there is one. Must not wait."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None:
+            get_hub().loop.run_callback(waiter.switch, None)
+
+
+class FrameWriter:
+    """Writes what a sender has, and calls `sent` of the owner of each stream whose body is in frames.
+
+    `watch`: called with `until` before each call that sends, which must take `timeout` seconds at most. `idle`: all was sent. `over`:
+    nothing will be sent any more. `closing`: end the connection when all was sent.
+    """
+
+    def __init__(self, sender: Sender, stream: Stream, timeout: float = inf, watch: Callable[[float], None] | None = None) -> None:
+        self._sender = sender
+        self._stream = stream
+        self._timeout = timeout
+        self._watch = watch
+        self._went_on = Wait()
+        self._hub = get_hub()
+        self._greenlet: Any = None
+        self.idle = self.over = self.closing = False
+        self.until = inf
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Write nothing more. Must not wait."""
+        self._greenlet.kill(block=False)
+
+    def wake(self) -> None:
+        """There is something to send."""
+        if self.idle:
+            self.idle = False
+            self._hub.loop.run_callback(self._greenlet.switch)
+
+    def take(self) -> bytes:
+        """What is to be sent next, for who sends it himself while the writer is idle."""
+        return self._sender.take(_BATCH)
+
+    def wait_below(self, backlog: int) -> None:
+        """Wait while more bytes of frames than that, bodies aside, are to be sent: until the peer has taken some, or takes none any
+        more."""
+        self.wake()
+        while self._sender.backlog > backlog and not self.over:
+            self._went_on.wait()
+
+    def wait_for_all(self) -> None:
+        """Wait until all was sent, or the peer takes nothing any more."""
+        self.wake()
+        while not (self.idle or self.over):
+            self._went_on.wait()
+
+    def _run(self) -> None:
+        sender, stream = self._sender, self._stream
+        while True:
+            while sender.waiting():
+                data = sender.take(_BATCH)
+                drained = sender.drained
+                if drained:
+                    sender.drained = []
+                    for state in drained:
+                        state.owner.sent()
+                self._went_on.end()
+                if not data:
+                    continue
+                if self._watch is not None:
+                    self.until = time.monotonic() + self._timeout
+                    self._watch(self.until)
+                try:
+                    stream.send_all(data)
+                except OSError:
+                    self._end()
+                    return
+                self.until = inf
+            if self.closing:
+                self._end()
+                return
+            self.idle = True
+            self._went_on.end()
+            self._hub.switch()
+
+    def _end(self) -> None:
+        self.over = True
+        self._went_on.end()
+        self._stream.shutdown()
