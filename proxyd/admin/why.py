@@ -23,6 +23,7 @@ from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.core.upstreams import Pool, Upstream
 from proxyd.proxy.gates import GATES
+from proxyd.proxy.gates.maintenance import held_in
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.route.balance import POLICIES
 from proxyd.proxy.route.choose import HELD, choose
@@ -123,15 +124,14 @@ def _body_size(asked: _Asked, pool: Pool) -> Step:
 
 
 def _maintenance(asked: _Asked, pool: Pool) -> Step:
-    """As the gate decides: a member in maintenance counts unless another one is in service."""
-    held = [member for member in pool.members if member.maintenance_since]
-    if not held:
-        return Step("maintenance", PASSES, "not in maintenance")
-    if any(member.enabled and not member.maintenance_since for member in pool.members):
-        return Step("maintenance", PASSES, f"{len(held)} of {len(pool.members)} members are in maintenance, others are in service")
+    held = held_in(pool)
+    if held is None:
+        count = sum(bool(member.maintenance_since) for member in pool.members)
+        return Step("maintenance", PASSES, f"{count} of {len(pool.members)} members are in maintenance, others are in service" if count
+                    else "not in maintenance")
     if trust_check(asked.settings.maintenance.bypass)(asked.client):
         return Step("maintenance", PASSES, f"in maintenance, but [maintenance] bypass lets {asked.client} pass")
-    return Step("maintenance", REFUSES, f"in maintenance since {rfc3339(held[0].maintenance_since)}", 503, "maintenance")
+    return Step("maintenance", REFUSES, f"in maintenance since {rfc3339(held.maintenance_since)}", 503, "maintenance")
 
 
 def _rate_limit(asked: _Asked, pool: Pool) -> Step:

@@ -84,13 +84,7 @@ def read_request(fields: list[Field]) -> RequestFields:
 
 def read_trailers(fields: list[Field]) -> list[Field]:
     """The fields behind a body. Raises StreamFault for malformed ones."""
-    _check_values([value for _, value in fields])
-    for name, _ in fields:
-        kind = _kinds.get(name)
-        if kind is None:
-            kind = _learn(name)
-        if kind in (_PSEUDO, _FORBIDDEN):
-            _refuse("a field that can't be a trailer")
+    _check_plain(fields, "a field that can't be a trailer")
     return fields
 
 
@@ -102,14 +96,19 @@ def read_answer(fields: list[Field]) -> tuple[int, list[Field]]:
     if status == 101:
         _refuse("status 101, which HTTP/2 does not have")
     kept = fields[1:]
-    _check_values([value for _, value in kept])
-    for name, _ in kept:
+    _check_plain(kept, "a field that an answer can't have there")
+    return status, kept
+
+
+def _check_plain(fields: list[Field], wrong: str) -> None:
+    """Check fields among which no pseudo-field and none of HTTP/1.1's connections may be; `wrong` is said of these."""
+    _check_values([value for _, value in fields])
+    for name, _ in fields:
         kind = _kinds.get(name)
         if kind is None:
             kind = _learn(name)
         if kind in (_PSEUDO, _FORBIDDEN):
-            _refuse("a field that an answer can't have there")
-    return status, kept
+            _refuse(wrong)
 
 
 def _check_values(values: list[bytes]) -> None:

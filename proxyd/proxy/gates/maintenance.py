@@ -47,6 +47,22 @@ your connection or your device.</p>
 _DETAIL = "the service is down for maintenance"
 
 
+def held_in(pool: Pool) -> Upstream | None:
+    """The member whose maintenance holds for the pool, one with a page of its own if there is one. None if another one is in service.
+
+    A member in maintenance counts even if it has lost its session, because services restart during maintenance.
+    """
+    held: Upstream | None = None
+    for member in pool.members:
+        if not member.maintenance_since:
+            if member.enabled:
+                return None
+            continue
+        if held is None or member.maintenance_page_url:
+            held = member
+    return held
+
+
 class Maintenance:
     """Chooses the page for a request: from a maintenance server, the operator's own, or the built-in one."""
 
@@ -58,18 +74,8 @@ class Maintenance:
 
     def refusal(self, parts: Parts, ex: Exchange, pool: Pool) -> Refusal | None:
         """The refusal with the page, or None if the request may pass because another replica is in service or the client has a bypass.
-        ANSWERED if the service's maintenance server has answered.
-
-        A member in maintenance counts even if it has lost its session, because services restart during maintenance.
-        """
-        held: Upstream | None = None
-        for member in pool.members:
-            if not member.maintenance_since:
-                if member.enabled:
-                    return None
-                continue
-            if held is None or member.maintenance_page_url:
-                held = member
+        ANSWERED if the service's maintenance server has answered."""
+        held = held_in(pool)
         if held is None or self._bypasses(ex.client_ip):
             return None
         headers = (("Retry-After", str(self._retry_after)), ("X-Maintenance-Mode", "true"))
