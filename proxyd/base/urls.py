@@ -23,6 +23,10 @@ _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 _NUMBERS = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)(?:\.(?:[0-9]+|0x[0-9a-f]*))*")
 
 
+#: How HTTP/2 is spoken to a backend: where it takes it, or without asking.
+IF_OFFERED, ALWAYS = 1, 2
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A backend url taken apart: scheme http or https, host without brackets, port, path without a trailing slash,
@@ -35,6 +39,10 @@ class Backend:
     websocket: bool
     authority: str
     http2: bool = False
+
+    def spoken(self, wished: bool) -> int:
+        """Whether HTTP/2 is spoken to it: 0, IF_OFFERED or ALWAYS. `wished`: the route's option http2."""
+        return ALWAYS if self.http2 else IF_OFFERED if wished else 0
 
 
 def parse_backend(url: str) -> Backend:

@@ -11,25 +11,22 @@ import os
 import ssl
 import time
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import gevent
 from gevent import socket
-from gevent import ssl as gevent_ssl
 
-from proxyd import __version__
-from proxyd.health.http2check import Ending, Failed, Http2Check, NotHttp2
+from proxyd.base.urls import IF_OFFERED
+from proxyd.health.grpccheck import USER_AGENT, ask_health
 from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, ResponseHead
+from proxyd.http2.asking import Asker, Ending, Failed, NotHttp2
 from proxyd.net.dial import dial
-from proxyd.net.handshake import fault
+from proxyd.net.handshake import client_context, fault
 from proxyd.net.stream import let_others_run
 from proxyd.net.targets import TargetDenied
 
 _LIMITS = HeadLimits(8192, 200, 65536, 65536)
 _RECEIVE = 65536
-#: Whether a target is spoken to in HTTP/2: where it takes it, or without asking. The same for traffic (`proxy/core/upstreams.py`).
-IF_OFFERED, ALWAYS = 1, 2
 #: How long a target in the clear has to begin HTTP/2, where HTTP/1.1 is the other choice, seconds.
 _ANSWER_SECONDS = 1.0
 
@@ -87,7 +84,7 @@ class Probe:
     max_body: int
     sock: Any = None
     _status: int | None = field(default=None, init=False)
-    _http2: Http2Check | None = field(default=None, init=False)
+    _http2: Asker | None = field(default=None, init=False)
     #: Whether the target was found to speak HTTP/1.1 only, where it may speak either.
     _plain: bool = field(default=False, init=False)
 
@@ -145,7 +142,7 @@ class Probe:
         if not target.path:
             return False
         if http2 and (target.scheme != "https" or self.sock.selected_alpn_protocol() == "h2"):
-            self._http2 = check = Http2Check(self.sock)
+            self._http2 = check = Asker(self.sock)
             try:
                 with gevent.Timeout(_ANSWER_SECONDS if target.http2 == IF_OFFERED else None, NotHttp2("no HTTP/2")):
                     check.greet()
@@ -162,15 +159,16 @@ class Probe:
         target = self.target
         self.sock = dial(target.host, target.port)
         if target.scheme == "https":
-            self.sock = _context(target.tls_verify, http2).wrap_socket(self.sock, server_hostname=target.host)
+            context = client_context(target.tls_verify, ("h2", "http/1.1") if http2 else ())
+            self.sock = context.wrap_socket(self.sock, server_hostname=target.host)
 
-    def _ask_http2(self, check: Http2Check, kept: bool) -> bool:
+    def _ask_http2(self, check: Asker, kept: bool) -> bool:
         target = self.target
         try:
             if target.service is not None:
-                check.ask_health(target.scheme, target.authority, target.service)
+                ask_health(check, target.scheme, target.authority, target.service)
                 return target.keepalive
-            reply = check.ask("GET", target.scheme, target.authority, target.path, (("accept", "*/*"),), b"", self.max_body)
+            reply = check.ask("GET", target.scheme, target.authority, target.path, (USER_AGENT, ("accept", "*/*")), b"", self.max_body)
         except (OSError, Ending):
             if kept:
                 raise _Stale from None
@@ -204,7 +202,7 @@ class Probe:
         connection = "keep-alive" if target.keepalive else "close"
         reader = HeadReader("GET", _LIMITS, bare_lf=target.bare_lf)
         try:
-            sock.sendall(f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: proxyd-health/{__version__}\r\n"
+            sock.sendall(f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: {USER_AGENT[1]}\r\n"
                          f"Accept: */*\r\nConnection: {connection}\r\n\r\n".encode("latin-1"))
             while True:
                 data = sock.recv(_RECEIVE)
@@ -235,16 +233,3 @@ def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tupl
         elif not body.end():
             raise Failed("the connection was closed in the middle of the body")
     return content[:max_body], body.reusable
-
-
-@lru_cache(maxsize=4)
-def _context(verify: bool, http2: bool) -> Any:
-    # Not create_default_context: in a process that isn't monkey-patched, its context would block all greenlets.
-    context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_default_certs()
-    if http2:
-        context.set_alpn_protocols(["h2", "http/1.1"])
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from proxyd.base.urls import parse_backend, split_grpc_check
+from proxyd.base.urls import ALWAYS, parse_backend, split_grpc_check
 from proxyd.config.options import RouteOptions, route_options
 from proxyd.config.sections import HealthSettings
-from proxyd.health.probe import ALWAYS, IF_OFFERED, Target
+from proxyd.health.probe import Target
 from proxyd.store.sql.snapshot import RouteRecord
 
 
@@ -14,7 +14,7 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
     try:
         options = route_options(record.options)
         backend = parse_backend(record.backend_url)
-        http2, service = ALWAYS if backend.http2 else IF_OFFERED if options.http2 else 0, None
+        http2, service = backend.spoken(options.http2), None
         path = options.health_check_path or (settings.default_path if settings.default_check else "")
         if not path:
             return None

@@ -1,8 +1,12 @@
-"""Why a TLS handshake with a backend failed, in words: OpenSSL's own names say it to nobody else."""
+"""TLS handshakes with backends: their contexts, and why one failed, in words. OpenSSL's own names say it to nobody else."""
 
 from __future__ import annotations
 
 import ssl
+from functools import lru_cache
+from typing import Any
+
+from gevent import ssl as gevent_ssl
 
 _WORDS = {
     "WRONG_VERSION_NUMBER": "the server does not speak TLS on this port",
@@ -24,3 +28,18 @@ def fault(error: ssl.SSLError) -> str:
         return f"the certificate is refused: {error.verify_message.rstrip('.')} ({reason})"
     words = _WORDS.get(reason)
     return f"{words} ({reason})" if words else reason or str(error)
+
+
+@lru_cache(maxsize=16)
+def client_context(verify: bool, protocols: tuple[str, ...]) -> Any:
+    """A context for connections to backends, from TLS 1.2 on, that offers these protocols (ALPN)."""
+    # Not create_default_context: in a process that isn't monkey-patched, its context would block all greenlets.
+    context = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_default_certs()
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

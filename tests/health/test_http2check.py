@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from proxyd.base.urls import parse_check
+from proxyd.base.urls import ALWAYS, IF_OFFERED, parse_check
 from proxyd.config.sections import HealthSettings
-from proxyd.health.probe import ALWAYS, IF_OFFERED, Probe, Target
+from proxyd.health.probe import Probe, Target
 from proxyd.health.targets import target_of
 from tests.proxy.build import record
 from tests.support.backends import RawBackend

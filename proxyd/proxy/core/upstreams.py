@@ -15,9 +15,6 @@ from proxyd.config.options import RouteOptions
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
 
-#: Whether an upstream is spoken to in HTTP/2: where it takes it, or without asking (`Upstream.http2`).
-IF_OFFERED, ALWAYS = 1, 2
-
 PoolKey = tuple[str, str, int]
 
 #: The retry budget: one retry for every five requests, so at most a fifth more requests than clients send.

@@ -14,7 +14,7 @@ from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
 from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options
 from proxyd.proxy.core.setfields import prepared
-from proxyd.proxy.core.upstreams import ALWAYS, IF_OFFERED, Pool, PoolKey, Upstream, UpstreamState
+from proxyd.proxy.core.upstreams import Pool, PoolKey, Upstream, UpstreamState
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
 
 log = logging.getLogger("proxyd.proxy")
@@ -183,7 +183,7 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
         request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not options.preserve_host,
-        http2=ALWAYS if backend.http2 else IF_OFFERED if options.http2 else 0)
+        http2=backend.spoken(options.http2))
 
 
 def _options(record: RouteRecord) -> RouteOptions:

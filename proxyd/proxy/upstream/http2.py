@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
+from proxyd.base.urls import ALWAYS
 from proxyd.http1 import ProtocolError, ResponseHead
 from proxyd.http1.reading import MAX_INFORMATIONAL
 from proxyd.http2.errors import HTTP_1_1_REQUIRED
 from proxyd.net.stream import TlsStream
 from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.phases import CONNECT, RESPONSE_HEAD, TOTAL
-from proxyd.proxy.core.upstreams import ALWAYS
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.attempt import attempt, exchange, failure, pass_on
 from proxyd.proxy.upstream.http2leg import Leg, LegError, request_fields

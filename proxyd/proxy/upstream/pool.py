@@ -7,15 +7,13 @@ import errno
 import re
 import ssl
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import gevent
 from gevent import socket as gevent_socket
-from gevent import ssl as gevent_ssl
 
 from proxyd.net.dial import dial, resolver
-from proxyd.net.handshake import fault
+from proxyd.net.handshake import client_context, fault
 from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 from proxyd.net.targets import TargetDenied
@@ -186,7 +184,8 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False)
             if upstream.scheme != "https":
                 stream = plain_stream(opened)
             else:
-                stream = TlsStream(_context(upstream.options.tls_verify, http2).wrap_socket(opened, server_hostname=upstream.host))
+                context = client_context(upstream.options.tls_verify, ("h2", "http/1.1") if http2 else ("http/1.1",))
+                stream = TlsStream(context.wrap_socket(opened, server_hostname=upstream.host))
             stream.address = address
             if upstream.state.addresses is not None and address not in upstream.state.addresses:
                 # The name was resolved again after the last update.
@@ -215,14 +214,3 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False)
 def _close(sock: gevent_socket.socket | None) -> None:
     if sock is not None:
         sock.close()
-
-
-@lru_cache(maxsize=4)
-def _context(verify: bool, http2: bool) -> gevent_ssl.SSLContext:
-    context = gevent_ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -1,4 +1,4 @@
-"""A health check by HTTP/2, and gRPC's own (grpc.health.v1), on a connection that the probe has opened."""
+"""One request after another over HTTP/2, on a socket that somebody has opened: for checks and tests of backends, not for traffic."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxyd import __version__
 from proxyd.http2.client import ClientConnection
 from proxyd.http2.connection import Bounds
 from proxyd.http2.errors import CANCEL, NAMES, ConnectionFault, StreamFault
@@ -15,13 +14,10 @@ from proxyd.http2.events import Answer, Body, Ended, Leaving, Trailers
 from proxyd.http2.fields import read_answer
 
 _RECEIVE = 65536
-_HEALTH = "/grpc.health.v1.Health/Check"
-_SERVING = 1
-_STATES = {0: "UNKNOWN", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
 
 class Failed(Exception):
-    """The check failed. The message is the reason."""
+    """There is no answer, or none of use. The message is the reason."""
 
 
 class NotHttp2(Failed):
@@ -41,8 +37,8 @@ class Reply:
     body: bytes = b""
 
 
-class Http2Check:
-    """An HTTP/2 connection of a probe. Its waits have no limit: the probe has one for all."""
+class Asker:
+    """A connection. Its waits have no limit: the caller has one for all."""
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -65,12 +61,12 @@ class Http2Check:
 
     def ask(self, method: str, scheme: str, authority: str, path: str, fields: Sequence[tuple[str, str]], body: bytes,
             max_body: int) -> Reply:
-        """Send a request and read its answer, or the beginning of one. Raises Failed, OSError."""
+        """Send a request and read its answer, as far as `max_body` bytes of the body. Raises Failed, OSError."""
         engine = self._engine
         if engine.room() <= 0:
             raise Ending("the target takes no more requests on its connection")
         stream = engine.begin([(":method", method), (":scheme", scheme), (":authority", authority), (":path", path),
-                               ("user-agent", f"proxyd-health/{__version__}"), *fields], not body)
+                               *fields], not body)
         if body:
             engine.sender.body(stream, body, True)
         reply = Reply()
@@ -89,7 +85,7 @@ class Http2Check:
                     if self._take(event, reply):
                         self._flush()
                         return reply
-                if len(reply.body) >= max_body:
+                if reply.status and len(reply.body) >= max_body:
                     engine.reset(stream, CANCEL)
                     self._flush()
                     reply.body = reply.body[:max_body]
@@ -119,25 +115,3 @@ class Http2Check:
         data = self._engine.sender.take(_RECEIVE)
         if data:
             self._sock.sendall(data)
-
-    def ask_health(self, scheme: str, authority: str, service: str) -> None:
-        """Ask gRPC's health service whether a service serves; empty: the server. Raises Failed if it does not."""
-        name = service.encode()
-        message = b"\x0a" + bytes((len(name),)) + name if name else b""
-        reply = self.ask("POST", scheme, authority, _HEALTH, (("content-type", "application/grpc"), ("te", "trailers")),
-                         b"\0" + len(message).to_bytes(4, "big") + message, _RECEIVE)
-        outcome = reply.fields.get(b"grpc-status", b"").decode("latin-1")
-        if reply.status != 200 or not outcome:
-            raise Failed(f"status {reply.status} from what is no gRPC server")
-        if outcome != "0":
-            told = reply.fields.get(b"grpc-message", b"").decode("latin-1")[:200]
-            raise Failed(f"grpc-status {outcome}" + (f": {told}" if told else ""))
-        state = _serving_status(reply.body)
-        if state != _SERVING:
-            raise Failed(f"the service is {_STATES.get(state, state)}")
-
-
-def _serving_status(body: bytes) -> int:
-    """The status in a HealthCheckResponse, which has no other field; one that is 0 is left out."""
-    message = body[5:]
-    return message[1] if len(message) >= 2 and message[0] == 0x08 else 0
