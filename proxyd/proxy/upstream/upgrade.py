@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING
 
 import gevent
 
-from proxyd.base import clock
-from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.phases import WEBSOCKET_IDLE
-from proxyd.proxy.upstream.attempt import open_connection
-from proxyd.proxy.upstream.circuit import is_failure
-from proxyd.proxy.upstream.pool import UpstreamError
-from proxyd.proxy.upstream.relay import relay_refused_upgrade, response_fields
-from proxyd.proxy.upstream.websocket import handshake
+from proxyd.proxy.upstream.switching import switch
 
 if TYPE_CHECKING:
     from proxyd.config.options import RouteOptions
@@ -40,30 +34,15 @@ def listed(ex: Exchange, upstream: Upstream) -> str:
 
 def tunnel(parts: Parts, ex: Exchange, upstream: Upstream, admission: int, protocols: str) -> None:
     """Carry an exchange that asks for protocols to its end. Raises UpstreamError before anything was sent, and ClientGone."""
-    ex.upstream = upstream
-    ex.upstream_started = time.monotonic()
-    stream = ex.upstream_stream = open_connection(ex, upstream)
-    try:
-        response, rest = handshake(parts, ex, upstream, stream, protocols)
-        switched = response.status == 101
-        if switched and response.upgrade not in protocols.lower().split(", "):
-            raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to a protocol that it was not asked for")
-        parts.circuits.report(upstream, admission, not is_failure(ex, upstream, response.status), clock.now(), ex.pool)
-        if not switched:
-            return relay_refused_upgrade(parts, ex, upstream, stream, response, rest)
-        ex.begin_response(101)
-        ex.client.switch([*response_fields(ex, upstream, response), ("Connection", "Upgrade"), ("Upgrade", response.get("upgrade") or "")])
-        taken = ex.client.take_over()
-        if taken is None:
-            raise ClientGone
-        pipe = Pipe(ex, taken[0], stream, upstream.options)
+
+    def carry(client: Stream, stream: Stream, ahead: bytes, rest: bytes) -> None:
+        pipe = Pipe(ex, client, stream, upstream.options)
         try:
-            pipe.run(taken[1], rest)
+            pipe.run(ahead, rest)
         finally:
             ex.failure = pipe.reason
-    finally:
-        ex.upstream_stream = None
-        stream.close()
+
+    switch(parts, ex, upstream, admission, protocols, carry)
 
 
 class Pipe:

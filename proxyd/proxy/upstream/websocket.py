@@ -14,24 +14,16 @@ from typing import TYPE_CHECKING
 import gevent
 from gevent.event import Event
 
-from proxyd.base import clock
 from proxyd.base.text import rfc3339
-from proxyd.http1 import ProtocolError
 from proxyd.net.stream import Stream
 from proxyd.proxy.core.answers import answer
-from proxyd.proxy.core.clientside import ClientGone
-from proxyd.proxy.core.headers import request_head
-from proxyd.proxy.core.phases import RESPONSE_HEAD, WEBSOCKET_END, WEBSOCKET_IDLE
+from proxyd.proxy.core.phases import WEBSOCKET_END, WEBSOCKET_IDLE
 from proxyd.proxy.core.refusal import Refusal, refuse
-from proxyd.proxy.upstream.attempt import failure, open_connection, read_head
-from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.frames import GOING_AWAY, FrameBoundary, close_frame, ping_frame
-from proxyd.proxy.upstream.pool import UpstreamError
-from proxyd.proxy.upstream.relay import relay_refused_upgrade, response_fields
+from proxyd.proxy.upstream.switching import switch
 
 if TYPE_CHECKING:
     from proxyd.config.options import RouteOptions
-    from proxyd.http1 import ResponseHead
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
@@ -66,26 +58,10 @@ def tunnel(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> No
 
 
 def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> None:
-    options = upstream.options
-    ex.upstream_started = time.monotonic()
-    stream = ex.upstream_stream = open_connection(ex, upstream)
-    try:
-        response, rest = handshake(parts, ex, upstream, stream, "websocket")
-        switched = response.status == 101
-        if switched and response.upgrade != "websocket":
-            raise UpstreamError("other", 502, "bad_upgrade", "the upstream switched to another protocol than websocket")
-        parts.circuits.report(upstream, admission, not is_failure(ex, upstream, response.status), clock.now(), ex.pool)
-        if not switched:
-            return relay_refused_upgrade(parts, ex, upstream, stream, response, rest)
-        ex.begin_response(101)
-        ex.client.switch([*response_fields(ex, upstream, response), ("Connection", "Upgrade"), ("Upgrade", "websocket")])
-        taken = ex.client.take_over()
-        if taken is None:
-            raise ClientGone
-        _carry(parts, ex, upstream, Tunnel(ex, taken[0], stream, options), taken[1], rest)
-    finally:
-        ex.upstream_stream = None
-        stream.close()
+    def carry(client: Stream, stream: Stream, ahead: bytes, rest: bytes) -> None:
+        _carry(parts, ex, upstream, Tunnel(ex, client, stream, upstream.options), ahead, rest)
+
+    switch(parts, ex, upstream, admission, "websocket", carry)
 
 
 def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahead: bytes, rest: bytes) -> None:
@@ -102,18 +78,6 @@ def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahea
         parts.rows.websocket(
             route_id=upstream.route_id, opened_at=rfc3339(opened), closed_at=rfc3339(time.time()), client=ex.client_ip,
             bytes_sent=ex.bytes_sent, bytes_received=ex.bytes_received, reason=carried.reason)
-
-
-def handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, protocols: str) -> tuple[ResponseHead, bytes]:
-    """Send the request to upgrade to one of the protocols, and read the answer's head and the bytes after it."""
-    ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)
-    try:
-        stream.send_all(request_head(ex, upstream, upgrade=protocols) + (ex.body or b""))
-        return read_head(parts, ex, upstream, stream, upgrade=True)
-    except OSError as error:
-        raise failure(ex, str(error)) from None
-    except ProtocolError as error:
-        raise UpstreamError("other", 502, error.code, error.detail) from None
 
 
 class Tunnel:
