@@ -23,8 +23,9 @@ from dataclasses import dataclass
 Identity = tuple[int, int] | None
 
 LOG, INDEX = "-wal", "-shm"
-#: Behind the name of a database: the log of the last one that lost its place. It belongs to that one.
-PARTED = ".replaced-wal"
+#: Behind the name of a database, with LOG or INDEX behind it: what belongs to the last one that lost its place. The index is kept as well,
+#: though it is of no use: a new file would soon have the number of one that is deleted, and be taken for it.
+PARTED = ".replaced"
 #: The bytes whose lock says that a database is in use: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and SHARED_SIZE.
 _IN_USE, _IN_USE_SIZE = 0x40000002, 510
 
@@ -92,11 +93,8 @@ def part(path: str, files: Files | None) -> str:
     strangers = files.strangers(path) if files is not None else []
     for name in strangers:
         with contextlib.suppress(FileNotFoundError):
-            if name.endswith(INDEX):
-                os.unlink(name)
-            else:
-                os.rename(name, path + PARTED)
-    return path + PARTED if path + LOG in strangers else ""
+            os.rename(name, path + PARTED + name.removeprefix(path))
+    return path + PARTED + LOG if path + LOG in strangers else ""
 
 
 class Pin:

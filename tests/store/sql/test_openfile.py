@@ -70,7 +70,7 @@ def test_who_follows_waits_until_the_old_log_is_away_and_then_reads_the_new_file
         assert store.displaced() == "replaced"
         with pytest.raises(StoreBusy, match="whose log still lies beside it"):
             follower.read(rows)
-        assert openfile.part(path, old) == f"{path}{openfile.PARTED}"
+        assert openfile.part(path, old) == f"{path}.replaced-wal"
         assert follower.read(rows) == ["both"]
     finally:
         follower.close()
@@ -149,3 +149,22 @@ def test_a_log_of_another_database_is_left_where_it_is(store: Store, path: str) 
     assert openfile.part(path, Files((1, 1), (1, 1), (1, 1))) == ""
     assert os.path.exists(path + openfile.LOG)
     assert openfile.part(path, store.files)
+
+
+def test_new_files_are_not_taken_for_those_that_were_taken_away(path: str) -> None:
+    """A file system gives the number of a deleted file that nobody has open, a killed master's, to the next one that is made."""
+    log, index = Path(path + openfile.LOG), Path(path + openfile.INDEX)
+    for file in (Path(path), Path(f"{path}.copy"), log, index):
+        file.write_text(file.name)
+    old = Files.at(path)
+    # A worker has the database open.
+    with open(path, encoding="ascii"):
+        os.replace(f"{path}.copy", path)
+        openfile.part(path, old)
+        assert Path(f"{path}.replaced-wal").read_text() == log.name
+        for _ in range(20):
+            for file in (index, log):
+                file.touch()
+            assert old.strangers(path) == []
+            for file in (index, log):
+                file.unlink()
