@@ -25,6 +25,7 @@ from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, alpn_protocols, tls_listeners
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
+from proxyd.proxy.gates.clients import CROWDED
 from proxyd.server.accept import RoomyServer, Share, SharingServer
 from proxyd.server.refused import refuse_connection
 from proxyd.server.room import close_idlest
@@ -134,8 +135,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             return
         number = caps.connect(peer)
         if number is None:
-            self._runtime.refusals.count(caps.crowded.code)
-            refuse_connection(client, caps.crowded, listener not in self._tls)
+            self._runtime.refusals.count(CROWDED.code)
+            refuse_connection(client, CROWDED, listener not in self._tls)
             return
         try:
             self._serve(listener, client, peer)

@@ -30,9 +30,6 @@ class ClientCaps:
     """The caps of one worker. Create it after the fork. `counts`: the shared memory. `trusts`: whether an address is that of a trusted
     proxy."""
 
-    #: Here for the worker class: it is imported before gevent patches the process, and this room brings libraries that must come after.
-    crowded = CROWDED
-
     def __init__(self, settings: Settings, directory: str, trusts: Callable[[str], bool]) -> None:
         self._connections = settings.proxy.max_connections_per_client
         self._requests = settings.proxy.max_requests_per_client

@@ -17,8 +17,6 @@ from proxyd.config.options import DEFAULT_OPTIONS
 from proxyd.proxy.core.answers import wants_html
 from proxyd.proxy.core.upstreams import Upstream, UpstreamState
 from proxyd.proxy.gates.pageserver import CONNECT_TIMEOUT, PATIENCE, Breaker
-from proxyd.proxy.upstream.attempt import attempt
-from proxyd.proxy.upstream.pool import UpstreamError
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -48,6 +46,10 @@ def answered(parts: Parts, ex: Exchange, held: Upstream, breaker: Breaker) -> bo
 
     It is looked for below the page's folder, where a page's relative links mean it, and then in the place that the path names. Raises
     ResponseCut and ClientGone."""
+    # Here, because they bring libraries that must come after gevent's patches. The arbiter imports the gates before, once for all workers.
+    from proxyd.proxy.upstream.attempt import attempt
+    from proxyd.proxy.upstream.pool import UpstreamError
+
     if ex.method not in ("GET", "HEAD") or ex.head.upgrade or ex.client.has_body() or not breaker.admits(time.monotonic()):
         return False
     ex.set_headers.append(_MODE)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from proxyd.http1 import HeadLimits
-from proxyd.http2.connection import Bounds
-from proxyd.proxy.core.spool import Storage
-from proxyd.proxy.record.slow import Rows
-from proxyd.proxy.record.stats import Stats
-from proxyd.proxy.upstream.circuit import Circuits
-from proxyd.proxy.upstream.places import Places
-from proxyd.store.memory.counts import HostCounts
-
 if TYPE_CHECKING:
+    from proxyd.http1 import HeadLimits
+    from proxyd.http2.connection import Bounds
     from proxyd.proxy.core.exchange import Exchange
+    from proxyd.proxy.core.spool import Storage
     from proxyd.proxy.core.upstreams import Upstream
+    from proxyd.proxy.record.slow import Rows
+    from proxyd.proxy.record.stats import Stats
+    from proxyd.proxy.upstream.circuit import Circuits
+    from proxyd.proxy.upstream.places import Places
+    from proxyd.store.memory.counts import HostCounts
 
 
 class Parts(Protocol):
