@@ -43,7 +43,8 @@ class Service:
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    running = System(tmp_path_factory.mktemp("client"), workers=2, registry__reconnect_grace="3s")
+    # The client doubles the delay between its attempts: a master that takes 4 s to be back must be found within the grace.
+    running = System(tmp_path_factory.mktemp("client"), workers=2, registry__reconnect_grace="8s")
     yield running
     running.stop()
 
@@ -69,7 +70,7 @@ def test_a_service_stays_registered_through_everything(kind: str, system: System
         service.until("reached")
 
         relay.cut()
-        wait_for(lambda: system.get(host="story.test").status == 404, 10, "the end of the grace")
+        wait_for(lambda: system.get(host="story.test").status == 404, 15, "the end of the grace")
         service.go_on()
         time.sleep(0.3)
         relay.mend()
