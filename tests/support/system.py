@@ -54,7 +54,7 @@ class System:
         self.process: subprocess.Popen[bytes] | None = None
         self.command = [sys.executable, "-m", "gunicorn"]
         #: Longest wait (seconds) for a start.
-        self.patience = 20.0
+        self.patience = 60.0
         self._clients: list[RegistryClient] = []
         if start:
             self.start()

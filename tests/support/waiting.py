@@ -16,7 +16,7 @@ _part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 _offset = os.getpid() * 7 % _PORTS
 
 
-def wait_for(condition: Callable[[], Value | Literal[False] | None], seconds: float = 10.0, what: str = "the condition",
+def wait_for(condition: Callable[[], Value | Literal[False] | None], seconds: float = 30.0, what: str = "the condition",
              pause: float = 0.02) -> Value:
     """The first true value of `condition()`; AssertionError when it does not come within `seconds`."""
     deadline = time.monotonic() + seconds
