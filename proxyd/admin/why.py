@@ -179,8 +179,10 @@ def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:
         told.append(f"drains, takes {drain_share(member, asked.now):.0%} of its usual requests")
     if member.options.weight != DEFAULT_OPTIONS.weight:
         told.append(f"weight {member.options.weight}")
+    parting = ":" if member.base_path and not member.port else ""
+    backend = f"{member.scheme}://{member.authority}{parting}{member.base_path}"
     return {"route_id": member.route_id, "service": member.service, "instance": member.instance,
-            "backend": f"{member.scheme}://{member.authority}{member.base_path}", "usable": usable,
+            "backend": backend, "usable": usable,
             "why": "; ".join(told) or "takes requests"}
 
 

@@ -17,6 +17,11 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
 #: The name of a gRPC service. One byte tells its length to the health service.
 _SERVICE = re.compile(r"[A-Za-z0-9_.-]{0,127}")
+#: A backend on a UNIX socket. Alone, or behind the scheme, as nginx writes it; its own path stands behind a second colon.
+_UNIX = re.compile(r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9]*)://)?unix:(?://(?=/))?(?P<socket>/[^:?#]*)(?::(?P<rest>/.*)?)?", re.DOTALL)
+_SOCKET = re.compile(r"(?:/(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._~+@=,-]+)+")
+#: Bytes that the path of a UNIX socket may have (sun_path of sockaddr_un, less its end).
+_SOCKET_MAX = 107
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
 #: What some programs read as an address in another notation.
@@ -30,7 +35,9 @@ IF_OFFERED, ALWAYS = 1, 2
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A backend url taken apart: scheme http or https, host without brackets, port, path without a trailing slash,
-    whether it said ws or wss, the authority as a Host field has it, and whether it said h2c (HTTP/2 in the clear)."""
+    whether it said ws or wss, the authority as a Host field has it, and whether it said h2c (HTTP/2 in the clear).
+
+    Of a UNIX socket, `host` is its path (which begins with a slash, as no host does) and `port` is 0."""
 
     scheme: str
     host: str
@@ -44,25 +51,58 @@ class Backend:
         """Whether HTTP/2 is spoken to it: 0, IF_OFFERED or ALWAYS. `wished`: the route's option http2."""
         return ALWAYS if self.http2 else IF_OFFERED if wished else 0
 
+    @property
+    def place(self) -> str:
+        """Where it is, for logs and people: the authority, or `unix:` and the socket's path."""
+        return self.authority if self.port else f"unix:{self.host}"
+
+    def url(self, target: str) -> str:
+        """The url of a path (and query) at this backend."""
+        word = "h2c" if self.http2 else self.scheme
+        return f"{word}://{self.authority}{target}" if self.port else f"{word}://unix:{self.host}:{target}"
+
 
 def parse_backend(url: str) -> Backend:
     """The backend that an http, https, h2c, ws or wss url names. Raises ValueError saying what is wrong with it."""
     if len(url) > 2048 or any(ord(char) <= 32 or ord(char) >= 127 for char in url):
         raise ValueError(f'"{url[:80]}" is not a url (too long, or with spaces or control characters)')
+    if (unix := _UNIX.fullmatch(url)) is not None:
+        return _on_socket(url, (unix["scheme"] or "http").lower(), unix["socket"], unix["rest"] or "")
     parts = _URL.fullmatch(url)
     word = parts["scheme"].lower() if parts is not None else ""
     if parts is None or word not in ("http", "https", "h2c", "ws", "wss"):
-        raise ValueError(f'"{url}" is not an http, https, h2c, ws or wss url (like http://127.0.0.1:3000)')
+        raise ValueError(f'"{url}" is not an http, https, h2c, ws or wss url (like http://127.0.0.1:3000, or unix:/run/app.sock)')
     scheme = {"h2c": "http", "ws": "http", "wss": "https"}.get(word, word)
     host, port = _authority(parts["authority"], url)
-    if "?" in parts["rest"] or "#" in parts["rest"]:
-        raise ValueError(f'"{url}" has a query or fragment; a backend url ends with its path')
     chosen = port or _PORTS[scheme]
-    if parts["rest"] and not _PATH.fullmatch(parts["rest"]):
-        raise ValueError(f'"{url}" has a path with characters it can\'t have')
+    path = _own_path(url, parts["rest"])
     shown = f"[{host}]" if ":" in host else host
     authority = shown if chosen == _PORTS[scheme] else f"{shown}:{chosen}"
-    return Backend(scheme, host, chosen, parts["rest"].rstrip("/"), word in ("ws", "wss"), authority, word == "h2c")
+    return Backend(scheme, host, chosen, path, word in ("ws", "wss"), authority, word == "h2c")
+
+
+def _own_path(url: str, rest: str) -> str:
+    if "?" in rest or "#" in rest:
+        raise ValueError(f'"{url}" has a query or fragment; a backend url ends with its path')
+    if rest and not _PATH.fullmatch(rest):
+        raise ValueError(f'"{url}" has a path with characters it can\'t have')
+    return rest.rstrip("/")
+
+
+def _on_socket(url: str, word: str, socket: str, rest: str) -> Backend:
+    """The backend on a UNIX socket. Its Host is localhost where the client's is not kept."""
+    if word not in ("http", "h2c", "ws"):
+        raise ValueError(f'"{url}" is not an http, h2c or ws url: on a UNIX socket there is no TLS (like unix:/run/app.sock)')
+    if not _SOCKET.fullmatch(socket) or len(socket) > _SOCKET_MAX:
+        raise ValueError(f'"{url}" names no UNIX socket (like unix:/run/app.sock, or unix:/run/app.sock:/path): a full path of at most '
+                         f"{_SOCKET_MAX} characters, without . and .. in it")
+    return Backend("http", socket, 0, _own_path(url, rest), word == "ws", "localhost", word == "h2c")
+
+
+def split_unix(url: str) -> tuple[str, str] | None:
+    """The socket's path and the target (path and query) of a url that names a UNIX socket; None for other urls."""
+    found = re.fullmatch(r"(?:[A-Za-z0-9]+://)?unix:(?://(?=/))?(/[^:]*)(?::(/.*)?)?", url)
+    return (found[1], found[2] or "/") if found is not None else None
 
 
 def parse_web_url(url: str) -> str:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from proxyd.base import text
-from proxyd.base.urls import parse_check_or_none
+from proxyd.base.urls import parse_backend, parse_check_or_none
 from proxyd.config.declare import (
     BOOL,
     DURATION,
@@ -55,6 +55,14 @@ def _strip_prefix(value: str) -> str:
     if not word.startswith("/") or any(ord(char) <= 32 or ord(char) >= 127 for char in word):
         raise ValueError(f'"{value}" is not a path (like /api) nor true or false')
     return word.rstrip("/")
+
+
+def _host_field(value: str) -> str:
+    """A host as a Host field has it, or nothing."""
+    host = value.strip()
+    if host and parse_backend(f"http://{host}").path:
+        raise ValueError(f'"{value}" is not a host (like app.internal or app.internal:8080)')
+    return host
 
 
 def _cookie_name(value: str) -> str:
@@ -167,6 +175,8 @@ class RouteOptions:
     response_buffer: int = declare(
         _BUFFER_SIZE, "off", "Most bytes of an answer that are received ahead of a slow client, so that the upstream is free sooner.")
     preserve_host: bool = declare(BOOL, "true", "Send the client's Host to the upstream. false: send the host of the backend url.")
+    upstream_host: str = declare(Kind("host, with a port or without", _host_field), "",
+                                 "Host that the upstream gets, in requests and health checks. Empty: as preserve_host says.")
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",
                                 "Path prefix that is removed before the request is sent to the upstream.")
     raw_path: bool = declare(BOOL, "false", "Forward repeated slashes and dot segments of a path as the client sent them.")

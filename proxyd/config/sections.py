@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from proxyd.base import text
@@ -49,6 +50,15 @@ def _some(*known: str) -> Kind:
         return tuple(dict.fromkeys(found))
 
     return Kind(kind.name, parse)
+
+
+def _paths(value: str) -> tuple[str, ...]:
+    """Full paths, without a slash at their end."""
+    items = text.split_list(value)
+    for item in items:
+        if not re.fullmatch(r"(?:/(?!\.{1,2}(?:/|\Z))[^/:]+)+/?", item):
+            raise ValueError(f'"{item}" is not the full path of a socket or a directory (like /run/apps)')
+    return tuple(item.rstrip("/") for item in items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +168,9 @@ class RegistrySettings:
     tokens_file: str = declare(TEXT, "", "File of hashed tokens. With it, REGISTER must send a token. Empty: no tokens are needed.")
     deny_targets: tuple[text.Network, ...] = declare(
         NETWORKS, "169.254.0.0/16, fe80::/10", "Networks in which no backend, health check or maintenance page may be.")
+    unix_targets: tuple[str, ...] = declare(
+        Kind("list of paths", _paths), "",
+        "UNIX sockets, and directories of them, that backends and maintenance pages may be on. Empty: none.")
     tls_certificate: str = declare(TEXT, "", "PEM file with certificate chain and key for registry TLS. Empty: plain TCP.")
     tls_client_ca: str = declare(TEXT, "", "PEM file of a CA. Clients must then show a certificate of that CA. Empty: none.")
     max_failed_logins: int = declare(integer(1, 10_000), "10", "Refused REGISTERs that one address may make per minute.")

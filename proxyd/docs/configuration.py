@@ -38,6 +38,7 @@ _KINDS = (
     ("size", "bytes, or with `k`, `m`, `g`, `t` (powers of 1024)", "`64k`, `10g`"),
     ("address", "`host:port`, `[v6]:port` or `unix:/path`", "`127.0.0.1:8000`"),
     ("list", "items with commas or spaces between them", "`text/html, text/css`"),
+    ("list of paths", "full paths with commas or spaces between them", "`/run/apps, /run/shop.sock`"),
     ("list of networks", "addresses and CIDR networks, v4 and v6", "`10.0.0.0/8, ::1`"),
     ("status codes", "codes, ranges and classes", "`200-399`, `404, 5xx`"),
 )
@@ -75,7 +76,8 @@ _SITE_TABLE = (
      "Name of the service. Routes of the same service, domain, path and priority form one pool."),
     ("[route NAME]", "domains", "needed", "Exact names, `*.example.com` (one label) or `*`."),
     ("[route NAME]", "path", "`/`", "Path prefix of whole segments: `/api` matches `/api` and `/api/x`, never `/apix`."),
-    ("[route NAME]", "backends", "needed", "http, https, h2c, ws or wss urls; several are replicas of one another."),
+    ("[route NAME]", "backends", "needed", "http, https, h2c, ws or wss urls, or `unix:/run/app.sock`; several are replicas of one "
+     "another."),
     ("[route NAME]", "priority", "`0`", "Of a host's routes the highest priority is tried first; among equal ones, the longest path."),
     ("[headers], [headers NAME]", "any header name", "", "Response header. It replaces the backend's own. `-` alone takes the "
      "backend's own away. It may hold variables: see [rewriting.md](rewriting.md)."),

@@ -151,6 +151,10 @@ EXPLANATIONS: dict[str, str] = {
         "A client that may register could reach through proxyd what trusts this host. On link-local addresses are the metadata "
         "services of clouds, which give credentials away. An address is refused when it is staged; a name is looked at each time a "
         "connection is opened (502 upstream_denied). proxyd's own registry and admin HTTP are refused in any case.",
+    "registry.unix_targets":
+        "A socket is often guarded by its file's mode alone, and proxyd may be let in: that of Docker gives the host away. So no client "
+        "may name one unless this setting does, as a full path or by a directory above it. Name directories in which only programs that "
+        "you trust can make files: a link there leads anywhere. proxyd's own sockets are refused in any case.",
     "registry.tls_certificate":
         "Tokens travel in REGISTER. Without TLS, anyone who can listen on the network can read them. The chain comes "
         "first, then the key, as for [tls] certificates. New connections use a renewed file within seconds. Warnings are "

@@ -35,7 +35,8 @@ _ANSWER_SECONDS = 1.0
 class Target:
     """What is checked, and how. Equal targets share one check. `path`: empty for a check that only connects. `keepalive`: whether
     the connection stays open for the next check. `bare_lf`: as for traffic (an option). `http2`: whether that is spoken, as of an Upstream.
-    `service`: what gRPC's health service is asked about (empty: the server); None where it is not asked."""
+    `service`: what gRPC's health service is asked about (empty: the server); None where it is not asked. `place`: where it is, if that is
+    not what it gets as Host (`authority`)."""
 
     scheme: str
     host: str
@@ -53,13 +54,17 @@ class Target:
     bare_lf: bool = False
     http2: int = 0
     service: str | None = None
+    place: str = ""
 
     @property
     def url(self) -> str:
         """The target as a url."""
+        place = self.place or self.authority
         if self.service is not None:
-            return f"grpc://{self.authority}/{self.service}"
-        return f"{self.scheme}://{self.authority}{self.path}"
+            return f"grpc://{place}/{self.service}"
+        if not self.port:
+            return f"{self.scheme}://{place}:{self.path}" if self.path else f"{self.scheme}://{place}"
+        return f"{self.scheme}://{place}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,22 +15,28 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
         options = route_options(record.options)
         backend = parse_backend(record.backend_url)
         http2, service = backend.spoken(options.http2), None
+        place = ""
         path = options.health_check_path or (settings.default_path if settings.default_check else "")
         if not path:
             return None
         if path.startswith("tcp://"):
             other = parse_backend("http://" + path.removeprefix("tcp://")) if len(path) > len("tcp://") else backend
             shown = f"[{other.host}]" if ":" in other.host else other.host
-            scheme, host, port, authority, path = "tcp", other.host, other.port, f"{shown}:{other.port}", ""
+            where = f"{shown}:{other.port}" if other.port else other.place
+            scheme, host, port, authority, path = "tcp", other.host, other.port, where, ""
         elif path.startswith("grpc://"):
             where, service = split_grpc_check(path)
             other = parse_backend("http://" + where) if where else backend
-            scheme, host, port, authority = other.scheme, other.host, other.port, other.authority
+            scheme, host, port, authority, place = other.scheme, other.host, other.port, other.authority, other.place
+            if other is backend:
+                authority = options.upstream_host or authority
             http2, path = ALWAYS, "/"
         else:
-            scheme, host, port, authority = backend.scheme, backend.host, backend.port, backend.authority
+            scheme, host, port, place = backend.scheme, backend.host, backend.port, backend.place
+            authority = options.upstream_host or backend.authority
     except ValueError:
         return None
     return Target(scheme, host, port, authority, path, options.health_check_interval, options.health_check_timeout,
                   options.health_expected_status, options.health_expected_body, options.health_rise, options.health_fall,
-                  options.tls_verify, options.health_check_keepalive, options.bare_lf, http2, service), options
+                  options.tls_verify, options.health_check_keepalive, options.bare_lf, http2, service,
+                  "" if place == authority else place), options

@@ -18,20 +18,26 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from proxyd.base.urls import split_unix
 from proxyd.net.dial import dial
 from proxyd.net.targets import TargetDenied
 
 
 @contextlib.contextmanager
 def ask(url: str, timeout: tuple[float, float], verify: bool) -> Iterator[requests.Response]:
-    """GET a url without following redirects; the body is not read yet. It goes by nobody's environment: neither proxies nor a netrc.
+    """GET a url, or one of a UNIX socket (`http://unix:/run/app.sock:/path`), without following redirects; the body is not read yet.
+    It goes by nobody's environment: neither proxies nor a netrc.
 
     `timeout`: seconds to connect, and for each read. Raises requests.RequestException, ValueError and OSError, see `why`.
     """
+    socket_path = ""
+    if (unix := split_unix(url)) is not None:
+        socket_path, target = unix
+        url = f"http://localhost{target}"
     with requests.Session() as session:
         session.trust_env = False
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _Adapter())
+            session.mount(scheme, _Adapter(socket_path))
         with session.get(url, timeout=timeout, stream=True, allow_redirects=False, verify=verify) as response:
             yield response
 
@@ -78,6 +84,14 @@ class _Connection(HTTPConnection):
         return _connected(self)
 
 
+class _UnixConnection(HTTPConnection):
+    #: The socket's path: each adapter makes a class of its own.
+    path = ""
+
+    def _new_conn(self) -> socket.socket:
+        return _connected(self, self.path)
+
+
 class _TlsConnection(HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         return _connected(self)
@@ -92,25 +106,35 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
+    def __init__(self, socket_path: str = "") -> None:
+        self._socket_path = socket_path
+        super().__init__()
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        plain: type = _Pool
+        if self._socket_path:
+            connection = type("_Connection", (_UnixConnection,), {"path": self._socket_path})
+            plain = type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": connection})
+        self.poolmanager.pool_classes_by_scheme = {"http": plain, "https": _TlsPool}
 
 
-def _connected(connection: HTTPConnection) -> socket.socket:
+def _connected(connection: HTTPConnection, socket_path: str = "") -> socket.socket:
     limit = connection.timeout
     assert isinstance(limit, int | float)
     timeout = gevent.Timeout(limit)
     try:
         with timeout:
-            found: Any = dial(connection._dns_host.strip("[]"), connection.port or connection.default_port)
+            host, port = (socket_path, 0) if socket_path else (connection._dns_host.strip("[]"), connection.port or connection.default_port)
+            found: Any = dial(host, port)
     except gevent.Timeout as expired:
         if expired is not timeout:
             raise
         raise ConnectTimeoutError(connection, f"no connection within {limit:g} s") from None
     except OSError as error:
         raise NewConnectionError(connection, str(error)) from error
-    found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not socket_path:
+        found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     found.settimeout(limit)
     sock: socket.socket = found
     return sock

@@ -1,8 +1,10 @@
-"""Opening a TCP connection to a host by name or address, as workers and the health checker both do."""
+"""Opening a connection to a host by name or address, or to a UNIX socket, as workers and the health checker both do."""
 
 from __future__ import annotations
 
+import _socket
 import errno
+import os
 import socket as constants
 from collections.abc import Sequence
 
@@ -18,6 +20,8 @@ from proxyd.net.resolver import Resolver
 ATTEMPT_DELAY = 0.25
 #: How often a socket is asked for while no descriptor is left, and how long to wait in between, seconds.
 _TRIES, _TRY_SECONDS = 50, 0.02
+#: How long to wait for room in the queue of a UNIX socket, seconds.
+_FULL_SECONDS = 0.005
 
 _resolver = Resolver()
 
@@ -37,8 +41,11 @@ def dial(host: str, port: int) -> socket.socket:
     """A socket connected to the first address of the host that answers (RFC 8305: each gets a head start of 250 ms).
 
     Raises OSError (ResolveError where the name has no address, TargetDenied where none of them is allowed: nothing is sent then). Sets
-    no time limit: the caller has one, and may end this greenlet at any moment.
+    no time limit: the caller has one, and may end this greenlet at any moment. A host that begins with a slash is the path of a UNIX
+    socket; the port counts for nothing then.
     """
+    if host.startswith("/"):
+        return _connect_unix(host)
     addresses = targets.rules().allowed(_resolver.addresses(host), port)
     if len(addresses) == 1:
         return _connect(addresses[0], port)
@@ -52,6 +59,29 @@ def _connect(address: str, port: int) -> socket.socket:
     try:
         taken(sock.fileno())
         sock.connect((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _connect_unix(path: str) -> socket.socket:
+    """A connection to a UNIX socket. While its queue is full, the kernel neither waits nor says when there is room."""
+    refusal = targets.rules().unix_refusal(path)
+    if refusal:
+        raise targets.TargetDenied(refusal)
+    sock = _open(constants.AF_UNIX)
+    try:
+        taken(sock.fileno())
+        plain = _socket.socket(fileno=_socket.dup(sock.fileno()))
+        try:
+            plain.setblocking(False)
+            while (error := plain.connect_ex(path)) == errno.EAGAIN:
+                gevent.sleep(_FULL_SECONDS)
+        finally:
+            plain.close()
+        if error:
+            raise OSError(error, os.strerror(error))
     except BaseException:
         sock.close()
         raise

@@ -1,4 +1,5 @@
-"""Which addresses nobody may have the proxy connect to: networks of `[registry] deny_targets`, and our own admin and registry.
+"""Which addresses nobody may have the proxy connect to: networks of `[registry] deny_targets`, our own admin and registry, and UNIX sockets
+that `[registry] unix_targets` does not name.
 
 A client declares backends, checks and pages. Through the proxy it would reach what trusts this host: the metadata service of a cloud on
 a link-local address, or the admin HTTP that lets loopback read. What is written as an address is refused when it is staged. A name is
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import os
 import socket
 from collections.abc import Sequence
 
@@ -30,10 +32,12 @@ class TargetDenied(OSError):
 
 class Targets:
     """The rules of one process. `denied`: networks. `own`: what a port of ours is, and where it listens; None is any address of
-    this host."""
+    this host. `unix`: UNIX sockets that may be targets, and directories of such."""
 
-    def __init__(self, denied: Sequence[Network] = (), own: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, denied: Sequence[Network] = (), own: Sequence[tuple[str, str]] = (), unix: Sequence[str] = ()) -> None:
         self._denied = tuple(denied)
+        self._unix = tuple(unix)
+        self._own_sockets = {os.path.abspath(bind.removeprefix("unix:")): what for what, bind in own if bind.startswith("unix:")}
         self._own: dict[int, list[tuple[str, _Ip | None]]] = {}
         for what, bind in own:
             if not bind.startswith("unix:"):
@@ -46,7 +50,7 @@ class Targets:
         own = [("registry", settings.registry.bind)]
         if settings.admin.enabled:
             own.append(("admin HTTP", settings.admin.bind))
-        return Targets(settings.registry.deny_targets, own)
+        return Targets(settings.registry.deny_targets, own, settings.registry.unix_targets)
 
     def refusal(self, address: str, port: int) -> str | None:
         """Why this address is none for a target, or None. Sends nothing."""
@@ -58,6 +62,16 @@ class Targets:
             if ip == bound or ip.is_unspecified or (bound is None and _is_local(ip)):
                 return f"{address} port {port} is proxyd's own {what}"
         return None
+
+    def unix_refusal(self, path: str) -> str | None:
+        """Why the UNIX socket of this path is none for a target, or None. Who may write into a directory that the setting names
+        can make any socket a target by a link."""
+        own = self._own_sockets.get(path)
+        if own is not None:
+            return f"unix:{path} is proxyd's own {own}"
+        if any(path == known or path.startswith(f"{known}/") for known in self._unix):
+            return None
+        return f"unix:{path} is neither in [registry] unix_targets nor below a directory that is"
 
     def allowed(self, addresses: Sequence[str], port: int) -> Sequence[str]:
         """Those of a name's addresses that may be connected to. Raises TargetDenied if none may."""
@@ -71,6 +85,8 @@ class Targets:
 
     def check_host(self, host: str, port: int) -> None:
         """Raises ValueError if a host that is an address, or localhost, is none for a target. Other names are not resolved."""
+        if host.startswith("/") and (reason := self.unix_refusal(host)) is not None:
+            raise ValueError(f"no target: {reason}")
         for address in _literal(host):
             reason = self.refusal(address, port)
             if reason:

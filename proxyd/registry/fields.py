@@ -94,7 +94,7 @@ def page_url(value: str) -> str:
     value = value.strip()
     if not value:
         return ""
-    if not value.startswith(("http://", "https://")):
+    if not value.startswith(("http://", "https://", "unix:")):
         raise ValueError(f'"{value}" is neither an http or https url nor empty (for the built-in page)')
     rules().check_url(value.partition("?")[0].partition("#")[0])
     return value

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import gevent
 import requests
@@ -221,7 +220,7 @@ class Operations:
             rules().check_host(backend.host, backend.port)
         except ValueError as error:
             return {"reachable": False, "error": str(error)}
-        asked = f"{'h2c' if backend.http2 else backend.scheme}://{urlsplit(url).netloc}{backend.path or '/'}"
+        asked = backend.url(backend.path or "/")
         started = time.monotonic()
         valid = backend.scheme == "https"
         try:
@@ -295,10 +294,8 @@ class Operations:
             path = option_of(json.loads(row["options"]), "health_check_path")
             if not path.startswith("/"):
                 path = f"{backend.path}/"
-            scheme = "h2c" if backend.http2 else backend.scheme
-            if option_of(json.loads(row["options"]), "http2") and not backend.http2:
-                scheme = f"{_EITHER}{scheme}"
-            urls.append(f"{scheme}://{urlsplit(row['backend_url']).netloc}{path}")
+            either = _EITHER if option_of(json.loads(row["options"]), "http2") and not backend.http2 else ""
+            urls.append(either + backend.url(path))
         return list(dict.fromkeys(urls))
 
     # -- options without effect

@@ -15,6 +15,10 @@ from tests.base.strategies import NAME, PATH
     ("https://App.Example.com/v1/", "https", "app.example.com", 443, "/v1", False, "app.example.com"),
     ("ws://[::1]:80/s", "http", "::1", 80, "/s", True, "[::1]"),
     ("wss://h:8443", "https", "h", 8443, "", True, "h:8443"),
+    ("unix:/run/app.sock", "http", "/run/app.sock", 0, "", False, "localhost"),
+    ("unix:///run/App.sock:/v1/", "http", "/run/App.sock", 0, "/v1", False, "localhost"),
+    ("http://unix:/run/app.sock", "http", "/run/app.sock", 0, "", False, "localhost"),
+    ("ws://unix:/run/app.sock:/x", "http", "/run/app.sock", 0, "/x", True, "localhost"),
 ])
 def test_a_backend_url_is_taken_apart(url: str, scheme: str, host: str, port: int, path: str, websocket: bool,
                                       authority: str) -> None:
@@ -30,7 +34,8 @@ def test_a_backend_url_is_taken_apart(url: str, scheme: str, host: str, port: in
     "http://[::1%lo]", "http://[::1%25lo]:80", "http://127.1", "http://2130706433", "http://0x7f000001", "http://127.0.0.1.",
     "http://127.0.0.01", "http://256.0.0.1", "http://1.0x2.3.4", "http://h:", "http://h:80:80", "http://[::1", "http://::1", "http://[]",
     "http://[127.0.0.1]", "http://a%2eb", "http://a\\@b", "http://a,b", "http://[::1]:x", "http://h:+80", "http://h:٨٠", "http:///x",
-    "http://unix:/run/app.sock", "http:h", "http:/h", "http://h?x", "http://h/?", "http://h#",
+    "unix:run/app.sock", "unix:/run/../app.sock", "https://unix:/run/app.sock", "unix:/run/app.sock:x", "unix:/run//app.sock",
+    "http:h", "http:/h", "http://h?x", "http://h/?", "http://h#",
 ])
 def test_a_backend_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match='^"'):

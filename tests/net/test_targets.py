@@ -88,3 +88,14 @@ def test_an_admin_http_that_does_not_run_has_no_port() -> None:
     rules = Targets.of(replace(Settings(), admin=replace(Settings().admin, enabled=False)))
     assert rules.refusal("127.0.0.1", 8282) is None
     assert rules.refusal("127.0.0.1", 8181)
+
+
+def test_only_unix_sockets_that_the_setting_names_are_targets() -> None:
+    rules = Targets((), [("admin HTTP", "unix:/run/apps/admin.sock")], ("/run/apps", "/srv/one.sock"))
+    for url in ("unix:/run/apps/a.sock", "unix:/run/apps/x/b.sock:/base", "unix:/srv/one.sock"):
+        rules.check_url(url)
+    for url, why in (("unix:/run/apps/admin.sock", "proxyd's own admin HTTP"), ("unix:/run/docker.sock", "unix_targets"),
+                     ("unix:/run/appsx/a.sock", "unix_targets"), ("unix:/srv/two.sock", "unix_targets")):
+        with pytest.raises(ValueError, match=why):
+            rules.check_url(url)
+    assert "unix_targets" in (Targets().unix_refusal("/run/apps/a.sock") or "")

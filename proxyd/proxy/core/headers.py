@@ -58,7 +58,7 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     """The head of the request for the upstream. `upgrade`: the protocol to upgrade to (RFC 9110 7.8), or empty."""
     head = ex.head
     client = ex.client
-    host = ex.head.host if upstream.options.preserve_host and head.host else upstream.authority
+    host = ex.head.host if upstream.keeps_host and head.host else upstream.host_field
     fields = head.end_to_end()
     if upstream.request_headers:
         fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))

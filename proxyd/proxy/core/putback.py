@@ -65,8 +65,8 @@ class _Way:
         self._public = sent if ex.origin is None else ex.origin.host or sent
         self._known = {_authority(host, scheme) for host in (sent, self._public) if host for scheme in _DEFAULT_PORTS}
         self._upstream_scheme = upstream.scheme
-        #: With preserve_host the backend was told the public address: another one that it names may be meant.
-        self._own = "" if upstream.options.preserve_host else upstream.authority.lower()
+        #: A backend that gets the client's Host was told the public address: another one that it names may be meant.
+        self._own = "" if upstream.keeps_host else upstream.host_field.lower()
 
     def field(self, name: str, value: str) -> str:
         """The value for the client of one of the fields that are changed."""

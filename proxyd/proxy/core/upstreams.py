@@ -74,7 +74,8 @@ class UpstreamState:
 class Upstream:
     """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none. `path`: the route's. `strip`: the prefix that
     its requests lose. `puts_back`: what its answers say of the backend's own address is put back (core/putback). `http2`: 0,
-    IF_OFFERED or ALWAYS."""
+    IF_OFFERED or ALWAYS. `host`, `port`: those of a UNIX socket are its path and 0. `authority`: the backend's place, for logs.
+    `keeps_host`: its requests have the client's Host; otherwise, and where the client sends none, they have `host_field`."""
 
     route_id: str
     slot: int
@@ -105,6 +106,8 @@ class Upstream:
     strip: str = ""
     puts_back: bool = False
     http2: int = 0
+    host_field: str = ""
+    keeps_host: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import gevent
 
+from proxyd.base.urls import split_unix
+
 log = logging.getLogger("proxyd.proxy")
 
 #: Seconds for a whole answer, and for its connection. Nobody should wait longer for a page.
@@ -123,5 +125,7 @@ def _fetch(url: str, verify: bool) -> Fetched:
 
 
 def origin(url: str) -> str:
-    """Scheme and authority of a url."""
+    """Scheme and authority of a url, or scheme and socket."""
+    if (unix := split_unix(url)) is not None:
+        return f"http://unix:{unix[0]}"
     return "/".join(url.split("/", 3)[:3])

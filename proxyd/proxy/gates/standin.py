@@ -80,6 +80,7 @@ def _servers(page_url: str, verify: bool) -> tuple[Upstream, ...]:
     options = replace(DEFAULT_OPTIONS, connect_timeout=CONNECT_TIMEOUT, timeout=PATIENCE, tls_verify=verify, pool_size=0)
     return tuple(Upstream(
         route_id="", slot=0, number=0, service="", instance="", session_id="", scheme=backend.scheme, host=backend.host, port=backend.port,
-        base_path=path, authority=backend.authority, enabled=True, websocket=False, path="/", priority=0, domains=(), options=options,
+        base_path=path, authority=backend.place, host_field=backend.authority,
+        enabled=True, websocket=False, path="/", priority=0, domains=(), options=options,
         headers=(), rate_limits=(), maintenance_since=0.0, maintenance_page_url="", drain_started_at=0.0, drain_seconds=0.0,
         state=UpstreamState()) for path in dict.fromkeys((folder, "")))

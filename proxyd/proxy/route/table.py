@@ -174,16 +174,17 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
     options = _options(record)
     strip = record.path if options.strip_prefix == "true" else options.strip_prefix
     strip = "" if strip == "/" else strip
+    keeps_host = options.preserve_host and not options.upstream_host
     return Upstream(
         route_id=record.route_id, slot=record.slot, number=route_number(record.route_id),
         service=record.service, instance=record.instance, session_id=record.session_id, scheme=backend.scheme,
-        host=backend.host, port=backend.port, base_path=backend.path, authority=backend.authority, enabled=record.enabled,
+        host=backend.host, port=backend.port, base_path=backend.path, authority=backend.place, enabled=record.enabled,
         websocket=options.websocket or backend.websocket, path=record.path, priority=record.priority, domains=record.domains,
         options=options, headers=prepared(record.headers), rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
-        request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not options.preserve_host,
-        http2=backend.spoken(options.http2))
+        request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not keeps_host,
+        http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host)
 
 
 def _options(record: RouteRecord) -> RouteOptions:

@@ -144,6 +144,8 @@ def prune(upstream: Upstream, now: float) -> None:
 
 def follow_name(upstream: Upstream) -> None:
     """Update the addresses of the upstream's name. Never waits: if a query is needed, its answer is stored later."""
+    if not upstream.port:
+        return
     try:
         found = resolver().known(upstream.host)
     except ResolveError:
@@ -173,13 +175,13 @@ def close_idle(upstream: Upstream) -> None:
 def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False) -> Stream:
     """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError, with the code `expired` once they are over. `http2`:
     offer that too, where TLS can."""
-    where = f"{upstream.host}:{upstream.port}"
+    where = f"{upstream.host}:{upstream.port}" if upstream.port else upstream.authority
     opened: gevent_socket.socket | None = None
     try:
         with gevent.Timeout(limit):
             opened = dial(upstream.host, upstream.port)
             no_delay(opened)
-            address = opened.getpeername()[0]
+            address = opened.getpeername()[0] if upstream.port else ""
             stream: Stream
             if upstream.scheme != "https":
                 stream = plain_stream(opened)

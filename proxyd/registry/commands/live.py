@@ -88,7 +88,7 @@ def _shown(stats: dict[str, Any]) -> dict[str, Any]:
     return {name: stats[name] for name in _STATS}
 
 
-@command("BACKEND_TEST", TOPIC, Field("url", fields.anything, "http, https, h2c, ws or wss url."),
+@command("BACKEND_TEST", TOPIC, Field("url", fields.anything, "http, https, h2c, ws or wss url, or `unix:/path`."),
          answer="`BACKEND_OK|{reachable:true, response_time_ms, status_code, tls_valid}` or `BACKEND_FAIL|{reachable:false, error}`",
          help="Ask a backend once, from the master's host.", repeatable=True)
 def backend_test(caller: Caller, url: str) -> str:
