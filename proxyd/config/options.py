@@ -30,6 +30,8 @@ from proxyd.config.declare import (
 )
 from proxyd.config.routechecks import check_interval
 
+#: Files that options name: never a path, so that nobody leaves the directory.
+FILE_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
 RETRY_CAUSES = ("connection_refused", "reset", "timeout")
 
 
@@ -63,6 +65,25 @@ def _host_field(value: str) -> str:
     if host and parse_backend(f"http://{host}").path:
         raise ValueError(f'"{value}" is not a host (like app.internal or app.internal:8080)')
     return host
+
+
+def _server_name(value: str) -> str:
+    """A host by name or address, without a port, or nothing."""
+    host = value.strip()
+    if not host:
+        return ""
+    found = parse_backend(f"http://{host}")
+    if found.path or found.authority not in (found.host, f"[{found.host}]"):
+        raise ValueError(f'"{value}" is not a host without a port (like app.internal)')
+    return found.host
+
+
+def _file_name(value: str) -> str:
+    """The name of a file in a directory that a setting names, or nothing."""
+    name = value.strip()
+    if name and not re.fullmatch(FILE_NAME, name):
+        raise ValueError(f'"{value[:140]}" is not a file\'s name (letters, digits, dot, dash and underscore, without a directory)')
+    return name
 
 
 def _cookie_name(value: str) -> str:
@@ -107,6 +128,17 @@ POOL_AUTO = 1 << 20
 
 #: Names of the policies in proxy/route/balance, the default first. A test holds the two together.
 BALANCE = ("least_conn", "round_robin", "ip_hash")
+
+
+@dataclass(frozen=True, slots=True)
+class BackendTls:
+    """What a route asks of TLS with its backend. `server_name`: for SNI and the certificate, in place of the backend's host. `ca`,
+    `certificate`: names of files: of the CAs that are trusted instead of the system's, and of the certificate that is shown and its key."""
+
+    verify: bool = True
+    server_name: str = ""
+    ca: str = ""
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +227,15 @@ class RouteOptions:
     tls: str = declare(choice("auto", "off"), "auto", "auto: with [acme], the route's domains get certificates. off: they get none.")
     tls_redirect: bool = declare(BOOL, "true", "Redirect plain HTTP to HTTPS (308) for names that have a certificate by [acme].")
     tls_verify: bool = declare(BOOL, "true", "Verify the certificate of an https or wss backend.")
+    tls_server_name: str = declare(Kind("host", _server_name), "",
+                                   "Name that an https or wss backend is asked for (SNI), and that its certificate must have. Empty: the "
+                                   "host of its url.")
+    tls_ca: str = declare(
+        Kind("file name", _file_name), "", "PEM file, in [proxy] backend_tls, of the CAs that may sign the certificate of an https or wss "
+                                           "backend. Empty: the system's.")
+    tls_client_certificate: str = declare(
+        Kind("file name", _file_name), "", "PEM file, in [proxy] backend_tls, with the certificate that proxyd shows to an https or wss "
+                                           "backend, and its key. Empty: none.")
     circuit_breaker: bool = declare(BOOL, "false", "Count failures and open the circuit after too many. CIRCUIT_BREAKER_SET turns it on.")
     circuit_threshold: int = declare(integer(1, 100_000), "5", "Consecutive failures that open the circuit.")
     circuit_timeout: float = declare(DURATION, "30s", "How long a circuit stays open before it allows trial requests.")
@@ -219,6 +260,11 @@ class RouteOptions:
 
 OPTIONS = declarations(RouteOptions)
 DEFAULT_OPTIONS = RouteOptions()
+
+
+def tls_of(options: RouteOptions) -> BackendTls:
+    """What the options of a route ask of TLS with its backend."""
+    return BackendTls(options.tls_verify, options.tls_server_name, options.tls_ca, options.tls_client_certificate)
 
 
 def parse_option(key: str, value: str) -> Any:

@@ -99,6 +99,8 @@ class ProxySettings:
         Kind("list of networks, unix", text.parse_trusted_peers), "",
         "Addresses of proxies in front of proxyd whose X-Forwarded-* and Forwarded fields are believed. unix: whoever connects by a "
         "UNIX socket.")
+    backend_tls: str = declare(
+        TEXT, "conf/backend-tls", "Directory of the PEM files that the options tls_ca and tls_client_certificate name.")
     unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a request whose host no route names.")
     via: str = declare(TEXT, "", "Name of this proxy in Via, used to detect loops. Empty: made from the host name and the database.")
     redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")

@@ -17,11 +17,12 @@ import gevent
 from gevent import socket
 
 from proxyd.base.urls import IF_OFFERED
+from proxyd.config.options import BackendTls
 from proxyd.health.grpccheck import USER_AGENT, ask_health
 from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, ResponseHead
 from proxyd.http2.asking import Asker, Ending, Failed, NotHttp2
 from proxyd.net.dial import dial
-from proxyd.net.handshake import client_context, fault
+from proxyd.net.handshake import EITHER, fault, wrap
 from proxyd.net.stream import let_others_run
 from proxyd.net.targets import TargetDenied
 
@@ -49,7 +50,7 @@ class Target:
     body: str
     rise: int
     fall: int
-    tls_verify: bool
+    tls: BackendTls
     keepalive: bool = False
     bare_lf: bool = False
     http2: int = 0
@@ -164,8 +165,7 @@ class Probe:
         target = self.target
         self.sock = dial(target.host, target.port)
         if target.scheme == "https":
-            context = client_context(target.tls_verify, ("h2", "http/1.1") if http2 else ())
-            self.sock = context.wrap_socket(self.sock, server_hostname=target.host)
+            self.sock = wrap(self.sock, target.host, target.tls, EITHER if http2 else ())
 
     def _ask_http2(self, check: Asker, kept: bool) -> bool:
         target = self.target

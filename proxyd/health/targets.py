@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxyd.base.urls import ALWAYS, parse_backend, split_grpc_check
-from proxyd.config.options import RouteOptions, route_options
+from proxyd.config.options import RouteOptions, route_options, tls_of
 from proxyd.config.sections import HealthSettings
 from proxyd.health.probe import Target
 from proxyd.store.sql.snapshot import RouteRecord
@@ -38,5 +38,5 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
         return None
     return Target(scheme, host, port, authority, path, options.health_check_interval, options.health_check_timeout,
                   options.health_expected_status, options.health_expected_body, options.health_rise, options.health_fall,
-                  options.tls_verify, options.health_check_keepalive, options.bare_lf, http2, service,
+                  tls_of(options), options.health_check_keepalive, options.bare_lf, http2, service,
                   "" if place == authority else place), options

@@ -19,12 +19,14 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from proxyd.base.urls import split_unix
+from proxyd.config.options import BackendTls
 from proxyd.net.dial import dial
+from proxyd.net.handshake import HTTP1, backend_context
 from proxyd.net.targets import TargetDenied
 
 
 @contextlib.contextmanager
-def ask(url: str, timeout: tuple[float, float], verify: bool) -> Iterator[requests.Response]:
+def ask(url: str, timeout: tuple[float, float], tls: BackendTls) -> Iterator[requests.Response]:
     """GET a url, or one of a UNIX socket (`http://unix:/run/app.sock:/path`), without following redirects; the body is not read yet.
     It goes by nobody's environment: neither proxies nor a netrc.
 
@@ -37,8 +39,8 @@ def ask(url: str, timeout: tuple[float, float], verify: bool) -> Iterator[reques
     with requests.Session() as session:
         session.trust_env = False
         for scheme in ("http://", "https://"):
-            session.mount(scheme, _Adapter(socket_path))
-        with session.get(url, timeout=timeout, stream=True, allow_redirects=False, verify=verify) as response:
+            session.mount(scheme, _Adapter(socket_path, tls))
+        with session.get(url, timeout=timeout, stream=True, allow_redirects=False, verify=tls.verify) as response:
             yield response
 
 
@@ -106,11 +108,18 @@ class _TlsPool(HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, socket_path: str = "") -> None:
+    def __init__(self, socket_path: str, tls: BackendTls) -> None:
         self._socket_path = socket_path
+        self._tls = tls
         super().__init__()
 
+    def cert_verify(self, *args: Any) -> None:
+        """Leave the context as it is: it trusts what the route says, as for traffic."""
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        kwargs["ssl_context"] = backend_context(self._tls, HTTP1)
+        if self._tls.server_name:
+            kwargs["server_hostname"] = self._tls.server_name
         super().init_poolmanager(*args, **kwargs)
         plain: type = _Pool
         if self._socket_path:

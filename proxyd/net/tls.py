@@ -214,7 +214,7 @@ class Files:
     what changes while they are read is seen the next time."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._marks = {path: _mark(path) for path in paths}
+        self._marks = {path: file_mark(path) for path in paths}
         self._looked = time.monotonic()
 
     def changed(self, now: float) -> list[str]:
@@ -222,11 +222,11 @@ class Files:
         if now - self._looked < RELOAD_SECONDS:
             return []
         self._looked = now
-        before, self._marks = self._marks, {path: _mark(path) for path in self._marks}
+        before, self._marks = self._marks, {path: file_mark(path) for path in self._marks}
         return [path for path, mark in self._marks.items() if mark != before[path]]
 
 
-def _mark(path: str) -> tuple[int, int]:
+def file_mark(path: str) -> tuple[int, int]:
     """What tells a file from a later version of it; zeros for one that is not there."""
     try:
         status = os.stat(path)

@@ -16,6 +16,7 @@ from proxyd.http2.connection import Bounds
 from proxyd.http2.frames import MAX_WINDOW
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
+from proxyd.net.handshake import use_directory
 from proxyd.net.resolver import Resolver
 from proxyd.net.served import Served
 from proxyd.net.targets import Targets, use_rules
@@ -68,6 +69,7 @@ class Runtime:
         proxy = settings.proxy
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
+        use_directory(settings.proxy.backend_tls)
         self.store = Store(settings.database.url, settings.database.busy_timeout, follow=True)
         directory = settings.shared_memory_directory()
         self.board = Board(directory)

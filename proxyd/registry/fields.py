@@ -14,6 +14,7 @@ from proxyd.base.urls import normalize_domain, normalize_route_path, parse_check
 from proxyd.config.options import parse_option
 from proxyd.config.routechecks import check_interval, priority, whole_number
 from proxyd.events.types import SUBSCRIBABLE
+from proxyd.net.optioncheck import check_on_host
 from proxyd.net.targets import rules
 
 _NAME = re.compile(r"[^\s|/\\]{1,128}")
@@ -140,8 +141,7 @@ def option(key: str, value: str) -> str:
     """An option's value, checked and returned as text. Raises ValueError."""
     parse_option(key, value)
     value = value.strip()
-    if key == "health_check_path":
-        rules().check_health(value)
+    check_on_host(key, value)
     return value
 
 

@@ -6,18 +6,19 @@ import contextlib
 from typing import Any
 
 from proxyd.base.urls import parse_backend
+from proxyd.config.options import BackendTls
 from proxyd.http2.asking import Asker, Failed
 from proxyd.net.dial import dial
-from proxyd.net.handshake import client_context
+from proxyd.net.handshake import wrap
 
 
-def ask_http2(url: str, verify: bool) -> int:
+def ask_http2(url: str, tls: BackendTls) -> int:
     """The status of the answer to a GET of a backend url. Sets no time limit: the caller has one. Raises OSError, ValueError."""
     backend = parse_backend(url)
     sock: Any = dial(backend.host, backend.port)
     with contextlib.closing(sock):
         if backend.scheme == "https":
-            sock = client_context(verify, ("h2",)).wrap_socket(sock, server_hostname=backend.host)
+            sock = wrap(sock, backend.host, tls, ("h2",))
         try:
             return Asker(sock).ask("GET", backend.scheme, backend.authority, backend.path or "/", (("accept", "*/*"),), b"", 0).status
         except Failed as failure:

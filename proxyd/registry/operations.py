@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -15,7 +16,7 @@ import requests
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.urls import parse_backend
-from proxyd.config.options import option_of, parse_option
+from proxyd.config.options import BackendTls, option_of, parse_option, route_options, tls_of
 from proxyd.net import asking
 from proxyd.net.targets import rules
 from proxyd.registry import fields
@@ -43,6 +44,8 @@ _PROBE_PAUSE = 0.25
 #: Seconds that maintenance may be planned ahead.
 _PLANNED_AHEAD = 90 * 86400.0
 _TICK = 0.05
+#: A url that is asked, and how its TLS is meant.
+Asked = tuple[str, BackendTls]
 #: Seconds. Workers write their counts twice a second, but a locked database can delay that.
 _COUNTS_PERIOD, _COUNTS_PATIENCE = 0.6, 30.0
 
@@ -225,35 +228,35 @@ class Operations:
         valid = backend.scheme == "https"
         try:
             try:
-                status = self._ask(asked, True)
+                status = self._ask(asked, BackendTls())
             except requests.exceptions.SSLError:
                 valid = False
-                status = self._ask(asked, False)
+                status = self._ask(asked, BackendTls(False))
         except (requests.RequestException, ValueError, OSError) as error:
             return {"reachable": False, "error": asking.why(error)}
         return {"reachable": True, "response_time_ms": round((time.monotonic() - started) * 1000, 2), "status_code": status,
                 "tls_valid": valid}
 
     @staticmethod
-    def _ask(url: str, verify: bool) -> int:
+    def _ask(url: str, tls: BackendTls) -> int:
         if url.startswith("h2c:"):
             with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")):
-                return ask_http2(url, verify)
+                return ask_http2(url, tls)
         if url.startswith(_EITHER):
             # One that speaks HTTP/2 alone gives no answer to HTTP/1.1.
             try:
-                return Operations._ask(url.removeprefix(_EITHER), verify)
+                return Operations._ask(url.removeprefix(_EITHER), tls)
             except (requests.RequestException, OSError):
                 with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")):
-                    return ask_http2(url.removeprefix(_EITHER), verify)
-        with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")), asking.ask(url, _PROBE_TIMEOUT, verify) as response:
+                    return ask_http2(url.removeprefix(_EITHER), tls)
+        with gevent.Timeout(_PROBE_WHOLE, requests.Timeout("no answer in time")), asking.ask(url, _PROBE_TIMEOUT, tls) as response:
             return response.status_code
 
-    def await_answer(self, urls: list[str], seconds: float, verify: bool = True, over: Callable[[float], bool] | None = None) -> str | None:
+    def await_answer(self, asked: list[Asked], seconds: float, over: Callable[[float], bool] | None = None) -> str | None:
         """Wait until every url gives an HTTP answer. Returns the last error if one does not within `seconds`, else None.
 
         `over`: waits for that many seconds at most, and returns whether the answer is not needed any more."""
-        waiting = gevent.spawn(self._await_answer, urls, seconds, verify)
+        waiting = gevent.spawn(self._await_answer, asked, seconds)
         try:
             while over is not None and not waiting.ready():
                 if over(_TICK):
@@ -262,14 +265,14 @@ class Operations:
         finally:
             waiting.kill()
 
-    def _await_answer(self, urls: list[str], seconds: float, verify: bool) -> str | None:
+    def _await_answer(self, asked: list[Asked], seconds: float) -> str | None:
         deadline = time.monotonic() + seconds
-        for url in urls:
+        for url, tls in asked:
             error = "no answer"
             while True:
                 with gevent.Timeout(max(0.05, deadline - time.monotonic()), False):
                     try:
-                        self._ask(url, verify)
+                        self._ask(url, tls)
                         break
                     except (requests.RequestException, ValueError, OSError) as failure:
                         error = asking.why(failure)
@@ -285,8 +288,8 @@ class Operations:
         options = (json.loads(self.registry.active.rows[route_id]["options"]) for route_id in route_ids)
         return any(option_of(item, "tls_verify") for item in options)
 
-    def backend_urls(self, route_ids: list[str]) -> list[str]:
-        """The urls that show whether the backends of routes answer."""
+    def backend_urls(self, route_ids: list[str]) -> list[Asked]:
+        """The urls that show whether the backends of routes answer. Whose their certificates are does not matter for that."""
         urls = []
         for route_id in sorted_ids(route_ids):
             row = self.registry.active.rows[route_id]
@@ -295,7 +298,8 @@ class Operations:
             if not path.startswith("/"):
                 path = f"{backend.path}/"
             either = _EITHER if option_of(json.loads(row["options"]), "http2") and not backend.http2 else ""
-            urls.append(either + backend.url(path))
+            tls = tls_of(route_options(tuple(sorted(json.loads(row["options"]).items()))))
+            urls.append((either + backend.url(path), replace(tls, verify=False, ca="")))
         return list(dict.fromkeys(urls))
 
     # -- options without effect

@@ -16,6 +16,7 @@ from proxyd.base.text import hide_password, rfc3339
 from proxyd.base.urls import parse_web_url
 from proxyd.config.ini import Problem
 from proxyd.config.settings import Settings
+from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
 from proxyd.net.targets import Targets, rules, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
@@ -41,6 +42,7 @@ def check(settings: Settings) -> list[Problem]:
               *acme(settings, places.problem)]
     before = rules()
     use_rules(Targets.of(settings))
+    use_directory(settings.proxy.backend_tls)
     try:
         return found + _sites(settings, places)
     finally:

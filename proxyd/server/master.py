@@ -36,6 +36,7 @@ from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
+from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
 from proxyd.net.resolver import Resolver
 from proxyd.net.targets import Targets, use_rules
@@ -124,6 +125,7 @@ class Master:
         settings = self.settings
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
+        use_directory(settings.proxy.backend_tls)
         store = Store(settings.database.url, settings.database.busy_timeout)
         lock = MasterLock(store.path, settings.shared_memory_directory())
         if not lock.take():

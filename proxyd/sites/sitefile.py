@@ -16,6 +16,7 @@ from proxyd.base.urls import normalize_domain, normalize_route_path
 from proxyd.config import routechecks
 from proxyd.config.ini import COMMENTS, IniEntry, Problem, read_ini
 from proxyd.config.options import OPTIONS, parse_option
+from proxyd.net.optioncheck import check_on_host
 from proxyd.net.targets import rules
 
 _PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
@@ -205,8 +206,7 @@ def _spread(site: Site, common: dict[str, list[IniEntry]], file: str, problems: 
 def _shared_value(kind: str, entry: IniEntry) -> Any:
     if kind == "options":
         parse_option(entry.key, entry.value)
-        if entry.key == "health_check_path":
-            rules().check_health(entry.value.strip())
+        check_on_host(entry.key, entry.value)
         return entry.value
     if kind == "ratelimit":
         if entry.key not in _LIMIT_KEYS:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from proxyd.base.urls import ALWAYS, IF_OFFERED, parse_check
+from proxyd.config.options import BackendTls
 from proxyd.config.sections import HealthSettings
 from proxyd.health.probe import Probe, Target
 from proxyd.health.targets import target_of
@@ -42,8 +43,8 @@ def backend() -> Iterator[Http2Backend]:
 
 
 def target(port: int, path: str, http2: int = ALWAYS, service: str | None = None, keepalive: bool = False) -> Target:
-    return Target("http", "127.0.0.1", port, f"127.0.0.1:{port}", path, 10.0, 2.0, frozenset((200,)), "", 2, 3, True, keepalive, False,
-                  http2, service)
+    return Target("http", "127.0.0.1", port, f"127.0.0.1:{port}", path, 10.0, 2.0, frozenset((200,)), "", 2, 3, BackendTls(),
+                  keepalive, False, http2, service)
 
 
 @pytest.mark.parametrize("http2", [ALWAYS, IF_OFFERED])

@@ -17,6 +17,7 @@ import pytest
 from gevent.select import select
 
 from proxyd import __version__
+from proxyd.config.options import BackendTls
 from proxyd.health.probe import Probe, Result, Target
 from tests.support.backends import Backend, RawBackend
 from tests.support.waiting import free_port
@@ -26,7 +27,7 @@ TIMEOUT = 0.4
 
 
 def target(port: int, path: str = "/healthz", **changes: Any) -> Target:
-    made = Target("http", "127.0.0.1", port, f"127.0.0.1:{port}", path, 10.0, TIMEOUT, frozenset(range(200, 400)), "", 2, 3, True)
+    made = Target("http", "127.0.0.1", port, f"127.0.0.1:{port}", path, 10.0, TIMEOUT, frozenset(range(200, 400)), "", 2, 3, BackendTls())
     return replace(made, **changes)
 
 
@@ -267,7 +268,7 @@ def test_a_certificate_is_verified_unless_the_route_says_otherwise(raw_backend: 
     verified = check(port, scheme="https", timeout=2.0)
     assert not verified.ok
     assert "certificate" in verified.error.lower()
-    assert check(port, scheme="https", timeout=2.0, tls_verify=False).ok
+    assert check(port, scheme="https", timeout=2.0, tls=BackendTls(False)).ok
 
 
 def test_a_tls_handshake_that_stalls_is_given_up_in_time(raw_backend: NewRaw) -> None:

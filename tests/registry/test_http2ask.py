@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from proxyd.config.options import BackendTls
 from proxyd.registry.http2ask import ask_http2
 from proxyd.registry.operations import _EITHER, Operations
 from tests.support.certificates import Authority
@@ -27,19 +28,19 @@ def backend() -> Iterator[Http2Backend]:
 
 
 def test_an_answer_in_the_clear_and_over_tls(backend: Http2Backend, tmp_path: Path) -> None:
-    assert ask_http2(f"{backend.url}/up", True) == 418
+    assert ask_http2(f"{backend.url}/up", BackendTls()) == 418
     secure = Http2Backend(serve, tls=Authority(tmp_path).serving("b.pem", "localhost", "h2"))
-    assert ask_http2(f"{secure.url}/up", False) == 418
+    assert ask_http2(f"{secure.url}/up", BackendTls(False)) == 418
     with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
-        ask_http2(f"{secure.url}/up", True)
+        ask_http2(f"{secure.url}/up", BackendTls())
     secure.stop()
 
 
 def test_one_that_may_speak_either_is_asked_both_ways(backend: Http2Backend) -> None:
-    assert Operations._ask(f"{_EITHER}{backend.url.replace('h2c', 'http')}/up", True) == 418
-    assert Operations._ask(f"{backend.url}/up", True) == 418
+    assert Operations._ask(f"{_EITHER}{backend.url.replace('h2c', 'http')}/up", BackendTls()) == 418
+    assert Operations._ask(f"{backend.url}/up", BackendTls()) == 418
 
 
 def test_no_answer_is_an_error() -> None:
     with pytest.raises(OSError, match="refused"):
-        ask_http2(f"h2c://127.0.0.1:{free_port()}/", True)
+        ask_http2(f"h2c://127.0.0.1:{free_port()}/", BackendTls())

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.variables import SetFields
-from proxyd.config.options import RouteOptions
+from proxyd.config.options import BackendTls, RouteOptions
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
 
 PoolKey = tuple[str, str, int]
+_USUAL_TLS = BackendTls()
 
 #: The retry budget: one retry for every five requests, so at most a fifth more requests than clients send.
 RETRY_COST = 5
@@ -108,6 +109,7 @@ class Upstream:
     http2: int = 0
     host_field: str = ""
     keeps_host: bool = True
+    tls: BackendTls = _USUAL_TLS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

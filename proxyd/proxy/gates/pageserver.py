@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import gevent
 
 from proxyd.base.urls import split_unix
+from proxyd.config.options import BackendTls
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -114,7 +115,7 @@ class PageServers:
 def _fetch(url: str, verify: bool) -> Fetched:
     from proxyd.net import asking  # costs a tenth of a second, which no worker without maintenance should pay
 
-    with asking.ask(url, (CONNECT_TIMEOUT, PATIENCE), verify) as response:
+    with asking.ask(url, (CONNECT_TIMEOUT, PATIENCE), BackendTls(verify)) as response:
         pieces, size = [], 0
         for piece in response.iter_content(65536):
             pieces.append(piece)

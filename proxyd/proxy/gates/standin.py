@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxyd.base.urls import parse_backend
-from proxyd.config.options import DEFAULT_OPTIONS
+from proxyd.config.options import DEFAULT_OPTIONS, tls_of
 from proxyd.proxy.core.answers import wants_html
 from proxyd.proxy.core.upstreams import Upstream, UpstreamState
 from proxyd.proxy.gates.pageserver import CONNECT_TIMEOUT, PATIENCE, Breaker
@@ -81,6 +81,6 @@ def _servers(page_url: str, verify: bool) -> tuple[Upstream, ...]:
     return tuple(Upstream(
         route_id="", slot=0, number=0, service="", instance="", session_id="", scheme=backend.scheme, host=backend.host, port=backend.port,
         base_path=path, authority=backend.place, host_field=backend.authority,
-        enabled=True, websocket=False, path="/", priority=0, domains=(), options=options,
+        tls=tls_of(options), enabled=True, websocket=False, path="/", priority=0, domains=(), options=options,
         headers=(), rate_limits=(), maintenance_since=0.0, maintenance_page_url="", drain_started_at=0.0, drain_seconds=0.0,
         state=UpstreamState()) for path in dict.fromkeys((folder, "")))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
-from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options
+from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options, tls_of
+from proxyd.net.handshake import prepare
 from proxyd.proxy.core.setfields import prepared
 from proxyd.proxy.core.upstreams import Pool, PoolKey, Upstream, UpstreamState
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
@@ -169,9 +170,12 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
     except ValueError as error:
         log.error("route %s is ignored: %s", record.route_id, error)
         return None
-    same = old is not None and (old.scheme, old.host, old.port) == (backend.scheme, backend.host, backend.port)
-    state = old.state if old is not None and same else UpstreamState()
     options = _options(record)
+    tls = tls_of(options)
+    if tls.ca or tls.certificate:
+        prepare(tls)
+    same = old is not None and (old.scheme, old.host, old.port, old.tls) == (backend.scheme, backend.host, backend.port, tls)
+    state = old.state if old is not None and same else UpstreamState()
     strip = record.path if options.strip_prefix == "true" else options.strip_prefix
     strip = "" if strip == "/" else strip
     keeps_host = options.preserve_host and not options.upstream_host
@@ -184,7 +188,8 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
         request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not keeps_host,
-        http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host)
+        http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host,
+        tls=tls)
 
 
 def _options(record: RouteRecord) -> RouteOptions:

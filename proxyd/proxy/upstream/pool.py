@@ -13,7 +13,7 @@ import gevent
 from gevent import socket as gevent_socket
 
 from proxyd.net.dial import dial, resolver
-from proxyd.net.handshake import client_context, fault
+from proxyd.net.handshake import EITHER, HTTP1, fault, wrap
 from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 from proxyd.net.targets import TargetDenied
@@ -186,8 +186,7 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False)
             if upstream.scheme != "https":
                 stream = plain_stream(opened)
             else:
-                context = client_context(upstream.options.tls_verify, ("h2", "http/1.1") if http2 else ("http/1.1",))
-                stream = TlsStream(context.wrap_socket(opened, server_hostname=upstream.host))
+                stream = TlsStream(wrap(opened, upstream.host, upstream.tls, EITHER if http2 else HTTP1))
             stream.address = address
             if upstream.state.addresses is not None and address not in upstream.state.addresses:
                 # The name was resolved again after the last update.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from proxyd.base.text import rfc3339, split_list
 from proxyd.base.urls import normalize_domain, normalize_route_path
+from proxyd.config.options import BackendTls
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.caller import Caller
@@ -13,7 +14,7 @@ from proxyd.registry.configuration import EVERY
 from proxyd.registry.ends import planned
 from proxyd.registry.fields import Field
 from proxyd.registry.framing import to_json
-from proxyd.registry.operations import CANCELLED, entered_at
+from proxyd.registry.operations import CANCELLED, Asked, entered_at
 from proxyd.registry.protocol import CommandError, command
 
 TOPIC = "Drain and maintenance"
@@ -90,8 +91,8 @@ def maint_enter(caller: Caller, target: str, page_url: str, duration: float | No
     except ValueError as error:
         raise CommandError(str(error)) from None
     # Verify as strictly as the workers do. Otherwise a page could answer here and never be shown.
-    verify = caller.operations.verifies(route_ids)
-    return _after_ack(caller, target, [page_url] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does", verify,
+    tls = BackendTls(caller.operations.verifies(route_ids))
+    return _after_ack(caller, target, [(page_url, tls)] if page_url else [], _ENTER_SECONDS, "the built-in page is shown until it does",
                       caller.exit_waits)
 
 
@@ -101,14 +102,14 @@ def maint_enter(caller: Caller, target: str, page_url: str, duration: float | No
 def maint_exit(caller: Caller, target: str) -> Iterator[str]:
     route_ids = _routes(caller, target)
     caller.operations.exit_maintenance(route_ids, caller.actor)
-    return _after_ack(caller, target, caller.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted", False)
+    return _after_ack(caller, target, caller.operations.backend_urls(route_ids), _EXIT_SECONDS, "maintenance lifted")
 
 
-def _after_ack(caller: Caller, target: str, urls: list[str], seconds: float, consolation: str, verify: bool,
+def _after_ack(caller: Caller, target: str, asked: list[Asked], seconds: float, consolation: str,
                over: Callable[[float], bool] | None = None) -> Iterator[str]:
     yield "ACK"
     with caller.unhurried():
-        problem = caller.operations.await_answer(urls, seconds, verify, over)
+        problem = caller.operations.await_answer(asked, seconds, over)
     if problem == CANCELLED:
         yield f"ERROR|{problem}"
         return

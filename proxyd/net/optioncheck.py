@@ -1,0 +1,14 @@
+"""What of an option's value can't be judged by the text alone: targets that it names, and files of this host."""
+
+from __future__ import annotations
+
+from proxyd.net.handshake import check_file
+from proxyd.net.targets import rules
+
+
+def check_on_host(key: str, value: str) -> None:
+    """Look at an option's value, which parses, in the process that stages it. Raises ValueError."""
+    if key == "health_check_path":
+        rules().check_health(value.strip())
+    elif key in ("tls_ca", "tls_client_certificate"):
+        check_file(key, value.strip())
