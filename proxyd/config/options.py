@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from proxyd.base import text
+from proxyd.base.rewrites import Rewrite, parse_rewrite
 from proxyd.base.urls import parse_backend, parse_check_or_none
 from proxyd.config.declare import (
     BOOL,
@@ -211,6 +212,9 @@ class RouteOptions:
                                  "Host that the upstream gets, in requests and health checks. Empty: as preserve_host says.")
     strip_prefix: str = declare(Kind("path, or true for the route's own path", _strip_prefix), "",
                                 "Path prefix that is removed before the request is sent to the upstream.")
+    rewrite: Rewrite | None = declare(
+        Kind("/old -> /new, or ~ EXPRESSION -> /new", parse_rewrite, free=True), "",
+        "What the path becomes before the request is sent to the upstream: a prefix another one, or what an expression matches as a whole.")
     raw_path: bool = declare(BOOL, "false", "Forward repeated slashes and dot segments of a path as the client sent them.")
     ambiguous_path: str = declare(choice("refuse", "pass"), "refuse", "What to do with a path that a backend may read as another route's.")
     balance: str = declare(choice(*BALANCE), BALANCE[0], "How requests are shared among replicas.")

@@ -150,6 +150,8 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return "retry_max_delay is below retry_initial_delay"
     if made.tls_ca and not made.tls_verify:
         return "tls_ca has no effect while tls_verify is off"
+    if made.rewrite is not None and made.strip_prefix:
+        return "rewrite and strip_prefix contradict each other: /old -> / strips a prefix, too"
     # Only a connect_timeout that was set contradicts: total_timeout limits a connect by the default, too.
     if made.total_timeout and "connect_timeout" in options and made.total_timeout < made.connect_timeout:
         return "total_timeout is below connect_timeout"

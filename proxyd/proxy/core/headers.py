@@ -10,12 +10,13 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from proxyd.http1 import PROTOCOLS
+from proxyd.http1 import PROTOCOLS, ProtocolError
 from proxyd.proxy.core.origin import TOLD, forwarded, told_fields
 from proxyd.proxy.core.putback import told_prefix, without_prefix
 from proxyd.proxy.core.setfields import filled, replace_fields
 
 if TYPE_CHECKING:
+    from proxyd.base.rewrites import Rewrite
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
 
@@ -103,16 +104,32 @@ def _own_fields(ex: Exchange) -> str:
     return f"{client.forwarded}X-Forwarded-Host: {host}\r\n{forwarded(client.peer, host, client.secure)}"
 
 
+def _joined(instead: str, stripped: str, path: str) -> str:
+    """What takes the place of a prefix, and the rest of a path. What names the prefix without a slash gets none behind it."""
+    return f"{instead}{stripped}" if not instead or stripped != "/" or path.endswith("/") else instead
+
+
+def _rewritten(rewrite: Rewrite, path: str, query: str) -> tuple[str, str]:
+    """A path and a query as an expression rewrites them. The client's query comes behind that of the template."""
+    made = rewrite.apply(path)
+    if made is None:
+        return path, query
+    path, _, own = made.partition("?")
+    if _UNCLEAN.search(path):
+        raise ProtocolError(400, "ambiguous_path", "the option rewrite makes a path with dot segments or repeated slashes of this one")
+    return path, f"{own}&{query}" if own and query else own or query
+
+
 def request_target(ex: Exchange, upstream: Upstream) -> str:
-    """The target for the upstream: the backend url's path, then the client's target without strip_prefix.
+    """The target for the upstream: the backend url's path, then the client's target without strip_prefix, or rewritten.
 
     Dot segments are resolved and slashes merged as for matching, so that the backend gets what was matched. The option raw_path
-    leaves them, unless a prefix is removed or added, because they must not lead out of the prefix.
+    leaves them, unless a prefix is removed or added, because they must not lead out of the prefix. Raises ProtocolError 400 for a path
+    that an expression makes such a one of.
     """
     target = ex.head.path
-    options = upstream.options
-    plain = not options.strip_prefix and not upstream.base_path
-    if (plain and (options.raw_path or target == ex.path)) or target == "*":
+    plain = upstream.plain
+    if (plain and (upstream.options.raw_path or target == ex.path)) or target == "*":
         return target
     path, mark, query = target.partition("?")
     if _UNCLEAN.search(path):
@@ -122,5 +139,9 @@ def request_target(ex: Exchange, upstream: Upstream) -> str:
     prefix = upstream.strip
     if prefix:
         stripped = without_prefix(path, prefix)
-        path = without_prefix(ex.path, prefix) or path if stripped is None else stripped
+        stripped = without_prefix(ex.path, prefix) if stripped is None else stripped
+        path = path if stripped is None else _joined(upstream.instead, stripped, path)
+    elif upstream.options.rewrite is not None:
+        path, query = _rewritten(upstream.options.rewrite, path, query)
+        mark = "?" if query else mark
     return f"{upstream.base_path}{path}{mark}{query}"

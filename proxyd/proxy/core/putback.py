@@ -36,8 +36,8 @@ def stripped(ex: Exchange, upstream: Upstream) -> str:
 
 def told_prefix(ex: Exchange, upstream: Upstream) -> str:
     """The X-Forwarded-Prefix for the upstream: what was stripped here, behind what a trusted proxy in front has stripped. Empty if
-    nothing was stripped here."""
-    own = stripped(ex, upstream)
+    nothing was stripped here, or something took its place: then the backend does not see the rest of the client's path."""
+    own = "" if upstream.instead else stripped(ex, upstream)
     if not own or not ex.client.trusted:
         return own
     return "".join([value.rstrip("/") for name, value in ex.head.edge if name == "x-forwarded-prefix"]) + own
@@ -59,7 +59,7 @@ class _Way:
     def __init__(self, ex: Exchange, upstream: Upstream) -> None:
         self._prefix = stripped(ex, upstream)
         self._told = told_prefix(ex, upstream)
-        self._base = upstream.base_path
+        self._base = upstream.base_path + upstream.instead if self._prefix else upstream.base_path
         self._scheme = "https" if ex.secure else "http"
         sent = ex.head.host or ""
         self._public = sent if ex.origin is None else ex.origin.host or sent
@@ -99,7 +99,7 @@ class _Way:
         """The client's path for one of the backend's, query and fragment behind it. None if no request leads there. A path that has the
         prefix already is the client's: its backend heeds X-Forwarded-Prefix."""
         path = re.split("[?#]", target, maxsplit=1)[0]
-        if self._prefix and (without_prefix(path, self._prefix) is not None or without_prefix(path, self._told) is not None):
+        if self._told and (without_prefix(path, self._prefix) is not None or without_prefix(path, self._told) is not None):
             return target
         inner = without_prefix(path, self._base) if self._base else path
         return None if inner is None else f"{self._prefix}{inner}{target[len(path):]}"

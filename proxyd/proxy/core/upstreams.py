@@ -73,10 +73,12 @@ class UpstreamState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Upstream:
-    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none. `path`: the route's. `strip`: the prefix that
-    its requests lose. `puts_back`: what its answers say of the backend's own address is put back (core/putback). `http2`: 0,
-    IF_OFFERED or ALWAYS. `host`, `port`: those of a UNIX socket are its path and 0. `authority`: the backend's place, for logs.
-    `keeps_host`: its requests have the client's Host; otherwise, and where the client sends none, they have `host_field`."""
+    """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none.
+
+    `path`: the route's. `host`, `port`: those of a UNIX socket are its path and 0. `authority`: the backend's place, for logs.
+    `keeps_host`: its requests have the client's Host; otherwise, and where the client sends none, they have `host_field`.
+    `strip`: the prefix that its requests lose, and `instead` what they get in its place. `plain`: their target stays as it is.
+    `puts_back`: what its answers say of the backend's own address is put back (core/putback). `http2`: 0, IF_OFFERED or ALWAYS."""
 
     route_id: str
     slot: int
@@ -110,6 +112,8 @@ class Upstream:
     host_field: str = ""
     keeps_host: bool = True
     tls: BackendTls = _USUAL_TLS
+    instead: str = ""
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

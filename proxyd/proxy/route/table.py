@@ -178,6 +178,9 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
     state = old.state if old is not None and same else UpstreamState()
     strip = record.path if options.strip_prefix == "true" else options.strip_prefix
     strip = "" if strip == "/" else strip
+    rewrite = options.rewrite
+    if rewrite is not None and rewrite.prefix:
+        strip = rewrite.prefix
     keeps_host = options.preserve_host and not options.upstream_host
     return Upstream(
         route_id=record.route_id, slot=record.slot, number=route_number(record.route_id),
@@ -189,7 +192,7 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
         request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not keeps_host,
         http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host,
-        tls=tls)
+        tls=tls, instead=rewrite.new if rewrite is not None else "", plain=not strip and not backend.path and rewrite is None)
 
 
 def _options(record: RouteRecord) -> RouteOptions:
