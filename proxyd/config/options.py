@@ -219,6 +219,10 @@ class RouteOptions:
     ambiguous_path: str = declare(choice("refuse", "pass"), "refuse", "What to do with a path that a backend may read as another route's.")
     balance: str = declare(choice(*BALANCE), BALANCE[0], "How requests are shared among replicas.")
     sticky_cookie: str = declare(Kind("cookie name", _cookie_name), "", "Name of a cookie that keeps a client on one replica. Empty: none.")
+    sticky_secure: str = declare(choice("auto", "always"), "auto", "Whether the cookie is Secure. auto: if the client comes by HTTPS, to "
+                                                                   "proxyd or to a trusted front.")
+    sticky_same_site: str = declare(choice("lax", "strict", "none"), "lax", "SameSite of the cookie. none makes it Secure, too.")
+    sticky_max_age: float = declare(DURATION_OR_OFF, "0", "How long a browser keeps the cookie. 0: until it is closed.")
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which the share of a recovered replica grows back to full. 0: at once.")
     drain_alone: str = declare(choice("serve", "refuse"), "serve",

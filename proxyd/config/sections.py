@@ -168,6 +168,8 @@ class RegistrySettings:
     keepalive_count: int = declare(integer(1, 20), "3", "Unanswered probes after which a client counts as gone.")
     register_timeout: float = declare(DURATION, "60s", "How long a connection may stay open without a session.")
     tokens_file: str = declare(TEXT, "", "File of hashed tokens. With it, REGISTER must send a token. Empty: no tokens are needed.")
+    unknown_options: str = declare(
+        choice("error", "note"), "error", "Answer of OPTIONS_SET to an option that proxyd does not know. note: OPTIONS_OK, without effect.")
     deny_targets: tuple[text.Network, ...] = declare(
         NETWORKS, "169.254.0.0/16, fe80::/10", "Networks in which no backend, health check or maintenance page may be.")
     unix_targets: tuple[str, ...] = declare(

@@ -151,6 +151,10 @@ EXPLANATIONS: dict[str, str] = {
         "A client that may register could reach through proxyd what trusts this host. On link-local addresses are the metadata "
         "services of clouds, which give credentials away. An address is refused when it is staged; a name is looked at each time a "
         "connection is opened (502 upstream_denied). proxyd's own registry and admin HTTP are refused in any case.",
+    "registry.unknown_options":
+        "An error shows a misspelt option at once. But some clients stop their whole replay at the first error, and leave their routes "
+        "staged: with note, such an option is answered OPTIONS_OK, named in the log once for each service and in the notes of "
+        "ROUTE_STATUS, and has no effect. It fits services that were written for a newer proxyd.",
     "registry.unix_targets":
         "A socket is often guarded by its file's mode alone, and proxyd may be let in: that of Docker gives the host away. So no client "
         "may name one unless this setting does, as a full path or by a directory above it. Name directories in which only programs that "

@@ -105,7 +105,7 @@ sit untouched for {staged_ttl} (`staged_ttl`) are dropped.
 Each field is checked when it is staged, and all together at `CONFIG_VALIDATE` and `CONFIG_APPLY`. Route ids are `r1`,
 `r2`, ... and never used twice. For settings, `ALL` means every route of the session, routes added later included; what
 is set for a route by its id beats `ALL`. `http3` is accepted for the sake of older clients; `true` is noted once in the log
-and in `ROUTE_STATUS`.
+and in `ROUTE_STATUS`. So are options that proxyd does not know, with `[registry] unknown_options = note`; otherwise they are errors.
 
 ## Errors
 

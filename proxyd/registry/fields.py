@@ -128,6 +128,13 @@ def route_id(value: str) -> str:
     return value
 
 
+def option_name(value: str) -> str:
+    """What may be the key of an option, of an older or newer proxyd too."""
+    if not re.fullmatch(r"[!-{}~]{1,64}", value):
+        raise ValueError(f'"{value[:64]}" is not an option (like timeout)')
+    return value
+
+
 def option_key(value: str) -> str:
     """An option key. Its value is checked later."""
     from proxyd.config.options import OPTIONS

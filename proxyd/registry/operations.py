@@ -44,6 +44,8 @@ _PROBE_PAUSE = 0.25
 #: Seconds that maintenance may be planned ahead.
 _PLANNED_AHEAD = 90 * 86400.0
 _TICK = 0.05
+#: Unknown options that are remembered of a session, and services and options that were logged.
+_MOST_UNKNOWN, _MOST_SAID = 32, 10_000
 #: A url that is asked, and how its TLS is meant.
 Asked = tuple[str, BackendTls]
 #: Seconds. Workers write their counts twice a second, but a locked database can delay that.
@@ -311,7 +313,15 @@ class Operations:
         self._said.add(f"{session.service}/{key}")
         log.warning("service %s: %s", session.service, HTTP3_UNSPOKEN)
 
-
+    def note_unknown(self, session: LiveSession, key: str) -> None:
+        """Remember that a client wants an option that there is not, and log it once for each service."""
+        if key in session.unknown_options or len(session.unknown_options) >= _MOST_UNKNOWN:
+            return
+        session.unknown_options = (*session.unknown_options, key)
+        said = f"{session.service}/unknown {key}"
+        if said not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(said)
+            log.warning('service %s: unknown option "%s" has no effect', session.service, key)
 
 
 def entered_at(rows: list[dict[str, Any]]) -> str | None:

@@ -72,6 +72,8 @@ class LiveSession:
     secret_hash: str = ""
     #: Another session of the same names has taken its place. Its routes go on until that one's first apply, or replace_grace is over.
     replaced: bool = False
+    #: Options that its client wants and that there are not, since this master began.
+    unknown_options: tuple[str, ...] = ()
 
     def is_site(self) -> bool:
         """Whether it stands for a site file."""

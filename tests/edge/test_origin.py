@@ -43,6 +43,14 @@ def ask(system: System, recorder: Recorder, host: str, *fields: str) -> tuple[Me
     return request, response
 
 
+@pytest.mark.parametrize(("fields", "secure"), [(["X-Forwarded-Proto: https"], True), (["Forwarded: for=1.2.3.4;proto=https"], True),
+                                                ([], False)])
+def test_the_sticky_cookie_is_secure_behind_a_trusted_front_that_speaks_https(
+        front: System, recorder: Recorder, host: str, fields: list[str], secure: bool) -> None:
+    _, response = ask(front, recorder, host, *fields)
+    assert ("; Secure" in (response.get("set-cookie") or "")) is secure
+
+
 @pytest.mark.parametrize(("fields", "address", "scheme"), [
     (["X-Forwarded-For: 203.0.113.7"], "203.0.113.7", "http"),
     (["X-Forwarded-For: 203.0.113.7:4711"], "203.0.113.7", "http"),

@@ -127,5 +127,9 @@ def stick(ex: Exchange, pool: Pool, chosen: Upstream) -> None:
     own = f"{name}="
     ex.set_headers = [field for field in ex.set_headers if not (field[0] == "Set-Cookie" and field[1].startswith(own))]
     if stuck_to(ex.head.get("cookie"), name) != identity(chosen):
-        secure = "; Secure" if ex.secure else ""
-        ex.set_headers.append(("Set-Cookie", f"{own}{identity(chosen)}; Path=/; HttpOnly; SameSite=Lax{secure}"))
+        options = pool.members[0].options
+        site = options.sticky_same_site
+        # Browsers drop a cookie of other sites that is not Secure.
+        secure = "; Secure" if ex.secure or site == "none" or options.sticky_secure == "always" else ""
+        age = f"; Max-Age={math.ceil(options.sticky_max_age)}" if options.sticky_max_age else ""
+        ex.set_headers.append(("Set-Cookie", f"{own}{identity(chosen)}; Path=/; HttpOnly; SameSite={site.capitalize()}{age}{secure}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from proxyd.base import clock
@@ -41,13 +42,15 @@ def route_status_command(caller: Caller, route_id: str) -> str:
     written, stats = caller.registry.store.read(route_facts, route_id)
     status = route_status(row, caller.registry.live_health(route_id) or written, stats, caller.registry.circuits, clock.now())
     options = status.pop("options")
-    return "ROUTE_STATUS_OK|" + to_json({**status, "replicas": caller.registry.active.replicas(route_id), **_told_of(options)})
+    told = _told_of(options, caller.session.unknown_options)
+    return "ROUTE_STATUS_OK|" + to_json({**status, "replicas": caller.registry.active.replicas(route_id), **told})
 
 
-def _told_of(options: dict[str, str]) -> dict[str, Any]:
-    """The fields of ROUTE_STATUS that come from a route's options."""
+def _told_of(options: dict[str, str], unknown: Sequence[str] = ()) -> dict[str, Any]:
+    """The fields of ROUTE_STATUS that come from a route's options, and those that its session wants and that there are not."""
     return {"upstream_timeout_seconds": option_of(options, "timeout"),
-            "notes": [HTTP3_UNSPOKEN] if option_of(options, "http3") else []}
+            "notes": [*([HTTP3_UNSPOKEN] if option_of(options, "http3") else []),
+                      *(f'unknown option "{key}" has no effect' for key in unknown)]}
 
 
 @command("CIRCUIT_BREAKER_STATUS", TOPIC, ROUTE_ID,

@@ -64,8 +64,8 @@ def route_remove(caller: Caller, route_id: str) -> str:
 
 
 _VARIABLES = ", ".join(f"`{{{name}}}`" for name in VARIABLES)
-#: What makes a setting of a command's fields behind the target: its name, and the text that is kept of it.
-Setting = Callable[..., tuple[str, str]]
+#: What makes a setting of a command's fields behind the target: its name, and the text that is kept of it. None: nothing is staged.
+Setting = Callable[..., tuple[str, str] | None]
 
 
 def _sets(name: str, target: Field, *declared: Field, scope: str, answer: str, help: str) -> Callable[[Setting], Setting]:
@@ -75,8 +75,9 @@ def _sets(name: str, target: Field, *declared: Field, scope: str, answer: str, h
         @command(name, TOPIC, target, *declared, answer=f"`{answer}`", help=help, repeatable=True, scope=scope)
         def handler(caller: Caller, of: str, *values: Any) -> str:
             staging.require_target(caller.session, of, target.name)
-            key, text = setting(caller, *values)
-            staging.stage(caller.registry, caller.session, {(scope, of, key): text})
+            made = setting(caller, *values)
+            if made is not None:
+                staging.stage(caller.registry, caller.session, {(scope, of, made[0]): made[1]})
             return answer
 
         return setting
@@ -90,8 +91,22 @@ def _removes(name: str, key: Field, *, scope: str, answer: str, help: str) -> No
     @command(name, TOPIC, TARGET, key, answer=f"`{answer}`", help=help, scope=scope)
     def handler(caller: Caller, of: str, setting: str) -> str:
         staging.require_target(caller.session, of)
+        if scope == "options" and not _is_known(caller, setting):
+            return answer
         staging.unset(caller.registry, caller.session, (scope, of, setting))
         return answer
+
+
+def _is_known(caller: Caller, key: str) -> bool:
+    """Whether there is such an option. If there is not, it is noted, or refused, as the settings say."""
+    try:
+        fields.option_key(key)
+    except ValueError as error:
+        if caller.registry.settings.registry.unknown_options == "error":
+            raise CommandError(f"key: {error}") from None
+        caller.operations.note_unknown(caller.session, key)
+        return False
+    return True
 
 
 @_sets("HEADERS_SET", TARGET,
@@ -125,10 +140,13 @@ _removes("REQUEST_HEADERS_REMOVE", Field("name", routechecks.request_header_name
 
 
 @_sets("OPTIONS_SET", TARGET,
-       Field("key", fields.option_key, "Option key. docs/configuration.md lists all."),
+       Field("key", fields.option_name, "Option key. docs/configuration.md lists all. `[registry] unknown_options` says what becomes of "
+                                        "others."),
        Field("value", fields.anything, "Its value."),
        scope="options", answer="OPTIONS_OK", help="Stage an option.")
-def option(caller: Caller, key: str, value: str) -> tuple[str, str]:
+def option(caller: Caller, key: str, value: str) -> tuple[str, str] | None:
+    if not _is_known(caller, key):
+        return None
     try:
         checked = fields.option(key, value)
     except ValueError as error:
@@ -137,7 +155,7 @@ def option(caller: Caller, key: str, value: str) -> tuple[str, str]:
     return key, checked
 
 
-_removes("OPTIONS_REMOVE", Field("key", fields.option_key, "Option key."),
+_removes("OPTIONS_REMOVE", Field("key", fields.option_name, "Option key."),
          scope="options", answer="OPTIONS_OK", help="Stage the return of an option to its default.")
 
 

@@ -175,6 +175,18 @@ def test_the_cookie_is_secure_where_the_client_is() -> None:
     assert ex.set_headers[0][1].endswith("; SameSite=Lax; Secure")
 
 
+@pytest.mark.parametrize(("options", "attributes"), [
+    ({"sticky_secure": "always"}, "SameSite=Lax; Secure"), ({"sticky_same_site": "strict"}, "SameSite=Strict"),
+    ({"sticky_same_site": "none"}, "SameSite=None; Secure"), ({"sticky_max_age": "1500ms"}, "SameSite=Lax; Max-Age=2"),
+    ({"sticky_max_age": "1h", "sticky_secure": "always"}, "SameSite=Lax; Max-Age=3600; Secure"),
+])
+def test_the_routes_options_say_more_of_the_cookie(options: dict[str, str], attributes: str) -> None:
+    pool = pool_of(*(record(number, {"sticky_cookie": "replica", **options}) for number in (1, 2)))
+    ex = asked()
+    balance.stick(ex, pool, pool.members[0])
+    assert ex.set_headers[0][1].partition("HttpOnly; ")[2] == attributes
+
+
 def test_a_client_that_has_the_right_cookie_gets_no_other() -> None:
     pool, one, two = sticky()
     ex = asked(f"a=b; replica={balance.identity(one)}")
