@@ -23,6 +23,8 @@ from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.core.upstreams import Pool, Upstream
 from proxyd.proxy.gates import GATES
+from proxyd.proxy.gates.addresses import AddressLists
+from proxyd.proxy.gates.followed import Follower
 from proxyd.proxy.gates.maintenance import held_in
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.route.balance import POLICIES
@@ -118,6 +120,17 @@ def _matched(asked: _Asked, table: Table, host: str, path: str, pool: Pool | Non
                 "unknown_host")
 
 
+def _addresses(asked: _Asked, pool: Pool) -> Step:
+    options = pool.members[0].options
+    if not (options.allow or options.deny):
+        return Step("addresses", PASSES, "open to every address")
+    lists = AddressLists(asked.settings.lists)
+    Follower(lists.files).read()
+    if lists.denies(options.allow, options.deny, asked.client):
+        return Step("addresses", REFUSES, f"the route's allow or deny keeps {asked.client} out", 403, "address_denied")
+    return Step("addresses", PASSES, f"open to {asked.client}")
+
+
 def _body_size(asked: _Asked, pool: Pool) -> Step:
     limit = pool.members[0].options.max_body_size or asked.settings.proxy.max_body_size
     return Step("body_size", PASSES, f"bodies of at most {limit} bytes" if limit else "bodies of any size")
@@ -152,7 +165,7 @@ def _rate_limit(asked: _Asked, pool: Pool) -> Step:
 
 #: What tells of each gate, by the gate's name: a test looks whether all of GATES are here.
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
-    "body_size": _body_size, "maintenance": _maintenance, "rate_limit": _rate_limit}
+    "addresses": _addresses, "body_size": _body_size, "maintenance": _maintenance, "rate_limit": _rate_limit}
 
 
 def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:

@@ -98,6 +98,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
                "`min_rate_window`. In the log only"),
     )),
     ("The proxy does not allow it", (
+        Reason("address_denied", 403, "The route's `allow` does not name the client's address, or its `deny` does. The access log has the "
+               "address; behind a front, `[proxy] trusted_proxies` must name the front"),
         Reason("https_only", 308, "`[proxy] redirect_https` sends the client to the HTTPS address"),
         Reason("loop", 508, "The request has passed this proxy before. A backend url points back to it"),
         Reason("connect_refused", 405, "CONNECT is for forward proxies, and this is not one"),

@@ -29,6 +29,7 @@ from proxyd.config.declare import (
     integer,
     words,
 )
+from proxyd.config.named import AddressRule, named, parse_rule
 from proxyd.config.routechecks import check_interval
 
 #: Files that options name: never a path, so that nobody leaves the directory.
@@ -117,6 +118,7 @@ def _buffer(value: str) -> int:
 
 
 _BUFFER = 64 << 20
+_ADDRESSES = Kind("list of networks and names of [lists]", parse_rule)
 _BUFFER_SIZE = Kind("size, on (64m) or off", _buffer)
 
 
@@ -223,6 +225,8 @@ class RouteOptions:
                                                                    "proxyd or to a trusted front.")
     sticky_same_site: str = declare(choice("lax", "strict", "none"), "lax", "SameSite of the cookie. none makes it Secure, too.")
     sticky_max_age: float = declare(DURATION_OR_OFF, "0", "How long a browser keeps the cookie. 0: until it is closed.")
+    allow: AddressRule = declare(_ADDRESSES, "", "Clients that may use the route. Empty: all that deny does not name.")
+    deny: AddressRule = declare(_ADDRESSES, "", "Clients that may not use the route, even if allow names them.")
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which the share of a recovered replica grows back to full. 0: at once.")
     drain_alone: str = declare(choice("serve", "refuse"), "serve",
@@ -284,6 +288,16 @@ def parse_option(key: str, value: str) -> Any:
         return declaration.kind.parse(value)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
+
+
+def check_option(key: str, value: str) -> Any:
+    """The typed value of one option that somebody sets now: what it names must be there. Raises ValueError."""
+    parsed = parse_option(key, value)
+    try:
+        named().check(parsed)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    return parsed
 
 
 def option_of(options: Mapping[str, str], key: str) -> Any:

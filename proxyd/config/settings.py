@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from proxyd.base import text
 from proxyd.config.declare import Declaration, declarations
 from proxyd.config.ini import COMMENTS, Problem, read_ini
+from proxyd.config.named import NAME, Named, NetworkList, parse_list
 from proxyd.config.sections import (
     AcmeSettings,
     AdminSettings,
@@ -55,6 +56,8 @@ class Settings:
     alerts: AlertSettings = field(default_factory=AlertSettings)
     sites: SitesSettings = field(default_factory=SitesSettings)
     dns: DnsSettings = field(default_factory=DnsSettings)
+    #: Lists of networks by name, for the options `allow` and `deny` of routes.
+    lists: Mapping[str, NetworkList] = field(default_factory=dict)
     file: str | None = None
 
     def shared_memory_directory(self) -> str:
@@ -69,6 +72,10 @@ class Settings:
         """File of the key that encrypts what is secret in the database."""
         return self.acme.key_file or os.path.join(self.shared_memory_directory(), "certificates.key")
 
+    def named(self) -> Named:
+        """The names that options of routes may use."""
+        return Named(frozenset(self.lists))
+
     def worker_count(self) -> int:
         """Worker processes to start."""
         return self.proxy.workers or os.cpu_count() or 1
@@ -77,8 +84,10 @@ class Settings:
 SECTIONS: dict[str, type] = {
     item.name: item.default_factory  # type: ignore[misc]
     for item in dataclasses.fields(Settings)
-    if item.name != "file"
+    if item.name not in ("file", "lists")
 }
+#: Sections whose keys are names that the operator chooses, and what reads a value of theirs.
+NAMED: dict[str, Callable[[str], Any]] = {"lists": parse_list}
 
 
 class SettingsError(Exception):
@@ -108,7 +117,7 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
     env = os.environ if environment is None else environment
     chosen = path or env.get(CONFIG_VARIABLE) or (DEFAULT_CONFIG if Path(DEFAULT_CONFIG).exists() else None)
     problems: list[Problem] = []
-    values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    values: dict[str, dict[str, Any]] = {name: {} for name in (*SECTIONS, *NAMED)}
     if chosen is not None:
         try:
             content = Path(chosen).read_text(encoding="utf-8")
@@ -129,16 +138,17 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
     if problems:
         raise SettingsError(problems)
     sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
-    return Settings(**sections, file=chosen)
+    return Settings(**sections, lists=values["lists"], file=chosen)
 
 
 def _comments(section: str, key: str) -> str:
-    known = setting_declarations(section).get(key)
+    known = setting_declarations(section).get(key) if section in SECTIONS else None
     return "" if known is not None and known.kind.free else COMMENTS
 
 
 def _unknown_section(section: str) -> str | None:
-    return None if section in SECTIONS else f"unknown section [{section}]{text.suggest(section, SECTIONS)}"
+    known = (*SECTIONS, *NAMED)
+    return None if section in known else f"unknown section [{section}]{text.suggest(section, known)}"
 
 
 def _from_environment(name: str) -> tuple[str, str] | None:
@@ -146,16 +156,29 @@ def _from_environment(name: str) -> tuple[str, str] | None:
     if not name.startswith("PROXYD_") or name == CONFIG_VARIABLE:
         return None
     section, _, key = name.removeprefix("PROXYD_").lower().partition("_")
-    return (section, key) if section in SECTIONS and key else None
+    return (section, key) if (section in SECTIONS or section in NAMED) and key else None
 
 
 def _take(values: dict[str, dict[str, Any]], section: str, key: str, value: str) -> str | None:
     """Check one value and store it in `values`. Returns a message if the setting is unknown or its value is wrong."""
+    if section in NAMED:
+        return _take_named(values[section], section, key, value)
     known = setting_declarations(section)
     if key not in known:
         return f'unknown setting "{key}" in [{section}]{text.suggest(key, known)}'
     try:
         values[section][key] = known[key].kind.parse(value)
+    except ValueError as error:
+        return f"[{section}] {key}: {error}"
+    return None
+
+
+def _take_named(values: dict[str, Any], section: str, key: str, value: str) -> str | None:
+    """The same for a section whose keys are names."""
+    if not NAME.fullmatch(key):
+        return f'[{section}] "{key[:80]}" is not a name of letters, digits, dash and underscore that begins with a letter'
+    try:
+        values[key] = NAMED[section](value)
     except ValueError as error:
         return f"[{section}] {key}: {error}"
     return None

@@ -50,6 +50,14 @@ line continues the value above it. A section or key that proxyd does not know is
 limits nothing. The message names similar ones.
 """
 
+_NAMED = """
+## [lists]
+
+Lists of networks for the route options `allow` and `deny`. The keys are names of your choice: letters, digits, dash and underscore, a
+letter first. A value holds networks, and files with more of them (`198.51.100.0/24, file:/etc/proxyd/office.txt`). Environment:
+`PROXYD_LISTS_<NAME>`. See [access.md](access.md#addresses).
+"""
+
 _OPTIONS = """# Route options
 
 Every route has its own set of options. A client sets them with `OPTIONS_SET|sid|target|key|value`. The target is `ALL`
@@ -147,7 +155,7 @@ def text() -> str:
         parts.append(f"\n## [{section}]\n\n{cls.__doc__}\n\n")
         parts.append(table(("setting", "default", "kind", "what it does", "environment"), (
             (*_row(item), code(environment_name(section, key))) for key, item in setting_declarations(section).items())))
-    parts += ["\n", _OPTIONS, table(("option", "default", "kind", "what it does"), map(_row, OPTIONS.values()))]
+    parts += [_NAMED, "\n", _OPTIONS, table(("option", "default", "kind", "what it does"), map(_row, OPTIONS.values()))]
     parts += ["\n", _SITES, table(("section", "key", "default", "what it does"), (
         (code(section), code(key) if " " not in key else key, default, help) for section, key, default, help in _SITE_TABLE))]
     parts += ["\n", fenced(_SITE_EXAMPLE, "ini"), "\n", _TOKENS]

@@ -28,7 +28,9 @@ from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.spool import Storage
 from proxyd.proxy.core.watchdog import Watchdog
+from proxyd.proxy.gates.addresses import AddressLists
 from proxyd.proxy.gates.clients import client_caps
+from proxyd.proxy.gates.followed import Follower
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.record.accesslog import access_log
@@ -78,6 +80,8 @@ class Runtime:
         self.places = Places(directory)
         self.limiter = RateLimiter(settings, directory)
         self.maintenance = Maintenance(settings)
+        self.lists = AddressLists(settings.lists)
+        self._follower = Follower(self.lists.files)
         self.table = Table.empty()
         self.holds = Holds(self.circuits, lambda host, path: self.table.match(host, path))
         self.ready = False
@@ -132,6 +136,7 @@ class Runtime:
         self.access.start()
         self.idle_watch.start()
         self.busy_watch.start()
+        self._follower.start()
         self.sync.start()
         if self.certificates is not None:
             self.certificates.start()
@@ -183,6 +188,7 @@ class Runtime:
         if self.certificates is not None:
             self.certificates.stop()
         self.sync.stop()
+        self._follower.stop()
         for counts in self._counts:
             counts.leave()
 

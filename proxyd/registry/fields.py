@@ -11,7 +11,7 @@ from typing import Any
 from proxyd.base import text
 from proxyd.base.text import hide_token, read_json
 from proxyd.base.urls import normalize_domain, normalize_route_path, parse_check_or_none
-from proxyd.config.options import parse_option
+from proxyd.config.options import check_option
 from proxyd.config.routechecks import check_interval, priority, whole_number
 from proxyd.events.types import SUBSCRIBABLE
 from proxyd.net.optioncheck import check_on_host
@@ -146,7 +146,7 @@ def option_key(value: str) -> str:
 
 def option(key: str, value: str) -> str:
     """An option's value, checked and returned as text. Raises ValueError."""
-    parse_option(key, value)
+    check_option(key, value)
     value = value.strip()
     check_on_host(key, value)
     return value

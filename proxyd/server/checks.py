@@ -15,11 +15,13 @@ from proxyd.admin.server import check_exposure as admin_exposure
 from proxyd.base.text import hide_password, rfc3339
 from proxyd.base.urls import parse_web_url
 from proxyd.config.ini import Problem
+from proxyd.config.named import named, use_named
 from proxyd.config.settings import Settings
 from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
 from proxyd.net.targets import Targets, rules, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
+from proxyd.proxy.gates.addresses import list_file
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
 from proxyd.registry.protection import check_exposure
@@ -36,17 +38,19 @@ def check(settings: Settings) -> list[Problem]:
     """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
     places = Places(settings.file)
     found: list[Problem] = []
-    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _buffers, _written_files, _alerts):
+    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _buffers, _written_files, _alerts):
         found += look(settings, places)
     found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment(),
               *acme(settings, places.problem)]
-    before = rules()
+    before, names = rules(), named()
     use_rules(Targets.of(settings))
     use_directory(settings.proxy.backend_tls)
+    use_named(settings.named())
     try:
         return found + _sites(settings, places)
     finally:
         use_rules(before)
+        use_named(names)
 
 
 def _tls(settings: Settings, places: Places) -> Iterator[Problem]:
@@ -147,6 +151,15 @@ def _maintenance(settings: Settings, places: Places) -> Iterator[Problem]:
         yield places.problem("maintenance", "page", f"can't read {path}: {error.strerror}")
     except UnicodeDecodeError:
         yield places.problem("maintenance", "page", f"{path} is not UTF-8 text")
+
+
+def _lists(settings: Settings, places: Places) -> Iterator[Problem]:
+    """Files of networks. A start does not fail for one: routes that use it are closed."""
+    for name, made in settings.lists.items():
+        for path in made.files:
+            found = list_file(path).look()
+            if found is not None and found.problem:
+                yield places.problem("lists", name, f"can't use {path}: {found.problem}")
 
 
 def _buffers(settings: Settings, places: Places) -> Iterator[Problem]:

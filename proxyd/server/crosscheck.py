@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from proxyd.base.text import split_address
 from proxyd.config.ini import Problem
-from proxyd.config.settings import CONFIG_VARIABLE, SECTIONS, Settings, environment_name, setting_declarations
+from proxyd.config.settings import CONFIG_VARIABLE, NAMED, SECTIONS, Settings, environment_name, setting_declarations
 from proxyd.net.tls import Certificate, CertificateError, read_certificate
 from proxyd.server.supervisor import SUPERVISED
 
@@ -69,11 +69,15 @@ def _shadowed(settings: Settings, at: At) -> Iterator[Problem]:
             owners.setdefault(name, path)
 
 
+#: What begins variables whose names go on as the operator likes.
+_NAMED = tuple(f"PROXYD_{section.upper()}_" for section in NAMED)
+
+
 def environment(variables: Mapping[str, str] | None = None) -> Iterator[Problem]:
     """Variables that look like settings and are none. One that resembles nothing may be somebody else's."""
     known = [environment_name(section, key) for section in SECTIONS for key in setting_declarations(section)]
     for name in sorted(os.environ if variables is None else variables):
-        if not name.startswith("PROXYD_") or name in known or name in _KNOWN_VARIABLES:
+        if not name.startswith("PROXYD_") or name in known or name in _KNOWN_VARIABLES or name.startswith(_NAMED):
             continue
         close = get_close_matches(name, [*known, CONFIG_VARIABLE], n=3, cutoff=0.85)
         if close:

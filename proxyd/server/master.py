@@ -30,6 +30,7 @@ from proxyd.chores.keeper import Keeper
 from proxyd.chores.leadwatch import LeadWatch
 from proxyd.chores.retention import Retention
 from proxyd.config import logs
+from proxyd.config.named import use_named
 from proxyd.config.settings import Settings, SettingsError, load
 from proxyd.events.bus import EventBus
 from proxyd.health.checker import Checker
@@ -126,6 +127,7 @@ class Master:
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
         use_directory(settings.proxy.backend_tls)
+        use_named(settings.named())
         store = Store(settings.database.url, settings.database.busy_timeout)
         lock = MasterLock(store.path, settings.shared_memory_directory())
         if not lock.take():

@@ -15,7 +15,7 @@ from proxyd.base import text
 from proxyd.base.urls import normalize_domain, normalize_route_path
 from proxyd.config import routechecks
 from proxyd.config.ini import COMMENTS, IniEntry, Problem, read_ini
-from proxyd.config.options import OPTIONS, parse_option
+from proxyd.config.options import OPTIONS, check_option
 from proxyd.net.optioncheck import check_on_host
 from proxyd.net.targets import rules
 
@@ -205,7 +205,7 @@ def _spread(site: Site, common: dict[str, list[IniEntry]], file: str, problems: 
 
 def _shared_value(kind: str, entry: IniEntry) -> Any:
     if kind == "options":
-        parse_option(entry.key, entry.value)
+        check_option(entry.key, entry.value)
         check_on_host(entry.key, entry.value)
         return entry.value
     if kind == "ratelimit":

@@ -121,7 +121,8 @@ class Pool:
     """The replicas behind one domain, path and priority, in the order of their route ids.
 
     `limited`: the member whose rate limits apply to the pool. `calm`: there is one enabled member without maintenance, drain or hold,
-    so the choice is simple. `sticky`: name of the cookie that keeps a client on its replica.
+    so the choice is simple. `sticky`: name of the cookie that keeps a client on its replica. `guarded`: its options have gates that
+    others do not have.
     """
 
     key: PoolKey
@@ -132,3 +133,4 @@ class Pool:
     maintained: bool
     calm: bool
     sticky: str
+    guarded: bool = False

@@ -1,7 +1,7 @@
 """The gates that a matched request passes before a member of its pool is chosen. Each has its own file. GATES is their order.
 
 A gate takes the worker's parts, the exchange and its pool. It returns a Refusal, or None to let the request pass. To add a gate,
-write it in a file of its own and put it into GATES. May import: proxy.core. Begin with `bodysize`, the smallest.
+write it in a file of its own and put it into GATES. May import: proxy.core, proxy.upstream. Begin with `bodysize`, the smallest.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ from typing import Protocol
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.core.upstreams import Pool
+from proxyd.proxy.gates.addresses import HasLists, addresses
 from proxyd.proxy.gates.bodysize import HasSettings, body_size
 from proxyd.proxy.gates.maintenance import HasMaintenance, maintenance
 from proxyd.proxy.gates.ratelimit import HasLimiter, rate_limit
 
 
-class GateParts(HasSettings, HasMaintenance, HasLimiter, Protocol):
+class GateParts(HasLists, HasSettings, HasMaintenance, HasLimiter, Protocol):
     """What the gates need of a worker."""
 
 
 Gate = Callable[[GateParts, Exchange, Pool], Refusal | None]
 
 #: They are asked in this order until one refuses. A request refused before the rate limit does not count against it.
-GATES: tuple[Gate, ...] = (body_size, maintenance, rate_limit)
+GATES: tuple[Gate, ...] = (addresses, body_size, maintenance, rate_limit)
+#: Those that only routes with certain options have. They are asked for pools that are `guarded`.
+_ASKED_FOR: frozenset[Gate] = frozenset((addresses,))
+#: The gates of all other pools, so that a route without such options pays for none of them.
+COMMON: tuple[Gate, ...] = tuple(gate for gate in GATES if gate not in _ASKED_FOR)

@@ -160,7 +160,12 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
     maintained = any(member.maintenance_since for member in members)
     sticky = members[0].options.sticky_cookie if len(members) > 1 else ""
     calm = len(members) == 1 and members[0].enabled and not maintained and not (members[0].drain_started_at or members[0].held_until)
-    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky)
+    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky, _guarded(members[0].options))
+
+
+def _guarded(options: RouteOptions) -> bool:
+    """Whether the options ask for gates that not every route has."""
+    return bool(options.allow or options.deny)
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:

@@ -14,7 +14,8 @@ from proxyd.http1 import parse_request_head
 from proxyd.net.stream import plain_stream
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.core.exchange import Exchange
-from proxyd.proxy.gates import GATES
+from proxyd.proxy.gates import COMMON, GATES
+from proxyd.proxy.gates.addresses import addresses
 from proxyd.proxy.gates.bodysize import body_size
 from proxyd.proxy.gates.maintenance import maintenance
 from proxyd.proxy.gates.ratelimit import rate_limit
@@ -38,7 +39,8 @@ def exchange(runtime: Runtime) -> Iterator[Exchange]:
 
 
 def test_what_is_refused_before_the_rate_limit_does_not_count_against_it() -> None:
-    assert (body_size, maintenance, rate_limit) == GATES
+    assert (addresses, body_size, maintenance, rate_limit) == GATES
+    assert (body_size, maintenance, rate_limit) == COMMON
 
 
 @pytest.mark.parametrize(("option", "refused"), [("0", False), ("499", True), ("500", False)])

@@ -1,0 +1,111 @@
+"""Who may use a route, over real sockets, in HTTP/1, HTTP/2 and WebSockets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.edge.conftest import RouteMaker, Secure, make_route
+from tests.edge.wire import Recorder, Wire, get
+from tests.support.system import System
+from tests.support.waiting import wait_for
+
+WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+
+
+def ask(system: System, host: str, *fields: str, path: str = "/", method: str = "GET") -> tuple[int, str | None]:
+    """Status and reason of an answer."""
+    with Wire(system.proxy_port) as wire:
+        answer = wire.send(get(host, path, *fields, method=method)).response(method)
+        return answer.status, answer.get("x-proxyd-reason")
+
+
+@pytest.mark.parametrize(("allow", "deny", "passes"), [
+    ("127.0.0.0/8", "", True), ("10.0.0.0/8", "", False), ("", "127.0.0.1", False), ("", "10.0.0.0/8", True),
+    ("127.0.0.0/8", "127.0.0.1", False), ("::ffff:127.0.0.0/104", "", True)])
+def test_networks_let_a_client_in_or_keep_it_out(edge: System, route: RouteMaker, recorder: Recorder, allow: str, deny: str,
+                                                 passes: bool) -> None:
+    host = route(recorder.url, allow=allow, deny=deny)
+    assert ask(edge, host) == ((200, None) if passes else (403, "address_denied"))
+
+
+def test_a_websocket_and_an_upload_are_refused_before_the_backend_sees_them(edge: System, route: RouteMaker, recorder: Recorder) -> None:
+    host = route(recorder.url, deny="127.0.0.1", websocket="true")
+    recorder.forget()
+    assert ask(edge, host, *WEBSOCKET) == (403, "address_denied")
+    assert ask(edge, host, "Content-Length: 5000000", "Expect: 100-continue", method="POST") == (403, "address_denied")
+    assert recorder.requests() == []
+
+
+def test_the_same_over_http_2(secure: Secure, recorder: Recorder) -> None:
+    for deny, status in (("127.0.0.1", 403), ("10.0.0.1", 200)):
+        host = secure.route(recorder.url, deny=deny)
+        client = secure.client(host)
+        assert client.ask("GET", "/").status == status
+        client.close()
+
+
+def test_a_list_that_is_not_there_is_refused_when_it_is_staged(edge: System) -> None:
+    client = edge.client("nolist", "nolist")
+    route_id = client.route("nolist.test", "http://127.0.0.1:9", apply=False)
+    assert client.command(f"OPTIONS_SET|SID|{route_id}|allow|lan") == (
+        'ERROR|allow: "lan" is not in [lists] of the settings (there is none)')
+    assert client.command(f"OPTIONS_SET|SID|{route_id}|deny|10.0.0.0/40").startswith('ERROR|deny: "10.0.0.0/40" is neither')
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lists") / "office.txt"
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory, office: Path) -> Iterator[System]:
+    """A proxyd with lists, which believes in X-Forwarded-For."""
+    office.write_text("192.0.2.0/24\n")
+    running = System(tmp_path_factory.mktemp("listed"), workers=1, proxy__trusted_proxies="127.0.0.1",
+                     lists__lan="127.0.0.0/8, 10.0.0.0/8", lists__office=f"198.51.100.7, file:{office}",
+                     lists__lost=f"file:{office}.none")
+    yield running
+    running.stop()
+
+
+def test_lists_hold_for_the_client_that_a_trusted_front_names(listed: System, recorder: Recorder) -> None:
+    host = make_route(listed, recorder.url, allow="lan, Office, 203.0.113.9")
+    for client, status in (("10.1.2.3", 200), ("192.0.2.8", 200), ("198.51.100.7", 200), ("203.0.113.9", 200), ("203.0.113.8", 403)):
+        assert ask(listed, host, f"X-Forwarded-For: {client}")[0] == status, client
+
+
+def test_a_lists_file_is_read_again_when_it_changes_and_a_broken_one_changes_nothing(listed: System, recorder: Recorder,
+                                                                                     office: Path) -> None:
+    host = make_route(listed, recorder.url, deny="office")
+
+    def status(client: str) -> int:
+        return ask(listed, host, f"X-Forwarded-For: {client}")[0]
+
+    assert (status("192.0.2.8"), status("192.0.3.8")) == (403, 200)
+    (office.parent / "new").write_text("192.0.3.0/24\n")
+    os.replace(office.parent / "new", office)
+    wait_for(lambda: (status("192.0.2.8"), status("192.0.3.8")) == (200, 403), 5, "the new list")
+    office.write_text("192.0.2.0/24\nnot a network\n")
+    wait_for(lambda: 'line 2: "not"' in listed.log(), 5, "the mistake in the log")
+    assert (status("192.0.2.8"), status("192.0.3.8")) == (200, 403)
+    office.unlink()
+    wait_for(lambda: "No such file or directory; what was read of it before stays in use" in listed.log(), 5, "the loss in the log")
+    assert (status("192.0.2.8"), status("192.0.3.8")) == (200, 403)
+    office.write_text("192.0.2.0/24\n")
+    wait_for(lambda: (status("192.0.2.8"), status("192.0.3.8")) == (403, 200), 5, "the first list again")
+
+
+def test_a_list_that_nobody_could_read_is_closed(listed: System, recorder: Recorder) -> None:
+    allowed, denied = make_route(listed, recorder.url, allow="lost"), make_route(listed, recorder.url, deny="lost")
+    both = make_route(listed, recorder.url, allow="lost, lan")
+    assert [ask(listed, host)[0] for host in (allowed, denied, both)] == [403, 403, 200]
+
+
+def test_why_says_what_the_address_does(listed: System, recorder: Recorder) -> None:
+    host = make_route(listed, recorder.url, allow="office")
+    said = {client: listed.admin(f"/api/v1/why?url=http://{host}/&client={client}").json()["code"] for client in ("192.0.2.1", "127.0.0.1")}
+    assert said == {"192.0.2.1": None, "127.0.0.1": "address_denied"}
