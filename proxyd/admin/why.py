@@ -131,6 +131,15 @@ def _addresses(asked: _Asked, pool: Pool) -> Step:
     return Step("addresses", PASSES, f"open to {asked.client}")
 
 
+def _cors(asked: _Asked, pool: Pool) -> Step:
+    origins = pool.members[0].options.cors_origins
+    return Step("cors", PASSES, f"pages of {', '.join(origins)} may read the answer" if origins else "no policy of the route's own")
+
+
+def _preflight(asked: _Asked, pool: Pool) -> Step:
+    return Step("preflight", PASSES, "preflights are answered here" if pool.members[0].options.cors_origins else "preflights pass")
+
+
 def _body_size(asked: _Asked, pool: Pool) -> Step:
     limit = pool.members[0].options.max_body_size or asked.settings.proxy.max_body_size
     return Step("body_size", PASSES, f"bodies of at most {limit} bytes" if limit else "bodies of any size")
@@ -165,7 +174,8 @@ def _rate_limit(asked: _Asked, pool: Pool) -> Step:
 
 #: What tells of each gate, by the gate's name: a test looks whether all of GATES are here.
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
-    "addresses": _addresses, "body_size": _body_size, "maintenance": _maintenance, "rate_limit": _rate_limit}
+    "cors": _cors, "addresses": _addresses, "preflight": _preflight, "body_size": _body_size,
+    "maintenance": _maintenance, "rate_limit": _rate_limit}
 
 
 def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:

@@ -98,6 +98,7 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
                "`min_rate_window`. In the log only"),
     )),
     ("The proxy does not allow it", (
+        Reason("cors_denied", 403, "A browser asked (a preflight) for a page of an origin that the route's `cors_origins` does not name"),
         Reason("address_denied", 403, "The route's `allow` does not name the client's address, or its `deny` does. The access log has the "
                "address; behind a front, `[proxy] trusted_proxies` must name the front"),
         Reason("https_only", 308, "`[proxy] redirect_https` sends the client to the HTTPS address"),

@@ -109,6 +109,27 @@ def _protocols(value: str) -> tuple[str, ...]:
     return names
 
 
+def _origins(value: str) -> tuple[str, ...]:
+    """Origins (RFC 6454 6.2) in lower case, with `*` for the first label or for any origin."""
+    origins = tuple(origin.lower() for origin in text.split_list(value))
+    for origin in origins:
+        if origin not in ("*", "null") and not re.fullmatch(r"[a-z][a-z0-9+.-]*://(?:\*\.)?(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?",
+                                                           origin):
+            raise ValueError(f'"{origin[:80]}" is not an origin (like https://app.example.com, without a path)')
+    if "*" in origins and len(origins) > 1:
+        raise ValueError("* is any origin, so it stands alone")
+    return origins
+
+
+def _tokens(value: str) -> tuple[str, ...]:
+    """Tokens (RFC 9110 5.6.2), such as methods and names of fields."""
+    items = text.split_list(value)
+    for item in items:
+        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", item):
+            raise ValueError(f'"{item[:80]}" is not a method or a name of a field')
+    return items
+
+
 def _buffer(value: str) -> int:
     """A size, `off`, or `on` for a size that fits most services."""
     word = value.strip().lower()
@@ -226,6 +247,16 @@ class RouteOptions:
     sticky_same_site: str = declare(choice("lax", "strict", "none"), "lax", "SameSite of the cookie. none makes it Secure, too.")
     sticky_max_age: float = declare(DURATION_OR_OFF, "0", "How long a browser keeps the cookie. 0: until it is closed.")
     allow: AddressRule = declare(_ADDRESSES, "", "Clients that may use the route. Empty: all that deny does not name.")
+    cors_origins: tuple[str, ...] = declare(
+        Kind("list of origins", _origins), "", "Origins whose pages may read the answers: https://app.example.com, https://*.a.test, *. "
+                                               "Empty: no CORS here, the backend's own fields pass.")
+    cors_methods: tuple[str, ...] = declare(
+        Kind("list of methods", _tokens), "GET,HEAD,POST", "Methods that pages of those origins may use.")
+    cors_headers: tuple[str, ...] = declare(
+        Kind("list of names, or *", _tokens), "", "Request fields that those pages may send. *: any.")
+    cors_expose: tuple[str, ...] = declare(Kind("list of names", _tokens), "", "Response fields that those pages may read.")
+    cors_credentials: bool = declare(BOOL, "false", "Those pages may send cookies and logins. Not with the origin *.")
+    cors_max_age: float = declare(DURATION_OR_OFF, "10m", "How long a browser may remember the answer to a preflight. 0: as it likes.")
     deny: AddressRule = declare(_ADDRESSES, "", "Clients that may not use the route, even if allow names them.")
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which the share of a recovered replica grows back to full. 0: at once.")

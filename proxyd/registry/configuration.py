@@ -146,6 +146,8 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return str(error)
     if made.slow_warning and made.slow_critical and made.slow_critical < made.slow_warning:
         return f"slow_critical ({options['slow_critical']}) is below slow_warning ({options['slow_warning']})"
+    if made.cors_credentials and made.cors_origins == ("*",):
+        return "cors_credentials needs origins by name: with * every page on the web could act for its visitor"
     if made.retry and made.retry_max_delay < made.retry_initial_delay:
         return "retry_max_delay is below retry_initial_delay"
     if made.tls_ca and not made.tls_verify:

@@ -109,3 +109,70 @@ def test_why_says_what_the_address_does(listed: System, recorder: Recorder) -> N
     host = make_route(listed, recorder.url, allow="office")
     said = {client: listed.admin(f"/api/v1/why?url=http://{host}/&client={client}").json()["code"] for client in ("192.0.2.1", "127.0.0.1")}
     assert said == {"192.0.2.1": None, "127.0.0.1": "address_denied"}
+
+
+# -- CORS
+
+PREFLIGHT = ("Access-Control-Request-Method: PUT", "Access-Control-Request-Headers: x-a, content-type")
+
+
+def test_a_preflight_is_answered_here_and_an_answer_carries_the_policy_instead_of_the_backends(edge: System, route: RouteMaker) -> None:
+    backend = Recorder(b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept\r\nContent-Length: 2\r\n\r\nok")
+    host = route(backend.url, cors_origins="https://app.test https://*.pre.test", cors_methods="GET,PUT", cors_headers="X-A,Content-Type",
+                 cors_expose="X-Total", cors_credentials="true", cors_max_age="1m")
+    with Wire(edge.proxy_port) as wire:
+        wire.send(get(host, "/", "Origin: https://app.test", *PREFLIGHT, method="OPTIONS"))
+        asked = wire.response("OPTIONS")
+        assert backend.requests() == []
+        plain = wire.send(get(host, "/", "Origin: https://one.pre.test")).response()
+        strange = wire.send(get(host, "/", "Origin: https://evil.test")).response()
+        nobody = wire.send(get(host, "/")).response()
+        deeper = wire.send(get(host, "/", "Origin: https://a.b.pre.test")).response()
+    backend.stop()
+    assert {name: asked.get(f"access-control-{name}") for name in ("allow-origin", "allow-methods", "allow-headers", "allow-credentials",
+                                                                   "max-age")} == {
+        "allow-origin": "https://app.test", "allow-methods": "GET, PUT", "allow-headers": "X-A, Content-Type",
+        "allow-credentials": "true", "max-age": "60"}
+    assert asked.status == 200 and "Origin" in asked.all("vary")
+    assert (plain.get("access-control-allow-origin"), plain.get("access-control-expose-headers")) == ("https://one.pre.test", "X-Total")
+    assert plain.all("vary") == ["Accept", "Origin"]
+    for answer in (strange, nobody, deeper):
+        assert answer.get("access-control-allow-origin") is None and answer.all("vary") == ["Accept", "Origin"]
+
+
+def test_a_preflight_of_another_origin_is_refused_and_one_without_a_policy_is_the_backends(edge: System, route: RouteMaker,
+                                                                                           recorder: Recorder) -> None:
+    closed, open_ = route(recorder.url, cors_origins="https://app.test"), route(recorder.url)
+    assert ask(edge, closed, "Origin: https://evil.test", *PREFLIGHT, method="OPTIONS") == (403, "cors_denied")
+    recorder.forget()
+    assert ask(edge, open_, "Origin: https://evil.test", *PREFLIGHT, method="OPTIONS") == (200, None)
+    assert ask(edge, closed, method="OPTIONS") == (200, None)
+    assert len(recorder.requests()) == 2
+
+
+def test_refusals_carry_the_policy_too_and_a_denied_address_gets_no_preflight(edge: System, route: RouteMaker, recorder: Recorder) -> None:
+    host = route(recorder.url, cors_origins="*", cors_headers="*", deny="127.0.0.1")
+    with Wire(edge.proxy_port) as wire:
+        for method, more in (("GET", ()), ("OPTIONS", PREFLIGHT)):
+            answer = wire.send(get(host, "/", "Origin: https://a.test", *more, method=method)).response(method)
+            assert (answer.status, answer.get("access-control-allow-origin"), answer.get("vary")) == (403, "*", None)
+
+
+def test_cors_is_the_same_over_http_2_and_repeats_what_is_asked_for(secure: Secure, recorder: Recorder) -> None:
+    host = secure.route(recorder.url, cors_origins="*", cors_headers="*")
+    client = secure.client(host)
+    answer = client.ask("OPTIONS", "/", headers=[("origin", "https://a.test"), ("access-control-request-method", "PUT"),
+                                                 ("access-control-request-headers", "x-a,x-b")])
+    client.close()
+    found = [answer.header(f"access-control-allow-{name}") for name in ("origin", "headers")]
+    assert (answer.status, found) == (200, ["*", "x-a,x-b"])
+
+
+def test_a_policy_that_can_not_be_meant_is_refused(edge: System) -> None:
+    client = edge.client("badcors", "badcors")
+    client.route("badcors.test", "http://127.0.0.1:9", apply=False)
+    assert client.command("OPTIONS_SET|SID|ALL|cors_origins|https://a.test/p").startswith('ERROR|cors_origins: "https://a.test/p" is not')
+    assert client.command("OPTIONS_SET|SID|ALL|cors_origins|*, https://a.test").startswith("ERROR|cors_origins: * is any origin")
+    client.ok("OPTIONS_SET|SID|ALL|cors_origins|*")
+    client.ok("OPTIONS_SET|SID|ALL|cors_credentials|true")
+    assert "cors_credentials needs origins by name" in client.command("CONFIG_VALIDATE|SID")

@@ -14,6 +14,7 @@ from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.core.upstreams import Pool
 from proxyd.proxy.gates.addresses import HasLists, addresses
 from proxyd.proxy.gates.bodysize import HasSettings, body_size
+from proxyd.proxy.gates.cors import cors, preflight
 from proxyd.proxy.gates.maintenance import HasMaintenance, maintenance
 from proxyd.proxy.gates.ratelimit import HasLimiter, rate_limit
 
@@ -25,8 +26,8 @@ class GateParts(HasLists, HasSettings, HasMaintenance, HasLimiter, Protocol):
 Gate = Callable[[GateParts, Exchange, Pool], Refusal | None]
 
 #: They are asked in this order until one refuses. A request refused before the rate limit does not count against it.
-GATES: tuple[Gate, ...] = (addresses, body_size, maintenance, rate_limit)
+GATES: tuple[Gate, ...] = (cors, addresses, preflight, body_size, maintenance, rate_limit)
 #: Those that only routes with certain options have. They are asked for pools that are `guarded`.
-_ASKED_FOR: frozenset[Gate] = frozenset((addresses,))
+_ASKED_FOR: frozenset[Gate] = frozenset((cors, addresses, preflight))
 #: The gates of all other pools, so that a route without such options pays for none of them.
 COMMON: tuple[Gate, ...] = tuple(gate for gate in GATES if gate not in _ASKED_FOR)

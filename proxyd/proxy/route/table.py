@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
+from proxyd.base.variables import SetFields
 from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options, tls_of
 from proxyd.net.handshake import prepare
-from proxyd.proxy.core.setfields import prepared
+from proxyd.proxy.core.setfields import REMOVED, prepared
 from proxyd.proxy.core.upstreams import Pool, PoolKey, Upstream, UpstreamState
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
 
@@ -165,7 +166,7 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
 
 def _guarded(options: RouteOptions) -> bool:
     """Whether the options ask for gates that not every route has."""
-    return bool(options.allow or options.deny)
+    return bool(options.allow or options.deny or options.cors_origins)
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
@@ -192,12 +193,23 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         service=record.service, instance=record.instance, session_id=record.session_id, scheme=backend.scheme,
         host=backend.host, port=backend.port, base_path=backend.path, authority=backend.place, enabled=record.enabled,
         websocket=options.websocket or backend.websocket, path=record.path, priority=record.priority, domains=record.domains,
-        options=options, headers=prepared(record.headers), rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
+        options=options, headers=_headers(record, options), rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
         request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not keeps_host,
         http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host,
         tls=tls, instead=rewrite.new if rewrite is not None else "", plain=not strip and not backend.path and rewrite is None)
+
+
+#: Fields of CORS (Fetch standard 3.2.3) that an answer has from its route or from its backend, but not from both.
+_CORS = tuple((f"Access-Control-{name}", REMOVED) for name in (
+    "Allow-Origin", "Allow-Credentials", "Expose-Headers", "Allow-Methods", "Allow-Headers", "Max-Age"))
+
+
+def _headers(record: RouteRecord, options: RouteOptions) -> SetFields:
+    """The fields that answers get. With a policy of the route's own, the backend's fields of CORS are taken away."""
+    fields = prepared(record.headers)
+    return (*_CORS, *fields) if options.cors_origins else fields
 
 
 def _options(record: RouteRecord) -> RouteOptions:
