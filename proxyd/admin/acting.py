@@ -1,4 +1,4 @@
-"""The endpoints that change something: drain, maintenance, circuit reset, backend test, login and logout."""
+"""The endpoints that change something: drain, maintenance, rollouts, circuit reset, backend test, login and logout."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.admin.reading import no_route
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.registry.ends import Conflict
+from proxyd.registry.rollouts import EVERY, MAX_ERRORS, MAX_SLOWER, STEPS, Wanted, parse_steps
 from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.models import Route
 
@@ -106,6 +107,32 @@ def release(context: Context, request: Request, route_id: str) -> Response:
     actor = context.guard.check_action(request)
     _route_exists(context, route_id)
     return _done(context, f"the requests of route {route_id} go on", context.state.operations.ends.release, [route_id], actor)
+
+
+def start_rollout(context: Context, request: Request, service: str) -> Response:
+    """Roll a service out to one of its instances. It goes on by itself."""
+    actor = context.guard.check_action(request)
+    asked = request.json_object()
+
+    def start() -> None:
+        context.state.operations.rollouts.start(service, Wanted(
+            asked["to"], parse_steps(asked.get("steps", STEPS)), float(asked.get("every", EVERY)),
+            float(asked.get("max_errors", MAX_ERRORS)), float(asked.get("max_slower", MAX_SLOWER))), actor)
+
+    return _done(context, f"the rollout of {service[:200]} to {asked['to']} has begun", start)
+
+
+def abort_rollout(context: Context, request: Request, service: str) -> Response:
+    """Give the requests back to the other instances."""
+    actor = context.guard.check_action(request)
+    return _done(context, f"the rollout of {service[:200]} is aborted", context.state.operations.rollouts.abort, service, actor)
+
+
+def clear_rollout(context: Context, request: Request, service: str) -> Response:
+    """Let all instances share by weight again."""
+    actor = context.guard.check_action(request)
+    return _done(context, f"all instances of {service[:200]} share its requests again", context.state.operations.rollouts.clear, service,
+                 actor)
 
 
 def reset_circuit(context: Context, request: Request, route_id: str) -> Response:

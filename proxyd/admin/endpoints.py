@@ -8,6 +8,7 @@ from proxyd.admin.http import Request, Response, as_json
 from proxyd.admin.schemas import NUMBER, TEXT
 from proxyd.admin.table import Endpoint, Parameter, openapi
 from proxyd.events.types import ALL, NAMES
+from proxyd.registry import rollouts
 
 _LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
 _OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.",
@@ -23,6 +24,12 @@ _PAGE_URL = {"type": "object", "dependentRequired": {"at": ["seconds"]}, "proper
     "page_url": {**TEXT, "maxLength": 8000, "default": ""},
     "seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS},
     "at": {**TEXT, "maxLength": 40}}}
+_ROLLOUT = {"type": "object", "required": ["to"], "properties": {
+    "to": {**TEXT, "minLength": 1, "maxLength": 200, "examples": ["v2"]},
+    "steps": {**TEXT, "maxLength": 400, "default": rollouts.STEPS},
+    "every": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS, "default": rollouts.EVERY},
+    "max_errors": {**NUMBER, "exclusiveMinimum": 0, "maximum": 100, "default": rollouts.MAX_ERRORS},
+    "max_slower": {**NUMBER, "exclusiveMinimum": 1, "maximum": 1000, "default": rollouts.MAX_SLOWER}}}
 _URL = {"type": "object", "required": ["url"], "properties": {
     "url": {**TEXT, "minLength": 1, "maxLength": 8000, "examples": ["http://127.0.0.1:3000"]}}}
 _TOKEN = {"type": "object", "properties": {"token": {**TEXT, "maxLength": 8000, "examples": ["..."]}}, "required": ["token"]}
@@ -85,6 +92,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "/api/v1/routes/{route_id}/hold", acting.hold, "Let a route's requests wait.", "Done", body=_SECONDS, action=True),
     Endpoint("DELETE", "/api/v1/routes/{route_id}/hold", acting.release, "Let them go on.", "Done", action=True),
     Endpoint("POST", "/api/v1/routes/{route_id}/circuit/reset", acting.reset_circuit, "Close a circuit in every worker.", "Done",
+             action=True),
+    Endpoint("GET", "/api/v1/services/{service}/rollout", reading.rollout, "The rollout of a service that goes on, or its last one.",
+             "Rollout"),
+    Endpoint("POST", "/api/v1/services/{service}/rollout", acting.start_rollout, "Roll a service out to one of its instances.", "Done",
+             body=_ROLLOUT, action=True),
+    Endpoint("DELETE", "/api/v1/services/{service}/rollout", acting.abort_rollout, "Give its requests back to the others.", "Done",
+             action=True),
+    Endpoint("POST", "/api/v1/services/{service}/rollout/clear", acting.clear_rollout, "Let all instances share by weight again.", "Done",
              action=True),
     Endpoint("POST", "/api/v1/test", acting.test_backend, "Try a backend url.", "Tested", body=_URL, action=True),
     Endpoint("POST", "/login", acting.login, "Trade the token for a session.", "Login", body=_TOKEN, hidden=True),

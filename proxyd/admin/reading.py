@@ -17,6 +17,7 @@ from proxyd.base.findings import STARTING, state_of
 from proxyd.base.text import rfc3339
 from proxyd.events.types import ALL
 from proxyd.store.sql import certificates as certs
+from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.traffic import route_stats
@@ -132,6 +133,17 @@ def route(context: Context, request: Request, route_id: str) -> Response:
     if not found:
         raise no_route(route_id)
     return as_json(found[0])
+
+
+def rollout(context: Context, request: Request, service: str) -> Response:
+    """The rollout of a service that goes on, or its last one."""
+    try:
+        found = context.state.operations.rollouts.status(service)
+    except StoreError as error:
+        raise RequestRefused(503, "database", str(error)) from None
+    if found is None:
+        raise RequestRefused(404, "no_such_rollout", f'there was no rollout of a service "{service[:100]}"')
+    return as_json(found)
 
 
 def no_route(route_id: str) -> RequestRefused:

@@ -59,7 +59,7 @@ SCHEMAS: dict[str, Schema] = {
         maintenance=thing(
             active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, until=MAYBE_INSTANT, hits=WHOLE,
             planned={"oneOf": [thing(at=INSTANT, seconds=NUMBER, page_url=TEXT, by=TEXT), {"type": "null"}]}),
-        hold=thing(active=FLAG, until=MAYBE_INSTANT),
+        hold=thing(active=FLAG, until=MAYBE_INSTANT), rollout_share=MAYBE_NUMBER,
         drain=thing(active=FLAG, started_at=MAYBE_INSTANT, duration_seconds=MAYBE_NUMBER, traffic_percent=NUMBER,
                     remaining_seconds=NUMBER),
         stats=thing(**dict.fromkeys(counters.SHOWN, WHOLE), **_OPEN, **_LATENCIES)),
@@ -81,6 +81,14 @@ SCHEMAS: dict[str, Schema] = {
         **thing(step_seconds=WHOLE, minutes=WHOLE, routes=_is(
             "object", additionalProperties=thing(requests=WHOLES, errors=WHOLES)), **{"from": INSTANT})},
     "Done": thing(done=TEXT),
+    "Rollout": thing(
+        rollout_id=WHOLE, service=TEXT, instance=TEXT,
+        state=_is("string", enum=["running", "completed", "rolled_back", "aborted", "ended"]), share=NUMBER, steps=WHOLES,
+        step=WHOLE, step_remaining_seconds=NUMBER,
+        every_seconds=NUMBER, max_errors=NUMBER, max_slower=NUMBER,
+        started_at=INSTANT, started_by=TEXT, ended_at=MAYBE_INSTANT, why=TEXT,
+        figures=thing(instance=thing(requests=WHOLE, errors=WHOLE, p95_ms=MAYBE_NUMBER),
+                      others=thing(requests=WHOLE, errors=WHOLE, p95_ms=MAYBE_NUMBER))),
     "Tested": _is("object", properties={"reachable": FLAG, "response_time_ms": NUMBER, "status_code": WHOLE, "tls_valid": FLAG,
                                         "error": TEXT}, required=["reachable"]),
     "Ready": _is("object", properties={"ready": FLAG, "reasons": TEXTS, "state": _STATE, "findings": many("Finding")},

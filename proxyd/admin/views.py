@@ -95,7 +95,7 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
                         "entered_at": row.maintenance_since, "until": row.maintenance_until, "hits": sums["maintenance_hits"],
                         "planned": json.loads(row.maintenance_plan) if row.maintenance_plan else None},
         "hold": {"active": row.hold_until is not None, "until": row.hold_until},
-        "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},
+        "rollout_share": row.rollout_share, "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},
     }
 
 

@@ -198,6 +198,9 @@ def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:
             told.append("its circuit is half-open, and as many trial requests are under way as may be")
     elif circuit.state:
         told.append(f"its circuit is {STATE_NAMES[circuit.state]}: a request would be a trial")
+    if member.rollout < 1.0:
+        told.append(f"a rollout leaves it {member.rollout:.0%} of the clients" if member.rollout else
+                    "stands aside (rollout): it takes requests only if no other member can")
     if member.drain_started_at:
         told.append(f"drains, takes {drain_share(member, asked.now):.0%} of its usual requests")
     if member.options.weight != DEFAULT_OPTIONS.weight:

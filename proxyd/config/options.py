@@ -259,6 +259,9 @@ class RouteOptions:
     cors_max_age: float = declare(DURATION_OR_OFF, "10m", "How long a browser may remember the answer to a preflight. 0: as it likes.")
     deny: AddressRule = declare(_ADDRESSES, "", "Clients that may not use the route, even if allow names them.")
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")
+    rollout: str = declare(choice("at_once", "wait"), "at_once",
+                           "When a new instance takes traffic: at once, or not until proxyctl rollout gives it some, as long as another "
+                           "instance serves.")
     slow_start: float = declare(DURATION_OR_OFF, "10s", "Time over which the share of a recovered replica grows back to full. 0: at once.")
     drain_alone: str = declare(choice("serve", "refuse"), "serve",
                                "What a drain does if nobody else takes the traffic: serve it all until the end, or refuse a growing share.")

@@ -41,6 +41,17 @@ def duration_or_zero(value: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def number(value: str) -> float:
+    """A number above 0, for argparse."""
+    try:
+        found = float(value.removesuffix("%").removesuffix("x"))
+    except ValueError:
+        found = 0.0
+    if not 0 < found < 1e9:
+        raise argparse.ArgumentTypeError(f'"{value}" is not a number above 0')
+    return found
+
+
 def bounded(low: int, high: int) -> Callable[[str], int]:
     """A whole number between low and high, for argparse."""
     def parse(value: str) -> int:
@@ -175,6 +186,10 @@ def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[s
     how = one.add_mutually_exclusive_group()
     how.add_argument("--for", type=duration, default=30.0, dest="seconds", metavar="TIME", help="longest wait (default: 30s)")
     how.add_argument("--release", action="store_true", help="let the requests that wait go on")
+    _rollout(command("rollout", "give the requests of a service to one of its instances, step by step",
+                     "It goes back by itself if that instance does worse than the others. Until the end, this shows each step; the rollout "
+                     "itself goes on in the master. Exits with 1 if it went back or ended otherwise. The option rollout = wait of a new "
+                     "instance keeps its traffic away until a rollout gives it some."))
     actions = _maint(command("maint", "maintenance mode"), shared)
     one = command("reset", "close a route's circuit in every worker")
     one.add_argument("route_id", metavar="ROUTE", help="like r12")
@@ -188,6 +203,23 @@ def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[s
     _tls(one)
     one.add_argument("--timeout", type=duration, default=10.0, metavar="TIME", help="longest wait for an answer (default: 10s)")
     return actions
+
+
+def _rollout(one: argparse.ArgumentParser) -> None:
+    one.add_argument("service", metavar="SERVICE", help="name of the service")
+    how = one.add_mutually_exclusive_group(required=True)
+    how.add_argument("--to", metavar="INSTANCE", help="the instance that is to take over; it must be up")
+    how.add_argument("--status", action="store_true", help="show the rollout that goes on, or the last one")
+    how.add_argument("--abort", action="store_true", help="give all requests back to the other instances")
+    how.add_argument("--clear", action="store_true", help="let all instances share by weight again, after a rollout")
+    one.add_argument("--steps", default="5,25,50,100", metavar="PERCENTS", help="shares of the clients, one after the other (default: "
+                     "5,25,50,100)")
+    one.add_argument("--every", type=duration, default=120.0, metavar="TIME", help="time for each step (default: 2m)")
+    one.add_argument("--max-errors", type=number, default=1.0, metavar="POINTS", help="percentage points by which more of its requests may "
+                     "fail (status from 500) than of the others' (default: 1)")
+    one.add_argument("--max-slower", type=number, default=2.0, metavar="TIMES", help="how many times the p95 of the others its p95 may be "
+                     "(default: 2)")
+    one.add_argument("--detach", action="store_true", help="do not wait for the end")
 
 
 def _maint(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:

@@ -28,6 +28,7 @@ EXAMPLES = {
     "stats": "proxyctl stats r12",
     "drain": "proxyctl drain shop/shop-1 --over 30s",
     "hold": "proxyctl hold shop --for 30s",
+    "rollout": "proxyctl rollout shop --to v2 --steps 5,25,50,100 --every 2m",
     "maint": "proxyctl maint status",
     "maint enter": "proxyctl maint enter shop.example.com --page https://status.example.com/",
     "maint exit": "proxyctl maint exit ALL",

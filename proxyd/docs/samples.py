@@ -182,5 +182,15 @@ def _events(connection: sqlite3.Connection) -> None:
     for moment, kind, more in (("06:12:40", "session_lost", {"address": "10.0.0.12:48810", "grace": 10.0}),
                                ("06:12:43", "session_back", {"address": "10.0.0.12:48916", "away": 2.871})):
         event(moment, kind, None, {"service": "shop", "instance": "shop-2", **more}, "s2", str(more["address"]))
+    for number, state, started, ended, share, why in (
+            (1, "rolled_back", "2026-02-27T09:30:00", "2026-02-27T09:31:12", 0.0, "14 of its 61 requests failed (23.0 %), 0 of the others' "
+             "1160 (0.0 %): more than 1 percentage points worse"),
+            (2, "completed", "2026-02-27T11:00:00", "2026-02-27T11:08:00", 100.0, "")):
+        good = state == "completed"
+        _insert(connection, "rollouts", rollout_id=number, service_name="shop", instance_name="shop-2", session_id="s2", state=state,
+                share=share, steps="[5, 25, 50, 100]", step=3 if good else 0, step_at=at(started), every_seconds=120.0, max_errors=1.0,
+                max_slower=2.0, requests=1204 if good else 61, errors=0 if good else 14, p95_ms=31.7 if good else 28.2,
+                other_requests=0 if good else 1160, other_p95_ms=None if good else 30.7, started_at=at(started), ended_at=at(ended),
+                started_by="admin token from 127.0.0.1", why=why)
     event("07:45:02", "drain_started", None, {"seconds": 120.0}, "s2", "admin token from 127.0.0.1")
     event("07:46:30", "drain_cancelled", None, {}, "s2", "admin token from 127.0.0.1")

@@ -33,6 +33,9 @@ TYPES: tuple[EventType, ...] = (
               "maintenance_changed"),
     EventType("hold_changed", "The requests of a route began to wait, or go on. `until`: the end of the wait, if nobody ends it before.",
               ("active", "until"), "hold_changed"),
+    EventType("rollout_changed", "A rollout began, took its next step or ended. `state`: running, completed, rolled_back, aborted or "
+              "ended; `share`: the percentage of clients that the instance gets; `reason`: why it ended.",
+              ("service", "instance", "state", "share", "reason")),
     EventType("drain_started", "A session drains.", ("seconds",)),
     EventType("drain_progress", "At every tenth of a drain.", ("traffic_percent", "remaining_seconds"), "drain_progress"),
     EventType("drain_completed", "At the end of a drain, and once more when the last of the requests under way is over.",

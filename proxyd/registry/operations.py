@@ -23,6 +23,7 @@ from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.ends import NO_MAINTENANCE, Conflict, Ends, maintained
 from proxyd.registry.http2ask import ask_http2
+from proxyd.registry.rollouts import Rollouts
 from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.status import drain_state
@@ -59,6 +60,7 @@ class Operations:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         self.ends = Ends(registry)
+        self.rollouts = Rollouts(registry)
         self._said: set[str] = set()
         self._drains: dict[str, int] = {}
         self._generations = itertools.count(1)
@@ -146,6 +148,7 @@ class Operations:
     def resume(self) -> None:
         """Watch the drains that were in progress when the last master ended, and all that ends by itself."""
         self.ends.resume()
+        self.rollouts.resume()
         for session in list(self.registry.sessions.values()):
             if self.drain_row(session):
                 self._watch(session)

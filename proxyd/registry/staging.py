@@ -10,6 +10,7 @@ from typing import Any
 from proxyd.base import clock
 from proxyd.base.text import rfc3339
 from proxyd.base.urls import same_server
+from proxyd.config.options import option_of
 from proxyd.registry import configuration
 from proxyd.registry.activeroutes import sorted_ids, spec_of
 from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged, by_target, effective, staged_routes
@@ -163,7 +164,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         if kept is not None:
             change.ended, change.ended_at = [kept.session_id], rfc3339(now)
             change.removed += sorted_ids(kept.routes)
-        change.routes = _rows(registry, session, routes, settings, picked, rfc3339(now))
+        change.routes = _rows(registry, session, routes, settings, picked, kept, rfc3339(now))
         if change.routes or change.removed or change.settings:
             change.events.append({
                 "at": rfc3339(now), "type": "config_applied", "session_id": session.session_id, "actor": actor,
@@ -196,13 +197,15 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
 
 
 def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec], settings: SettingTexts, picked: Staged,
-          now: str) -> list[dict[str, Any]]:
-    """The rows of the routes in which something changes."""
+          kept: LiveSession | None, now: str) -> list[dict[str, Any]]:
+    """The rows of the routes in which something changes. `kept`: the session of the same names whose routes go on until now."""
     index = by_target(settings)
     targets = {key[1] for key in picked}
     touched = routes if EVERY in targets else [route_id for route_id in routes if route_id in targets]
     like = next(iter(session.routes), None)
     inherited = registry.active.rows[like] if like is not None else None
+    before = next(iter(kept.routes), None) if kept is not None else None
+    share = inherited or (registry.active.rows[before] if before is not None else None)
     rows = []
     for route_id in touched:
         spec, has = routes[route_id], effective(index, route_id)
@@ -211,12 +214,23 @@ def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec]
                    "request_headers": has.request_headers, "rate_limits": has.rate_limits}
         known = registry.active.rows.get(route_id)
         if known is None:
-            rows.append(_new_row(registry, session, route_id, columns, inherited, now))
+            row = _new_row(registry, session, route_id, columns, inherited, now)
+            rows.append({**row, "rollout_share": share["rollout_share"] if share is not None else _first_share(registry, row)})
         elif any(known[name] != value for name, value in columns.items()):
             # Another backend needs a new slot, because the old circuit's state is not about it.
             slot = known["slot"] if same_server(known["backend_url"], spec.backend_url) else registry.active.slot(route_id)
             rows.append({**known, **columns, "slot": slot, "updated_at": now})
     return rows
+
+
+def _first_share(registry: Registry, row: dict[str, Any]) -> float | None:
+    """What a route of a new instance gets at first: nothing if it is to wait for a rollout, and another instance serves."""
+    if option_of(json.loads(row["options"]), "rollout") != "wait":
+        return None
+    rows, places = registry.active.rows, registry.active.places
+    others = {route_id for place in spec_of(row).places() for route_id in places.get(place, ())}
+    serving = any(rows[route_id]["instance_name"] != row["instance_name"] and rows[route_id]["rollout_share"] != 0 for route_id in others)
+    return 0.0 if serving else None
 
 
 def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: dict[str, Any],

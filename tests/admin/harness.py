@@ -167,10 +167,10 @@ def running(directory: Path, bind: str = "127.0.0.1:0", token: bool = True) -> I
         master.stop()
 
 
-def add_session(session_id: str = SESSION, service: str = "shop", state: str = "connected") -> None:
+def add_session(session_id: str = SESSION, service: str = "shop", state: str = "connected", instance_name: str = "a") -> None:
     """A session row. Runs in the database thread, like the others here."""
     at = rfc3339(time.time())
-    Session.create(session_id=session_id, service_name=service, instance_name="a", state=state, address="127.0.0.1:4711",
+    Session.create(session_id=session_id, service_name=service, instance_name=instance_name, state=state, address="127.0.0.1:4711",
                    connected_at=at, last_activity=at)
 
 
@@ -181,6 +181,16 @@ def add_route(number: int, session_id: str = SESSION, service: str = "shop", **m
         "domains": '["shop.example"]', "backend_url": f"http://127.0.0.1:{3000 + number}", "priority": 0, "enabled": True,
         "options": '{"retry":"true"}', "slot": number, "version": 1, "created_at": at, "updated_at": at}
     Route.create(**{**row, **more})
+
+
+def second_instance(master: Master, name: str = "v2") -> None:
+    """Another instance of shop serves where the first one does, as route r9."""
+    def fill() -> None:
+        add_session("s9", instance_name=name)
+        add_route(9, "s9", instance_name=name)
+
+    master.write(fill)
+    master.load()
 
 
 def add_traffic(route_id: str, codes: dict[int, int], latency: dict[int, int], at: float | None = None, **sums: float) -> None:

@@ -19,7 +19,7 @@ from tests.admin.harness import SESSION, TOKEN, Master
 Schema = dict[str, Any]
 DOCUMENT = openapi(ENDPOINTS)
 #: In path templates of the document.
-PLACES = {"route_id": "r1", "session_id": SESSION}
+PLACES = {"route_id": "r1", "session_id": SESSION, "service": "shop"}
 GOOD: dict[str, Any] = {"client": "127.0.0.1", "q": "shop", "seconds": 60, "at": rfc3339(time.time() + 3600)}
 
 
@@ -85,7 +85,7 @@ def test_a_body_is_what_its_schema_says(master: Master, method: str, path: str, 
         for value in wrong:
             is_problem(master.act(method, path, {name: value}), 400)
         for value in allowed(name, property_schema):
-            if path != "/api/v1/test":
+            if not body["required"]:
                 others = {other: GOOD[other] for other in schema.get("dependentRequired", {}).get(name, ())}
                 assert master.act(method, path, {name: value, **others}).status_code == 200
     for text in ("[]", "1", "{", '"x"', json.dumps({name: float("nan") for name in schema["properties"]})):

@@ -11,7 +11,7 @@ import requests
 
 from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.docs.api import text
-from tests.admin.harness import SESSION, TOKEN, Master
+from tests.admin.harness import SESSION, TOKEN, Master, second_instance
 from tests.support.scratch import Scratch
 
 CALLS = re.findall(r"^curl -s .*$", text(), re.MULTILINE)
@@ -43,6 +43,11 @@ def test_a_call_can_be_pasted(master: Master, line: str) -> None:
     if "-X DELETE" in line and line.endswith("/drain"):
         # There must be a drain to cancel.
         call(master, next(other for other in CALLS if "-X POST" in other and other.endswith("/drain")))
+    if "/rollout" in line:
+        second_instance(master)
+        if "/rollout/clear" not in line and not line.startswith("curl -s -X POST"):
+            # There must be one to show, or to abort.
+            call(master, next(other for other in CALLS if "-X POST" in other and other.endswith("/rollout")))
     found = call(master, line)
     # No worker runs here, and readyz says so.
     assert found.status_code == (503 if line.endswith("/readyz") else 200), found.text

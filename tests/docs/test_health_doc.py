@@ -23,7 +23,7 @@ from proxyd.store.sql.views import VIEWS
 #: Views that are about something else than health; docs/database.md has them.
 OTHERS = {"v_incidents", "v_uptime", "v_unused", "v_traffic_by_hour",
           "v_latency_by_hour", "v_endpoints", "v_route_history", "v_traffic",
-          "v_now", "v_events", "v_deploys", "v_websockets"}
+          "v_now", "v_events", "v_deploys", "v_rollouts", "v_websockets"}
 
 assert commands.__all__, "importing the handlers fills the command table"
 TEXT = (Path(__file__).resolve().parents[2] / "docs/health.md").read_text(encoding="utf-8")

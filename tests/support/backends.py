@@ -19,12 +19,13 @@ class _Server(ThreadingHTTPServer):
 
 class Backend:
     """An HTTP server. `/status/N` answers N, `/slow?s=1` waits, `/bytes/N` sends N bytes, `/echo` tells what it got, anything else says
-    its name; `failing` makes everything answer that status, `health` what /healthz answers."""
+    its name; `failing` makes everything answer that status, `delay` after so many seconds; `health` is what /healthz answers."""
 
     def __init__(self, name: str = "backend", port: int = 0) -> None:
         self.name = name
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         self.failing = 0
+        self.delay = 0.0
         self.health = 200
         self.in_flight = 0
         #: The most that were between their arrival and the first byte of their answer: after that, the next one may come.
@@ -108,8 +109,8 @@ class Backend:
             content = json.dumps({"method": handler.command, "path": handler.path, "headers": list(handler.headers.items()),
                                   "body": body.decode("latin-1"), "name": self.name}).encode()
             headers["Content-Type"] = "application/json"
-        if "s" in query:
-            time.sleep(float(query["s"]))
+        if self.delay or "s" in query:
+            time.sleep(self.delay or float(query["s"]))
         headers["X-Backend"] = self.name
         with self._lock:
             self._unanswered -= 1

@@ -114,6 +114,8 @@ class Upstream:
     tls: BackendTls = _USUAL_TLS
     instead: str = ""
     plain: bool = False
+    #: What a rollout leaves to it, 1.0 for its usual share.
+    rollout: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +124,7 @@ class Pool:
 
     `limited`: the member whose rate limits apply to the pool. `calm`: there is one enabled member without maintenance, drain or hold,
     so the choice is simple. `sticky`: name of the cookie that keeps a client on its replica. `guarded`: its options have gates that
-    others do not have.
+    others do not have. `rolling`: a rollout leaves some members another share than their usual one.
     """
 
     key: PoolKey
@@ -134,3 +136,4 @@ class Pool:
     calm: bool
     sticky: str
     guarded: bool = False
+    rolling: bool = False

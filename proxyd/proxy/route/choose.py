@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.drain import drain_share, keeps_sticky
+from proxyd.proxy.route.rollout import members_for
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.upstreams import Pool, Upstream
@@ -48,6 +49,8 @@ def choose(pool: Pool, client_ip: str, cookie: str | None, tried: Sequence[str],
     if tried:
         # Members that failed this request get it again only if there is no other.
         sound = [member for member in sound if member.route_id not in tried] or sound
+    if pool.rolling:
+        sound = members_for(pool, sound, client_ip, cookie)
     if pool.sticky:
         kept, sound = _sticky(pool, sound, cookie, client_ip, now)
         if kept is not None:

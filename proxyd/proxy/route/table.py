@@ -161,7 +161,9 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
     maintained = any(member.maintenance_since for member in members)
     sticky = members[0].options.sticky_cookie if len(members) > 1 else ""
     calm = len(members) == 1 and members[0].enabled and not maintained and not (members[0].drain_started_at or members[0].held_until)
-    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky, _guarded(members[0].options))
+    rolling = any(member.rollout < 1.0 for member in members)
+    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky, _guarded(members[0].options),
+                rolling)
 
 
 def _guarded(options: RouteOptions) -> bool:
@@ -198,7 +200,8 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
         request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not keeps_host,
         http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host,
-        tls=tls, instead=rewrite.new if rewrite is not None else "", plain=not strip and not backend.path and rewrite is None)
+        tls=tls, instead=rewrite.new if rewrite is not None else "", plain=not strip and not backend.path and rewrite is None,
+        rollout=record.rollout)
 
 
 #: Fields of CORS (Fetch standard 3.2.3) that an answer has from its route or from its backend, but not from both.

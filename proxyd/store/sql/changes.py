@@ -11,7 +11,7 @@ from typing import Any
 
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
-from proxyd.store.sql import identity
+from proxyd.store.sql import identity, rollouts
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
 from proxyd.store.sql.query import dicts
@@ -45,6 +45,8 @@ class RegistryChange:
     by: str = ""
     why: str = ""
     ended_why: str = ""
+    #: The row of a rollout as it is from now on. A new one gets its number here.
+    rollout: dict[str, Any] | None = None
     declares: bool = False
 
 
@@ -93,6 +95,8 @@ def write(change: RegistryChange) -> int:
             StagedChange.name == name).execute()
     for row in change.events:
         EventRow.create(**row)
+    if change.rollout is not None:
+        rollouts.write(change.rollout)
     return version
 
 

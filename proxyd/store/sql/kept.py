@@ -211,7 +211,9 @@ def _row(record: RouteRecord, session_id: str, version: int, at: str) -> dict[st
         "rate_limits": json.dumps(record.rate_limits), "maintenance_since": _text(record.maintenance_since),
         "maintenance_page_url": record.maintenance_page_url or None, "drain_started_at": _text(clock.shown(record.drain_started_at)),
         "drain_clock": clock.mark(record.drain_started_at) if record.drain_started_at else None,
-        "drain_seconds": record.drain_seconds or None, "slot": record.slot, "version": version, "created_at": at, "updated_at": at}
+        "drain_seconds": record.drain_seconds or None,
+        "rollout_share": None if record.rollout >= 1.0 else round(record.rollout * 100.0, 6),
+        "slot": record.slot, "version": version, "created_at": at, "updated_at": at}
 
 
 def _text(instant: float) -> str | None:

@@ -45,6 +45,7 @@ from proxyd.store.sql.observed import (
     Worker,
 )
 from proxyd.store.sql.query import dicts, is_sqlite
+from proxyd.store.sql.rollouts import Rollout
 from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident, LatencyHour, TrafficDay, TrafficHour
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
@@ -65,8 +66,9 @@ V12: list[type[StoredTable]] = [Service, Endpoint, RouteHistory]
 V13: list[type[StoredTable]] = [Incident, HealthMinute, HealthHour, HealthDay]
 V14: list[type[StoredTable]] = [StoredCertificate, CertificateOrder, AcmeChallenge, AcmeAccount]
 V15: list[type[StoredTable]] = [TrafficHour, TrafficDay, LatencyHour]
+V17: list[type[StoredTable]] = [Rollout]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17)
 
 
 def _first() -> None:
@@ -148,6 +150,11 @@ def _traffic_by_endpoint() -> None:
     database.create_tables(V15)
 
 
+def _rollouts() -> None:
+    _add_column(Route, "rollout_share", "REAL" if is_sqlite() else "DOUBLE PRECISION")
+    database.create_tables(V17)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -173,6 +180,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (14, "certificates", _certificates),
     (15, "planned maintenance", _fifteenth),
     (16, "traffic by hour and day", _traffic_by_endpoint),
+    (17, "rollouts", _rollouts),
 )
 NEWEST = STEPS[-1][0]
 

@@ -134,6 +134,7 @@ class Route(StoredTable):
     drain_seconds = DoubleField(null=True)
     hold_until = TextField(null=True)
     hold_clock = TextField(null=True)
+    rollout_share = DoubleField(null=True)
     slot = BigIntegerField(unique=True)
     version = BigIntegerField(index=True)
     created_at = TextField()

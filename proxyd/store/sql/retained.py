@@ -23,6 +23,7 @@ from proxyd.store.sql.observed import (
     SlowRequest,
     WebSocketConnection,
 )
+from proxyd.store.sql.rollouts import Rollout
 from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident, LatencyHour, TrafficDay, TrafficHour
 
 #: The route id of requests that matched no route (see proxyd.admin.metrics); it is never a route, and stays.
@@ -83,6 +84,7 @@ RETAINED: tuple[Retained, ...] = (
     Retained(LatencyHour, "retain_hours", lambda before: LatencyHour.hour < before),
     Retained(TrafficDay, "retain_days", lambda before: TrafficDay.day < before),
     # An incident that goes on has no age yet.
+    Retained(Rollout, "retain_days", lambda before: Rollout.ended_at < before, "It is kept for {} after its end."),
     Retained(Incident, "retain_days", lambda before: Incident.ended_at < before, "It is kept for {} after its end."),
     Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before),
     Retained(RateLimitRejection, "retain_stats", lambda before: RateLimitRejection.minute < before),

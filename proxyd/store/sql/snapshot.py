@@ -46,6 +46,8 @@ class RouteRecord:
     #: Until when the route's requests wait, an instant of `base.clock`.
     held_until: float = 0.0
     request_headers: Pairs = ()
+    #: What a rollout leaves to the route: 1.0 for its usual share, 0.0 for none while others serve, between them that share of clients.
+    rollout: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,4 +136,5 @@ def record_of(value: Mapping[str, Any]) -> RouteRecord:
         drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0,
         updated=value["updated_at"],
         held_until=clock.remembered(value["hold_clock"], parse_rfc3339(value["hold_until"])) if value["hold_until"] else 0.0,
-        request_headers=tuple(json.loads(value["request_headers"]).items()))
+        request_headers=tuple(json.loads(value["request_headers"]).items()),
+        rollout=1.0 if value["rollout_share"] is None else value["rollout_share"] / 100.0)

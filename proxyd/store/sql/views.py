@@ -13,7 +13,7 @@ VIEWS: dict[str, str] = {
                COALESCE(h.status, 'unchecked') AS health,
                COALESCE(c.state, 'closed') AS circuit,
                CASE WHEN r.maintenance_since IS NULL THEN 'no' ELSE 'yes' END AS maintenance,
-               CASE WHEN r.drain_started_at IS NULL THEN 'no' ELSE 'yes' END AS draining,
+               CASE WHEN r.drain_started_at IS NULL THEN 'no' ELSE 'yes' END AS draining, r.rollout_share,
                COALESCE(s.requests, 0) AS requests, COALESCE(s.errors, 0) AS errors,
                COALESCE(s.rate_limited, 0) AS rate_limited
         FROM routes r
@@ -72,6 +72,11 @@ VIEWS: dict[str, str] = {
                {whole:e.detail,routes} AS changed_routes, {length:e.detail,removed} AS removed_routes,
                {whole:e.detail,settings} AS changed_settings, e.actor
         FROM events e WHERE e.type = 'config_applied'""",
+    "v_rollouts": """
+        SELECT r.rollout_id, r.service_name, r.instance_name, r.state, r.share, r.steps, r.started_at,
+               {epoch:r.started_at} AS started_at_epoch, r.started_by, r.ended_at, {epoch:r.ended_at} AS ended_at_epoch, r.why,
+               r.requests, r.errors, r.p95_ms, r.other_requests, r.other_errors, r.other_p95_ms
+        FROM rollouts r""",
     "v_websockets": """
         SELECT w.route_id, w.client, w.opened_at, w.closed_at, {epoch:w.closed_at} - {epoch:w.opened_at} AS seconds,
                w.bytes_sent, w.bytes_received, w.reason
