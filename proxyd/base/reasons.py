@@ -49,6 +49,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
                "back in time"),
         Reason("hold_full", 503, "The service is away, and `hold_size` requests of the worker wait for it already"),
         Reason("client_requests", 429, "The client has `[proxy] max_requests_per_client` requests in flight"),
+        Reason("proxy_protocol", 400, "A peer of `[proxy] proxy_protocol_from` began its connection without a sound header of the PROXY "
+               "protocol. Over TLS, the connection is closed unanswered. Turn the protocol on in that front, or take its address out"),
         Reason("client_connections", 503, "The client has `[proxy] max_connections_per_client` connections open. Over TLS, the connection "
                "is closed without an answer"),
         Reason("circuit_open", 503, "The backend failed too often. `CIRCUIT_BREAKER_STATUS` says since when"),

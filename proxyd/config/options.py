@@ -156,13 +156,17 @@ BALANCE = ("least_conn", "round_robin", "ip_hash")
 
 @dataclass(frozen=True, slots=True)
 class BackendTls:
-    """What a route asks of TLS with its backend. `server_name`: for SNI and the certificate, in place of the backend's host. `ca`,
-    `certificate`: names of files: of the CAs that are trusted instead of the system's, and of the certificate that is shown and its key."""
+    """What a route asks of TLS with its backend, and of what comes before it (`send_proxy`).
+
+    `server_name`: for SNI and the certificate, in place of the backend's host. `ca`, `certificate`: names of files: of the CAs that are
+    trusted instead of the system's, and of the certificate that is shown and its key.
+    """
 
     verify: bool = True
     server_name: str = ""
     ca: str = ""
     certificate: str = ""
+    send_proxy: str = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +277,9 @@ class RouteOptions:
     tls: str = declare(choice("auto", "off"), "auto", "auto: with [acme], the route's domains get certificates. off: they get none.")
     tls_redirect: bool = declare(BOOL, "true", "Redirect plain HTTP to HTTPS (308) for names that have a certificate by [acme].")
     tls_verify: bool = declare(BOOL, "true", "Verify the certificate of an https or wss backend.")
+    send_proxy: str = declare(
+        choice("off", "v1", "v2"), "off", "Begin each connection to the upstream with a header of the PROXY protocol that names the "
+                                          "client. Connections are not kept then.")
     tls_server_name: str = declare(Kind("host", _server_name), "",
                                    "Name that an https or wss backend is asked for (SNI), and that its certificate must have. Empty: the "
                                    "host of its url.")
@@ -310,7 +317,7 @@ DEFAULT_OPTIONS = RouteOptions()
 
 def tls_of(options: RouteOptions) -> BackendTls:
     """What the options of a route ask of TLS with its backend."""
-    return BackendTls(options.tls_verify, options.tls_server_name, options.tls_ca, options.tls_client_certificate)
+    return BackendTls(options.tls_verify, options.tls_server_name, options.tls_ca, options.tls_client_certificate, options.send_proxy)
 
 
 def parse_option(key: str, value: str) -> Any:

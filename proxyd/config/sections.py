@@ -101,6 +101,10 @@ class ProxySettings:
         "UNIX socket.")
     backend_tls: str = declare(
         TEXT, "conf/backend-tls", "Directory of the PEM files that the options tls_ca and tls_client_certificate name.")
+    proxy_protocol_from: tuple[text.TrustedPeer, ...] = declare(
+        Kind("list of networks, unix", text.parse_trusted_peers), "",
+        "Addresses of proxies in front of proxyd that begin each connection with a header of the PROXY protocol (version 1 or 2). unix: "
+        "whoever connects by a UNIX socket. Empty: none.")
     unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a request whose host no route names.")
     via: str = declare(TEXT, "", "Name of this proxy in Via, used to detect loops. Empty: made from the host name and the database.")
     redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")

@@ -84,6 +84,10 @@ EXPLANATIONS: dict[str, str] = {
         "connects from a listed address chooses the client address that rate limits, the maintenance bypass and the logs "
         "see. If a front is not listed, all its users share the front's address and therefore one rate limit. The word unix "
         "stands for a front that connects by a UNIX socket ([proxy] bind = unix:/path).",
+    "proxy.proxy_protocol_from":
+        "For fronts that pass connections on without reading them. Whoever connects from a listed address chooses the client's address, "
+        "as with trusted_proxies, and is refused without the header: turn it on in the front first. Checks that such a front makes over "
+        "plain HTTP need the header, too.",
     "proxy.unknown_host":
         "404 shows a person that a server answered. 421 tells an HTTP/2 client to try another connection. close gives "
         "scanners nothing, but it gives people with a typo in their DNS no hint either.",

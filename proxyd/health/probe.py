@@ -23,6 +23,7 @@ from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError, Resp
 from proxyd.http2.asking import Asker, Ending, Failed, NotHttp2
 from proxyd.net.dial import dial
 from proxyd.net.handshake import EITHER, fault, wrap
+from proxyd.net.proxyprotocol import header
 from proxyd.net.stream import let_others_run
 from proxyd.net.targets import TargetDenied
 
@@ -37,7 +38,7 @@ class Target:
     """What is checked, and how. Equal targets share one check. `path`: empty for a check that only connects. `keepalive`: whether
     the connection stays open for the next check. `bare_lf`: as for traffic (an option). `http2`: whether that is spoken, as of an Upstream.
     `service`: what gRPC's health service is asked about (empty: the server); None where it is not asked. `place`: where it is, if that is
-    not what it gets as Host (`authority`)."""
+    not what it gets as Host (`authority`). `send_proxy`: as for traffic (an option)."""
 
     scheme: str
     host: str
@@ -56,6 +57,7 @@ class Target:
     http2: int = 0
     service: str | None = None
     place: str = ""
+    send_proxy: str = "off"
 
     @property
     def url(self) -> str:
@@ -164,6 +166,8 @@ class Probe:
     def _connect(self, http2: bool) -> None:
         target = self.target
         self.sock = dial(target.host, target.port)
+        if target.send_proxy != "off":
+            self.sock.sendall(header(target.send_proxy, "", None))
         if target.scheme == "https":
             self.sock = wrap(self.sock, target.host, target.tls, EITHER if http2 else ())
 

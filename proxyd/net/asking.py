@@ -22,6 +22,7 @@ from proxyd.base.urls import split_unix
 from proxyd.config.options import BackendTls
 from proxyd.net.dial import dial
 from proxyd.net.handshake import HTTP1, backend_context
+from proxyd.net.proxyprotocol import header
 from proxyd.net.targets import TargetDenied
 
 
@@ -82,29 +83,18 @@ def _nested(error: BaseException) -> list[BaseException]:
 
 
 class _Connection(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connected(self)
-
-
-class _UnixConnection(HTTPConnection):
-    #: The socket's path: each adapter makes a class of its own.
-    path = ""
+    #: The path of a UNIX socket, and what is sent before the request: each adapter makes a class of its own.
+    path, first = "", b""
 
     def _new_conn(self) -> socket.socket:
-        return _connected(self, self.path)
+        return _connected(self, self.path, self.first)
 
 
 class _TlsConnection(HTTPSConnection):
+    first = b""
+
     def _new_conn(self) -> socket.socket:
-        return _connected(self)
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+        return _connected(self, "", self.first)
 
 
 class _Adapter(HTTPAdapter):
@@ -121,14 +111,15 @@ class _Adapter(HTTPAdapter):
         if self._tls.server_name:
             kwargs["server_hostname"] = self._tls.server_name
         super().init_poolmanager(*args, **kwargs)
-        plain: type = _Pool
-        if self._socket_path:
-            connection = type("_Connection", (_UnixConnection,), {"path": self._socket_path})
-            plain = type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": connection})
-        self.poolmanager.pool_classes_by_scheme = {"http": plain, "https": _TlsPool}
+        first = header(self._tls.send_proxy, "", None) if self._tls.send_proxy != "off" else b""
+        plain = type("_Connection", (_Connection,), {"path": self._socket_path, "first": first})
+        secure = type("_TlsConnection", (_TlsConnection,), {"first": first})
+        self.poolmanager.pool_classes_by_scheme = {
+            "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+            "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": secure})}
 
 
-def _connected(connection: HTTPConnection, socket_path: str = "") -> socket.socket:
+def _connected(connection: HTTPConnection, socket_path: str, first: bytes) -> socket.socket:
     limit = connection.timeout
     assert isinstance(limit, int | float)
     timeout = gevent.Timeout(limit)
@@ -145,5 +136,7 @@ def _connected(connection: HTTPConnection, socket_path: str = "") -> socket.sock
     if not socket_path:
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     found.settimeout(limit)
+    if first:
+        found.sendall(first)
     sock: socket.socket = found
     return sock

@@ -10,6 +10,7 @@ from proxyd.config.options import BackendTls
 from proxyd.http2.asking import Asker, Failed
 from proxyd.net.dial import dial
 from proxyd.net.handshake import wrap
+from proxyd.net.proxyprotocol import header
 
 
 def ask_http2(url: str, tls: BackendTls) -> int:
@@ -17,6 +18,8 @@ def ask_http2(url: str, tls: BackendTls) -> int:
     backend = parse_backend(url)
     sock: Any = dial(backend.host, backend.port)
     with contextlib.closing(sock):
+        if tls.send_proxy != "off":
+            sock.sendall(header(tls.send_proxy, "", None))
         if backend.scheme == "https":
             sock = wrap(sock, backend.host, tls, ("h2",))
         try:

@@ -21,11 +21,13 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.text import UNIX
 from proxyd.net.descriptors import keep_spare
+from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, alpn_protocols, tls_listeners
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
-from proxyd.proxy.gates.clients import CROWDED
+from proxyd.proxy.core.origin import trust_check
+from proxyd.proxy.gates.clients import CROWDED, NOT_PROXIED
 from proxyd.server.accept import RoomyServer, Share, SharingServer
 from proxyd.server.refused import refuse_connection
 from proxyd.server.room import close_idlest
@@ -66,6 +68,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._call = call
         self._certificates = _certificates(self._runtime)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
+        told_by = self._runtime.settings.proxy.proxy_protocol_from
+        self._told_by = trust_check(told_by) if told_by else None
         self._share = Share(self._runtime.board)
         self._spare = keep_spare(self._make_room)
         while self.alive and not self._runtime.fit():
@@ -129,6 +133,11 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             return
         # A socket for both families shows IPv4 addresses as mapped IPv6 ones.
         peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else UNIX
+        if self._told_by is not None and self._told_by(peer):
+            told = self._proxied_peer(listener, client, peer)
+            if told is None:
+                return
+            peer = told
         caps = self._runtime.clients
         if caps is None:
             self._serve(listener, client, peer)
@@ -142,6 +151,17 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             self._serve(listener, client, peer)
         finally:
             caps.disconnect(number)
+
+    def _proxied_peer(self, listener: Any, client: Any, peer: str) -> str | None:
+        """The client's address in the PROXY header that a front sends first, `peer` if it names none. None if the connection is refused."""
+        try:
+            with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
+                return read_header(client) or peer
+        except (ProxyHeaderError, OSError, gevent.Timeout) as error:
+            self.log.debug("no PROXY header from %s: %s", peer, error)
+            self._runtime.refusals.count(NOT_PROXIED.code)
+            refuse_connection(client, NOT_PROXIED, listener not in self._tls)
+            return None
 
     def _serve(self, listener: Any, client: Any, peer: str) -> None:
         if listener in self._tls:

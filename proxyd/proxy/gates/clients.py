@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
 
 _AGAIN = (("Retry-After", "1"),)
-#: The answer to a connection that `connect` does not count.
+#: The answers to a connection of a front that does not say whose it is, and to one that `connect` does not count.
+NOT_PROXIED = refuse("proxy_protocol", "the connection does not begin with a sound header of the PROXY protocol")
 CROWDED = refuse("client_connections", "too many connections from this address", _AGAIN)
 
 

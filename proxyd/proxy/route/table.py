@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
@@ -179,6 +179,9 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         log.error("route %s is ignored: %s", record.route_id, error)
         return None
     options = _options(record)
+    if options.send_proxy != "off":
+        # Each connection says whose it is.
+        options = replace(options, pool_size=0)
     tls = tls_of(options)
     if tls.ca or tls.certificate:
         prepare(tls)

@@ -59,7 +59,7 @@ def open_connection(ex: Exchange, upstream: Upstream) -> Stream:
     if left < limit:
         limit, code = max(0.001, left), "total_timeout"
     try:
-        return connect(upstream, limit, code)
+        return connect(upstream, limit, code, client=ex.client_ip)
     except UpstreamError as error:
         if error.code == "total_timeout":
             ex.expired = TOTAL

@@ -14,6 +14,7 @@ from gevent import socket as gevent_socket
 
 from proxyd.net.dial import dial, resolver
 from proxyd.net.handshake import EITHER, HTTP1, fault, wrap
+from proxyd.net.proxyprotocol import header
 from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
 from proxyd.net.targets import TargetDenied
@@ -172,9 +173,9 @@ def close_idle(upstream: Upstream) -> None:
         idle.pop().close()
 
 
-def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False) -> Stream:
+def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False, client: str = "") -> Stream:
     """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError, with the code `expired` once they are over. `http2`:
-    offer that too, where TLS can."""
+    offer that too, where TLS can. `client`: the address for which it is opened, empty if it is for many (option send_proxy)."""
     where = f"{upstream.host}:{upstream.port}" if upstream.port else upstream.authority
     opened: gevent_socket.socket | None = None
     try:
@@ -182,6 +183,8 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False)
             opened = dial(upstream.host, upstream.port)
             no_delay(opened)
             address = opened.getpeername()[0] if upstream.port else ""
+            if upstream.options.send_proxy != "off":
+                opened.sendall(header(upstream.options.send_proxy, client, (address, upstream.port) if upstream.port else None))
             stream: Stream
             if upstream.scheme != "https":
                 stream = plain_stream(opened)
