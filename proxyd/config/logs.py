@@ -37,6 +37,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+class SureFile(logging.FileHandler):
+    """A log file. While it can't be opened again, its lines go to standard error. Python's own handlers raise the error in whoever
+    logs something, and so end what goes on logging for ever."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            # Whatever is wrong with the file: the next line tries again.
+            self.stream = None
+            if sys.stderr is not None:
+                sys.stderr.write(f"{self.format(record)}\n")
+
+
+class WatchedFile(SureFile, WatchedFileHandler):
+    """A log file that is opened anew when it was rotated away."""
+
+
 def formatter(form: str) -> logging.Formatter:
     """The formatter of a [log] format."""
     return JsonFormatter() if form == "json" else TextFormatter()
@@ -52,7 +70,7 @@ def configure(settings: LogSettings) -> None:
     if settings.error != "-":
         try:
             os.makedirs(os.path.dirname(os.path.abspath(settings.error)), exist_ok=True)
-            handler = WatchedFileHandler(settings.error, encoding="utf-8")
+            handler = WatchedFile(settings.error, encoding="utf-8")
         except OSError as error:
             failure = f"[log] error: can't write {settings.error} ({error.strerror}); logging to standard error"
     handler.setFormatter(formatter(settings.format))
