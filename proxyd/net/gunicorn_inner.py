@@ -6,21 +6,268 @@ alone has to be where it is: it is a subclass of gunicorn's (server/worker).
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import queue
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from gunicorn import sock, util
+from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+from gunicorn.pidfile import Pidfile
+
+from proxyd.config.logs import SureFile
+
+#: Signals that mean something to an arbiter or a worker, and those that would end one that has no handler for them yet.
+SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2,
+           signal.SIGWINCH)
+#: Those that an arbiter without handlers holds back. The others end it, as they should.
+EARLY = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
+
+_ACCEPTS, _FAILED = b"+", b"-"
+#: Bytes that a worker may say of why it could not start.
+_MOST_SAID = 16_384
 
 
-def queued_signals(arbiter: Any) -> Iterator[int]:
-    """Take out the signals that wait in an arbiter's queue; in a worker that was just forked, those of its copy."""
-    while True:
+@contextlib.contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold signals back in this thread: they come when it is over. A process that is forked meanwhile has those held back that come
+    to it, until it releases them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def tell_accepting(worker: Any) -> None:
+    """In a worker: tell the arbiter that clients are accepted now."""
+    os.pwrite(worker.tmp.fileno(), _ACCEPTS, 0)
+    # The file's time is the worker's sign of life, and writing has set it by another clock.
+    worker.notify()
+
+
+def tell_failure(worker: Any, why: str) -> None:
+    """In a worker that can't start: tell the arbiter why."""
+    os.pwrite(worker.tmp.fileno(), _FAILED + why.encode(errors="replace")[:_MOST_SAID], 0)
+
+
+def accepts(worker: Any) -> bool:
+    """In the arbiter: whether that worker has told that it accepts clients."""
+    return _said(worker)[:1] == _ACCEPTS
+
+
+def failure(worker: Any) -> str:
+    """In the arbiter: what that worker has told of why it can't start; empty if it has told nothing."""
+    said = _said(worker)
+    return said[1:].decode(errors="replace") if said[:1] == _FAILED else ""
+
+
+def _said(worker: Any) -> bytes:
+    try:
+        return os.pread(worker.tmp.fileno(), 1 + _MOST_SAID, 0)
+    except (OSError, ValueError):
+        return b""
+
+
+class OwnArbiter(Arbiter):  # type: ignore[misc]
+    """gunicorn's arbiter, of which a subclass decides which workers are started and stopped, and what becomes of failures.
+
+    gunicorn makes the arbiter, so `adopt` turns it into one of these before it begins. gunicorn's own would stop old workers before the
+    new ones accept clients, wait in a reload for the end of the old ones with all signals unheard, and end when a worker can't start,
+    when there is no room for another process, or when its configuration can't be read again.
+    """
+
+    #: Seconds for which signals are waited for while `busy`.
+    TICK = 0.02
+    LISTENERS: list[Any]
+    reexec_pid: int
+    pidfile: Any
+
+    @classmethod
+    def adopt(cls, arbiter: Arbiter) -> None:
+        """Make an arbiter that was just made one of this class."""
+        arbiter.__class__ = cls
+        arbiter.asked = set()
+        arbiter.ending = False
+        arbiter.begin()
+
+    # -- what a subclass says
+
+    def begin(self) -> None:
+        """The arbiter is one of this class now."""
+
+    def manage(self) -> None:
+        """Start and stop workers as is needed, by `spawn` and `ask_to_stop`."""
+        raise NotImplementedError
+
+    def busy(self) -> bool:
+        """Whether something is waited for that comes without a signal."""
+        return False
+
+    def replace(self, age: int) -> None:
+        """The configuration was read again: replace the workers up to this age."""
+
+    def not_started(self, why: str) -> None:
+        """A worker could not be started, or ended before it accepted clients without having been asked to."""
+
+    def not_reloaded(self, why: str) -> None:
+        """The configuration could not be read again, and stays as it is."""
+
+    # -- what it does
+
+    def spawn(self) -> None:
+        """Start a worker, whose signals are held back until it has its own handlers."""
         try:
-            yield arbiter.SIG_QUEUE.get_nowait()
-        except queue.Empty:
+            with held_signals():
+                self.spawn_worker()
+        except Exception as error:
+            if os.getpid() != self.pid:
+                os._exit(self.WORKER_BOOT_ERROR)
+            self.not_started(f"{type(error).__name__}: {error}")
+
+    def ask_to_stop(self, pid: int) -> None:
+        """Let a worker end what it has, and then end."""
+        self.asked.add(pid)
+        self.kill_worker(pid, signal.SIGTERM)
+
+    def manage_workers(self) -> None:
+        self.asked &= self.WORKERS.keys()
+        self.manage()
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
+        found: list[int] = super().wait_for_signals(min(timeout, self.TICK) if self.busy() else timeout)
+        return found
+
+    def reap_workers(self) -> None:
+        """Bury the children that have ended. gunicorn's own ends the arbiter for a worker that could not start, and closes the file in
+        which it says why."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            if pid == self.reexec_pid:
+                self.reexec_pid = 0
+            elif pid == self.dirty_arbiter_pid:
+                self.handle_dirty_arbiter_exit(pid, status)
+            elif (worker := self.WORKERS.pop(pid, None)) is not None:
+                self._bury(pid, os.waitstatus_to_exitcode(status), worker)
+
+    def _bury(self, pid: int, code: int, worker: Any) -> None:
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        if code == -signal.SIGKILL:
+            self.log.error("worker %d %s: by somebody, or because memory was short", pid, how)
+        elif code not in (0, -signal.SIGTERM):
+            self.log.error("worker %d %s", pid, how)
+        if not (accepts(worker) or pid in self.asked or self.ending):
+            self.not_started(failure(worker) or f"it {how}")
+        worker.tmp.close()
+        self.cfg.child_exit(self, worker)
+
+    def stop(self, graceful: bool = True) -> None:
+        self.ending = True
+        try:
+            super().stop(graceful)
+        except FileNotFoundError:
+            # Somebody has deleted the file of a UNIX socket.
+            for listener in self.LISTENERS:
+                listener.close()
+            self.LISTENERS = []
+            super().stop(graceful)
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        try:
+            super().halt(reason, exit_status)
+        finally:
+            # Python takes the handlers away before the process ends, and the signals would change its status.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def handle_usr1(self) -> None:
+        try:
+            super().handle_usr1()
+        except OSError as error:
+            self.log.error("USR1: can't open a log file again: %s", error)
+
+    def reexec(self) -> None:
+        """Start an arbiter beside this one. Until it has handlers, signals that would end it are held back."""
+        with held_signals():
+            super().reexec()
+
+    def reload(self) -> None:
+        """Read the configuration again, and have the workers replaced. What can't be read, or listened on, changes nothing."""
+        self._stats["reloads"] += 1
+        before = self.cfg
+        try:
+            self._put_environment_back()
+            self.app.reload()
+            self.app.cfg.worker_class  # noqa: B018 - it is imported here, and may not be there
+            listeners = self._listeners(before)
+        except (Exception, SystemExit) as error:
+            # gunicorn prints what is wrong with its configuration, and then would exit.
+            self.app.cfg = before
+            os.environ.update(before.env)
+            self.not_reloaded("" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}")
             return
+        self.setup(self.app)
+        for listener in self.LISTENERS:
+            if listener not in listeners:
+                listener.close()
+        self.LISTENERS = listeners
+        try:
+            self.log.reopen_files()
+            self._write_pid_file()
+        except (OSError, RuntimeError) as error:
+            self.log.error("HUP: %s", error)
+        self.cfg.on_reload(self)
+        util._setproctitle(f"master [{self.proc_name}]")
+        self.replace(self.worker_age)
+        self.manage_workers()
+
+    def _put_environment_back(self) -> None:
+        for name in self.cfg.env:
+            if name in self.cfg.env_orig:
+                os.environ[name] = self.cfg.env_orig[name]
+            else:
+                os.environ.pop(name, None)
+
+    def _listeners(self, before: Any) -> list[Any]:
+        """Listeners for the configuration that was just read: those that there are, and new ones where an address is new. Those that
+        systemd gave stay."""
+        wanted = self.app.cfg.address
+        if self.systemd or wanted == before.address:
+            return list(self.LISTENERS)
+        kept = {listener.cfg_addr: listener for listener in self.LISTENERS}
+        made: list[Any] = []
+        try:
+            for address in wanted:
+                if address not in kept:
+                    kept[address] = listener = sock._sock_type(address)(address, self.app.cfg, self.log)
+                    made.append(listener)
+        except BaseException:
+            for listener in made:
+                listener.close()
+            raise
+        for listener in made:
+            self.log.info("Listening at: %s", listener)
+        return [kept[address] for address in wanted]
+
+    def _write_pid_file(self) -> None:
+        path = self.cfg.pidfile
+        if self.pidfile is not None and self.pidfile.fname != path:
+            self.pidfile.unlink()
+            self.pidfile = None
+        if path is not None:
+            self.pidfile = Pidfile(path)
+            self.pidfile.create(self.pid)
 
 
 class ErrorLogger(Logger):  # type: ignore[misc]
@@ -36,5 +283,8 @@ class ErrorLogger(Logger):  # type: ignore[misc]
             return
         output, form, first = self.error_handler(output)
         super()._set_handler(log, output, form, stream)
+        handler = self._get_gunicorn_handler(log)
+        if type(handler) is logging.FileHandler:
+            handler.__class__ = SureFile
         if first:
             log.error("%s", first)

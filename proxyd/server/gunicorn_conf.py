@@ -12,7 +12,8 @@ from typing import Any
 from proxyd.config import logs
 from proxyd.config.settings import Settings, SettingsError, load
 from proxyd.net.descriptors import raise_limit
-from proxyd.net.gunicorn_inner import queued_signals
+from proxyd.net.gunicorn_inner import EARLY, SIGNALS
+from proxyd.server.arbiter import ProxydArbiter
 from proxyd.server.startchecks import before_start, few_descriptors, listeners, open_secrets
 from proxyd.server.supervisor import Supervisor
 
@@ -38,6 +39,9 @@ def configuration() -> dict[str, Any]:
     directory that can't be used. On a reload, problems are logged and the old settings stay.
     """
     global _settings
+    if _settings is None:
+        # The arbiter takes them when it has handlers. They would end it before that.
+        signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
     status = 2
     try:
         settings = load()
@@ -59,6 +63,7 @@ def configuration() -> dict[str, Any]:
         # Those of the other sections are the master's, which says it in its log.
         sys.stderr.write("".join(f"proxyd: {told}\n" for section, told in open_secrets(settings) if section == "tls"))
     _settings = settings
+    ProxydArbiter.directory = settings.shared_memory_directory()
     heartbeat = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     return {
         "bind": [address for _, address in listeners(settings)],
@@ -80,6 +85,7 @@ def configuration() -> dict[str, Any]:
         "loglevel": settings.log.level,
         # Nothing uses gunicorn's control socket, and it would be one more thing to protect.
         "control_socket_disable": True,
+        "on_starting": ProxydArbiter.adopt,
         "when_ready": _start_master,
         "on_reload": _reload_master,
         "on_exit": _stop_master,
@@ -95,8 +101,10 @@ def _log_class(settings: Settings) -> type:
 
 
 def _start_master(server: Any) -> None:
-    """gunicorn's `when_ready`: the listeners are open."""
+    """gunicorn's `when_ready`: the listeners are open, and the handlers of signals are set."""
     global _supervisor
+    # Even where a setting of gunicorn's has taken away `on_starting`.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     if _settings is not None and _settings.master.spawn and _supervisor is None:
         _supervisor = Supervisor(_settings.file)
         _supervisor.start()
@@ -115,17 +123,6 @@ def _stop_master(server: Any) -> None:
 
 
 def _begin_worker(server: Any, worker: Any) -> None:
-    """gunicorn's `post_fork`, in the new worker: obey TERM from the first moment, and log as the settings say.
-
-    Until gunicorn sets the worker's own handlers, the arbiter's handlers are active. They would only put a TERM into this
-    process's copy of the arbiter's queue.
-    """
-
-    def stop(*_: object) -> None:
-        worker.alive = False
-
-    signal.signal(signal.SIGTERM, stop)
-    if signal.SIGTERM in list(queued_signals(server)):
-        stop()
+    """gunicorn's `post_fork`, in the new worker: log as the settings say. Signals are held back until the worker has its handlers."""
     if _settings is not None:
         logs.configure(_settings.log)

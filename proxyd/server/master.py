@@ -44,8 +44,9 @@ from proxyd.net.targets import Targets, use_rules
 from proxyd.registry.operations import Operations
 from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
+from proxyd.server import boots
 from proxyd.server.startchecks import open_secrets
-from proxyd.server.supervisor import SUPERVISED
+from proxyd.server.supervisor import HELD, SUPERVISED
 from proxyd.sites.follow import Sites
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
@@ -98,9 +99,10 @@ class Master:
         # Ctrl-C reaches every process of a terminal. A supervised master ignores it, because its supervisor stops it last.
         gevent.signal_handler(signal.SIGINT, (lambda: None) if os.environ.get(SUPERVISED) else self._stop.set)
         gevent.signal_handler(signal.SIGHUP, lambda: gevent.spawn(self._reload))
-        # logrotate's signal, which would end the process. The log notices by itself that its file was moved away.
-        gevent.signal_handler(signal.SIGUSR1, lambda: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
+        # They would end or stop the process. USR1 is logrotate's: the log notices by itself that its file was moved away.
+        for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
+            gevent.signal_handler(number, lambda: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
         if self._parent:
             gevent.spawn(self._watch_parent)
         try:
@@ -181,7 +183,8 @@ class Master:
         registry.on_change = changed
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
         wellness = Wellness(
-            store, board, circuits, clock.now(), lambda: [*map(str, sites.problems), *watch.problems(), *registry.takeovers.fights()],
+            store, board, circuits, clock.now(),
+            lambda: [*map(str, sites.problems), *watch.problems(), *boots.read(directory), *registry.takeovers.fights()],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()], checker.alive)
         chores: tuple[Chore, ...] = (

@@ -24,6 +24,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _GOOD_LIFE = 1.5
 SUPERVISED = "PROXYD_SUPERVISED"
 _STOP_SECONDS = 8.0
+#: Signals that would end or stop a master that has no handlers yet. They are held back until it has.
+HELD = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Supervisor:
@@ -77,11 +79,11 @@ class Supervisor:
 
     def _spawn(self) -> int:
         """Start a master. Not with subprocess: it waits for the end of a pipe which the workers that the arbiter forks
-        meanwhile keep open. `proxyd master` closes by itself what it inherits, and takes USR1 when it has a handler for it."""
+        meanwhile keep open. `proxyd master` closes by itself what it inherits, and takes the signals HELD when it has handlers for them."""
         command = self._command()
         environment = {**os.environ, SUPERVISED: "1"}
         return os.posix_spawn(command[0], command, environment,
-                              file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)], setsigmask=[signal.SIGUSR1])
+                              file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)], setsigmask=HELD)
 
     def _await_end(self, pid: int) -> None:
         self._pid = pid

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.text import UNIX
 from proxyd.net.descriptors import keep_spare
+from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.net.stream import TlsStream, no_delay, plain_stream
 from proxyd.net.tls import Certificates, alpn_protocols, tls_listeners
@@ -33,6 +35,8 @@ from proxyd.server.refused import refuse_connection
 from proxyd.server.room import close_idlest
 
 _GC_THRESHOLDS = (50_000, 20, 50)
+#: Signals that mean something to the arbiter or the master, but nothing to a worker.
+_NOTHING = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2)
 #: Seconds between two looks whether the routes are known.
 _FIT_PAUSE = 0.02
 
@@ -42,16 +46,33 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     #: Whether INT or QUIT has asked for a stop at once.
     _quick = False
+    #: Whether clients are accepted, or were.
+    _accepts = False
     #: Reopens the access log; None while the worker boots and has none.
     _reopen: Callable[[], None] | None = None
 
-    def init_signals(self) -> None:
-        """Set the handlers. gunicorn resets each signal to its default first, by which USR1 ends a process."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1,))
+    def init_process(self) -> None:
+        """Boot and run. What fails before clients are accepted is told to the arbiter, which logs it once and tries again."""
         try:
-            super().init_signals()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGUSR1,))
+            super().init_process()
+        except Exception as error:
+            if self._accepts:
+                raise
+            from proxyd.config.settings import SettingsError
+            from proxyd.store.memory.shared import SharedMemoryError
+            from proxyd.store.sql.database import StoreError
+
+            expected = isinstance(error, (OSError, SettingsError, SharedMemoryError, StoreError))
+            told = f"{type(error).__name__}: {error}".replace("\n", "\\n")
+            tell_failure(self, told if expected else "\n".join((told, traceback.format_exc())))
+
+    def init_signals(self) -> None:
+        """Set the handlers. The arbiter has held all signals back since before the fork: gunicorn resets each to its default, by which
+        most end a process."""
+        super().init_signals()
+        for number in _NOTHING:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def run(self) -> None:
         """Accept and serve until told to stop. Then let requests in flight end within graceful_timeout (INT, QUIT: cut them)."""
@@ -77,6 +98,9 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             gevent.sleep(_FIT_PAUSE)
         servers = [self._listen(listener) for listener in self.sockets] if self.alive else []
         self._share.begin()
+        if servers:
+            self._accepts = True
+            tell_accepting(self)
         # Objects that exist now stay for good, and requests create few cycles. Frequent collections would only cost time.
         gc.collect()
         gc.freeze()
@@ -104,6 +128,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         if self._quick:
             self.cfg.worker_int(self)
         self._runtime.finish()
+        # Python takes the handlers away before the process ends.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(1)
@@ -204,9 +230,15 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def handle_usr1(self, sig: int, frame: Any) -> None:
         """Reopen the logs."""
-        if self._reopen is not None:
-            gevent.spawn(self._reopen)
-        super().handle_usr1(sig, frame)
+        gevent.spawn(self._reopen_logs)
+
+    def _reopen_logs(self) -> None:
+        try:
+            if self._reopen is not None:
+                self._reopen()
+            self.log.reopen_files()
+        except OSError as error:
+            self.log.error("USR1: can't open a log file again: %s", error)
 
 
 def _certificates(runtime: Any) -> Certificates | None:

@@ -15,7 +15,7 @@ from tests.chaos.stage import Stage
 #: Longest time (seconds) until all is well again.
 RECOVERY = 30.0
 #: Ends that the suite or the proxy itself asked for say nothing; these were nobody's wish.
-_ENDED = re.compile(r"Worker \(pid:(\d+)\) (?:was sent (SIG\w+)|exited with code (\d+))")
+_ENDED = re.compile(r" worker (\d+) (?:was ended by (SIG\w+)|ended with status (\d+))")
 
 
 def settle(stage: Stage, services: Sequence[Service], judge: Judge) -> list[Sample]:

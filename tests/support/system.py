@@ -53,6 +53,7 @@ class System:
         self.database = f"{directory}/proxyd.db"
         self.process: subprocess.Popen[bytes] | None = None
         self.command = [sys.executable, "-m", "gunicorn"]
+        self.gunicorn_config = ROOT / "gunicorn.conf.py"
         #: Longest wait (seconds) for a start.
         self.patience = 60.0
         self._clients: list[RegistryClient] = []
@@ -69,7 +70,7 @@ class System:
         """Start gunicorn, and wait until every worker serves and the master answers, or until what the test waits for."""
         self._log = open(self.directory / "output.log", "ab")  # noqa: SIM115 - the process keeps it
         self.process = subprocess.Popen(
-            [*self.command, "-c", str(ROOT / "gunicorn.conf.py"), "proxyd.wsgi:app"],
+            [*self.command, "-c", str(self.gunicorn_config), "proxyd.wsgi:app"],
             env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
         try:
             wait_for(until or self.ready, self.patience, f"a ready system (see {self.directory}/output.log)")

@@ -1,0 +1,84 @@
+"""The arbiter: gunicorn's, which replaces workers when new ones accept clients, and goes on when they can't start."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from proxyd.net.gunicorn_inner import OwnArbiter, accepts
+from proxyd.server import boots
+from proxyd.server.replacing import Replacing, Seen
+
+log = logging.getLogger("gunicorn.error")
+
+#: Seconds after which it is told that new workers are not ready yet, and that the old ones go on.
+_PATIENCE = 10.0
+
+
+class ProxydArbiter(OwnArbiter):
+    """`directory`, set by the configuration: that of the shared memory, where the master reads what is said of starts."""
+
+    directory = ""
+
+    def begin(self) -> None:
+        self._replacing = Replacing()
+        #: What was told of workers that can't start; nothing is told twice until all is well.
+        self._told: set[str] = set()
+        self._replacing_since = 0.0
+        self._late = False
+        boots_written(self.directory, "")
+
+    def replace(self, age: int) -> None:
+        self._replacing.replace(age)
+        self._replacing_since, self._late = time.monotonic(), False
+
+    def busy(self) -> bool:
+        return not self._replacing.settled(self._seen(), self.num_workers)
+
+    def manage(self) -> None:
+        now = time.monotonic()
+        plan = self._replacing.plan(self._seen(), self.num_workers, now)
+        for pid in plan.stop:
+            self.ask_to_stop(pid)
+        for _ in range(plan.start):
+            self.spawn()
+        if not self.busy():
+            self._is_well()
+        elif self._replacing_since and not self._late and now - self._replacing_since > _PATIENCE:
+            self._late = True
+            log.warning("HUP: the new workers do not accept clients after %d s; the old ones go on until they do", _PATIENCE)
+
+    def not_started(self, why: str) -> None:
+        pause = self._replacing.failed(time.monotonic())
+        first, _, more = why.partition("\n")
+        if first in self._told:
+            return
+        self._told.add(first)
+        serving = sum(worker.accepts and not worker.asked for worker in self._seen())
+        said = f"a worker can't start: {first}; {f'{serving} others go on' if serving else 'no other serves'}"
+        log.error("%s; it is tried again in %.1f s, and then ever more seldom%s", said, pause, f"\n{more}" if more else "")
+        boots_written(self.directory, said)
+
+    def not_reloaded(self, why: str) -> None:
+        log.error("HUP: gunicorn's configuration can't be used%s; nothing is reloaded, and the workers go on", f": {why}" if why else "")
+
+    def _is_well(self) -> None:
+        if self._replacing_since:
+            log.info("HUP: the new workers accept clients")
+            self._replacing_since = 0.0
+        self._replacing.works()
+        if self._told:
+            self._told.clear()
+            log.info("workers start again")
+            boots_written(self.directory, "")
+
+    def _seen(self) -> list[Seen]:
+        return [Seen(pid, worker.age, accepts(worker), pid in self.asked) for pid, worker in self.WORKERS.items()]
+
+
+def boots_written(directory: str, said: str) -> None:
+    """Write for the master what is said of starts, as far as that can be written."""
+    try:
+        boots.write(directory, said)
+    except OSError as error:
+        log.debug("can't write what is said of starts: %s", error)
