@@ -14,6 +14,7 @@ from proxyd.base import text
 from proxyd.client.errors import ClientError
 from proxyd.client.events import LOCAL_TYPES, Callback, Event, EventHub
 from proxyd.client.link import MAINT_WAIT, Identity, Link, Timing
+from proxyd.client.wire import addresses_of
 
 # BACKEND_TEST waits for a server that may be silent.
 _TEST_WAIT = 30.0
@@ -29,16 +30,19 @@ class Client:
     the session registers anew and replays the applied configuration (then staged changes, unapplied). Route ids
     stay valid over that: methods take the id that `route_add` returned, `current_route_id` tells the present one.
     Every method raises ClientError with the registry's message, ConnectionLost where no answer came in time.
+
+    `address`: the registry's, or those of all hosts that are one registry, as a list or with commas between them. The session goes to
+    the first that can be reached, and from one that fails to the next.
     """
 
     def __init__(
-        self, address: str = "127.0.0.1:8181", *, service: str, instance: str, metadata: Mapping[str, Any] | None = None,
+        self, address: str | Iterable[str] = "127.0.0.1:8181", *, service: str, instance: str, metadata: Mapping[str, Any] | None = None,
         maintenance_port: int = 0, token: str | None = None, tls: ssl.SSLContext | bool | None = None,
         timeout: float = 10.0, ping_interval: float = 15.0, session_id: str = "",
     ) -> None:
         for name, value in (("service", service), ("instance", instance)):
             _check(name, value, last=False)
-        identity = Identity(address, service, instance, dict(metadata or {}), maintenance_port, token, tls)
+        identity = Identity(addresses_of(address), service, instance, dict(metadata or {}), maintenance_port, token, tls)
         self._hub = EventHub()
         self._link = Link(identity, Timing(timeout, ping_interval), self._hub, session_id)
 

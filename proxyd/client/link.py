@@ -15,7 +15,7 @@ from proxyd.client.commands import REPEATABLE, TARGETED
 from proxyd.client.errors import ClientError, ConnectionLost
 from proxyd.client.events import Event, EventHub, parse_event
 from proxyd.client.memory import Memory
-from proxyd.client.wire import Wire, open_socket
+from proxyd.client.wire import Wire, open_any
 
 # A connection that lived this long was a good one: the next loss starts with short delays again.
 _STABLE = 10.0
@@ -28,9 +28,9 @@ _log = logging.getLogger("proxyd.client")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Where the registry is, and who registers there."""
+    """Where the registry is, and who registers there. `addresses`: those of its hosts, which are one registry."""
 
-    address: str
+    addresses: tuple[str, ...]
     service: str
     instance: str
     metadata: dict[str, Any] | None = None
@@ -67,6 +67,8 @@ class Link:
         self.session_id = session_id
         self.subscribed: set[str] = set()
         self._hub = hub
+        #: Which of the addresses is tried first.
+        self._place = 0
         self._turn = threading.RLock()
         self._state = threading.Condition()
         self._wire: Wire | None = None
@@ -161,7 +163,7 @@ class Link:
                 raise ConnectionLost("the client is closed")
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ConnectionLost(f"no connection to the registry at {self.identity.address}")
+                raise ConnectionLost(f"no connection to the registry at {', '.join(self.identity.addresses)}")
             self._turn.release()
             try:
                 with self._state:
@@ -173,7 +175,8 @@ class Link:
     def _open(self) -> None:
         """Connect, take the session up again or register, and make the connection the current one."""
         identity, patience = self.identity, self.timing.command
-        wire = Wire(open_socket(identity.address, identity.tls, patience), self._unsolicited, self._lost)
+        sock, self._place = open_any(identity.addresses, self._place, identity.tls, patience)
+        wire = Wire(sock, self._unsolicited, self._lost)
         happened = "connected"
         try:
             with self._turn:
@@ -195,6 +198,8 @@ class Link:
                     self._state.notify_all()
         except ClientError:
             wire.close()
+            # Another host may know better, or be able to.
+            self._place = (self._place + 1) % len(identity.addresses)
             raise
         self._hub.emit(Event(happened, {"session_id": session_id}))
 

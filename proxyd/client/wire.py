@@ -8,13 +8,40 @@ import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from proxyd.base import text
 from proxyd.client.errors import ClientError, ConnectionLost
 
 MAX_ANSWER = 2 << 20
 _POLL_MS = 1000
+# Seconds that one of several hosts may take to connect before the next one is tried: one that lost its power answers nothing at all.
+_NEXT_HOST = 2.0
+
+
+def addresses_of(address: str | Iterable[str]) -> tuple[str, ...]:
+    """The addresses of a registry: one text, in which commas may stand between several, or several texts. Raises ClientError."""
+    items = address.split(",") if isinstance(address, str) else address
+    found = tuple(item.strip() for item in items if item.strip())
+    if not found:
+        raise ClientError("no address of a registry is given")
+    return found
+
+
+def open_any(addresses: tuple[str, ...], first: int, tls: ssl.SSLContext | bool | None, timeout: float) -> tuple[socket.socket, int]:
+    """A connected socket to the first of a registry's hosts that can be reached, and its place among the addresses; begins with the
+    one at the place `first`. Raises ConnectionLost if none can be, and ClientError for a text that is no address."""
+    each = timeout if len(addresses) == 1 else min(timeout, _NEXT_HOST)
+    failures = []
+    for step in range(len(addresses)):
+        place = (first + step) % len(addresses)
+        try:
+            sock = open_socket(addresses[place], tls, each)
+        except ConnectionLost as error:
+            failures.append(str(error))
+        else:
+            return sock, place
+    raise ConnectionLost("; ".join(failures))
 
 
 def open_socket(address: str, tls: ssl.SSLContext | bool | None, timeout: float) -> socket.socket:

@@ -10,7 +10,7 @@ from typing import Any
 
 from proxyd.base.text import rfc3339
 from proxyd.client.link import MAINT_WAIT, Identity, split
-from proxyd.client.wire import Wire, open_socket
+from proxyd.client.wire import Wire, addresses_of, open_any
 from proxyd.ctl.adminhttp import Admin, Refused, segment
 from proxyd.ctl.screen import Screen, printable
 from proxyd.ctl.show import BAD, OK
@@ -155,11 +155,13 @@ def test(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 def send(screen: Screen, options: argparse.Namespace, token: str) -> int:
     """Send one registry command, in a new session or in `--session`, which RECONNECT resumes."""
-    identity = Identity(options.registry, "proxyctl", f"{socket.gethostname()}-{os.getpid()}", token=token or None)
+    addresses = addresses_of(options.registry)
+    identity = Identity(addresses, "proxyctl", f"{socket.gethostname()}-{os.getpid()}", token=token or None)
     if any(ord(char) < 32 or ord(char) == 127 for char in options.line):
         raise Refused("a command is one line without control characters")
     line = options.line if "|" in options.line else f"{options.line}|{{sid}}"
-    wire = Wire(open_socket(options.registry, options.tls, options.timeout), _is_event, lambda wire: None)
+    sock, _ = open_any(addresses, 0, options.tls, options.timeout)
+    wire = Wire(sock, _is_event, lambda wire: None)
     try:
         answer = _send_in_session(wire, identity, line, options)
     finally:

@@ -111,8 +111,8 @@ def _common(default: Any) -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", default=default or False, help="print JSON, for programs")
     common.add_argument("--admin", metavar="URL", default=default, help="admin HTTP: http://host:port or unix:/path "
                         "(default: [admin] bind of the config file, else http://127.0.0.1:8282)")
-    common.add_argument("--registry", metavar="ADDRESS", default=default, help="registry: host:port or unix:/path "
-                        "(default: [registry] bind, else 127.0.0.1:8181)")
+    common.add_argument("--registry", metavar="ADDRESS", default=default, help="registry: host:port or unix:/path, of several hosts "
+                        "with commas between them (default: [registry] bind, else 127.0.0.1:8181)")
     common.add_argument("--token-file", metavar="FILE", default=default,
                         help="file with the admin token (default: [admin] token_file); for run and send, with the registry "
                         "token")

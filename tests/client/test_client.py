@@ -127,7 +127,7 @@ def registry() -> Iterator[ScriptedRegistry]:
 
 
 def client_of(registry: ScriptedRegistry, **more: Any) -> Client:
-    return Client(registry.address, service="shop", instance="shop-1", **{"timeout": 3.0, **more})
+    return Client(**{"address": registry.address, "service": "shop", "instance": "shop-1", "timeout": 3.0, **more})
 
 
 def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
@@ -331,6 +331,53 @@ def test_a_silent_registry_costs_a_connection_not_the_order_of_answers(registry:
             client.drain_start(60)
         assert client.drain_status() == {"active": True}
     assert "DRAIN_START|sid-1|1m" in registry.lines
+
+
+@pytest.fixture
+def pair(registry: ScriptedRegistry) -> Iterator[tuple[ScriptedRegistry, ScriptedRegistry]]:
+    """Two hosts that are one registry: what one knows of sessions, the other knows."""
+    other = ScriptedRegistry()
+    other.sessions = registry.sessions
+    yield registry, other
+    other.stop()
+
+
+def test_a_session_goes_to_the_first_host_that_can_be_reached(pair: tuple[ScriptedRegistry, ScriptedRegistry], full_port: int) -> None:
+    first, second = pair
+    with client_of(first, address=[first.address, second.address]):
+        assert (first.commands(), second.commands()) == (["REGISTER"], [])
+    first.stop()
+    # One host is gone, and one takes no connection: it does not get the whole time limit.
+    began = time.monotonic()
+    with client_of(first, address=f"{first.address}, 127.0.0.1:{full_port},{second.address}", timeout=30.0) as client:
+        assert client.connected
+        assert second.commands() == ["REGISTER"]
+    assert time.monotonic() - began < 10
+
+
+def test_a_session_goes_on_at_the_next_host_when_its_own_is_gone(pair: tuple[ScriptedRegistry, ScriptedRegistry]) -> None:
+    first, second = pair
+    with client_of(first, address=[first.address, second.address]) as client:
+        session_id = client.session_id
+        first.stop()
+        until(lambda: second.commands() == ["RECONNECT"])
+        until(lambda: client.connected)
+        assert client.session_id == session_id
+        client.apply()
+        assert second.commands()[-1] == "CONFIG_APPLY"
+
+
+def test_a_host_that_refuses_is_left_for_the_next(pair: tuple[ScriptedRegistry, ScriptedRegistry]) -> None:
+    first, second = pair
+    first.answers["REGISTER"] = lambda conversation, fields: conversation.cut()
+    with client_of(first, address=[first.address, second.address]).connect(wait=5) as client:
+        assert client.connected
+        assert (first.commands(), second.commands()) == (["REGISTER"], ["REGISTER"])
+
+
+def test_no_address_at_all_is_refused(registry: ScriptedRegistry) -> None:
+    with pytest.raises(ClientError, match="no address"):
+        client_of(registry, address=" , ")
 
 
 def test_the_session_is_pinged_and_one_replaced_by_another_is_registered_again(registry: ScriptedRegistry) -> None:
