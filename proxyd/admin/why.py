@@ -172,10 +172,17 @@ def _rate_limit(asked: _Asked, pool: Pool) -> Step:
     return Step("rate_limit", PASSES, said)
 
 
+def _own_answer(asked: _Asked, pool: Pool) -> Step:
+    answer = pool.members[0].answer
+    if answer is None:
+        return Step("own_answer", PASSES, "a backend answers")
+    return Step("own_answer", REFUSES, f"the route answers itself: {pool.members[0].scheme}", answer.status)
+
+
 #: What tells of each gate, by the gate's name: a test looks whether all of GATES are here.
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
     "cors": _cors, "addresses": _addresses, "preflight": _preflight, "body_size": _body_size,
-    "maintenance": _maintenance, "rate_limit": _rate_limit}
+    "maintenance": _maintenance, "rate_limit": _rate_limit, "own_answer": _own_answer}
 
 
 def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:
@@ -206,7 +213,7 @@ def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:
     if member.options.weight != DEFAULT_OPTIONS.weight:
         told.append(f"weight {member.options.weight}")
     parting = ":" if member.base_path and not member.port else ""
-    backend = f"{member.scheme}://{member.authority}{parting}{member.base_path}"
+    backend = member.scheme if member.answer is not None else f"{member.scheme}://{member.authority}{parting}{member.base_path}"
     return {"route_id": member.route_id, "service": member.service, "instance": member.instance,
             "backend": backend, "usable": usable,
             "why": "; ".join(told) or "takes requests"}

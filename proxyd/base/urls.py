@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import idna
 
+from proxyd.base.ownanswers import OwnAnswer, parse_answer
 from proxyd.base.paths import normalize_path
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -37,7 +38,8 @@ class Backend:
     """A backend url taken apart: scheme http or https, host without brackets, port, path without a trailing slash,
     whether it said ws or wss, the authority as a Host field has it, and whether it said h2c (HTTP/2 in the clear).
 
-    Of a UNIX socket, `host` is its path (which begins with a slash, as no host does) and `port` is 0."""
+    Of a UNIX socket, `host` is its path (which begins with a slash, as no host does) and `port` is 0. `answer`: what the proxy itself
+    answers; then there is no host, and `scheme` is the url."""
 
     scheme: str
     host: str
@@ -46,6 +48,7 @@ class Backend:
     websocket: bool
     authority: str
     http2: bool = False
+    answer: OwnAnswer | None = None
 
     def spoken(self, wished: bool) -> int:
         """Whether HTTP/2 is spoken to it: 0, IF_OFFERED or ALWAYS. `wished`: the route's option http2."""
@@ -54,7 +57,7 @@ class Backend:
     @property
     def place(self) -> str:
         """Where it is, for logs and people: the authority, or `unix:` and the socket's path."""
-        return self.authority if self.port else f"unix:{self.host}"
+        return self.authority if self.port or self.answer is not None else f"unix:{self.host}"
 
     def url(self, target: str) -> str:
         """The url of a path (and query) at this backend."""
@@ -66,6 +69,8 @@ def parse_backend(url: str) -> Backend:
     """The backend that an http, https, h2c, ws or wss url names. Raises ValueError saying what is wrong with it."""
     if len(url) > 2048 or any(ord(char) <= 32 or ord(char) >= 127 for char in url):
         raise ValueError(f'"{url[:80]}" is not a url (too long, or with spaces or control characters)')
+    if (answer := parse_answer(url)) is not None:
+        return Backend(url, "", 0, "", False, "", False, answer)
     if (unix := _UNIX.fullmatch(url)) is not None:
         return _on_socket(url, (unix["scheme"] or "http").lower(), unix["socket"], unix["rest"] or "")
     parts = _URL.fullmatch(url)

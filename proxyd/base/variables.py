@@ -21,6 +21,7 @@ VARIABLES: dict[str, str] = {
     "request_id": "The X-Request-ID of the request.",
     "route": "Id of the route.",
     "scheme": "`http` or `https`, as the client sees it.",
+    "uri": "Path and query of the request as the client sent them.",
 }
 #: The most variables in one value, and the longest value once they are put in: what a client sends may stand in all of them.
 MAX_VARIABLES = 8

@@ -251,6 +251,9 @@ class RouteOptions:
     sticky_same_site: str = declare(choice("lax", "strict", "none"), "lax", "SameSite of the cookie. none makes it Secure, too.")
     sticky_max_age: float = declare(DURATION_OR_OFF, "0", "How long a browser keeps the cookie. 0: until it is closed.")
     allow: AddressRule = declare(_ADDRESSES, "", "Clients that may use the route. Empty: all that deny does not name.")
+    respond_text: str = declare(
+        bounded_text(4096), "", "Text of the answer of a route whose backend is respond: or redirect:. HTML if it begins with <. Empty: "
+                                "the status in words.")
     cors_origins: tuple[str, ...] = declare(
         Kind("list of origins", _origins), "", "Origins whose pages may read the answers: https://app.example.com, https://*.a.test, *. "
                                                "Empty: no CORS here, the backend's own fields pass.")

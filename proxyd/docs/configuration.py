@@ -84,7 +84,8 @@ _SITE_TABLE = (
      "Name of the service. Routes of the same service, domain, path and priority form one pool."),
     ("[route NAME]", "domains", "needed", "Exact names, `*.example.com` (one label) or `*`."),
     ("[route NAME]", "path", "`/`", "Path prefix of whole segments: `/api` matches `/api` and `/api/x`, never `/apix`."),
-    ("[route NAME]", "backends", "needed", "http, https, h2c, ws or wss urls, or `unix:/run/app.sock`; several are replicas of one "
+    ("[route NAME]", "backends", "needed", "http, https, h2c, ws or wss urls, `unix:/run/app.sock`, "
+     "`redirect:` or `respond:`; several are replicas of one "
      "another."),
     ("[route NAME]", "priority", "`0`", "Of a host's routes the highest priority is tried first; among equal ones, the longest path."),
     ("[headers], [headers NAME]", "any header name", "", "Response header. It replaces the backend's own. `-` alone takes the "

@@ -14,6 +14,8 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
     try:
         options = route_options(record.options)
         backend = parse_backend(record.backend_url)
+        if backend.answer is not None:
+            return None
         http2, service = backend.spoken(options.http2), None
         place, send_proxy = "", options.send_proxy
         path = options.health_check_path or (settings.default_path if settings.default_check else "")

@@ -225,6 +225,8 @@ class Operations:
         """Ask a backend once: whether it answers, how fast, and whether its certificate is valid."""
         try:
             backend = parse_backend(url)
+            if backend.answer is not None:
+                raise ValueError(f"{url} is answered by the proxy itself: there is no backend to ask")
             rules().check_host(backend.host, backend.port)
         except ValueError as error:
             return {"reachable": False, "error": str(error)}
@@ -299,6 +301,8 @@ class Operations:
         for route_id in sorted_ids(route_ids):
             row = self.registry.active.rows[route_id]
             backend = parse_backend(row["backend_url"])
+            if backend.answer is not None:
+                continue
             path = option_of(json.loads(row["options"]), "health_check_path")
             if not path.startswith("/"):
                 path = f"{backend.path}/"

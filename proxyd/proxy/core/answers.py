@@ -14,6 +14,8 @@ from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.grpc import is_grpc, status_fields
 from proxyd.proxy.core.headers import http_date
 from proxyd.proxy.core.refusal import Page, Refusal
+from proxyd.proxy.core.setfields import replace_fields, without_set
+from proxyd.store.sql.snapshot import Pairs
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
@@ -88,6 +90,20 @@ def _send(ex: Exchange, status: int, page: Page, headers: tuple[tuple[str, str],
         ex.client.start(status, reason_phrase(status), fields, -2, b"", True)
         return
     ex.client.start(status, reason_phrase(status), fields, len(body), body, True)
+    ex.bytes_sent += len(body)
+
+
+def respond(ex: Exchange, status: int, page: Page, fields: Pairs, new: Pairs) -> None:
+    """Answer an exchange in place of a backend, with the fields `new` that the route sets. Raises ClientGone."""
+    ex.begin_response(status)
+    none = status in (204, 304)
+    body = b"" if none or ex.method == "HEAD" else page.body
+    kind = [] if none else [("Content-Type", page.content_type)]
+    sent = replace_fields([("Date", http_date(int(time.time()))), *kind, *fields], new)
+    sent += [*without_set(ex.set_headers, new), ("X-Request-ID", ex.request_id)]
+    if not none and ex.method == "HEAD":
+        sent.append(("Content-Length", str(len(page.body))))
+    ex.client.start(status, reason_phrase(status), sent, len(body) if body else -2 if none or ex.method == "HEAD" else 0, body, True)
     ex.bytes_sent += len(body)
 
 

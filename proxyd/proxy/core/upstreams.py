@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxyd.base.ownanswers import OwnAnswer
 from proxyd.base.variables import SetFields
 from proxyd.config.options import BackendTls, RouteOptions
 
@@ -109,6 +110,8 @@ class Upstream:
     strip: str = ""
     puts_back: bool = False
     http2: int = 0
+    #: What the proxy itself answers for the route, which then has no backend.
+    answer: OwnAnswer | None = None
     host_field: str = ""
     keeps_host: bool = True
     tls: BackendTls = _USUAL_TLS

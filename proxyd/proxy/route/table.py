@@ -157,13 +157,17 @@ def _host(domain: str, members: list[Upstream]) -> _Host:
 
 
 def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
+    backends = [member for member in members if member.answer is None]
+    if backends and len(backends) < len(members):
+        # An answer of our own is no replica of what really serves.
+        members = backends
     limited = next((member for member in members if member.rate_limits), None)
     maintained = any(member.maintenance_since for member in members)
     sticky = members[0].options.sticky_cookie if len(members) > 1 else ""
     calm = len(members) == 1 and members[0].enabled and not maintained and not (members[0].drain_started_at or members[0].held_until)
     rolling = any(member.rollout < 1.0 for member in members)
-    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky, _guarded(members[0].options),
-                rolling)
+    guarded = _guarded(members[0].options) or members[0].answer is not None
+    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky, guarded, rolling)
 
 
 def _guarded(options: RouteOptions) -> bool:
@@ -204,7 +208,7 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not keeps_host,
         http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host,
         tls=tls, instead=rewrite.new if rewrite is not None else "", plain=not strip and not backend.path and rewrite is None,
-        rollout=record.rollout)
+        rollout=record.rollout, answer=backend.answer)
 
 
 #: Fields of CORS (Fetch standard 3.2.3) that an answer has from its route or from its backend, but not from both.

@@ -22,8 +22,8 @@ TOPIC = "Staging"
 @command("ROUTE_ADD", TOPIC,
          Field("domains", fields.domains, "Domains with commas: exact, `*.example.com` (one label) or `*`."),
          Field("path", fields.path, "Path prefix of whole segments."),
-         Field("backend_url", fields.backend, "http, https, h2c, ws or wss url, or `unix:/run/app.sock`. Its path is put "
-                                              "before the request's path."),
+         Field("backend_url", fields.backend, "http, https, h2c, ws or wss url, or `unix:/run/app.sock`. Its path is put before the "
+                                              "request's path. Or `redirect:` or `respond:`, for an answer of the proxy's own."),
          Field("priority", routechecks.priority, "Routes with a higher priority are tried first."),
          answer="`ROUTE_OK|route_id`", help="Stage a new route.", scope="routes")
 def route_add(caller: Caller, domains: tuple[str, ...], path: str, backend_url: str, priority: int) -> str:

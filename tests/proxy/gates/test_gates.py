@@ -19,6 +19,7 @@ from proxyd.proxy.gates.addresses import addresses
 from proxyd.proxy.gates.bodysize import body_size
 from proxyd.proxy.gates.cors import cors, preflight
 from proxyd.proxy.gates.maintenance import maintenance
+from proxyd.proxy.gates.ownanswer import own_answer
 from proxyd.proxy.gates.ratelimit import rate_limit
 from proxyd.proxy.runtime import Runtime
 from tests.proxy.build import pool_of, record
@@ -40,7 +41,7 @@ def exchange(runtime: Runtime) -> Iterator[Exchange]:
 
 
 def test_what_is_refused_before_the_rate_limit_does_not_count_against_it() -> None:
-    assert (cors, addresses, preflight, body_size, maintenance, rate_limit) == GATES
+    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, own_answer) == GATES
     assert (body_size, maintenance, rate_limit) == COMMON
 
 
