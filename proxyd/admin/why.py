@@ -17,7 +17,7 @@ from proxyd.base import clock
 from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLOSED
 from proxyd.base.text import rfc3339
-from proxyd.config.options import DEFAULT_OPTIONS
+from proxyd.config.options import BY_ADDRESS, DEFAULT_OPTIONS
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal
@@ -159,6 +159,10 @@ def _maintenance(asked: _Asked, pool: Pool) -> Step:
 def _rate_limit(asked: _Asked, pool: Pool) -> Step:
     if pool.limited is None:
         return Step("rate_limit", PASSES, "no limit")
+    by = pool.limited.options.rate_limit_key
+    if by != BY_ADDRESS:
+        key = " + ".join(f"{kind}:{name}" if name else kind for kind, name in by)
+        return Step("rate_limit", PASSES, f"limits are counted by {key}, so the url does not tell how many requests are left")
     limiter = RateLimiter(asked.settings, os.path.dirname(asked.context.state.board.file.path))
     try:
         bounds = limiter.standing(pool.limited, asked.client)

@@ -236,16 +236,18 @@ def normalize_domain(text: str) -> str:
 
 
 def normalize_route_path(text: str) -> str:
-    """A route's path in the form that is matched: starts with a slash, ends without one, dot segments resolved.
-
-    Raises ValueError.
+    """A route's path in the form that is matched: starts with a slash, ends without one, dot segments resolved. A path covers what is
+    below it, so `/*` at its end, which other proxies need for that, changes nothing. Raises ValueError.
     """
     path = text.strip() or "/"
     if not path.startswith("/"):
         raise ValueError(f'"{text}" is not a path (it starts with /, like /api)')
     if len(path) > 1024 or not _PATH.fullmatch(path):
         raise ValueError(f'"{text[:80]}" is not a path (no query, no spaces, other characters percent-encoded, 1024 at most)')
-    return normalize_path(path).rstrip("/") or "/"
+    path = normalize_path(path).rstrip("/")
+    while path.endswith("/*"):
+        path = path.removesuffix("/*").rstrip("/")
+    return path or "/"
 
 
 _LOCAL_NAMES = ("localhost", "test", "internal")

@@ -130,6 +130,27 @@ def _tokens(value: str) -> tuple[str, ...]:
     return items
 
 
+#: The key of rate limits where a route says nothing.
+BY_ADDRESS = (("address", ""),)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+
+
+def _limit_key(value: str) -> tuple[tuple[str, str], ...]:
+    """What makes the key of a rate limit: kinds, each with its name or number."""
+    parts = []
+    for word in value.split("+"):
+        kind, colon, name = word.strip().partition(":")
+        kind = kind.lower()
+        sound = {"address": not colon, "header": bool(_TOKEN.fullmatch(name)) and "_" not in name, "cookie": bool(_TOKEN.fullmatch(name)),
+                 "path": name in tuple("12345678")}.get(kind, False)
+        if not sound:
+            raise ValueError(f'"{word.strip()[:80]}" is not address, header:NAME, cookie:NAME or path:N with N from 1 to 8')
+        parts.append((kind, name.lower() if kind == "header" else name))
+    if len(set(parts)) < len(parts):
+        raise ValueError(f'"{value[:80]}" says the same twice')
+    return tuple(parts)
+
+
 def _buffer(value: str) -> int:
     """A size, `off`, or `on` for a size that fits most services."""
     word = value.strip().lower()
@@ -251,6 +272,10 @@ class RouteOptions:
     sticky_same_site: str = declare(choice("lax", "strict", "none"), "lax", "SameSite of the cookie. none makes it Secure, too.")
     sticky_max_age: float = declare(DURATION_OR_OFF, "0", "How long a browser keeps the cookie. 0: until it is closed.")
     allow: AddressRule = declare(_ADDRESSES, "", "Clients that may use the route. Empty: all that deny does not name.")
+    rate_limit_key: tuple[tuple[str, str], ...] = declare(
+        Kind("address, header:NAME, cookie:NAME, path:N, or several with +", _limit_key), "address",
+        "By what requests are counted together for rate limits: address (IPv6: network), a request field, a cookie, the first N segments "
+        "of the path. A request without the field or the cookie is counted by its address.")
     respond_text: str = declare(
         bounded_text(4096), "", "Text of the answer of a route whose backend is respond: or redirect:. HTML if it begins with <. Empty: "
                                 "the status in words.")

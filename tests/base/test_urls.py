@@ -93,7 +93,8 @@ def test_a_route_path_ends_without_a_slash_and_stays_as_it_is(path: str) -> None
     assert normalize_route_path(normal) == normal
 
 
-@pytest.mark.parametrize(("written", "normal"), [("", "/"), ("/", "/"), ("/api/", "/api"), (" /a ", "/a"), ("/a/../b/", "/b")])
+@pytest.mark.parametrize(("written", "normal"), [("", "/"), ("/", "/"), ("/api/", "/api"), (" /a ", "/a"), ("/a/../b/", "/b"),
+                                                 ("/api/*", "/api"), ("/*", "/"), ("/a/*/*/", "/a"), ("/a*", "/a*")])
 def test_a_route_path_is_brought_to_one_form(written: str, normal: str) -> None:
     assert normalize_route_path(written) == normal
 

@@ -4,15 +4,17 @@ through Redis. While Redis can't be reached, each host counts alone and the log 
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.text import format_duration, rfc3339
+from proxyd.config.options import BY_ADDRESS
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal, refuse
@@ -64,14 +66,17 @@ class RateLimiter:
         self._clients: dict[tuple[Upstream, str], Client] = {}
         self._client = lru_cache(maxsize=65536)(self._client_of)
 
-    def hit(self, upstream: Upstream, client_ip: str, now: float) -> Decision | None:
+    def hit(self, upstream: Upstream, client_ip: str, now: float, key: str = "") -> Decision | None:
         """Count a request against the upstream's limits. None: it passes, and no header is sent.
 
-        `now`: Unix seconds. All bounds must allow the request. If one refuses it, it counts for none (but see `_exceeded`).
+        `now`: Unix seconds. `key`: what it is counted by in place of the client's address. All bounds must allow the request. If one
+        refuses it, it counts for none (but see `_exceeded`).
         """
-        known = self._clients.get((upstream, client_ip))
+        if key and self._client(client_ip) is None:
+            return None
+        known = self._clients.get((upstream, key or client_ip))
         if known is None:
-            known = self._meet(upstream, client_ip)
+            known = self._meet(upstream, client_ip, key)
         take, bounds = known
         if take is not None:
             over = () if take() else bounds
@@ -80,14 +85,14 @@ class RateLimiter:
         else:
             return None
         if over:
-            return self._reject(upstream, client_ip, bounds, over, now)
+            return self._reject(upstream, client_ip, bounds, over, now, "with this key" if key else "from this address")
         if not self._show:
             return None
         return Decision(True, "", _fields(bounds, {bound: self._standing(bound) for bound in bounds}, now))
 
-    def _meet(self, upstream: Upstream, client_ip: str) -> Client:
+    def _meet(self, upstream: Upstream, client_ip: str, key: str = "") -> Client:
         """The bounds that apply to a new client, and how to count them. A client in `allow` has none."""
-        client = self._client(client_ip)
+        client = key or self._client(client_ip)
         place = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}"
         bounds = () if client is None else tuple(
             (f"{place}/{window:g}/{client}", amount, window) for amount, window in upstream.rate_limits)
@@ -95,12 +100,26 @@ class RateLimiter:
             self._clients.clear()
         simple = len(bounds) == 1 and self._redis is None and not self._show
         take = self._host.taker(*bounds[0]) if simple else None
-        self._clients[(upstream, client_ip)] = take, bounds
+        self._clients[(upstream, key or client_ip)] = take, bounds
         return take, bounds
 
     def standing(self, upstream: Upstream, client_ip: str) -> list[tuple[int, float, int]]:
         """Each limit that applies to a client, its window in seconds, and how many requests are left; nothing is counted."""
         return [(bound[1], bound[2], int(self._standing(bound)[0])) for bound in self._meet(upstream, client_ip)[1]]
+
+    def key_of(self, ex: Exchange, parts: tuple[tuple[str, str], ...]) -> str:
+        """What a request is counted by, as option rate_limit_key says: a hash, since fields and cookies may be long, and secrets."""
+        found = []
+        for kind, name in parts:
+            value = ""
+            if kind == "header":
+                value = ", ".join(ex.head.get_all(name))
+            elif kind == "cookie":
+                value = cookie(ex.head.get_all("cookie"), name)
+            elif kind == "path":
+                value = "/".join(ex.path.split("/", int(name) + 1)[: int(name) + 1])
+            found.append(f"{kind}:{value}" if value else f"address:{self._client(ex.client_ip)}")
+        return hashlib.blake2b("\0".join(found).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
     def forget(self, live: Callable[[Upstream], bool]) -> None:
         """Drop what is remembered of clients of routes that are gone or changed: only a crowd of clients would have pushed it out."""
@@ -127,14 +146,14 @@ class RateLimiter:
         return self._host.standing(*bound) if found is None else found
 
     def _reject(self, upstream: Upstream, client_ip: str, bounds: tuple[Bound, ...], over: tuple[Bound, ...],
-                now: float) -> Decision:
+                now: float, whose: str) -> Decision:
         self._count_rejection(upstream.route_id, self._client(client_ip) or client_ip, now)
         standings = {bound: (0, max(1.0, self._standing(bound)[1])) for bound in over}
         worst = max(over, key=lambda bound: standings[bound][1])
         _, amount, window = worst
         wait = math.ceil(standings[worst][1])
         fields = (("Retry-After", str(wait)), *_fields(bounds, standings, now))
-        return Decision(False, f"more than {amount} requests in {window:g} s from this address; try again in {wait} s", fields)
+        return Decision(False, f"more than {amount} requests in {window:g} s {whose}; try again in {wait} s", fields)
 
     def _client_of(self, address: str) -> str | None:
         """The address or, for IPv6, the network that a limit counts by. None for a client in `allow`."""
@@ -198,13 +217,25 @@ def rate_limit(parts: HasLimiter, ex: Exchange, pool: Pool) -> Refusal | None:
     limited = pool.limited
     if limited is None:
         return None
-    decision = parts.limiter.hit(limited, ex.client_ip, time.time())
+    by = limited.options.rate_limit_key
+    key = "" if by == BY_ADDRESS else parts.limiter.key_of(ex, by)
+    decision = parts.limiter.hit(limited, ex.client_ip, time.time(), key)
     if decision is None:
         return None
     if not decision.allowed:
         return refuse("rate_limited", decision.detail, decision.headers, "rate_limited")
     ex.set_headers.extend(decision.headers)
     return None
+
+
+def cookie(values: Sequence[str], name: str) -> str:
+    """The value of the first cookie of a name in Cookie fields (RFC 6265 5.4), empty if there is none."""
+    for value in values:
+        for pair in value.split(";"):
+            known, _, found = pair.partition("=")
+            if known.strip() == name:
+                return found.strip()
+    return ""
 
 
 def _fields(bounds: tuple[Bound, ...], standings: dict[Bound, Standing], now: float) -> tuple[tuple[str, str], ...]:
