@@ -22,8 +22,8 @@ class Reason(NamedTuple):
 
 
 #: A backend's answer that may be retried and then could not be: one code for each status, which is the answer's own.
-STATUS_FAMILY = Reason("upstream_NNN", 502, "The backend's own answer had status NNN, which `retry_on` names, and no attempt was left. The "
-                       "client gets NNN. Look into the backend's log")
+STATUS_FAMILY = Reason("upstream_NNN", 502, "The backend's own answer had status NNN, which `retry_on` names, and no attempt was left. Or "
+                       "the route replaces it by a page (`error_pages_replace`). The client gets NNN. Look into the backend's log")
 _IN_FAMILY = re.compile(r"upstream_[1-5]\d\d")
 
 GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (

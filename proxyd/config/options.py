@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from proxyd.base import text
+from proxyd.base.errorpages import ErrorPages, parse_error_pages
 from proxyd.base.rewrites import Rewrite, parse_rewrite
 from proxyd.base.urls import parse_backend, parse_check_or_none
 from proxyd.config.declare import (
@@ -255,6 +256,10 @@ class RouteOptions:
         _BUFFER_SIZE, "off", "Bytes of a request body that are received before the upstream is asked. Most bodies should fit.")
     response_buffer: int = declare(
         _BUFFER_SIZE, "off", "Most bytes of an answer that are received ahead of a slow client, so that the upstream is free sooner.")
+    error_pages: ErrorPages = declare(
+        Kind("rules like 5xx -> down; 404 -> /errors/404.html", parse_error_pages, free=True), "",
+        "Pages in place of proxyd's own errors, by status: names of files in [proxy] error_page_files, or paths of the backend.")
+    error_pages_replace: bool = declare(BOOL, "false", "Show error_pages also in place of the backend's own answers of these statuses.")
     preserve_host: bool = declare(BOOL, "true", "Send the client's Host to the upstream. false: send the host of the backend url.")
     upstream_host: str = declare(Kind("host, with a port or without", _host_field), "",
                                  "Host that the upstream gets, in requests and health checks. Empty: as preserve_host says.")

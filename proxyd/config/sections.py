@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from proxyd.base import text
+from proxyd.base.errorpages import ErrorPages, parse_error_files
 from proxyd.base.urls import parse_check
 from proxyd.config.declare import (
     ADDRESS,
@@ -101,6 +102,10 @@ class ProxySettings:
         "UNIX socket.")
     backend_tls: str = declare(
         TEXT, "conf/backend-tls", "Directory of the PEM files that the options tls_ca and tls_client_certificate name.")
+    error_pages: ErrorPages = declare(
+        Kind("rules like 5xx -> down; 404 -> missing", parse_error_files, free=True), "",
+        "Pages in place of proxyd's own errors, by status, where a route says none: names of files in error_page_files.")
+    error_page_files: str = declare(TEXT, "conf/error-pages", "Directory of the files that error_pages name: NAME.html and NAME.json.")
     proxy_protocol_from: tuple[text.TrustedPeer, ...] = declare(
         Kind("list of networks, unix", text.parse_trusted_peers), "",
         "Addresses of proxies in front of proxyd that begin each connection with a header of the PROXY protocol (version 1 or 2). unix: "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from proxyd.base.errorpages import parse_error_pages
 from proxyd.net.handshake import check_file
+from proxyd.net.pagefiles import check_page
 from proxyd.net.targets import rules
 
 
@@ -12,3 +14,7 @@ def check_on_host(key: str, value: str) -> None:
         rules().check_health(value.strip())
     elif key in ("tls_ca", "tls_client_certificate"):
         check_file(key, value.strip())
+    elif key == "error_pages":
+        for rule in parse_error_pages(value):
+            if not rule.page.startswith("/"):
+                check_page(rule.page)

@@ -83,7 +83,7 @@ def _serve(runtime: Runtime, ex: Exchange) -> None:
     except ProtocolError as error:
         refusal = Refusal(error.status, error.code, error.detail)
     if refusal is not None and refusal is not ANSWERED:
-        _refuse(ex, refusal)
+        _refuse(ex, runtime.error_pages.dressed(ex, refusal))
 
 
 def _refuse(ex: Exchange, refusal: Refusal) -> None:

@@ -17,6 +17,7 @@ from proxyd.http2.frames import MAX_WINDOW
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.handshake import use_directory
+from proxyd.net.pagefiles import use_pages
 from proxyd.net.resolver import Resolver
 from proxyd.net.served import Served
 from proxyd.net.targets import Targets, use_rules
@@ -30,6 +31,7 @@ from proxyd.proxy.core.spool import Storage
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.addresses import AddressLists
 from proxyd.proxy.gates.clients import client_caps
+from proxyd.proxy.gates.errorpages import ErrorPageGate
 from proxyd.proxy.gates.followed import Follower
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
@@ -72,6 +74,7 @@ class Runtime:
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
         use_directory(settings.proxy.backend_tls)
+        use_pages(settings.proxy.error_page_files)
         self.store = Store(settings.database.url, settings.database.busy_timeout, follow=True)
         directory = settings.shared_memory_directory()
         self.board = Board(directory)
@@ -80,6 +83,7 @@ class Runtime:
         self.places = Places(directory)
         self.limiter = RateLimiter(settings, directory)
         self.maintenance = Maintenance(settings)
+        self.error_pages = ErrorPageGate(settings.proxy.error_pages)
         self.lists = AddressLists(settings.lists)
         self._follower = Follower(self.lists.files)
         self.table = Table.empty()

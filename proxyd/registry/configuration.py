@@ -154,6 +154,8 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return "tls_ca has no effect while tls_verify is off"
     if made.rewrite is not None and made.strip_prefix:
         return "rewrite and strip_prefix contradict each other: /old -> / strips a prefix, too"
+    if made.error_pages_replace and not made.error_pages:
+        return "error_pages_replace has no effect without error_pages"
     # Only a connect_timeout that was set contradicts: total_timeout limits a connect by the default, too.
     if made.total_timeout and "connect_timeout" in options and made.total_timeout < made.connect_timeout:
         return "total_timeout is below connect_timeout"

@@ -19,6 +19,7 @@ from proxyd.config.named import named, use_named
 from proxyd.config.settings import Settings
 from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
+from proxyd.net.pagefiles import check_page, use_pages
 from proxyd.net.targets import Targets, rules, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
 from proxyd.proxy.gates.addresses import list_file
@@ -45,6 +46,8 @@ def check(settings: Settings) -> list[Problem]:
     before, names = rules(), named()
     use_rules(Targets.of(settings))
     use_directory(settings.proxy.backend_tls)
+    use_pages(settings.proxy.error_page_files)
+    found += _error_pages(settings, places)
     use_named(settings.named())
     try:
         return found + _sites(settings, places)
@@ -167,6 +170,15 @@ def _buffers(settings: Settings, places: Places) -> Iterator[Problem]:
     path = settings.proxy.buffer_directory
     if path and not (os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)):
         yield places.problem("proxy", "buffer_directory", f"{path} is not a directory that this user can write to")
+
+
+def _error_pages(settings: Settings, places: Places) -> Iterator[Problem]:
+    """The files of [proxy] error_pages."""
+    for rule in settings.proxy.error_pages:
+        try:
+            check_page(rule.page)
+        except ValueError as error:
+            yield places.problem("proxy", "error_pages", str(error))
 
 
 def _written_files(settings: Settings, places: Places) -> Iterator[Problem]:

@@ -39,6 +39,7 @@ from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
+from proxyd.net.pagefiles import use_pages
 from proxyd.net.resolver import Resolver
 from proxyd.net.targets import Targets, use_rules
 from proxyd.registry.operations import Operations
@@ -129,6 +130,7 @@ class Master:
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
         use_directory(settings.proxy.backend_tls)
+        use_pages(settings.proxy.error_page_files)
         use_named(settings.named())
         store = Store(settings.database.url, settings.database.busy_timeout)
         lock = MasterLock(store.path, settings.shared_memory_directory())

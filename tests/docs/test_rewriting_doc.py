@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from proxyd.base.errorpages import PAGE_VARIABLES
 from proxyd.base.variables import MAX_VARIABLES, VARIABLES
 from proxyd.sites.sitefile import parse_site
 from tests.edge.wire import Recorder, Wire, get
@@ -15,7 +16,9 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", DOCUMENT, re.DOTALL)
 
 
 def test_the_table_has_every_variable() -> None:
-    assert dict(re.findall(r"^\| `\{(\w+)\}` \| (.*) \|$", DOCUMENT, re.MULTILINE)) == VARIABLES
+    parts = DOCUMENT.split("## Error pages")
+    of_fields, of_pages = (dict(re.findall(r"^\| `\{(\w+)\}` \| (.*) \|$", part, re.MULTILINE)) for part in parts)
+    assert (of_fields, of_pages) == (VARIABLES, PAGE_VARIABLES)
     assert f"up to {MAX_VARIABLES} variables" in DOCUMENT
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.text import rfc3339
+from proxyd.config.options import BackendTls
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.answers import problem, wants_html
 from proxyd.proxy.core.origin import trust_check
@@ -104,7 +105,7 @@ class Maintenance:
     def _from_server(self, held: Upstream) -> Fetched | None:
         """The page with status 503. None if the server fails."""
         page_url, verify = held.maintenance_page_url, held.options.tls_verify
-        page = self._servers.get(page_url, verify)
+        page = self._servers.get(page_url, BackendTls(verify))
         if page is None or not (200 <= page.status < 300 or page.status == 503):
             return None
         return Fetched(503, page.content_type or "text/html; charset=utf-8", page.body)

@@ -66,7 +66,7 @@ class PageServers:
         self._asked: dict[str, gevent.Greenlet] = {}
         self._breakers: dict[str, Breaker] = {}
 
-    def get(self, url: str, verify: bool) -> Fetched | None:
+    def get(self, url: str, tls: BackendTls) -> Fetched | None:
         """The server's answer, None if it fails. Simultaneous calls for the same url share one request."""
         now = time.monotonic()
         kept = self._kept.get(url)
@@ -77,7 +77,7 @@ class PageServers:
             breaker = self.breaker(url)
             if len(self._asked) >= _MAX_ASKED or not breaker.admits(now):
                 return None
-            asked = self._asked[url] = gevent.spawn(self._ask, url, verify, breaker)
+            asked = self._asked[url] = gevent.spawn(self._ask, url, tls, breaker)
         # The greenlet has its own timeout, so it may outlive a caller that is killed.
         asked.join()
         found: Fetched | None = asked.value
@@ -93,13 +93,13 @@ class PageServers:
             breaker = self._breakers[server] = Breaker()
         return breaker
 
-    def _ask(self, url: str, verify: bool, breaker: Breaker) -> Fetched | None:
+    def _ask(self, url: str, tls: BackendTls, breaker: Breaker) -> Fetched | None:
         fetched: Fetched | None = None
         try:
             with gevent.Timeout(PATIENCE, TimeoutError(f"no complete answer within {PATIENCE:g} s")):
-                fetched = _fetch(url, verify)
+                fetched = _fetch(url, tls)
         except Exception as error:
-            log.warning("the maintenance server %s failed, showing the built-in page: %s", origin(url), error)
+            log.warning("the server of the page at %s failed, showing the built-in page: %s", origin(url), error)
         finally:
             self._asked.pop(url, None)
         now = time.monotonic()
@@ -112,10 +112,10 @@ class PageServers:
         return fetched
 
 
-def _fetch(url: str, verify: bool) -> Fetched:
+def _fetch(url: str, tls: BackendTls) -> Fetched:
     from proxyd.net import asking  # costs a tenth of a second, which no worker without maintenance should pay
 
-    with asking.ask(url, (CONNECT_TIMEOUT, PATIENCE), BackendTls(verify)) as response:
+    with asking.ask(url, (CONNECT_TIMEOUT, PATIENCE), tls) as response:
         pieces, size = [], 0
         for piece in response.iter_content(65536):
             pieces.append(piece)

@@ -14,6 +14,7 @@ from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
 from proxyd.base.variables import SetFields
 from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options, tls_of
+from proxyd.net import pagefiles
 from proxyd.net.handshake import prepare
 from proxyd.proxy.core.setfields import REMOVED, prepared
 from proxyd.proxy.core.upstreams import Pool, PoolKey, Upstream, UpstreamState
@@ -186,6 +187,9 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
     if options.send_proxy != "off":
         # Each connection says whose it is.
         options = replace(options, pool_size=0)
+    for rule in options.error_pages:
+        if not rule.page.startswith("/"):
+            pagefiles.prepare(rule.page)
     tls = tls_of(options)
     if tls.ca or tls.certificate:
         prepare(tls)

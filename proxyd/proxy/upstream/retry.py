@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 import gevent
 
+from proxyd.base.errorpages import replaced_statuses
 from proxyd.base.text import parse_status_set
 from proxyd.config.options import RETRY_CAUSES
+from proxyd.proxy.core.grpc import is_grpc
 from proxyd.proxy.core.phases import TOTAL
 from proxyd.proxy.core.upstreams import RETRY_COST
 
@@ -41,13 +43,14 @@ def _wanted(retry_on: tuple[str, ...]) -> tuple[frozenset[str], frozenset[int]]:
 
 
 def statuses(ex: Exchange, upstream: Upstream) -> frozenset[int]:
-    """The upstream's statuses that are retried instead of passed on."""
+    """The upstream's statuses that are retried, or replaced by a page, instead of passed on."""
     options = upstream.options
+    replaced = replaced_statuses(options.error_pages) if options.error_pages_replace and not is_grpc(ex.head) else _NONE
     if not options.retry:
-        return _NONE
+        return replaced
     if ex.attempts >= options.retry_max_attempts or not replayable(ex) or upstream.state.retry_budget < RETRY_COST:
-        return _NONE
-    return _wanted(options.retry_on)[1]
+        return replaced
+    return _wanted(options.retry_on)[1] | replaced
 
 
 def replayable(ex: Exchange) -> bool:
