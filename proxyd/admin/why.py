@@ -176,6 +176,11 @@ def _rate_limit(asked: _Asked, pool: Pool) -> Step:
     return Step("rate_limit", PASSES, said)
 
 
+def _forward_auth(asked: _Asked, pool: Pool) -> Step:
+    url = pool.members[0].options.forward_auth
+    return Step("forward_auth", PASSES, f"{url.backend.place} is asked whether it may pass" if url is not None else "nobody is asked")
+
+
 def _own_answer(asked: _Asked, pool: Pool) -> Step:
     answer = pool.members[0].answer
     if answer is None:
@@ -186,7 +191,8 @@ def _own_answer(asked: _Asked, pool: Pool) -> Step:
 #: What tells of each gate, by the gate's name: a test looks whether all of GATES are here.
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
     "cors": _cors, "addresses": _addresses, "preflight": _preflight, "body_size": _body_size,
-    "maintenance": _maintenance, "rate_limit": _rate_limit, "own_answer": _own_answer}
+    "maintenance": _maintenance, "rate_limit": _rate_limit, "forward_auth": _forward_auth,
+    "own_answer": _own_answer}
 
 
 def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:

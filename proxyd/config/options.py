@@ -14,7 +14,7 @@ from typing import Any
 from proxyd.base import text
 from proxyd.base.errorpages import ErrorPages, parse_error_pages
 from proxyd.base.rewrites import Rewrite, parse_rewrite
-from proxyd.base.urls import parse_backend, parse_check_or_none
+from proxyd.base.urls import Backend, parse_backend, parse_check_or_none
 from proxyd.config.declare import (
     BOOL,
     DURATION,
@@ -31,7 +31,7 @@ from proxyd.config.declare import (
     words,
 )
 from proxyd.config.named import AddressRule, named, parse_rule
-from proxyd.config.routechecks import check_interval
+from proxyd.config.routechecks import check_interval, request_header_name
 
 #: Files that options name: never a path, so that nobody leaves the directory.
 FILE_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
@@ -129,6 +129,33 @@ def _tokens(value: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}", item):
             raise ValueError(f'"{item[:80]}" is not a method or a name of a field')
     return items
+
+
+@dataclass(frozen=True, slots=True)
+class AuthUrl:
+    """The url of a service that decides who may pass: where it is, and the target of the requests to it."""
+
+    backend: Backend
+    target: str
+
+
+def _auth_url(value: str) -> AuthUrl | None:
+    """An http or https url with a path and a query or without, or nothing."""
+    url = value.strip()
+    if not url:
+        return None
+    plain, mark, query = url.partition("?")
+    if not plain.lower().startswith(("http://", "https://")) or "#" in query or any(not 32 < ord(char) < 127 for char in url):
+        raise ValueError(f'"{url[:80]}" is not an http or https url (like http://127.0.0.1:9091/api/authz/forward-auth)')
+    backend = parse_backend(plain)
+    if not backend.port:
+        raise ValueError(f'"{url[:80]}" is a UNIX socket, where no such service is asked')
+    return AuthUrl(backend, "/" + "".join(plain.split("/", 3)[3:]) + mark + query)
+
+
+def _auth_names(value: str) -> tuple[str, ...]:
+    """Names of request fields that a route may set."""
+    return tuple(request_header_name(name) for name in text.split_list(value))
 
 
 #: The key of rate limits where a route says nothing.
@@ -277,6 +304,13 @@ class RouteOptions:
     sticky_same_site: str = declare(choice("lax", "strict", "none"), "lax", "SameSite of the cookie. none makes it Secure, too.")
     sticky_max_age: float = declare(DURATION_OR_OFF, "0", "How long a browser keeps the cookie. 0: until it is closed.")
     allow: AddressRule = declare(_ADDRESSES, "", "Clients that may use the route. Empty: all that deny does not name.")
+    forward_auth: AuthUrl | None = declare(
+        Kind("http or https url", _auth_url), "", "Service that is asked whether a request may pass, as Authelia, Authentik and "
+                                                  "oauth2-proxy speak it. Empty: none.")
+    forward_auth_headers: tuple[str, ...] = declare(
+        Kind("list of names", _auth_names), "Remote-User,Remote-Groups,Remote-Name,Remote-Email",
+        "Fields of that service's 2xx that the backend gets. Those of the client are dropped.")
+    forward_auth_timeout: float = declare(DURATION, "5s", "Longest time for that service to answer. Then nobody passes (503).")
     rate_limit_key: tuple[tuple[str, str], ...] = declare(
         Kind("address, header:NAME, cookie:NAME, path:N, or several with +", _limit_key), "address",
         "By what requests are counted together for rate limits: address (IPv6: network), a request field, a cookie, the first N segments "

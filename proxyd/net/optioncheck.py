@@ -12,6 +12,8 @@ def check_on_host(key: str, value: str) -> None:
     """Look at an option's value, which parses, in the process that stages it. Raises ValueError."""
     if key == "health_check_path":
         rules().check_health(value.strip())
+    elif key == "forward_auth" and value.strip():
+        rules().check_url(value.strip().partition("?")[0])
     elif key in ("tls_ca", "tls_client_certificate"):
         check_file(key, value.strip())
     elif key == "error_pages":

@@ -33,6 +33,7 @@ from proxyd.proxy.gates.addresses import AddressLists
 from proxyd.proxy.gates.clients import client_caps
 from proxyd.proxy.gates.errorpages import ErrorPageGate
 from proxyd.proxy.gates.followed import Follower
+from proxyd.proxy.gates.forwardauth import AuthServers
 from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.record.accesslog import access_log
@@ -85,6 +86,7 @@ class Runtime:
         self.maintenance = Maintenance(settings)
         self.error_pages = ErrorPageGate(settings.proxy.error_pages)
         self.lists = AddressLists(settings.lists)
+        self.auth = AuthServers()
         self._follower = Follower(self.lists.files)
         self.table = Table.empty()
         self.holds = Holds(self.circuits, lambda host, path: self.table.match(host, path))
@@ -159,7 +161,7 @@ class Runtime:
         """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name. Forget
         what belongs to routes that are gone."""
         now = time.monotonic()
-        for upstream in list(self.table.upstreams.values()):
+        for upstream in [*self.table.upstreams.values(), *self.auth.upstreams()]:
             state = upstream.state
             if state.idle or state.in_flight or state.links is not None:
                 follow_name(upstream)

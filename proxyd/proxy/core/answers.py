@@ -107,6 +107,17 @@ def respond(ex: Exchange, status: int, page: Page, fields: Pairs, new: Pairs) ->
     ex.bytes_sent += len(body)
 
 
+def pass_answer(ex: Exchange, status: int, reason: str, fields: Pairs | list[tuple[str, str]], body: bytes) -> None:
+    """Answer an exchange with what another service than the backend has said. Raises ClientGone."""
+    ex.begin_response(status)
+    none = status in (204, 304) or ex.method == "HEAD"
+    sent = [*fields, *ex.set_headers, ("X-Request-ID", ex.request_id)]
+    if ex.method == "HEAD" and status not in (204, 304):
+        sent.append(("Content-Length", str(len(body))))
+    ex.client.start(status, reason, sent, -2 if none else len(body), b"" if none else body, True)
+    ex.bytes_sent += 0 if none else len(body)
+
+
 def _send_grpc(ex: Exchange, refusal: Refusal, headers: tuple[tuple[str, str], ...]) -> None:
     """Answer a call of gRPC: with a head alone, that says all (Trailers-Only). The log has the status that HTTP would have."""
     if ex.response_started:

@@ -111,9 +111,9 @@ class Exchange:
 
     __slots__ = (
         "at_upstream", "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed",
-        "connect_seconds", "counters", "deadline", "expired", "failure", "first_byte_seconds", "head", "host", "kept", "lasting", "method",
-        "origin", "paced", "path", "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started", "status",
-        "total_deadline", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started", "upstream_stream",
+        "connect_seconds", "counters", "deadline", "expired", "failure", "first_byte_seconds", "granted", "head", "host", "kept", "lasting",
+        "method", "origin", "paced", "path", "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started",
+        "status", "total_deadline", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started", "upstream_stream",
         "upstream_timeout", "watch",
     )  # fmt: skip
 
@@ -140,6 +140,8 @@ class Exchange:
         self.upload: Sending | None = None
         self.tunnel: Carrying | None = None
         self.queued: Queued | None = None
+        #: Fields that the backend gets because somebody has let the request pass (gates/forwardauth).
+        self.granted: tuple[tuple[str, str], ...] = ()
         self.bytes_received = 0
         self.bytes_sent = 0
         self.connect_seconds = 0.0

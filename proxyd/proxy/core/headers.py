@@ -63,6 +63,8 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     fields = head.end_to_end()
     if upstream.request_headers:
         fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))
+        # The client's own of these names are among the fields that are taken away.
+        fields += ex.granted
     text = f"{head.method} {request_target(ex, upstream)} HTTP/1.1\r\nHost: {host}\r\n" + "".join(
         [f"{name}: {value}\r\n" for name, value in fields])
     if ex.body is not None:

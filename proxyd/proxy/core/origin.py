@@ -217,16 +217,23 @@ def _hop_text(hop: Hop, with_host: bool) -> str:
     return f"for={node};host={named};proto={hop.scheme}"
 
 
-def told_fields(client: ClientSide, head: RequestHead, origin: Origin) -> str:
-    """The forwarding fields for a request of a trusted proxy: those that it sent, with the peer added, and the same in the other
-    form."""
+def forwarded_chain(client: ClientSide, head: RequestHead, origin: Origin | None) -> str:
+    """The X-Forwarded-For that a request to another service has: what trusted proxies said, and the peer."""
+    if origin is None:
+        return client.peer
     chain = [value for name, value in head.edge if name == "x-forwarded-for"]
-    elements = [value for name, value in head.edge if name == "forwarded"]
     if not origin.x_form or not chain:
         chain = [hop.address or "unknown" for hop in origin.way]
     # The peer of a UNIX socket has no address. Backends that look for the first untrusted one from the right must not meet it.
     if client.peer != UNIX or not chain:
         chain.append(client.peer)
+    return ", ".join(chain)
+
+
+def told_fields(client: ClientSide, head: RequestHead, origin: Origin) -> str:
+    """The forwarding fields for a request of a trusted proxy: those that it sent, with the peer added, and the same in the other
+    form."""
+    elements = [value for name, value in head.edge if name == "forwarded"]
     own = Hop(client.peer, "", "https" if client.secure else "http", head.host or "")
     if origin.x_form and not origin.agrees:
         first, *others = (*origin.way, own)
@@ -234,5 +241,6 @@ def told_fields(client: ClientSide, head: RequestHead, origin: Origin) -> str:
                     *(_hop_text(hop, hop is own) for hop in others)]
     else:
         elements.append(_hop_text(own, True))
-    return (f"X-Forwarded-For: {', '.join(chain)}\r\nX-Real-IP: {origin.address}\r\nX-Forwarded-Proto: {origin.scheme}\r\n"
-            f"X-Forwarded-Host: {origin.host}\r\nX-Forwarded-Port: {origin.port}\r\nForwarded: {', '.join(elements)}\r\n")
+    return (f"X-Forwarded-For: {forwarded_chain(client, head, origin)}\r\nX-Real-IP: {origin.address}\r\n"
+            f"X-Forwarded-Proto: {origin.scheme}\r\nX-Forwarded-Host: {origin.host}\r\n"
+            f"X-Forwarded-Port: {origin.port}\r\nForwarded: {', '.join(elements)}\r\n")

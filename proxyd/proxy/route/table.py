@@ -173,7 +173,7 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
 
 def _guarded(options: RouteOptions) -> bool:
     """Whether the options ask for gates that not every route has."""
-    return bool(options.allow or options.deny or options.cors_origins)
+    return bool(options.allow or options.deny or options.cors_origins or options.forward_auth)
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
@@ -209,7 +209,7 @@ def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
         options=options, headers=_headers(record, options), rate_limits=record.rate_limits, maintenance_since=record.maintenance_since,
         maintenance_page_url=record.maintenance_page_url, drain_started_at=record.drain_started_at,
         drain_seconds=record.drain_seconds, state=state, held_until=record.held_until,
-        request_headers=prepared(record.request_headers), strip=strip, puts_back=bool(strip) or not keeps_host,
+        request_headers=_request_headers(record, options), strip=strip, puts_back=bool(strip) or not keeps_host,
         http2=backend.spoken(options.http2), host_field=options.upstream_host or backend.authority, keeps_host=keeps_host,
         tls=tls, instead=rewrite.new if rewrite is not None else "", plain=not strip and not backend.path and rewrite is None,
         rollout=record.rollout, answer=backend.answer)
@@ -224,6 +224,15 @@ def _headers(record: RouteRecord, options: RouteOptions) -> SetFields:
     """The fields that answers get. With a policy of the route's own, the backend's fields of CORS are taken away."""
     fields = prepared(record.headers)
     return (*_CORS, *fields) if options.cors_origins else fields
+
+
+def _request_headers(record: RouteRecord, options: RouteOptions) -> SetFields:
+    """The fields that requests get. With forward_auth, what it says of the user must not come from the client."""
+    fields = prepared(record.request_headers)
+    if options.forward_auth is None:
+        return fields
+    declared = {name.lower() for name, _ in fields}
+    return (*((name, REMOVED) for name in options.forward_auth_headers if name.lower() not in declared), *fields)
 
 
 def _options(record: RouteRecord) -> RouteOptions:
