@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def write_test(tree: Path, name: str, *ages: int) -> None:
 
 
 def mutants(tree: Path, *arguments: str) -> str:
-    done = subprocess.run([ROOT / "scripts" / "mutants", "--root", tree, *arguments], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([ROOT / "scripts" / "mutants", "--root", tree, *arguments], capture_output=True, text=True, timeout=100,
+                          env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
