@@ -187,7 +187,8 @@ def open_requests(where: Expression | None = None) -> Iterable[tuple[Any, ...]]:
                                  fn.SUM(RouteInFlight.queued))
     if where is not None:
         query = query.where(where)
-    return tuples(query.group_by(RouteInFlight.route_id))
+    # PostgreSQL adds whole numbers up to a Decimal, which JSON does not know.
+    return [(route_id, *map(int, numbers)) for route_id, *numbers in tuples(query.group_by(RouteInFlight.route_id))]
 
 
 def forget_worker(pid: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_batches_add_up(store: Store) -> None:
     for route in ROUTES:
         assert all(found[route][counter.name] == 2 * position for position, counter in enumerate(COUNTERS, 1) if counter.whole)
         assert (found[route]["status_codes"], found[route]["in_flight"]) == ({"200": 6, "404": 2}, 5)
+    assert json.loads(json.dumps(found)) == found
     assert store.read(lambda: {(row.route_id, row.updated_at) for row in RouteStats.select()}) == {(route, AT[1]) for route in ROUTES}
     assert store.read(lambda: {(row.minute, row.requests) for row in RouteMinute.select()}) == {
         ("2026-01-31T23:58:00.000Z", 1), ("2026-01-31T23:59:00.000Z", 1)}
