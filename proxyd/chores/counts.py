@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import socket
 
 from proxyd.base import clock
+from proxyd.base.hosts import BOOT
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.store.memory.board import Board
@@ -23,9 +23,10 @@ _PATIENCE = 0.25
 class Counts:
     """Jobs for an SQLite database. Workers write to a database server themselves: there nobody waits for all others."""
 
-    def __init__(self, store: Store, board: Board, directory: str) -> None:
+    def __init__(self, store: Store, board: Board, directory: str, host: str) -> None:
         self._store = store
         self._board = board
+        self._host = host
         self._intake = Intake(directory, store)
         self.jobs: tuple[Job, ...] = () if store.path is None else (
             Job("counts", _PERIOD, self._take, log, retry=0.5, expected=StoreError, trouble="counts of workers wait for the database",
@@ -52,7 +53,7 @@ class Counts:
         self._intake.take(_PATIENCE)
 
     def _beat(self) -> None:
-        rows = [{"pid": worker.pid, "host": socket.gethostname(), "started_at": rfc3339(clock.shown(worker.started)),
+        rows = [{"host": self._host, "boot": BOOT, "pid": worker.pid, "started_at": rfc3339(clock.shown(worker.started)),
                  "heartbeat_at": rfc3339(clock.shown(worker.heartbeat)), "config_version": worker.version}
                 for worker in self._board.workers()]
         if rows:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-import socket
+from math import inf
 
 from proxyd.base import clock
+from proxyd.base.hosts import BOOT, WorkerKey
 from proxyd.base.jobs import Job
 from proxyd.base.processes import runs
 from proxyd.registry import staging
@@ -17,7 +18,10 @@ from proxyd.store.sql.traffic import forget_worker
 log = logging.getLogger("proxyd.registry")
 
 _PERIOD = 0.25
-_WORKER_SILENCE = 10.0
+#: Workers write a heartbeat a second. Who has not for so long is gone.
+_WORKER_SILENCE = 3.5
+#: If the last look was longer ago than this, the database could not be read, or written: silence since then says nothing.
+_LONGEST_GAP = 1.0
 _NOT_BACK = "did not reconnect within reconnect_grace"
 _NOT_REPLACED = "was replaced, and its successor did not apply within replace_grace"
 
@@ -28,7 +32,9 @@ class Janitor:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         #: What the heartbeat of each worker's row said, and since when it has said that.
-        self._beats: dict[tuple[str, int], tuple[str, float]] = {}
+        self._beats: dict[WorkerKey, tuple[str, float]] = {}
+        self._looked = -inf
+        self._host = registry.settings.host_name()
         self._job = Job("janitor", _PERIOD, lambda: self.look(clock.now()), log, expected=StoreError,
                         trouble="the cleanup waits for the database")
         self.jobs = (self._job,)
@@ -57,30 +63,36 @@ class Janitor:
                 log.info("the staged changes of %s/%s were untouched for %g s and are dropped", session.service, session.instance, ttl)
                 staging.rollback(registry, session)
         alive = {worker.pid for worker in registry.board.workers()}
-        dead = registry.store.read(self._dead, alive, socket.gethostname(), now)
+        dead = registry.store.read(self._dead, alive, now)
         if dead:
             registry.store.call(_drop, dead, patience=0.25)
 
-    def _dead(self, alive: set[int], host: str, now: float) -> list[int]:
-        """The pids of dead workers that left rows behind. A worker lives if it is on this host's board, or if its heartbeat still
-        changes and, on this host, its process runs. Runs in the database thread."""
-        kept: set[int] = set(alive)
-        dead: set[int] = set()
-        beats: dict[tuple[str, int], tuple[str, float]] = {}
+    def _dead(self, alive: set[int], now: float) -> list[WorkerKey]:
+        """Dead workers that left rows behind. A worker lives if it is on this host's board, or if its heartbeat still changes and, on
+        this host, its process runs. Runs in the database thread."""
+        own = self._host, BOOT
+        kept: set[WorkerKey] = {(*own, pid) for pid in alive}
+        dead: set[WorkerKey] = set()
+        beats: dict[WorkerKey, tuple[str, float]] = {}
+        gap, self._looked = now - self._looked, now
         for row in Worker.select():
+            key = row.host, row.boot, row.pid
             # Another host's clock may be wrong, so what the heartbeat says is not compared with ours.
-            known = self._beats.get((row.host, row.pid))
-            said, since = beats[row.host, row.pid] = known if known and known[0] == row.heartbeat_at else (row.heartbeat_at, now)
-            lives = row.pid in alive or (now - since <= _WORKER_SILENCE and (row.host != host or runs(row.pid)))
-            (kept if lives else dead).add(row.pid)
+            known = self._beats.get(key)
+            said, since = known if known and known[0] == row.heartbeat_at else (row.heartbeat_at, now)
+            if gap > _LONGEST_GAP:
+                since = now
+            beats[key] = said, since
+            lives = key in kept or (now - since <= _WORKER_SILENCE and (key[:2] != own or runs(row.pid)))
+            (kept if lives else dead).add(key)
         self._beats = beats
         # A worker that was killed before its first heartbeat has counts but no row.
-        dead.update(row.pid for row in RouteInFlight.select(RouteInFlight.pid).distinct() if row.pid not in kept)
+        open_now = RouteInFlight.select(RouteInFlight.host, RouteInFlight.boot, RouteInFlight.pid).distinct()
+        dead.update(key for row in open_now if (key := (row.host, row.boot, row.pid)) not in kept)
         return sorted(dead)
 
 
-def _drop(pids: list[int]) -> None:
+def _drop(keys: list[WorkerKey]) -> None:
     """Remove what dead workers left, so that none of their requests count as open any more."""
-    for pid in pids:
-        forget_worker(pid)
-        Worker.delete().where(Worker.pid == pid).execute()
+    for key in keys:
+        forget_worker(key)

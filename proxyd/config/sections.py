@@ -29,6 +29,7 @@ from proxyd.config.declare import (
     words,
 )
 
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REDIS_SCHEMES = ("redis://", "rediss://", "redis+unix://")
 
 
@@ -38,6 +39,14 @@ def _counted_in(value: str) -> str:
     if place != "shared" and not (place.startswith(_REDIS_SCHEMES) and len(place.partition("://")[2]) > 0):
         raise ValueError(f'"{value}" is neither shared nor a Redis url (redis://host:port/db, rediss://..., redis+unix:///path)')
     return place
+
+
+def _host_name(value: str) -> str:
+    """A name of at most 64 letters, digits, dots, dashes and underscores, or nothing."""
+    name = value.strip()
+    if name and not _HOST_NAME.fullmatch(name):
+        raise ValueError(f'"{value}" is not a name of at most 64 letters, digits, dots, dashes and underscores')
+    return name
 
 
 def _some(*known: str) -> Kind:
@@ -230,6 +239,15 @@ class DatabaseSettings:
     retain_slow: float = declare(DURATION, "14d", "Age at which slow requests and WebSocket rows are pruned.")
     retain_sessions: float = declare(DURATION, "7d", "Age at which ended sessions are pruned.")
     retain_routes: float = declare(DURATION, "400d", "Age at which routes that are gone leave the history of routes.")
+
+
+@dataclass(frozen=True, slots=True)
+class HostsSettings:
+    """Several hosts on one database."""
+
+    name: str = declare(
+        Kind("name of letters, digits, dots and dashes", _host_name), "",
+        "Name of this host among those of its database. Empty: the host name, and a mark of the machine-id.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from proxyd.base import text
+from proxyd.base.hosts import machine_name
 from proxyd.config.declare import Declaration, declarations
 from proxyd.config.ini import COMMENTS, Problem, read_ini
 from proxyd.config.named import NAME, Named, NetworkList, parse_list
@@ -24,6 +25,7 @@ from proxyd.config.sections import (
     DatabaseSettings,
     DnsSettings,
     HealthSettings,
+    HostsSettings,
     LogSettings,
     MaintenanceSettings,
     MasterSettings,
@@ -49,6 +51,7 @@ class Settings:
     master: MasterSettings = field(default_factory=MasterSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    hosts: HostsSettings = field(default_factory=HostsSettings)
     health: HealthSettings = field(default_factory=HealthSettings)
     ratelimit: RatelimitSettings = field(default_factory=RatelimitSettings)
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
@@ -75,6 +78,10 @@ class Settings:
     def named(self) -> Named:
         """The names that options of routes may use."""
         return Named(frozenset(self.lists))
+
+    def host_name(self) -> str:
+        """Name of this host among those of its database."""
+        return self.hosts.name or machine_name()
 
     def worker_count(self) -> int:
         """Worker processes to start."""

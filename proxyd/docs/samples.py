@@ -13,6 +13,7 @@ from proxyd.base.histogram import bucket_of
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 _SESSIONS = {"shop-1": ("shop", "s1"), "shop-2": ("shop", "s2"), "search-1": ("search", "s3")}
+_HOST = {"host": "web1", "boot": "4be0643f1d98"}
 _ROUTES = (
     ("r1", "shop-1", "shop.example.com", "/", "http://10.0.0.11:8080"),
     ("r2", "shop-2", "shop.example.com", "/", "http://10.0.0.12:8080"),
@@ -57,7 +58,7 @@ def _configuration(connection: sqlite3.Connection) -> None:
                 created_at=at("2026-02-27T09:12:01"), updated_at=at("2026-03-01T21:40:03"))
     _history(connection)
     for pid, version in ((4121, 12), (4122, 12), (4123, 11)):
-        _insert(connection, "workers", pid=pid, host="web1", started_at=at("2026-02-27T09:10:00"), config_version=version,
+        _insert(connection, "workers", **_HOST, pid=pid, started_at=at("2026-02-27T09:10:00"), config_version=version,
                 heartbeat_at=at("07:59:59") if version == 12 else at("07:58:11"))
 
 
@@ -143,7 +144,7 @@ def _traffic(connection: sqlite3.Connection) -> None:
     _insert(connection, "route_minutes", route_id="r0", minute=at("2026-03-01T21:30:00"), requests=140, errors=2, latency_ms_sum=57_000.0,
             bytes_sent=2_900_000, bytes_received=112_000)
     for pid, r1, sockets in ((4121, 6, 31), (4122, 4, 28), (4123, 5, 33)):
-        _insert(connection, "route_in_flight", pid=pid, route_id="r1", in_flight=r1 + sockets, websocket_active=sockets)
+        _insert(connection, "route_in_flight", **_HOST, pid=pid, route_id="r1", in_flight=r1 + sockets, websocket_active=sockets)
     for started, address, rejected in (("07:12:00", "203.0.113.77", 911), ("07:13:00", "203.0.113.77", 870),
                                       ("07:31:00", "2001:db8:12:40::/64", 112)):
         _insert(connection, "rate_limit_rejections", route_id="r3", minute=at(started), address=address, rejected=rejected)

@@ -9,6 +9,7 @@ import secrets
 import socket
 import time
 
+from proxyd.base.hosts import own_key
 from proxyd.base.jobs import Job
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
@@ -92,7 +93,8 @@ class Runtime:
         self.holds = Holds(self.circuits, lambda host, path: self.table.match(host, path))
         self.ready = False
         self.stopping = False
-        self.stats = Stats()
+        worker = own_key(settings.host_name())
+        self.stats = Stats(worker)
         self.rows = Rows()
         self.refusals = Refusals()
         self.flusher = Flusher(self.store, self.board, (
@@ -120,7 +122,7 @@ class Runtime:
         self.via_field = f"1.1 {self.via}"
         self.buffers: list[memoryview] = []
         self.sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
-                          settings.registry.reconnect_grace)
+                         settings.registry.reconnect_grace, worker, self.stats.show_again)
         #: Certificates from the database; None without [acme].
         self.certificates: CertificateSync | None = None
         if settings.acme.enabled and settings.tls.bind:

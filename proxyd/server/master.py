@@ -191,7 +191,8 @@ class Master:
                      for item in certificates.certificates.values()], checker.alive)
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-            Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory), Counts(store, board, directory),
+            Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory),
+            Counts(store, board, directory, settings.host_name()),
             watch, LeadWatch(leadership, self._fail), orders)
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,

@@ -196,7 +196,8 @@ def second_instance(master: Master, name: str = "v2") -> None:
 def add_traffic(route_id: str, codes: dict[int, int], latency: dict[int, int], at: float | None = None, **sums: float) -> None:
     total = {"requests": sum(codes.values()), "errors": sum(n for code, n in codes.items() if code >= 500),
              "latency_ms_sum": 0.0, "bytes_sent": 0, "bytes_received": 0, **sums}
-    TrafficBatch(4711, rfc3339(at or time.time()), {route_id: Traffic(total, codes, latency)}, {route_id: (2, 1, 0)}).write()
+    TrafficBatch(("web1", "b1", 4711), rfc3339(at or time.time()), {route_id: Traffic(total, codes, latency)},
+                 {route_id: (2, 1, 0)}).write()
 
 
 def add_health(route_id: str, status: str = "healthy", **more: Any) -> None:

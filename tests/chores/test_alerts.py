@@ -91,7 +91,7 @@ def slow(store: Store, level: str, route: str = "r1", total: float = 12500.0, ti
     rows = [{"route_id": route, "at": at, "level": level, "method": "GET", "url": "a.test/report", "status_code": 200, "total_ms": total,
              "queue_ms": 0, "connect_ms": 0, "first_byte_ms": 0, "body_ms": 0, "request_id": "abc", "upstream": "10.0.0.1:80"}] * times
     sums: dict[str, float] = {"slow_criticals": times} if level == "critical" else {"slow_warnings": times}
-    for batch in (TrafficBatch(1, at, {route: Traffic(sums, {}, {})}), RowBatch([], rows)):
+    for batch in (TrafficBatch(("web1", "b1", 1), at, {route: Traffic(sums, {}, {})}), RowBatch([], rows)):
         store.call(batch.write)
 
 
@@ -163,7 +163,7 @@ def test_a_critical_request_is_told_though_the_hour_has_had_worse_ones(
 def test_a_critical_request_without_a_row_of_its_own_is_told_all_the_same(start: Start, store: Store, backend: Backend) -> None:
     start()
     gevent.sleep(0.1)
-    store.call(TrafficBatch(1, rfc3339(time.time()), {"r2": Traffic({"slow_criticals": 1}, {}, {})}).write)
+    store.call(TrafficBatch(("web1", "b1", 1), rfc3339(time.time()), {"r2": Traffic({"slow_criticals": 1}, {}, {})}).write)
     until(lambda: backend.requests)
     assert texts(backend)[0].endswith("slow request on route r2: it took longer than slow_critical")
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from proxyd.base.counters import COUNTERS
 from proxyd.base.histogram import bucket_of
+from proxyd.base.hosts import WorkerKey
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
@@ -80,7 +80,8 @@ class RouteCounters:
 class Stats:
     """All counters of this worker, by route id; `-` is for requests that matched no route."""
 
-    def __init__(self) -> None:
+    def __init__(self, worker: WorkerKey = ("", "", 0)) -> None:
+        self._worker = worker
         self._routes: dict[str, RouteCounters] = {}
         #: Routes that are gone, and whose counters go as soon as all is written.
         self._gone: set[str] = set()
@@ -94,7 +95,7 @@ class Stats:
 
     def take(self, now: float) -> TrafficBatch | None:
         """A batch of what was counted up to `now` (Unix seconds), or None."""
-        batch = TrafficBatch(os.getpid(), rfc3339(now), {})
+        batch = TrafficBatch(self._worker, rfc3339(now), {})
         for route_id, counters in list(self._routes.items()):
             traffic = counters.take()
             if traffic is not None:
@@ -114,6 +115,12 @@ class Stats:
             self.of(route_id).give_back(traffic)
         for route_id in batch.in_flight:
             self.of(route_id).shown = (-1, -1, -1)
+
+    def show_again(self) -> None:
+        """Write with the next batch what is open for each route: the rows that said so were dropped."""
+        for counters in self._routes.values():
+            if any(counters.shown):
+                counters.shown = (-1, -1, -1)
 
     def forget(self, gone: set[str]) -> None:
         """Drop the counters of routes that are gone, each as soon as it is written and nothing is open."""

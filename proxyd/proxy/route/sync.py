@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import socket
 import time
 from collections.abc import Callable
 
@@ -18,6 +16,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from proxyd.base import clock
+from proxyd.base.hosts import WorkerKey
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
@@ -28,8 +27,7 @@ from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store, StoreEmpty, StoreError
 from proxyd.store.sql.observed import Worker
 from proxyd.store.sql.snapshot import Snapshot, Stamp, load_difference, load_snapshot
-from proxyd.store.sql.traffic import forget_worker
-from proxyd.store.sql.upsert import upsert
+from proxyd.store.sql.traffic import forget_worker, of_worker
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -49,16 +47,19 @@ _AWAKE, _STALE, _CATCH_UP = 0.02, 0.1, 2.0
 class Sync:
     """Keeps a worker's table current. `on_table` gets every new table, the snapshot that it was made from, and the ids of removed
     routes. `kept_file`: that of the kept table. `grace`: seconds for which an empty database does not replace a table with routes:
-    its master, or the services, bring them back meanwhile."""
+    its master, or the services, bring them back meanwhile. `worker`: who this is; `on_dropped` is called when its rows were dropped from
+    the database, because it had given no sign of life for too long."""
 
     def __init__(self, store: Store, board: Board, on_table: Callable[[Table, Snapshot, tuple[str, ...]], None],
-                 poll: float, kept_file: str, grace: float) -> None:
+                 poll: float, kept_file: str, grace: float, worker: WorkerKey, on_dropped: Callable[[], None]) -> None:
         self._store = store
         self._board = board
         self._on_table = on_table
         self._poll = poll
         self._kept_file = kept_file
         self._grace = grace
+        self._worker = worker
+        self._on_dropped = on_dropped
         self._table = Table.empty()
         self._loaded = False
         #: The routes of the kept table, until they have been compared with the database.
@@ -102,7 +103,7 @@ class Sync:
             job.stop()
         try:
             if self._store.path is None:
-                self._store.call(_gone, os.getpid(), patience=0.25)
+                self._store.call(forget_worker, self._worker, patience=0.25)
         except StoreError as error:
             log.debug("this worker's row stays behind in the database: %s", error)
         self._board.leave()
@@ -207,15 +208,15 @@ class Sync:
         if self._store.path is not None:
             # The master writes the rows of an SQLite database: see store.sql.outbox.
             return
-        self._store.call(_beat_row, os.getpid(), socket.gethostname(), clock.shown(self._started), clock.shown(now),
-                         self._table.version, patience=0.25)
+        if self._store.call(_beat_row, self._worker, clock.shown(self._started), clock.shown(now), self._table.version, patience=0.25):
+            self._on_dropped()
 
 
-def _beat_row(pid: int, host: str, started: float, now: float, version: int) -> None:
-    upsert(Worker, [{"pid": pid, "host": host, "started_at": rfc3339(started), "heartbeat_at": rfc3339(now),
-                     "config_version": version}])
-
-
-def _gone(pid: int) -> None:
-    Worker.delete().where(Worker.pid == pid).execute()
-    forget_worker(pid)
+def _beat_row(worker: WorkerKey, started: float, now: float, version: int) -> bool:
+    """Renew a worker's row. Returns whether it had to be made."""
+    host, boot, pid = worker
+    said = {"heartbeat_at": rfc3339(now), "config_version": version}
+    if Worker.update(**said).where(of_worker(Worker, worker)).execute():
+        return False
+    Worker.insert(host=host, boot=boot, pid=pid, started_at=rfc3339(started), **said).execute()
+    return True

@@ -15,6 +15,7 @@ from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.identity import came
 from proxyd.store.sql.models import (
     Endpoint,
+    Host,
     Lead,
     Route,
     RouteHistory,
@@ -67,8 +68,9 @@ V13: list[type[StoredTable]] = [Incident, HealthMinute, HealthHour, HealthDay]
 V14: list[type[StoredTable]] = [StoredCertificate, CertificateOrder, AcmeChallenge, AcmeAccount]
 V15: list[type[StoredTable]] = [TrafficHour, TrafficDay, LatencyHour]
 V17: list[type[StoredTable]] = [Rollout]
+V18: list[type[StoredTable]] = [Host]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18)
 
 
 def _first() -> None:
@@ -155,6 +157,14 @@ def _rollouts() -> None:
     database.create_tables(V17)
 
 
+def _workers_of_hosts() -> None:
+    """What is in these tables now is written anew by the workers that live."""
+    for model in (Worker, RouteInFlight):
+        database.execute_sql(f"DROP TABLE {model._meta.table_name}")
+    database.create_tables([Worker, RouteInFlight])
+    database.create_tables(V18)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -181,6 +191,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (15, "planned maintenance", _fifteenth),
     (16, "traffic by hour and day", _traffic_by_endpoint),
     (17, "rollouts", _rollouts),
+    (18, "hosts, and the workers of each", _workers_of_hosts),
 )
 NEWEST = STEPS[-1][0]
 

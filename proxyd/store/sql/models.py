@@ -52,6 +52,23 @@ class Lead(StoredTable):
         table_name = "leadership"
 
 
+class Host(StoredTable):
+    """A host that shares this PostgreSQL database, and its master's last sign of life. SQLite has none: it is one host's."""
+
+    name = TextField(primary_key=True)
+    boot = TextField()
+    pid = BigIntegerField()
+    backend = BigIntegerField()
+    proxyd_version = TextField()
+    config_version = BigIntegerField(default=0)
+    started_at = TextField()
+    heartbeat_at = TextField()
+    beat = BigIntegerField()
+
+    class Meta:
+        table_name = "hosts"
+
+
 class Session(StoredTable):
     """One registration. `state`: connected, disconnected (within the grace), ended. Sites have ids `site:<file>`.
 

@@ -12,14 +12,16 @@ from proxyd.store.sql.models import StoredTable
 class Worker(StoredTable):
     """A gunicorn worker: the config version it routes by and its last sign of life."""
 
-    pid = BigIntegerField(primary_key=True)
     host = TextField()
+    boot = TextField()
+    pid = BigIntegerField()
     started_at = TextField()
     heartbeat_at = TextField()
     config_version = BigIntegerField()
 
     class Meta:
         table_name = "workers"
+        primary_key = CompositeKey("host", "boot", "pid")
 
 
 class HealthStatus(StoredTable):
@@ -149,6 +151,8 @@ class RouteMinute(StoredTable):
 class RouteInFlight(StoredTable):
     """What each worker has open for a route now."""
 
+    host = TextField()
+    boot = TextField()
     pid = BigIntegerField()
     route_id = TextField()
     in_flight = BigIntegerField()
@@ -157,7 +161,7 @@ class RouteInFlight(StoredTable):
 
     class Meta:
         table_name = "route_in_flight"
-        primary_key = CompositeKey("pid", "route_id")
+        primary_key = CompositeKey("host", "boot", "pid", "route_id")
 
 
 class RateLimitRejection(StoredTable):

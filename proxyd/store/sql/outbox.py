@@ -47,6 +47,9 @@ def _unpacked(data: bytes) -> list[Any]:
     found = []
     for name, values in marshal.loads(data):
         batch = _KINDS[name](*values)
+        if isinstance(batch, TrafficBatch) and not isinstance(batch.worker, tuple):
+            # From before workers had more than a process id.
+            batch.worker = ("", "", batch.worker)
         if isinstance(batch, TrafficBatch):
             batch.routes = {route_id: Traffic(*counted) for route_id, counted in batch.routes.items()}  # type: ignore[misc]
         found.append(batch)

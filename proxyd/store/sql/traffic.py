@@ -12,6 +12,7 @@ from peewee import Expression, chunked, fn
 
 from proxyd.base.counters import COUNTERS, LATENCIES, WHOLE
 from proxyd.base.histogram import percentile
+from proxyd.base.hosts import WorkerKey
 from proxyd.store.sql.identity import endpoints_of
 from proxyd.store.sql.observed import (
     RateLimitRejection,
@@ -22,6 +23,7 @@ from proxyd.store.sql.observed import (
     RouteStatusCode,
     SlowRequest,
     WebSocketConnection,
+    Worker,
 )
 from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.rollups import LatencyHour, TrafficDay, TrafficHour
@@ -54,7 +56,7 @@ class Traffic:
 class TrafficBatch:
     """Deltas by route id, the routes' in-flight numbers now, and when: minute and instant as text."""
 
-    pid: int
+    worker: WorkerKey
     at: str
     routes: dict[str, Traffic]
     in_flight: dict[str, tuple[int, int, int]] = field(default_factory=dict)
@@ -73,12 +75,11 @@ class TrafficBatch:
         add(RouteLatency, ("route_id", "bucket", "requests"),
             [(route_id, bucket, count) for route_id, traffic in routes.items() for bucket, count in traffic.latency.items()],
             ("requests",))
-        add(RouteInFlight, ("pid", "route_id", "in_flight", "websocket_active", "queued"),
-            [(self.pid, route_id, *numbers) for route_id, numbers in self.in_flight.items() if any(numbers)])
+        add(RouteInFlight, ("host", "boot", "pid", "route_id", "in_flight", "websocket_active", "queued"),
+            [(*self.worker, route_id, *numbers) for route_id, numbers in self.in_flight.items() if any(numbers)])
         ended = [route_id for route_id, numbers in self.in_flight.items() if not any(numbers)]
         for piece in chunked(ended, _READ_CHUNK):
-            RouteInFlight.delete().where(RouteInFlight.pid == self.pid, RouteInFlight.route_id.in_(piece)).execute()
-
+            RouteInFlight.delete().where(of_worker(RouteInFlight, self.worker), RouteInFlight.route_id.in_(piece)).execute()
 
     def _write_by_endpoint(self) -> None:
         """Add the traffic to the sums of the endpoints that the routes are for."""
@@ -191,6 +192,14 @@ def open_requests(where: Expression | None = None) -> Iterable[tuple[Any, ...]]:
     return [(route_id, *map(int, numbers)) for route_id, *numbers in tuples(query.group_by(RouteInFlight.route_id))]
 
 
-def forget_worker(pid: int) -> None:
-    """Drop what a worker that is gone had open."""
-    RouteInFlight.delete().where(RouteInFlight.pid == pid).execute()
+def of_worker(model: type[Worker] | type[RouteInFlight], key: WorkerKey) -> Expression:
+    """The rows of one worker."""
+    host, boot, pid = key
+    found: Expression = (model.host == host) & (model.boot == boot) & (model.pid == pid)
+    return found
+
+
+def forget_worker(key: WorkerKey) -> None:
+    """Drop the row of a worker that is gone, and what it had open."""
+    for model in (RouteInFlight, Worker):
+        model.delete().where(of_worker(model, key)).execute()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from proxyd.base.histogram import bucket_of
@@ -27,12 +25,13 @@ def test_a_worker_without_traffic_has_nothing_to_write() -> None:
 
 
 def test_a_batch_says_whose_it_is_and_when_and_is_taken_once() -> None:
-    stats = Stats()
+    worker = ("web1", "b1", 7)
+    stats = Stats(worker)
     stats.of("r1").record(200, 0.5, 10, 3)
     stats.of("-").record(404, 0.001, 5, 0)
     batch = stats.take(NOW)
     assert batch is not None
-    assert (batch.pid, batch.at, sorted(batch.routes)) == (os.getpid(), "2027-01-15T08:00:00.250Z", ["-", "r1"])
+    assert (batch.worker, batch.at, sorted(batch.routes)) == (worker, "2027-01-15T08:00:00.250Z", ["-", "r1"])
     assert stats.take(NOW) is None
 
 

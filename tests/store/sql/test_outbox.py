@@ -32,7 +32,7 @@ def test_every_kind_of_batch_arrives_as_it_was(store: Store, tmp_path: Path) -> 
     at = "2026-01-31T12:00:00.000Z"
     slow = {"route_id": "r1", "at": at, "level": "warning", "method": "GET", "url": "a/ä", "status_code": 200, "total_ms": 1.5,
             "queue_ms": 0.0, "connect_ms": 0.0, "first_byte_ms": 1.0, "body_ms": 0.5, "request_id": "q", "upstream": "u:1"}
-    batches = [TrafficBatch(os.getpid(), at, {"r1": Traffic({"requests": 3}, {200: 2, 503: 1}, {7: 3})}, {"r1": (1, 2, 3)}),
+    batches = [TrafficBatch(("web1", "b1", os.getpid()), at, {"r1": Traffic({"requests": 3}, {200: 2, 503: 1}, {7: 3})}, {"r1": (1, 2, 3)}),
                RejectionBatch({("r1", at, "192.0.2.1"): 4}), RowBatch([], [slow]), refused(5)]
     Outbox(str(tmp_path)).write(batches, 0.0)
     assert Intake(str(tmp_path), store).take(1.0)

@@ -14,7 +14,7 @@ from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.observed import RouteInFlight, RouteMinute, RouteStats
 from proxyd.store.sql.refusals import RefusalBatch, refusal_counts
-from proxyd.store.sql.traffic import RejectionBatch, Traffic, TrafficBatch, route_stats
+from proxyd.store.sql.traffic import RejectionBatch, Traffic, TrafficBatch, forget_worker, route_stats
 
 ROUTES = [f"r{number}" for number in range(250)]
 AT = ["2026-01-31T23:58:59.125Z", "2026-01-31T23:59:00.125Z"]
@@ -31,9 +31,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def batch(at: str, open_now: int) -> TrafficBatch:
+def batch(at: str, open_now: int, host: str = "web1") -> TrafficBatch:
     sums: dict[str, float] = {counter.name: position + (0 if counter.whole else 0.5) for position, counter in enumerate(COUNTERS, 1)}
-    return TrafficBatch(7, at, {route: Traffic(sums, {200: 3, 404: 1}, {5: 2, 40: 2}) for route in ROUTES},
+    return TrafficBatch((host, "b1", 7), at, {route: Traffic(sums, {200: 3, 404: 1}, {5: 2, 40: 2}) for route in ROUTES},
                         dict.fromkeys(ROUTES, (open_now, 0, 0)))
 
 
@@ -52,6 +52,14 @@ def test_batches_add_up(store: Store) -> None:
     assert store.read(lambda: RouteInFlight.select().count()) == 0
 
 
+def test_workers_of_two_hosts_may_have_the_same_process_id(store: Store) -> None:
+    for host, open_now in (("web1", 2), ("web2", 5)):
+        store.call(batch(AT[0], open_now, host).write)
+    assert store.read(route_stats, ROUTES)[ROUTES[0]]["in_flight"] == 7
+    store.call(forget_worker, ("web1", "b1", 7))
+    assert store.read(route_stats, ROUTES)[ROUTES[0]]["in_flight"] == 5
+
+
 def test_refusals_and_rejections_add_up(store: Store) -> None:
     for _ in range(2):
         store.call(RefusalBatch({f"reason{number}": number for number in range(1, 150)}).write)
@@ -60,7 +68,7 @@ def test_refusals_and_rejections_add_up(store: Store) -> None:
 
 
 def test_a_batch_of_nothing_is_written_too(store: Store) -> None:
-    store.call(TrafficBatch(7, AT[0], {}).write)
+    store.call(TrafficBatch(("web1", "b1", 7), AT[0], {}).write)
     assert store.read(route_stats, ["r1"])["r1"]["requests"] == 0
 
 
