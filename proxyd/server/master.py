@@ -56,6 +56,7 @@ from proxyd.store.sql import kept, migrations, restored
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.leadership import Leadership
 from proxyd.store.sql.lock import MasterLock
+from proxyd.store.sql.membership import Membership, NameTaken
 from proxyd.store.sql.rescue import set_aside_if_corrupt
 from proxyd.store.sql.wellness import Wellness
 
@@ -65,6 +66,8 @@ _PARENT_TICK = 0.25
 _LISTEN_AGAIN = 2.0
 #: How often a master that waits asks whether the lead is free, in seconds.
 _STANDBY_LOOK = 0.25
+#: So many looks a host waits for its name before it says that another one has it.
+_NAME_LOOKS = 6
 #: Sentences of the status about routes that get no traffic.
 _MOST_NOTICES = 20
 #: Beside the registry's connections: the database, logs, health checks, the admin HTTP.
@@ -142,9 +145,11 @@ class Master:
             if not lock.wait(gevent.sleep, lambda: not self._stop.is_set()):
                 return False
         self._stopping.append(lock.release)
-        leadership = Leadership(store, socket.gethostname()) if store.path is None else None
-        if leadership is not None:
-            self._stopping.append(leadership.release)
+        leadership: Leadership | None = None
+        if store.path is None:
+            member = Membership(store, settings.host_name())
+            self._stopping.append(member.close)
+            leadership = Leadership(store, member)
             if not self._take_lead(leadership, wait):
                 return False
         part_log(store.path, lock.noted)
@@ -219,17 +224,25 @@ class Master:
         """Become the master of a database server's. `wait`: if another host's leads, wait until the lead is free. Returns whether this
         one leads now. Raises StoreError."""
         trouble = Trouble(log, "can't ask who leads")
-        said = False
+        said, taken = False, 0
         while not self._stop.is_set():
             try:
                 if leadership.take():
                     trouble.is_over()
                     return True
+            except NameTaken as error:
+                # A master that has just ended may have the name still.
+                taken += 1
+                if taken >= _NAME_LOOKS and not wait:
+                    raise
+                if taken >= _NAME_LOOKS:
+                    trouble.goes_on(error)
             except StoreError as error:
                 if not wait:
                     raise
                 trouble.goes_on(error)
             else:
+                trouble.is_over()
                 if not wait:
                     raise StoreError(f"another master leads ({leadership.holder()}); stop it first, or start this one with --wait")
                 if not said:

@@ -141,6 +141,14 @@ class System:
         self._log.close()
         self.process = None
 
+    def kill(self) -> None:
+        """Pull the plug: arbiter, workers and master end at once."""
+        assert self.process is not None
+        for process in (arbiter := psutil.Process(self.process.pid), *arbiter.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
     # -- talking to it
 
     def client(self, service: str = "app", instance: str = "i1", metadata: str = "null") -> RegistryClient:

@@ -8,22 +8,11 @@ its term only when no such transaction is under way, and an older leader's next 
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import Any
 
-import peewee
-from gevent.threadpool import ThreadPool
-
-from proxyd.base.threads import in_thread
-from proxyd.store.sql import postgres
-from proxyd.store.sql.database import Store, StoreError, explain
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.membership import Membership
 from proxyd.store.sql.models import Lead
-
-#: The lock's number, the same for every proxyd; advisory locks are each database's own.
-_LOCK = 0x70726F78796431
-#: Seconds that the server may take to answer the question who leads.
-_ANSWER = 2.0
 
 
 class LeadLost(Exception):
@@ -31,33 +20,32 @@ class LeadLost(Exception):
 
 
 class Leadership:
-    """The lead over the database of `store`, and the connection that holds it. Use it after fork; `release` ends its thread."""
+    """The lead over the database of `store`. `member`: this host's connection, which holds it."""
 
-    def __init__(self, store: Store, host: str) -> None:
+    def __init__(self, store: Store, member: Membership) -> None:
         self._store = store
-        self._host = host
+        self._member = member
         #: The number of this lead; 0 before `begin`.
         self.term = 0
-        self._server: peewee.Database | None = None
-        self._pool = ThreadPool(1)
 
     def take(self) -> bool:
         """Take the lead; False if another master has it. Raises StoreError if the server can't be asked."""
-        try:
-            return in_thread(self._pool, self._take)
-        except (peewee.PeeweeException, postgres.ServerSilent) as error:
-            raise explain(error, self._store.name) from None
+        return self._member.look(lead=True)
 
     def begin(self, now: str) -> None:
         """Begin a term at `now` (RFC 3339), after `take`. Raises StoreError."""
-        self.term = self._store.call(_next_term, self._host, os.getpid(), now, durable=True)
+        self.term = self._store.call(_next_term, self._member.name, os.getpid(), now, durable=True)
         self._store.fence = self._check
 
     def keep(self) -> None:
-        """Make sure that this master still leads. A connection that was lost is made again. Raises LeadLost if the lead is another's,
-        and StoreError if the server can't be asked: then nobody knows."""
-        if not self.take() or self._store.read(_newest_term) != self.term:
+        """Make sure that this master still leads, and give a sign of life. A connection that was lost is made again. Raises LeadLost if
+        the lead is another's, and StoreError if the server can't be asked: then nobody knows."""
+        held = self.take()
+        if self._store.read(_newest_term) != self.term:
             raise LeadLost(self.holder())
+        if not held:
+            # Its own old connection may still have it, or another master that has yet to begin its term.
+            raise StoreError("the lead is not held")
 
     def holder(self) -> str:
         """Who leads, in words."""
@@ -66,43 +54,6 @@ class Leadership:
         except StoreError:
             row = None
         return f"process {row.pid} of host {row.host}, since {row.since}" if row is not None else "another process"
-
-    def drop(self) -> None:
-        """End the connection, and the lead with it."""
-        self._pool.apply(self._drop)
-
-    def release(self) -> None:
-        """Give the lead back, for good."""
-        self.drop()
-        self._pool.kill()
-
-    def _take(self) -> bool:
-        """Runs in the thread of the lead. A connection that fails, or that has not got the lock, is dropped."""
-        held = False
-        try:
-            with postgres.within(_ANSWER):
-                held = self._holds()
-        finally:
-            if not held:
-                self._drop()
-        return held
-
-    def _holds(self) -> bool:
-        server: Any = self._server
-        if server is not None:
-            # The connection that took the lock is there: so is the lock.
-            server.execute_sql("SELECT 1")
-            return True
-        # A lock that is held counts how often it was taken, so it is taken once a connection.
-        server = self._server = postgres.server(self._store.url, _ANSWER)
-        server.connect()
-        return bool(server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LOCK,)).fetchone()[0])
-
-    def _drop(self) -> None:
-        if self._server is not None:
-            with contextlib.suppress(peewee.PeeweeException):
-                self._server.close()
-            self._server = None
 
     def _check(self) -> None:
         """At the beginning of each write transaction: fail if another master has begun a term. Runs in the database thread."""

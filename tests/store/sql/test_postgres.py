@@ -18,6 +18,7 @@ from proxyd.docs.database import sample as samples_database
 from proxyd.store.sql import migrations, views
 from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
 from proxyd.store.sql.leadership import Leadership, LeadLost
+from proxyd.store.sql.membership import LEASE, Membership, NameTaken
 from proxyd.store.sql.migrations import NEWEST, migrate
 from proxyd.store.sql.models import SchemaVersion, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthResult
@@ -47,7 +48,7 @@ def store(url: str) -> Iterator[Store]:
 
 def counted(requests: int, sent: int, latency: float) -> TrafficBatch:
     sums: dict[str, float] = {"requests": requests, "bytes_sent": sent, "latency_ms_sum": latency}
-    return TrafficBatch(1, NOW, {"r1": Traffic(sums, {200: requests}, {40: requests})})
+    return TrafficBatch(("web1", "b1", 1), NOW, {"r1": Traffic(sums, {200: requests}, {40: requests})})
 
 
 def answers(store: Store) -> bool:
@@ -214,18 +215,19 @@ def test_of_several_hosts_the_first_that_answers_is_used(postgres: Postgres, url
 
 @pytest.fixture
 def leads(url: str) -> Iterator[Callable[[str], tuple[Store, Leadership]]]:
-    made: list[tuple[Store, Leadership]] = []
+    made: list[tuple[Store, Membership]] = []
 
     def make(host: str) -> tuple[Store, Leadership]:
         store = Store(url, busy_timeout=1.0)
         store.open()
         migrate(store)
-        made.append((store, Leadership(store, host)))
-        return made[-1]
+        member = Membership(store, host)
+        made.append((store, member))
+        return store, Leadership(store, member)
 
     yield make
-    for store, leadership in made:
-        leadership.release()
+    for store, member in made:
+        member.close()
         store.close()
 
 
@@ -236,7 +238,7 @@ def test_one_leads_and_the_next_when_its_connection_ends(leads: Callable[[str], 
     assert not second.take()
     assert second.holder() == f"process {os.getpid()} of host a, since {NOW}"
     first.keep()
-    first.release()
+    first._member.close()
     assert wait_for(second.take, 5, "the lead")
     second.begin(NOW)
     assert (first.term, second.term) == (1, 2)
@@ -248,7 +250,7 @@ def test_a_leader_that_was_overtaken_writes_nothing(leads: Callable[[str], tuple
     old.begin(NOW)
     old_store.call(StoredCounter.create, name="before", value=1)
     # Its connection is gone, and it has not noticed yet.
-    old.drop()
+    old._member.drop()
     assert wait_for(new.take, 5, "the lead")
     new.begin(NOW)
     with pytest.raises(StoreError, match="does not lead any more: b does"):
@@ -260,6 +262,59 @@ def test_a_leader_that_was_overtaken_writes_nothing(leads: Callable[[str], tuple
     assert new_store.read(lambda: StoredCounter.get_or_none(name="late")) is None
 
 
+def test_a_leader_that_gives_no_sign_of_life_is_deposed(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+    """As one that is stopped, or cut off: its connection is there, and the server knows no better."""
+    (old_store, old), (_, new) = leads("a"), leads("b")
+    assert old.take()
+    old.begin(NOW)
+    assert not new.take()
+    began = time.monotonic()
+    while not new.take():
+        assert time.monotonic() - began < LEASE + 2
+        time.sleep(0.1)
+    assert time.monotonic() - began > LEASE - 0.5
+    new.begin(NOW)
+    with pytest.raises(StoreError, match="does not lead any more: b does"):
+        old_store.call(StoredCounter.create, name="late", value=1)
+    with pytest.raises(LeadLost):
+        wait_for(lambda: keeps(old), 5, "the lost lead")
+
+
+def test_a_leader_with_a_sign_of_life_stays(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+    (_, old), (_, new) = leads("a"), leads("b")
+    assert old.take()
+    old.begin(NOW)
+    began = time.monotonic()
+    while time.monotonic() - began < LEASE + 1:
+        old.keep()
+        assert not new.take()
+        time.sleep(0.2)
+
+
+def test_a_second_host_of_one_name_is_refused(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+    (_, one), (_, other) = leads("a"), leads("a")
+    assert one.take()
+    with pytest.raises(NameTaken, match="another host of the database .* is called a"):
+        other.take()
+    one._member.close()
+    assert wait_for(lambda: takes(other), 5, "the name")
+
+
+def keeps(lead: Leadership) -> bool:
+    try:
+        lead.keep()
+    except StoreError:
+        return False
+    return True
+
+
+def takes(lead: Leadership) -> bool:
+    try:
+        return lead.take()
+    except NameTaken:
+        return False
+
+
 def test_a_leader_whose_server_restarts_leads_on_in_the_same_term(leads: Callable[[str], tuple[Store, Leadership]],
                                                                   postgres: Postgres) -> None:
     store, lead = leads("a")
@@ -269,15 +324,7 @@ def test_a_leader_whose_server_restarts_leads_on_in_the_same_term(leads: Callabl
     with pytest.raises(StoreError):
         lead.keep()
     postgres.start()
-
-    def kept() -> bool:
-        try:
-            lead.keep()
-        except StoreError:
-            return False
-        return True
-
-    wait_for(kept, 10, "the lead again")
+    wait_for(lambda: keeps(lead), 10, "the lead again")
     store.call(StoredCounter.create, name="after", value=1)
     assert lead.term == 1
 

@@ -1,0 +1,179 @@
+"""This host among those that share a PostgreSQL database: what the server knows of its master while that lives.
+
+A master has one connection beside that of its store, in a thread of its own, so that nothing that the store does delays it. It holds
+
+- the name of the host, an advisory lock: a second host of that name is refused;
+- the sign of life, a row of the table `hosts` that changes with each beat. Others compare it with what they saw before, never with
+  their clocks;
+- the lead, an advisory lock too, if no other host has it (`leadership.py`).
+
+The server takes the locks back when the connection ends. A process that is stopped keeps its connection, and so does a host that was
+cut off, until the server notices. So a host that waits for the lead ends the connection of a leader that gives no sign of life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+import peewee
+from gevent.threadpool import ThreadPool
+
+from proxyd import __version__
+from proxyd.base import clock
+from proxyd.base.hosts import BOOT
+from proxyd.base.text import rfc3339
+from proxyd.base.threads import in_thread
+from proxyd.store.sql import postgres
+from proxyd.store.sql.database import Store, StoreError, explain
+
+log = logging.getLogger("proxyd.master")
+
+Result = TypeVar("Result")
+#: The lead's lock, the same for every proxyd; advisory locks are each database's own.
+_LEAD = 0x70726F78796431
+#: Seconds that the server may take to answer.
+_ANSWER = 2.0
+#: Seconds between two signs of life.
+BEAT = 0.5
+#: A host that gave no sign of life for so long is gone.
+LEASE = 2.5
+#: If the last look was longer ago than this, it was not the other host that was away.
+_LONGEST_GAP = 1.0
+_SIGN = """
+INSERT INTO hosts (name, boot, pid, backend, proxyd_version, config_version, started_at, heartbeat_at, beat)
+VALUES (%s, %s, %s, pg_backend_pid(), %s, 0, %s, %s, %s)
+ON CONFLICT (name) DO UPDATE SET boot = EXCLUDED.boot, pid = EXCLUDED.pid, backend = EXCLUDED.backend,
+    proxyd_version = EXCLUDED.proxyd_version, started_at = EXCLUDED.started_at, heartbeat_at = EXCLUDED.heartbeat_at,
+    beat = EXCLUDED.beat"""
+_LEADER = """
+SELECT h.name, h.boot, h.pid, h.beat, h.backend FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""
+#: Only the connection that the leader named as its own, and only if that has the lead.
+_END = """
+SELECT pg_terminate_backend(pid) FROM pg_locks
+WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objsubid = 1 AND pid = %s
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+
+
+class NameTaken(StoreError):
+    """Another host has this one's name."""
+
+
+class Membership:
+    """The connection of this host's master. Use it after fork; `close` ends its thread. Methods raise StoreError if the server can't
+    be asked, and NameTaken."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self.name = name
+        self._server: peewee.Database | None = None
+        self._pool = ThreadPool(1)
+        self._leads = False
+        self._started = rfc3339(time.time())
+        self._beat, self._beaten = 0, 0.0
+        #: What the leader's row said, since when, and when it was read last (monotonic seconds).
+        self._leader: tuple[Any, ...] = ()
+        self._since = self._looked = 0.0
+
+    def look(self, lead: bool = False) -> bool:
+        """Make sure that the connection is there, and give a sign of life. `lead`: take the lead, too, if it is free. Returns whether
+        this host has the lead. A connection that was lost is made again, and the lead with it."""
+        return self._run(self._look, lead)
+
+    def drop(self) -> None:
+        """End the connection, and all that it holds."""
+        self._pool.apply(self._drop)
+
+    def close(self) -> None:
+        """End the connection for good."""
+        self.drop()
+        self._pool.kill()
+
+    def _run(self, function: Callable[..., Result], *args: Any) -> Result:
+        try:
+            found: Result = in_thread(self._pool, self._guarded, function, *args)
+            return found
+        except (peewee.PeeweeException, postgres.ServerSilent) as error:
+            raise explain(error, self._store.name) from None
+
+    def _guarded(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Runs in the thread. After any error the connection is dropped: what it was about is not known."""
+        try:
+            with postgres.within(_ANSWER):
+                return function(*args)
+        except BaseException:
+            self._drop()
+            raise
+
+    def _look(self, lead: bool) -> bool:
+        server = self._server or self._connect()
+        self._sign(server)
+        if not self._leads and lead:
+            self._leads = bool(server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LEAD,)).fetchone()[0])
+            if not self._leads:
+                self._depose(server)
+        return self._leads
+
+    def _connect(self) -> Any:
+        server: Any = postgres.server(self._store.url, _ANSWER)
+        self._server = server
+        server.connect()
+        # A sign of life need not survive a crash of the server.
+        server.execute_sql("SET synchronous_commit = off")
+        # A lock that is held counts how often it was taken, so each is taken once a connection.
+        if not server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_key(self.name),)).fetchone()[0]:
+            raise NameTaken(f"another host of the database {self._store.name} is called {self.name}: give each a [hosts] name of its own")
+        return server
+
+    def _sign(self, server: Any) -> None:
+        now = time.monotonic()
+        if now - self._beaten < BEAT * 0.9:
+            # Nothing else may be asked of the connection in this look.
+            server.execute_sql("SELECT 1")
+            return
+        self._beat += 1
+        values = (self.name, BOOT, os.getpid(), __version__, self._started, rfc3339(clock.shown(clock.now())), self._beat)
+        if _known(server, _SIGN, values):
+            self._beaten = now
+
+    def _depose(self, server: Any) -> None:
+        """End the connection of a leader that gives no sign of life."""
+        now = time.monotonic()
+        gap, self._looked = now - self._looked, now
+        found = _known(server, _LEADER)
+        row = found.fetchone() if found else None
+        if row is None or row[:4] != self._leader or gap > _LONGEST_GAP:
+            self._leader, self._since = tuple(row[:4]) if row is not None else (), now
+            return
+        if now - self._since > LEASE and row[0] != self.name:
+            ended = server.execute_sql(_END, (_LEAD >> 32, _LEAD & 0xFFFFFFFF, row[4])).fetchall()
+            self._since = now
+            if ended:
+                log.warning("host %s leads, but has given no sign of life for %.1f s: it is deposed", row[0], LEASE)
+
+    def _drop(self) -> None:
+        self._leads = False
+        if self._server is not None:
+            with contextlib.suppress(peewee.PeeweeException):
+                self._server.close()
+            self._server = None
+
+
+def _known(server: Any, sql: str, values: tuple[Any, ...] = ()) -> Any:
+    """Execute a statement about tables that the first leader has yet to make; None where there are none."""
+    try:
+        return server.execute_sql(sql, values or None)
+    except peewee.ProgrammingError as error:
+        if "does not exist" not in str(error):
+            raise
+        return None
+
+
+def _key(name: str) -> int:
+    """The number of the lock that stands for a host's name."""
+    return int.from_bytes(blake2b(f"proxyd host {name}".encode(), digest_size=8).digest(), "little", signed=True)

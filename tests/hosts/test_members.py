@@ -1,0 +1,61 @@
+"""Which hosts there are: names, workers of each, and what is left of a host that died."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+from tests.hosts.conftest import MakeHost
+from tests.support.backends import Backend
+from tests.support.postgres import Postgres
+from tests.support.system import System
+from tests.support.waiting import wait_for
+
+
+def database(host: System) -> str:
+    return str(host.settings["database__url"]).rpartition("/")[2]
+
+
+def test_what_a_dead_hosts_workers_had_open_is_gone_within_five_seconds(
+        new_host: MakeHost, postgres: Postgres, new_backend: Callable[..., Backend]) -> None:
+    backend = new_backend("slow")
+    first, second = new_host("web1"), new_host("web2")
+    client = first.client("shop")
+    route_id = client.route("shop.test", backend.url)
+    wait_for(lambda: second.get("/", "shop.test").status == 200, 5, "the route on the other host")
+    for host in (first, second):
+        threading.Thread(target=ask, args=(host,), daemon=True).start()
+
+    def in_flight() -> int:
+        found: int = client.json(f"ROUTE_STATUS|SID|{route_id}")["in_flight"]
+        return found
+
+    def workers() -> str:
+        return postgres.sql("SELECT host FROM workers ORDER BY host", database(first))
+
+    wait_for(lambda: in_flight() == 2, 5, "the requests of both hosts")
+    assert workers() == "web1\nweb2"
+    second.kill()
+    began = time.monotonic()
+    wait_for(lambda: in_flight() == 1 and workers() == "web1", 5, "the end of what the dead host had")
+    assert time.monotonic() - began < 5
+
+
+def ask(host: System) -> None:
+    with contextlib.suppress(OSError):
+        host.get("/slow?s=12", "shop.test")
+
+
+def test_a_second_host_of_one_name_is_refused_and_told(new_host: MakeHost, backend: Backend) -> None:
+    first = new_host("web1")
+    client = first.client("shop")
+    client.route("shop.test", backend.url)
+    double = new_host("web1", start=False)
+    double.start(lambda: "is called web1: give each a [hosts] name of its own" in double.log())
+    assert client.command(f"PING|{client.session_id}") == "PONG"
+    client.apply()
+    # It takes the name when that is free.
+    first.kill()
+    wait_for(lambda: double.master_pid() and double.ready(), 10, "the lead of the one that waited")
