@@ -55,7 +55,10 @@ def test_batches_add_up(store: Store) -> None:
 def test_workers_of_two_hosts_may_have_the_same_process_id(store: Store) -> None:
     for host, open_now in (("web1", 2), ("web2", 5)):
         store.call(batch(AT[0], open_now, host).write)
-    assert store.read(route_stats, ROUTES)[ROUTES[0]]["in_flight"] == 7
+    found = store.read(route_stats, ROUTES)[ROUTES[0]]
+    assert found["in_flight"] == 7
+    # It is told as JSON.
+    json.dumps(found)
     store.call(forget_worker, ("web1", "b1", 7))
     assert store.read(route_stats, ROUTES)[ROUTES[0]]["in_flight"] == 5
 
