@@ -188,7 +188,7 @@ COLUMN_NOTES: dict[str, str] = {
     "hosts.name": "Name of the host (`[hosts] name`).",
     "hosts.pid": "Process id of its master.",
     "backend": "Process id, on the database server, of the connection that holds the host's name.",
-    "proxyd_version": "Version of proxyd that it runs.",
+    "release": "Version of proxyd that it runs.",
     "hosts.config_version": "Config version that all of its workers route by.",
     "hosts.started_at": "When its master started.",
     "hosts.heartbeat_at": "When its master last said that it is alive, by the clock of the host. It says so twice a second.",

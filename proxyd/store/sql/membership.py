@@ -46,10 +46,10 @@ LEASE = 2.5
 #: If the last look was longer ago than this, it was not the other host that was away.
 _LONGEST_GAP = 1.0
 _SIGN = """
-INSERT INTO hosts (name, boot, pid, backend, proxyd_version, config_version, started_at, heartbeat_at, beat)
+INSERT INTO hosts (name, boot, pid, backend, release, config_version, started_at, heartbeat_at, beat)
 VALUES (%s, %s, %s, pg_backend_pid(), %s, 0, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET boot = EXCLUDED.boot, pid = EXCLUDED.pid, backend = EXCLUDED.backend,
-    proxyd_version = EXCLUDED.proxyd_version, started_at = EXCLUDED.started_at, heartbeat_at = EXCLUDED.heartbeat_at,
+    release = EXCLUDED.release, started_at = EXCLUDED.started_at, heartbeat_at = EXCLUDED.heartbeat_at,
     beat = EXCLUDED.beat"""
 _LEADER = """
 SELECT h.name, h.boot, h.pid, h.beat, h.backend FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""

@@ -59,7 +59,7 @@ class Host(StoredTable):
     boot = TextField()
     pid = BigIntegerField()
     backend = BigIntegerField()
-    proxyd_version = TextField()
+    release = TextField()
     config_version = BigIntegerField(default=0)
     started_at = TextField()
     heartbeat_at = TextField()
