@@ -7,7 +7,7 @@ sent to a backend, and nothing is counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from proxyd.base import clock
 from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLOSED
 from proxyd.base.text import rfc3339
+from proxyd.config.defaults import defaults
 from proxyd.config.options import BY_ADDRESS, DEFAULT_OPTIONS
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
@@ -33,7 +34,7 @@ from proxyd.proxy.route.drain import drain_share
 from proxyd.proxy.route.table import Table
 from proxyd.proxy.upstream.circuit import Circuits
 from proxyd.store.memory.transitions import OPEN, STATE_NAMES
-from proxyd.store.sql.snapshot import Snapshot, load_hosts
+from proxyd.store.sql.snapshot import RouteRecord, Snapshot, load_hosts
 
 _MAX_URL = 8000
 PASSES, REFUSES, WAITS = "passes", "refuses", "waits"
@@ -61,7 +62,8 @@ def why(context: Context, request: Request) -> Response:
     url, client = request.query.get("url", ""), request.query.get("client", "127.0.0.1")
     scheme, host, path, lenient = _parts(url)
     asked = _Asked(context, context.settings, client, clock.now())
-    table = Table.empty().with_changes(Snapshot(0, True, context.read(load_hosts, _domains(host)), ()))
+    records = context.read(load_hosts, _domains(host))
+    table = Table.empty().with_changes(Snapshot(0, True, records, ()))
     steps: list[Step] = []
     if asked.settings.proxy.redirect_https and scheme == "http":
         steps.append(Step("redirect", REFUSES, f"[proxy] redirect_https sends the client to https://{host}{path}", 301, "https_only"))
@@ -76,7 +78,7 @@ def why(context: Context, request: Request) -> Response:
         steps += [_GATES[gate.__name__](asked, pool) for gate in GATES]
         members = [_member(asked, member) for member in pool.members]
         step, chosen = _choice(asked, pool)
-        steps.append(step)
+        steps += [step, *_defaults(records, chosen or first)]
     refused = next((step for step in steps if step.verdict == REFUSES), None)
     return as_json({
         "url": url, "client": client, "host": host, "path": path,
@@ -85,6 +87,15 @@ def why(context: Context, request: Request) -> Response:
         "steps": [step._asdict() for step in steps], "members": members,
         "chosen": chosen.route_id if chosen is not None and refused is None else None,
         "status": refused.status if refused is not None else None, "code": refused.code if refused is not None else None})
+
+
+def _defaults(records: Sequence[RouteRecord], member: Upstream) -> list[Step]:
+    """What holds for a member because it does not say otherwise itself. Empty if the settings have nothing of the kind."""
+    record = next(record for record in records if record.route_id == member.route_id)
+    left = defaults().left(*(dict(pairs) for pairs in (record.options, record.headers, record.request_headers)))
+    said = "; ".join(f"[defaults.{kind}] {', '.join(f'{name} = {value}' for name, value in values.items())}"
+                     for kind, values in left.items())
+    return [Step("defaults", PASSES, said)] if said else []
 
 
 def _parts(url: str) -> tuple[str, str, str, str]:

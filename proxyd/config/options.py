@@ -408,12 +408,22 @@ def check_option(key: str, value: str) -> Any:
     return parsed
 
 
+_beneath: dict[str, str] = {}
+
+
+def use_option_defaults(options: Mapping[str, str]) -> None:
+    """Take other values, which parse, for options that a route does not set (`config/defaults`)."""
+    _beneath.clear()
+    _beneath.update(options)
+    route_options.cache_clear()
+
+
 def option_of(options: Mapping[str, str], key: str) -> Any:
-    """The typed value of one option of a route. A route that does not set it has the declared default."""
-    return parse_option(key, options.get(key, OPTIONS[key].default))
+    """The typed value of one option of a route. A route that does not set it has that of all routes, or the declared default."""
+    return parse_option(key, options.get(key, _beneath.get(key, OPTIONS[key].default)))
 
 
 @lru_cache(maxsize=4096)
 def route_options(pairs: tuple[tuple[str, str], ...]) -> RouteOptions:
     """The effective options of a route from (key, text) pairs. Equal pairs share one object. Raises ValueError."""
-    return replace(DEFAULT_OPTIONS, **{key: parse_option(key, value) for key, value in pairs})
+    return replace(DEFAULT_OPTIONS, **{key: parse_option(key, value) for key, value in {**_beneath, **dict(pairs)}.items()})

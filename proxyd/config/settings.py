@@ -16,6 +16,8 @@ from typing import Any
 from proxyd.base import text
 from proxyd.base.hosts import machine_name
 from proxyd.config.declare import Declaration, declarations
+from proxyd.config.defaults import SECTIONS as DEFAULTS
+from proxyd.config.defaults import Defaults, is_free, parse_default
 from proxyd.config.ini import COMMENTS, Problem, read_ini
 from proxyd.config.named import NAME, Named, NetworkList, parse_list
 from proxyd.config.sections import (
@@ -61,6 +63,8 @@ class Settings:
     dns: DnsSettings = field(default_factory=DnsSettings)
     #: Lists of networks by name, for the options `allow` and `deny` of routes.
     lists: Mapping[str, NetworkList] = field(default_factory=dict)
+    #: What holds for routes that do not say otherwise.
+    defaults: Defaults = field(default_factory=Defaults)
     file: str | None = None
 
     def shared_memory_directory(self) -> str:
@@ -91,7 +95,7 @@ class Settings:
 SECTIONS: dict[str, type] = {
     item.name: item.default_factory  # type: ignore[misc]
     for item in dataclasses.fields(Settings)
-    if item.name not in ("file", "lists")
+    if item.name not in ("file", "lists", "defaults")
 }
 #: Sections whose keys are names that the operator chooses, and what reads a value of theirs.
 NAMED: dict[str, Callable[[str], Any]] = {"lists": parse_list}
@@ -124,7 +128,7 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
     env = os.environ if environment is None else environment
     chosen = path or env.get(CONFIG_VARIABLE) or (DEFAULT_CONFIG if Path(DEFAULT_CONFIG).exists() else None)
     problems: list[Problem] = []
-    values: dict[str, dict[str, Any]] = {name: {} for name in (*SECTIONS, *NAMED)}
+    values: dict[str, dict[str, Any]] = {name: {} for name in (*SECTIONS, *NAMED, *DEFAULTS)}
     if chosen is not None:
         try:
             content = Path(chosen).read_text(encoding="utf-8")
@@ -145,16 +149,19 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
     if problems:
         raise SettingsError(problems)
     sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
-    return Settings(**sections, lists=values["lists"], file=chosen)
+    beneath = Defaults(**{kind: values[name] for name, kind in DEFAULTS.items()})
+    return Settings(**sections, lists=values["lists"], defaults=beneath, file=chosen)
 
 
 def _comments(section: str, key: str) -> str:
+    if section in DEFAULTS:
+        return "" if is_free(section, key) else COMMENTS
     known = setting_declarations(section).get(key) if section in SECTIONS else None
     return "" if known is not None and known.kind.free else COMMENTS
 
 
 def _unknown_section(section: str) -> str | None:
-    known = (*SECTIONS, *NAMED)
+    known = (*SECTIONS, *NAMED, *DEFAULTS)
     return None if section in known else f"unknown section [{section}]{text.suggest(section, known)}"
 
 
@@ -168,6 +175,13 @@ def _from_environment(name: str) -> tuple[str, str] | None:
 
 def _take(values: dict[str, dict[str, Any]], section: str, key: str, value: str) -> str | None:
     """Check one value and store it in `values`. Returns a message if the setting is unknown or its value is wrong."""
+    if section in DEFAULTS:
+        try:
+            name, checked = parse_default(section, key, value)
+        except ValueError as error:
+            return f"[{section}] {error}"
+        values[section][name] = checked
+        return None
     if section in NAMED:
         return _take_named(values[section], section, key, value)
     known = setting_declarations(section)

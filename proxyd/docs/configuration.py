@@ -58,6 +58,28 @@ letter first. A value holds networks, and files with more of them (`198.51.100.0
 `PROXYD_LISTS_<NAME>`. See [access.md](access.md#addresses).
 """
 
+_DEFAULTS = """
+## [defaults.options], [defaults.headers], [defaults.request_headers]
+
+What holds for every route, of the registry and of site files, that does not say otherwise itself: options, fields of answers, and fields
+of requests to backends, written as in a site file. A name that a route sets replaces that of all routes; the value `-` takes such a field
+away. ROUTE_STATUS (`defaults`) and `proxyctl why` show what holds for a route. A reload (SIGHUP) applies changes to all routes. There are
+no environment variables for these sections.
+
+```text
+[defaults.options]
+timeout               = 30s
+compression           = yes
+health_check_interval = 5s
+
+[defaults.headers]
+X-Content-Type-Options = nosniff
+
+[defaults.request_headers]
+X-Edge = {scheme}://{host}
+```
+"""
+
 _OPTIONS = """# Route options
 
 Every route has its own set of options. A client sets them with `OPTIONS_SET|sid|target|key|value`. The target is `ALL`
@@ -156,7 +178,7 @@ def text() -> str:
         parts.append(f"\n## [{section}]\n\n{cls.__doc__}\n\n")
         parts.append(table(("setting", "default", "kind", "what it does", "environment"), (
             (*_row(item), code(environment_name(section, key))) for key, item in setting_declarations(section).items())))
-    parts += [_NAMED, "\n", _OPTIONS, table(("option", "default", "kind", "what it does"), map(_row, OPTIONS.values()))]
+    parts += [_NAMED, _DEFAULTS, "\n", _OPTIONS, table(("option", "default", "kind", "what it does"), map(_row, OPTIONS.values()))]
     parts += ["\n", _SITES, table(("section", "key", "default", "what it does"), (
         (code(section), code(key) if " " not in key else key, default, help) for section, key, default, help in _SITE_TABLE))]
     parts += ["\n", fenced(_SITE_EXAMPLE, "ini"), "\n", _TOKENS]

@@ -33,6 +33,19 @@ _NAMED = f"""
 #   office = 198.51.100.0/24, file:/etc/proxyd/office.txt
 
 [lists]
+
+{" defaults ".center(_WIDTH, "#")}
+
+# What holds for every route that does not say otherwise itself: route options, fields of answers, and fields of requests to backends.
+# For example:
+#   timeout = 30s
+#   X-Content-Type-Options = nosniff
+
+[defaults.options]
+
+[defaults.headers]
+
+[defaults.request_headers]
 """
 
 

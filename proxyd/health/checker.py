@@ -105,6 +105,11 @@ class Checker:
         """There is a new config version. Another greenlet reads the routes."""
         self._following.wake()
 
+    def look_again(self) -> None:
+        """What routes ask for may be something else, although no route has changed. Another greenlet reads all of them."""
+        self._version = min(self._version, 0)
+        self._following.wake()
+
     def _follow(self) -> None:
         snapshot = self._store.read(load_snapshot, max(self._version, 0))
         if self._version < 0:

@@ -11,6 +11,7 @@ import time
 
 from proxyd.base.hosts import own_key
 from proxyd.base.jobs import Job
+from proxyd.config.defaults import use_defaults
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
 from proxyd.http2.connection import Bounds
@@ -75,6 +76,7 @@ class Runtime:
         proxy = settings.proxy
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
+        use_defaults(settings.defaults)
         use_directory(settings.proxy.backend_tls)
         use_pages(settings.proxy.error_page_files)
         self.store = Store(settings.database.url, settings.database.busy_timeout, follow=True)

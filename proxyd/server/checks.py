@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 from proxyd.admin.server import check_exposure as admin_exposure
 from proxyd.base.text import hide_password, rfc3339
 from proxyd.base.urls import parse_web_url
+from proxyd.config.defaults import defaults, use_defaults
 from proxyd.config.ini import Problem
 from proxyd.config.named import named, use_named
 from proxyd.config.settings import Settings
 from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
+from proxyd.net.optioncheck import check_on_host
 from proxyd.net.pagefiles import check_page, use_pages
 from proxyd.net.targets import Targets, rules, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
@@ -49,11 +51,15 @@ def check(settings: Settings) -> list[Problem]:
     use_pages(settings.proxy.error_page_files)
     found += _error_pages(settings, places)
     use_named(settings.named())
+    beneath = defaults()
+    use_defaults(settings.defaults)
+    found += _defaults(settings, places)
     try:
         return found + _sites(settings, places)
     finally:
         use_rules(before)
         use_named(names)
+        use_defaults(beneath)
 
 
 def _tls(settings: Settings, places: Places) -> Iterator[Problem]:
@@ -170,6 +176,18 @@ def _buffers(settings: Settings, places: Places) -> Iterator[Problem]:
     path = settings.proxy.buffer_directory
     if path and not (os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)):
         yield places.problem("proxy", "buffer_directory", f"{path} is not a directory that this user can write to")
+
+
+def _defaults(settings: Settings, places: Places) -> Iterator[Problem]:
+    """The options for all routes: what they name on this host, and whether they fit together."""
+    for key, value in settings.defaults.options.items():
+        try:
+            check_on_host(key, value)
+        except ValueError as error:
+            yield places.problem("defaults.options", key, str(error))
+    message = check_options({})
+    if message:
+        yield places.problem("defaults.options", "", message)
 
 
 def _error_pages(settings: Settings, places: Places) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 import gevent
@@ -30,6 +31,7 @@ from proxyd.chores.keeper import Keeper
 from proxyd.chores.leadwatch import LeadWatch
 from proxyd.chores.retention import Retention
 from proxyd.config import logs
+from proxyd.config.defaults import use_defaults
 from proxyd.config.named import use_named
 from proxyd.config.settings import Settings, SettingsError, load
 from proxyd.events.bus import EventBus
@@ -96,6 +98,7 @@ class Master:
         self._stopping: list[Callable[[], None]] = []
         self._sites: Sites | None = None
         self._bus: EventBus | None = None
+        self._checker: Checker | None = None
 
     def run(self, wait: bool) -> int:
         """Serve until TERM or INT. Returns the exit status. `wait`: if another master holds the database, wait until it ends."""
@@ -132,6 +135,7 @@ class Master:
         settings = self.settings
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
+        use_defaults(settings.defaults)
         use_directory(settings.proxy.backend_tls)
         use_pages(settings.proxy.error_page_files)
         use_named(settings.named())
@@ -178,7 +182,7 @@ class Master:
         sites = self._sites = Sites(registry)
         server = RegistryServer(registry, operations)
         registry.load(server.gate.grant_named)
-        checker = Checker(settings.health, store, bus, circuits)
+        checker = self._checker = Checker(settings.health, store, bus, circuits)
         registry.live_health = checker.current
         checker.changed(registry.version)
         orders = Orders(settings, store, board, bus, server.gate.grant_named)
@@ -292,13 +296,19 @@ class Master:
             file.write(f"{os.getpid()}\n")
 
     def _reload(self) -> None:
-        """SIGHUP: read the site files and the log's settings again. Other changed settings need a restart; the log says so."""
+        """SIGHUP: read the site files, the log's settings and the defaults of routes again. Other changed settings need a restart; the log
+        says so."""
         try:
             fresh = load(self.settings.file)
         except SettingsError as error:
             log.error("SIGHUP: the settings stay as they are: %s", "; ".join(map(str, error.problems)))
             return
         logs.configure(fresh.log)
+        if fresh.defaults != self.settings.defaults:
+            use_defaults(fresh.defaults)
+            self.settings = replace(self.settings, defaults=fresh.defaults)
+            if self._checker is not None:
+                self._checker.look_again()
         if self._sites is not None:
             self._sites.reload()
         if self._bus is not None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
 from proxyd.base.variables import SetFields
-from proxyd.config.options import DEFAULT_OPTIONS, RouteOptions, parse_option, route_options, tls_of
+from proxyd.config.defaults import beneath, defaults
+from proxyd.config.options import RouteOptions, parse_option, route_options, tls_of
 from proxyd.net import pagefiles
 from proxyd.net.handshake import prepare
 from proxyd.proxy.core.setfields import REMOVED, prepared
@@ -222,13 +223,13 @@ _CORS = tuple((f"Access-Control-{name}", REMOVED) for name in (
 
 def _headers(record: RouteRecord, options: RouteOptions) -> SetFields:
     """The fields that answers get. With a policy of the route's own, the backend's fields of CORS are taken away."""
-    fields = prepared(record.headers)
+    fields = prepared(beneath(record.headers, defaults().headers))
     return (*_CORS, *fields) if options.cors_origins else fields
 
 
 def _request_headers(record: RouteRecord, options: RouteOptions) -> SetFields:
     """The fields that requests get. With forward_auth, what it says of the user must not come from the client."""
-    fields = prepared(record.request_headers)
+    fields = prepared(beneath(record.request_headers, defaults().request_headers))
     if options.forward_auth is None:
         return fields
     declared = {name.lower() for name, _ in fields}
@@ -247,4 +248,4 @@ def _options(record: RouteRecord) -> RouteOptions:
                 log.error("route %s: option ignored: %s", record.route_id, error)
             else:
                 good.append((key, value))
-        return route_options(tuple(good)) if good else DEFAULT_OPTIONS
+        return route_options(tuple(good))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from proxyd.base import clock
 from proxyd.base.counters import LATENCIES, SHOWN
+from proxyd.config.defaults import defaults
 from proxyd.config.options import option_of
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
@@ -35,7 +37,8 @@ def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, An
          answer="`ROUTE_STATUS_OK|{route_id, domains, path, backend, enabled, healthy, health:{status, last_check, last_success, "
                 "last_error, response_time_ms, success_rate_percent, consecutive_failures}, circuit:{..}, ratelimit:{requests, "
                 "window_seconds, rejected}, maintenance:{active, page_url, entered_at, hits}, drain:{active, traffic_percent, "
-                "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, queued, replicas, notes}`",
+                "remaining_seconds, rejected}, upstream_timeout_seconds, in_flight, queued, replicas, notes}`, and "
+                "`defaults:{options, headers, request_headers}` if the settings have any",
          help="Show everything about one active route, as the workers have it.", repeatable=True)
 def route_status_command(caller: Caller, route_id: str) -> str:
     row = _row(caller, route_id)
@@ -43,6 +46,9 @@ def route_status_command(caller: Caller, route_id: str) -> str:
     status = route_status(row, caller.registry.live_health(route_id) or written, stats, caller.registry.circuits, clock.now())
     options = status.pop("options")
     told = _told_of(options, caller.session.unknown_options)
+    # Only where there is something to tell: older clients compare the whole.
+    if defaults():
+        told["defaults"] = defaults().left(options, json.loads(row["headers"]), json.loads(row["request_headers"]))
     return "ROUTE_STATUS_OK|" + to_json({**status, "replicas": caller.registry.active.replicas(route_id), **told})
 
 
