@@ -192,6 +192,11 @@ def _forward_auth(asked: _Asked, pool: Pool) -> Step:
     return Step("forward_auth", PASSES, f"{url.backend.place} is asked whether it may pass" if url is not None else "nobody is asked")
 
 
+def _plugged(asked: _Asked, pool: Pool) -> Step:
+    names = pool.members[0].options.gates
+    return Step("plugged", PASSES, f"unless a gate of an installed package refuses it: {', '.join(names)}" if names else "none are asked")
+
+
 def _own_answer(asked: _Asked, pool: Pool) -> Step:
     answer = pool.members[0].answer
     if answer is None:
@@ -203,7 +208,7 @@ def _own_answer(asked: _Asked, pool: Pool) -> Step:
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
     "cors": _cors, "addresses": _addresses, "preflight": _preflight, "body_size": _body_size,
     "maintenance": _maintenance, "rate_limit": _rate_limit, "forward_auth": _forward_auth,
-    "own_answer": _own_answer}
+    "plugged": _plugged, "own_answer": _own_answer}
 
 
 def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:

@@ -48,6 +48,9 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("hold_timeout", 503, "The request waited for a service that was away (`hold_when_down`, `TRAFFIC_HOLD`), and it was not "
                "back in time"),
         Reason("hold_full", 503, "The service is away, and `hold_size` requests of the worker wait for it already"),
+        Reason("gate_refused", 403, "A gate of an installed package (option `gates`) refused the request, with a status of its choice"),
+        Reason("gate_failed", 500, "A gate of an installed package (option `gates`) can't be imported, failed, or took longer than "
+               "`[proxy] gate_timeout`. The error log says what it was"),
         Reason("client_requests", 429, "The client has `[proxy] max_requests_per_client` requests in flight"),
         Reason("proxy_protocol", 400, "A peer of `[proxy] proxy_protocol_from` began its connection without a sound header of the PROXY "
                "protocol. Over TLS, the connection is closed unanswered. Turn the protocol on in that front, or take its address out"),

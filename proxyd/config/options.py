@@ -13,6 +13,7 @@ from typing import Any
 
 from proxyd.base import text
 from proxyd.base.errorpages import ErrorPages, parse_error_pages
+from proxyd.base.gateapi import parse_gates
 from proxyd.base.rewrites import Rewrite, parse_rewrite
 from proxyd.base.urls import Backend, parse_backend, parse_check_or_none
 from proxyd.config.declare import (
@@ -283,6 +284,8 @@ class RouteOptions:
         _BUFFER_SIZE, "off", "Bytes of a request body that are received before the upstream is asked. Most bodies should fit.")
     response_buffer: int = declare(
         _BUFFER_SIZE, "off", "Most bytes of an answer that are received ahead of a slow client, so that the upstream is free sooner.")
+    gates: tuple[str, ...] = declare(
+        Kind("list of names", parse_gates), "", "Gates of installed packages (entry points proxyd.gates) that each request must pass.")
     error_pages: ErrorPages = declare(
         Kind("rules like 5xx -> down; 404 -> /errors/404.html", parse_error_pages, free=True), "",
         "Pages in place of proxyd's own errors, by status: names of files in [proxy] error_page_files, or paths of the backend.")

@@ -111,6 +111,7 @@ class ProxySettings:
         "UNIX socket.")
     backend_tls: str = declare(
         TEXT, "conf/backend-tls", "Directory of the PEM files that the options tls_ca and tls_client_certificate name.")
+    gate_timeout: float = declare(DURATION, "1s", "Longest time that a gate of an installed package may wait (option gates).")
     error_pages: ErrorPages = declare(
         Kind("rules like 5xx -> down; 404 -> missing", parse_error_files, free=True), "",
         "Pages in place of proxyd's own errors, by status, where a route says none: names of files in error_page_files.")

@@ -37,6 +37,7 @@ from proxyd.proxy.gates.errorpages import ErrorPageGate
 from proxyd.proxy.gates.followed import Follower
 from proxyd.proxy.gates.forwardauth import AuthServers
 from proxyd.proxy.gates.maintenance import Maintenance
+from proxyd.proxy.gates.plugins import load as load_gates
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.record.accesslog import access_log
 from proxyd.proxy.record.flush import Flusher
@@ -207,6 +208,9 @@ class Runtime:
         # The master has claimed the slots on its own host. On another host nobody else does.
         for record in snapshot.routes:
             self.circuits.claim(record)
+            made = table.upstreams.get(record.route_id)
+            if made is not None and made.options.gates:
+                load_gates(made.options.gates)
         self.table = table
         self.ready = True
         for route_id in gone:

@@ -174,7 +174,7 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
 
 def _guarded(options: RouteOptions) -> bool:
     """Whether the options ask for gates that not every route has."""
-    return bool(options.allow or options.deny or options.cors_origins or options.forward_auth)
+    return bool(options.gates or options.allow or options.deny or options.cors_origins or options.forward_auth)
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:

@@ -21,6 +21,7 @@ from proxyd.proxy.gates.cors import cors, preflight
 from proxyd.proxy.gates.forwardauth import forward_auth
 from proxyd.proxy.gates.maintenance import maintenance
 from proxyd.proxy.gates.ownanswer import own_answer
+from proxyd.proxy.gates.plugins import plugged
 from proxyd.proxy.gates.ratelimit import rate_limit
 from proxyd.proxy.runtime import Runtime
 from tests.proxy.build import pool_of, record
@@ -42,7 +43,7 @@ def exchange(runtime: Runtime) -> Iterator[Exchange]:
 
 
 def test_what_is_refused_before_the_rate_limit_does_not_count_against_it() -> None:
-    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, forward_auth, own_answer) == GATES
+    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, forward_auth, plugged, own_answer) == GATES
     assert (body_size, maintenance, rate_limit) == COMMON
 
 
