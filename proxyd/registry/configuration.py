@@ -7,7 +7,7 @@ Settings are texts by (scope, target, name). Staged changes have the same keys; 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -126,11 +126,18 @@ def effective(index: Index, route_id: str) -> Effective:
                      json.dumps(request_headers, sort_keys=True), limits)
 
 
+def effective_of(index: Index) -> Callable[[str], Effective]:
+    """The same for many routes: those without settings of their own share one answer."""
+    shared = effective(index, EVERY)
+    return lambda route_id: effective(index, route_id) if route_id in index else shared
+
+
 def check(routes: Iterable[str], index: Index) -> str | None:
     """What is wrong with the routes' settings taken together, as `route r2: ...`, or None. Each value was checked when staged."""
     seen: dict[str, str | None] = {}
+    settings_of = effective_of(index)
     for route_id in routes:
-        text = effective(index, route_id).options
+        text = settings_of(route_id).options
         if text not in seen:
             seen[text] = check_options(json.loads(text))
         if seen[text]:

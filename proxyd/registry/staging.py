@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from proxyd.base import clock
@@ -13,9 +14,10 @@ from proxyd.base.urls import same_server
 from proxyd.config.options import option_of
 from proxyd.registry import configuration
 from proxyd.registry.activeroutes import sorted_ids, spec_of
-from proxyd.registry.configuration import EVERY, RouteSpec, SettingTexts, Staged, by_target, effective, staged_routes
+from proxyd.registry.configuration import EVERY, Index, RouteSpec, SettingTexts, Staged, by_target, effective_of, staged_routes
 from proxyd.registry.ends import NO_MAINTENANCE
 from proxyd.registry.fields import SCOPES
+from proxyd.registry.stagedcopy import StagedCopy, entry_size
 from proxyd.registry.state import ENDED, LiveSession, Registry
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange, SettingKey
@@ -37,32 +39,35 @@ def merged(session: LiveSession) -> dict[str, RouteSpec]:
 
 def stage(registry: Registry, session: LiveSession, entries: Staged, gone: tuple[SettingKey, ...] = ()) -> None:
     """Put changes into the staged copy, and remove those in `gone` from it. Raises StagingError, StoreError."""
-    bound = registry.settings.registry.max_staged_bytes
-    size = sum(len(key[2]) + len(value or "") + 64 for key, value in {**session.staged, **entries}.items())
-    if size > bound:
-        raise StagingError(f"more than {bound} bytes staged (setting max_staged_bytes); apply or roll back first")
+    _check_size(registry, session.staged.size_with(entries))
     now = clock.now()
     registry.store.call(changes.stage, session.session_id, entries, gone, rfc3339(clock.shown(now)), clock.mark(now))
-    session.staged.update(entries)
-    for key in gone:
-        session.staged.pop(key, None)
+    session.staged.put(entries)
+    session.staged.drop(gone)
     session.staged_at = now
+
+
+def _check_size(registry: Registry, size: int) -> None:
+    bound = registry.settings.registry.max_staged_bytes
+    if size > bound:
+        raise StagingError(f"more than {bound} bytes staged (setting max_staged_bytes); apply or roll back first")
 
 
 def add_routes(registry: Registry, session: LiveSession, wanted: list[dict[str, Any]]) -> list[str]:
     """Stage new routes, all or none. Returns their ids. Raises StagingError, StoreError."""
     limits = registry.settings.registry
-    if len(merged(session)) + len(wanted) > limits.max_routes_per_session:
+    # As many as that at most. The exact number takes a look at each of them.
+    if len(session.routes) + len(session.staged.routes) + len(wanted) > limits.max_routes_per_session < len(merged(session)) + len(wanted):
         raise StagingError(f"more than {limits.max_routes_per_session} routes in this session (setting max_routes_per_session)")
     for item in wanted:
         check_domains(registry, session, item["domains"])
-    first = registry.store.call(changes.new_route_numbers, len(wanted))
+    texts = [RouteSpec("", item["domains"], item["path"], item["backend_url"], item["priority"]).to_json() for item in wanted]
+    _check_size(registry, session.staged.size + sum(entry_size(("routes", "", ""), text) for text in texts))
+    now = clock.now()
+    first = registry.store.call(changes.stage_routes, session.session_id, texts, rfc3339(clock.shown(now)), clock.mark(now))
     ids = [f"r{first + index}" for index in range(len(wanted))]
-    entries: Staged = {}
-    for route_id, item in zip(ids, wanted, strict=True):
-        spec = RouteSpec(route_id, item["domains"], item["path"], item["backend_url"], item["priority"])
-        entries[("routes", route_id, "")] = spec.to_json()
-    stage(registry, session, entries)
+    session.staged.put({("routes", route_id, ""): text for route_id, text in zip(ids, texts, strict=True)})
+    session.staged_at = now
     return ids
 
 
@@ -78,13 +83,19 @@ def check_domains(registry: Registry, session: LiveSession, domains: tuple[str, 
 
 def require_target(session: LiveSession, target: str, field: str = "target") -> None:
     """Raises a StagingError that names the command's field, if a target is neither ALL nor a route of the session."""
-    if target != EVERY and target not in merged(session):
+    if target != EVERY and _route(session, target) is None:
         raise StagingError(f'{field}: "{target}" is not a route of this session')
+
+
+def _route(session: LiveSession, route_id: str) -> RouteSpec | None:
+    """The route as it would be after an apply, or None."""
+    staged = session.staged.routes
+    return staged[route_id] if route_id in staged else session.routes.get(route_id)
 
 
 def require_route(session: LiveSession, route_id: str) -> RouteSpec:
     """The route as it would be after an apply. Raises StagingError."""
-    spec = merged(session).get(route_id)
+    spec = _route(session, route_id)
     if spec is None:
         raise StagingError(f'route_id: "{route_id}" is not a route of this session')
     return spec
@@ -102,7 +113,7 @@ def change_route(registry: Registry, session: LiveSession, changed: RouteSpec) -
 def remove_route(registry: Registry, session: LiveSession, route_id: str) -> None:
     """Stage the removal of a route. A route that is only staged is forgotten at once, with its settings."""
     require_route(session, route_id)
-    own = tuple(key for key in session.staged if key[1] == route_id and key[0] != "routes")
+    own = session.staged.settings_of(route_id)
     if route_id in session.routes:
         stage(registry, session, {("routes", route_id, ""): None}, own)
     else:
@@ -125,19 +136,37 @@ def chosen(session: LiveSession, scopes: tuple[str, ...]) -> Staged:
     return {key: value for key, value in picked.items() if key[1] == EVERY or key[1] in session.routes}
 
 
-def validate(registry: Registry, session: LiveSession, scopes: tuple[str, ...] = SCOPES) -> str | None:
-    """Why the staged changes of the scopes can't be applied, or None."""
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What an apply would lead to: the changes that it takes from the staged copy, and the session's routes and settings after it."""
+
+    picked: Staged
+    routes: dict[str, RouteSpec]
+    settings: SettingTexts
+    index: Index
+
+
+def _planned(session: LiveSession, scopes: tuple[str, ...]) -> _Planned:
     picked = chosen(session, scopes)
     routes = configuration.merged_routes(session.routes, picked)
     settings = configuration.merged_settings(session.settings, picked, routes)
-    fresh = [spec for route_id, spec in staged_routes(picked).items() if spec is not None]
+    return _Planned(picked, routes, settings, by_target(settings))
+
+
+def validate(registry: Registry, session: LiveSession, scopes: tuple[str, ...] = SCOPES) -> str | None:
+    """Why the staged changes of the scopes can't be applied, or None."""
+    return _problem(registry, session, _planned(session, scopes))
+
+
+def _problem(registry: Registry, session: LiveSession, planned: _Planned) -> str | None:
+    fresh = [spec for spec in staged_routes(planned.picked).values() if spec is not None]
     limits = registry.settings.registry
     added = sum(1 for spec in fresh if spec.route_id not in session.routes)
     if (kept := registry.kept.get((session.service, session.instance))) is not None:
         added -= len(kept.routes)
     if added > 0 and len(registry.active.rows) + added > limits.max_routes:
         return f"more than {limits.max_routes} routes in the whole registry (setting max_routes)"
-    return configuration.check(routes, by_target(settings)) or registry.active.conflict(session.service, fresh)
+    return configuration.check(planned.routes, planned.index) or registry.active.conflict(session.service, fresh)
 
 
 def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], actor: str) -> None:
@@ -148,12 +177,11 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
     with registry.exclusive():
         if session.state == ENDED:
             raise StagingError("invalid session")
-        picked = chosen(session, scopes)
-        problem = validate(registry, session, scopes)
+        planned = _planned(session, scopes)
+        problem = _problem(registry, session, planned)
         if problem:
             raise StagingError(problem)
-        routes = configuration.merged_routes(session.routes, picked)
-        settings = configuration.merged_settings(session.settings, picked, routes)
+        picked, routes, settings = planned.picked, planned.routes, planned.settings
         now = time.time()
         change = RegistryChange(session_id=session.session_id, unstaged=list(picked), declares=True, by=actor, why="CONFIG_APPLY",
                                 ended_why="redeployed", session_updates={"last_apply": rfc3339(now), "last_activity": rfc3339(now)})
@@ -164,7 +192,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         if kept is not None:
             change.ended, change.ended_at = [kept.session_id], rfc3339(now)
             change.removed += sorted_ids(kept.routes)
-        change.routes = _rows(registry, session, routes, settings, picked, kept, rfc3339(now))
+        change.routes = _rows(registry, session, planned, kept, rfc3339(now))
         if change.routes or change.removed or change.settings:
             change.events.append({
                 "at": rfc3339(now), "type": "config_applied", "session_id": session.session_id, "actor": actor,
@@ -183,8 +211,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         session.routes = routes
         session.settings = settings
         session.last_apply = now
-        for key in picked:
-            session.staged.pop(key, None)
+        session.staged.drop(picked)
         taken = active.overridden(session.service, map(spec_of, change.routes))
         for (route_id, place), winner in list(taken.items())[:_MOST_TOLD]:
             if (route_id, place) not in before:
@@ -196,19 +223,19 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
     registry.await_workers(version)
 
 
-def _rows(registry: Registry, session: LiveSession, routes: dict[str, RouteSpec], settings: SettingTexts, picked: Staged,
-          kept: LiveSession | None, now: str) -> list[dict[str, Any]]:
+def _rows(registry: Registry, session: LiveSession, planned: _Planned, kept: LiveSession | None, now: str) -> list[dict[str, Any]]:
     """The rows of the routes in which something changes. `kept`: the session of the same names whose routes go on until now."""
-    index = by_target(settings)
-    targets = {key[1] for key in picked}
+    routes = planned.routes
+    targets = {key[1] for key in planned.picked}
     touched = routes if EVERY in targets else [route_id for route_id in routes if route_id in targets]
+    settings_of = effective_of(planned.index)
     like = next(iter(session.routes), None)
     inherited = registry.active.rows[like] if like is not None else None
     before = next(iter(kept.routes), None) if kept is not None else None
     share = inherited or (registry.active.rows[before] if before is not None else None)
     rows = []
     for route_id in touched:
-        spec, has = routes[route_id], effective(index, route_id)
+        spec, has = routes[route_id], settings_of(route_id)
         columns = {"domains": json.dumps(list(spec.domains)), "path": spec.path, "backend_url": spec.backend_url,
                    "priority": spec.priority, "options": has.options, "headers": has.headers,
                    "request_headers": has.request_headers, "rate_limits": has.rate_limits}
@@ -248,5 +275,5 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
 def rollback(registry: Registry, session: LiveSession) -> None:
     """Empty the staged copy. Raises StoreError."""
     registry.store.call(changes.unstage_all, session.session_id)
-    session.staged = {}
+    session.staged = StagedCopy()
     session.staged_at = 0.0

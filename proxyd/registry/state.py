@@ -24,8 +24,9 @@ from proxyd.config.settings import Settings
 from proxyd.events.bus import Event, EventBus
 from proxyd.registry.activeroutes import ActiveRoutes, spec_of
 from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
-from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
+from proxyd.registry.configuration import RouteSpec, SettingTexts
 from proxyd.registry.sessionlog import SessionLog
+from proxyd.registry.stagedcopy import StagedCopy
 from proxyd.registry.takeovers import Takeovers
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
@@ -64,7 +65,7 @@ class LiveSession:
     expires: float = 0.0
     began: float = 0.0
     settings: SettingTexts = field(default_factory=dict)
-    staged: Staged = field(default_factory=dict)
+    staged: StagedCopy = field(default_factory=StagedCopy)
     staged_at: float = 0.0
     routes: dict[str, RouteSpec] = field(default_factory=dict)
     grant: Grant = EVERYTHING
@@ -123,7 +124,7 @@ class Registry:
                 session_id, row["service_name"], row["instance_name"], json.loads(row["metadata"]), row["maintenance_port"],
                 row["address"], row["state"], parse_rfc3339(row["connected_at"]), parse_rfc3339(row["last_activity"]),
                 parse_rfc3339(row["last_apply"]) if row["last_apply"] else 0.0,
-                settings=loaded.settings.get(session_id, {}), staged=loaded.staged.get(session_id, {}),
+                settings=loaded.settings.get(session_id, {}), staged=StagedCopy(loaded.staged.get(session_id)),
                 grant=grants(row["token_name"]), secret_hash=row["secret_hash"])
             grant = session.settings.pop(GRANT, None)
             if grant is not None:
@@ -242,7 +243,7 @@ class Registry:
                 self._forget(item, address, "REGISTER of a new session")
             if goes_on is not None:
                 goes_on.replaced = goes_on.replaced or goes_on is serving
-                goes_on.state, goes_on.holder, goes_on.staged = DISCONNECTED, None, {}
+                goes_on.state, goes_on.holder, goes_on.staged = DISCONNECTED, None, StagedCopy()
                 goes_on.expires = clock.now() + self.settings.registry.replace_grace
                 self._by_secret.pop(goes_on.secret_hash, None)
                 self.kept[service, instance] = goes_on
@@ -291,7 +292,7 @@ class Registry:
         session.state = ENDED
         session.holder = None
         session.routes = {}
-        session.staged = {}
+        session.staged = StagedCopy()
         self.sessions.pop(session.session_id, None)
         self._by_secret.pop(session.secret_hash, None)
         if self.kept.get((session.service, session.instance)) is session:

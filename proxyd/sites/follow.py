@@ -20,6 +20,7 @@ from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.auth import EVERYTHING
 from proxyd.registry.configuration import RouteSpec, SettingTexts, Staged
 from proxyd.registry.fields import SCOPES
+from proxyd.registry.stagedcopy import StagedCopy
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import CONNECTED, LiveSession, Registry
 from proxyd.sites.sitefile import Site, SiteRoute, parse_site
@@ -148,11 +149,11 @@ class Sites:
         if not staged:
             self._spare.pop(name, None)
             return
-        session.staged = staged
+        session.staged = StagedCopy(staged)
         try:
             staging.apply(registry, session, SCOPES, f"site file {name}.ini")
         except (StagingError, StoreError):
-            session.staged = {}
+            session.staged = StagedCopy()
             raise
         self._spare.pop(name, None)
         log.info("site %s applied: %d routes", name, len(specs))

@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.store.sql import identity, rollouts
+from proxyd.store.sql.database import database
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
 from proxyd.store.sql.query import dicts
-from proxyd.store.sql.upsert import upsert
+from proxyd.store.sql.upsert import delete, upsert
 
 SettingKey = tuple[str, str, str]
+#: The fields that name a setting, staged or not.
+_SETTING = ("session", "scope", "target", "name")
 #: Removals that are remembered, so that a worker that was away can follow without a full load.
 REMOVALS_KEPT = 20_000
 
@@ -52,8 +55,9 @@ class RegistryChange:
 
 def bump(name: str, by: int = 1) -> int:
     """Add to a counter and return its new value."""
-    StoredCounter.update(value=StoredCounter.value + by).where(StoredCounter.name == name).execute()
-    value: int = StoredCounter.get_by_id(name).value
+    mark = database.obj.param
+    database.execute_sql(f"UPDATE counters SET value = value + {mark} WHERE name = {mark}", (by, name))
+    value: int = database.execute_sql(f"SELECT value FROM counters WHERE name = {mark}", (name,)).fetchone()[0]
     return value
 
 
@@ -72,27 +76,20 @@ def write(change: RegistryChange) -> int:
     version = 0
     if change.routes or change.removed:
         version = bump("config_version")
-        for route_id in change.removed:
-            Route.delete().where(Route.route_id == route_id).execute()
-            for model in (HealthStatus, Circuit, RouteInFlight):
-                model.delete().where(model.route_id == route_id).execute()
+        gone = [(route_id,) for route_id in change.removed]
+        for model in (Route, HealthStatus, Circuit, RouteInFlight):
+            delete(model, ("route_id",), gone)
         upsert(RouteRemoval, [{"route_id": route_id, "version": version} for route_id in change.removed])
         identity.went(change.removed, rfc3339(time.time()), change.by, change.why, change.ended, change.ended_why)
         upsert(Route, [{**row, "version": version} for row in change.routes])
         if change.declares:
             identity.came(change.routes, change.by)
         _trim_removals()
-    for (scope, target, name), value in change.settings.items():
-        if value is None:
-            SessionSetting.delete().where(
-                SessionSetting.session == change.session_id, SessionSetting.scope == scope, SessionSetting.target == target,
-                SessionSetting.name == name).execute()
-        else:
-            upsert(SessionSetting, [{"session": change.session_id, "scope": scope, "target": target, "name": name, "value": value}])
-    for scope, target, name in change.unstaged:
-        StagedChange.delete().where(
-            StagedChange.session == change.session_id, StagedChange.scope == scope, StagedChange.target == target,
-            StagedChange.name == name).execute()
+    session_id = change.session_id
+    delete(SessionSetting, _SETTING, [(session_id, *key) for key, value in change.settings.items() if value is None])
+    upsert(SessionSetting, [{"session": session_id, "scope": scope, "target": target, "name": name, "value": value}
+                            for (scope, target, name), value in change.settings.items() if value is not None])
+    delete(StagedChange, _SETTING, [(session_id, *key) for key in change.unstaged])
     for row in change.events:
         EventRow.create(**row)
     if change.rollout is not None:
@@ -117,14 +114,18 @@ def _trim_removals() -> None:
 
 def stage(session_id: str, entries: dict[SettingKey, str | None], gone: Iterable[SettingKey], at: str, marked: str) -> None:
     """Write staged changes (a None value removes when applied) and drop others. `at` and `marked`: when, as text (see `base.clock`)."""
-    for scope, target, name in gone:
-        StagedChange.delete().where(
-            StagedChange.session == session_id, StagedChange.scope == scope, StagedChange.target == target,
-            StagedChange.name == name).execute()
+    delete(StagedChange, _SETTING, [(session_id, *key) for key in gone])
     upsert(StagedChange, [
         {"session": session_id, "scope": scope, "target": target, "name": name, "value": value, "staged_at": at,
          "staged_clock": marked}
         for (scope, target, name), value in entries.items()])
+
+
+def stage_routes(session_id: str, texts: Sequence[str], at: str, marked: str) -> int:
+    """Write new routes into the staged copy; returns the number of the first."""
+    first = bump("next_route_number", len(texts)) - len(texts)
+    stage(session_id, {("routes", f"r{first + index}", ""): text for index, text in enumerate(texts)}, (), at, marked)
+    return first
 
 
 def unstage_all(session_id: str) -> None:

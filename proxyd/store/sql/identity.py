@@ -13,12 +13,15 @@ from typing import Any
 from peewee import chunked
 
 from proxyd.store.sql.models import Endpoint, RouteHistory, Service
-from proxyd.store.sql.query import tuples
-from proxyd.store.sql.upsert import upsert
+from proxyd.store.sql.query import among
+from proxyd.store.sql.upsert import insert, upsert
 
 #: Service, instance, domain and path.
 Identity = tuple[str, str, str, str]
 _READ_CHUNK = 250
+_KNOWN = ("SELECT h.route_id, e.domain, e.path, h.backend_url, h.added_at, h.added_by FROM route_history h "
+          "JOIN endpoints e ON e.endpoint_id = h.endpoint_id WHERE h.route_id IN")
+_OF_SERVICE = "SELECT instance_name, domain, path, endpoint_id FROM endpoints WHERE service_name = ? AND domain IN"
 
 
 def identity(row: dict[str, Any]) -> Identity:
@@ -29,18 +32,17 @@ def identity(row: dict[str, Any]) -> Identity:
 def came(rows: Sequence[dict[str, Any]], by: str) -> None:
     """Note routes that are new or were changed, as rows of table routes with their session."""
     known = {}
-    for ids in chunked([row["route_id"] for row in rows], _READ_CHUNK):
-        found = RouteHistory.select(RouteHistory.route_id, Endpoint.domain, Endpoint.path, RouteHistory.backend_url, RouteHistory.added_at,
-                                    RouteHistory.added_by).join(Endpoint).where(RouteHistory.route_id.in_(ids))
-        known.update({route_id: others for route_id, *others in tuples(found)})
-    changed = [row for row in rows if known.get(row["route_id"], [])[:3] != [*identity(row)[2:], row["backend_url"]]]
+    for route_id, *others in among(_KNOWN, [row["route_id"] for row in rows]):
+        known[route_id] = others
+    named = [(row, identity(row)) for row in rows]
+    changed = [(row, of) for row, of in named if known.get(row["route_id"], [])[:3] != [*of[2:], row["backend_url"]]]
     if not changed:
         return
-    endpoints = _endpoints({identity(row): row["created_at"] for row in changed})
+    endpoints = _endpoints({of: row["created_at"] for row, of in changed})
     noted = []
-    for row in changed:
+    for row, of in changed:
         at, who = known.get(row["route_id"], (row["created_at"], by))[-2:]
-        noted.append({"route_id": row["route_id"], "endpoint": endpoints[identity(row)], "session_id": row["session"],
+        noted.append({"route_id": row["route_id"], "endpoint": endpoints[of], "session_id": row["session"],
                       "backend_url": row["backend_url"], "added_at": at, "added_by": who})
     upsert(RouteHistory, noted)
 
@@ -55,11 +57,8 @@ def went(route_ids: Iterable[str], at: str, by: str, why: str, ended: Sequence[s
 
 
 def endpoints_of(route_ids: Iterable[str]) -> dict[str, int]:
-    """The endpoint of each route that is known, in the order of the routes."""
-    found: dict[str, int] = {}
-    for ids in chunked(route_ids, _READ_CHUNK):
-        found.update(dict(tuples(RouteHistory.select(RouteHistory.route_id, RouteHistory.endpoint).where(RouteHistory.route_id.in_(ids)))))
-    return found
+    """The endpoint of each route that is known."""
+    return dict(among("SELECT route_id, endpoint_id FROM route_history WHERE route_id IN", route_ids))
 
 
 def _endpoints(wanted: dict[Identity, str]) -> dict[Identity, int]:
@@ -68,8 +67,7 @@ def _endpoints(wanted: dict[Identity, str]) -> dict[Identity, int]:
     found = _known_endpoints(wanted)
     missing = [{"service": services[of[0]], "service_name": of[0], "instance_name": of[1], "domain": of[2], "path": of[3], "first_seen": at}
                for of, at in wanted.items() if of not in found]
-    for piece in chunked(missing, 80):
-        Endpoint.insert_many(piece).execute()
+    insert(Endpoint, missing)
     return {**found, **_known_endpoints(of for of in wanted if of not in found)}
 
 
@@ -79,10 +77,8 @@ def _known_endpoints(wanted: Iterable[Identity]) -> dict[Identity, int]:
     for service, _, domain, _ in wanted:
         domains.setdefault(service, set()).add(domain)
     for service, names in domains.items():
-        for piece in chunked(names, _READ_CHUNK):
-            query = Endpoint.select(Endpoint.service_name, Endpoint.instance_name, Endpoint.domain, Endpoint.path, Endpoint.endpoint_id)
-            found.update({(name, instance, domain, path): number for name, instance, domain, path, number in
-                          tuples(query.where(Endpoint.service_name == service, Endpoint.domain.in_(piece)))})
+        for instance, domain, path, number in among(_OF_SERVICE, names, service):
+            found[service, instance, domain, path] = number
     return found
 
 
@@ -90,8 +86,7 @@ def _services(wanted: dict[str, str]) -> dict[str, int]:
     names = list(wanted)
     found: dict[str, int] = {}
     for _ in range(2):
-        for piece in chunked(names, _READ_CHUNK):
-            found.update(dict(tuples(Service.select(Service.service_name, Service.service_id).where(Service.service_name.in_(piece)))))
+        found.update(among("SELECT service_name, service_id FROM services WHERE service_name IN", names))
         names = [name for name in names if name not in found]
         for rows in chunked([{"service_name": name, "first_seen": wanted[name]} for name in names], 80):
             Service.insert_many(rows).execute()

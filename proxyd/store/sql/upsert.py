@@ -5,7 +5,7 @@ Not REPLACE: that deletes the old row, and with it everything that refers to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,22 +15,41 @@ from proxyd.store.sql.database import database
 from proxyd.store.sql.models import StoredTable
 from proxyd.store.sql.query import is_sqlite
 
-_CHUNK = 40
 #: Rows in one statement for a server: a round trip costs more than a row.
 _SERVER_CHUNK = 100
 
 
-def upsert(model: type[StoredTable], rows: list[dict[str, Any]]) -> None:
-    """Write rows, all with the same columns; a row that is there takes the new values."""
+def upsert(model: type[StoredTable], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows, by names of fields, all with the same ones; a row that is there takes the new values."""
     if not rows:
         return
-    meta: Any = model._meta
     key = _key(model)
-    preserve = [meta.fields[name] for name in rows[0] if name not in key]
-    target = [meta.fields[name] for name in key]
-    for piece in chunked(rows, _CHUNK):
-        query = model.insert_many(piece)
-        (query.on_conflict(conflict_target=target, preserve=preserve) if preserve else query.on_conflict_ignore()).execute()
+    changed = [name for name in rows[0] if name not in key]
+    if changed:
+        _write(model, rows, _on_conflict(model, key, changed))
+    else:
+        model.insert_many(rows).on_conflict_ignore().execute()
+
+
+def insert(model: type[StoredTable], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write new rows, by names of fields, all with the same ones."""
+    if rows:
+        _write(model, rows, "")
+
+
+def delete(model: type[StoredTable], names: tuple[str, ...], keys: Sequence[tuple[Any, ...]]) -> None:
+    """Delete the rows that have one of the combinations of values in the fields `names`."""
+    columns = [model._meta.fields[name].column_name for name in names]
+    table = model._meta.table_name
+    if is_sqlite():
+        if keys:
+            found = " AND ".join([f'"{column}" = ?' for column in columns])
+            database.cursor().executemany(f'DELETE FROM "{table}" WHERE {found}', keys)
+        return
+    one = f"({', '.join(['%s'] * len(columns))})"
+    for piece in chunked(keys, _SERVER_CHUNK):
+        database.execute_sql(f'DELETE FROM "{table}" WHERE ({_quoted(columns)}) IN ({", ".join([one] * len(piece))})',
+                             [value for key in piece for value in key])
 
 
 def add(model: type[StoredTable], columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]], sums: tuple[str, ...] = ()) -> None:
@@ -41,11 +60,35 @@ def add(model: type[StoredTable], columns: tuple[str, ...], rows: Sequence[tuple
     as the database takes for a row.
     """
     head, tail = _statement(model, columns, sums)
+    _execute(head, tail, len(columns), rows)
+
+
+def _write(model: type[StoredTable], rows: Sequence[Mapping[str, Any]], tail: str) -> None:
+    """Insert rows by names of fields. peewee's fields make the values and the defaults, but not the statement: that takes it longer than
+    the database takes for the row. `tail` stands behind the values."""
+    meta: Any = model._meta
+    names = list(rows[0])
+    defaults = [(field, value) for field, value in meta.defaults.items() if field.name not in rows[0]]
+    columns = [meta.fields[name].column_name for name in names] + [field.column_name for field, _ in defaults]
+    converted = [(name, meta.fields[name].db_value) for name in names]
+    rest = [field.db_value(value() if callable(value) else value) for field, value in defaults]
+    values = [(*[convert(row[name]) for name, convert in converted], *rest) for row in rows]
+    _execute(f'INSERT INTO "{meta.table_name}" ({_quoted(columns)}) VALUES', tail, len(columns), values)
+
+
+def _on_conflict(model: type[StoredTable], key: Sequence[str], changed: Sequence[str]) -> str:
+    fields: Any = model._meta.fields
+    target = _quoted([fields[name].column_name for name in key])
+    values = ", ".join([f'"{column}" = EXCLUDED."{column}"' for column in (fields[name].column_name for name in changed)])
+    return f"ON CONFLICT ({target}) DO UPDATE SET {values}"
+
+
+def _execute(head: str, tail: str, width: int, rows: Sequence[tuple[Any, ...]]) -> None:
     if is_sqlite():
         if rows:
-            database.cursor().executemany(f"{head} ({', '.join('?' * len(columns))}) {tail}", rows)
+            database.cursor().executemany(f"{head} ({', '.join('?' * width)}) {tail}", rows)
         return
-    values = f"({', '.join(['%s'] * len(columns))})"
+    values = f"({', '.join(['%s'] * width)})"
     for piece in chunked(rows, _SERVER_CHUNK):
         database.execute_sql(f"{head} {', '.join([values] * len(piece))} {tail}", [value for row in piece for value in row])
 

@@ -1,0 +1,92 @@
+"""Staging with many routes: each command costs what it changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from proxyd.config.settings import load
+from proxyd.events.bus import EventBus
+from proxyd.registry import staging
+from proxyd.registry.auth import EVERYTHING
+from proxyd.registry.fields import SCOPES
+from proxyd.registry.state import LiveSession, Registry
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.sql import migrations
+from proxyd.store.sql.database import Store
+from proxyd.store.sql.models import StagedChange
+
+MANY = 5000
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    folder: Path = tmp_path_factory.mktemp("staging")
+    store = Store(f"sqlite:///{folder}/proxyd.db", 5.0)
+    store.open()
+    migrations.migrate(store)
+    settings = load(None, {"PROXYD_REGISTRY_MAX_ROUTES_PER_SESSION": str(MANY + 5), "PROXYD_REGISTRY_MAX_STAGED_BYTES": "100m"})
+    yield Registry(settings, store, Board(str(folder)), EventBus(store), CircuitBoard(str(folder)))
+    store.close()
+
+
+def session(registry: Registry, name: str) -> LiveSession:
+    return registry.register(name, "i1", 0, {}, "127.0.0.1:1", object(), EVERYTHING)[0]
+
+
+def add(registry: Registry, of: LiveSession, count: int) -> list[str]:
+    return staging.add_routes(registry, of, [
+        {"domains": (f"{of.service}-{number}.test",), "path": "/", "backend_url": "http://127.0.0.1:9", "priority": 0}
+        for number in range(count)])
+
+
+def least(work: Callable[[], object]) -> float:
+    """The shortest of some runs, in seconds of this thread: what others do meanwhile does not count."""
+    def once() -> float:
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+
+    return min(once() for _ in range(7))
+
+
+def test_a_command_costs_the_same_however_much_is_staged(registry: Registry) -> None:
+    few, many = session(registry, "few"), session(registry, "many")
+    ids = {few.service: add(registry, few, 1), many.service: add(registry, many, MANY)}
+
+    def cost(of: LiveSession) -> float:
+        first = ids[of.service][0]
+
+        def command() -> None:
+            staging.require_target(of, first)
+            staging.require_route(of, first)
+            staging.stage(registry, of, {("options", first, "timeout"): "5s"})
+
+        return least(command)
+
+    assert cost(many) < 4 * cost(few)
+    removed = least(lambda: staging.remove_route(registry, many, ids[many.service].pop()))
+    assert removed < 4 * cost(few)
+    for item in (few, many):
+        staging.rollback(registry, item)
+
+
+def test_thousands_of_routes_are_applied_and_removed_and_the_database_knows(registry: Registry) -> None:
+    owner = session(registry, "owner")
+    ids = add(registry, owner, MANY)
+    staging.stage(registry, owner, {("options", "ALL", "timeout"): "7s", ("options", ids[1], "timeout"): "8s"})
+    staging.apply(registry, owner, SCOPES, "test")
+    assert list(owner.routes) == ids and len(owner.staged) == owner.staged.size == 0
+    rows = registry.active.rows
+    assert [rows[route_id]["options"] for route_id in ids[:2]] == ['{"timeout": "7s"}', '{"timeout": "8s"}']
+    assert registry.store.read(lambda: StagedChange.select().count()) == 0
+    with pytest.raises(staging.StagingError, match="max_routes_per_session"):
+        add(registry, owner, 6)
+    staging.remove_route(registry, owner, ids[0])
+    assert len(add(registry, owner, 6)) == 6
+    registry.end([owner], "test", "done")
+    assert registry.active.rows == {}
