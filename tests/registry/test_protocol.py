@@ -149,6 +149,13 @@ def test_nobody_who_did_not_subscribe_receives_an_event_line(system: System) -> 
 # -- transaction ids
 
 
+@pytest.mark.parametrize("command", ["MAINT_ENTER", "MAINT_EXIT", "TRAFFIC_HOLD", "TRAFFIC_RELEASE"])
+def test_a_target_that_is_no_path_is_refused_with_what_it_should_be(system: System, command: str) -> None:
+    client = system.client("target")
+    rest = "|1s" if command == "TRAFFIC_HOLD" else ""
+    assert client.command(f"{command}|SID|/a b{rest}").startswith('ERROR|target: "/a b" is not a path (')
+
+
 def test_a_transaction_id_comes_back_behind_the_first_field(system: System) -> None:
     client = system.client("txn")
     assert client.command("PING|SID|txn-7") == "PONG|txn-7"

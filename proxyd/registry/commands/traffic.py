@@ -63,7 +63,10 @@ def _routes(caller: Caller, target: str) -> list[str]:
     if wanted == EVERY:
         found = list(routes)
     elif wanted.startswith("/"):
-        path = normalize_route_path(wanted)
+        try:
+            path = normalize_route_path(wanted)
+        except ValueError as error:
+            raise CommandError(f"target: {error}") from None
         found = [route_id for route_id, spec in routes.items() if spec.path == path]
     elif all(item in routes for item in split_list(wanted)) and wanted:
         found = list(split_list(wanted))
