@@ -51,6 +51,8 @@ setup(
         "argcomplete>=3.5,<4",
         "rich>=13.7,<16",
         "itsdangerous>=2.1.2,<3",
+        "bcrypt>=4.1,<6",
+        "argon2-cffi>=23.1,<26",
     ],
     extras_require={
         # HTTP/2 needs no extra any more. The name stays for those who install with it.

@@ -187,6 +187,11 @@ def _rate_limit(asked: _Asked, pool: Pool) -> Step:
     return Step("rate_limit", PASSES, said)
 
 
+def _basic_auth(asked: _Asked, pool: Pool) -> Step:
+    name = pool.members[0].options.basic_auth
+    return Step("basic_auth", PASSES, f"users of {name} pass by name and password" if name else "no name and password needed")
+
+
 def _forward_auth(asked: _Asked, pool: Pool) -> Step:
     url = pool.members[0].options.forward_auth
     return Step("forward_auth", PASSES, f"{url.backend.place} is asked whether it may pass" if url is not None else "nobody is asked")
@@ -207,7 +212,7 @@ def _own_answer(asked: _Asked, pool: Pool) -> Step:
 #: What tells of each gate, by the gate's name: a test looks whether all of GATES are here.
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
     "cors": _cors, "addresses": _addresses, "preflight": _preflight, "body_size": _body_size,
-    "maintenance": _maintenance, "rate_limit": _rate_limit, "forward_auth": _forward_auth,
+    "maintenance": _maintenance, "rate_limit": _rate_limit, "basic_auth": _basic_auth, "forward_auth": _forward_auth,
     "plugged": _plugged, "own_answer": _own_answer}
 
 

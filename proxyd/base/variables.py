@@ -22,6 +22,7 @@ VARIABLES: dict[str, str] = {
     "route": "Id of the route.",
     "scheme": "`http` or `https`, as the client sees it.",
     "uri": "Path and query of the request as the client sent them.",
+    "user": "Name by which the client has logged in (`basic_auth`, `forward_auth`). Empty if it has not.",
 }
 #: The most variables in one value, and the longest value once they are put in: what a client sends may stand in all of them.
 MAX_VARIABLES = 8

@@ -1,4 +1,5 @@
-"""What the operator gives a name for routes to use: lists of networks (`[lists]`). An option of a route names one, never a file.
+"""What the operator gives a name for routes to use: lists of networks (`[lists]`) and files of users (`[users]`). An option of a route
+names one, never a file.
 
 A service declares its options over the network, so it must not choose which files of this host are read.
 """
@@ -64,16 +65,39 @@ def parse_rule(value: str) -> AddressRule:
     return AddressRule(NetworkSet(ranges), tuple(dict.fromkeys(names)))
 
 
+def parse_file(value: str) -> str:
+    """The name of a file. Raises ValueError."""
+    path = value.strip().removeprefix(FILE)
+    if not path or "\0" in path:
+        raise ValueError(f'"{value}" names no file (like /etc/proxyd/staff.users)')
+    return path
+
+
+class UsersName(str):
+    """The name of a file of users, as an option holds it. Empty for none."""
+
+
+def parse_users_name(value: str) -> UsersName:
+    """The name of a file of users, or nothing. Raises ValueError."""
+    name = value.strip().lower()
+    if name and not NAME.fullmatch(name):
+        raise ValueError(f'"{value[:80]}" is not the name of a file of [users]')
+    return UsersName(name)
+
+
 @dataclass(frozen=True, slots=True)
 class Named:
     """The names that there are."""
 
     lists: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
 
     def check(self, value: object) -> None:
         """Raises ValueError if the value of an option names what there is not."""
         if isinstance(value, AddressRule):
             _check(value.lists, self.lists, "lists")
+        elif isinstance(value, UsersName) and value:
+            _check((value,), self.users, "users")
 
 
 def _check(names: Iterable[str], known: Iterable[str], section: str) -> None:

@@ -31,7 +31,7 @@ from proxyd.config.declare import (
     integer,
     words,
 )
-from proxyd.config.named import AddressRule, named, parse_rule
+from proxyd.config.named import AddressRule, UsersName, named, parse_rule, parse_users_name
 from proxyd.config.routechecks import check_interval, request_header_name
 
 #: Files that options name: never a path, so that nobody leaves the directory.
@@ -307,6 +307,8 @@ class RouteOptions:
     sticky_same_site: str = declare(choice("lax", "strict", "none"), "lax", "SameSite of the cookie. none makes it Secure, too.")
     sticky_max_age: float = declare(DURATION_OR_OFF, "0", "How long a browser keeps the cookie. 0: until it is closed.")
     allow: AddressRule = declare(_ADDRESSES, "", "Clients that may use the route. Empty: all that deny does not name.")
+    basic_auth: UsersName = declare(
+        Kind("name of [users]", parse_users_name), "", "File of users who pass by name and password, by its name in [users]. Empty: none.")
     forward_auth: AuthUrl | None = declare(
         Kind("http or https url", _auth_url), "", "Service that is asked whether a request may pass, as Authelia, Authentik and "
                                                   "oauth2-proxy speak it. Empty: none.")

@@ -19,7 +19,7 @@ from proxyd.config.declare import Declaration, declarations
 from proxyd.config.defaults import SECTIONS as DEFAULTS
 from proxyd.config.defaults import Defaults, is_free, parse_default
 from proxyd.config.ini import COMMENTS, Problem, read_ini
-from proxyd.config.named import NAME, Named, NetworkList, parse_list
+from proxyd.config.named import NAME, Named, NetworkList, parse_file, parse_list
 from proxyd.config.sections import (
     AcmeSettings,
     AdminSettings,
@@ -63,6 +63,8 @@ class Settings:
     dns: DnsSettings = field(default_factory=DnsSettings)
     #: Lists of networks by name, for the options `allow` and `deny` of routes.
     lists: Mapping[str, NetworkList] = field(default_factory=dict)
+    #: Files of users by name, for the option `basic_auth` of routes.
+    users: Mapping[str, str] = field(default_factory=dict)
     #: What holds for routes that do not say otherwise.
     defaults: Defaults = field(default_factory=Defaults)
     file: str | None = None
@@ -81,7 +83,7 @@ class Settings:
 
     def named(self) -> Named:
         """The names that options of routes may use."""
-        return Named(frozenset(self.lists))
+        return Named(frozenset(self.lists), frozenset(self.users))
 
     def host_name(self) -> str:
         """Name of this host among those of its database."""
@@ -95,10 +97,10 @@ class Settings:
 SECTIONS: dict[str, type] = {
     item.name: item.default_factory  # type: ignore[misc]
     for item in dataclasses.fields(Settings)
-    if item.name not in ("file", "lists", "defaults")
+    if item.name not in ("file", "lists", "users", "defaults")
 }
 #: Sections whose keys are names that the operator chooses, and what reads a value of theirs.
-NAMED: dict[str, Callable[[str], Any]] = {"lists": parse_list}
+NAMED: dict[str, Callable[[str], Any]] = {"lists": parse_list, "users": parse_file}
 
 
 class SettingsError(Exception):
@@ -150,7 +152,7 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
         raise SettingsError(problems)
     sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
     beneath = Defaults(**{kind: values[name] for name, kind in DEFAULTS.items()})
-    return Settings(**sections, lists=values["lists"], defaults=beneath, file=chosen)
+    return Settings(**sections, lists=values["lists"], users=values["users"], defaults=beneath, file=chosen)
 
 
 def _comments(section: str, key: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from proxyd.base import text
 from proxyd.client import ClientError, ConnectionLost
 from proxyd.config import settings
-from proxyd.ctl import act, completion, live, rollout, show
+from proxyd.ctl import act, completion, live, passwd, rollout, show
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, read_token
 from proxyd.ctl.parser import build
 from proxyd.ctl.screen import Screen
@@ -62,8 +62,10 @@ def _run(options: argparse.Namespace) -> int:
         script = completion.script(options.shell)
         print(json.dumps({"shell": options.shell, "script": script}) if options.json else script)
         return 0
-    known = settings.load(options.config)
     screen = Screen(options.json)
+    if options.name == "passwd":
+        return passwd.passwd(screen, options)
+    known = settings.load(options.config)
     if options.name in ("run", "send"):
         # The settings say whether their registry speaks TLS. Of another registry only the command line can tell.
         options.tls = _registry_tls(options, bool(known.registry.tls_certificate) and not options.registry)

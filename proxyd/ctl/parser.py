@@ -12,6 +12,7 @@ from typing import Any
 from proxyd import __version__
 from proxyd.base import text, urls
 from proxyd.config import options
+from proxyd.config.userfile import KINDS
 from proxyd.ctl import completion
 from proxyd.events.types import ALL, NAMES
 
@@ -158,6 +159,12 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")
     one.add_argument("route_id", metavar="ID", nargs="?", default="", help="only this route")
+    one = command("passwd", "set the password of a user in a file for basic_auth",
+                  "It is asked for, or read from standard input. A new file has mode 0640.")
+    one.add_argument("file", metavar="FILE", help="file that [users] names")
+    one.add_argument("user", metavar="USER", help="name of the user")
+    one.add_argument("--kind", choices=KINDS, default=KINDS[0], help=f"kind of hash (default: {KINDS[0]})")
+    one.add_argument("--remove", action="store_true", help="remove the user")
     one = command("why", "which route a url matches, what each gate says, and which member would take the request",
                   "Nothing is sent to a backend, and nothing is counted. Exits with 1 if the request would be refused.")
     one.add_argument("url", metavar="URL", help="like https://shop.example.com/cart")

@@ -56,6 +56,11 @@ _NAMED = """
 Lists of networks for the route options `allow` and `deny`. The keys are names of your choice: letters, digits, dash and underscore, a
 letter first. A value holds networks, and files with more of them (`198.51.100.0/24, file:/etc/proxyd/office.txt`). Environment:
 `PROXYD_LISTS_<NAME>`. See [access.md](access.md#addresses).
+
+## [users]
+
+Files of users for the route option `basic_auth`, by names of your choice. A value is the name of a file (`/etc/proxyd/staff.users`), which
+`proxyctl passwd` writes. Environment: `PROXYD_USERS_<NAME>`. See [access.md](access.md#names-and-passwords-basic_auth).
 """
 
 _DEFAULTS = """

@@ -46,6 +46,14 @@ _NAMED = f"""
 [defaults.headers]
 
 [defaults.request_headers]
+
+{" users ".center(_WIDTH, "#")}
+
+# Files of users, by names of your choice, for the route option basic_auth. proxyctl passwd writes them. They are read again when they
+# change. Environment: PROXYD_USERS_<NAME>. For example:
+#   staff = /etc/proxyd/staff.users
+
+[users]
 """
 
 

@@ -36,6 +36,7 @@ EXAMPLES = {
     "reset": "proxyctl reset r12",
     "test": "proxyctl test http://10.0.0.5:8080/health",
     "send": "proxyctl send PING",
+    "passwd": "proxyctl passwd /etc/proxyd/staff.users ann",
     "why": "proxyctl why https://shop.example.com/cart --client 203.0.113.7",
     "events": "proxyctl events --type circuit_state_changed --last 50",
     "top": "proxyctl top --every 1s",

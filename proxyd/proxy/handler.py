@@ -324,4 +324,4 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
         access.record(
             ex.head, ex.client_ip, ex.status, ex.bytes_sent, member.route_id if member is not None else "",
             upstream.authority if upstream is not None else "", ended - ex.upstream_started if ex.upstream_started else 0.0,
-            total, ex.request_id, ex.failure, member.service if member is not None else "")
+            total, ex.request_id, ex.failure, member.service if member is not None else "", ex.user)

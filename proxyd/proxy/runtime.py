@@ -32,6 +32,7 @@ from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.spool import Storage
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.gates.addresses import AddressLists
+from proxyd.proxy.gates.basicauth import Logins
 from proxyd.proxy.gates.clients import client_caps
 from proxyd.proxy.gates.errorpages import ErrorPageGate
 from proxyd.proxy.gates.followed import Follower
@@ -91,7 +92,8 @@ class Runtime:
         self.error_pages = ErrorPageGate(settings.proxy.error_pages)
         self.lists = AddressLists(settings.lists)
         self.auth = AuthServers()
-        self._follower = Follower(self.lists.files)
+        self.logins = Logins(settings.users)
+        self._follower = Follower((*self.lists.files, *self.logins.files))
         self.table = Table.empty()
         self.holds = Holds(self.circuits, lambda host, path: self.table.match(host, path))
         self.ready = False

@@ -155,6 +155,8 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return f"slow_critical ({options['slow_critical']}) is below slow_warning ({options['slow_warning']})"
     if made.cors_credentials and made.cors_origins == ("*",):
         return "cors_credentials needs origins by name: with * every page on the web could act for its visitor"
+    if made.basic_auth and made.forward_auth is not None:
+        return "basic_auth and forward_auth both decide who the user is: choose one"
     if made.retry and made.retry_max_delay < made.retry_initial_delay:
         return "retry_max_delay is below retry_initial_delay"
     if made.tls_ca and not made.tls_verify:

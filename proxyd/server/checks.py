@@ -25,6 +25,7 @@ from proxyd.net.pagefiles import check_page, use_pages
 from proxyd.net.targets import Targets, rules, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
 from proxyd.proxy.gates.addresses import list_file
+from proxyd.proxy.gates.basicauth import users_file
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
 from proxyd.registry.protection import check_exposure
@@ -41,7 +42,7 @@ def check(settings: Settings) -> list[Problem]:
     """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
     places = Places(settings.file)
     found: list[Problem] = []
-    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _buffers, _written_files, _alerts):
+    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _users, _buffers, _written_files, _alerts):
         found += look(settings, places)
     found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment(),
               *acme(settings, places.problem)]
@@ -169,6 +170,14 @@ def _lists(settings: Settings, places: Places) -> Iterator[Problem]:
             found = list_file(path).look()
             if found is not None and found.problem:
                 yield places.problem("lists", name, f"can't use {path}: {found.problem}")
+
+
+def _users(settings: Settings, places: Places) -> Iterator[Problem]:
+    """Files of users. A start does not fail for one: routes that use it are closed."""
+    for name, path in settings.users.items():
+        found = users_file(path).look()
+        if found is not None and found.problem:
+            yield places.problem("users", name, f"can't use {path}: {found.problem}")
 
 
 def _buffers(settings: Settings, places: Places) -> Iterator[Problem]:

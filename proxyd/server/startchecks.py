@@ -83,6 +83,7 @@ def open_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     files = [("tls", path) for path in (settings.tls.certificates if settings.tls.bind else ())]
     files += [("registry", settings.registry.tls_certificate), ("registry", settings.registry.tokens_file),
               ("admin", settings.admin.token_file)]
+    files += [("users", path) for path in settings.users.values()]
     for section, path in files:
         told = private.open_to_all(path) if path else None
         if told:

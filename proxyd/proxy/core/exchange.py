@@ -114,7 +114,7 @@ class Exchange:
         "connect_seconds", "counters", "deadline", "expired", "failure", "first_byte_seconds", "granted", "head", "host", "kept", "lasting",
         "method", "origin", "paced", "path", "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started",
         "status", "total_deadline", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started", "upstream_stream",
-        "upstream_timeout", "watch",
+        "upstream_timeout", "user", "watch",
     )  # fmt: skip
 
     def __init__(self, client: ClientSide, head: RequestHead, started: float, unread: ProtocolError | None = None) -> None:
@@ -142,6 +142,8 @@ class Exchange:
         self.queued: Queued | None = None
         #: Fields that the backend gets because somebody has let the request pass (gates/forwardauth).
         self.granted: tuple[tuple[str, str], ...] = ()
+        #: Who has logged in (gates/basicauth, gates/forwardauth), empty if nobody has.
+        self.user = ""
         self.bytes_received = 0
         self.bytes_sent = 0
         self.connect_seconds = 0.0

@@ -39,6 +39,8 @@ _PIECE = 65536
 #: The largest body of an answer that is passed on. One that lets a request pass is not looked at, but read so far.
 _MAX_BODY = 1 << 20
 _MAX_SERVERS = 1000
+#: Fields that name the user, for the access log; and how much of that is kept.
+_USERS, _MAX_USER = ("remote-user", "x-auth-request-user", "x-authentik-username", "x-webauth-user"), 128
 #: Fields about the body, which the service does not get, and about what the client has of it already.
 _NOT_ASKED = frozenset(("content-length", "content-type", "content-encoding", "expect", "if-match", "if-none-match", "if-modified-since",
                         "if-unmodified-since", "if-range", "range", "trailer", "max-forwards"))
@@ -109,6 +111,7 @@ def forward_auth(parts: HasAuth, ex: Exchange, pool: Pool) -> Refusal | None:
     fields = answer.head.end_to_end()
     if 200 <= answer.head.status < 300:
         ex.granted = _granted(member, fields)
+        ex.user = next((value for name, value in ex.granted if name.lower() in _USERS), "")[:_MAX_USER].replace(" ", "_")
         ex.set_headers.extend(field for field in fields if field[0].lower() == "set-cookie")
         return None
     ex.failure = "auth_refused"

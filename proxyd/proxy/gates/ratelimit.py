@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+from proxyd.base.attempts import WINDOW, subject
 from proxyd.base.text import format_duration, rfc3339
 from proxyd.config.options import BY_ADDRESS
 from proxyd.config.settings import Settings
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 _MAX_ADDRESSES = 1000
 _MAX_ROWS = 10_000
 OTHERS = "others"
+#: Wrong passwords that one address (IPv6: /64) may give in a minute, on one host.
+MOST_WRONG_LOGINS = 10
+_LOGINS = "basic_auth/"
 _MAX_CLIENTS = 50_000
 
 #: The counter of a bound, the requests it allows, and its window in seconds.
@@ -106,6 +110,15 @@ class RateLimiter:
     def standing(self, upstream: Upstream, client_ip: str) -> list[tuple[int, float, int]]:
         """Each limit that applies to a client, its window in seconds, and how many requests are left; nothing is counted."""
         return [(bound[1], bound[2], int(self._standing(bound)[0])) for bound in self._meet(upstream, client_ip)[1]]
+
+    def logins_wait(self, address: str) -> float:
+        """Seconds until an address may give another wrong password; 0 if it may now."""
+        left, wait = self._host.standing(f"{_LOGINS}{subject(address)}", MOST_WRONG_LOGINS, WINDOW)
+        return 0.0 if left else max(1.0, wait)
+
+    def login_failed(self, address: str) -> None:
+        """An address has given a wrong password."""
+        self._host.hit(f"{_LOGINS}{subject(address)}", MOST_WRONG_LOGINS, WINDOW)
 
     def key_of(self, ex: Exchange, parts: tuple[tuple[str, str], ...]) -> str:
         """What a request is counted by, as option rate_limit_key says: a hash, since fields and cookies may be long, and secrets."""

@@ -60,6 +60,7 @@ class Finished(NamedTuple):
     request_id: str
     reason: str
     service: str
+    user: str
 
 
 @lru_cache(maxsize=4096)
@@ -130,11 +131,12 @@ class AccessLog:
         self._address = short if shortened else str
 
     def record(self, head: RequestHead, client: str, status: int, sent: int, route: str, upstream: str, upstream_seconds: float,
-               seconds: float, request_id: str, reason: str, service: str = "") -> None:
-        """Log a finished request. Sizes are bytes, times are seconds. `route`, `service`: of the member that got it, or would have."""
+               seconds: float, request_id: str, reason: str, service: str = "", user: str = "") -> None:
+        """Log a finished request. Sizes are bytes, times are seconds. `route`, `service`: of the member that got it, or would have. `user`:
+        who has logged in."""
         over = self._over
         over.append(Finished(self._clock(), head, client, status, sent, route, upstream, upstream_seconds, seconds, request_id, reason,
-                             service))
+                             service, user))
         if len(over) >= _AT_ONCE:
             self._make_lines()
 
@@ -159,7 +161,7 @@ class AccessLog:
         referer, agent = _referer_and_agent(head)
         # A request that could not be read has no request line.
         line = f"{head.method} {_clean(head.target)} HTTP/{PROTOCOLS[head.version]}" if head.method != "-" else "-"
-        return (f'{self._address(one.client) or "-"} - - [{self._stamp}] "{line}" {one.status} {one.sent} '
+        return (f'{self._address(one.client) or "-"} - {_clean(one.user) or "-"} [{self._stamp}] "{line}" {one.status} {one.sent} '
                 f'"{_clean(referer) or "-"}" "{_clean(agent) or "-"}"')
 
     def _json(self, one: Finished) -> str:
@@ -170,7 +172,7 @@ class AccessLog:
             "protocol": f"HTTP/{PROTOCOLS[head.version]}", "status": one.status, "bytes": one.sent, "referer": referer or None,
             "user_agent": agent or None, "route": one.route, "upstream": one.upstream,
             "upstream_seconds": round(one.upstream_seconds, 6), "seconds": round(one.seconds, 6), "request_id": one.request_id,
-            "reason": one.reason, "service": one.service}, separators=(",", ":")) + "\n"
+            "reason": one.reason, "service": one.service, "user": one.user or None}, separators=(",", ":")) + "\n"
 
     def start(self) -> None:
         """Open the file and begin to write. If it can't be opened, that is logged and tried again. Traffic goes on without it."""

@@ -174,7 +174,7 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
 
 def _guarded(options: RouteOptions) -> bool:
     """Whether the options ask for gates that not every route has."""
-    return bool(options.gates or options.allow or options.deny or options.cors_origins or options.forward_auth)
+    return bool(options.gates or options.allow or options.deny or options.cors_origins or options.basic_auth or options.forward_auth)
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
@@ -228,12 +228,16 @@ def _headers(record: RouteRecord, options: RouteOptions) -> SetFields:
 
 
 def _request_headers(record: RouteRecord, options: RouteOptions) -> SetFields:
-    """The fields that requests get. With forward_auth, what it says of the user must not come from the client."""
+    """The fields that requests get. With a login, what says who the user is must not come from the client, and no backend needs a
+    password that has been checked here."""
     fields = prepared(beneath(record.request_headers, defaults().request_headers))
-    if options.forward_auth is None:
+    taken = options.forward_auth_headers if options.forward_auth is not None else ()
+    if options.basic_auth:
+        taken = ("Authorization", "Remote-User")
+    if not taken:
         return fields
     declared = {name.lower() for name, _ in fields}
-    return (*((name, REMOVED) for name in options.forward_auth_headers if name.lower() not in declared), *fields)
+    return (*((name, REMOVED) for name in taken if name.lower() not in declared), *fields)
 
 
 def _options(record: RouteRecord) -> RouteOptions:

@@ -16,6 +16,7 @@ from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.gates import COMMON, GATES
 from proxyd.proxy.gates.addresses import addresses
+from proxyd.proxy.gates.basicauth import basic_auth
 from proxyd.proxy.gates.bodysize import body_size
 from proxyd.proxy.gates.cors import cors, preflight
 from proxyd.proxy.gates.forwardauth import forward_auth
@@ -43,7 +44,7 @@ def exchange(runtime: Runtime) -> Iterator[Exchange]:
 
 
 def test_what_is_refused_before_the_rate_limit_does_not_count_against_it() -> None:
-    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, forward_auth, plugged, own_answer) == GATES
+    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, basic_auth, forward_auth, plugged, own_answer) == GATES
     assert (body_size, maintenance, rate_limit) == COMMON
 
 

@@ -107,7 +107,7 @@ def test_a_line_of_json(tmp_path: Path) -> None:
         '{"at":"2026-11-04T09:05:07.250Z","client":"192.0.2.7","method":"GET","host":"app.test","target":"/a?b=c","protocol":"HTTP/1.1",'
         '"status":200,"bytes":512,"referer":"http://x/","user_agent":"curl/8","route":"r7","upstream":"10.0.0.1:3000",'
         '"upstream_seconds":0.012346,"seconds":0.0156,"request_id":"ab12-3","reason":"",'
-        '"service":"shop"}\n')
+        '"service":"shop","user":null}\n')
 
 
 def test_a_file_that_can_not_be_opened_is_tried_again_and_what_was_lost_is_told(
@@ -195,7 +195,7 @@ def test_requests_as_json(new_system: Callable[..., System], backend: Backend) -
     assert found.pop("request_id") and datetime.fromisoformat(found.pop("at"))
     assert found == {"client": "127.0.0.1", "method": "GET", "host": "json.test", "target": "/bytes/5", "protocol": "HTTP/1.1",
                      "status": 200, "bytes": 5, "referer": None, "user_agent": "agent/1", "route": route_id,
-                     "upstream": f"127.0.0.1:{backend.port}", "reason": "", "service": "json"}
+                     "upstream": f"127.0.0.1:{backend.port}", "reason": "", "service": "json", "user": None}
     messages = [line for line in system.log().splitlines() if '"logger": "proxyd' in line]
     assert messages and all(json.loads(line)["at"] for line in messages)
 
