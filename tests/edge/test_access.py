@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,3 +177,43 @@ def test_a_policy_that_can_not_be_meant_is_refused(edge: System) -> None:
     client.ok("OPTIONS_SET|SID|ALL|cors_origins|*")
     client.ok("OPTIONS_SET|SID|ALL|cors_credentials|true")
     assert "cors_credentials needs origins by name" in client.command("CONFIG_VALIDATE|SID")
+
+
+# -- the recipes of docs/access.md; those of forward_auth are in test_forward_auth.py
+
+
+@pytest.fixture(scope="module")
+def recipes(listed: System) -> Iterator[tuple[Recorder, Recorder]]:
+    """The recipes as site files; the backends of ports 3001 and 3002."""
+    part = (Path(__file__).resolve().parents[2] / "docs/access.md").read_text(encoding="utf-8").partition("\n## Recipes\n")[2]
+    backends = Recorder(), Recorder()
+    sites = Path(str(listed.settings["sites__directory"]))
+    sites.mkdir(exist_ok=True)
+    for number, recipe in enumerate(re.findall(r"```ini\n(.*?)```", part, re.DOTALL)):
+        for port, backend in zip(("3001", "3002"), backends, strict=True):
+            recipe = recipe.replace(f"http://127.0.0.1:{port}", backend.url)
+        (sites / f"recipe{number}.ini").write_text(recipe)
+    wait_for(lambda: ask(listed, "printer.example.com")[0] == 200 and ask(listed, "app.example.com")[0] == 200, 10, "the site files")
+    yield backends
+    for backend in backends:
+        backend.stop()
+
+
+def test_the_recipe_of_a_page_for_the_lan(listed: System, recipes: tuple[Recorder, Recorder]) -> None:
+    assert ask(listed, "printer.example.com", "X-Forwarded-For: 203.0.113.1") == (403, "address_denied")
+    assert ask(listed, "printer.example.com", "X-Forwarded-For: 10.1.2.3") == (200, None)
+
+
+def test_the_recipe_of_an_app_and_its_api(listed: System, recipes: tuple[Recorder, Recorder]) -> None:
+    def api(*fields: str, method: str = "GET") -> tuple[int, str | None]:
+        with Wire(listed.proxy_port) as wire:
+            found = wire.send(get("api.example.com", "/v1/x", *fields, method=method)).response(method)
+            return found.status, found.get("access-control-allow-origin")
+
+    app = "Origin: https://app.example.com"
+    assert api(app, "Access-Control-Request-Method: DELETE", method="OPTIONS") == (200, "https://app.example.com")
+    assert api("Origin: https://evil.example", "Access-Control-Request-Method: DELETE", method="OPTIONS") == (403, None)
+    found = [api(app, "X-Api-Key: one", f"X-Forwarded-For: 203.0.113.{n}") for n in range(3)]
+    assert found == [(200, "https://app.example.com")] * 2 + [(429, "https://app.example.com")]
+    assert api(app, "X-Api-Key: two") == (200, "https://app.example.com")
+    assert api("X-Api-Key: three") == (200, None)
