@@ -25,7 +25,8 @@ def test_what_htpasswd_writes_is_read() -> None:
     ("ann", "line 1 is not name:hash"), ("\nann:secret", "line 2 has no hash"), (f"an n:{QUICK}", "line 1 is not name:hash"),
     (f"a:{QUICK}\na:{QUICK}", "line 2 has a a second time"), (f"a:{QUICK.replace('$04$', '$31$')}", "a cost that is not"),
     ("a:$argon2id$v=19$m=999999999,t=3,p=4$Y3cYqmFaQSWpfoq4v+fe2Q$nF9kAzEZ3i4vpfffEIs29qI33JINll3ERpK23ZwnKsc", "takes more than"),
-    ("a:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "has no hash of argon2 or bcrypt")])
+    ("a:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "has no hash of argon2 or bcrypt")],
+    ids=["shape", "hash", "name", "double", "cost", "memory", "kind"])
 def test_a_mistake_is_told_with_its_line_and_without_the_hash(content: str, wrong: str) -> None:
     with pytest.raises(ValueError, match=wrong) as told:
         parse_users(content)
