@@ -435,7 +435,7 @@ BAD = [
     ("HEADERS_SET|SID|ALL|Content-Encoding|-", 'name: "Content-Encoding" is the proxy'),
     ("HEADERS_SET|SID|ALL|X-A|{clientip}", 'value: "{clientip}" is no variable (did you mean client_ip?)'),
     ("REQUEST_HEADERS_SET|SID|all|X-A|v", 'target: "all" is neither ALL nor a route id'),
-    ("REQUEST_HEADERS_SET|SID|ALL|X-A|{user}", 'value: "{user}" is no variable'),
+    ("REQUEST_HEADERS_SET|SID|ALL|X-A|{nosuch}", 'value: "{nosuch}" is no variable'),
     ("REQUEST_HEADERS_SET|SID|ALL|X-A|" + "{path}" * 9, "value: 9 variables are more than 8"),
     *((f"REQUEST_HEADERS_SET|SID|ALL|{name}|v", f'name: "{name}" is the proxy') for name in (
         "Host", "content-length", "Transfer-Encoding", "Connection", "TE", "Upgrade", "Expect", "Via", "Forwarded", "X-Forwarded-For",
