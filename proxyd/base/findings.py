@@ -26,6 +26,8 @@ KINDS: tuple[Kind, ...] = (
     Kind("health_checker", CRITICAL, "Restart the master: proxyd check and its log say why the checker ended."),
     Kind("worker_stale", WARNING, "The worker is stopped or stuck: look what it does, or end it, and gunicorn starts another."),
     Kind("worker_behind", WARNING, "The worker serves old routes: look into its log, or end it, and gunicorn starts another."),
+    Kind("host_behind", WARNING, "The host serves old routes: look into the logs of its master and workers, and whether they reach the "
+         "database."),
     Kind("certificate_expired", CRITICAL, "Renew the certificate and send SIGHUP to gunicorn."),
     Kind("problem", WARNING, "Put right what the sentence names."),
     Kind("member_down", WARNING, "The other members carry its traffic: start it again, or repair what it fails with."),

@@ -33,7 +33,8 @@ _POLL = 1.0
 _RECENT = 10.0
 _MAX_SUBJECTS = 10_000
 #: What is told once it has lasted so many seconds. Of what the other kinds are about, events tell.
-_TOLD = frozenset(("database", "no_worker", "out_of_service", "failing", "health_checker", "worker_stale", "worker_behind", "problem"))
+_TOLD = frozenset(("database", "no_worker", "out_of_service", "failing", "health_checker", "worker_stale", "worker_behind", "host_behind",
+                   "problem"))
 _LASTS = 5.0
 #: Discord refuses longer ones.
 _MAX_TEXT = 1900

@@ -53,6 +53,8 @@ TYPES: tuple[EventType, ...] = (
               ("service", "instance", "how", "address", "token", "previous_address", "count"), "session_replaced"),
     EventType("route_overridden", "A route gets no more traffic for a domain and path: a route of another service has a higher priority.",
               ("service", "place", "by_route", "by_service", "count"), "route_overridden"),
+    EventType("host_late", "An apply was answered before the workers of another host routed by it. `reached`: the version that they have.",
+              ("host", "version", "reached")),
     EventType("cert_renewed", "A certificate of the proxy was replaced.", ("path", "names", "expires"), "cert_renewed"),
     EventType("certificate_changed", "A certificate was obtained or renewed, or could not be. `state`: as in CERT_STATUS.",
               ("domain", "state", "not_after", "issuer", "challenge", "error", "next_attempt"), "certificate_changed"),

@@ -25,6 +25,7 @@ from proxyd.events.bus import Event, EventBus
 from proxyd.registry.activeroutes import ActiveRoutes, spec_of
 from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
 from proxyd.registry.configuration import RouteSpec, SettingTexts
+from proxyd.registry.otherhosts import OtherHosts
 from proxyd.registry.sessionlog import SessionLog
 from proxyd.registry.stagedcopy import StagedCopy
 from proxyd.registry.takeovers import Takeovers
@@ -103,6 +104,8 @@ class Registry:
         self.active = ActiveRoutes(circuits)
         self.takeovers = Takeovers(bus)
         self._log = SessionLog(bus)
+        #: The other hosts of a database server's; None with SQLite, which is one host's.
+        self.others: OtherHosts | None = None
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
         self.live_health: Callable[[str], dict[str, Any] | None] = lambda route_id: None
@@ -192,7 +195,8 @@ class Registry:
         return self.store.turn(self._lock, self.store.busy_timeout)
 
     def await_workers(self, version: int) -> None:
-        """Wait until every live worker routes by `version`, at most apply_wait. The log names workers that do not by then."""
+        """Wait until every live worker of every live host routes by `version`, at most apply_wait. The log names workers and hosts that
+        do not by then."""
         if not version:
             return
         deadline = time.monotonic() + self.settings.registry.apply_wait
@@ -202,8 +206,10 @@ class Registry:
                 names = ", ".join(f"{worker.pid} (at {worker.version})" for worker in behind)
                 log.warning("config version %d is committed, but not yet taken by worker %s", version,
                             names or f"any: {self.board.file.path} is not theirs yet")
-                return
+                break
             gevent.sleep(_POLL)
+        if self.others is not None:
+            self.others.await_all(version, lambda: time.monotonic() < deadline)
 
     # -- sessions
 

@@ -26,6 +26,7 @@ from proxyd.chores.alerts import Alerts
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.counts import Counts
 from proxyd.chores.dbwatch import DatabaseWatch, part_log
+from proxyd.chores.hostwatch import HostWatch
 from proxyd.chores.janitor import Janitor
 from proxyd.chores.keeper import Keeper
 from proxyd.chores.leadwatch import LeadWatch
@@ -45,9 +46,11 @@ from proxyd.net.pagefiles import use_pages
 from proxyd.net.resolver import Resolver
 from proxyd.net.targets import Targets, use_rules
 from proxyd.registry.operations import Operations
+from proxyd.registry.otherhosts import OtherHosts
 from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
 from proxyd.server import boots
+from proxyd.server.standby import Standby
 from proxyd.server.startchecks import open_secrets
 from proxyd.server.supervisor import HELD, SUPERVISED
 from proxyd.sites.follow import Sites
@@ -149,12 +152,15 @@ class Master:
             if not lock.wait(gevent.sleep, lambda: not self._stop.is_set()):
                 return False
         self._stopping.append(lock.release)
+        directory = settings.shared_memory_directory()
+        board = Board(directory)
         leadership: Leadership | None = None
+        member: Membership | None = None
         if store.path is None:
             member = Membership(store, settings.host_name())
             self._stopping.append(member.close)
             leadership = Leadership(store, member)
-            if not self._take_lead(leadership, wait):
+            if not self._take_lead(leadership, Standby(member, board), wait):
                 return False
         part_log(store.path, lock.noted)
         set_aside_if_corrupt(store.path)
@@ -168,9 +174,8 @@ class Master:
         lock.note(store.files)
         if leadership is not None:
             leadership.begin(rfc3339(clock.shown(clock.now())))
-        directory = settings.shared_memory_directory()
         _take_up_kept(store, os.path.join(directory, kept.NAME))
-        board, circuits = Board(directory), CircuitBoard(directory)
+        circuits = CircuitBoard(directory)
         if aside := restored.look(store, board):
             log.warning("the database %s is a backup: its %d sessions can't be resumed, their clients register again", store.name, aside)
         bus = self._bus = EventBus(store)
@@ -181,6 +186,7 @@ class Master:
         certificates = CertificateWatch(settings, bus)
         sites = self._sites = Sites(registry)
         server = RegistryServer(registry, operations)
+        others = registry.others = OtherHosts(store, member.name, bus) if member is not None else None
         registry.load(server.gate.grant_named)
         checker = self._checker = Checker(settings.health, store, bus, circuits)
         registry.live_health = checker.current
@@ -197,12 +203,13 @@ class Master:
             store, board, circuits, clock.now(),
             lambda: [*map(str, sites.problems), *watch.problems(), *boots.read(directory), *registry.takeovers.fights()],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
-                     for item in certificates.certificates.values()], checker.alive)
+                     for item in certificates.certificates.values()], checker.alive, others.findings if others is not None else list)
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory),
             Counts(store, board, directory, settings.host_name()),
-            watch, LeadWatch(leadership, self._fail), orders)
+            watch, LeadWatch(leadership, self._fail), orders,
+            *([HostWatch(registry, member, others)] if member is not None and others is not None else []))
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
@@ -224,9 +231,9 @@ class Master:
                  settings.admin.bind if settings.admin.enabled else "off")
         return True
 
-    def _take_lead(self, leadership: Leadership, wait: bool) -> bool:
-        """Become the master of a database server's. `wait`: if another host's leads, wait until the lead is free. Returns whether this
-        one leads now. Raises StoreError."""
+    def _take_lead(self, leadership: Leadership, standby: Standby, wait: bool) -> bool:
+        """Become the master of a database server's. `wait`: if another host's leads, follow it until the lead is free. Returns whether
+        this one leads now. Raises StoreError."""
         trouble = Trouble(log, "can't ask who leads")
         said, taken = False, 0
         while not self._stop.is_set():
@@ -252,6 +259,12 @@ class Master:
                 if not said:
                     log.info("another master leads (%s): this one waits, and takes over when the lead is free", leadership.holder())
                     said = True
+                try:
+                    standby.follow(_STANDBY_LOOK)
+                except StoreError as error:
+                    trouble.goes_on(error)
+                else:
+                    continue
             self._stop.wait(_STANDBY_LOOK)
         return False
 

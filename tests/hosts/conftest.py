@@ -35,6 +35,11 @@ def new_host(postgres: Postgres, tmp_path: Path) -> Iterator[MakeHost]:
         host.stop()
 
 
+def database(host: System) -> str:
+    """The name of the database that the host uses."""
+    return str(host.settings["database__url"]).rpartition("/")[2]
+
+
 def serves(host: System) -> bool:
     """Whether the host's workers answer, by a table that is loaded."""
     try:

@@ -7,15 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from tests.hosts.conftest import MakeHost
+from tests.hosts.conftest import MakeHost, database
 from tests.support.backends import Backend
 from tests.support.postgres import Postgres
 from tests.support.system import System
 from tests.support.waiting import wait_for
-
-
-def database(host: System) -> str:
-    return str(host.settings["database__url"]).rpartition("/")[2]
 
 
 def test_what_a_dead_hosts_workers_had_open_is_gone_within_five_seconds(

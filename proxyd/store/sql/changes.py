@@ -13,9 +13,10 @@ from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.store.sql import identity, rollouts
 from proxyd.store.sql.database import database
+from proxyd.store.sql.membership import COMMITTED
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
-from proxyd.store.sql.query import dicts
+from proxyd.store.sql.query import dicts, is_sqlite
 from proxyd.store.sql.upsert import delete, upsert
 
 SettingKey = tuple[str, str, str]
@@ -85,6 +86,9 @@ def write(change: RegistryChange) -> int:
         if change.declares:
             identity.came(change.routes, change.by)
         _trim_removals()
+        if not is_sqlite():
+            # The server tells it when this transaction is committed.
+            database.execute_sql(f"SELECT pg_notify('{COMMITTED}', %s)", (str(version),))
     session_id = change.session_id
     delete(SessionSetting, _SETTING, [(session_id, *key) for key, value in change.settings.items() if value is None])
     upsert(SessionSetting, [{"session": session_id, "scope": scope, "target": target, "name": name, "value": value}

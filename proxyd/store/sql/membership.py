@@ -5,6 +5,7 @@ A master has one connection beside that of its store, in a thread of its own, so
 - the name of the host, an advisory lock: a second host of that name is refused;
 - the sign of life, a row of the table `hosts` that changes with each beat. Others compare it with what they saw before, never with
   their clocks;
+- what the server tells by NOTIFY: that a config version was committed, and that the workers of a host route by one;
 - the lead, an advisory lock too, if no other host has it (`leadership.py`).
 
 The server takes the locks back when the connection ends. A process that is stopped keeps its connection, and so does a host that was
@@ -47,10 +48,14 @@ LEASE = 2.5
 _LONGEST_GAP = 1.0
 _SIGN = """
 INSERT INTO hosts (name, boot, pid, backend, release, config_version, started_at, heartbeat_at, beat)
-VALUES (%s, %s, %s, pg_backend_pid(), %s, 0, %s, %s, %s)
+VALUES (%s, %s, %s, pg_backend_pid(), %s, %s, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET boot = EXCLUDED.boot, pid = EXCLUDED.pid, backend = EXCLUDED.backend,
-    release = EXCLUDED.release, started_at = EXCLUDED.started_at, heartbeat_at = EXCLUDED.heartbeat_at,
-    beat = EXCLUDED.beat"""
+    release = EXCLUDED.release, config_version = EXCLUDED.config_version,
+    started_at = EXCLUDED.started_at, heartbeat_at = EXCLUDED.heartbeat_at, beat = EXCLUDED.beat"""
+#: Channels of NOTIFY: a config version was committed; all workers of a host route by one ("VERSION HOST").
+COMMITTED, REACHED = "proxyd_committed", "proxyd_reached"
+_VERSION = "SELECT value FROM counters WHERE name = 'config_version'"
+_REACHED = f"WITH said AS (UPDATE hosts SET config_version = %s WHERE name = %s) SELECT pg_notify('{REACHED}', %s)"
 _LEADER = """
 SELECT h.name, h.boot, h.pid, h.beat, h.backend FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""
 #: Only the connection that the leader named as its own, and only if that has the lead.
@@ -75,6 +80,8 @@ class Membership:
         self._pool = ThreadPool(1)
         self._leads = False
         self._started = rfc3339(time.time())
+        #: The config version that all workers of this host route by.
+        self.reached = 0
         self._beat, self._beaten = 0, 0.0
         #: What the leader's row said, since when, and when it was read last (monotonic seconds).
         self._leader: tuple[Any, ...] = ()
@@ -84,6 +91,19 @@ class Membership:
         """Make sure that the connection is there, and give a sign of life. `lead`: take the lead, too, if it is free. Returns whether
         this host has the lead. A connection that was lost is made again, and the lead with it."""
         return self._run(self._look, lead)
+
+    def news(self, seconds: float) -> list[tuple[str, str]]:
+        """What others have told since the last call, by channel and text. Waits for the first at most `seconds`."""
+        return self._run(self._news, seconds)
+
+    def version(self) -> int:
+        """The config version that was committed last; 0 while there is none."""
+        return self._run(self._version)
+
+    def report(self, version: int) -> None:
+        """Tell the leader that all workers of this host route by `version`."""
+        self.reached = version
+        self._run(self._report, version)
 
     def drop(self) -> None:
         """End the connection, and all that it holds."""
@@ -125,10 +145,23 @@ class Membership:
         server.connect()
         # A sign of life need not survive a crash of the server.
         server.execute_sql("SET synchronous_commit = off")
+        server.execute_sql(f"LISTEN {COMMITTED}")
+        server.execute_sql(f"LISTEN {REACHED}")
         # A lock that is held counts how often it was taken, so each is taken once a connection.
         if not server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_key(self.name),)).fetchone()[0]:
             raise NameTaken(f"another host of the database {self._store.name} is called {self.name}: give each a [hosts] name of its own")
         return server
+
+    def _news(self, seconds: float) -> list[tuple[str, str]]:
+        return postgres.notified(self._server or self._connect(), seconds)
+
+    def _version(self) -> int:
+        found = _known(self._server or self._connect(), _VERSION)
+        row = found.fetchone() if found else None
+        return int(row[0]) if row else 0
+
+    def _report(self, version: int) -> None:
+        _known(self._server or self._connect(), _REACHED, (version, self.name, f"{version} {self.name}"))
 
     def _sign(self, server: Any) -> None:
         now = time.monotonic()
@@ -137,7 +170,7 @@ class Membership:
             server.execute_sql("SELECT 1")
             return
         self._beat += 1
-        values = (self.name, BOOT, os.getpid(), __version__, self._started, rfc3339(clock.shown(clock.now())), self._beat)
+        values = (self.name, BOOT, os.getpid(), __version__, self.reached, self._started, rfc3339(clock.shown(clock.now())), self._beat)
         if _known(server, _SIGN, values):
             self._beaten = now
 
@@ -162,6 +195,16 @@ class Membership:
             with contextlib.suppress(peewee.PeeweeException):
                 self._server.close()
             self._server = None
+
+
+def reached_by(news: list[tuple[str, str]]) -> list[tuple[str, int]]:
+    """Of what was told, which host's workers all route by which version."""
+    found = []
+    for channel, text in news:
+        version, _, host = text.partition(" ")
+        if channel == REACHED and host and version.isdecimal():
+            found.append((host, int(version)))
+    return found
 
 
 def _known(server: Any, sql: str, values: tuple[Any, ...] = ()) -> Any:

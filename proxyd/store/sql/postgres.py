@@ -93,6 +93,25 @@ def server(url: str, seconds: float) -> peewee.Database:
         keepalives_idle=5, keepalives_interval=2, keepalives_count=3, tcp_user_timeout=max(2000, milliseconds))
 
 
+def notified(opened: Any, seconds: float) -> list[tuple[str, str]]:
+    """What the server has told this connection, which listens: channel and text of each. Waits for the first at most `seconds`. Raises
+    peewee.OperationalError for a connection that is lost."""
+    from psycopg2 import Error
+
+    connection = opened.connection()
+    if not connection.notifies:
+        poll = _poll()
+        poll.register(connection.fileno(), _POLLIN)
+        poll.poll(max(0, math.ceil(seconds * 1000)))
+    try:
+        connection.poll()
+    except Error as error:
+        raise peewee.OperationalError(str(error)) from None
+    found = [(told.channel, told.payload) for told in connection.notifies]
+    connection.notifies.clear()
+    return found
+
+
 def lost(opened: peewee.Database) -> bool:
     """Whether the connection is of no use any more: the server has ended it, it broke, or an answer did not come in time. It is
     closed then."""

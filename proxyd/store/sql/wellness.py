@@ -31,13 +31,15 @@ _EXPIRING_SECONDS = 7 * 86400.0
 
 class Wellness:
     """Looks when asked, at most twice a second. `problems`, `certificates` and `health_alive` are those of the master's state;
-    `started`: an instant of `base.clock`."""
+    `started`: an instant of `base.clock`; `hosts`: what is unwell about other hosts."""
 
     def __init__(self, store: Store, board: Board, circuits: CircuitBoard, started: float, problems: Callable[[], list[str]],
-                 certificates: Callable[[], list[dict[str, Any]]], health_alive: Callable[[], bool] | None) -> None:
+                 certificates: Callable[[], list[dict[str, Any]]], health_alive: Callable[[], bool] | None,
+                 hosts: Callable[[], list[Finding]] = list) -> None:
         self._store, self._board, self._circuits = store, board, circuits
         self.started = started
         self.problems, self.certificates, self._health_alive = problems, certificates, health_alive
+        self._hosts = hosts
         self._lock = BoundedSemaphore(1)
         self._routes: list[Finding] = []
         self._routes_until = 0.0
@@ -74,7 +76,8 @@ class Wellness:
 
     def _own(self) -> list[Finding]:
         now = clock.now()
-        found = [*self._of_workers(now), *self._of_certificates(), *(Finding("problem", said, said) for said in self.problems())]
+        found = [*self._of_workers(now), *self._hosts(), *self._of_certificates(),
+                 *(Finding("problem", said, said) for said in self.problems())]
         if self._health_alive is not None and not self._health_alive():
             found.append(Finding("health_checker", "health checker", "the health checker is not running"))
         known, self._seen = self._seen, {}

@@ -16,11 +16,12 @@ from proxyd.docs import samples
 from proxyd.docs.database import queries
 from proxyd.docs.database import sample as samples_database
 from proxyd.store.sql import migrations, views
+from proxyd.store.sql.changes import RegistryChange, write
 from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
 from proxyd.store.sql.leadership import Leadership, LeadLost
-from proxyd.store.sql.membership import LEASE, Membership, NameTaken
+from proxyd.store.sql.membership import COMMITTED, LEASE, Membership, NameTaken, reached_by
 from proxyd.store.sql.migrations import NEWEST, migrate
-from proxyd.store.sql.models import SchemaVersion, StoredCounter, StoredTable
+from proxyd.store.sql.models import Host, SchemaVersion, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthResult
 from proxyd.store.sql.traffic import Traffic, TrafficBatch, route_stats
 from proxyd.store.sql.views import VIEWS
@@ -298,6 +299,24 @@ def test_a_second_host_of_one_name_is_refused(leads: Callable[[str], tuple[Store
         other.take()
     one._member.close()
     assert wait_for(lambda: takes(other), 5, "the name")
+
+
+def test_a_commit_and_what_a_host_has_reached_are_told_at_once(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+    (store, leader), (_, other) = leads("a"), leads("b")
+    assert leader.take()
+    assert not other.take()
+    other._member.news(0)
+    version = store.call(write, RegistryChange(removed=["r1"]))
+    began = time.monotonic()
+    assert other._member.news(30) == [(COMMITTED, str(version))]
+    assert other._member.version() == version
+    other._member.report(version)
+    heard: list[tuple[str, int]] = []
+    while not heard:
+        heard = reached_by(leader._member.news(30))
+    assert heard == [("b", version)]
+    assert time.monotonic() - began < 20
+    assert store.read(lambda: Host.get_by_id("b").config_version) == version
 
 
 def keeps(lead: Leadership) -> bool:

@@ -1,0 +1,128 @@
+"""The other hosts of a PostgreSQL database, as the leader knows them: which of them live, and by which config version they route.
+
+An apply waits for those that live. The leader reads their rows after each commit: so a host whose master came before the commit is known,
+and one that comes after it finds the new version. Each reports by NOTIFY when all of its workers have taken a version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gevent
+
+from proxyd.base.findings import Finding
+from proxyd.events.bus import EventBus
+from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.membership import LEASE
+from proxyd.store.sql.models import Host
+from proxyd.store.sql.query import tuples
+
+log = logging.getLogger("proxyd.registry")
+
+_TICK = 0.001
+#: If the last look was longer ago than this, silence since then says nothing about others.
+_LONGEST_GAP = 1.0
+#: A host takes a version within milliseconds: one that takes longer than this is late.
+_LATE = 1.0
+
+
+@dataclass(slots=True)
+class _Other:
+    """A host: the version that its workers have reached, its last sign of life and when that was new; when it was seen behind what is
+    current first (0.0: it is not). Monotonic seconds."""
+
+    reached: int
+    beat: tuple[str, int]
+    since: float
+    lives: bool = True
+    behind_since: float = 0.0
+    told: int = 0
+
+
+class OtherHosts:
+    """All hosts of the database but the one called `own`. `bus`: where a late one is told of."""
+
+    def __init__(self, store: Store, own: str, bus: EventBus) -> None:
+        self._store = store
+        self._own = own
+        self._bus = bus
+        self._hosts: dict[str, _Other] = {}
+        self._looked = 0.0
+
+    def look(self, version: int) -> None:
+        """Read who is there; `version` is the current one. Raises StoreError."""
+        rows = self._store.read(_rows)
+        now = time.monotonic()
+        gap, self._looked = now - self._looked, now
+        names = set()
+        for name, boot, beat, reached in rows:
+            if name == self._own:
+                continue
+            names.add(name)
+            host = self._hosts.get(name)
+            if host is None:
+                self._hosts[name] = host = _Other(reached, (boot, beat), now)
+                log.info("host %s shares the database", name)
+            # A report may have come after the row was read. A host that began anew has reached nothing yet.
+            host.reached = max(reached, host.reached) if host.beat[0] == boot and reached else reached
+            if host.beat != (boot, beat) or gap > _LONGEST_GAP:
+                host.beat, host.since = (boot, beat), now
+            self._judge(name, host, version, now)
+        for name in self._hosts.keys() - names:
+            del self._hosts[name]
+
+    def _judge(self, name: str, host: _Other, version: int, now: float) -> None:
+        lived, host.lives = host.lives, now - host.since <= LEASE
+        if host.lives and not lived:
+            log.info("host %s is back", name)
+        elif lived and not host.lives:
+            log.warning("host %s has given no sign of life for %g s: changes do not wait for it", name, LEASE)
+        behind = host.lives and host.reached < version
+        host.behind_since = (host.behind_since or now) if behind else 0.0
+
+    def heard(self, name: str, version: int) -> None:
+        """All workers of a host route by a version now."""
+        host = self._hosts.get(name)
+        if host is not None:
+            host.reached = max(host.reached, version)
+
+    def behind(self, version: int) -> dict[str, int]:
+        """The hosts that live and have not reached a version, each with the one that it has."""
+        return {name: host.reached for name, host in self._hosts.items() if host.lives and host.reached < version}
+
+    def await_all(self, version: int, goes_on: Callable[[], bool]) -> None:
+        """Wait until every host that lives has reached a version, as long as `goes_on()`. A host that has not by then is told of."""
+        # Without the database nobody knows more than before.
+        with contextlib.suppress(StoreError):
+            self.look(version)
+        while late := self.behind(version):
+            if not goes_on():
+                self._tell(version, late)
+                return
+            gevent.sleep(_TICK)
+
+    def _tell(self, version: int, late: dict[str, int]) -> None:
+        log.warning("config version %d is committed, but not yet taken by host %s", version,
+                    ", ".join(f"{name} (at {reached})" for name, reached in late.items()))
+        for name, reached in late.items():
+            host = self._hosts[name]
+            if host.told <= reached:
+                # Once, until it has caught up.
+                host.told = version
+                self._bus.publish("host_late", {"host": name, "version": version, "reached": reached})
+
+    def findings(self) -> list[Finding]:
+        """The hosts that are late, for the status."""
+        now = time.monotonic()
+        return [Finding("host_behind", f"host {name}", f"host {name} routes by config version {host.reached}",
+                        "the current one is newer") for name, host in self._hosts.items()
+                if host.lives and host.behind_since and now - host.behind_since > _LATE]
+
+
+def _rows() -> list[tuple[str, str, int, int]]:
+    return [(name, boot, beat, reached) for name, boot, beat, reached in tuples(
+        Host.select(Host.name, Host.boot, Host.beat, Host.config_version))]
