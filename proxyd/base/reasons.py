@@ -36,6 +36,8 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("ambiguous_path", 400, "Read leniently, as some backends do, the path (its `%2F`, `;` or backslash) belongs to another "
                "route. The route option `ambiguous_path = pass` lets it through. Or the option `rewrite` makes dot segments of it"),
         Reason("no_table", 503, "The worker has not read the routes yet: proxyd has just started, or the database cannot be read"),
+        Reason("stale_table", 503, "The worker has known of a newer configuration for `[proxy] stale_after`, and could not read it: its "
+               "log says why. Without that setting it would go on by its old routes"),
         Reason("route_disabled", 503, "The service lost its connection to the registry. It keeps the route for `reconnect_grace`"),
         Reason("maintenance", 503, "The service is in maintenance mode. `MAINT_EXIT` ends it"),
         Reason("draining", 503, "The service drains and no replica takes its place. `DRAIN_CANCEL` stops the drain"),

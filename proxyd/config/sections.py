@@ -120,6 +120,9 @@ class ProxySettings:
         Kind("list of networks, unix", text.parse_trusted_peers), "",
         "Addresses of proxies in front of proxyd that begin each connection with a header of the PROXY protocol (version 1 or 2). unix: "
         "whoever connects by a UNIX socket. Empty: none.")
+    stale_after: float = declare(
+        DURATION_OR_OFF, "0", "A worker that has known of a newer configuration for so long, and could not read it, answers 503 rather "
+        "than by its old routes. 0: it goes on by them.")
     unknown_host: str = declare(choice("404", "421", "close"), "404", "Answer to a request whose host no route names.")
     via: str = declare(TEXT, "", "Name of this proxy in Via, used to detect loops. Empty: made from the host name and the database.")
     redirect_https: bool = declare(BOOL, "no", "Answer plain HTTP with a redirect to HTTPS.")

@@ -88,6 +88,11 @@ EXPLANATIONS: dict[str, str] = {
         "For fronts that pass connections on without reading them. Whoever connects from a listed address chooses the client's address, "
         "as with trusted_proxies, and is refused without the header: turn it on in the front first. Checks that such a front makes over "
         "plain HTTP need the header, too.",
+    "proxy.stale_after":
+        "For those to whom an old route is worse than none, on several hosts above all: an apply is answered after [registry] apply_wait, "
+        "though a host may be late. Such a host knows it, because its master told it of the new version. The default keeps traffic going "
+        "while the database can't be read. Values below a second also hit workers that are merely busy. A host that is cut off from the "
+        "database knows of nothing newer, and goes on.",
     "proxy.unknown_host":
         "404 shows a person that a server answered. 421 tells an HTTP/2 client to try another connection. close gives "
         "scanners nothing, but it gives people with a typo in their DNS no hint either.",

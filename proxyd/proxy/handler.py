@@ -126,8 +126,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     settings = runtime.settings.proxy
     if (settings.redirect_https or settings.hsts) and (refusal := _over_https(runtime, ex)) is not None:
         return refusal
-    if ex.started > runtime.sync.valid_until:
-        runtime.sync.catch_up()
+    if ex.started > runtime.sync.valid_until and not runtime.sync.catch_up():
+        return refuse("stale_table", "a newer configuration is known, but could not be read", (("Retry-After", "1"),))
     pool = runtime.table.match(ex.host, ex.path)
     if pool is None:
         return _unmatched(runtime, ex)

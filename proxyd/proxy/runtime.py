@@ -127,7 +127,8 @@ class Runtime:
         self.via_field = f"1.1 {self.via}"
         self.buffers: list[memoryview] = []
         self.sync = Sync(self.store, self.board, self._swap, settings.database.poll, os.path.join(directory, kept.NAME),
-                         settings.registry.reconnect_grace, worker, self.stats.show_again)
+                         settings.registry.reconnect_grace, worker, self.stats.show_again,
+                         proxy.stale_after)
         #: Certificates from the database; None without [acme].
         self.certificates: CertificateSync | None = None
         if settings.acme.enabled and settings.tls.bind:

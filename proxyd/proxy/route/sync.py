@@ -48,10 +48,12 @@ class Sync:
     """Keeps a worker's table current. `on_table` gets every new table, the snapshot that it was made from, and the ids of removed
     routes. `kept_file`: that of the kept table. `grace`: seconds for which an empty database does not replace a table with routes:
     its master, or the services, bring them back meanwhile. `worker`: who this is; `on_dropped` is called when its rows were dropped from
-    the database, because it had given no sign of life for too long."""
+    the database, because it had given no sign of life for too long. `stale_after`: seconds for which a table may be used though a newer one
+    is known; 0.0: for ever."""
 
     def __init__(self, store: Store, board: Board, on_table: Callable[[Table, Snapshot, tuple[str, ...]], None],
-                 poll: float, kept_file: str, grace: float, worker: WorkerKey, on_dropped: Callable[[], None]) -> None:
+                 poll: float, kept_file: str, grace: float, worker: WorkerKey, on_dropped: Callable[[], None],
+                 stale_after: float = 0.0) -> None:
         self._store = store
         self._board = board
         self._on_table = on_table
@@ -60,6 +62,9 @@ class Sync:
         self._grace = grace
         self._worker = worker
         self._on_dropped = on_dropped
+        self._stale_after = stale_after
+        #: Since when a newer table has been known (monotonic seconds); 0.0: none is.
+        self._outdated_since = 0.0
         self._table = Table.empty()
         self._loaded = False
         #: The routes of the kept table, until they have been compared with the database.
@@ -123,6 +128,10 @@ class Sync:
     def _awake(self) -> None:
         """Find out whether this process was stopped, and whether it has missed something meanwhile."""
         now = time.monotonic()
+        if self._stale_after and self._outdated(now):
+            # Each request has to ask.
+            self.valid_until = 0.0
+            return
         if now > self.valid_until:
             if not self._behind_since:
                 self._behind_since = now
@@ -133,12 +142,24 @@ class Sync:
         self._behind_since = 0.0
         self.valid_until = now + _STALE
 
-    def catch_up(self) -> None:
-        """For a request that came later than `valid_until`: wait until the table is the one that the master posted last."""
+    def _outdated(self, now: float) -> bool:
+        """Whether a newer table has been known for `stale_after`."""
+        if self._board.version <= self._table.version:
+            self._outdated_since = 0.0
+            return False
+        self._outdated_since = self._outdated_since or now
+        return now - self._outdated_since >= self._stale_after
+
+    def catch_up(self) -> bool:
+        """For a request that came later than `valid_until`: wait until the table is the one that the master posted last. False if it must
+        not be answered by the table, because a newer one has been known for too long."""
         self._awake()
-        while time.monotonic() > self.valid_until:
+        while (now := time.monotonic()) > self.valid_until:
+            if self._stale_after and self._outdated(now):
+                return False
             gevent.sleep(_TICK)
             self._awake()
+        return True
 
     def _follow(self) -> float | None:
         now = time.monotonic()
