@@ -65,6 +65,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/health", reading.health, "The health of the routes that are checked.", "health: [Health]"),
     Endpoint("GET", "/api/v1/circuits", reading.circuits, "The circuits as the workers have them now.", "circuits: [Circuit]",
              _ROUTES),
+    Endpoint("GET", "/api/v1/hosts", reading.hosts, "The hosts that share a PostgreSQL database. With SQLite there are none.", "Hosts"),
     Endpoint("GET", "/api/v1/certificates", reading.certificates, "Certificates by [acme] and their orders, and the local CA as PEM.",
              "Certificates"),
     Endpoint("GET", "/api/v1/events", reading.events,

@@ -18,6 +18,7 @@ from proxyd.base.text import rfc3339
 from proxyd.events.types import ALL
 from proxyd.store.sql import certificates as certs
 from proxyd.store.sql.database import StoreError
+from proxyd.store.sql.hostlist import host_rows
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.traffic import route_stats
@@ -170,6 +171,21 @@ def circuits(context: Context, request: Request) -> Response:
     chosen = wanted(context, request)
     found = context.kept(("circuits", chosen), lambda: context.read(views.circuit_list, context.state.circuits, chosen))
     return _list(context, request, "circuits", found)
+
+
+def hosts(context: Context, request: Request) -> Response:
+    """The hosts that share a PostgreSQL database; none with SQLite, which is one host's."""
+    registry = context.state.operations.registry
+    others, current = registry.others, registry.version
+    if others is None:
+        return as_json({"config_version": current, "hosts": []})
+    found = []
+    for row in context.kept("hosts", lambda: context.read(host_rows)):
+        # The rows are a little older than what is known here.
+        reached = others.reached(row["name"])
+        version = current if reached is None else reached
+        found.append({**row, "lives": others.lives(row["name"]), "config_version": version, "behind": max(0, current - version)})
+    return as_json({"config_version": current, "hosts": found})
 
 
 def certificates(context: Context, request: Request) -> Response:

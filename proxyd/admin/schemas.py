@@ -105,6 +105,10 @@ SCHEMAS: dict[str, Schema] = {
     "Certificate": thing(
         domain=TEXT, state=_is("string", enum=["valid", "ordering", "failed", "none"]), not_after=MAYBE_INSTANT, issuer=TEXT,
         challenge=TEXT, error=TEXT, next_attempt=MAYBE_INSTANT),
+    "Host": thing(
+        name=TEXT, leads=FLAG, term=_is(["integer", "null"]), leads_since=MAYBE_INSTANT, lives=FLAG, release=TEXT, config_version=WHOLE,
+        behind=WHOLE, workers=WHOLE, started_at=INSTANT, heartbeat_at=INSTANT),
+    "Hosts": thing(config_version=WHOLE, hosts=many("Host")),
     "Certificates": thing(certificates=many("Certificate"), local_ca=MAYBE_TEXT),
     "Login": thing(csrf_token=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),

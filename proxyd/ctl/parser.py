@@ -154,6 +154,8 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     one.add_argument("route_id", metavar="ID", help="like r12")
     command("health", "the health checks", "Exits with 1 if one is down.")
     command("circuits", "the circuit breakers", "Exits with 1 if one is open.")
+    command("hosts", "the hosts that share a PostgreSQL database: who leads, and by which version each routes",
+            "Exits with 1 if one is behind or gives no sign of life.")
     command("certs", "the certificates that [acme] orders", "Exits with 1 if an order has failed.")
     command("ca", "the certificate of the local CA, as PEM", "It signs for localhost, .test, .internal and addresses.")
     command("sessions", "the sessions of the registry")

@@ -150,6 +150,26 @@ def circuits(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     return BAD if any(one.get("state") == "open" for one in found) else OK
 
 
+def hosts(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """The hosts that share the database; BAD where one is behind, or silent."""
+    found = admin.get("hosts")
+    rows, now = found.get("hosts") or [], time.time()
+    if screen.as_json:
+        screen.json(found)
+    else:
+        screen.table(("HOST", "STATE", "CONFIG", "BEHIND", "WORKERS", "RELEASE", "STARTED", "SIGN OF LIFE"), [
+            (one.get("name"), _state_of_host(one), one.get("config_version"), one.get("behind"), one.get("workers"), one.get("release"),
+             ago(one.get("started_at"), now), ago(one.get("heartbeat_at"), now)) for one in rows],
+            "no hosts: the database is SQLite, which is one host's", ("STARTED", "RELEASE"))
+    return BAD if any(one.get("behind") or not one.get("lives") for one in rows) else OK
+
+
+def _state_of_host(one: dict[str, Any]) -> str:
+    if not one.get("lives"):
+        return "no sign of life"
+    return f"leads (term {one.get('term')})" if one.get("leads") else "follows"
+
+
 def certs(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     """The certificates by [acme]; BAD where an order has failed."""
     found, now = admin.get("certificates").get("certificates") or [], time.time()

@@ -22,6 +22,7 @@ EXAMPLES = {
     "route": "proxyctl route r12",
     "health": "proxyctl health",
     "circuits": "proxyctl circuits --json | jq '.[] | select(.state == \"open\")'",
+    "hosts": "proxyctl hosts",
     "certs": "proxyctl certs && echo all is well",
     "ca": "proxyctl ca",
     "sessions": "proxyctl sessions",

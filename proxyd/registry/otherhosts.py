@@ -115,6 +115,16 @@ class OtherHosts:
                 host.told = version
                 self._bus.publish("host_late", {"host": name, "version": version, "reached": reached})
 
+    def reached(self, name: str) -> int | None:
+        """The version that all workers of another host route by; None for one that is not known."""
+        host = self._hosts.get(name)
+        return host.reached if host is not None else None
+
+    def lives(self, name: str) -> bool:
+        """Whether a host gives signs of life; this one does."""
+        host = self._hosts.get(name)
+        return host is None or host.lives
+
     def findings(self) -> list[Finding]:
         """The hosts that are late, for the status."""
         now = time.monotonic()

@@ -22,7 +22,7 @@ from tests.support.schema import fits
 
 
 @pytest.mark.parametrize("name", [
-    "status", "routes", "routes/r1", "sessions", "health", "circuits", "events", "stats", "traffic"])
+    "status", "hosts", "routes", "routes/r1", "sessions", "health", "circuits", "events", "stats", "traffic"])
 def test_every_answer_has_the_shape_that_the_openapi_document_gives(master: Master, name: str) -> None:
     master.write(lambda: add_event("backend_health_changed", "r1"))
     master.add_worker(0)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -29,6 +33,12 @@ def master_of(host: System) -> int:
 
 def reached(postgres: Postgres, host: System, name: str) -> int:
     return int(postgres.sql(f"SELECT config_version FROM hosts WHERE name = '{name}'", database(host)) or 0)
+
+
+def proxyctl_hosts(host: System) -> tuple[int, Any]:
+    done = subprocess.run([sys.executable, "-m", "proxyd.ctl.main", "hosts", "--json", "--admin", f"http://127.0.0.1:{host.admin_port}"],
+                          env=host.environment, cwd=host.directory, capture_output=True, check=False)
+    return done.returncode, json.loads(done.stdout)
 
 
 def moved(client: RegistryClient, route_id: str, backend: Backend) -> None:
@@ -69,6 +79,11 @@ def test_the_ok_comes_when_every_worker_of_every_host_routes_by_it(new_host: Mak
             assert second.get("/", "shop.test").headers["X-Backend"] == backend.name
     current = int(postgres.sql("SELECT value FROM counters WHERE name = 'config_version'", database(first)))
     assert reached(postgres, first, "web2") == current
+    code, shown = proxyctl_hosts(first)
+    assert (code, shown["config_version"]) == (0, current)
+    told = ("name", "leads", "term", "lives", "config_version", "behind", "workers")
+    wait_for(lambda: [tuple(host[key] for key in told) for host in proxyctl_hosts(first)[1]["hosts"]] == [
+        ("web1", True, 1, True, current, 0, 2), ("web2", False, None, True, current, 0, 2)], 5, "the list of the hosts")
 
 
 def test_a_host_that_is_late_is_told_and_one_that_is_dead_is_not_waited_for(
@@ -80,6 +95,8 @@ def test_a_host_that_is_late_is_told_and_one_that_is_dead_is_not_waited_for(
     stopped(worker := second.worker_pids()[0])
     moved(client, route_id, backends[1])
     assert "not yet taken by host web2 (at " in first.log()
+    code, shown = proxyctl_hosts(first)
+    assert (code, [host["behind"] for host in shown["hosts"]]) == (1, [0, 1])
     events = "SELECT count(*) FROM events WHERE type = 'host_late'"
     wait_for(lambda: postgres.sql(events, database(first)) == "1", 5, "the event")
     wait_for(lambda: "host web2 routes by config version" in first.admin("/api/v1/status").text, 5, "the finding")
@@ -93,3 +110,5 @@ def test_a_host_that_is_late_is_told_and_one_that_is_dead_is_not_waited_for(
     began = time.monotonic()
     moved(client, route_id, backends[0])
     assert time.monotonic() - began < 1
+    code, shown = proxyctl_hosts(first)
+    assert (code, [host["lives"] for host in shown["hosts"]]) == (1, [True, False])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from proxyd.store.sql.models import Endpoint, Route, RouteHistory, Service, Session, StoredTable
+from proxyd.store.sql.models import Endpoint, Host, Route, RouteHistory, Service, Session, StoredTable
 from proxyd.store.sql.observed import (
     CircuitTransition,
     EventRow,
@@ -98,6 +98,7 @@ RETAINED: tuple[Retained, ...] = (
     # An ended session takes what it declared along (ON DELETE CASCADE), so fewer go at once.
     Retained(Session, "retain_sessions", lambda before: (Session.state == "ended") & (Session.ended_at < before),
              "Ended ones are kept for {}.", batch=50),
+    Retained(Host, "retain_sessions", lambda before: Host.heartbeat_at < before, "One that is gone is kept for {}."),
     # The sums are last, because by them the other two know how old they are.
     Retained(RouteStatusCode, "retain_stats", _like_sums(RouteStatusCode), _ROUTE_GONE),
     Retained(RouteLatency, "retain_stats", _like_sums(RouteLatency), _ROUTE_GONE),
