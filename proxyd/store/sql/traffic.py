@@ -184,9 +184,8 @@ def status_codes(where: Expression) -> Iterable[tuple[Any, ...]]:
 
 def open_requests(where: Expression | None = None) -> Iterable[tuple[Any, ...]]:
     """Route id, requests and WebSockets open now, and requests that wait, summed over the workers."""
-    numbers = (RouteInFlight.in_flight, RouteInFlight.websocket_active, RouteInFlight.queued)
-    # PostgreSQL's sums of whole numbers are of a kind that JSON has not.
-    query = RouteInFlight.select(RouteInFlight.route_id, *(fn.SUM(number).cast("BIGINT") for number in numbers))
+    query = RouteInFlight.select(RouteInFlight.route_id, fn.SUM(RouteInFlight.in_flight), fn.SUM(RouteInFlight.websocket_active),
+                                 fn.SUM(RouteInFlight.queued))
     if where is not None:
         query = query.where(where)
     # PostgreSQL adds whole numbers up to a Decimal, which JSON does not know.
