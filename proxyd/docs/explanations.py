@@ -242,7 +242,8 @@ EXPLANATIONS: dict[str, str] = {
     "ratelimit.storage":
         "shared counts exactly over the workers of this host and needs no server. With redis://, several hosts share a "
         "count. That costs one round trip per request, and windows are rounded up to whole seconds. While Redis cannot be "
-        "reached, each host counts alone, and its log says so once.",
+        "reached, each host counts with its share, the limit divided by the number of live hosts and at least 1, and its "
+        "log says so once. How many hosts live is known from a PostgreSQL database; with SQLite each host counts alone.",
     "ratelimit.strategy":
         "sliding-window-counter adds a share of the last window's count to the current one. It is nearly exact, takes "
         "little memory and allows no burst at the edge of a window. fixed-window allows up to twice the limit around an "

@@ -58,8 +58,9 @@ from proxyd.store.memory.counts import HostCounts
 from proxyd.store.memory.shared import WEBSOCKETS
 from proxyd.store.memory.watch import WORKER_PERIOD, SharedWatch
 from proxyd.store.sql import kept
-from proxyd.store.sql.database import Store
+from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.outbox import Outbox
+from proxyd.store.sql.sharing import live_hosts
 from proxyd.store.sql.snapshot import Snapshot
 
 log = logging.getLogger("proxyd.proxy")
@@ -68,6 +69,7 @@ log = logging.getLogger("proxyd.proxy")
 #: a request is answered instead of reset.
 _STOPPING_IDLE = 2.0
 _PRUNE_SECONDS = 10.0
+_HOSTS_SECONDS = 1.0
 
 
 class Runtime:
@@ -139,6 +141,10 @@ class Runtime:
         self._files = SharedWatch((self.board.file, self.circuits.file, self.limiter.file, *(counts.file for counts in self._counts)),
                                   log, logging.WARNING)
         self._shared = Job("shared-files", WORKER_PERIOD, self._look, log)
+        self._sharing = Job("hosts", _HOSTS_SECONDS, self._count_hosts, log, first=0.0, expected=StoreError,
+                            trouble="nobody knows how many hosts there are now", level=logging.DEBUG)
+        #: Hosts count together in Redis, and only a database server says how many there are.
+        self._shares = self.store.path is None and settings.ratelimit.storage != "shared"
         self._pruning = Job("idle-upstreams", _PRUNE_SECONDS, self._prune, log)
         self._id_prefix = f"{secrets.token_hex(6)}-"
         self._id_count = 0
@@ -156,7 +162,13 @@ class Runtime:
             self.certificates.start()
         self.flusher.start()
         self._pruning.start()
+        if self._shares:
+            self._sharing.start()
         self._shared.start()
+
+    def _count_hosts(self) -> None:
+        """Note how many shares a rate limit has while Redis is away. While the database is away, too, it is as many as before."""
+        self.limiter.hosts = self.store.read(live_hosts)
 
     def _look(self) -> None:
         self._files.look()

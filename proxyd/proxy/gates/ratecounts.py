@@ -128,9 +128,10 @@ class HostCounters:
 
 class RedisCounters:
     """Counters in Redis, by the library's own strategies. While Redis does not answer, answers are None, `outage` is on for all
-    workers of the host, and the log says so once."""
+    workers of the host, and the log says so once. `hosts`: how many hosts count there."""
 
-    def __init__(self, settings: RatelimitSettings, outage: Outage) -> None:
+    def __init__(self, settings: RatelimitSettings, outage: Outage, hosts: Callable[[], int]) -> None:
+        self._hosts = hosts
         self._strategy = settings.strategy
         self._outage = outage
         # More at once would only queue in Redis, and many would time out there.
@@ -171,7 +172,9 @@ class RedisCounters:
                     answer = question(self._limiter)
             except Exception as error:  # whatever a driver raises, the request must go on
                 if self._outage.begin(time.monotonic()):
-                    log.warning("rate limits: Redis can't be reached (%s); each host counts alone until it answers", error)
+                    hosts = self._hosts()
+                    share = f"with its share of each limit, one of {hosts}" if hosts > 1 else "alone"
+                    log.warning("rate limits: Redis can't be reached (%s); each host counts %s, until it answers", error, share)
                 return None
             if turn == TRY and self._outage.end():
                 log.warning("rate limits: Redis answers again, hits are counted there")

@@ -1,5 +1,5 @@
 """Rate limits per client address, by the limits library: over the workers of a host through shared memory, over hosts
-through Redis. While Redis can't be reached, each host counts alone and the log says so. No request fails for it.
+through Redis. While Redis can't be reached, each host counts with its share of each limit, and the log says so. No request fails for it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class RateLimiter:
         self._any_spared = bool(limits.allow)
         self._host = HostCounters(limits, directory, clock)
         self.file = self._host.file
-        self._redis = RedisCounters(limits, self._host.outage) if limits.storage != "shared" else None
+        #: Hosts that count in Redis, this one included: how many shares a limit has while Redis is away.
+        self.hosts = 1
+        self._redis = RedisCounters(limits, self._host.outage, lambda: self.hosts) if limits.storage != "shared" else None
         self._hit = self._host.hit if self._redis is None else self._hit_in_redis
         self._rejected: dict[tuple[str, str, str], int] = {}
         self._minute = 0
@@ -152,11 +154,18 @@ class RateLimiter:
     def _hit_in_redis(self, key: str, amount: int, window: float) -> bool:
         assert self._redis is not None
         passes = self._redis.hit(key, amount, window)
-        return self._host.hit(key, amount, window) if passes is None else passes
+        return self._host.hit(key, self._share(amount), window) if passes is None else passes
+
+    def _share(self, amount: int) -> int:
+        """This host's part of a limit while Redis is away. A limit below the number of hosts lets one request pass on each."""
+        return max(1, amount // self.hosts)
 
     def _standing(self, bound: Bound) -> Standing:
-        found = self._redis.standing(*bound) if self._redis is not None else None
-        return self._host.standing(*bound) if found is None else found
+        if self._redis is None:
+            return self._host.standing(*bound)
+        found = self._redis.standing(*bound)
+        key, amount, window = bound
+        return self._host.standing(key, self._share(amount), window) if found is None else found
 
     def _reject(self, upstream: Upstream, client_ip: str, bounds: tuple[Bound, ...], over: tuple[Bound, ...],
                 now: float, whose: str) -> Decision:
@@ -164,6 +173,8 @@ class RateLimiter:
         standings = {bound: (0, max(1.0, self._standing(bound)[1])) for bound in over}
         worst = max(over, key=lambda bound: standings[bound][1])
         _, amount, window = worst
+        if self._redis is not None and self._host.outage.on:
+            amount = self._share(amount)
         wait = math.ceil(standings[worst][1])
         fields = (("Retry-After", str(wait)), *_fields(bounds, standings, now))
         return Decision(False, f"more than {amount} requests in {window:g} s {whose}; try again in {wait} s", fields)

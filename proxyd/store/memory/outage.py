@@ -33,6 +33,11 @@ class Outage:
         until: float = _UNTIL.unpack_from(self._data, self._offset)[0]
         return until
 
+    @property
+    def on(self) -> bool:
+        """Whether there was no answer the last time that somebody asked."""
+        return self._until() != 0.0
+
     def turn(self, now: float) -> int:
         """USE, TRY (for one caller in each pause) or WITHOUT."""
         until = self._until()

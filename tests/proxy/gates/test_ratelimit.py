@@ -361,6 +361,30 @@ def test_without_redis_the_host_counts_alone_and_says_so_once(
     assert "Redis can't be reached" in words(caplog)[0]
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_while_redis_is_away_each_host_counts_with_its_share(
+        tmp_path: Path, strategy: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "proxyd.ratelimit")
+    away = f"redis://127.0.0.1:{free_port()}/0"
+    hosts = [Limiter(tmp_path / name, strategy=strategy, storage=away) for name in ("a", "b", "c")]
+    up = limited((100, 600.0))
+    for host in hosts:
+        host.gate.hosts = 3
+        assert host.passed(up, 200) == 33
+        decision = host.refused(up)
+        assert "more than 33 requests" in decision.detail
+        assert dict(decision.headers)["X-RateLimit-Remaining"] == "0"
+    assert len(words(caplog)) == 3
+    assert "each host counts with its share of each limit, one of 3" in words(caplog)[0]
+    # A host is gone: those that are left share its part.
+    hosts[0].gate.hosts = 2
+    assert hosts[0].passed(limited((100, 600.0), service="other"), 200) == 50
+    # Nobody is shut out by a share of nothing.
+    assert hosts[0].passed(limited((1, 600.0), service="rare"), 5) == 1
+    for host in hosts:
+        host.gate.close()
+
+
 def test_a_redis_that_does_not_answer_costs_a_moment_once_and_no_request(new_limiter: Callable[..., Limiter]) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

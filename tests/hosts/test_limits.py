@@ -1,0 +1,43 @@
+"""Rate limits over hosts: exact while they count in Redis, and by shares while Redis is away."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.hosts.conftest import MakeHost
+from tests.support.backends import Backend
+from tests.support.redis import Redis
+from tests.support.system import System
+from tests.support.waiting import wait_for
+
+
+def ask_all(hosts: list[System], name: str, each: int) -> Counter[int]:
+    """The statuses of `each` requests to each host, many at once."""
+    with ThreadPoolExecutor(24) as threads:
+        return Counter(threads.map(lambda number: hosts[number % len(hosts)].get("/", name, timeout=30).status, range(each * len(hosts))))
+
+
+def test_a_limit_holds_over_hosts_and_by_shares_while_redis_is_away(new_host: MakeHost, redis: Redis, backend: Backend) -> None:
+    hosts = [new_host(name, ratelimit__storage=redis.url, proxy__trusted_proxies="127.0.0.0/8") for name in ("web1", "web2")]
+    client = hosts[0].client("shop")
+    for name, limit in (("exact.test", 100), ("shared.test", 100), ("alone.test", 2)):
+        route_id = client.route(name, backend.url, apply=False)
+        client.ok(f"RATELIMIT_SET|SID|{route_id}|{limit}|10m")
+    client.apply()
+    wait_for(lambda: hosts[1].get("/", "alone.test").status == 200, 5, "the routes on the other host")
+    assert ask_all(hosts, "exact.test", 150) == {200: 100, 429: 200}
+    redis.stop()
+    assert ask_all(hosts, "shared.test", 150) == {200: 100, 429: 200}
+    assert [host.log().count("counts with its share of each limit, one of 2") for host in hosts] == [1, 1]
+    # The host that is left soon has the whole limit. Each try is another client.
+    hosts[1].kill()
+    clients = (f"10.0.0.{number}" for number in itertools.count(1))
+
+    def whole() -> bool:
+        client = next(clients)
+        return [hosts[0].get("/", "alone.test", X_Forwarded_For=client).status for _ in range(2)] == [200, 200]
+
+    assert not whole()
+    wait_for(whole, 8, "the whole limit", pause=0.3)
