@@ -129,9 +129,10 @@ def _where(settings: Settings, options: argparse.Namespace) -> int:
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
     from proxyd.server.checks import check
+    from proxyd.server.hostchecks import warnings
     from proxyd.server.startchecks import open_secrets
 
-    for section, told in open_secrets(settings):
+    for section, told in (*open_secrets(settings), *warnings(settings)):
         print(f"warning: [{section}] {told}", file=sys.stderr)
     problems = check(settings)
     for problem in problems:

@@ -31,6 +31,7 @@ from proxyd.registry.configuration import check_options
 from proxyd.registry.protection import check_exposure
 from proxyd.server import crosscheck
 from proxyd.server.acmechecks import acme
+from proxyd.server.hostchecks import hosts
 from proxyd.server.startchecks import Places, directory_problem, shared_memory, tls
 from proxyd.sites.follow import read_sites
 from proxyd.sites.sitefile import Site
@@ -45,7 +46,7 @@ def check(settings: Settings) -> list[Problem]:
     for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _users, _buffers, _written_files, _alerts):
         found += look(settings, places)
     found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment(),
-              *acme(settings, places.problem)]
+              *acme(settings, places.problem), *hosts(settings, places.problem)]
     before, names = rules(), named()
     use_rules(Targets.of(settings))
     use_directory(settings.proxy.backend_tls)
