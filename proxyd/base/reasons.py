@@ -110,9 +110,9 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("login_limited", 429, "The client's address (IPv6: /64) gave ten wrong passwords within a minute, or has eight logins under "
                "way that have to be checked"),
         Reason("auth_refused", 401, "The service of `forward_auth` did not let the request pass. Status and answer are that service's own"),
-        Reason("auth_unavailable", 503, "Nobody can tell who may pass. The file of users can't be read, too many passwords are being "
-               "checked, or the service of `forward_auth` does not answer, answers 5xx, or failed three times in a row within "
-               "the last ten seconds. The error log says why"),
+        Reason("auth_unavailable", 503, "Nobody can tell who may pass: the file of users can't be read, too many passwords are being "
+               "checked, or the service of `forward_auth` does not answer, answers 5xx, or has failed three times in ten seconds. "
+               "The error log says why"),
         Reason("address_denied", 403, "The route's `allow` does not name the client's address, or its `deny` does. The access log has the "
                "address; behind a front, `[proxy] trusted_proxies` must name the front"),
         Reason("https_only", 308, "`[proxy] redirect_https` sends the client to the HTTPS address"),

@@ -200,6 +200,9 @@ class Checker:
         if check.turn.ended:
             check.probe.close()
             return
+        if check.returning and not result.ok:
+            # The service said that it is back after this check began. The next one comes at once.
+            return
         if returning:
             check.standing.one_will_do()
         self._judge(check, result, clock.now())

@@ -27,7 +27,7 @@ log = logging.getLogger("proxyd.ratelimit")
 
 SLIDING, FIXED, MOVING = "sliding-window-counter", "fixed-window", "moving-window"
 #: Longest time in seconds for a call to Redis, connecting included, and most connections of a worker.
-_REDIS_PATIENCE = 1.0
+_REDIS_PATIENCE = 2.0
 _REDIS_CONNECTIONS = 16
 
 #: How long a lease is valid, in seconds; the part of the bound that it may be (one thousandth); and the hits of the largest.
