@@ -791,7 +791,7 @@ def test_a_flood_of_costly_commands_lets_others_in_between(system: System) -> No
     busy.send("\n".join(["ROUTE_LIST|SID"] * 200))
     slowest = slowest_ping(other, 5)
     assert all(line.startswith("ERROR|response too large") for line in answers(busy, 200))
-    assert slowest < (time.monotonic() - began) / 5
+    assert slowest < (time.monotonic() - began) / 3
 
 
 def test_a_client_that_reads_late_gets_every_answer(system: System) -> None:

@@ -82,7 +82,7 @@ def test_a_second_gunicorn_on_the_same_database_serves_traffic_and_its_master_wa
         wait_for(lambda: _status(second, "shared.test") == 200, 10, "the second gunicorn to serve")
         assert not second.master_pid()
         first.stop()
-        starting.join(10)
+        starting.join(30)
         assert second.master_pid()
         back = taken_up(second, client.session_id)
         back.route("more.shared.test", backend.url)
@@ -176,7 +176,7 @@ def test_an_admin_port_in_use_is_told_and_keeps_no_service_from_registering(tmp_
             told = f"127.0.0.1:{system.admin_port} is in use by another program: stop it, or choose another address ([admin] bind)"
             wait_for(lambda: (tmp_path / "output.log").exists() and told in system.log(), 10, "the message")
             assert system.client("goeson").command("PING|SID") == "PONG"
-        starting.join(10)
+        starting.join(30)
         assert system.admin("/readyz").status == 200
     finally:
         system.stop()
@@ -198,7 +198,7 @@ def test_under_gunicorn_the_master_waits_for_its_port_to_come_free(tmp_path: Pat
         with socket.create_server(("127.0.0.1", system.registry_port)):
             starting.start()
             wait_for(lambda: (tmp_path / "output.log").exists() and "is in use by another program" in system.log(), 10, "the message")
-        starting.join(15)
+        starting.join(30)
         assert system.client("free").command("PING|SID") == "PONG"
     finally:
         system.stop()

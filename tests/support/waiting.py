@@ -16,15 +16,21 @@ _part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
 _offset = os.getpid() * 7 % _PORTS
 
 
+def patience(seconds: float) -> float:
+    """What `seconds` of a machine with a processor for each process that wants one become on this machine, now."""
+    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def wait_for(condition: Callable[[], Value | Literal[False] | None], seconds: float = 30.0, what: str = "the condition",
              pause: float = 0.02) -> Value:
-    """The first true value of `condition()`; AssertionError when it does not come within `seconds`."""
+    """The first true value of `condition()`; AssertionError when it does not come within `seconds`, more on a busy machine."""
+    seconds = patience(seconds)
     deadline = time.monotonic() + seconds
     while True:
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"{what} did not come true within {seconds} s (last: {value!r})"
+        assert time.monotonic() < deadline, f"{what} did not come true within {seconds:.1f} s (last: {value!r})"
         time.sleep(pause)
 
 

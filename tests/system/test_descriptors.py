@@ -63,7 +63,7 @@ def test_with_all_places_taken_a_new_client_is_served_once_another_is_idle(new_s
         for _ in range(40):
             connect(system, stack)
         for _ in range(10):
-            assert system.get("/", timeout=5).status == 200
+            assert system.get("/", timeout=20).status == 200
     with contextlib.ExitStack() as stack:
         busy = []
         for _ in range(2):
@@ -71,5 +71,5 @@ def test_with_all_places_taken_a_new_client_is_served_once_another_is_idle(new_s
             stack.callback(connection.close)
             connection.request("GET", "/slow?s=1", headers={"Host": "app.test"})
             busy.append(connection)
-        assert system.get("/", timeout=8).status == 200
+        assert system.get("/", timeout=20).status == 200
         assert all(connection.getresponse().status == 200 for connection in busy)

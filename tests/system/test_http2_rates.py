@@ -10,7 +10,7 @@ from hyperframe.frame import SettingsFrame, WindowUpdateFrame
 from tests.support.backends import Backend
 from tests.support.frames import FrameClient
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 
 def test_a_stream_that_moves_too_little_ends_alone(new_system: Callable[..., System], backend: Backend) -> None:
@@ -27,7 +27,7 @@ def test_a_stream_that_moves_too_little_ends_alone(new_system: Callable[..., Sys
             return all(stream in client.got and client.got[stream].over for stream in (silent, writes, reads))
 
         while not over():
-            assert time.monotonic() - began < 6, client.got
+            assert time.monotonic() - began < patience(6), client.got
             try:
                 client.frame(0.05)
             except TimeoutError:

@@ -38,7 +38,7 @@ def limited(system: System, name: str, backend: Backend, requests: int, window: 
 
 def test_of_500_concurrent_requests_over_four_workers_exactly_the_limit_of_100_passes(system: System, backend: Backend) -> None:
     route_id = limited(system, "burst", backend, 100, "10m")
-    with ThreadPoolExecutor(100) as threads:
+    with ThreadPoolExecutor(40) as threads:
         statuses = Counter(threads.map(lambda _: system.get("/", "burst.test", timeout=30).status, range(500)))
     assert statuses == {200: 100, 429: 400}
     assert len(backend.seen("/")) == 100
@@ -146,7 +146,7 @@ def test_over_two_hosts_that_share_a_redis_exactly_the_limit_passes_and_its_end_
     for host in hosts:
         limited(host, "far", backend, 100, "10m")
         limited(host, "lost", backend, 100_000, "10m")
-    with ThreadPoolExecutor(100) as threads:
+    with ThreadPoolExecutor(40) as threads:
         statuses = Counter(threads.map(lambda number: hosts[number % 2].get("/", "far.test", timeout=30).status, range(500)))
         assert statuses == {200: 100, 429: 400}
 

@@ -15,7 +15,7 @@ from tests.support.backends import Backend, RawBackend
 from tests.support.dns import NameServer
 from tests.support.registry import RegistryClient
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 DENIED = "127.0.0.5"
 
@@ -101,7 +101,7 @@ def test_a_page_whose_name_is_denied_is_not_asked_for(place: Place) -> None:
     line = wait_for(lambda: next((line for line in place.system.log().splitlines() if told in line), ""), what="the worker's word of it")
     assert "deny_targets" in line
     begun = time.monotonic()
-    assert "deny_targets" in client.line() and time.monotonic() - begun < 5, "to ask for it again is of no use"
+    assert "deny_targets" in client.line() and time.monotonic() - begun < patience(5), "to ask for it again is of no use"
     client.close()
     assert place.nobody_came()
 
@@ -135,6 +135,6 @@ def test_a_backend_test_ends_although_the_answer_trickles(place: Place) -> None:
     try:
         begun = time.monotonic()
         assert place.client.json(f"BACKEND_TEST|SID|http://127.0.0.1:{target.port}/") == {"reachable": False, "error": "no answer in time"}
-        assert time.monotonic() - begun < 9
+        assert time.monotonic() - begun < patience(9)
     finally:
         target.stop()

@@ -14,7 +14,7 @@ import pytest
 from tests.support.backends import Backend, MakeRaw, RawBackend
 from tests.support.registry import RegistryClient
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 SHORT = 0.3
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
@@ -54,7 +54,7 @@ def test_connect_timeout_bounds_the_opening_of_a_connection(system: System, full
     begun = time.monotonic()
     answer = system.get("/", "connect.test")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "connect_timeout")
-    assert SHORT <= time.monotonic() - begun < SHORT + 1
+    assert SHORT <= time.monotonic() - begun < patience(SHORT + 1)
 
 
 def test_timeout_bounds_the_wait_for_the_response_header(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
@@ -63,7 +63,7 @@ def test_timeout_bounds_the_wait_for_the_response_header(system: System, raw_bac
     begun = time.monotonic()
     answer = system.get("/", "header.test")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "timeout")
-    assert SHORT <= time.monotonic() - begun < SHORT + 1
+    assert SHORT <= time.monotonic() - begun < patience(SHORT + 1)
     assert answer.json()["detail"] == "the upstream did not answer in time (timeout)"
 
 
@@ -96,7 +96,7 @@ def test_read_timeout_bounds_the_silence_within_a_body_and_cuts_it(system: Syste
     begun = time.monotonic()
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         system.get("/", "stalled.test")
-    assert SHORT <= time.monotonic() - begun < SHORT + 1
+    assert SHORT <= time.monotonic() - begun < patience(SHORT + 1)
     assert "read_timeout" in system.log()
 
 
@@ -119,7 +119,7 @@ def test_total_timeout_bounds_all_of_it(system: System, raw_backend: MakeRaw, re
     begun = time.monotonic()
     answer = system.get("/", "total.test")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
-    assert SHORT <= time.monotonic() - begun < SHORT + 1
+    assert SHORT <= time.monotonic() - begun < patience(SHORT + 1)
 
 
 def test_total_timeout_bounds_a_connect_that_may_last_longer(system: System, full_port: int) -> None:
@@ -141,7 +141,7 @@ def test_total_timeout_cuts_a_body_that_trickles_on_and_on(system: System, raw_b
     begun = time.monotonic()
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         system.get("/", "endless.test")
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < patience(1.5)
 
 
 def test_total_timeout_includes_the_retries(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
@@ -151,7 +151,7 @@ def test_total_timeout_includes_the_retries(system: System, raw_backend: MakeRaw
     begun = time.monotonic()
     answer = system.get("/", "totalretry.test")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < patience(1.5)
     assert len(backend.received) == 3
 
 
@@ -164,7 +164,7 @@ def test_total_timeout_bounds_a_client_that_sends_its_body_slowly_and_blames_nob
         sock.sendall(f"PUT / HTTP/1.1\r\nHost: slowly{length}.test\r\nContent-Length: {length}\r\n\r\nbegun".encode())
         begun = time.monotonic()
         answer = sock.recv(65536).decode()
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < patience(1.5)
     assert answer.startswith("HTTP/1.1 408 ")
     assert "X-Proxyd-Reason: total_timeout\r\n" in answer
     assert client.json(f"CIRCUIT_BREAKER_STATUS|SID|{route_id}")["state"] == "closed"
@@ -176,7 +176,7 @@ def test_total_timeout_bounds_the_opening_of_a_websocket_too(system: System, ful
     answer = system.get("/", "tunnel.test", Upgrade="websocket", Connection="Upgrade", Sec_WebSocket_Version="13",
                         Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
-    assert time.monotonic() - begun < SHORT + 1
+    assert time.monotonic() - begun < patience(SHORT + 1)
 
 
 def test_a_client_that_is_slow_with_its_body_does_not_hold_up_the_trial_of_a_circuit(system: System, backend: Backend) -> None:
@@ -220,7 +220,7 @@ def test_connect_and_read_timeouts_changed_by_apply_hold_for_the_next_request(
         begun = time.monotonic()
         with contextlib.suppress(http.client.IncompleteRead, ConnectionResetError):
             assert system.get("/", f"{name}.test").status == 504
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < patience(2)
 
 
 def test_the_access_log_and_stats_know_the_timeouts(system: System, backend: Backend) -> None:
