@@ -195,6 +195,11 @@ def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[s
     how = one.add_mutually_exclusive_group()
     how.add_argument("--for", type=duration, default=30.0, dest="seconds", metavar="TIME", help="longest wait (default: 30s)")
     how.add_argument("--release", action="store_true", help="let the requests that wait go on")
+    _deploy(command("deploy", "run a command that replaces a service, while its requests wait or go to its replicas",
+                    "With SERVICE/INSTANCE, and another instance that takes its requests, it drains; else requests wait. Once none is "
+                    "under way the command runs (systemctl restart, docker compose up -d), and must not end before the old program has. "
+                    "When the service has its routes, and their backends answer, the traffic flows. Exits with the command's exit code if "
+                    "that fails, and with 1 if the service does not come up."))
     _rollout(command("rollout", "give the requests of a service to one of its instances, step by step",
                      "It goes back by itself if that instance does worse than the others. Until the end, this shows each step; the rollout "
                      "itself goes on in the master. Exits with 1 if it went back or ended otherwise. The option rollout = wait of a new "
@@ -212,6 +217,18 @@ def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[s
     _tls(one)
     one.add_argument("--timeout", type=duration, default=10.0, metavar="TIME", help="longest wait for an answer (default: 10s)")
     return actions
+
+
+def _deploy(one: argparse.ArgumentParser) -> None:
+    one.add_argument("service", metavar="SERVICE[/INSTANCE]", help="name of the service, or of one instance of it")
+    one.add_argument("command", nargs="+", metavar="COMMAND", help="the command and its arguments, after --")
+    one.add_argument("--drain", type=duration, default=5.0, metavar="TIME", help="time in which replicas take the requests (default: 5s)")
+    one.add_argument("--stop-timeout", type=duration, default=30.0, metavar="TIME",
+                     help="longest wait for the requests under way (default: 30s)")
+    one.add_argument("--command-timeout", type=duration, default=120.0, metavar="TIME",
+                     help="longest run of the command, before KILL (default: 2m)")
+    one.add_argument("--start-timeout", type=duration, default=60.0, metavar="TIME",
+                     help="longest wait for the service after the command (default: 60s)")
 
 
 def _rollout(one: argparse.ArgumentParser) -> None:

@@ -29,6 +29,7 @@ EXAMPLES = {
     "stats": "proxyctl stats r12",
     "drain": "proxyctl drain shop/shop-1 --over 30s",
     "hold": "proxyctl hold shop --for 30s",
+    "deploy": "proxyctl deploy shop -- systemctl restart shop\nproxyctl deploy shop/green -- docker compose up -d green",
     "rollout": "proxyctl rollout shop --to v2 --steps 5,25,50,100 --every 2m",
     "maint": "proxyctl maint status",
     "maint enter": "proxyctl maint enter shop.example.com --page https://status.example.com/",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from proxyd.base import clock
@@ -78,6 +78,10 @@ class ActiveRoutes:
         spec = spec_of(self.rows[route_id])
         others = [set(self.places.get(place, ())) - {route_id} for place in spec.places()]
         return sum(1 for other in set.intersection(*others) if _serves(self.rows[other]))
+
+    def held(self, route_ids: Collection[str]) -> bool:
+        """Whether there are such routes, and the requests of all of them are held."""
+        return bool(route_ids) and all(self.rows[route_id]["hold_until"] for route_id in route_ids)
 
     def slot(self, route_id: str) -> int:
         """A free slot in the shared memory of circuits, reset for a route."""

@@ -90,12 +90,20 @@ def session_info(caller: Caller) -> str:
 
 
 @command("CLIENT_SHUTDOWN", TOPIC, answer="`SHUTDOWN_OK`, then the connection closes",
-         help="End the session. Its routes are gone from every worker before the answer is sent.")
+         help="End the session. Its routes are gone from every worker before the answer is sent. While all of them are held (TRAFFIC_HOLD, "
+              "`proxyctl deploy`), they wait as those of a lost session instead: somebody has said that the service will be back.")
 def client_shutdown(caller: Caller) -> str:
-    session = caller.session
+    registry, session = caller.registry, caller.session
     count = len(session.routes)
-    before = caller.registry.kept.get((session.service, session.instance))
-    caller.registry.end([session] if before is None or not before.replaced else [session, before], caller.actor, "CLIENT_SHUTDOWN")
+    if registry.active.held(session.routes):
+        registry.disconnect(session, caller)
+        caller.closing = True
+        log.info("%s/%s ended its session while its requests are held: its %d routes wait for its return", session.service,
+                 session.instance, count)
+        return "SHUTDOWN_OK"
+    before = registry.kept.get((session.service, session.instance))
+    ending = [session] if before is None or not before.replaced or registry.active.held(before.routes) else [session, before]
+    registry.end(ending, caller.actor, "CLIENT_SHUTDOWN")
     caller.closing = True
     log.info("%s/%s ended its session: its %d routes are removed", session.service, session.instance, count)
     return "SHUTDOWN_OK"
