@@ -127,6 +127,32 @@ def test_traffic_that_is_held_waits_until_it_is_released_and_everybody_is_told(s
     assert client.command("TRAFFIC_HOLD|SID|r0|1s").startswith("ERROR|target")
 
 
+def test_who_comes_while_those_that_waited_go_is_served_behind_them(system: System, backend: Backend) -> None:
+    client = system.client("behind")
+    route_id = client.route("behind.test", backend.url)
+    ending = threading.Event()
+
+    def load() -> set[tuple[int, str | None]]:
+        answers = set()
+        while not ending.is_set():
+            answers.add(reason(system.get("/", "behind.test")))
+        return answers
+
+    with ThreadPoolExecutor(40) as pool:
+        try:
+            client.ok("TRAFFIC_HOLD|SID|ALL|30s")
+            loads = [pool.submit(load) for _ in range(40)]
+            for _ in range(3):
+                wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 40)
+                client.ok("TRAFFIC_RELEASE|SID|ALL")
+                # The next hold begins while they still go.
+                client.ok("TRAFFIC_HOLD|SID|ALL|30s")
+            client.ok("TRAFFIC_RELEASE|SID|ALL")
+        finally:
+            ending.set()
+    assert set().union(*(one.result() for one in loads)) == {(200, None)}
+
+
 def test_a_hold_ends_by_itself_and_a_replica_that_is_not_held_serves(system: System, new_backend: Callable[..., Backend]) -> None:
     first, second = (system.client("pair", name) for name in ("a", "b"))
     route_id = first.route("pair.test", new_backend("a").url)

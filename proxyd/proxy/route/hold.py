@@ -36,6 +36,8 @@ _FIRST, _GROWTH, _MOST = 2.0, 1.5, 50.0
 _CONNECT = 1.0
 #: Seconds after the end of a TRAFFIC_HOLD in which those who wait can still go to a member that is ready.
 _GRACE = 0.5
+#: Seconds that a request which comes while the others go waits for its turn at most.
+_BEHIND = 10.0
 #: Attempts after which a request whose connection was closed without an answer does not wait for another one.
 _RESETS = 5
 _AGAIN = (("Retry-After", "5"),)
@@ -95,16 +97,18 @@ class Holds:
         this request, 0.0 if it has not waited yet."""
         seconds = pool.members[0].options.hold_when_down
         held = max(member.held_until for member in pool.members)
-        if not (seconds or held or before) or not self._may_wait(ex, pool, refusal, before):
+        # Others wait, although nothing is held any more: they go now, and this request goes behind them.
+        behind = _BEHIND if pool.key in self.queues else 0.0
+        if not (seconds or held or before or behind) or not self._may_wait(ex, pool, refusal, before):
             return 0.0
         left = held - clock.now()
-        if not seconds and left <= 0 and not before:
+        if not seconds and left <= 0 and not before and not behind:
             return 0.0
         if before:
             return before
         if ex.counters is not None:
             ex.counters.holds += 1
-        return time.monotonic() + max(seconds, left + _GRACE if left > 0 else 0.0)
+        return time.monotonic() + max(seconds, left + _GRACE if left > 0 else 0.0, behind)
 
     def _may_wait(self, ex: Exchange, pool: Pool, refusal: Refusal, before: float) -> bool:
         """Whether nobody has seen the request, and the reason is one that passes."""
