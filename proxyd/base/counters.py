@@ -29,6 +29,9 @@ class Counter:
 COUNTERS: tuple[Counter, ...] = (
     Counter("requests", "Requests answered", shown=True),
     Counter("errors", "Requests answered with a status from 500", "proxyd_errors_total", shown=True),
+    Counter("proxy_errors", "Those of the errors that no backend made: refused (circuit open, queue full, ...), or a fault of proxyd",
+            "proxyd_proxy_errors_total"),
+    Counter("late", "Requests that took longer than the route's slo_latency allows", "proxyd_late_total"),
     Counter("latency_ms_sum", "Milliseconds that requests took, summed; WebSockets are left out", whole=False),
     Counter("bytes_sent", "Bytes of response bodies sent to clients", "proxyd_bytes_sent_total", shown=True),
     Counter("bytes_received", "Bytes of request bodies received from clients", "proxyd_bytes_received_total", shown=True),

@@ -176,6 +176,9 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
     )),
 )
 
+#: The reasons for which a backend is to blame: it was asked, or could not be reached.
+OF_BACKEND: frozenset[str] = frozenset(reason.code for name, group in GROUPS if name == "The backend fails" for reason in group)
+
 REASONS: dict[str, Reason] = {reason.code: reason for _, group in GROUPS for reason in group}
 
 
@@ -184,3 +187,8 @@ def reason_of(code: str) -> Reason:
     if _IN_FAMILY.fullmatch(code):
         return STATUS_FAMILY
     return REASONS[code]
+
+
+def is_of_backend(code: str) -> bool:
+    """Whether a failure with this reason code is a backend's. So is one without a code: the backend's own answer."""
+    return not code or code in OF_BACKEND or _IN_FAMILY.fullmatch(code) is not None

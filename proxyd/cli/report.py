@@ -15,7 +15,7 @@ from proxyd.base.text import format_size
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.models import Endpoint
 from proxyd.store.sql.query import dicts, tuples
-from proxyd.store.sql.rollups import HealthDay, Incident, LatencyHour, TrafficDay
+from proxyd.store.sql.rollups import HealthDay, Incident, LatencyHour, Objective, ServiceDay, TrafficDay
 
 FORMATS = ("text", "html", "json")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
@@ -61,7 +61,32 @@ def _found(service: str, month: str) -> dict[str, Any]:
         Incident.ended_at.is_null() | (Incident.ended_at >= month))).order_by(Incident.started_at, Incident.incident_id)
     told = ("kind", "instance_name", "domain", "path", "started_at", "ended_at", "ended_how", "planned", "cause")
     incidents = [{name: bool(row[name]) if name == "planned" else row[name] for name in told} for row in dicts(outages)]
-    return {"service": service, "month": month, "endpoints": endpoints, "incidents": incidents}
+    return {"service": service, "month": month, "places": _places(service, month), "objectives": _objectives(service, month, places),
+            "endpoints": endpoints, "incidents": incidents}
+
+
+def _places(service: str, month: str) -> list[dict[str, Any]]:
+    """What users saw at each place: up while one of its instances was."""
+    query = ServiceDay.select(ServiceDay.domain, ServiceDay.path, fn.SUM(ServiceDay.up_seconds), fn.SUM(ServiceDay.down_seconds)).where(
+        _in(ServiceDay.day, month), ServiceDay.service_name == service).group_by(ServiceDay.domain, ServiceDay.path)
+    return [{"place": domain + path, "uptime_percent": round(100 * up / (up + down), 3) if up or down else None, "up_seconds": round(up),
+             "down_seconds": round(down)} for domain, path, up, down in sorted(tuples(query))]
+
+
+def _objectives(service: str, month: str, places: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each objective that holds now, and what became of it in the month."""
+    traffic = _sums(TrafficDay, TrafficDay.day, month, places, ("requests", "maintenance_hits", "errors", "late"))
+    found = []
+    for row in sorted(dicts(Objective.select().where(Objective.service_name == service)), key=lambda row: (row["path"], row["objective"])):
+        of_place = [traffic[number] for number, place in places.items()
+                    if (place["domain"], place["path"]) == (row["domain"], row["path"]) and number in traffic]
+        requests = int(sum(sums[0] - sums[1] for sums in of_place))
+        bad = int(sum(sums[3 if row["objective"] == "latency" else 2] for sums in of_place))
+        budget = requests * (100 - row["target_percent"]) / 100
+        found.append({"place": row["domain"] + row["path"], "objective": row["objective"], "target_percent": row["target_percent"],
+                      "limit_ms": row["limit_ms"], "requests": requests, "budget": round(budget, 1), "spent": bad,
+                      "left": round(budget - bad, 1), "met": bad <= budget})
+    return found
 
 
 def _in(column: Any, month: str) -> Any:
@@ -86,18 +111,32 @@ def _outages(found: dict[str, Any]) -> list[str]:
             f"({row['ended_how'] or 'goes on'}{', planned' if row['planned'] else ''})" for row in found["incidents"]]
 
 
+def _summary(found: dict[str, Any]) -> list[str]:
+    """A line for each place and each objective."""
+    lines = [f"{row['place']}: users were served {row['uptime_percent']:.3f} % of the time, down {row['down_seconds']} s"
+             for row in found["places"] if row["uptime_percent"] is not None]
+    for row in found["objectives"]:
+        what = "without an error" if row["limit_ms"] is None else f"within {row['limit_ms']:g} ms"
+        lines.append(f"{row['place']}: objective {row['target_percent']:g} % {what} {'met' if row['met'] else 'missed'}: {row['spent']} of "
+                     f"{row['requests']} requests were bad, {row['budget']:g} may be")
+    return lines
+
+
 def _text(found: dict[str, Any]) -> str:
     table = [list(_COLUMNS), *_rows(found)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     outages = _outages(found) or ["none"]
-    return "\n".join([f"{found['service']} in {found['month']} (UTC)", "", *lines, "", "Outages", "", *outages, ""])
+    summary = _summary(found)
+    head = [f"{found['service']} in {found['month']} (UTC)", "", *summary, *([""] if summary else [])]
+    return "\n".join([*head, *lines, "", "Outages", "", *outages, ""])
 
 
 def _html(found: dict[str, Any]) -> str:
     title = html.escape(f"{found['service']} in {found['month']} (UTC)")
     head = "".join(f"<th>{html.escape(name)}</th>" for name in _COLUMNS)
     rows = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in _rows(found))
+    summary = "".join(f"<p>{html.escape(line)}</p>\n" for line in _summary(found))
     outages = "\n".join(f"<li>{html.escape(line)}</li>" for line in _outages(found)) or "<li>none</li>"
-    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head><body>\n<h1>{title}</h1>\n'
+    return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head><body>\n<h1>{title}</h1>\n{summary}'
             f"<table border=\"1\">\n<tr>{head}</tr>\n{rows}\n</table>\n<h2>Outages</h2>\n<ul>\n{outages}\n</ul>\n</body></html>\n")

@@ -133,6 +133,36 @@ def _tokens(value: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Within:
+    """An objective for the time of requests: `percent` of them take at most `seconds`."""
+
+    percent: float
+    seconds: float
+
+
+def _percent(value: str) -> float:
+    """An objective in percent, with the sign or without."""
+    number = value.strip().removesuffix("%").strip()
+    if not re.fullmatch(r"\d{1,2}(?:\.\d{1,6})?", number, re.ASCII) or not float(number):
+        raise ValueError(f'"{value[:40]}" is not a percentage above 0 and below 100 (like 99.9%)')
+    return float(number)
+
+
+def _availability(value: str) -> float:
+    return 0.0 if value.strip().lower() in ("", "0", "off") else _percent(value)
+
+
+def _within(value: str) -> Within | None:
+    """`99% in 300ms`, or nothing."""
+    if value.strip().lower() in ("", "0", "off"):
+        return None
+    percent, word, seconds = value.partition(" in ")
+    if not word:
+        raise ValueError(f'"{value[:80]}" is not a share and a time (like 99% in 300ms)')
+    return Within(_percent(percent), text.parse_duration(seconds.strip()))
+
+
+@dataclass(frozen=True, slots=True)
 class AuthUrl:
     """The url of a service that decides who may pass: where it is, and the target of the requests to it."""
 
@@ -269,6 +299,12 @@ class RouteOptions:
                                                    "They have the time limits of a WebSocket.")
     slow_warning: float = declare(DURATION_OR_OFF, "0", "Requests that take longer are logged and stored as slow. 0: off.")
     slow_critical: float = declare(DURATION_OR_OFF, "0", "Requests that take longer raise an alert. 0: off.")
+    slo_availability: float = declare(
+        Kind("percentage like 99.9%, or off", _availability), "off",
+        "Objective: so many of the requests are answered without an error (status from 500) over 30 days. v_slo tells what is left.")
+    slo_latency: Within | None = declare(
+        Kind("share and time like 99% in 300ms, or off", _within), "off",
+        "Objective: so many of the requests take no longer than that over 30 days.")
     max_in_flight: int = declare(integer(0, 1_000_000), "0", "Most requests that the backend has under way on one host, over all workers, "
                                                              "open WebSockets included. 0: no limit.")
     queue_size: int = declare(integer(0, 1_000_000), "0", "Most requests that wait for a place within max_in_flight.")

@@ -120,6 +120,8 @@ _SITE_TABLE = (
     ("[request_headers], [request_headers NAME]", "any header name", "", "Header of the requests to the backend. It replaces the client's "
      "own. `-` alone takes the client's own away. It may hold variables."),
     ("[options], [options NAME]", "any route option", "", "See above."),
+    ("[slo], [slo NAME]", "availability, latency", "",
+     "Service level objectives, as the options `slo_availability` and `slo_latency` have them: `99.9%`, `99% in 300ms`."),
     ("[ratelimit], [ratelimit NAME]", "limits", "",
      "Requests per window and client address: `100/minute; 1000/hour; 5/10s`. Every limit applies."),
 )

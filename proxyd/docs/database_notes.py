@@ -336,6 +336,43 @@ COLUMN_NOTES: dict[str, str] = {
     "status_4xx": "Answers with a status from 400 to 499.",
     "status_5xx": "Answers with a status from 500 to 599, the proxy's own included.",
     "latency_hours.requests": "How many requests took this long.",
+    "proxy_errors": "Those of the errors that no backend made: proxyd refused (circuit open, queue full, drained), or failed itself.",
+    "backend_errors": "Those of the errors that a backend made: its own answers, and those that it did not give (502, 504).",
+    "late": "Requests that took longer than the `slo_latency` that the route had.",
+    "requests_24h": "Requests in that time.",
+    "late_24h": "Those that took longer than the `slo_latency` that the route had.",
+    "objective": "`availability`: an answer with a status from 500 is bad. `latency`: one that takes longer than `limit_ms`.",
+    "target_percent": "Share of the requests that are to be good. Of replicas that say different things, the strictest.",
+    "limit_ms": "How long a request may take. NULL for availability.",
+    "v_slo.requests": "Requests of the last 30 days.",
+    "v_slo.spent": "How many of them were bad.",
+    "v_slo.budget": "How many of them may be bad.",
+    "v_slo.budget_left": "How many more may be. Negative if the objective is missed.",
+    "v_slo.left_percent": "The same as a share of the budget.",
+    "v_slo.burn_1h": "How fast the budget is spent, over the last hour.",
+    "v_slo.burn_6h": "How fast it is spent, over the last six hours and the hour's part before them.",
+    "rank": "1 is the worst.",
+    "severity": "`critical`, `warning` or `starting`.",
+    "unwell.kind": "What kind of thing it is, like `out_of_service` or `member_down`.",
+    "v_unwell.kind": "What kind of thing it is, like `out_of_service` or `member_down`.",
+    "what": "What is unwell, in words.",
+    "unwell.why": "Why, in words.",
+    "v_unwell.why": "Why, in words.",
+    "unwell.since": "Since when. NULL if nobody knows.",
+    "v_unwell.since": "Since when. NULL if nobody knows.",
+    "since_epoch": "The same in Unix seconds, for tools.",
+    "unwell.service_name": "The service that it is about. Empty if it is about none.",
+    "v_unwell.service_name": "The service that it is about. Empty if it is about none.",
+    "unwell.routes": "The routes that it concerns, as a JSON list of ids.",
+    "v_unwell.routes": "The routes that it concerns, as a JSON list of ids.",
+    "todo": "What to do about it.",
+    "service_hours.up_seconds": "Seconds in which at least one of its instances was up.",
+    "service_days.up_seconds": "Seconds in which at least one of its instances was up.",
+    "service_hours.down_seconds": "Seconds in which none was.",
+    "service_days.down_seconds": "Seconds in which none was.",
+    "v_uptime_services.up_seconds": "Seconds in which at least one of its instances was up.",
+    "v_uptime_services.down_seconds": "Seconds in which none was.",
+    "v_uptime_services.uptime_percent": "Up as a share of up and down, by time.",
     "period": "`24h`, `7d`, `30d`, `90d` or `1y`.",
     "v_uptime.uptime_percent": "Up as a share of up and down, by time.",
 }
@@ -345,7 +382,16 @@ VIEW_NOTES: dict[str, str] = {
     "v_health_now": "Health of each checked route.",
     "v_uptime_24h": "Share of good health checks in the last 24 hours, by route.",
     "v_circuits": "The circuit of each route as it is now, and how often it opened in the last 24 hours.",
-    "v_slowest": "The hundred slowest requests that are still kept.",
+    "v_slowest": "The hundred slowest requests that are still kept, with the endpoint that they were for, over all its deploys.",
+    "v_slowest_endpoints": "The average time of each endpoint's requests in the last 24 hours, over all its deploys. The "
+                           "first hour is whole.",
+    "v_unwell": "What is unwell, and what to do about it: the same that `proxyctl status`, the status page and alerts say. The master "
+                "looks every two seconds. While no master runs, it is what the last one saw.",
+    "v_uptime_services": "What users saw: a service at a place is up while at least one of its instances is. Planned outages are neither "
+                         "up nor down, and time in which nobody watched is left out. The periods are those of `v_uptime`.",
+    "v_slo": "What became of each objective of `[slo]` (options `slo_availability`, `slo_latency`) over 30 days, all instances and "
+             "deploys together. Answers of the maintenance page do not count. A burn rate of 1 spends the whole budget "
+             "in 30 days, one of 14 in two days. NULL: no request.",
     "v_now": "One row: the time of day and instants before it, to compare the columns of tables with, in the same form.",
     "v_events": "All events, with what most of them tell as columns.",
     "v_endpoints": "Every endpoint that ever was, and how often it was deployed.",
@@ -391,6 +437,20 @@ SELECT route_id, MAX(total) AS requests,
        MIN(CASE WHEN bucket < 32 THEN bucket + 1
                 ELSE (17 + (bucket & 15)) << CAST((bucket >> 4) - 1 AS INTEGER) END) / 1000.0 AS p95_ms
 FROM summed WHERE so_far >= 0.95 * total GROUP BY route_id ORDER BY p95_ms DESC;"""),
+    ("What is unwell now, and what is to be done?", "", """
+SELECT severity, what, why, since, todo FROM v_unwell ORDER BY rank;"""),
+    ("How much of the error budget is left, and how fast is it spent?", "Alert on a `burn_1h` above 14 and on a `burn_6h` above 6.", """
+SELECT service_name, path, objective, target_percent, limit_ms, requests, spent, budget, left_percent, burn_1h, burn_6h
+FROM v_slo ORDER BY left_percent;"""),
+    ("Were users served?", "A service is up while one of its instances is.", """
+SELECT period, service_name, domain, path, uptime_percent, down_seconds, maintenance_seconds
+FROM v_uptime_services WHERE period IN ('24h', '30d') ORDER BY period, uptime_percent, path;"""),
+    ("Who made the errors: the backends or the proxy?", "", """
+SELECT service_name, path, SUM(requests) AS requests, SUM(backend_errors) AS backend_errors, SUM(proxy_errors) AS proxy_errors
+FROM v_traffic_by_hour WHERE hour >= (SELECT day_ago FROM v_now)
+GROUP BY service_name, path ORDER BY SUM(errors) DESC, service_name;"""),
+    ("Which endpoints are the slowest?", "Over all deploys of the last 24 hours.", """
+SELECT service_name, instance_name, path, requests_24h, avg_ms FROM v_slowest_endpoints ORDER BY avg_ms DESC LIMIT 10;"""),
     ("Which single requests were slow, and where did the time go?", "Kept for routes with `slow_warning` or `slow_critical`.", """
 SELECT at, route_id, url, status_code, total_ms, connect_ms, first_byte_ms, body_ms, upstream
 FROM v_slowest LIMIT 5;"""),

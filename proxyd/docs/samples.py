@@ -114,6 +114,24 @@ def _health(connection: sqlite3.Connection) -> None:
                 _insert(connection, table, endpoint_id=endpoint, up_seconds=float(length - lost), down_seconds=float(down * last),
                         maintenance_seconds=float(maintained * last), good=(length - lost) // 60, bad=down * last // 60,
                         **{column: at((datetime.fromisoformat(start) + timedelta(hours=hour)).strftime("%Y-%m-%dT%H:%M:%S"))})
+    for path, down in (("/", 0), ("/search", 1510)):
+        service = "shop" if path == "/" else "search"
+        for hour in range(24):
+            _insert(connection, "service_hours", service_name=service, domain="shop.example.com", path=path, down_seconds=float(
+                down * (hour == 23)), up_seconds=3600.0 - down * (hour == 23), maintenance_seconds=0.0,
+                hour=at((datetime.fromisoformat("2026-03-01T08:00:00") + timedelta(hours=hour)).strftime("%Y-%m-%dT%H:%M:%S")))
+        for day, length in (("2026-02-28", 86400), ("2026-03-01", 86400), ("2026-03-02", 28800)):
+            lost = down * (length == 28800)
+            _insert(connection, "service_days", service_name=service, domain="shop.example.com", path=path, day=at(f"{day}T00:00:00"),
+                    up_seconds=float(length - lost), down_seconds=float(lost), maintenance_seconds=0.0)
+    _insert(connection, "objectives", service_name="search", domain="shop.example.com", path="/search", objective="availability",
+            target_percent=99.0)
+    _insert(connection, "objectives", service_name="shop", domain="shop.example.com", path="/", objective="latency", target_percent=99.5,
+            limit_ms=250.0)
+    why = "search-1 (r3): its health check fails (112 checks in a row failed: no complete answer within 2 s)"
+    _insert(connection, "unwell", rank=1, severity="critical", kind="out_of_service", service_name="search", routes='["r3"]',
+            what="search (shop.example.com/search) is out of service", why=why, since=at("07:41:10"),
+            todo="Start the service again, or repair what its members fail with.")
     _insert(connection, "circuits", route_id="r3", state="open", reason="health_down", opened_at=at("07:41:10"),
             last_failure=at("07:41:10"), changed_at=at("07:41:10"))
 
@@ -123,13 +141,15 @@ def _traffic(connection: sqlite3.Connection) -> None:
         requests = per_minute * 60
         for minute in range(60):
             _insert(connection, "route_minutes", route_id=route_id, minute=at((NOW - timedelta(minutes=60 - minute)).strftime(
-                "%Y-%m-%dT%H:%M:%S")), requests=per_minute, errors=errors, latency_ms_sum=per_minute * milliseconds,
-                bytes_sent=per_minute * 21_000, bytes_received=per_minute * 800)
+                "%Y-%m-%dT%H:%M:%S")), requests=per_minute, errors=errors, proxy_errors=errors // 3,
+                late=0 if errors else 2, latency_ms_sum=per_minute * milliseconds, bytes_sent=per_minute * 21_000,
+                bytes_received=per_minute * 800)
         _insert(connection, "route_stats", route_id=route_id, requests=requests, errors=errors * 60, latency_ms_sum=requests * milliseconds,
                 bytes_sent=requests * 21_000, bytes_received=requests * 800, rate_limited=1893 if route_id == "r3" else 0,
                 retries=212 if route_id == "r3" else 3, updated_at=at("07:59:59"))
         hour, endpoint = at("07:00:00"), int(route_id[1:])
-        counted = {"requests": requests, "errors": errors * 60, "latency_ms_sum": requests * milliseconds, "bytes_sent": requests * 21_000,
+        counted = {"requests": requests, "errors": errors * 60, "proxy_errors": errors // 3 * 60, "late": 0 if errors else 120,
+                   "latency_ms_sum": requests * milliseconds, "bytes_sent": requests * 21_000,
                    "bytes_received": requests * 800, "status_2xx": requests - errors * 60 - 40, "status_4xx": 40, "status_5xx": errors * 60}
         _insert(connection, "traffic_hours", endpoint_id=endpoint, hour=hour, **counted)
         _insert(connection, "traffic_days", endpoint_id=endpoint, day=at("00:00:00"), **counted)

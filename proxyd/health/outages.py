@@ -47,6 +47,16 @@ class Sums:
     bad: int = 0
 
 
+@dataclass(slots=True)
+class ServiceSums:
+    """Seconds by state of a service at a place since the last batch."""
+
+    key: Key
+    up_seconds: float = 0.0
+    down_seconds: float = 0.0
+    maintenance_seconds: float = 0.0
+
+
 def keys_of(record: RouteRecord) -> tuple[Key, Key]:
     """The endpoint and the service of a route; its first domain stands for all of them."""
     domain = record.domains[0]
@@ -65,7 +75,8 @@ class Outages:
     _open: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _touched: set[Key] = field(default_factory=set)
     _sums: dict[Key, Sums] = field(default_factory=dict)
-    #: Up to which instant the time of each endpoint is added up, and when anybody last looked.
+    _services: dict[Key, ServiceSums] = field(default_factory=dict)
+    #: Up to which instant the time of each endpoint and service is added up, and when anybody last looked.
     _counted: dict[Key, float] = field(default_factory=dict)
     _looked_at: float = 0.0
 
@@ -86,12 +97,12 @@ class Outages:
             known = None
         planned = bool(record.maintenance_since or record.drain_started_at)
         if known is None:
-            self._add_up(keys[0], clock.now())
+            self._add_up(keys, clock.now())
             known = self._routes[record.route_id] = _Route(keys, planned, failing=since if status == DOWN else 0.0)
             for key in keys:
                 self._places.setdefault(key, {})[record.route_id] = known
         if known.planned != planned or known.status != status:
-            self._add_up(keys[0], clock.now())
+            self._add_up(keys, clock.now())
         known.planned, known.status, known.reason = planned, status, reason
         self._touched.update(keys)
 
@@ -100,7 +111,7 @@ class Outages:
         known = self._routes.pop(route_id, None)
         if known is None:
             return
-        self._add_up(known.keys[0], clock.now())
+        self._add_up(known.keys, clock.now())
         for key in known.keys:
             routes = self._places[key]
             del routes[route_id]
@@ -121,7 +132,7 @@ class Outages:
             sums.bad += 1
             known.failing = known.failing or now
         if known.status != status:
-            self._add_up(known.keys[0], now)
+            self._add_up(known.keys, now)
             known.status, known.reason = status, reason
             self._touched.update(known.keys)
         if ok and status != DOWN:
@@ -175,15 +186,16 @@ class Outages:
             sums = self._sums[key] = Sums(route_id)
         return sums
 
-    def _add_up(self, key: Key, now: float) -> None:
-        """Add the time of an endpoint since the last call to the state in which it was."""
+    def _add_up(self, keys: Iterable[Key], now: float) -> None:
+        """Add the time of endpoints and services since the last call to the state in which they were."""
         self._look(now)
-        begun = self._counted.get(key, now)
-        self._counted[key] = now
-        self._count(key, now - begun)
+        for key in keys:
+            begun = self._counted.get(key, now)
+            self._counted[key] = now
+            self._count(key, now - begun)
 
     def _look(self, now: float) -> None:
-        """Somebody watches. Where nobody did for long, that time counts for no endpoint."""
+        """Somebody watches. Where nobody did for long, that time counts for nobody."""
         last, self._looked_at = self._looked_at, now
         if now - last >= _LONGEST_STEP:
             for key, begun in self._counted.items():
@@ -197,7 +209,8 @@ class Outages:
         statuses = {route.status for route in routes.values() if not route.planned}
         if statuses == {UNKNOWN}:
             return
-        sums = self._sums_of(key, next(iter(routes)))
+        sums: Sums | ServiceSums = (self._sums_of(key, next(iter(routes))) if key[0] == ENDPOINT
+                                    else self._services.setdefault(key, ServiceSums(key)))
         if not statuses:
             sums.maintenance_seconds += passed
         elif statuses <= {DOWN, UNKNOWN}:
@@ -207,10 +220,14 @@ class Outages:
 
     def sums(self, now: float) -> list[Sums]:
         """What happened since the last call, by endpoint."""
-        for key in list(self._counted):
-            self._add_up(key, now)
-        self._look(now)
+        self._add_up([key for key in self._counted if key[0] == ENDPOINT], now)
         taken, self._sums = self._sums, {}
+        return list(taken.values())
+
+    def service_sums(self, now: float) -> list[ServiceSums]:
+        """What happened since the last call, by service and place."""
+        self._add_up([key for key in self._counted if key[0] == SERVICE], now)
+        taken, self._services = self._services, {}
         return list(taken.values())
 
     def give_back(self, rows: dict[int, dict[str, Any]]) -> None:

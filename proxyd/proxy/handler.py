@@ -315,6 +315,8 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
         # The life of a WebSocket says nothing about the speed of its backend.
         if (options.slow_warning or options.slow_critical) and ex.status != 101:
             runtime.rows.slow(ex, upstream, counters, total)
+        if options.slo_latency is not None and total > options.slo_latency.seconds and ex.status != 101:
+            counters.late += 1
     if ex.failure:
         runtime.refusals.count(ex.failure)
     access = runtime.access

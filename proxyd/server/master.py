@@ -30,6 +30,7 @@ from proxyd.chores.hostwatch import HostWatch
 from proxyd.chores.janitor import Janitor
 from proxyd.chores.keeper import Keeper
 from proxyd.chores.leadwatch import LeadWatch
+from proxyd.chores.ledger import Ledger
 from proxyd.chores.retention import Retention
 from proxyd.config import logs
 from proxyd.config.defaults import use_defaults
@@ -208,7 +209,7 @@ class Master:
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory),
             Counts(store, board, directory, settings.host_name()),
-            watch, LeadWatch(leadership, self._fail), orders,
+            watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness),
             *([HostWatch(registry, member, others)] if member is not None and others is not None else []))
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,

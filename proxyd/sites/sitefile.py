@@ -1,7 +1,7 @@
 """Site files: static routes without a registry client, one INI file each, read whole or refused with file and line.
 
 `[site]` enabled, service; `[route NAME]` domains, path, backends, priority; `[headers]`, `[request_headers]`,
-`[options]` and `[ratelimit]` for all routes of the file, or with a route's name for that one alone.
+`[options]`, `[ratelimit]` and `[slo]` for all routes of the file, or with a route's name for that one alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ROUTE_KEYS = ("domains", "path", "backends", "priority")
 _SITE_KEYS = ("enabled", "service")
 _LIMIT_KEYS = ("limits",)
-_COMMON = ("headers", "request_headers", "options", "ratelimit")
+_SLO_KEYS = ("availability", "latency")
+_COMMON = ("headers", "request_headers", "options", "ratelimit", "slo")
 #: Which names of header fields may stand in a section.
 _FIELD_NAMES = {"headers": routechecks.header_name, "request_headers": routechecks.request_header_name}
 _MAX_ROUTES = 1000
@@ -182,6 +183,7 @@ def _spread(site: Site, common: dict[str, list[IniEntry]], file: str, problems: 
         "request_headers": lambda route, entry, value: route.request_headers.__setitem__(
             routechecks.request_header_name(entry.name), value),
         "options": lambda route, entry, value: route.options.__setitem__(entry.key, value),
+        "slo": lambda route, entry, value: route.options.__setitem__(f"slo_{entry.key}", value),
         "ratelimit": lambda route, entry, value: setattr(route, "rate_limits", value),
     }
     for own in (False, True):
@@ -207,6 +209,11 @@ def _shared_value(kind: str, entry: IniEntry) -> Any:
     if kind == "options":
         check_option(entry.key, entry.value)
         check_on_host(entry.key, entry.value)
+        return entry.value
+    if kind == "slo":
+        if entry.key not in _SLO_KEYS:
+            raise ValueError(_unknown(entry, _SLO_KEYS))
+        check_option(f"slo_{entry.key}", entry.value)
         return entry.value
     if kind == "ratelimit":
         if entry.key not in _LIMIT_KEYS:

@@ -110,8 +110,13 @@ def test_a_month_of_a_service_is_reported(filled: Store, capsys: pytest.CaptureF
     assert (place["requests"], place["errors"], place["down_seconds"]) == (8700, 540, 1510)
     assert 98 < place["uptime_percent"] < 99.9 and 200 < place["p50_ms"] < place["p95_ms"] < place["p99_ms"]
     assert [row["kind"] for row in found["incidents"]] == ["endpoint", "service"] * 3
+    assert [(row["place"], row["down_seconds"]) for row in found["places"]] == [("shop.example.com/search", 1510)]
+    objective, = found["objectives"]
+    assert (objective["objective"], objective["requests"], objective["spent"], objective["budget"]) == ("availability", 8700, 540, 87)
+    assert not objective["met"]
     assert db(filled.url, "report", "search", month="2026-03") == 0
     text = capsys.readouterr().out
+    assert "shop.example.com/search: objective 99 % without an error missed: 540 of 8700 requests were bad, 87 may be" in text
     assert "shop.example.com/search" in text and "goes on" in text and text.count("recovered") == 4
     assert db(filled.url, "report", "search", month="2026-03", format="html") == 0
     assert "<td>8700</td>" in capsys.readouterr().out

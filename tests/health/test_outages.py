@@ -144,3 +144,26 @@ def test_many_routes_that_are_taken_up_at_once_cost_each_its_own_time_alone() ->
         outages.take(replace(route(number), domains=(f"d{number}.test",)), HEALTHY, "checks pass", 0.0)
     assert time.process_time() - begun < 2
     assert len(outages.sums(clock.now() + 1)) == 6000
+
+
+def test_a_service_is_up_while_one_of_its_instances_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("proxyd.base.clock.now", lambda: now)
+    outages = Outages()
+    for number, instance in ((1, "i1"), (2, "i2")):
+        outages.take(route(number, instance), HEALTHY, "checks pass", 0.0)
+    now = 1010.0
+    down(outages, 1, now=now)
+    now = 1030.0
+    down(outages, 2, now=now)
+    now = 1035.0
+    up(outages, 1, now)
+    now = 1040.0
+    outages.gone("r2")
+    now = 1042.0
+    outages.take(route(1, "i1", maintenance=1.0), HEALTHY, "checks pass", 0.0)
+    now = 1049.0
+    found, = outages.service_sums(now)
+    assert found.key == ("service", "shop", "", "shop.test", "/")
+    assert (found.up_seconds, found.down_seconds, found.maintenance_seconds) == (37.0, 5.0, 7.0)
+    assert not outages.service_sums(now)

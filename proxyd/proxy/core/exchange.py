@@ -46,6 +46,7 @@ class Counters(Protocol):
     hold_rejected: int
     slow_warnings: int
     slow_criticals: int
+    late: int
     unbuffered: int
 
     def record(self, status: int, seconds: float, sent: int, received: int, failure: str = "") -> None:

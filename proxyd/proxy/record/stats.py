@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from proxyd.base.counters import COUNTERS
 from proxyd.base.histogram import bucket_of
 from proxyd.base.hosts import WorkerKey
+from proxyd.base.reasons import is_of_backend
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
@@ -48,6 +49,9 @@ class RouteCounters:
         codes[status] = codes.get(status, 0) + 1
         if status >= 500 and failure != "maintenance":
             self.errors += 1
+            # 502 and 504 are answered for a backend, whatever was wrong with it.
+            if status not in (502, 504) and not is_of_backend(failure):
+                self.proxy_errors += 1
         if status != 101:
             # The life of a WebSocket is not a latency.
             self.latency_ms_sum += seconds * 1000

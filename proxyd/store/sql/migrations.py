@@ -47,7 +47,19 @@ from proxyd.store.sql.observed import (
 )
 from proxyd.store.sql.query import dicts, is_sqlite
 from proxyd.store.sql.rollouts import Rollout
-from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident, LatencyHour, TrafficDay, TrafficHour
+from proxyd.store.sql.rollups import (
+    HealthDay,
+    HealthHour,
+    HealthMinute,
+    Incident,
+    LatencyHour,
+    Objective,
+    ServiceDay,
+    ServiceHour,
+    TrafficDay,
+    TrafficHour,
+    UnwellRow,
+)
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
 
@@ -69,8 +81,9 @@ V14: list[type[StoredTable]] = [StoredCertificate, CertificateOrder, AcmeChallen
 V15: list[type[StoredTable]] = [TrafficHour, TrafficDay, LatencyHour]
 V17: list[type[StoredTable]] = [Rollout]
 V18: list[type[StoredTable]] = [Host]
+V19: list[type[StoredTable]] = [ServiceHour, ServiceDay, Objective, UnwellRow]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19)
 
 
 def _first() -> None:
@@ -165,6 +178,15 @@ def _workers_of_hosts() -> None:
     database.create_tables(V18)
 
 
+def _objectives() -> None:
+    """What was counted before has no such columns: its errors count as the backends'."""
+    whole = "INTEGER" if is_sqlite() else "BIGINT"
+    for model in (RouteMinute, TrafficHour, TrafficDay):
+        for column in ("proxy_errors", "late"):
+            _add_column(model, column, f"{whole} NOT NULL DEFAULT 0")
+    database.create_tables(V19)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -192,6 +214,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (16, "traffic by hour and day", _traffic_by_endpoint),
     (17, "rollouts", _rollouts),
     (18, "hosts, and the workers of each", _workers_of_hosts),
+    (19, "uptime of services, objectives, what is unwell, errors by who made them", _objectives),
 )
 NEWEST = STEPS[-1][0]
 

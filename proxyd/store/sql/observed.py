@@ -139,6 +139,8 @@ class RouteMinute(StoredTable):
     minute = TextField(index=True)
     requests = BigIntegerField()
     errors = BigIntegerField()
+    proxy_errors = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    late = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     latency_ms_sum = DoubleField()
     bytes_sent = BigIntegerField()
     bytes_received = BigIntegerField()

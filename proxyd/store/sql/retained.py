@@ -24,7 +24,17 @@ from proxyd.store.sql.observed import (
     WebSocketConnection,
 )
 from proxyd.store.sql.rollouts import Rollout
-from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident, LatencyHour, TrafficDay, TrafficHour
+from proxyd.store.sql.rollups import (
+    HealthDay,
+    HealthHour,
+    HealthMinute,
+    Incident,
+    LatencyHour,
+    ServiceDay,
+    ServiceHour,
+    TrafficDay,
+    TrafficHour,
+)
 
 #: The route id of requests that matched no route (see proxyd.admin.metrics); it is never a route, and stays.
 _NO_ROUTE = "-"
@@ -80,6 +90,8 @@ RETAINED: tuple[Retained, ...] = (
     Retained(HealthMinute, "retain_minutes", lambda before: HealthMinute.minute < before),
     Retained(HealthHour, "retain_hours", lambda before: HealthHour.hour < before),
     Retained(HealthDay, "retain_days", lambda before: HealthDay.day < before),
+    Retained(ServiceHour, "retain_hours", lambda before: ServiceHour.hour < before),
+    Retained(ServiceDay, "retain_days", lambda before: ServiceDay.day < before),
     Retained(TrafficHour, "retain_hours", lambda before: TrafficHour.hour < before),
     Retained(LatencyHour, "retain_hours", lambda before: LatencyHour.hour < before),
     Retained(TrafficDay, "retain_days", lambda before: TrafficDay.day < before),

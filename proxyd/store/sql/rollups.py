@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
+from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
 from proxyd.store.sql.models import StoredTable
 
@@ -49,6 +49,69 @@ class HealthDay(_HealthSums):
         primary_key = CompositeKey("endpoint_id", "day")
 
 
+class _ServiceSums(StoredTable):
+    """Seconds of a service at one place in one span of time."""
+
+    service_name = TextField()
+    domain = TextField()
+    path = TextField()
+    up_seconds = DoubleField()
+    down_seconds = DoubleField()
+    maintenance_seconds = DoubleField()
+
+
+class ServiceHour(_ServiceSums):
+    """Whether users were served: a service at a place is up while one of its instances is, by the hour."""
+
+    hour = TextField(index=True)
+
+    class Meta:
+        table_name = "service_hours"
+        primary_key = CompositeKey("service_name", "domain", "path", "hour")
+
+
+class ServiceDay(_ServiceSums):
+    """The same by the day, in UTC."""
+
+    day = TextField(index=True)
+
+    class Meta:
+        table_name = "service_days"
+        primary_key = CompositeKey("service_name", "domain", "path", "day")
+
+
+class Objective(StoredTable):
+    """A service level objective (options `slo_availability`, `slo_latency`) of a service at a place. `v_slo` has what became of it."""
+
+    service_name = TextField()
+    domain = TextField()
+    path = TextField()
+    objective = TextField()
+    target_percent = DoubleField()
+    limit_ms = DoubleField(null=True)
+
+    class Meta:
+        table_name = "objectives"
+        primary_key = CompositeKey("service_name", "domain", "path", "objective")
+
+
+class UnwellRow(StoredTable):
+    """What is unwell, as the master saw it last, the worst first. `proxyctl status` shows the same."""
+
+    rank = BigIntegerField(primary_key=True)
+    severity = TextField()
+    kind = TextField()
+    what = TextField()
+    why = TextField()
+    since = TextField(null=True)
+    service_name = TextField()
+    routes = TextField()
+    todo = TextField()
+
+    class Meta:
+        table_name = "unwell"
+
+
 class Incident(StoredTable):
     """An outage, as the health checks found it: of an endpoint, or of a service, when none of its instances was up at a place."""
 
@@ -77,6 +140,8 @@ class _TrafficSums(StoredTable):
     endpoint_id = BigIntegerField()
     requests = BigIntegerField()
     errors = BigIntegerField()
+    proxy_errors = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    late = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
     latency_ms_sum = DoubleField()
     bytes_sent = BigIntegerField()
     bytes_received = BigIntegerField()

@@ -41,9 +41,19 @@ VIEWS: dict[str, str] = {
                 WHERE t.route_id = r.route_id AND t.to_state = 'open' AND t.at >= {at:day}) AS opened_24h
         FROM routes r LEFT JOIN circuits c ON c.route_id = r.route_id""",
     "v_slowest": """
-        SELECT at, route_id, level, method, url, status_code, total_ms, queue_ms, connect_ms, first_byte_ms, body_ms,
-               upstream, request_id
-        FROM slow_requests ORDER BY total_ms DESC LIMIT 100""",
+        SELECT s.at, s.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, s.level, s.method, s.url, s.status_code,
+               s.total_ms, s.queue_ms, s.connect_ms, s.first_byte_ms, s.body_ms, s.upstream, s.request_id
+        FROM slow_requests s LEFT JOIN route_history h ON h.route_id = s.route_id LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id
+        ORDER BY s.total_ms DESC LIMIT 100""",
+    "v_slowest_endpoints": """
+        SELECT t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, CAST(SUM(t.requests) AS {whole_type}) AS requests_24h,
+               ROUND(CAST(SUM(t.latency_ms_sum) / SUM(t.requests) AS {decimal}), 3) AS avg_ms, CAST(SUM(t.late) AS {whole_type}) AS late_24h
+        FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id
+        WHERE t.hour >= substr({at:day}, 1, 13) || ':00:00.000Z'
+        GROUP BY t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path HAVING SUM(t.requests) > 0""",
+    "v_unwell": """
+        SELECT u.rank, u.severity, u.kind, u.what, u.why, u.since, {epoch:u.since} AS since_epoch, u.service_name, u.routes, u.todo
+        FROM unwell u""",
     "v_now": """
         SELECT {at:now} AS now, {at:minute} AS minute_ago, {at:hour} AS hour_ago, {at:day} AS day_ago, {at:week} AS week_ago,
                {at:month} AS month_ago, {date:0} AS today, {date:1} AS yesterday, {epoch_now} AS now_epoch""",
@@ -64,7 +74,8 @@ VIEWS: dict[str, str] = {
         FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_traffic": """
         SELECT m.minute, {epoch:m.minute} AS minute_epoch, m.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
-               m.requests, m.errors, m.latency_ms_sum, m.bytes_sent, m.bytes_received
+               m.requests, m.errors, m.errors - m.proxy_errors AS backend_errors, m.proxy_errors, m.latency_ms_sum, m.bytes_sent,
+               m.bytes_received
         FROM route_minutes m LEFT JOIN route_history h ON h.route_id = m.route_id
         LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_deploys": """
@@ -125,8 +136,59 @@ VIEWS: dict[str, str] = {
                     JOIN health_days d ON d.day >= w.since JOIN endpoints e ON e.endpoint_id = d.endpoint_id) x
               GROUP BY x.period, x.endpoint_id) y
         JOIN endpoints p ON p.endpoint_id = y.endpoint_id""",
+    "v_uptime_services": """
+        SELECT y.period, y.service_name, y.domain, y.path,
+               ROUND(CAST(100.0 * y.up / NULLIF(y.up + y.down, 0) AS {decimal}), 3) AS uptime_percent,
+               y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds
+        FROM (SELECT x.period, x.service_name, x.domain, x.path, CAST(ROUND(SUM(x.up_seconds)) AS {whole_type}) AS up,
+                     CAST(ROUND(SUM(x.down_seconds)) AS {whole_type}) AS down,
+                     CAST(ROUND(SUM(x.maintenance_seconds)) AS {whole_type}) AS maintenance
+              FROM (SELECT w.period, h.service_name, h.domain, h.path, h.up_seconds, h.down_seconds, h.maintenance_seconds
+                    FROM (SELECT '24h' AS period, substr({at:day}, 1, 13) || ':00:00.000Z' AS since
+                          UNION ALL SELECT '7d', substr({at:week}, 1, 13) || ':00:00.000Z') w
+                    JOIN service_hours h ON h.hour >= w.since
+                    UNION ALL
+                    SELECT w.period, d.service_name, d.domain, d.path, d.up_seconds, d.down_seconds, d.maintenance_seconds
+                    FROM (SELECT '30d' AS period, substr({at:month}, 1, 10) || 'T00:00:00.000Z' AS since
+                          UNION ALL SELECT '90d', substr({at:quarter}, 1, 10) || 'T00:00:00.000Z'
+                          UNION ALL SELECT '1y', substr({at:year}, 1, 10) || 'T00:00:00.000Z') w
+                    JOIN service_days d ON d.day >= w.since) x
+              GROUP BY x.period, x.service_name, x.domain, x.path) y""",
+    "v_slo": """
+        SELECT z.service_name, z.domain, z.path, z.objective, z.target_percent, z.limit_ms, z.requests, z.bad AS spent,
+               ROUND(CAST(z.requests * z.allowed AS {decimal}), 1) AS budget,
+               ROUND(CAST(z.requests * z.allowed - z.bad AS {decimal}), 1) AS budget_left,
+               ROUND(CAST(100.0 * (z.requests * z.allowed - z.bad) / NULLIF(z.requests * z.allowed, 0) AS {decimal}), 1) AS left_percent,
+               ROUND(CAST(1.0 * z.bad_1h / NULLIF(z.requests_1h * z.allowed, 0) AS {decimal}), 2) AS burn_1h,
+               ROUND(CAST(1.0 * z.bad_6h / NULLIF(z.requests_6h * z.allowed, 0) AS {decimal}), 2) AS burn_6h
+        FROM (SELECT y.service_name, y.domain, y.path, y.objective, y.target_percent, y.limit_ms, (100 - y.target_percent) / 100 AS allowed,
+                     CAST(SUM(CASE WHEN y.span = 30 THEN y.requests ELSE 0 END) AS {whole_type}) AS requests,
+                     CAST(SUM(CASE WHEN y.span = 30 THEN y.bad ELSE 0 END) AS {whole_type}) AS bad,
+                     SUM(CASE WHEN y.span = 6 THEN y.requests ELSE 0 END) AS requests_6h,
+                     SUM(CASE WHEN y.span = 6 THEN y.bad ELSE 0 END) AS bad_6h,
+                     SUM(CASE WHEN y.span = 1 THEN y.requests ELSE 0 END) AS requests_1h,
+                     SUM(CASE WHEN y.span = 1 THEN y.bad ELSE 0 END) AS bad_1h
+              FROM (SELECT o.*, 0 AS span, 0 AS requests, 0 AS bad FROM objectives o
+                    UNION ALL
+                    SELECT o.*, 30, d.requests - d.maintenance_hits, CASE WHEN o.objective = 'latency' THEN d.late ELSE d.errors END
+                    FROM objectives o CROSS JOIN endpoints p CROSS JOIN traffic_days d
+                    WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path
+                      AND d.endpoint_id = p.endpoint_id AND d.day >= substr({at:month}, 1, 10) || 'T00:00:00.000Z'
+                    UNION ALL
+                    SELECT o.*, 6, t.requests - t.maintenance_hits, CASE WHEN o.objective = 'latency' THEN t.late ELSE t.errors END
+                    FROM objectives o CROSS JOIN endpoints p CROSS JOIN traffic_hours t
+                    WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path
+                      AND t.endpoint_id = p.endpoint_id AND t.hour >= substr({at:hours6}, 1, 13) || ':00:00.000Z'
+                    UNION ALL
+                    SELECT o.*, 1, m.requests, CASE WHEN o.objective = 'latency' THEN m.late ELSE m.errors END
+                    FROM objectives o CROSS JOIN endpoints p CROSS JOIN route_history h CROSS JOIN route_minutes m
+                    WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path AND h.endpoint_id = p.endpoint_id
+                      AND (h.removed_at IS NULL OR h.removed_at >= {at:hour}) AND m.route_id = h.route_id
+                      AND m.minute >= {at:hour}) y
+              GROUP BY y.service_name, y.domain, y.path, y.objective, y.target_percent, y.limit_ms) z""",
     "v_traffic_by_hour": """
         SELECT t.hour, {epoch:t.hour} AS hour_epoch, t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, t.requests, t.errors,
+               t.errors - t.proxy_errors AS backend_errors, t.proxy_errors, t.late,
                ROUND(CAST(t.latency_ms_sum / NULLIF(t.requests, 0) AS {decimal}), 3) AS avg_ms, t.rate_limited, t.circuit_rejected,
                t.maintenance_hits, t.drain_rejected, t.status_2xx, t.status_3xx, t.status_4xx, t.status_5xx, t.bytes_sent, t.bytes_received
         FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id""",
@@ -171,8 +233,8 @@ class _Part:
         return text
 
 
-_SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "day": "1 day", "week": "7 days", "month": "30 days",
-          "quarter": "90 days", "year": "365 days"}
+_SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "hours6": "6 hours", "day": "1 day", "week": "7 days",
+          "month": "30 days", "quarter": "90 days", "year": "365 days"}
 _JSON = "json_extract($1, '$.$2')"
 #: `unindexed`: SQLite is not to walk through the whole history in the order of the routes, but to look at the last day alone.
 _SQLITE: dict[str, str | _Part] = {
