@@ -81,7 +81,7 @@ class System:
     def ready(self) -> bool:
         """Whether the admin HTTP says that all is well."""
         assert self.process is not None
-        assert self.process.poll() is None, f"gunicorn ended:\n{self.log()}"
+        assert self.process.poll() is None, f"gunicorn ended ({self.process.returncode}):\n{self.log()}"
         try:
             answer = self.admin("/readyz")
         except OSError:

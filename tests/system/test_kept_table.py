@@ -61,7 +61,7 @@ class Bounded(System):
     def answers(self) -> bool:
         """Whether the port does. Without a database there is no master."""
         assert self.process is not None
-        assert self.process.poll() is None, f"gunicorn ended:\n{self.log()}"
+        assert self.process.poll() is None, f"gunicorn ended ({self.process.returncode}):\n{self.log()}"
         try:
             self.get(timeout=1)
         except OSError:

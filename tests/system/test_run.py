@@ -57,8 +57,7 @@ def test_a_program_is_served_through_the_death_of_the_master_and_its_own_until_i
             assert waits.result().status == 200, "it waits for the next start"
         assert said.read_text().count("registered run/") == 3
     finally:
-        run.kill()
-        run.wait(5)
+        _end(run)
 
 
 def test_a_request_under_way_is_finished_before_one_of_two_replicas_is_stopped(system: System, tmp_path: Path) -> None:
@@ -86,8 +85,7 @@ def test_a_request_under_way_is_finished_before_one_of_two_replicas_is_stopped(s
         assert {system.get("/", "two.test").headers["X-Port"] for _ in range(4)} == {str(ports[1])}
     finally:
         for run in runs.values():
-            run.kill()
-            run.wait(5)
+            _end(run)
 
 
 def test_hup_starts_the_program_again_by_overlap_and_no_request_fails(system: System, tmp_path: Path) -> None:
@@ -144,3 +142,11 @@ def test_a_port_must_be_known(system: System) -> None:
     done = subprocess.run([sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "over.test", "--", "true"], env=system.environment,
                           capture_output=True, text=True, timeout=30)
     assert done.returncode == 2 and "--port" in done.stderr
+
+
+def _end(run: subprocess.Popen[bytes]) -> None:
+    """Kill the command, and the program that it runs, which would outlive it."""
+    if run.poll() is None:
+        for process in (*psutil.Process(run.pid).children(recursive=True), run):
+            process.kill()
+        run.wait(5)
