@@ -147,6 +147,7 @@ def test_a_port_must_be_known(system: System) -> None:
 def _end(run: subprocess.Popen[bytes]) -> None:
     """Kill the command, and the program that it runs, which would outlive it."""
     if run.poll() is None:
-        for process in (*psutil.Process(run.pid).children(recursive=True), run):
-            process.kill()
+        for program in psutil.Process(run.pid).children(recursive=True):
+            program.kill()
+        run.kill()
         run.wait(5)
