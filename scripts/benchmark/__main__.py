@@ -46,6 +46,7 @@ SCENARIOS = [
     Scenario("GET 10 MiB, 8 connections", "/10m", 8, skip=frozenset({"hello"})),
     Scenario("POST 1 MiB, 16 connections", "/post", 16, script=str(HERE / "post.lua"), skip=frozenset({"hello"})),
     Scenario("POST 1 KiB, 64 connections", "/post", 64, script=str(HERE / "small_post.lua"), skip=frozenset({"hello"})),
+    Scenario("GET 64 KiB chunked, 64 connections", "/chunked", 64, skip=frozenset({"hello"})),
     Scenario("20 ms backend, 1,000 connections", "/", 1000, slow=True, skip=frozenset({"hello", "proxy.py"})),
 ]
 

@@ -42,7 +42,7 @@ http {{ access_log off; keepalive_requests 100000000; client_max_body_size 0; {t
 
 
 def backend(folder: Path) -> Target:
-    """The backend of all: nginx with bodies of 1 KiB, 64 KiB, 1 MiB and 10 MiB, and /post, on the load generator's core."""
+    """The backend of all: nginx with bodies of 1 KiB, 64 KiB (of known length, or chunked), 1 MiB and 10 MiB, and /post, on the load generator's core."""
     files = folder / "www"
     files.mkdir(parents=True, exist_ok=True)
     for name, size in (("1k", 1 << 10), ("64k", 1 << 16), ("1m", 1 << 20), ("10m", 10 << 20)):
@@ -52,6 +52,7 @@ def backend(folder: Path) -> Target:
         folder,
         f"""sendfile on;
 server {{ listen 127.0.0.1:{port} backlog=4096; root {files};
+  location = /chunked {{ try_files /64k =404; ssi on; ssi_types *; }}
   location = /post {{ client_body_buffer_size 2m; client_max_body_size 2m; proxy_pass http://127.0.0.1:{sink};
     proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
 server {{ listen 127.0.0.1:{sink} backlog=4096; location / {{ return 200 "ok"; }} }}""",
