@@ -18,7 +18,8 @@ from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLOSED
 from proxyd.base.text import rfc3339
 from proxyd.config.defaults import defaults
-from proxyd.config.options import BY_ADDRESS, DEFAULT_OPTIONS
+from proxyd.config.options import DEFAULT_OPTIONS
+from proxyd.config.optionvalues import BY_ADDRESS
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal

@@ -17,7 +17,8 @@ from typing import Any
 import gevent
 from gevent import ssl as gevent_ssl
 
-from proxyd.config.options import FILE_NAME, BackendTls
+from proxyd.config.options import BackendTls
+from proxyd.config.optionvalues import FILE_NAME
 from proxyd.net.tls import RELOAD_SECONDS, CertificateError, file_mark, load_chain, read_certificate
 
 log = logging.getLogger("proxyd.tls")

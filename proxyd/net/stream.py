@@ -14,22 +14,21 @@ from math import inf
 from time import monotonic
 from typing import Any, Protocol
 
-import gevent
 from gevent import getcurrent, monkey
 from gevent import socket as gevent_socket
 from gevent.hub import Waiter, get_hub
 
-from proxyd.net.peer import Peer, acknowledged
+from proxyd.net.peer import acknowledged
 
 RECV_SIZE = 65536
 #: How long a greenlet may work on what one stream gives it until it lets others run, seconds.
 SLICE = 0.001
 #: How long it waits for others at most, seconds: where all are busy without a pause, it has a slice in every twenty.
 _LONGEST_WAIT = 0.02
-#: A read that took longer than this has waited, seconds.
-_WAITED = 0.001
+#: SO_LINGER: closing sends a reset.
+RESET_AT_CLOSE = b"\1\0\0\0\0\0\0\0"
 _SHUT_RD, _SHUT_WR, _SHUT_RDWR = socket_constants.SHUT_RD, socket_constants.SHUT_WR, socket_constants.SHUT_RDWR
-_PEEK = socket_constants.MSG_PEEK | socket_constants.MSG_DONTWAIT
+PEEK = socket_constants.MSG_PEEK | socket_constants.MSG_DONTWAIT
 _poll = monkey.get_original("select", "poll")
 
 
@@ -112,7 +111,7 @@ class Stream(Protocol):
         """How many bytes the peer has taken in all. -1 where that is not known, or where nothing waits to be sent."""
 
 
-class _Shared:
+class StreamBase:
     """What both kinds of stream keep: their pool's notes, and when they last waited (`_since`)."""
 
     __slots__ = ("_since", "address", "idle_limit", "idle_until", "opened_at", "served")
@@ -130,7 +129,7 @@ class _Shared:
             self._since = monotonic()
 
 
-class PlainStream(_Shared):
+class PlainStream(StreamBase):
     """A TCP or UNIX stream on a non-blocking socket.
 
     A read that finds bytes at once does not switch greenlets, so that a peer which sends without a pause would have the
@@ -259,7 +258,7 @@ class PlainStream(_Shared):
 
     def reset(self) -> None:
         with contextlib.suppress(OSError):
-            self.sock.setsockopt(socket_constants.SOL_SOCKET, socket_constants.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.sock.setsockopt(socket_constants.SOL_SOCKET, socket_constants.SO_LINGER, RESET_AT_CLOSE)
         self.close()
 
     def quiet(self) -> bool:
@@ -282,134 +281,9 @@ class PlainStream(_Shared):
         return (acknowledged(self.sock) or -1) if self._full else -1
 
 
-class TlsStream(_Shared):
-    """A TLS stream on a gevent SSLSocket, handshake done."""
-
-    __slots__ = ("_closed", "_drained", "_peer", "sock")
-
-    secure = True
-
-    def __init__(self, sock: gevent_socket.socket) -> None:
-        super().__init__()
-        sock.settimeout(None)
-        self.sock = sock
-        self._closed = False
-        self._drained: PlainStream | None = None
-        self._peer = Peer(sock)
-
-    def recv(self, size: int = RECV_SIZE) -> bytes:
-        begun = monotonic()
-        data: bytes = self.sock.recv(size)
-        self._has_read(begun)
-        return data
-
-    recv_later = recv
-
-    def recv_into(self, buffer: memoryview) -> int:
-        begun = monotonic()
-        count: int = self.sock.recv_into(buffer)
-        self._has_read(begun)
-        return count
-
-    def _has_read(self, begun: float) -> None:
-        """Give way after a read that was due for it. gevent's socket does not say whether it waited: its time does."""
-        now = monotonic()
-        if now - begun > _WAITED:
-            self._since = now
-        elif now - self._since > SLICE:
-            self.give_way()
-
-    def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        self._peer.moved()
-        self.sock.sendall(data)
-
-    def shutdown(self) -> None:
-        self._shut(_SHUT_RDWR)
-
-    def stop_reading(self) -> None:
-        self._shut(_SHUT_RD)
-
-    def stop_sending(self) -> None:
-        self._shut(_SHUT_WR)
-
-    def end(self) -> Stream:
-        # A close_notify lets the peer tell an end from a cut (RFC 8446 6.1). OpenSSL looks for the peer's at once and finds fault
-        # with data there, so that what still comes is read from the socket below. Without a timeout nothing waits here.
-        self.sock.settimeout(0.0)
-        with contextlib.suppress(OSError, ValueError):
-            self.sock.unwrap()
-        self._shut(_SHUT_WR)
-        raw = _duplicate(self.sock)
-        if raw is None:
-            return self
-        self._drained = PlainStream(raw)
-        return self._drained
-
-    def _shut(self, how: int) -> None:
-        raw = _duplicate(self.sock)
-        if raw is not None:
-            with contextlib.suppress(OSError):
-                raw.shutdown(how)
-            raw.close()
-
-    def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._drained is not None:
-            self._drained.close()
-        else:
-            # It must not keep us waiting.
-            with contextlib.suppress(OSError, ValueError), gevent.Timeout(1.0, False):
-                self.sock.unwrap()
-        self.sock.close()
-
-    def reset(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        with contextlib.suppress(OSError):
-            self.sock.setsockopt(socket_constants.SOL_SOCKET, socket_constants.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        self.sock.close()
-
-    def quiet(self) -> bool:
-        raw = _duplicate(self.sock)
-        if raw is None:
-            return False
-        try:
-            raw.recv(1, _PEEK)
-        except BlockingIOError:
-            return not self.sock.pending()
-        except OSError:
-            return False
-        finally:
-            raw.close()
-        return False
-
-    def fileno(self) -> int:
-        return self._peer.fileno()
-
-    def gone(self) -> bool:
-        return self._peer.gone()
-
-    def moved(self) -> bool:
-        return self._peer.moved()
-
-    def taken(self) -> int:
-        return self._peer.taken()
-
-
-def _duplicate(sock: gevent_socket.socket) -> _socket.socket | None:
-    """The TCP socket below TLS, as a second descriptor; None when it is closed."""
-    try:
-        return _socket.socket(fileno=_socket.dup(sock.fileno()))
-    except OSError:
-        return None
-
-
 def _peek_is_end(sock: _socket.socket) -> bool:
     try:
-        return sock.recv(1, _PEEK) == b""
+        return sock.recv(1, PEEK) == b""
     except BlockingIOError:
         return False
     except OSError:

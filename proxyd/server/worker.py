@@ -24,8 +24,9 @@ from proxyd.base.text import UNIX
 from proxyd.net.descriptors import keep_spare
 from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
-from proxyd.net.stream import TlsStream, no_delay, plain_stream
+from proxyd.net.stream import no_delay, plain_stream
 from proxyd.net.tls import Certificates, alpn_protocols, tls_listeners
+from proxyd.net.tlsstream import TlsStream
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.origin import trust_check

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import gevent
 
-from proxyd.config.options import DEFAULT_OPTIONS, AuthUrl, tls_of
+from proxyd.config.options import DEFAULT_OPTIONS, tls_of
+from proxyd.config.optionvalues import AuthUrl
 from proxyd.http1 import PROTOCOLS, BodyReader, HeadReader, ProtocolError, ResponseHead
 from proxyd.http1.response import NONE
 from proxyd.proxy.core.answers import pass_answer

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.attempts import WINDOW, subject
 from proxyd.base.text import format_duration, rfc3339
-from proxyd.config.options import BY_ADDRESS
+from proxyd.config.optionvalues import BY_ADDRESS
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal, refuse

@@ -17,7 +17,7 @@ from proxyd.base.urls import ALWAYS
 from proxyd.http1 import ProtocolError, ResponseHead
 from proxyd.http1.reading import MAX_INFORMATIONAL
 from proxyd.http2.errors import HTTP_1_1_REQUIRED
-from proxyd.net.stream import TlsStream
+from proxyd.net.tlsstream import TlsStream
 from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.phases import CONNECT, RESPONSE_HEAD, TOTAL
 from proxyd.proxy.upstream import retry

@@ -16,8 +16,9 @@ from proxyd.net.dial import dial, resolver
 from proxyd.net.handshake import EITHER, HTTP1, fault, wrap
 from proxyd.net.proxyprotocol import header
 from proxyd.net.resolver import ResolveError
-from proxyd.net.stream import Stream, TlsStream, no_delay, plain_stream
+from proxyd.net.stream import Stream, no_delay, plain_stream
 from proxyd.net.targets import TargetDenied
+from proxyd.net.tlsstream import TlsStream
 
 if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange

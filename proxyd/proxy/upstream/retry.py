@@ -18,7 +18,7 @@ import gevent
 
 from proxyd.base.errorpages import replaced_statuses
 from proxyd.base.text import parse_status_set
-from proxyd.config.options import RETRY_CAUSES
+from proxyd.config.optionvalues import RETRY_CAUSES
 from proxyd.proxy.core.grpc import is_grpc
 from proxyd.proxy.core.phases import TOTAL
 from proxyd.proxy.core.upstreams import RETRY_COST
