@@ -126,7 +126,7 @@ class Deploy:
                 return f"the health check finds {one['backend']} down"
             if not one["backend"].startswith(_SERVED):
                 continue
-            path = one["options"].get("health_check_path", "")
+            path = one["options"].get("health_check_path") or ""
             url = one["backend"].rstrip("/") + path if path.startswith("/") else one["backend"]
             with contextlib.suppress(Refused):  # what can't be tried from there is as good as it looks
                 found = self._admin.act("POST", "test", {"url": url}, timeout=_TEST_TIMEOUT)
