@@ -490,4 +490,5 @@ def test_outages_become_incidents_and_uptime_over_a_redeploy_and_a_restart_of_th
         "SELECT endpoint_id, SUM(up_seconds) > 0, SUM(down_seconds) > 0, SUM(good) > 0, SUM(bad) >= 3 FROM health_minutes "
         "GROUP BY endpoint_id HAVING SUM(down_seconds) > 0"), 6)
     assert found == [(1, 1, 1, 1, 1)]
-    assert running.sql("SELECT COUNT(DISTINCT period) FROM v_uptime WHERE service_name = 'svc' AND uptime_percent < 100") == [(5,)]
+    wait_until(lambda: running.sql(
+        "SELECT COUNT(DISTINCT period) FROM v_uptime WHERE service_name = 'svc' AND uptime_percent < 100") == [(5,)], 6)
