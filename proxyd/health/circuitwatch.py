@@ -10,7 +10,7 @@ from typing import Any
 from peewee import chunked
 
 from proxyd.base import clock
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Glance, Job
 from proxyd.base.text import rfc3339, route_number
 from proxyd.events.bus import EventBus
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, LoggedTransition
@@ -42,7 +42,8 @@ class CircuitWatch:
         self._live: dict[int, _Row] = {}
         # Two jobs, so that an event never waits for the database. A transition is written at once, the counts of circuits now and
         # then.
-        self._events = Job("circuit-events", _TICK, self._follow, log, trouble="circuit transitions")
+        self._glance = Glance(_TICK, self._look)
+        self._events = Job("circuit-events", None, self._follow, log, trouble="circuit transitions")
         self._rows = Job("circuit-rows", _REFRESH, self._write, log, wakes=True, gap=_TICK, retry=_REFRESH, expected=StoreError,
                          trouble="circuit rows wait", level=logging.DEBUG)
         self.jobs = (self._events, self._rows)
@@ -57,13 +58,20 @@ class CircuitWatch:
         # Watch the circuits of rows that the last master left, too. After a reboot those rows would stay wrong otherwise.
         for row in self._store.read(_left_behind):
             self._live[route_number(row["route_id"])] = _Row(row["slot"], row["reason"])
+        self._glance.start()
         for job in self.jobs:
             job.start()
 
     def stop(self) -> None:
         """Watch no more."""
+        self._glance.stop()
         for job in self.jobs:
             job.stop()
+
+    def _look(self) -> None:
+        """Called by the event loop."""
+        if self._circuits.sequence > self._seen:
+            self._events.wake()
 
     def _follow(self) -> None:
         if self._circuits.sequence > self._seen:
@@ -87,7 +95,7 @@ class CircuitWatch:
         if time.monotonic() - self._searched >= _SEARCH:
             self._searched = time.monotonic()
             self._circuits.keep_time()
-            for slot, number in self._circuits.busy():
+            for slot, number in self._circuits.busy(self._circuits.claimed):
                 if number not in self._live:
                     self._live[number] = _Row(slot, "")
         rows = {}

@@ -74,6 +74,7 @@ class Running:
             identity.came([row], "test")
             return version
 
+        self.circuits.claim(number, number)
         self.checker.changed(self.store.call(write))
 
     def remove(self, number: int) -> None:

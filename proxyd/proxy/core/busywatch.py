@@ -18,6 +18,7 @@ import gevent
 from gevent import monkey
 from gevent.hub import get_hub
 
+from proxyd.base.jobs import Glance
 from proxyd.proxy.core.exchange import LOOKED_AT, PARKED, Exchange
 
 log = logging.getLogger("proxyd.proxy")
@@ -39,15 +40,16 @@ class BusyWatch:
         self._parked: dict[Exchange, int] = {}
         self._due: dict[int, set[Exchange]] = {}
         self._ticks = 0
+        self._looking = False
         self._hangups = _Hangups()
         self.add = self._fresh.add
         self.discard = self._fresh.discard
 
     def start(self) -> None:
-        """Begin. The greenlet lives as long as the process."""
+        """Begin. It goes on as long as the process lives."""
         self._ticks = int(time.monotonic() / _TICK)
         self._hangups.start()
-        gevent.spawn(self._run)
+        Glance(_TICK, self._glance).start()
 
     def watched(self) -> list[Exchange]:
         """All that is watched now."""
@@ -87,20 +89,30 @@ class BusyWatch:
             self._due.setdefault(tick, set()).add(ex)
         self._parked[ex] = tick
 
+    def _glance(self) -> None:
+        """Called by the event loop: an idle worker has nothing to look at."""
+        if not (self._fresh or self._due or self._hangups.hung):
+            self._ticks = int(time.monotonic() / _TICK)
+        elif not self._looking:
+            self._looking = True
+            gevent.spawn(self._run)
+
     def _run(self) -> None:
-        while True:
-            gevent.sleep(_TICK)
+        try:
             now = time.monotonic()
             before, self._ticks = self._ticks, int(now / _TICK)
-            for tick in range(before + 1, self._ticks + 1):
-                for ex in tuple(self._due.get(tick, ())):
-                    self.wake(ex)
+            if self._due:
+                for tick in range(before + 1, self._ticks + 1):
+                    for ex in tuple(self._due.get(tick, ())):
+                        self.wake(ex)
             for ex in tuple(self._fresh):
                 try:
                     self._look(ex, now)
                 except Exception:
                     log.exception("the watchdog failed on %r", ex)
             self._hangups.look(now)
+        finally:
+            self._looking = False
 
     def _look(self, ex: Exchange, now: float) -> None:
         if ex.deadline <= now:
@@ -119,13 +131,13 @@ class _Hangups:
     """Learns from the kernel which clients have hung up.
 
     A client that has closed its connection may have sent data before, which hides the end. So after the event the exchange is asked in
-    each tick. HTTP/2 has several requests on one connection.
+    each tick. HTTP/2 has several requests on one connection. `hung`: those that are asked.
     """
 
     def __init__(self) -> None:
         self._by_number: dict[int, set[Exchange]] = {}
         self._numbers: dict[Exchange, int] = {}
-        self._hung: set[Exchange] = set()
+        self.hung: set[Exchange] = set()
         self._epoll: Any = None
         self._watcher: Any = None
 
@@ -148,13 +160,13 @@ class _Hangups:
                 self._epoll.register(number, _HANGUP)
         except OSError:
             # Ask as long as it lasts.
-            self._hung.add(ex)
+            self.hung.add(ex)
         sharing.add(ex)
         self._numbers[ex] = number
 
     def discard(self, ex: Exchange) -> None:
         """The exchange has ended."""
-        self._hung.discard(ex)
+        self.hung.discard(ex)
         number = self._numbers.pop(ex, -1)
         sharing = self._by_number.get(number)
         if sharing is None:
@@ -168,9 +180,9 @@ class _Hangups:
 
     def look(self, now: float) -> None:
         """Ask those whose clients have ended at least their side."""
-        for ex in tuple(self._hung):
+        for ex in tuple(self.hung):
             if ex.tunnel is not None or ex.client_gone:
-                self._hung.discard(ex)
+                self.hung.discard(ex)
             elif not ex.phase.of_client:
                 self._ask(ex, now)
 
@@ -179,7 +191,7 @@ class _Hangups:
         now = time.monotonic()
         for number, _ in self._epoll.poll(0, _EVENTS):
             for ex in tuple(self._by_number.get(number, ())):
-                self._hung.add(ex)
+                self.hung.add(ex)
                 if not ex.phase.of_client:
                     self._ask(ex, now)
 

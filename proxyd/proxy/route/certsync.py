@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Glance, Job
 from proxyd.net.localca import LocalAuthority
 from proxyd.net.served import Served
 from proxyd.store.memory.board import Board
@@ -15,7 +15,7 @@ from proxyd.store.sql.keybox import Keybox, KeyboxError
 
 log = logging.getLogger("proxyd.tls")
 
-_TICK = 0.01
+_TICK = 0.02
 _RETRY = 0.2
 
 
@@ -27,12 +27,12 @@ class CertificateSync:
         self._store = store
         self._board = board
         self._key_file = key_file
-        self._poll = poll
         self._version = 0
-        self._looked = 0.0
+        self._not_before = 0.0
         self.served = served
         self.challenges: dict[str, str] = {}
-        self._job = Job("certificates", _TICK, self.follow, log, retry=_RETRY, expected=(StoreError, KeyboxError),
+        self._glance = Glance(_TICK, self._look)
+        self._job = Job("certificates", poll, self.follow, log, wakes=True, retry=_RETRY, expected=(StoreError, KeyboxError),
                         trouble="the certificates are taken up later")
 
     def start(self) -> None:
@@ -41,22 +41,29 @@ class CertificateSync:
             self.follow()
         except (StoreError, KeyboxError) as error:
             log.debug("the certificates are taken up later: %s", error)
+        self._glance.start()
         self._job.start()
 
     def stop(self) -> None:
         """End."""
+        self._glance.stop()
         self._job.stop()
 
     def follow(self) -> None:
         """Read what is new. Raises StoreError, KeyboxError."""
-        now = time.monotonic()
-        if self._board.certificates == self._version and now - self._looked < self._poll:
-            return
+        # After a failure nobody needs to look sooner than that.
+        self._not_before = time.monotonic() + _RETRY
         # A poll is cheap: one number.
         version = self._store.read(certificates.current)
         if version != self._version:
             self._take(self._store.read(certificates.news, self._version))
-        self._looked = now
+        if self._board.certificates == self._version:
+            self._not_before = 0.0
+
+    def _look(self) -> None:
+        """Called by the event loop."""
+        if self._board.certificates != self._version and time.monotonic() >= self._not_before:
+            self._job.wake()
 
     def _take(self, news: certificates.CertificateNews) -> None:
         if news.fresh:

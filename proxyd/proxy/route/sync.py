@@ -17,7 +17,7 @@ from gevent.event import Event as Signal
 
 from proxyd.base import clock
 from proxyd.base.hosts import WorkerKey
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Glance, Job
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.proxy.route.table import Table
@@ -31,7 +31,8 @@ from proxyd.store.sql.traffic import forget_worker, of_worker
 
 log = logging.getLogger("proxyd.proxy")
 
-_TICK = 0.005
+#: Seconds between two looks at the board, and in between for who waits for a newer table.
+_GLANCE, _TICK = 0.02, 0.005
 _HEARTBEAT = 1.0
 _FAILURE_PAUSE = 0.5
 #: If the database is missing or has no tables, the master is just making it. If that takes longer than this, the log says so.
@@ -39,9 +40,9 @@ _EMPTY_PAUSE = 0.02
 _EMPTY_SILENCE = 3.0
 #: Seconds for which a worker that starts waits for a database that does not answer, before it accepts clients with the kept table.
 _PATIENCE = 2.0
-#: A worker that ran is awake this often. One that was not for longer was stopped, or had no turn: it compares its table with the board
+#: A worker that ran has looked at the board. One that has not for so long was stopped, or had no turn: it compares its table with the board
 #: before it answers by it, and waits for a newer one, though not for ever: the database may not answer.
-_AWAKE, _STALE, _CATCH_UP = 0.02, 0.1, 2.0
+_STALE, _CATCH_UP = 0.1, 2.0
 
 
 class Sync:
@@ -57,7 +58,6 @@ class Sync:
         self._store = store
         self._board = board
         self._on_table = on_table
-        self._poll = poll
         self._kept_file = kept_file
         self._grace = grace
         self._worker = worker
@@ -75,13 +75,16 @@ class Sync:
         self._generation = 0
         self._started = clock.now()
         self._patience = 0.0
-        self._looked = 0.0
+        #: Whether the table is being read, and the time (monotonic seconds) before which that is not tried again.
+        self._reading = False
+        self._not_before = 0.0
         #: Until when (time.monotonic() seconds) requests may be answered by the table without another look at the board.
         self.valid_until = 0.0
         self._behind_since = 0.0
+        self._glance = Glance(_GLANCE, self._look)
+        self._following = Job("routes", poll, self._follow, log, wakes=True, first=0.0)
         self._jobs = (
-            Job("awake", _AWAKE, self._awake, log, first=0.0),
-            Job("routes", _TICK, self._follow, log, first=0.0),
+            self._following,
             Job("heartbeat", _HEARTBEAT, self._beat, log, first=0.0, retry=_HEARTBEAT, expected=StoreError,
                 trouble="worker row not written", level=logging.DEBUG))
 
@@ -91,6 +94,8 @@ class Sync:
         self._board.join(clock.now())
         self._patience = time.monotonic() + _PATIENCE
         self._take_kept()
+        self._awake()
+        self._glance.start()
         for job in self._jobs:
             job.start()
         self._fit.wait(_PATIENCE)
@@ -104,6 +109,7 @@ class Sync:
 
     def stop(self) -> None:
         """Leave the board."""
+        self._glance.stop()
         for job in self._jobs:
             job.stop()
         try:
@@ -124,6 +130,12 @@ class Sync:
             self._take(found.snapshot)
             if self._board.version == self._table.version:
                 self._fit.set()
+
+    def _look(self) -> None:
+        """Find out whether there is something to do; called by the event loop."""
+        self._awake()
+        if self._board.version > self._table.version and not self._reading and time.monotonic() >= self._not_before:
+            self._following.wake()
 
     def _awake(self) -> None:
         """Find out whether this process was stopped, and whether it has missed something meanwhile."""
@@ -162,12 +174,16 @@ class Sync:
         return True
 
     def _follow(self) -> float | None:
+        self._reading = True
+        try:
+            if self._load():
+                return None
+        finally:
+            self._reading = False
         now = time.monotonic()
-        if self._board.version > self._table.version or not self._loaded or self._known is not None or now - self._looked >= self._poll:
-            self._looked = now
-            if not self._load():
-                return _EMPTY_PAUSE if 0.0 < now - self._empty_since < _EMPTY_SILENCE else _FAILURE_PAUSE
-        return None
+        pause = _EMPTY_PAUSE if 0.0 < now - self._empty_since < _EMPTY_SILENCE else _FAILURE_PAUSE
+        self._not_before = now + pause
+        return pause
 
     def _load(self) -> bool:
         """Read what has changed and replace the table. Returns whether that succeeded."""

@@ -163,6 +163,8 @@ class CircuitBoard:
         self._file.mapped_anew = self._set_clock
         self._data = self._file.data
         self._skew = 0.0
+        #: The slots up to the last that this process has given to a route. Low ones are given first.
+        self.claimed = 0
         self._set_clock()
 
     def _set_clock(self) -> None:
@@ -284,12 +286,12 @@ class CircuitBoard:
                 found.append(LoggedTransition(sequence, slot, number, self._here(when), before, state, text))
         return found
 
-    def busy(self) -> list[tuple[int, int]]:
-        """Slot and route number of the circuits that are not closed or have failures counted."""
+    def busy(self, slots: int = SLOTS) -> list[tuple[int, int]]:
+        """Slot and route number of the circuits that are not closed or have failures counted, among the first `slots`."""
         places: set[int] = set()
-        # The state, and the failures' bytes: copied with a stride, all slots take less than a millisecond.
+        # The state, and the failures' bytes: copied with a stride, all slots take some milliseconds.
         for byte in (0, 4, 5, 6):
-            column = self._data[_HEADER + byte:_RING_AT:_SLOT_SIZE]
+            column = self._data[_HEADER + byte:_HEADER + slots * _SLOT_SIZE:_SLOT_SIZE]
             places.update(match.start() for match in _NOT_ZERO.finditer(column))
         found = ((slot, self._number(_HEADER + slot * _SLOT_SIZE)) for slot in sorted(places))
         return [(slot, number) for slot, number in found if number != _RETIRED]
@@ -318,11 +320,13 @@ class CircuitBoard:
 
     def claim(self, slot: int, number: int) -> None:
         """The slot is this route's: as new, unless it was before."""
+        self.claimed = max(self.claimed, slot + 1)
         if self._number(_HEADER + slot * _SLOT_SIZE) != number:
             self.renew(slot, number)
 
     def renew(self, slot: int, number: int) -> None:
         """The slot is this route's from now on, and as new."""
+        self.claimed = max(self.claimed, slot + 1)
         at = _HEADER + slot * _SLOT_SIZE
         with self._file.lock(slot):
             fresh = bytearray(_SLOT_SIZE)
