@@ -100,9 +100,9 @@ def _master(settings: Settings, options: argparse.Namespace) -> int:
     if os.environ.get("PROXYD_SUPERVISED"):
         # The arbiter's listening sockets among them: they must close when it does.
         os.closerange(3, 4096)
-    from gevent import monkey
+    from proxyd.base.lean import patch_all
 
-    monkey.patch_all()
+    patch_all()
     from proxyd.server.master import main as run
 
     return run(settings, options.wait, options.parent)

@@ -20,6 +20,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from proxyd.base.lean import patch_all
 from proxyd.base.text import UNIX
 from proxyd.net.descriptors import keep_spare
 from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
@@ -51,6 +52,11 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
     _accepts = False
     #: Reopens the access log; None while the worker boots and has none.
     _reopen: Callable[[], None] | None = None
+
+    def patch(self) -> None:
+        """Patch the standard library. gunicorn's own does it again, which finds nothing left to do, and makes the sockets gevent's."""
+        patch_all()
+        super().patch()
 
     def init_process(self) -> None:
         """Boot and run. What fails before clients are accepted is told to the arbiter, which logs it once and tries again."""

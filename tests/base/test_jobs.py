@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
-from proxyd.base.jobs import Job, JobOver
+from proxyd.base.jobs import Glance, Job, JobOver
 
 log = logging.getLogger("tests.jobs")
 
@@ -107,3 +108,29 @@ def test_the_function_may_say_when_it_is_called_again_and_that_it_is_over(make: 
     job = make(600, work, first=0.0)
     until(lambda: not job.alive())
     assert job.runs == 2 and job.errors == 0
+
+
+def test_a_glance_is_taken_by_the_event_loop_until_it_is_stopped_whatever_it_raises() -> None:
+    seen: list[float] = []
+
+    def look() -> None:
+        seen.append(time.monotonic())
+        if len(seen) == 2:
+            raise ValueError("once")
+
+    before = gevent.get_hub().exception_stream
+    gevent.get_hub().exception_stream = None
+    glance = Glance(0.01, look)
+    glance.start()
+    try:
+        with gevent.Timeout(10):
+            while len(seen) < 5:
+                gevent.sleep(0.01)
+    finally:
+        glance.stop()
+        gevent.get_hub().exception_stream = before
+    assert all(later - earlier >= 0.005 for earlier, later in itertools.pairwise(seen[:3]))
+    taken = len(seen)
+    gevent.sleep(0.05)
+    assert len(seen) == taken
+    glance.stop()

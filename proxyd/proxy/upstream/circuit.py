@@ -17,7 +17,10 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import pybreaker
+from proxyd.base.lean import without
+
+with without("redis"):
+    import pybreaker
 
 from proxyd.base.text import route_number
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot
