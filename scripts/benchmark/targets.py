@@ -42,7 +42,8 @@ http {{ access_log off; keepalive_requests 100000000; client_max_body_size 0; {t
 
 
 def backend(folder: Path) -> Target:
-    """The backend of all: nginx with bodies of 1 KiB, 64 KiB (of known length, or chunked), 1 MiB and 10 MiB, and /post, on the load generator's core."""
+    """The backend of all: nginx with bodies of 1 KiB, 64 KiB (of known length, or chunked), 1 MiB and 10 MiB, and /post, on the load
+    generator's core."""
     files = folder / "www"
     files.mkdir(parents=True, exist_ok=True)
     for name, size in (("1k", 1 << 10), ("64k", 1 << 16), ("1m", 1 << 20), ("10m", 10 << 20)):

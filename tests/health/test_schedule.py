@@ -9,6 +9,7 @@ import gevent
 import pytest
 
 from proxyd.health.schedule import Schedule, Turn
+from tests.support.waiting import patience
 
 
 @pytest.fixture
@@ -45,8 +46,8 @@ def test_a_turn_comes_each_interval_without_drift(new_schedule: Callable[..., Sc
     gevent.sleep(1.5)
     # The first two are spread by chance.
     steps = [later - earlier for earlier, later in zip(work.times[1:], work.times[2:], strict=False)]
-    assert 12 <= len(work.times) <= 16
-    assert all(0.07 < step < 0.2 for step in steps), steps
+    assert patience(1.0) > 1.0 or 12 <= len(work.times) <= 16
+    assert all(0.07 < step < patience(0.2) for step in steps), steps
     assert abs(sum(steps) / len(steps) - 0.1) < 0.01
 
 

@@ -55,7 +55,7 @@ class System:
         self.command = [sys.executable, "-m", "gunicorn"]
         self.gunicorn_config = ROOT / "gunicorn.conf.py"
         #: Longest wait (seconds) for a start.
-        self.patience = 60.0
+        self.patience = 25.0
         self._clients: list[RegistryClient] = []
         if start:
             self.start()
@@ -74,6 +74,9 @@ class System:
             env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
         try:
             wait_for(until or self.ready, self.patience, f"a ready system (see {self.directory}/output.log)")
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}\n{self.log()}") from None
         except BaseException:
             self.stop()
             raise

@@ -10,6 +10,9 @@ from typing import Literal, TypeVar
 
 Value = TypeVar("Value")
 
+#: A machine so many times too small is no reason to wait any longer.
+_MOST = 4.0
+
 #: Below the ports that the kernel gives to connections; each process of a test run in parallel has a part of its own.
 _FIRST_PORT, _PORTS = 10_000, 2_500
 _part = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
@@ -18,7 +21,7 @@ _offset = os.getpid() * 7 % _PORTS
 
 def patience(seconds: float) -> float:
     """What `seconds` of a machine with a processor for each process that wants one become on this machine, now."""
-    return seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return seconds * min(max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)), _MOST)
 
 
 def wait_for(condition: Callable[[], Value | Literal[False] | None], seconds: float = 30.0, what: str = "the condition",

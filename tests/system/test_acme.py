@@ -72,7 +72,7 @@ def test_a_domain_has_a_certificate_seconds_after_it_is_declared(automatic: Auto
     automatic.client.route("app.example.com", automatic.backend.url)
     wait_for(lambda: automatic.certificate("app.example.com") is not None, 15, "a certificate that verifies")
     # Every worker has it.
-    assert all(automatic.certificate("app.example.com") for _ in range(20))
+    wait_for(lambda: all(automatic.certificate("app.example.com") for _ in range(20)), 5, "it at every worker")
     old = automatic.ca.trusting()
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     wait_for(lambda: automatic.system.sql("SELECT COUNT(*) FROM certificates WHERE domain = 'app.example.com'")[0][0] == 2, 15,

@@ -161,7 +161,7 @@ def test_a_timeout_is_tried_again_on_another_replica(system: System, raw_backend
         sock.recv(1)  # until the proxy gives up
 
     silent = raw_backend(serve)
-    replicas(system, "silent", silent.url, backend.url, retry="true", timeout="200ms")
+    replicas(system, "silent", silent.url, backend.url, retry="true", timeout="600ms")
     assert system.get("/", "silent.test").status == 200
 
 
