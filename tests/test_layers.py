@@ -150,7 +150,9 @@ def test_nothing_is_loose_at_the_top() -> None:
 def test_every_room_says_what_lives_there(room: str) -> None:
     text = ast.get_docstring(ast.parse(MODULES[room].read_text(encoding="utf-8")))
     assert text is not None, f"proxyd/{room.replace('.', '/')}/__init__.py has no docstring"
-    assert len(text) > 40
+    if room not in ("store", "registry.commands"):  # a shelf of two rooms; one topic a file
+        assert "Begin with" in text, "where to begin reading"
+        assert "May import" in text or "Nobody imports" in text, "what it may import"
 
 
 def test_an_arrow_that_runs_up_and_a_circle_are_found() -> None:

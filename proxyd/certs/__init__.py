@@ -1,2 +1,4 @@
-"""Automatic HTTPS, the master's side: which names need a certificate (`names.py`), how one is ordered from a CA (`ca.py`), and when
-(`orders.py`). Begin with `orders.py`."""
+"""Automatic HTTPS, the master's side: which names need a certificate (`names`), how one is ordered from a CA (`ca`), and when (`orders`).
+
+May import: registry, events, store and everything below. Begin with `orders`.
+"""

@@ -10,6 +10,8 @@
 
 Leaving the block takes the routes out. A lost connection comes back by itself; a registry that has forgotten
 the session gets the applied configuration again. Works with plain threads and under gevent's monkey patching.
+
+May import: base, so that a service needs nothing else. Begin with `api`; `link` is the connection, and `memory` what is sent again.
 """
 
 from proxyd.client.api import Client

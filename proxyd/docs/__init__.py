@@ -1,4 +1,7 @@
-"""Generated documents: each is made from the declarations that the program itself runs by, so that none can drift."""
+"""Generated documents: each is made from the declarations that the program itself runs by, so that none can drift.
+
+May import: every room but cli. Begin with `NAMES` below, the table of the documents.
+"""
 
 from __future__ import annotations
 

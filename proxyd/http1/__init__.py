@@ -2,6 +2,8 @@
 
 Everything that decides where a message ends is here, and there is one reading of it: whatever could be
 read in two ways is refused with a reason code (`ProtocolError`), never repaired.
+
+May import: base. Begin with `grammar`, then `request` and `response`.
 """
 
 from proxyd.http1.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, encode_last_chunk

@@ -47,3 +47,10 @@ def test_a_build_carries_the_examples_and_what_the_admin_page_needs(tmp_path: Pa
         assert (built / "proxyd/docs/conf" / name).read_bytes() == (ROOT / "conf" / name).read_bytes()
     for name in ("admin/page.html", "admin/page.js", "admin/page.css", "py.typed"):
         assert (built / "proxyd" / name).is_file(), name
+    # The same call lists what an sdist has: all that its tests read.
+    (listed,) = tmp_path.glob("*.egg-info/SOURCES.txt")
+    sources = set(listed.read_text(encoding="utf-8").split("\n"))
+    there = {path.relative_to(ROOT).as_posix() for room in ("proxyd", "tests", "conf", "docs", "scripts", ".ci")
+             for path in (ROOT / room).rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert there - sources == set()
+    assert {"constraints.txt", "pyproject.toml", "gunicorn.conf.py", "CONTRIBUTING.md", ".pre-commit-config.yaml"} <= sources
