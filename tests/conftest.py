@@ -19,10 +19,10 @@ from tests.support.postgres import Postgres
 from tests.support.redis import Redis
 from tests.support.system import System
 
-if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+if "PYTHONPYCACHEPREFIX" not in os.environ and os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     # Where Python may not keep what it compiled, each of the many processes that the tests start compiles 200 modules anew, and the
     # suite takes a fifth longer. So they keep it, but out of the tree.
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"))
+    os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled")
 
 # How long an example takes is the machine's affair: on a busy one, a deadline fails tests at random.
 settings.register_profile("suite", deadline=None)

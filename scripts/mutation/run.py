@@ -70,9 +70,12 @@ class Copy:
 
     def _passes(self, tests: str, seconds: float | None) -> bool | None:
         """Whether the tests pass; None if they are not done after `seconds`."""
+        # Nothing compiled is kept, and the prefix keeps the tests from keeping it: a mutant of the same size, made within the same second,
+        # would pass for the one before.
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", tests], cwd=self.directory, start_new_session=True,
-            env={**os.environ, "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONPATH": str(self.directory), "PYTHONDONTWRITEBYTECODE": "1",
+                 "PYTHONPYCACHEPREFIX": str(self.directory / "compiled")},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             return process.wait(seconds) == 0
