@@ -42,6 +42,20 @@ def test_networks_that_overlap_or_touch_become_one_and_nothing_is_lost() -> None
         assert holds(networks, address) == any(ipaddress.ip_address(address) in one for one in exact), address
 
 
+def test_the_longest_and_the_shortest_prefixes() -> None:
+    assert holds(made("0.0.0.0/0"), "255.255.255.255") and not holds(made("0.0.0.0/0"), "::1")
+    assert holds(made("192.0.2.7/32"), "192.0.2.7") and not holds(made("192.0.2.7/32"), "192.0.2.6")
+    assert holds(made("::1/128"), "::1") and not holds(made("::1/128"), "::")
+    assert holds(made("::ffff:0:0/96"), "192.0.2.9"), "all of IPv4, written as IPv6"
+
+
+def test_sets_of_the_same_addresses_are_equal_however_they_are_written() -> None:
+    whole, halves = made("10.0.0.0/24"), made("10.0.0.128/25", "10.0.0.0/25")
+    assert whole == halves and hash(whole) == hash(halves)
+    assert whole != made("10.0.0.0/25", "10.0.0.129/32") and whole != made("10.0.0.0/23")
+    assert not made() and made("10.0.0.0/24")
+
+
 @pytest.mark.parametrize("word", ["10.0.0", "10.0.0.0/33", "::1/129", "fe80::1%lo", "10.0.0.0/", "10.0.0.0/x", "1.2.3.4/255.0.255.0"])
 def test_what_is_no_network_is_refused_with_its_name(word: str) -> None:
     with pytest.raises(ValueError, match=word.partition("%")[0].partition("/")[0]):
@@ -53,6 +67,7 @@ def test_a_file_has_comments_and_any_blanks_and_a_mistake_is_told_with_its_line(
     assert networks.count == 3 and holds(networks, "::1") and holds(networks, "192.0.2.1")
     with pytest.raises(ValueError, match='line 2: "nonsense"'):
         read_networks("10.0.0.1\nnonsense\n", 10)
+    assert read_networks("10.0.0.1\n10.0.0.2\n", 2).count == 2
     with pytest.raises(ValueError, match="more than 2"):
         read_networks("10.0.0.1\n10.0.0.2\n10.0.0.3\n", 2)
 
