@@ -61,7 +61,7 @@ class _Asked(NamedTuple):
 def why(context: Context, request: Request) -> Response:
     """Which route a url matches, what each gate says, and which member would take the request."""
     url, client = request.query.get("url", ""), request.query.get("client", "127.0.0.1")
-    scheme, host, path, lenient = _parts(url)
+    scheme, host, path, readings = _parts(url)
     asked = _Asked(context, context.settings, client, clock.now())
     records = context.read(load_hosts, _domains(host))
     table = Table.empty().with_changes(Snapshot(0, True, records, ()))
@@ -74,8 +74,9 @@ def why(context: Context, request: Request) -> Response:
     members: list[dict[str, Any]] = []
     if pool is not None:
         first = pool.members[0]
-        if lenient and first.options.ambiguous_path == "refuse" and table.match(host, lenient) is not pool:
-            steps.append(Step("path", REFUSES, f"a backend may read this path as {lenient}, one of another route", 400, "ambiguous_path"))
+        other = next((reading for reading in readings if table.match(host, reading) is not pool), "")
+        if other and first.options.ambiguous_path == "refuse":
+            steps.append(Step("path", REFUSES, f"a backend may read this path as {other}, one of another route", 400, "ambiguous_path"))
         steps += [_GATES[gate.__name__](asked, pool) for gate in GATES]
         members = [_member(asked, member) for member in pool.members]
         step, chosen = _choice(asked, pool)
@@ -99,8 +100,8 @@ def _defaults(records: Sequence[RouteRecord], member: Upstream) -> list[Step]:
     return [Step("defaults", PASSES, said)] if said else []
 
 
-def _parts(url: str) -> tuple[str, str, str, str]:
-    """Scheme, host, path, and what else a backend may read the path as. Raises RequestRefused."""
+def _parts(url: str) -> tuple[str, str, str, tuple[str, ...]]:
+    """Scheme, host, path, and what else backends may read the path as. Raises RequestRefused."""
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text)
@@ -109,8 +110,8 @@ def _parts(url: str) -> tuple[str, str, str, str]:
         raise RequestRefused(400, "bad_parameter", f'url: "{url[:100]}" is no url: {error}') from None
     if not host or parts.scheme not in ("http", "https", "ws", "wss") or len(url) > _MAX_URL:
         raise RequestRefused(400, "bad_parameter", f'url: "{url[:100]}" is no url of a site (like https://shop.example.com/cart)')
-    path, lenient = request_path(parts.path or "/")
-    return {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme), host, path, lenient
+    path, readings = request_path(parts.path or "/")
+    return {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme), host, path, readings
 
 
 def _domains(host: str) -> list[str]:

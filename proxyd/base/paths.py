@@ -12,8 +12,10 @@ _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CACHED_PATH = 256
 _SLASHES = re.compile(r"/{2,}")
-_SEPARATORS = re.compile(r"%2F|%5C|\\")
-_PARAMETERS = re.compile(r"(?:;|%3B)[^/]*")
+_PARAMETERS = re.compile(r";[^/]*")
+_ALL_PARAMETERS = re.compile(r"(?:;|%3B)[^/]*")
+#: What backends take for slashes: some decode, some turn backslashes, some do both.
+_SEPARATORS = (("%2F",), ("\\",), ("\\", "%5C"), ("%2F", "\\"), ("%2F", "\\", "%5C"))
 _AMBIGUOUS = re.compile(r"%2F|%5C|%3B|[\\;]")
 
 
@@ -43,28 +45,48 @@ def normalize_path(target: str) -> str:
     return request_path(target)[0]
 
 
-def request_path(target: str) -> tuple[str, str]:
-    """The normal path of a request target, and what else a backend may read it as; the latter is empty where it is clear.
+def request_path(target: str) -> tuple[str, tuple[str, ...]]:
+    """The normal path of a request target, and what else backends may read it as, without what is clear.
 
     Backends differ on `%2F`, on backslashes and on what stands behind a semicolon: some decode, turn or cut it before they
-    look where a path leads. The second path is what the most lenient of them would see.
+    look where a path leads, in this order or another. They also differ on whether they resolve dot segments that appear then.
+    A reader that does less may arrive elsewhere than the most lenient one, so each of them counts. The most lenient is first.
     """
     if len(target) <= _CACHED_PATH:
         return _cached(target)
     return _request_path(target)
 
 
-def _request_path(target: str) -> tuple[str, str]:
+def _request_path(target: str) -> tuple[str, tuple[str, ...]]:
     path = target.partition("?")[0]
     if not path.startswith("/"):
-        return "/", ""
+        return "/", ()
     if "%" in path:
         path = _ESCAPE.sub(_decode, path)
     normal = _clean(path)
     if not _AMBIGUOUS.search(path):
-        return normal, ""
-    lenient = _clean(_PARAMETERS.sub("", _SEPARATORS.sub("/", path)))
-    return normal, lenient if lenient != normal else ""
+        return normal, ()
+    readings = _readings(path)
+    found = {_remove_dots(reading) if "/." in reading else reading: None for reading in readings}
+    # The backend gets the normal form, or with raw_path the other one.
+    found.update(dict.fromkeys(readings if path == normal else _readings(normal)))
+    return normal, tuple(reading for reading in found if reading != normal)
+
+
+def _readings(path: str) -> list[str]:
+    """What a path may be read as, dot segments left alone: with its parameters cut before separators are decoded, behind that,
+    or not at all."""
+    whole = {_separated(path, kinds): None for kinds in reversed(_SEPARATORS)}
+    cut = _PARAMETERS.sub("", path)
+    early = {_separated(cut, kinds): None for kinds in reversed(_SEPARATORS)} if cut != path else {}
+    late = {cutter.sub("", reading): None for reading in whole for cutter in (_ALL_PARAMETERS, _PARAMETERS)}
+    return [_SLASHES.sub("/", reading) if "//" in reading else reading for reading in dict.fromkeys((*late, *early, *whole, cut))]
+
+
+def _separated(path: str, kinds: tuple[str, ...]) -> str:
+    for kind in kinds:
+        path = path.replace(kind, "/")
+    return path
 
 
 _cached = lru_cache(maxsize=4096)(_request_path)

@@ -49,7 +49,8 @@ From that `OK` on, every worker sends `http://shop.example.com/` to port 3000.
 - An answer has at most {max_answer} bytes, its line end included. In the place of a larger one comes
   `ERROR|response too large (N bytes), ask for compressed`; `ROUTE_LIST|sid|compressed` and
   `STATS_GET|sid|target|compressed` answer with base64(gzip(json)) of at most {max_compressed} bytes.
-- Empty lines are ignored. Invalid UTF-8 and control characters get an `ERROR`, and the command is not looked at.
+- Empty lines are ignored. Invalid UTF-8 and control characters get an `ERROR`, and the command is not looked at. Before REGISTER or
+  RECONNECT the connection closes then, since the client speaks another protocol (TLS, for example).
 - Answers come in the order of the commands, one for each; sending several commands before reading is fine. What the
   server sends unasked is `EVENT` (only to a session that sent `SUBSCRIBE`), the second line of `MAINT_ENTER` and
   `MAINT_EXIT`, and `SHUTDOWN` before it stops.

@@ -55,8 +55,9 @@ class Targets:
     def refusal(self, address: str, port: int) -> str | None:
         """Why this address is none for a target, or None. Sends nothing."""
         ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        reached = _reached(ip)
         for network in self._denied:
-            if ip.version == network.version and ip in network:
+            if reached.version == network.version and (reached in network or ip in network):
                 return f"{address} is in {network}, which [registry] deny_targets names"
         for what, bound in self._own.get(port, ()):
             if ip == bound or ip.is_unspecified or (bound is None and _is_local(ip)):
@@ -141,6 +142,11 @@ def _listens(host: str) -> _Ip | None:
 def _plain(ip: _Ip) -> _Ip:
     """The IPv4 address that an IPv4-mapped one means (RFC 4291 2.5.5.2)."""
     return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+
+
+def _reached(ip: _Ip) -> _Ip:
+    """The address that a connection to this one arrives at: the kernel takes 0.0.0.0 and :: for loopback."""
+    return ipaddress.ip_address(_LOOPBACK[ip.version == 6]) if ip.is_unspecified else ip
 
 
 def _is_local(ip: _Ip) -> bool:

@@ -118,7 +118,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     if head.edge and loops(ex, runtime.via):
         return refuse("loop", "the request has been through this proxy before: a backend points back to it")
     ex.host = normalize_host(head.host or "")
-    ex.path, lenient = request_path(head.path)
+    ex.path, readings = request_path(head.path)
     certificates = runtime.certificates
     if (certificates is not None and certificates.challenges and head.path.startswith(PREFIX)
             and (refusal := challenge_answer(certificates.challenges, head.path)) is not None):
@@ -137,7 +137,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
     if (certificates is not None and not ex.secure and first.options.tls_redirect and first.options.tls == "auto"
             and certificates.served.covers(ex.host)):
         return _to_https(runtime, ex)
-    if lenient and first.options.ambiguous_path == "refuse" and runtime.table.match(ex.host, lenient) is not pool:
+    if (readings and first.options.ambiguous_path == "refuse"
+            and any(runtime.table.match(ex.host, reading) is not pool for reading in readings)):
         return refuse("ambiguous_path", "a backend may read this path as one of another route")
     if first.options.total_timeout:
         ex.total_deadline = ex.started + first.options.total_timeout

@@ -93,6 +93,9 @@ class Connection:
                 self._send(answer_line(f"ERROR|{error}"))
                 if error.fatal:
                     self._end()
+                elif not self.caller.has_session:
+                    # A TLS handshake, for example: a web page chooses some bytes of one too.
+                    self._end_foreign()
 
     def _carry_out(self, line: str) -> None:
         """Answer one command. Whatever goes wrong ends at most this connection."""
@@ -110,8 +113,7 @@ class Connection:
             if isinstance(error, UnknownCommand) and not self.caller.has_session:
                 # The client speaks another protocol. A web page could POST to this port: an HTTP head comes first, then a
                 # body with any lines the page likes. So no further line may be read.
-                log.info("registry connection from %s closed: it does not speak the registry's protocol", self._peer)
-                self._end()
+                self._end_foreign()
         except (CommandError, StagingError, StoreError) as error:
             self._send(answer_line(f"ERROR|{error}", transaction))
         except (gevent.GreenletExit, SystemExit):
@@ -122,6 +124,10 @@ class Connection:
             self._send(answer_line(f"ERROR|internal error (id {error_id})", transaction))
         if self.caller.closing:
             self._end()
+
+    def _end_foreign(self) -> None:
+        log.info("registry connection from %s closed: it does not speak the registry's protocol", self._peer)
+        self._end()
 
     def _exit_waits(self, seconds: float) -> bool:
         """Read on for `seconds` at most. Returns whether a MAINT_EXIT is among what was read, or the client has left."""

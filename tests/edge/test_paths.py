@@ -10,7 +10,8 @@ from tests.support.system import System
 
 #: Each leads to /admin for some backend, by a route of / or by itself.
 ROUND = ["//admin", "/foo/..//admin", "/./admin", "/%61dmin", "/foo/%2e%2e/admin", "/foo/..//./admin"]
-AMBIGUOUS = ["/admin%2fx", "/admin;x", "/foo/..;/admin", "/admin%5cx", "/foo%2f..%2fadmin", "/admin%3bx", "/foo\\..\\admin"]
+AMBIGUOUS = ["/admin%2fx", "/admin;x", "/foo/..;/admin", "/admin%5cx", "/foo%2f..%2fadmin", "/admin%3bx", "/foo\\..\\admin",
+             "/admin;%2f..%2ffoo", "/admin%2f..;x/foo", "/admin%2f../foo", "/x%2f..%2fadmin%2f..%5cy", "/admin\\..\\foo"]
 CLEAR = ["/foo%2fbar", "/foo;x=1/bar", "/a%5cb", "/adminx%2fy"]
 
 

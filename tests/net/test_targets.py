@@ -27,6 +27,13 @@ def test_link_local_addresses_are_none_by_default(url: str) -> None:
         LINK_LOCAL.check_url(url)
 
 
+@pytest.mark.parametrize(("address", "network"), [
+    ("0.0.0.0", "127.0.0.0/8"), ("::ffff:0.0.0.0", "127.0.0.1"), ("::", "::1"), ("0.0.0.0", "0.0.0.0/32"), ("::", "::/128")])
+def test_where_the_kernel_takes_an_address_for_loopback_it_is_denied_with_loopback(address: str, network: str) -> None:
+    assert "deny_targets" in (Targets(parse_networks(network)).refusal(address, 80) or "")
+    assert Targets(parse_networks("192.0.2.0/24, 2001:db8::/32")).refusal(address, 80) is None
+
+
 @pytest.mark.parametrize("url", ["http://169.253.1.1", "http://127.0.0.1:3000", "http://[2001:db8::1]", "http://metadata.test"])
 def test_others_are(url: str) -> None:
     LINK_LOCAL.check_url(url)
