@@ -25,7 +25,7 @@ from proxyd.base.attempts import subject
 from proxyd.base.text import is_loopback
 from proxyd.config.sections import AdminSettings
 from proxyd.config.settings import Settings
-from proxyd.net.listen import ListenError, listen
+from proxyd.net.listen import ListenError, Patient, listen
 
 log = logging.getLogger("proxyd.admin")
 
@@ -102,6 +102,10 @@ def check_exposure(settings: AdminSettings) -> None:
             "sessions and traffic. Bind it to loopback, or set allow_unprotected = yes if your network is the protection.")
 
 
+class AdminListener(Patient, WSGIServer):  # type: ignore[misc]
+    """pywsgi's server."""
+
+
 class AdminServer:
     """Serves the admin HTTP at [admin] bind once started."""
 
@@ -109,7 +113,7 @@ class AdminServer:
         self.address = settings.admin.bind
         self._settings = settings.admin
         self._context = Context(settings, state)
-        self._server: WSGIServer | None = None
+        self._server: AdminListener | None = None
 
     @property
     def port(self) -> int:
@@ -122,7 +126,7 @@ class AdminServer:
         listener = listen(self.address, _BACKLOG)
         settings = self._settings
         places = Pool(settings.max_connections + PROBE_SLOTS + _ENDING)
-        self._server = WSGIServer(listener, self._application, spawn=places, handler_class=AdminHandler, log=None, error_log=log)
+        self._server = AdminListener(listener, self._application, spawn=places, handler_class=AdminHandler, log=None, error_log=log)
         self._server.crowd = Crowd(settings.max_connections, settings.max_connections_per_client)
         self._server.request_timeout = settings.request_timeout
         self._server.start()

@@ -22,9 +22,9 @@ from proxyd.store.sql.snapshot import record_of
 log = logging.getLogger("proxyd.master")
 
 _PERIOD = 1.0
-#: Seconds between two tries while the file can't be written, and between two slices of it.
-_FAILURE_PAUSE, _SLICE_PAUSE = 10.0, 0.001
-#: The pause after a write is so many times what the write took.
+#: Seconds between two slices of the file.
+_SLICE_PAUSE = 0.001
+#: The pause after a write, or after one that failed, is so many times what it took.
 _REST = 20
 
 
@@ -35,7 +35,8 @@ class Keeper:
         self._registry = registry
         self._path = os.path.join(directory, NAME)
         self._written = 0
-        self._job = Job("kept-table", _PERIOD, self._look, log, first=0.0, retry=_FAILURE_PAUSE, expected=OSError,
+        self._not_before = 0.0
+        self._job = Job("kept-table", _PERIOD, self._look, log, first=0.0, retry=_PERIOD, expected=OSError,
                         trouble="the last table can't be kept in a file, and workers can't start without the database")
         self.jobs = (self._job,)
 
@@ -46,6 +47,7 @@ class Keeper:
     def stop(self) -> None:
         """End, with the file as new as the registry if that is possible."""
         self._job.stop()
+        self._not_before = 0.0
         try:
             self._look()
         except OSError as error:
@@ -55,8 +57,14 @@ class Keeper:
         if self._written == self._registry.version and os.path.exists(self._path):
             return None
         began = time.monotonic()
-        self._write()
-        return max(_PERIOD, _REST * (time.monotonic() - began))
+        if began < self._not_before:
+            return self._not_before - began
+        try:
+            self._write()
+        finally:
+            now = time.monotonic()
+            self._not_before = now + _REST * (now - began)
+        return max(_PERIOD, self._not_before - now)
 
     def _write(self) -> None:
         registry = self._registry

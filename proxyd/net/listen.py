@@ -3,20 +3,68 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket as constants
 import stat
+import time
 from typing import Any
 
 from gevent import socket
+from gevent.baseserver import BaseServer
+from gevent.server import StreamServer
 
 from proxyd.base.text import split_address
+from proxyd.base.trouble import Trouble
+from proxyd.net.descriptors import none_left
 
 _BACKLOG = 4096
+#: Seconds until a server without a descriptor for the next connection looks again.
+_SHORT_PAUSE = 0.05
+#: A shortage is over when there was none for so many seconds: each descriptor that is free for a moment ends no shortage.
+_OVER_SECONDS = 5.0
+
+log = logging.getLogger("proxyd.net")
 
 
 class ListenError(Exception):
     """An address can't be listened on; the message says what to do."""
+
+
+class Patient(BaseServer):  # type: ignore[misc]
+    """For one of gevent's servers, named before it: without a descriptor for the next connection, it says so once and waits. gevent
+    would print a traceback each time."""
+
+    _short: Trouble | None = None
+    _short_at = 0.0
+    _again: Any = None
+
+    def do_read(self) -> Any:
+        """The next connection and its address. None if there is none, or no descriptor for it."""
+        try:
+            accepted = super().do_read()
+        except OSError as error:
+            if not none_left(error):
+                raise
+            if self._short is None:
+                self._short = Trouble(log, f"connections to {self.address} wait")
+            self._short_at = time.monotonic()
+            self._short.goes_on("this process has too many files open")
+            self.stop_accepting()
+            self._again = self.loop.timer(_SHORT_PAUSE)
+            self._again.start(self._go_on)
+            return None
+        if accepted and self._short is not None and time.monotonic() - self._short_at > _OVER_SECONDS:
+            self._short.is_over()
+        return accepted
+
+    def _go_on(self) -> None:
+        if self.started:
+            self.start_accepting()
+
+
+class PatientServer(Patient, StreamServer):  # type: ignore[misc]
+    """A server of streams."""
 
 
 def listen(address: str, backlog: int) -> Any:

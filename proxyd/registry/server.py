@@ -13,12 +13,11 @@ from typing import Any
 import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
-from gevent.server import StreamServer
 
 from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.net.descriptors import open_limit
-from proxyd.net.listen import ListenError, listen
+from proxyd.net.listen import ListenError, PatientServer, listen
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.caller import Caller
@@ -48,7 +47,7 @@ class RegistryServer:
         self.working = BoundedSemaphore(self.settings.max_in_flight)
         self.connections: set[Connection] = set()
         self._tls = RegistryTls(self.settings) if self.settings.tls_certificate else None
-        self._server: StreamServer | None = None
+        self._server: PatientServer | None = None
         limit = open_limit()
         self._last_descriptor = limit - min(self.settings.spare_descriptors, limit // 2)
         self._told_short = -inf
@@ -61,7 +60,7 @@ class RegistryServer:
             listener = listen(self.settings.bind, self.settings.max_connections)
         except ListenError as error:
             raise ListenError(f"{error} ([registry] bind)") from None
-        self._server = StreamServer(listener, self._accepted, spawn=Pool(self.settings.max_connections + 64))
+        self._server = PatientServer(listener, self._accepted, spawn=Pool(self.settings.max_connections + 64))
         self._server.start()
 
     def stop(self) -> None:

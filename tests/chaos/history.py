@@ -64,8 +64,8 @@ class History:
     away: list[Window] = field(default_factory=list)
     #: From a REGISTER to the OK of its first apply: there may be no routes.
     gone: list[Window] = field(default_factory=list)
-    #: When an older state of the database was put back: any earlier version may hold until the next apply is acknowledged.
-    restored: list[float] = field(default_factory=list)
+    #: When an older state was put back, and of when it is at least: what was acknowledged in between may not hold until the next apply is.
+    restored: list[tuple[float, float]] = field(default_factory=list)
 
     def declare(self, config: Config) -> None:
         """Make a version known, before anything of it is sent."""
@@ -81,13 +81,14 @@ class History:
         """The versions that may answer a request of this time: the last one that was acknowledged before it, and all that were sent since.
 
         A service sends one apply at a time, so that attempts are in the order of their versions and of their times."""
-        restored = max((at for at in self.restored if at <= end), default=-math.inf)
+        restored = [(at, since) for at, since in self.restored if at <= end]
         found = set()
         for at in range(bisect.bisect_right(self.attempts, end, key=lambda attempt: attempt.sent) - 1, -1, -1):
             attempt = self.attempts[at]
             if attempt.outcome != "refused":
                 found.add(attempt.version)
-            if attempt.outcome == "ok" and attempt.ended <= begin and attempt.sent >= restored:
+            if attempt.outcome == "ok" and attempt.ended <= begin and all(
+                    attempt.sent >= at or attempt.ended <= since for at, since in restored):
                 return found
         return found | {0}
 

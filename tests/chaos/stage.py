@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -112,10 +113,11 @@ class Stage:
         finally:
             client.close()
 
-    def restored(self) -> None:
-        """From now on any earlier version may hold, until each service has applied again."""
+    def restored(self, since: float = -math.inf) -> None:
+        """From now on an earlier version may hold, though none of before `since` (time.monotonic() seconds), until each service has
+        applied again."""
         for history in self._histories.values():
-            history.restored.append(time.monotonic())
+            history.restored.append((time.monotonic(), since))
 
 
 def _lives(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 
@@ -109,11 +110,19 @@ def test_a_service_that_is_away_may_be_refused_and_one_that_registers_may_be_mis
 
 def test_after_a_restore_an_older_version_may_hold_until_the_next_apply(judge: Judge) -> None:
     history = judge.histories["shop"]
-    history.restored.append(4.2)
+    history.restored.append((4.2, -math.inf))
     assert broken(judge, **OLD) == []
     assert broken(judge, **ERROR, status=404, reason="unknown_host") == []
     history.send(5, 8.0).end("ok", 9.0)
     assert broken(judge, **OLD, begin=9.5, end=9.6) == ["fresh"]
+
+
+def test_a_loss_brings_back_nothing_older_than_what_was_kept(judge: Judge) -> None:
+    history = judge.histories["shop"]
+    history.restored.append((4.2, 3.5))
+    assert broken(judge, **OLD) == []
+    history.restored[:] = [(4.4, 4.1)]
+    assert broken(judge, **OLD) == ["fresh"]
 
 
 def test_a_refused_command_a_lost_connection_and_a_forgotten_session_need_an_excuse(judge: Judge) -> None:

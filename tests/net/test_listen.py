@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from proxyd.net.listen import ListenError, listen
-from tests.support.waiting import free_port
+from tests.support.waiting import free_port, wait_for
 
 
 def test_a_tcp_address_takes_connections_and_can_be_taken_again_at_once() -> None:
@@ -72,3 +75,43 @@ def test_a_file_that_is_no_socket_is_never_removed(tmp_path: Path) -> None:
     with pytest.raises(ListenError, match="is in use by another program"):
         listen(f"unix:{path}", 8)
     assert path.read_text() == "precious"
+
+
+#: Greets whoever comes, and holds the connection until the other side closes. It may have few files open.
+_GREETER = """
+import logging, resource, sys
+from proxyd.net.listen import PatientServer, listen
+logging.basicConfig()
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+def greet(sock, address):
+    try:
+        sock.sendall(b"hello")
+        sock.recv(1)
+    except OSError:
+        pass
+    sock.close()
+PatientServer(listen(sys.argv[1], 128), greet).serve_forever()
+"""
+
+
+def test_a_server_without_a_descriptor_waits_and_says_so_once() -> None:
+    port = free_port()
+    with subprocess.Popen([sys.executable, "-c", _GREETER, f"127.0.0.1:{port}"], stderr=subprocess.PIPE) as process:
+        try:
+            wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, what="the server")
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(80)]
+                assert [clients[number].recv(5) for number in range(20)] == [b"hello"] * 20
+                last = clients[-1]
+                last.settimeout(0.5)
+                with pytest.raises(TimeoutError):
+                    last.recv(5)
+                for sock in clients[:-1]:
+                    sock.close()
+                last.settimeout(10)
+                assert last.recv(5) == b"hello"
+        finally:
+            process.kill()
+        said = process.stderr.read().decode() if process.stderr else ""
+    assert said.count("this process has too many files open") == 1, said
+    assert "Traceback" not in said

@@ -207,3 +207,18 @@ def test_nobody_is_accepted_without_a_table(tmp_path: Path) -> None:
             assert client.recv(100).startswith(b"HTTP/1.1 404 ")
     finally:
         system.stop()
+
+
+def test_a_table_that_could_not_be_kept_is_kept_soon_after_it_can_be(tmp_path: Path, backend: Backend) -> None:
+    system = Bounded(tmp_path, workers=1)
+    system.start()
+    try:
+        client = system.client()
+        client.route("one.test", backend.url)
+        wait_for(lambda: b"one.test" in system.kept().read_bytes(), 5, "the kept table")
+        with system.read_only():
+            client.route("two.test", backend.url)
+            wait_for(lambda: "the last table can't be kept in a file" in system.log(), 5, "the message")
+        wait_for(lambda: b"two.test" in system.kept().read_bytes(), 4, "the table, in a second or two")
+    finally:
+        system.stop()

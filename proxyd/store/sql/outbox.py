@@ -131,9 +131,12 @@ class Intake:
         return True
 
     def _marked(self, name: str, number: int) -> str:
-        """Name a file after the round that takes it up; returns its path."""
+        """Name a file after the round that takes it up; returns its path. Raises StoreError."""
         path = os.path.join(self._folder, f"{name.partition('.')[0]}.{number}")
-        os.rename(os.path.join(self._folder, name), path)
+        try:
+            os.rename(os.path.join(self._folder, name), path)
+        except OSError as error:
+            raise StoreError(f"can't write into {self._folder}: {error.strerror}") from None
         return path
 
     def _tidied(self, names: list[str]) -> list[str]:

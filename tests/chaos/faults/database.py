@@ -32,6 +32,10 @@ def lock_database(stage: Stage, chance: random.Random) -> None:
         other.execute("ROLLBACK")
 
 
+#: Seconds after which a change is in the kept table, and so outlives the database and the master.
+_KEPT_AFTER = 2.0
+
+
 def _no_disk(stage: Stage) -> str:
     return "" if stage.disk == "tmpfs" else "needs the right to mount"
 
@@ -75,7 +79,10 @@ def corrupt_database(stage: Stage, chance: random.Random) -> None:
     begin, size = chance.choice((0, 100, 4096)), chance.choice((100, 5000))
     stage.say("corrupt_database", f"{size} bytes at {begin}, while the master is away")
     with stage.excuse("corrupt_database", "master", "refused", "forgotten", after=3.0):
+        kept = time.monotonic()
+        time.sleep(_KEPT_AFTER)
         end_master(stage)
+        stage.restored(kept)
         with contextlib.suppress(FileNotFoundError), open(stage.system.database, "r+b") as file:
             file.seek(begin)
             file.write(chance.randbytes(size))

@@ -102,3 +102,19 @@ def test_files_are_bounded_and_one_that_cant_be_written_is_told(tmp_path: Path, 
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't write"):
         Outbox(str(tmp_path / "file")).write([refused(1)], 0.0)
+
+
+def test_a_folder_in_which_nothing_can_be_renamed_is_an_error_of_the_store_and_what_lies_there_waits(store: Store, tmp_path: Path) -> None:
+    Outbox(str(tmp_path)).write([refused(2)], 0.0)
+    file = lying(tmp_path)[0]
+    obstacle = file.with_name(f"{file.name}.1")
+    obstacle.mkdir()
+    (obstacle / "full").touch()
+    intake = Intake(str(tmp_path), store)
+    with pytest.raises(StoreError, match="can't write into"):
+        intake.take(1.0)
+    (obstacle / "full").unlink()
+    obstacle.rmdir()
+    assert intake.take(1.0)
+    assert counts(store) == 2
+    assert lying(tmp_path) == []
