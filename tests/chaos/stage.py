@@ -18,6 +18,9 @@ from tests.chaos.judge import Judge
 from tests.support.program import BackendProcess
 from tests.support.shift import ShiftedSystem
 
+#: A master starts in two or three seconds of processor time. On a machine with much else to do that was half a minute.
+_MASTER_STARTS = 90.0
+
 
 class Stage:
     """The part of the world that faults see."""
@@ -112,6 +115,10 @@ class Stage:
             return client.command("PING|nobody").startswith("ERROR|no session")
         finally:
             client.close()
+
+    def wait_for_master(self) -> None:
+        """Wait until a master answers, after one was killed; a breach of `settled` if none does."""
+        self.wait(self.registry_answers, _MASTER_STARTS, "a master that answers")
 
     def restored(self, since: float = -math.inf) -> None:
         """From now on an earlier version may hold, though none of before `since` (time.monotonic() seconds), until each service has

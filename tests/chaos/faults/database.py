@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import sqlite3
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos.faults.declared import WHOLE, fault
@@ -56,21 +59,34 @@ def fill_disk(stage: Stage, chance: random.Random) -> None:
         filler.unlink()
 
 
+@contextlib.contextmanager
+def _read_only(stage: Stage) -> Iterator[None]:
+    """The folder of the database is one that can't be written. It is made so under another name: a mount on which somebody has a file
+    open to write it can't be made read-only."""
+    other = tempfile.mkdtemp()
+    subprocess.run(["mount", "--bind", stage.var, other], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", other], check=True)
+        subprocess.run(["mount", "--bind", other, stage.var], check=True)
+    finally:
+        subprocess.run(["umount", "-l", other], check=True)
+        os.rmdir(other)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", stage.var], check=True)
+
+
 @fault(0, "database", missing=_no_disk)
 def read_only_folder(stage: Stage, chance: random.Random) -> None:
     """The folder of the database can't be written by what opens it anew; a worker is killed meanwhile."""
     seconds = chance.uniform(0.5, 3.0)
     pid = stage.worker(chance.random())
     stage.say("read_only_folder", f"for {seconds:.1f} s, worker {pid} is killed")
-    with stage.excuse("read_only_folder", "refused", after=5.0):
-        subprocess.run(["mount", "--bind", stage.var, stage.var], check=True)
-        try:
-            subprocess.run(["mount", "-o", "remount,bind,ro", stage.var], check=True)
-            with stage.excuse("read_only_folder", "cut", after=0.1):
-                stage.kill(pid)
-            time.sleep(seconds)
-        finally:
-            subprocess.run(["umount", "-l", stage.var], check=True)
+    with stage.excuse("read_only_folder", "refused", after=5.0), _read_only(stage):
+        with stage.excuse("read_only_folder", "cut", after=0.1):
+            stage.kill(pid)
+        time.sleep(seconds)
 
 
 @fault(0, "database", "master")
@@ -86,7 +102,7 @@ def corrupt_database(stage: Stage, chance: random.Random) -> None:
         with contextlib.suppress(FileNotFoundError), open(stage.system.database, "r+b") as file:
             file.seek(begin)
             file.write(chance.randbytes(size))
-        stage.wait(stage.registry_answers, 30, "a master that answers")
+        stage.wait_for_master()
         time.sleep(2.0)
 
 

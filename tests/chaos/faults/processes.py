@@ -43,7 +43,7 @@ def kill_master(stage: Stage, chance: random.Random) -> None:
         if again is not None:
             time.sleep(again)
             end_master(stage)
-        stage.wait(stage.registry_answers, 30, "a master that answers")
+        stage.wait_for_master()
 
 
 def end_master(stage: Stage) -> None:
