@@ -19,7 +19,7 @@ from proxyd.base.reasons import CLOSED
 from proxyd.base.text import rfc3339
 from proxyd.config.defaults import defaults
 from proxyd.config.options import DEFAULT_OPTIONS
-from proxyd.config.optionvalues import BY_ADDRESS
+from proxyd.config.optionvalues import BY_ADDRESS, BY_USER
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal
@@ -173,6 +173,8 @@ def _rate_limit(asked: _Asked, pool: Pool) -> Step:
     if pool.limited is None:
         return Step("rate_limit", PASSES, "no limit")
     by = pool.limited.options.rate_limit_key
+    if BY_USER in by:
+        return Step("rate_limit", PASSES, "the limits count by user, so they come after the login: user_limit")
     if by != BY_ADDRESS:
         key = " + ".join(f"{kind}:{name}" if name else kind for kind, name in by)
         return Step("rate_limit", PASSES, f"limits are counted by {key}, so the url does not tell how many requests are left")
@@ -199,6 +201,12 @@ def _forward_auth(asked: _Asked, pool: Pool) -> Step:
     return Step("forward_auth", PASSES, f"{url.backend.place} is asked whether it may pass" if url is not None else "nobody is asked")
 
 
+def _user_limit(asked: _Asked, pool: Pool) -> Step:
+    by_user = pool.limited is not None and BY_USER in pool.limited.options.rate_limit_key
+    return Step("user_limit", PASSES, "limits are counted by user, so the url does not tell how many requests are left" if by_user
+                else "no limit by user")
+
+
 def _plugged(asked: _Asked, pool: Pool) -> Step:
     names = pool.members[0].options.gates
     return Step("plugged", PASSES, f"unless a gate of an installed package refuses it: {', '.join(names)}" if names else "none are asked")
@@ -215,7 +223,7 @@ def _own_answer(asked: _Asked, pool: Pool) -> Step:
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
     "cors": _cors, "addresses": _addresses, "preflight": _preflight, "body_size": _body_size,
     "maintenance": _maintenance, "rate_limit": _rate_limit, "basic_auth": _basic_auth, "forward_auth": _forward_auth,
-    "plugged": _plugged, "own_answer": _own_answer}
+    "user_limit": _user_limit, "plugged": _plugged, "own_answer": _own_answer}
 
 
 def _member(asked: _Asked, member: Upstream) -> dict[str, Any]:

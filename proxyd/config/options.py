@@ -158,9 +158,9 @@ class RouteOptions:
         "Fields of that service's 2xx that the backend gets. Those of the client are dropped.")
     forward_auth_timeout: float = declare(DURATION, "5s", "Longest time for that service to answer. Then nobody passes (503).")
     rate_limit_key: tuple[tuple[str, str], ...] = declare(
-        Kind("address, header:NAME, cookie:NAME, path:N, or several with +", values.limit_key), "address",
-        "By what requests are counted together for rate limits: address (IPv6: network), a request field, a cookie, the first N segments "
-        "of the path. A request without the field or the cookie is counted by its address.")
+        Kind("address, user, header:NAME, cookie:NAME, path:N, or several with +", values.limit_key), "address",
+        "By what requests are counted together for rate limits: address (IPv6: network), the user who has logged in, a request field, a "
+        "cookie, the first N segments of the path. A request without user, field or cookie is counted by its address.")
     respond_text: str = declare(
         bounded_text(4096), "", "Text of the answer of a route whose backend is respond: or redirect:. HTML if it begins with <. Empty: "
                                 "the status in words.")

@@ -169,6 +169,8 @@ def auth_names(value: str) -> tuple[str, ...]:
 
 #: The key of rate limits where a route says nothing.
 BY_ADDRESS = (("address", ""),)
+#: The part of a key that is known only after the login.
+BY_USER = ("user", "")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 
 
@@ -178,10 +180,10 @@ def limit_key(value: str) -> tuple[tuple[str, str], ...]:
     for word in value.split("+"):
         kind, colon, name = word.strip().partition(":")
         kind = kind.lower()
-        sound = {"address": not colon, "header": bool(_TOKEN.fullmatch(name)) and "_" not in name, "cookie": bool(_TOKEN.fullmatch(name)),
-                 "path": name in tuple("12345678")}.get(kind, False)
+        sound = {"address": not colon, "user": not colon, "header": bool(_TOKEN.fullmatch(name)) and "_" not in name,
+                 "cookie": bool(_TOKEN.fullmatch(name)), "path": name in tuple("12345678")}.get(kind, False)
         if not sound:
-            raise ValueError(f'"{word.strip()[:80]}" is not address, header:NAME, cookie:NAME or path:N with N from 1 to 8')
+            raise ValueError(f'"{word.strip()[:80]}" is not address, user, header:NAME, cookie:NAME or path:N with N from 1 to 8')
         parts.append((kind, name.lower() if kind == "header" else name))
     if len(set(parts)) < len(parts):
         raise ValueError(f'"{value[:80]}" says the same twice')

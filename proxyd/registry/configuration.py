@@ -14,6 +14,7 @@ from typing import Any
 
 from proxyd.base.text import route_number
 from proxyd.config.options import route_options
+from proxyd.config.optionvalues import BY_USER
 from proxyd.registry.fields import SCOPES
 from proxyd.store.sql.changes import SettingKey
 
@@ -157,6 +158,9 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return "cors_credentials needs origins by name: with * every page on the web could act for its visitor"
     if made.basic_auth and made.forward_auth is not None:
         return "basic_auth and forward_auth both decide who the user is: choose one"
+    # A default is for the routes that have a login. The others are counted by address.
+    if "rate_limit_key" in options and BY_USER in made.rate_limit_key and not made.basic_auth and made.forward_auth is None:
+        return "rate_limit_key = user has no effect without basic_auth or forward_auth"
     if made.retry and made.retry_max_delay < made.retry_initial_delay:
         return "retry_max_delay is below retry_initial_delay"
     if made.tls_ca and not made.tls_verify:

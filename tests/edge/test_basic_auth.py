@@ -86,6 +86,25 @@ def test_others_are_asked_to_log_in_and_the_backend_sees_nothing(guarded: System
     assert backend.requests() == []
 
 
+def test_a_limit_by_user_follows_the_user_and_counts_no_failed_login(guarded: System, backend: Recorder) -> None:
+    client = guarded.client("byuser", "byuser")
+    client.route("byuser.test", backend.url, apply=False)
+    for command in ("RATELIMIT_SET|SID|ALL|2|1h", "OPTIONS_SET|SID|ALL|rate_limit_key|user", "OPTIONS_SET|SID|ALL|websocket|true"):
+        client.ok(command)
+    assert "rate_limit_key = user has no effect without basic_auth" in client.command("CONFIG_VALIDATE|SID")
+    client.ok("OPTIONS_SET|SID|ALL|basic_auth|staff")
+    client.apply()
+    bob, zoe = login("bob", "s3:cret"), login("zoë", "pässwort")
+    found = [ask(guarded, "byuser.test", f"198.18.7.{n}", field).status
+             for n, field in enumerate(("X-None: 1", login("bob", "wrong"), bob, bob, bob, zoe, zoe, zoe, "X-None: 1"))]
+    assert found == [401, 401, 200, 200, 429, 200, 200, 429, 401]
+    # A WebSocket is a request like others.
+    refused = ask(guarded, "byuser.test", "198.18.7.50", bob, *WEBSOCKET)
+    assert (refused.status, refused.get("x-proxyd-reason"), len(backend.requests())) == (429, "rate_limited", 4)
+    steps = {step["name"]: step["detail"] for step in guarded.admin("/api/v1/why?url=http://byuser.test/").json()["steps"]}
+    assert "user_limit" in steps["rate_limit"] and "counted by user" in steps["user_limit"]
+
+
 def test_guessing_ends_after_ten_for_the_whole_network_but_not_for_who_is_known(guarded: System, backend: Recorder) -> None:
     host = make_route(guarded, backend.url, basic_auth="staff")
     assert ask(guarded, host, "2001:db8::1", login("bob", "s3:cret")).status == 200

@@ -61,7 +61,7 @@ def test_the_same_over_http_2(secure: Secure, recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize("key", ["user name", "header:", "header:a b", "header:x_y", "path:0", "path:9", "path:x", "address:1", "cookie:",
-                                 "", "address + address"])
+                                 "", "address + address", "user:bob"])
 def test_what_is_no_key_is_refused(edge: System, key: str) -> None:
     client = edge.client("badkey", "badkey")
     client.route("badkey.test", "http://127.0.0.1:9", apply=False)

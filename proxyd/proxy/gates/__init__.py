@@ -21,7 +21,7 @@ from proxyd.proxy.gates.forwardauth import HasAuth, forward_auth
 from proxyd.proxy.gates.maintenance import HasMaintenance, maintenance
 from proxyd.proxy.gates.ownanswer import own_answer
 from proxyd.proxy.gates.plugins import plugged
-from proxyd.proxy.gates.ratelimit import HasLimiter, rate_limit
+from proxyd.proxy.gates.ratelimit import HasLimiter, rate_limit, user_limit
 
 
 class GateParts(HasLists, HasSettings, HasMaintenance, HasLimiter, HasLogins, HasAuth, Protocol):
@@ -31,9 +31,10 @@ class GateParts(HasLists, HasSettings, HasMaintenance, HasLimiter, HasLogins, Ha
 Gate = Callable[[GateParts, Exchange, Pool], Refusal | None]
 
 #: They are asked in this order until one refuses. A request refused before the rate limit does not count against it.
-GATES: tuple[Gate, ...] = (cors, addresses, preflight, body_size, maintenance, rate_limit, basic_auth, forward_auth, plugged,
-                            own_answer)
+GATES: tuple[Gate, ...] = (cors, addresses, preflight, body_size, maintenance, rate_limit, basic_auth, forward_auth, user_limit,
+                            plugged, own_answer)
 #: Those that only routes with certain options have. They are asked for pools that are `guarded`.
-_ASKED_FOR: frozenset[Gate] = frozenset((cors, addresses, preflight, basic_auth, forward_auth, plugged, own_answer))
+_ASKED_FOR: frozenset[Gate] = frozenset((cors, addresses, preflight, basic_auth, forward_auth, user_limit, plugged,
+                                           own_answer))
 #: The gates of all other pools, so that a route without such options pays for none of them.
 COMMON: tuple[Gate, ...] = tuple(gate for gate in GATES if gate not in _ASKED_FOR)

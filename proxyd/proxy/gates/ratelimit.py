@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.attempts import WINDOW, subject
 from proxyd.base.text import format_duration, rfc3339
-from proxyd.config.optionvalues import BY_ADDRESS
+from proxyd.config.optionvalues import BY_ADDRESS, BY_USER
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal, refuse
@@ -131,6 +131,8 @@ class RateLimiter:
                 value = ", ".join(ex.head.get_all(name))
             elif kind == "cookie":
                 value = cookie(ex.head.get_all("cookie"), name)
+            elif kind == "user":
+                value = ex.user
             elif kind == "path":
                 value = "/".join(ex.path.split("/", int(name) + 1)[: int(name) + 1])
             found.append(f"{kind}:{value}" if value else f"address:{self._client(ex.client_ip)}")
@@ -242,8 +244,22 @@ def rate_limit(parts: HasLimiter, ex: Exchange, pool: Pool) -> Refusal | None:
     if limited is None:
         return None
     by = limited.options.rate_limit_key
-    key = "" if by == BY_ADDRESS else parts.limiter.key_of(ex, by)
-    decision = parts.limiter.hit(limited, ex.client_ip, time.time(), key)
+    if by == BY_ADDRESS:
+        return _count(parts.limiter, ex, limited, "")
+    # Nobody has logged in yet: `user_limit` counts by user.
+    return None if BY_USER in by else _count(parts.limiter, ex, limited, parts.limiter.key_of(ex, by))
+
+
+def user_limit(parts: HasLimiter, ex: Exchange, pool: Pool) -> Refusal | None:
+    """The rate limit of a route that counts by user. It comes after the logins."""
+    limited = pool.limited
+    if limited is None or BY_USER not in limited.options.rate_limit_key:
+        return None
+    return _count(parts.limiter, ex, limited, parts.limiter.key_of(ex, limited.options.rate_limit_key))
+
+
+def _count(limiter: RateLimiter, ex: Exchange, limited: Upstream, key: str) -> Refusal | None:
+    decision = limiter.hit(limited, ex.client_ip, time.time(), key)
     if decision is None:
         return None
     if not decision.allowed:

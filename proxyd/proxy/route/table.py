@@ -15,6 +15,7 @@ from proxyd.base.urls import parse_backend
 from proxyd.base.variables import SetFields
 from proxyd.config.defaults import beneath, defaults
 from proxyd.config.options import RouteOptions, parse_option, route_options, tls_of
+from proxyd.config.optionvalues import BY_USER
 from proxyd.net import pagefiles
 from proxyd.net.handshake import prepare
 from proxyd.proxy.core.setfields import REMOVED, prepared
@@ -168,7 +169,8 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
     sticky = members[0].options.sticky_cookie if len(members) > 1 else ""
     calm = len(members) == 1 and members[0].enabled and not maintained and not (members[0].drain_started_at or members[0].held_until)
     rolling = any(member.rollout < 1.0 for member in members)
-    guarded = _guarded(members[0].options) or members[0].answer is not None
+    by_user = limited is not None and BY_USER in limited.options.rate_limit_key
+    guarded = by_user or _guarded(members[0].options) or members[0].answer is not None
     return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky, guarded, rolling)
 
 

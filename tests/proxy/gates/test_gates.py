@@ -23,7 +23,7 @@ from proxyd.proxy.gates.forwardauth import forward_auth
 from proxyd.proxy.gates.maintenance import maintenance
 from proxyd.proxy.gates.ownanswer import own_answer
 from proxyd.proxy.gates.plugins import plugged
-from proxyd.proxy.gates.ratelimit import rate_limit
+from proxyd.proxy.gates.ratelimit import rate_limit, user_limit
 from proxyd.proxy.runtime import Runtime
 from tests.proxy.build import pool_of, record
 
@@ -44,7 +44,8 @@ def exchange(runtime: Runtime) -> Iterator[Exchange]:
 
 
 def test_what_is_refused_before_the_rate_limit_does_not_count_against_it() -> None:
-    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, basic_auth, forward_auth, plugged, own_answer) == GATES
+    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, basic_auth, forward_auth, user_limit,
+            plugged, own_answer) == GATES
     assert (body_size, maintenance, rate_limit) == COMMON
 
 
