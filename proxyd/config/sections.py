@@ -137,6 +137,10 @@ class TlsSettings:
     certificates: tuple[str, ...] = declare(LIST, "", "PEM files, each with a certificate chain and its key. SNI chooses among them.")
     public_port: int = declare(integer(1, 65535), "443", "Port of HTTPS as clients see it, for redirects.")
     min_version: str = declare(choice("1.2", "1.3"), "1.2", "Oldest TLS version that is accepted.")
+    ciphers: str = declare(
+        choice("modern", "intermediate"), "intermediate",
+        "Ciphers after Mozilla's lists. intermediate: forward secrecy and authenticated encryption, also in TLS 1.2. modern: TLS 1.3 "
+        "alone, whatever min_version says.")
     http2: bool = declare(BOOL, "yes", "Offer HTTP/2 to clients (ALPN h2).")
 
 

@@ -112,6 +112,9 @@ EXPLANATIONS: dict[str, str] = {
         "one stays in use and the log says so. Before a certificate expires, warnings are logged.",
     "tls.min_version":
         "Every client made in the last ten years speaks 1.2. 1.3 shuts some old clients out and simplifies an audit.",
+    "tls.ciphers":
+        "intermediate serves Chrome 31, Firefox 27, Safari 9 and whatever is newer. modern shuts out whoever lacks TLS 1.3, "
+        "like Java 8 before its update 261 and Safari before 12.1.",
     "tls.http2":
         "Clients that do not ask for HTTP/2 get HTTP/1.1. The bounds are in [proxy]: http2_max_streams, "
         "http2_stream_window and http2_connection_window.",

@@ -19,10 +19,17 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from proxyd.base.text import split_address
+from proxyd.config.sections import TlsSettings
 
 log = logging.getLogger("proxyd.tls")
 
 RELOAD_SECONDS = 2.0
+
+#: What TLS 1.2 may use: Mozilla's list "intermediate", all with forward secrecy and authenticated encryption. Its DHE suites are left out:
+#: they need parameters for Diffie-Hellman, and clients of today have ECDHE. TLS 1.3 has only good ones, those of OpenSSL.
+_TLS12_CIPHERS = ":".join((
+    "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"))
 
 
 class CertificateError(Exception):
@@ -110,19 +117,17 @@ def days_left(certificate: Certificate, now: float) -> float:
     return (certificate.expires - now) / 86400
 
 
-def alpn_protocols(http2: bool) -> list[str]:
-    """What is offered to clients."""
-    return ["h2", "http/1.1"] if http2 else ["http/1.1"]
-
-
-def server_context(min_version: str, protocols: list[str]) -> ssl.SSLContext:
+def server_context(tls: TlsSettings) -> ssl.SSLContext:
     """A context for handshakes with clients, without a certificate."""
     from gevent import ssl as gevent_ssl
 
     context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if min_version == "1.3" else ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(protocols)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.min_version == "1.3" or tls.ciphers == "modern" else ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS12_CIPHERS)
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    # All that are left are good, and a client knows which of them its processor is fast at.
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["h2", "http/1.1"] if tls.http2 else ["http/1.1"])
     return context
 
 
@@ -137,10 +142,9 @@ class Certificates:
     stays in use. `context` is for new connections, None where no file could be loaded; SNI picks the certificate, the first is
     the default. `more`: asked for names that no file has."""
 
-    def __init__(self, paths: tuple[str, ...], min_version: str, protocols: list[str], more: MoreCertificates | None = None) -> None:
-        self._paths = paths
-        self._minimum = min_version
-        self._protocols = protocols
+    def __init__(self, tls: TlsSettings, more: MoreCertificates | None = None) -> None:
+        self._tls = tls
+        self._paths = paths = tls.certificates
         self._more = more
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._loaded: dict[str, tuple[Certificate, ssl.SSLContext]] = {}
@@ -148,7 +152,7 @@ class Certificates:
         self.context: ssl.SSLContext | None = None
         self._load(paths)
         if self.context is None and more is not None:
-            self.context = server_context(min_version, protocols)
+            self.context = server_context(tls)
             self.context.sni_callback = self._choose
 
     def refresh(self, now: float) -> None:
@@ -176,7 +180,7 @@ class Certificates:
         return changed
 
     def _context(self, path: str) -> ssl.SSLContext:
-        context = server_context(self._minimum, self._protocols)
+        context = server_context(self._tls)
         load_chain(context, path)
         context.sni_callback = self._choose
         return context

@@ -23,7 +23,7 @@ from proxyd.net.pagefiles import use_pages
 from proxyd.net.resolver import Resolver
 from proxyd.net.served import Served
 from proxyd.net.targets import Targets, use_rules
-from proxyd.net.tls import alpn_protocols, server_context
+from proxyd.net.tls import server_context
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.busywatch import BusyWatch
@@ -134,8 +134,7 @@ class Runtime:
         #: Certificates from the database; None without [acme].
         self.certificates: CertificateSync | None = None
         if settings.acme.enabled and settings.tls.bind:
-            served = Served(lambda: server_context(settings.tls.min_version, alpn_protocols(settings.tls.http2)),
-                            lambda host: self.table.knows_host(host))
+            served = Served(lambda: server_context(settings.tls), lambda host: self.table.knows_host(host))
             self.certificates = CertificateSync(self.store, self.board, served, settings.key_file(), settings.database.poll)
         self._counts = [self.websockets, self.places.counts, *([] if self.clients is None else [self.clients.counts])]
         self._files = SharedWatch((self.board.file, self.circuits.file, self.limiter.file, *(counts.file for counts in self._counts)),

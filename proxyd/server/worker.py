@@ -26,7 +26,7 @@ from proxyd.net.descriptors import keep_spare
 from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.net.stream import no_delay, plain_stream
-from proxyd.net.tls import Certificates, alpn_protocols, tls_listeners
+from proxyd.net.tls import Certificates, tls_listeners
 from proxyd.net.tlsstream import TlsStream
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
@@ -254,4 +254,4 @@ def _certificates(runtime: Any) -> Certificates | None:
     if not tls.bind:
         return None
     sync = runtime.certificates
-    return Certificates(tls.certificates, tls.min_version, alpn_protocols(tls.http2), sync.served if sync is not None else None)
+    return Certificates(tls, sync.served if sync is not None else None)

@@ -2,10 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import ssl
+import threading
 import time
 from pathlib import Path
 
-from proxyd.net.tls import RELOAD_SECONDS, Files
+import gevent
+import pytest
+
+from proxyd.config.sections import TlsSettings
+from proxyd.config.settings import load
+from proxyd.net.tls import RELOAD_SECONDS, Certificates, Files
+from tests.support.certificates import Authority
+
+
+def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
+    """The cipher that a client and a server agree upon. Raises ssl.SSLError where they don't."""
+
+    def serve(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            server.wrap_socket(sock, server_side=True).close()
+        gevent.get_hub().destroy()
+
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    thread = threading.Thread(target=serve, args=(ours,))
+    thread.start()
+    try:
+        with theirs, client.wrap_socket(theirs, server_hostname="exact.test") as sock:
+            cipher = sock.cipher()
+            assert cipher is not None
+            return cipher[0]
+    finally:
+        thread.join(10)
+
+
+def listener(tmp_path: Path, **changed: str) -> tuple[Authority, ssl.SSLContext]:
+    """The context of a listener by settings, with a certificate for exact.test."""
+    authority = Authority(tmp_path)
+    environment = {"PROXYD_TLS_CERTIFICATES": str(authority.issue("exact.pem", "exact.test"))}
+    tls: TlsSettings = load(None, environment | {f"PROXYD_TLS_{name.upper()}": value for name, value in changed.items()}).tls
+    context = Certificates(tls).context
+    assert context is not None
+    return authority, context
+
+
+def old_client(authority: Authority, ciphers: str) -> ssl.SSLContext:
+    client = authority.trusting()
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    client.set_ciphers(ciphers)
+    return client
+
+
+def test_tls_1_2_is_spoken_with_authenticated_encryption_alone_in_the_clients_order(tmp_path: Path) -> None:
+    authority, server = listener(tmp_path)
+    assert shaken(server, authority.trusting()).startswith("TLS_")
+    aes, chacha = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305"
+    assert shaken(server, old_client(authority, f"{chacha}:{aes}")) == chacha
+    assert shaken(server, old_client(authority, f"{aes}:{chacha}")) == aes
+    with pytest.raises(ssl.SSLError):
+        shaken(server, old_client(authority, "ECDHE-ECDSA-AES128-SHA256"))
+
+
+@pytest.mark.parametrize("changed", [{"ciphers": "modern"}, {"ciphers": "modern", "min_version": "1.2"}, {"min_version": "1.3"}])
+def test_modern_is_tls_1_3_alone(tmp_path: Path, changed: dict[str, str]) -> None:
+    authority, server = listener(tmp_path, **changed)
+    assert shaken(server, authority.trusting()).startswith("TLS_")
+    with pytest.raises(ssl.SSLError):
+        shaken(server, old_client(authority, "ECDHE-ECDSA-AES128-GCM-SHA256"))
 
 
 def test_files_that_changed_are_named_once_and_not_looked_at_in_every_moment(tmp_path: Path) -> None:
