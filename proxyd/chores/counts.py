@@ -57,4 +57,4 @@ class Counts:
                  "heartbeat_at": rfc3339(clock.shown(worker.heartbeat)), "config_version": worker.version}
                 for worker in self._board.workers()]
         if rows:
-            self._store.call(upsert, Worker, rows, patience=_PATIENCE)
+            self._store.call(upsert, Worker, rows, patience=_PATIENCE, history=True)

@@ -41,7 +41,7 @@ class Ledger:
         """Look once. Raises StoreError."""
         rows = ledger.rows_of(self._wellness.findings())
         if rows != self._unwell:
-            self._store.call(ledger.write_unwell, rows, patience=_PATIENCE)
+            self._store.call(ledger.write_unwell, rows, patience=_PATIENCE, history=True)
             self._unwell = rows
         version = self._board.version
         if version != self._version:

@@ -7,6 +7,7 @@ history, so a new time of day is believed when it has lasted for an hour.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import gevent
 from peewee import OP, SQL, Expression
@@ -15,7 +16,7 @@ from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.sections import DatabaseSettings
-from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.retained import RETAINED, Retained
 
@@ -29,6 +30,12 @@ _BELIEVED_AFTER = 3600.0
 _STEERED = 60.0
 #: Seconds between two batches, so that a process that waits for the lock gets it.
 _PAUSE = 0.02
+#: Pages that are given back at once (a megabyte), and how many stay for what is written next: a share of all, and no less than these.
+_STEP, _SPARE_SHARE, _LEAST_SPARE = 256, 10, 2048
+#: What `PRAGMA auto_vacuum` says of a file that can be cut.
+_INCREMENTAL = 2
+#: Steps of a round, so that pruning comes round again.
+_MOST_STEPS = 1000
 
 
 class Retention:
@@ -56,6 +63,9 @@ class Retention:
         gone = self.prune(self.time_of_day(clock.shift(), clock.now()))
         if gone:
             log.info("pruned %s", ", ".join(f"{count} {table}" for table, count in gone.items()))
+        pages = self.give_back()
+        if pages:
+            log.info("gave %d pages of the database file back to the disk", pages)
 
     def time_of_day(self, shift: float, now: float) -> float:
         """Unix seconds by the time of day that is believed. `shift`: by how much it is set (see `base.clock`), at instant `now`."""
@@ -73,13 +83,41 @@ class Retention:
         gone: dict[str, int] = {}
         for kept in RETAINED:
             before = rfc3339(now - kept.age(self._settings))
-            while count := self._store.call(_delete, kept, before, patience=_PATIENCE):
+            while count := self._store.call(_delete, kept, before, patience=_PATIENCE, history=True):
                 name = kept.model._meta.table_name
                 gone[name] = gone.get(name, 0) + count
                 gevent.sleep(_PAUSE)
                 if count < kept.batch:
                     break
         return gone
+
+
+    def give_back(self) -> int:
+        """Give free space of an SQLite file back in small steps, and keep some for what is written next. Returns the pages. Raises
+        StoreError. A file of an older proxyd takes `proxyd db vacuum` first, once."""
+        given = 0
+        if self._store.path is None:
+            return given
+        for _ in range(_MOST_STEPS):
+            count = 0 if self._store.history_held else self._store.plain(_shrink)
+            given += count
+            if not count:
+                break
+            gevent.sleep(_PAUSE)
+        return given
+
+
+def _shrink() -> int:
+    """Cut a step of free pages off the file. Returns how many. Runs in the database thread, outside a transaction."""
+    numbers = [int(database.execute_sql(f"PRAGMA {name}").fetchone()[0]) for name in ("auto_vacuum", "page_count", "freelist_count")]
+    kind, pages, free = numbers
+    count = min(_STEP, free - max(_LEAST_SPARE, pages // _SPARE_SHARE))
+    if kind != _INCREMENTAL or count <= 0:
+        return 0
+    # `execute` would stop at the first page: this statement has as many steps as pages, and no columns.
+    connection: Any = database.connection()
+    connection.executescript(f"PRAGMA incremental_vacuum({count})")
+    return count
 
 
 def _delete(kept: Retained, before: str) -> int:

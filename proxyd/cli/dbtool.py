@@ -126,6 +126,8 @@ def _vacuum_file(store: Store) -> None:
     assert store.path is not None
     connection = sqlite3.connect(store.path, timeout=max(store.busy_timeout, _VACUUM_PATIENCE), isolation_level=None)
     try:
+        # So that the retention gives space back by itself from now on.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("VACUUM")
         # The new content lies in the log until it is copied; readers may keep part of it there for now.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -62,7 +62,8 @@ class HealthHistory:
             changed, self.outages.changed = self.outages.changed, {}
             if changed or sums or services:
                 try:
-                    self._store.call(incidents.write, [dict(row) for row in changed.values()], sums, at, services, patience=_PATIENCE)
+                    self._store.call(incidents.write, [dict(row) for row in changed.values()], sums, at, services, patience=_PATIENCE,
+                                     history=True)
                 except StoreError:
                     self.outages.give_back(changed)
                     raise

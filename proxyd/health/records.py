@@ -142,7 +142,7 @@ class HealthRecords:
         gone, self._forgotten = self._forgotten, set()
         current = [dict(self._current[route_id]) for route_id in dirty if route_id in self._current]
         try:
-            self._store.call(_write, history, current, sorted(gone), patience=_PATIENCE)
+            self._store.call(_write, history, current, sorted(gone), patience=_PATIENCE, history=True)
         except Exception as error:
             self._dirty |= dirty
             self._forgotten |= gone - set(self._current)

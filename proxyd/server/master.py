@@ -31,6 +31,7 @@ from proxyd.chores.janitor import Janitor
 from proxyd.chores.keeper import Keeper
 from proxyd.chores.leadwatch import LeadWatch
 from proxyd.chores.ledger import Ledger
+from proxyd.chores.logwatch import LogWatch
 from proxyd.chores.retention import Retention
 from proxyd.config import logs
 from proxyd.config.defaults import use_defaults
@@ -200,16 +201,18 @@ class Master:
 
         registry.on_change = changed
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
+        log_watch = LogWatch(store, settings.database.max_log)
         wellness = Wellness(
             store, board, circuits, clock.now(),
-            lambda: [*map(str, sites.problems), *watch.problems(), *boots.read(directory), *registry.takeovers.fights()],
+            lambda: [*map(str, sites.problems), *watch.problems(), *log_watch.problems(), *boots.read(directory),
+                     *registry.takeovers.fights()],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()], checker.alive, others.findings if others is not None else list)
         chores: tuple[Chore, ...] = (
             sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
             Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory),
             Counts(store, board, directory, settings.host_name()),
-            watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness),
+            watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness), log_watch,
             *([HostWatch(registry, member, others)] if member is not None and others is not None else []))
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,

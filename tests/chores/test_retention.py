@@ -17,7 +17,7 @@ from proxyd.chores import retention
 from proxyd.chores.retention import Retention
 from proxyd.config.sections import DatabaseSettings
 from proxyd.store.sql import identity, models, observed
-from proxyd.store.sql.database import Store, StoreBusy
+from proxyd.store.sql.database import Store, StoreBusy, database
 
 DAY = 86400.0
 NOW = time.time()
@@ -47,7 +47,7 @@ def at(days: float) -> str:
 
 
 def test_each_table_keeps_what_is_younger_than_its_setting(store: Store) -> None:
-    limits = {"health": 7, "stats": 30, "events": 90, "slow": 14}
+    limits = {"health": 2, "stats": 30, "events": 90, "slow": 14}
 
     def fill() -> None:
         for name, shift in (("old", 1), ("young", -1)):
@@ -176,3 +176,21 @@ def test_a_time_of_day_set_ahead_is_believed_when_it_has_lasted_for_an_hour(stor
     assert retention.time_of_day(year, now + 6500) == now + 6500
     assert retention.time_of_day(year, now + 6700) == now + 6700 + year
     assert retention.time_of_day(year - 3600.0, now + 6800) == now + 6800 + year - 3600.0
+
+
+def test_space_of_rows_that_went_is_given_back_in_steps_and_some_is_kept(store: Store) -> None:
+    row = {"at": at(200), "type": "x", "detail": "d" * 3000}
+    store.call(lambda: [observed.EventRow.insert_many([row] * 200).execute() for _ in range(40)])
+    job = Retention(DatabaseSettings(), store)
+    assert job.give_back() == 0, "nothing is free yet"
+    before = pages(store)
+    assert job.prune(NOW)["events"] == 8000
+    given = job.give_back()
+    kept = pages(store)
+    assert given > 3 * retention._STEP and kept <= before - given
+    assert retention._LEAST_SPARE <= store.read(lambda: database.execute_sql("PRAGMA freelist_count").fetchone()[0]) < before - given
+    assert job.give_back() == 0
+
+
+def pages(store: Store) -> int:
+    return int(store.read(lambda: database.execute_sql("PRAGMA page_count").fetchone()[0]))

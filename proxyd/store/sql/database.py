@@ -73,12 +73,21 @@ def connect(url: str, busy_timeout: float, mode: str = "rwc") -> peewee.Database
     if path is not None:
         return peewee.SqliteDatabase(
             f"file:{quote(os.path.abspath(path))}?mode={mode}", uri=True, timeout=busy_timeout,
-            pragmas={"journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1,
+            pragmas={**_of_a_new_file(path), "journal_mode": "wal", "busy_timeout": _TURN, "foreign_keys": 1, "synchronous": 1,
                      "journal_size_limit": _LOG_SIZE}, thread_safe=False)
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise StoreError(f"[database] url: {hide_password(url)!r} is neither sqlite:///... nor postgresql://...")
     return postgres.server(url, busy_timeout)
+
+
+def _of_a_new_file(path: str) -> dict[str, object]:
+    """What must be said before the first table is made: free pages can be cut off the file (`chores/retention.py`). Said of a file that
+    is there, it would wait for its writers."""
+    try:
+        return {} if os.path.getsize(path) else {"auto_vacuum": "INCREMENTAL"}
+    except OSError:
+        return {"auto_vacuum": "INCREMENTAL"}
 
 
 class Store:
@@ -113,6 +122,8 @@ class Store:
         self.fence: Callable[[], None] | None = None
         #: Another process holds the lock, as the last attempt to write has found.
         self.blocked = False
+        #: Why no history is written now, empty where it is: see `call`.
+        self.history_held = ""
 
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
@@ -266,14 +277,17 @@ class Store:
         return self._database
 
     def call(self, function: Callable[..., Result], *args: Any, durable: bool = False, patience: float | None = None,
-             bound: float | None = None, **kwargs: Any) -> Result:
+             bound: float | None = None, history: bool = False, **kwargs: Any) -> Result:
         """Run `function(*args, **kwargs)` in the database thread, inside one write transaction, and return its result.
 
         `durable` commits with fsync, so that what is acknowledged survives a power cut; `patience` is the wait in
         seconds for another process's lock (default: the busy timeout), and `bound` the longest time in seconds that a server
-        may take for all of it (default: a second more than the busy timeout). Raises StoreBusy when the lock does not come
+        may take for all of it (default: a second more than the busy timeout). `history`: what is written can wait, or be lost, if the
+        database must not grow now. Raises StoreBusy when the lock does not come
         free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
         """
+        if history and self.history_held:
+            raise StoreBusy(self.history_held)
         limit = self.busy_timeout if patience is None else patience
         deadline = time.monotonic() + limit
         with self.turn(self._writing, limit):
@@ -298,6 +312,11 @@ class Store:
         deadline = time.monotonic() + self.busy_timeout
         result: Result = self._insist(deadline, False, self._guarded, self._snapshot, (function, args, kwargs), {},
                                       self.busy_timeout + _ANSWER)
+        return result
+
+    def plain(self, function: Callable[..., Result], *args: Any) -> Result:
+        """Run a function in the database thread, outside a transaction: for what SQLite does to the file as a whole. Raises as `call`."""
+        result: Result = self._run(self._guarded, function, args, {}, self.busy_timeout + _ANSWER)
         return result
 
     def _insist(self, deadline: float, writes: bool, function: Callable[..., Any], *args: Any) -> Any:

@@ -123,7 +123,7 @@ class Intake:
         number = self._round + 1
         files = [self._marked(name, number) for name in waiting]
         batches = [batch for path in files for batch in _read(path)]
-        self._store.call(_write, batches, number, patience=patience)
+        self._store.call(_write, batches, number, patience=patience, history=True)
         self._round = number
         for path in files:
             with contextlib.suppress(OSError):

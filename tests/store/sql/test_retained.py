@@ -21,4 +21,4 @@ def test_a_table_that_is_newly_pruned_says_so_in_the_document(monkeypatch: pytes
     part = document.text().partition("\n## workers\n")[2].partition("\n## ")[0]
     assert "Lost ones are kept for `[database] retain_health`." in part
     row = document.text().partition("\n## How long rows are kept\n")[2].partition("| `retain_health` |")[2].splitlines()[0]
-    assert row == " `7d` | [health_results](#health_results), [workers](#workers) |"
+    assert row == " `2d` | [health_results](#health_results), [workers](#workers) |"
