@@ -16,13 +16,12 @@ from peewee import BooleanField, DoubleField, IntegerField
 
 from proxyd.store.sql.database import Store, StoreError, connect, database, explain
 from proxyd.store.sql.migrations import TABLES
+from proxyd.store.sql.readonly import HIDDEN
 from proxyd.store.sql.views import VIEWS
 
 FORMATS = ("csv", "sql", "parquet")
 #: The columns that say when something was, the first that a table has.
 _INSTANTS = ("at", "minute", "hour", "day", "checked_at", "started_at", "added_at", "opened_at", "connected_at")
-#: Never exported: whoever has it has more than history.
-_HIDDEN = {"secret_hash", "private_key"}
 _AT_ONCE = 5000
 
 
@@ -45,7 +44,7 @@ def export(store: Store, wanted: Wanted) -> int:
         raise StoreError(f"there is no table or view {wanted.name}; there are: {', '.join((*models, *VIEWS))}")
     if wanted.format == "parquet" and not wanted.output:
         raise StoreError("a Parquet file needs a name: --output FILE")
-    columns = [name for name in store.read(_columns, wanted.name) if name not in _HIDDEN]
+    columns = [name for name in store.read(_columns, wanted.name) if (wanted.name, name) not in HIDDEN]
     fields = models[wanted.name]._meta.columns if wanted.name in models else {}
     truths = {name for name, field in fields.items() if isinstance(field, BooleanField)}
     where, values = _span(wanted, columns)

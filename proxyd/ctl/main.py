@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from proxyd.base import text
 from proxyd.client import ClientError, ConnectionLost
 from proxyd.config import settings
-from proxyd.ctl import act, completion, deploy, live, passwd, rollout, show
+from proxyd.ctl import act, completion, deploy, live, passwd, rollout, show, sql
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, read_token
 from proxyd.ctl.parser import build
 from proxyd.ctl.screen import Screen
@@ -66,6 +66,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.name == "passwd":
         return passwd.passwd(screen, options)
     known = settings.load(options.config)
+    if options.name == "sql":
+        options.url = known.database.url
+        return sql.sql(screen, options, options.url)
     if options.name in ("run", "send"):
         # The settings say whether their registry speaks TLS. Of another registry only the command line can tell.
         options.tls = _registry_tls(options, bool(known.registry.tls_certificate) and not options.registry)

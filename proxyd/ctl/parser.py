@@ -167,6 +167,12 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     one.add_argument("user", metavar="USER", help="name of the user")
     one.add_argument("--kind", choices=KINDS, default=KINDS[0], help=f"kind of hash (default: {KINDS[0]})")
     one.add_argument("--remove", action="store_true", help="remove the user")
+    one = command("sql", "ask the database of the settings in SQL, which is opened for reading only",
+                  "Without a statement, statements come from standard input; a terminal is asked for them. Columns with secrets are NULL. "
+                  "docs/database.md has tables, views and questions.")
+    one.add_argument("statement", metavar="STATEMENT", nargs="*", help="like 'SELECT * FROM v_unwell'; or tables; or 'describe v_unwell'")
+    one.add_argument("--rows", type=bounded(1, 1_000_000), default=1000, metavar="N", help="most rows that are shown (default: 1000)")
+    one.add_argument("--timeout", type=duration, default=30.0, metavar="TIME", help="longest time of a statement (default: 30s)")
     one = command("why", "which route a url matches, what each gate says, and which member would take the request",
                   "Nothing is sent to a backend, and nothing is counted. Exits with 1 if the request would be refused.")
     one.add_argument("url", metavar="URL", help="like https://shop.example.com/cart")

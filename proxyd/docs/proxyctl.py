@@ -39,6 +39,7 @@ EXAMPLES = {
     "test": "proxyctl test http://10.0.0.5:8080/health",
     "send": "proxyctl send PING",
     "passwd": "proxyctl passwd /etc/proxyd/staff.users ann",
+    "sql": "proxyctl sql 'SELECT what, why, since FROM v_unwell'",
     "why": "proxyctl why https://shop.example.com/cart --client 203.0.113.7",
     "events": "proxyctl events --type circuit_state_changed --last 50",
     "top": "proxyctl top --every 1s",
