@@ -24,18 +24,72 @@ from proxyd.store.sql.views import VIEWS
 
 _HEAD = """# Database
 
-Everything that proxyd knows is in one database. Its tables are made to be read, with `sqlite3 var/proxyd.db` or by a dashboard.
-Reading is safe while proxyd runs: SQLite is in WAL mode, so readers wait for nobody, and nobody waits for them. Only proxyd may
-write: it does not see a change that you make by hand, or overwrites it. Do not leave a transaction open in a shell, because an old
-reader keeps the WAL file from shrinking.
+Everything that proxyd knows is in one database: what is served now, and its history by the minute, hour and day. This page says how to
+read it, [answers what people ask](#questions), and then describes every [view](#views), [table](#tables) and column.
+
+## How to read it
+
+```console
+$ proxyctl sql 'SELECT what, why, since FROM v_unwell'
+$ sqlite3 -readonly -box var/proxyd.db
+$ PGOPTIONS='-c default_transaction_read_only=on' psql postgresql://proxyd@localhost/proxyd
+```
+
+`proxyctl sql` opens the database of the settings, whichever it is, for reading only. It asks for statements on a terminal, and takes them
+from a pipe; `--json` is for programs. Columns with secrets are NULL there, and `proxyd db export` leaves them out.
+
+Reading is safe while proxyd runs: SQLite is in WAL mode, so readers wait for nobody, and nobody waits for them. Only proxyd may write: it
+does not see a change that you make by hand, or overwrites it. Do not leave a transaction open in a shell: it keeps SQLite's log (`-wal`).
+proxyd names the process in `proxyctl status` when that grows, and writes no more history from `[database] max_log` on.
+
+If `[database] url` names PostgreSQL, it has the same tables, with `text`, `bigint`, `double precision` and `boolean` columns. All views
+and the queries below are the same for both. For a dashboard, make a role that reads views alone:
+`CREATE ROLE reader LOGIN; GRANT SELECT ON v_slo, v_uptime, v_incidents, v_traffic_by_hour, v_now TO reader;`
+
+## What belongs together
+
+History belongs to an **endpoint**: an instance of a service at a domain and path. It stays the same while sessions end, routes get new ids
+and backends move. `route_history` leads from a route's id to its endpoint.
+
+```
+ services ──< endpoints ──< route_history ──  what is kept by route_id
+                 │            one row a          route_minutes, route_stats, route_latency, route_status_codes
+                 │            deploy             health_results, circuit_transitions, events
+                 │                               slow_requests, rate_limit_rejections, websocket_connections
+                 │
+                 ├──< health_minutes, health_hours, health_days      seconds up, down, in maintenance
+                 ├──< traffic_hours, traffic_days, latency_hours     requests, errors, how long they took
+                 └──< incidents (endpoint)
+
+ a service at a place (service, domain, path), whichever instance serves it
+                 ├──< service_hours, service_days                    was anybody served?
+                 ├──< incidents (service)
+                 └──< objectives                                     what was promised: v_slo
+
+ now:   sessions ──< routes ── health_status, circuits, route_in_flight;   unwell, workers, hosts
+```
+
+## Objectives
+
+`[slo]` in a site file, or the options `slo_availability` and `slo_latency`, say what a service promises:
+
+```ini
+[slo]
+availability = 99.9%
+latency = 99% in 300ms
+```
+
+`v_slo` counts the requests of the last 30 days, of all instances and deploys. The budget is how many of them may be bad. A burn rate is how
+fast it is spent: 1 spends it in 30 days. Page somebody above 14 over an hour, and write a ticket above 6 over six hours. Answers of the
+maintenance page are left out. An error is an answer with a status from 500, whoever made it; `backend_errors` and `proxy_errors` of
+`v_traffic_by_hour` tell who. `proxyd db report` says whether a month met the objectives.
+
+## Times and types
 
 **Times** are text, RFC 3339 in UTC with milliseconds: `2026-03-02T07:59:30.125Z`. They sort as text, so `at >= '2026-03-02'`
 works as expected, and SQLite's `strftime`, `julianday` and `unixepoch` read them. NULL means *never* or *not now*.
 **Durations** are seconds or, if the name ends in `_ms`, milliseconds. **Lists and objects** are JSON text: SQLite's
 `json_each` and `->>` (3.38 and later) read them. **Booleans** are 0 and 1.
-
-If `[database] url` names PostgreSQL, it has the same tables, with `text`, `bigint`, `double precision` and `boolean` columns.
-All views and the queries below are the same for both.
 
 **Compare times with times of the same form.** `v_now` has them: `at >= (SELECT hour_ago FROM v_now)`. SQLite's
 `datetime('now', '-1 hour')` looks right and is wrong: it makes `2026-03-02 07:00:00`, with a blank where the columns have a `T`, and a
@@ -43,6 +97,8 @@ blank sorts before it, so that all of today is newer than an hour ago. Tools tha
 that end in `_epoch`: Grafana's SQLite plugin as a time field, pandas by `pd.to_datetime(column, unit="s", utc=True)`, Metabase as a
 field of type *UNIX timestamp (seconds)*. pandas, DuckDB and Datasette read the text, too: `pd.to_datetime(column)`, `CAST(at AS
 TIMESTAMPTZ)`.
+
+## Looking after it
 
 The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, migrates an older database. proxyd
 refuses a database that a newer proxyd wrote. `proxyd db check`, `proxyd db stats` and `proxyd db vacuum` maintain the file.
@@ -52,8 +108,7 @@ To back it up while proxyd runs: `sqlite3 var/proxyd.db ".backup proxyd-backup.d
 
 """
 
-_QUERIES_HEAD = f"""
-# Questions operators ask
+_QUERIES_HEAD = f"""# Questions
 
 You can run each query as it is. The output is that of a small sample database, at {NOW:%Y-%m-%d %H:%M} UTC.
 """
@@ -71,7 +126,7 @@ _BUCKETS = """
 
 `route_latency.bucket` is a bucket number of a log-linear histogram over microseconds. Below 32, a bucket is one microsecond wide. Above,
 each power of two has 16 buckets, so a percentile is within 3.2 % of the true value. Bucket *b* begins at *b* µs for *b* < 32, otherwise at
-`(16 + (b & 15)) << ((b >> 4) - 1)` µs. Rows of several routes can be added up. The question about the 95th percentile below shows how to
+`(16 + (b & 15)) << ((b >> 4) - 1)` µs. Rows of several routes can be added up. The question about the 95th percentile above shows how to
 read the buckets.
 """
 
@@ -111,15 +166,14 @@ def queries(document: str) -> list[str]:
 def text() -> str:
     """The document."""
     with sample() as connection:
-        parts = [generated("proxyd/store/sql/models.py, observed.py, rollups.py and views.py"), _HEAD, "# Tables\n"]
-        parts += [_table(connection, model) for model in migrations.TABLES]
-        parts += [_KEPT_HEAD, _retention(), _BUCKETS]
-        parts.append("\n# Views\n\nViews join what operators ask for most. The master makes them anew when it starts.\n")
-        parts += [_view(connection, name) for name in VIEWS]
-        parts.append(_QUERIES_HEAD)
+        parts = [generated("proxyd/store/sql/models.py, observed.py, rollups.py and views.py"), _HEAD, _QUERIES_HEAD]
         for question, remark, sql in QUERIES:
             parts += [f"\n## {question}\n\n", f"{remark}\n\n" if remark else "", fenced(sql.strip(), "sql"), "\n",
                       fenced(output(connection, sql))]
+        parts.append("\n# Views\n\nViews join what people ask for most. The master makes them anew when it starts.\n")
+        parts += [_view(connection, name) for name in VIEWS]
+        parts += ["\n# Tables\n", *(_table(connection, model) for model in migrations.TABLES)]
+        parts += [_KEPT_HEAD, _retention(), _BUCKETS]
     return "".join(parts)
 
 
