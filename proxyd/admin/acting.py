@@ -135,6 +135,34 @@ def clear_rollout(context: Context, request: Request, service: str) -> Response:
                  actor)
 
 
+def add_route(context: Context, request: Request) -> Response:
+    """Add a route by hand."""
+    actor = context.guard.check_action(request)
+    asked = request.json_object()
+    made: list[str] = []
+
+    def add() -> None:
+        made.append(context.state.operations.by_hand.add(asked, actor))
+
+    _done(context, "", add)
+    return as_json({"done": f"route {made[0]} added", "route_id": made[0]})
+
+
+def change_route(context: Context, request: Request, route_id: str) -> Response:
+    """Change a route by hand."""
+    actor = context.guard.check_action(request)
+    asked = request.json_object()
+    _route_exists(context, route_id)
+    return _done(context, f"route {route_id} changed", context.state.operations.by_hand.change, route_id, asked, actor)
+
+
+def remove_route(context: Context, request: Request, route_id: str) -> Response:
+    """Remove a route by hand."""
+    actor = context.guard.check_action(request)
+    _route_exists(context, route_id)
+    return _done(context, f"route {route_id} removed", context.state.operations.by_hand.remove, route_id, actor)
+
+
 def reset_circuit(context: Context, request: Request, route_id: str) -> Response:
     """Close a route's circuit in every worker."""
     actor = context.guard.check_action(request)

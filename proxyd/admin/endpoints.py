@@ -32,6 +32,18 @@ _ROLLOUT = {"type": "object", "required": ["to"], "properties": {
     "max_slower": {**NUMBER, "exclusiveMinimum": 1, "maximum": 1000, "default": rollouts.MAX_SLOWER}}}
 _URL = {"type": "object", "required": ["url"], "properties": {
     "url": {**TEXT, "minLength": 1, "maxLength": 8000, "examples": ["http://127.0.0.1:3000"]}}}
+_NAMED = {"type": "object", "maxProperties": 200, "additionalProperties": {**TEXT, "maxLength": 8000}}
+_CHANGED = {
+    "domains": {"type": "array", "minItems": 1, "maxItems": 1000, "items": {**TEXT, "minLength": 1, "maxLength": 300},
+                "examples": [["shop.example.com"]]},
+    "backend": {**TEXT, "minLength": 1, "maxLength": 8000, "examples": ["http://127.0.0.1:3000"]},
+    "path": {**TEXT, "maxLength": 2000, "default": "/"},
+    "priority": {"type": "integer", "minimum": -1_000_000, "maximum": 1_000_000, "default": 0},
+    "options": {**_NAMED, "examples": [{"timeout": "30s"}]}, "headers": {**_NAMED, "examples": [{"X-Frame-Options": "DENY"}]},
+    "request_headers": {**_NAMED, "examples": [{"X-Tier": "gold"}]},
+    "rate_limit": {**TEXT, "maxLength": 1000, "examples": ["100/minute; 1000/hour"]}}
+_ADDED = {"type": "object", "required": ["domains", "backend"],
+          "properties": {**_CHANGED, "service": {**TEXT, "maxLength": 128, "examples": ["shop"]}}}
 _TOKEN = {"type": "object", "properties": {"token": {**TEXT, "maxLength": 8000, "examples": ["..."]}}, "required": ["token"]}
 
 
@@ -58,6 +70,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.",
              "routes: [Route]", _ROUTES),
     Endpoint("GET", "/api/v1/routes/{route_id}", reading.route, "One route.", "Route"),
+    Endpoint("POST", "/api/v1/routes", acting.add_route, "Add a route by hand. It is kept in the database until it is removed.", "Added",
+             body=_ADDED, action=True),
+    Endpoint("PATCH", "/api/v1/routes/{route_id}", acting.change_route,
+             "Change a route by hand. What is absent stays; options and fields that are there replace all of their kind.", "Done",
+             body={"type": "object", "properties": _CHANGED}, action=True),
+    Endpoint("DELETE", "/api/v1/routes/{route_id}", acting.remove_route, "Remove a route by hand.", "Done", action=True),
     Endpoint("GET", "/api/v1/sessions", reading.sessions, "Sessions, newest first; ended ones when asked for.",
              "sessions: [Session]", (
         Parameter("state", "Only this state.", {"type": "string", "enum": ["connected", "disconnected", "ended"]}),

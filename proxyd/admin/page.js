@@ -146,6 +146,14 @@
     if (!csrf) return [];
     const path = "api/v1/routes/" + encodeURIComponent(route.route_id), name = route.service + " " + route.route_id;
     const buttons = [];
+    if (route.source === "hand") {
+      buttons.push(act("Change", "Change " + name, () => edit(route)));
+      buttons.push(act("Remove", "Remove " + name, async () => {
+        const sure = await confirmed("Remove " + name, "Requests for " + route.domains.join(", ") + route.path + " are answered with 404, "
+          + "unless another route takes them.", "", "", "Remove");
+        if (sure !== null) change("DELETE", path);
+      }));
+    }
     if (route.circuit.state !== "closed") {
       buttons.push(act("Reset circuit", "Reset circuit of " + name, () => change("POST", path + "/circuit/reset")));
     }
@@ -295,7 +303,7 @@
       for (const item of [...status.findings].reverse()) for (const id of item.route_ids) wrong.set(id, item);
       fill($("route-rows"), routes.routes.map((route) => ({route, series: traffic.routes[route.route_id], found: wrong.get(route.route_id)})),
         (item) => item.route.route_id, routeRow);
-      note("routes-note", !total ? (search || state ? "No route matches." : unwell ? "Every route is healthy." : "No routes yet. They appear when a service registers.")
+      note("routes-note", !total ? (search || state ? "No route matches." : unwell ? "Every route is healthy." : "No routes yet. They appear when a service registers, or an operator adds one.")
         : total > SHOWN ? whole.format(first + 1) + " to " + whole.format(first + routes.routes.length) + " of " + whole.format(total)
           + " routes, unhealthy ones first." : "");
       $("pages").hidden = total <= SHOWN;
@@ -347,6 +355,7 @@
     $("ask-title").textContent = title;
     $("ask-text").textContent = text;
     $("ask-label").textContent = label;
+    $("ask-field").hidden = !label;
     $("ask-value").value = value;
     $("ask-do").textContent = button;
     dialog.returnValue = "";
@@ -355,14 +364,55 @@
       () => resolve(dialog.returnValue === "yes" ? $("ask-value").value : null), {once: true}));
   }
 
+  // The dialog of a route by hand: a new one, or one that is changed. It stays open until the master has taken it.
+  let edited = null;
+  function edit(route) {
+    edited = route;
+    $("hand-title").textContent = route ? "Change route " + route.route_id : "Add a route";
+    $("hand-do").textContent = route ? "Change" : "Add";
+    $("hand-domains").value = route ? route.domains.join(", ") : "";
+    $("hand-backend").value = route ? route.backend : "";
+    $("hand-path").value = route ? route.path : "/";
+    $("hand-priority").value = route ? route.priority : 0;
+    $("hand-options").value = route ? Object.entries(route.options).map(([key, value]) => key + " = " + value).join("\n") : "";
+    $("hand-error").textContent = "";
+    $("hand").showModal();
+  }
+
+  async function take(event) {
+    event.preventDefault();
+    const options = {};
+    for (const line of $("hand-options").value.split("\n").filter((text) => text.trim())) {
+      const at = line.indexOf("=");
+      if (at < 1) { $("hand-error").textContent = "Options: \"" + line.trim() + "\" is not like timeout = 30s"; return; }
+      options[line.slice(0, at).trim()] = line.slice(at + 1).trim();
+    }
+    const body = {domains: $("hand-domains").value.split(",").map((name) => name.trim()).filter(Boolean), backend: $("hand-backend").value,
+      path: $("hand-path").value, priority: Number($("hand-priority").value), options};
+    try {
+      const [answer] = await ask(edited ? "PATCH" : "POST", "api/v1/routes" + (edited ? "/" + encodeURIComponent(edited.route_id) : ""), body,
+        {"X-CSRF-Token": csrf});
+      $("hand").close();
+      say(answer.done[0].toUpperCase() + answer.done.slice(1));
+    } catch (failure) {
+      if (failure.status === 401 || failure.code === "bad_csrf_token") loggedIn("");
+      $("hand-error").textContent = failure.message;
+    }
+    poll();
+  }
+
   function loggedIn(token) {
     csrf = token;
+    $("add-route").hidden = token === "";
     $("open-login").hidden = !actionsOn || token !== "";
     $("logout").hidden = token === "";
   }
 
   $("ask-form").addEventListener("submit", (event) => { event.preventDefault(); $("ask").close("yes"); });
   $("ask-cancel").addEventListener("click", () => $("ask").close(""));
+  $("add-route").addEventListener("click", () => edit(null));
+  $("hand-form").addEventListener("submit", take);
+  $("hand-cancel").addEventListener("click", () => $("hand").close());
   $("open-login").addEventListener("click", () => { $("login-error").textContent = ""; $("login").showModal(); });
   $("login-cancel").addEventListener("click", () => $("login").close());
   $("login-form").addEventListener("submit", async (event) => {

@@ -8,6 +8,8 @@ from proxyd.base import counters
 from proxyd.base.findings import CRITICAL, KINDS, STARTING, UNWELL, WARNING, WELL
 
 Schema = dict[str, Any]
+#: Where a route comes from: a service that has registered, a site file, an operator.
+SOURCES = ["registry", "site", "hand"]
 
 
 def _is(type_: str | list[str], **more: Any) -> Schema:
@@ -51,8 +53,8 @@ SCHEMAS: dict[str, Schema] = {
         jobs={"type": "array", "items": thing(name=TEXT, runs=WHOLE, errors=WHOLE, last_run_at=MAYBE_INSTANT, duration_seconds=NUMBER,
                                               error=TEXT)}),
     "Route": thing(
-        route_id=TEXT, session_id=TEXT, service=TEXT, instance=TEXT, domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE,
-        enabled=FLAG, options=_is("object", additionalProperties=TEXT),
+        route_id=TEXT, session_id=TEXT, source=_is("string", enum=SOURCES), service=TEXT, instance=TEXT,
+        domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE, enabled=FLAG, options=_is("object", additionalProperties=TEXT),
         health={"oneOf": [thing(status=TEXT, reason=TEXT, last_check=MAYBE_INSTANT, response_time_ms=MAYBE_NUMBER,
                                 success_rate_percent=MAYBE_NUMBER, consecutive_failures=WHOLE), {"type": "null"}]},
         circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
@@ -81,6 +83,7 @@ SCHEMAS: dict[str, Schema] = {
         **thing(step_seconds=WHOLE, minutes=WHOLE, routes=_is(
             "object", additionalProperties=thing(requests=WHOLES, errors=WHOLES)), **{"from": INSTANT})},
     "Done": thing(done=TEXT),
+    "Added": thing(done=TEXT, route_id=TEXT),
     "Rollout": thing(
         rollout_id=WHOLE, service=TEXT, instance=TEXT,
         state=_is("string", enum=["running", "completed", "rolled_back", "aborted", "ended"]), share=NUMBER, steps=WHOLES,

@@ -8,7 +8,8 @@ from typing import Any
 from proxyd.admin.http import RequestRefused
 from proxyd.admin.schemas import Schema
 
-_NAMES = {"string": "text", "number": "a number", "integer": "a whole number", "boolean": "true or false", "object": "an object"}
+_NAMES = {"string": "text", "number": "a number", "integer": "a whole number", "boolean": "true or false",
+          "object": "an object", "array": "an array"}
 
 
 def check_parameter(name: str, schema: Schema, required: bool, query: Mapping[str, str]) -> None:
@@ -45,7 +46,9 @@ def _integer(text: str, schema: Schema) -> str:
 def _wrong(value: Any, schema: Schema) -> str:
     """What is wrong with a value, empty if nothing is."""
     type_ = schema["type"]
-    if isinstance(value, bool) or not isinstance(value, str if type_ == "string" else int | float):
+    if type_ in ("array", "object"):
+        return _wrong_many(value, schema)
+    if isinstance(value, bool) or not isinstance(value, {"string": str, "integer": int}.get(type_, int | float)):
         return f"is not {_NAMES[type_]}{_bounds(schema)}"
     if "enum" in schema and value not in schema["enum"]:
         return f"is none of {', '.join(filter(None, schema['enum']))}"
@@ -54,14 +57,29 @@ def _wrong(value: Any, schema: Schema) -> str:
             return f"is longer than {schema['maxLength']} characters"
         return "is too short" if len(value) < schema.get("minLength", 0) else ""
     # Written so that what is no number at all (NaN) is refused, too.
-    if not (value > schema.get("exclusiveMinimum", float("-inf")) and value <= schema.get("maximum", float("inf"))):
+    if not (value > schema.get("exclusiveMinimum", float("-inf")) and schema.get("minimum", float("-inf")) <= value
+            and value <= schema.get("maximum", float("inf"))):
         return f"is not a number{_bounds(schema)}"
     return ""
 
 
+def _wrong_many(value: Any, schema: Schema) -> str:
+    """The same for an array of texts, and for an object of them."""
+    listed = schema["type"] == "array"
+    if not isinstance(value, list if listed else dict):
+        return f"is not {_NAMES[schema['type']]} of texts"
+    low, high = (schema.get("minItems", 0), schema["maxItems"]) if listed else (0, schema["maxProperties"])
+    if not low <= len(value) <= high:
+        return f"has {len(value)} items, not {low} to {high}"
+    items = value.values() if isinstance(value, dict) else value
+    return next((f"holds {item!r:.40}, which {wrong}" for item in items
+                 if (wrong := _wrong(item, schema["items" if listed else "additionalProperties"]))), "")
+
+
 def _bounds(schema: Schema) -> str:
-    low, high = schema.get("exclusiveMinimum"), schema.get("maximum")
-    return (f" above {low}" if low is not None else "") + (f", of at most {high:g}" if high is not None else "")
+    low, high, least = schema.get("exclusiveMinimum"), schema.get("maximum"), schema.get("minimum")
+    begins = f" above {low}" if low is not None else f" from {least}" if least is not None else ""
+    return begins + (f", of at most {high:g}" if high is not None else "")
 
 
 def _like(name: str, schema: Schema) -> str:

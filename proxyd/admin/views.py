@@ -18,7 +18,7 @@ from proxyd.base.drain import began, drain_share
 from proxyd.base.text import hash_of, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
-from proxyd.store.sql.models import Route, Session
+from proxyd.store.sql.models import CLIENTLESS, Route, Session
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteMinute
 from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.status import instant
@@ -86,8 +86,8 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
     if state is not None:
         state = {name: value for name, value in state.items() if name not in ("route_id", "url", "since")}
     return {
-        "route_id": row.route_id, "session_id": row.__data__["session"], "service": row.service_name,
-        "instance": row.instance_name,
+        "route_id": row.route_id, "session_id": row.__data__["session"], "source": _source(row.__data__["session"]),
+        "service": row.service_name, "instance": row.instance_name,
         "domains": json.loads(row.domains), "path": row.path, "backend": row.backend_url, "priority": row.priority,
         "enabled": bool(row.enabled), "options": json.loads(row.options), "health": state,
         "circuit": _live_circuit(circuits, row),
@@ -97,6 +97,11 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
         "hold": {"active": row.hold_until is not None, "until": row.hold_until},
         "rollout_share": row.rollout_share, "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},
     }
+
+
+def _source(session_id: str) -> str:
+    """Where the routes of a session come from."""
+    return session_id.partition(":")[0] if session_id.startswith(CLIENTLESS) else "registry"
 
 
 def drain(row: Route, now: float) -> dict[str, Any]:

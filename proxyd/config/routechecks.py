@@ -23,6 +23,7 @@ _OWN_REQUEST_PREFIXES = (*_OWN_PREFIXES, "x-forwarded-")
 _MAX_HEADER_VALUE = 4096
 MAX_REQUESTS = 1_000_000_000
 MIN_CHECK_INTERVAL = 0.01
+_PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
@@ -40,6 +41,24 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
 priority = whole_number(-1_000_000, 1_000_000)
 #: Requests that a rate limit allows in its window.
 requests = whole_number(1, MAX_REQUESTS)
+
+
+def limits(value: str) -> list[tuple[int, float]]:
+    """(requests, window in seconds) of each bound in `100/minute; 1000/hour; 5/10s`. Raises ValueError."""
+    found: list[tuple[int, float]] = []
+    for item in filter(None, (part.strip() for part in value.split(";"))):
+        count, slash, window = item.partition("/")
+        if not slash:
+            raise ValueError(f'"{item}" is not requests/window (like 100/minute or 20/10s)')
+        allowed = requests(count.strip())
+        word = window.strip().lower()
+        seconds = _PER[word] if word in _PER else text.parse_duration(word)
+        if any(seconds == known for _, known in found):
+            raise ValueError(f'"{item}" is a second limit for the same window')
+        found.append((allowed, seconds))
+    if not found:
+        raise ValueError("no limit given (like 100/minute)")
+    return found
 
 
 def check_interval(value: str) -> float:

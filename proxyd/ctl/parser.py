@@ -11,7 +11,7 @@ from typing import Any
 
 from proxyd import __version__
 from proxyd.base import text, urls
-from proxyd.config import options
+from proxyd.config import options, routechecks
 from proxyd.config.userfile import KINDS
 from proxyd.ctl import completion
 from proxyd.events.types import ALL, NAMES
@@ -92,6 +92,11 @@ def moment(value: str) -> float:
     if found <= now:
         raise argparse.ArgumentTypeError(f'"{value}" is over')
     return found.timestamp()
+
+
+def _domains(value: str) -> None:
+    for item in value.split(","):
+        urls.normalize_domain(item)
 
 
 def option_pair(value: str) -> tuple[str, str]:
@@ -211,6 +216,19 @@ def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[s
                      "itself goes on in the master. Exits with 1 if it went back or ended otherwise. The option rollout = wait of a new "
                      "instance keeps its traffic away until a rollout gives it some."))
     actions = _maint(command("maint", "maintenance mode"), shared)
+    one = command("add", "add a route by hand", "It is kept in the database until `proxyctl remove`, and several hosts share it. Routes "
+                  "of the same service, domain, path and priority share the requests.")
+    one.add_argument("domain", type=checked(_domains), metavar="DOMAIN", help="domain of the route, or several with commas")
+    one.add_argument("url", metavar="URL", help="backend: http, https, h2c, ws or wss url, unix:/path, redirect: or respond:")
+    one.add_argument("--path", default="/", type=checked(urls.normalize_route_path), metavar="P", help="path of the route (default: /)")
+    one.add_argument("--priority", type=bounded(-1_000_000, 1_000_000), default=0, metavar="N", help="priority (default: 0)")
+    one.add_argument("--service", default="", metavar="NAME", help="service that it belongs to (default: the first domain)")
+    one.add_argument("--option", action="append", type=option_pair, default=[], metavar="KEY=VALUE",
+                     help="route option, like timeout=5s; may be repeated")
+    one.add_argument("--limit", type=checked(routechecks.limits), metavar="LIMITS",
+                     help='rate limit for each client address, like "100/minute; 1000/hour"')
+    one = command("remove", "remove routes by hand", "Those of services and site files are not removed so.")
+    one.add_argument("target", metavar="ID-or-DOMAIN", help="like r12 (or ids with commas), or a domain: all by hand that have it")
     one = command("reset", "close a route's circuit in every worker")
     one.add_argument("route_id", metavar="ROUTE", help="like r12")
     one = command("test", "test whether the registry master can reach a url", "Exits with 1 if it can't.")

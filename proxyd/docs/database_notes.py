@@ -27,7 +27,8 @@ COLUMN_NOTES: dict[str, str] = {
     "at": "When it happened.",
     "route_id": "The route: `r1`, `r2`, ... An id is never used twice.",
     "session_id": "The session it belongs to.",
-    "service_name": "Name of the service, as registered. For a site file, the name of the file.",
+    "service_name": "Name of the service, as registered. For a site file, the name of the file. "
+                    "For a route by hand, its first domain if no other was chosen.",
     "instance_name": "Name of the instance, as registered.",
     "schema_version.version": "Number of the migration.",
     "certificates.domain": "The name that it was ordered for, or `(local CA)`.",
@@ -56,7 +57,7 @@ COLUMN_NOTES: dict[str, str] = {
     "applied_at": "When the migration ran.",
     "sessions.session_id": "Number of the session: `s1`, `s2`, ... It is never used twice. For a site file, `site:` and the name of the "
                            "file. It is no secret. The id that the client has is another one, and a secret: only its hash is stored.",
-    "secret_hash": "SHA-256 of the id that the client got in the answer to REGISTER. Empty for a site file.",
+    "secret_hash": "SHA-256 of the id that the client got in the answer to REGISTER. Empty for a site file and a route by hand.",
     "maintenance_port": "Port of the client's maintenance server, as registered. 0 is none.",
     "metadata": "What the client said about itself, as a JSON object, without its token.",
     "sessions.state": "`connected`, `disconnected` (the grace runs) or `ended`.",
@@ -93,7 +94,7 @@ COLUMN_NOTES: dict[str, str] = {
                 "this was noted.",
     "removed_at": "When the route was removed. NULL while it is there.",
     "removed_at_epoch": "The same in Unix seconds, for tools.",
-    "removed_by": "Who removed it: a client, a site file, or `proxyd` itself.",
+    "removed_by": "Who removed it: a client, a site file, an operator, or `proxyd` itself.",
     "removed_why": "`CONFIG_APPLY` (without this route), `redeployed` (a new session of the same service and instance applied), "
                    "`CLIENT_SHUTDOWN`, or in words why the session ended.",
     "v_endpoints.routes_ever": "How many routes it has had, those that are gone included.",

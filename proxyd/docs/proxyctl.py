@@ -35,6 +35,8 @@ EXAMPLES = {
     "maint enter": "proxyctl maint enter shop.example.com --page https://status.example.com/",
     "maint exit": "proxyctl maint exit ALL",
     "maint status": "proxyctl maint status",
+    "add": "proxyctl add shop.example.com http://127.0.0.1:3000 --option health_check_path=/health",
+    "remove": "proxyctl remove shop.example.com",
     "reset": "proxyctl reset r12",
     "test": "proxyctl test http://10.0.0.5:8080/health",
     "send": "proxyctl send PING",

@@ -21,6 +21,7 @@ from proxyd.net import asking
 from proxyd.net.targets import rules
 from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
+from proxyd.registry.byhand import ByHand
 from proxyd.registry.ends import NO_MAINTENANCE, Conflict, Ends, maintained
 from proxyd.registry.http2ask import ask_http2
 from proxyd.registry.rollouts import Rollouts
@@ -61,6 +62,7 @@ class Operations:
         self.registry = registry
         self.ends = Ends(registry)
         self.rollouts = Rollouts(registry)
+        self.by_hand = ByHand(registry)
         self._said: set[str] = set()
         self._drains: dict[str, int] = {}
         self._generations = itertools.count(1)

@@ -169,8 +169,9 @@ def _problem(registry: Registry, session: LiveSession, planned: _Planned) -> str
     return configuration.check(planned.routes, planned.index) or registry.active.conflict(session.service, fresh)
 
 
-def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], actor: str) -> None:
-    """Apply the staged changes of the scopes in one transaction, and wait for the workers.
+def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], actor: str, begins: bool = False) -> None:
+    """Apply the staged changes of the scopes in one transaction, and wait for the workers. `begins`: the session itself is new, and comes
+    with them.
 
     If it raises StagingError or StoreError, nothing was applied.
     """
@@ -185,10 +186,12 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         now = time.time()
         change = RegistryChange(session_id=session.session_id, unstaged=list(picked), declares=True, by=actor, why="CONFIG_APPLY",
                                 ended_why="redeployed", session_updates={"last_apply": rfc3339(now), "last_activity": rfc3339(now)})
+        if begins:
+            change.session = registry.session_row(session)
         change.settings = {key: settings.get(key) for key in session.settings.keys() | settings.keys()
                            if session.settings.get(key) != settings.get(key)}
         change.removed = sorted_ids(route_id for route_id in session.routes if route_id not in routes)
-        kept = registry.kept.get((session.service, session.instance)) if not session.is_site() else None
+        kept = registry.kept.get((session.service, session.instance)) if not session.has_no_client() else None
         if kept is not None:
             change.ended, change.ended_at = [kept.session_id], rfc3339(now)
             change.removed += sorted_ids(kept.routes)
@@ -206,6 +209,8 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         except BaseException:
             registry.active.free_slots(change.routes)
             raise
+        if begins:
+            registry.take(session)
         if kept is not None:
             registry.succeeded(session, actor)
         session.routes = routes

@@ -35,7 +35,7 @@ from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.kept import PREFIX
-from proxyd.store.sql.models import SITE_PREFIX
+from proxyd.store.sql.models import CLIENTLESS, SITE_PREFIX
 
 log = logging.getLogger("proxyd.registry")
 
@@ -80,6 +80,10 @@ class LiveSession:
     def is_site(self) -> bool:
         """Whether it stands for a site file."""
         return self.session_id.startswith(SITE_PREFIX)
+
+    def has_no_client(self) -> bool:
+        """Whether it stands for a site file or a route by hand."""
+        return self.session_id.startswith(CLIENTLESS)
 
     def is_kept(self) -> bool:
         """Whether it was replaced, or is known only from the kept table. Nobody can resume it, and its routes stay until its service
@@ -142,7 +146,7 @@ class Registry:
             if row["ended_at"]:
                 session.replaced = True
                 session.expires += self.settings.registry.replace_grace - grace
-            if session.is_site():
+            if session.has_no_client():
                 session.expires = 0.0
             self.take(session)
         self.active.load(loaded.routes)
@@ -223,7 +227,7 @@ class Registry:
                               holder=holder, grant=grant, began=clock.now(), secret_hash=hash_of(secret))
         with self.exclusive():
             older = [item for item in self.sessions.values()
-                     if item.service == service and item.instance == instance and not item.is_site()]
+                     if item.service == service and item.instance == instance and not item.has_no_client()]
             for item in older:
                 if not grant.may_replace(item.grant):
                     raise LoginRefused(f"{service}/{instance} was registered with another token, and only that one may replace it")

@@ -19,7 +19,6 @@ from proxyd.config.options import OPTIONS, check_option
 from proxyd.net.optioncheck import check_on_host
 from proxyd.net.targets import rules
 
-_PER = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0}
 _ROUTE_KEYS = ("domains", "path", "backends", "priority")
 _SITE_KEYS = ("enabled", "service")
 _LIMIT_KEYS = ("limits",)
@@ -54,24 +53,6 @@ class Site:
     enabled: bool = True
     service: str = ""
     routes: dict[str, SiteRoute] = field(default_factory=dict)
-
-
-def parse_limits(value: str) -> list[tuple[int, float]]:
-    """(requests, window in seconds) of each bound in `100/minute; 1000/hour; 5/10s`. Raises ValueError."""
-    limits: list[tuple[int, float]] = []
-    for item in filter(None, (part.strip() for part in value.split(";"))):
-        count, slash, window = item.partition("/")
-        if not slash:
-            raise ValueError(f'"{item}" is not requests/window (like 100/minute or 20/10s)')
-        requests = routechecks.requests(count.strip())
-        word = window.strip().lower()
-        seconds = _PER[word] if word in _PER else text.parse_duration(word)
-        if any(seconds == known for _, known in limits):
-            raise ValueError(f'"{item}" is a second limit for the same window')
-        limits.append((requests, seconds))
-    if not limits:
-        raise ValueError("no limit given (like 100/minute)")
-    return limits
 
 
 def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]:
@@ -218,7 +199,7 @@ def _shared_value(kind: str, entry: IniEntry) -> Any:
     if kind == "ratelimit":
         if entry.key not in _LIMIT_KEYS:
             raise ValueError(_unknown(entry, _LIMIT_KEYS))
-        return parse_limits(entry.value)
+        return routechecks.limits(entry.value)
     _FIELD_NAMES[kind](entry.name)
     try:
         return routechecks.header_value(entry.value)

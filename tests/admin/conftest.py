@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from proxyd.store.sql.changes import new_route_numbers
 from tests.admin.harness import Master, add_health, add_route, add_session, add_traffic, running
 
 
@@ -15,6 +16,7 @@ def master(tmp_path: Path) -> Iterator[Master]:
         def fill() -> None:
             add_session()
             add_route(1)
+            new_route_numbers(1000)  # those that tests write have no other
             add_health("r1")
             add_traffic("r1", {200: 8, 502: 2}, dict.fromkeys(range(200, 210), 1), latency_ms_sum=100.0, bytes_sent=5000,
                         retries=3, rate_limited=4)

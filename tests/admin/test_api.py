@@ -163,7 +163,7 @@ def test_head_has_no_body_unknown_paths_are_404_and_wrong_methods_405(master: Ma
     head = requests.head(master.url + "/api/v1/routes", timeout=5)
     assert head.status_code == 200 and head.content == b"" and int(head.headers["Content-Length"]) > 10
     assert master.get("/nowhere").status_code == 404
-    wrong = requests.post(master.url + "/api/v1/routes", timeout=5)
+    wrong = requests.post(master.url + "/api/v1/sessions", timeout=5)
     assert wrong.status_code == 405 and wrong.headers["Allow"] == "GET, HEAD"
     assert master.get("/api/v1/routes/r99").json()["code"] == "no_such_route"
 

@@ -35,6 +35,10 @@ def forbidden(schema: Schema) -> list[Any]:
         return ["nosuch", "no", schema["enum"][0] + "x"]
     if schema["type"] == "integer":
         return [schema["minimum"] - 1, schema["maximum"] + 1, "x", "1.5", "", "²", "9" * 30]
+    if schema["type"] == "array":
+        return ["x", None, 1, {}, [], [1], [""], ["x"] * (schema["maxItems"] + 1)]
+    if schema["type"] == "object":
+        return ["x", None, 1, [], {"timeout": 1}, {"timeout": None}, {str(number): "x" for number in range(schema["maxProperties"] + 1)}]
     if schema["type"] == "number":
         return [schema["exclusiveMinimum"], schema["maximum"] + 1, -1, "60", True, None, [], {}]
     return ["x" * (schema["maxLength"] + 1), *([""] if schema.get("minLength") else [])]
@@ -80,6 +84,9 @@ def test_a_parameter_is_what_its_schema_says(master: Master, path: str, item: di
 @pytest.mark.parametrize(("method", "path", "body"), BODIES)
 def test_a_body_is_what_its_schema_says(master: Master, method: str, path: str, body: dict[str, Any]) -> None:
     schema = body["content"]["application/json"]["schema"]
+    if method == "PATCH":
+        added = master.act("POST", path.rpartition("/")[0], {"domains": ["h.example"], "backend": "http://127.0.0.1:1"})
+        path = f"{path.rpartition('/')[0]}/{added.json()['route_id']}"
     for name, property_schema in schema["properties"].items():
         wrong = forbidden(property_schema) + ([1, None, ["x"]] if property_schema["type"] == "string" else [])
         for value in wrong:

@@ -43,6 +43,10 @@ def test_a_call_can_be_pasted(master: Master, line: str) -> None:
     if "-X DELETE" in line and line.endswith("/drain"):
         # There must be a drain to cancel.
         call(master, next(other for other in CALLS if "-X POST" in other and other.endswith("/drain")))
+    if "-X PATCH" in line or ("-X DELETE" in line and line.endswith("/routes/r1")):
+        # Of a route by hand.
+        added = call(master, next(other for other in CALLS if "-X POST" in other and other.endswith("/routes"))).json()
+        line = line.replace("/routes/r1", f"/routes/{added['route_id']}")
     if "/rollout" in line:
         second_instance(master)
         if "/rollout/clear" not in line and not line.startswith("curl -s -X POST"):

@@ -51,6 +51,41 @@ def test_a_person_sees_routes_logs_in_and_puts_one_into_maintenance(master: Mast
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
+def test_a_person_adds_a_route_changes_it_and_removes_it(master: Master) -> None:
+    def press(words: str) -> str:
+        return f"[...document.querySelectorAll('#route-rows button')].find(one => one.textContent === '{words}').click()"
+
+    with Browser() as browser:
+        browser.open(master.url + "/")
+        browser.until("document.querySelectorAll('#route-rows tr').length === 1")
+        assert browser.evaluate("document.getElementById('add-route').hidden") is True
+        browser.evaluate("document.getElementById('open-login').click(); "
+                         f"document.getElementById('token').value = {TOKEN!r}; "
+                         "document.querySelector('#login-form button.main').click()")
+        browser.until("!document.getElementById('add-route').hidden")
+        browser.evaluate("document.getElementById('add-route').click(); "
+                         "document.getElementById('hand-domains').value = 'new.example, www.new.example'; "
+                         "document.getElementById('hand-backend').value = 'ftp://x'; "
+                         "document.getElementById('hand-options').value = 'timeout = 30s\\n'; "
+                         "document.getElementById('hand-do').click()")
+        browser.until("document.getElementById('hand-error').textContent.includes('backend:')")
+        browser.evaluate("document.getElementById('hand-backend').value = 'http://127.0.0.1:3000'; "
+                         "document.getElementById('hand-do').click()")
+        browser.until("document.querySelector('#route-rows').textContent.includes('new.example, www.new.example/')")
+        browser.evaluate(press("Change"))
+        assert browser.evaluate("document.getElementById('hand-options').value") == "timeout = 30s"
+        browser.evaluate("document.getElementById('hand-path').value = '/shop'; document.getElementById('hand-do').click()")
+        browser.until("document.querySelector('#route-rows').textContent.includes('www.new.example/shop')")
+        browser.evaluate(press("Remove"))
+        assert browser.evaluate("document.getElementById('ask-field').hidden") is True
+        browser.evaluate("document.getElementById('ask-do').click()")
+        browser.until("document.querySelectorAll('#route-rows tr').length === 1")
+        # The console tells of the refused one.
+        assert [problem for problem in browser.problems if "400" not in problem] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here")
 def test_of_many_routes_the_worst_come_first_a_page_at_a_time(master: Master) -> None:
     def fill() -> None:
         for number in range(2, 121):

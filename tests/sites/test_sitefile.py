@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyd.sites.sitefile import Site, parse_limits, parse_site
+from proxyd.config import routechecks
+from proxyd.sites.sitefile import Site, parse_site
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "conf" / "sites-available"
 SMALL = "[route main]\ndomains = a.example\nbackends = http://127.0.0.1:3000\n"
@@ -157,13 +158,13 @@ def test_a_file_has_a_thousand_routes_at_most() -> None:
     (" 7 / 1m30s ; ", [(7, 90.0)]),
 ])
 def test_limits_are_requests_in_a_window(written: str, limits: list[tuple[int, float]]) -> None:
-    assert parse_limits(written) == limits
+    assert routechecks.limits(written) == limits
 
 
 @pytest.mark.parametrize("written", ["", ";", "100", "0/minute", "-1/minute", "x/minute", "1/", "1/fortnight", "1000000001/day"])
 def test_a_limit_that_is_none_is_refused(written: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
-        parse_limits(written)
+        routechecks.limits(written)
 
 
 WORD = st.from_regex(r"[a-z][a-z0-9]{0,8}", fullmatch=True)

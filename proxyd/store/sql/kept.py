@@ -23,7 +23,7 @@ from typing import Any
 from proxyd.base import clock, private
 from proxyd.base.text import hash_of, rfc3339, route_number
 from proxyd.store.sql import identity
-from proxyd.store.sql.models import SITE_PREFIX, Route, Session, StoredCounter
+from proxyd.store.sql.models import CLIENTLESS, Route, Session, StoredCounter
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot, counter
 from proxyd.store.sql.upsert import upsert
 
@@ -193,11 +193,11 @@ def take_up(kept: KeptTable) -> bool:
 
 
 def kept_id(session_id: str) -> str:
-    """The id under which a session of the file is held. Sessions of sites are the sites' own: they go on.
+    """The id under which a session of the file is held. Those of sites and of routes by hand go on as they are.
 
     A file of an older proxyd has the secret ids of clients, which must not get into the database.
     """
-    if session_id.startswith((SITE_PREFIX, PREFIX)):
+    if session_id.startswith((*CLIENTLESS, PREFIX)):
         return session_id
     return PREFIX + (session_id if _NUMBER.fullmatch(session_id) else hash_of(session_id))
 

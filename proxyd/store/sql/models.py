@@ -13,6 +13,10 @@ from proxyd.store.sql.database import database
 
 #: Ids of the sessions that stand for site files begin so.
 SITE_PREFIX = "site:"
+#: And those that stand for routes by hand: such a session has one route, and its id ends with the route's.
+HAND_PREFIX = "hand:"
+#: Sessions without a client: nobody connects, resumes or replaces them, and they have no grace.
+CLIENTLESS = (SITE_PREFIX, HAND_PREFIX)
 
 
 class StoredTable(Model):

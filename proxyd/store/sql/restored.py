@@ -18,7 +18,7 @@ from peewee import SQL
 from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.kept import PREFIX
-from proxyd.store.sql.models import SITE_PREFIX, Session, StoredCounter
+from proxyd.store.sql.models import CLIENTLESS, Session, StoredCounter
 from proxyd.store.sql.upsert import upsert
 
 #: The counter that holds the mark; 0: the database was restored.
@@ -61,7 +61,7 @@ def _set_aside() -> int:
     """Give the sessions ids that nobody can resume. Runs in the database thread, inside a transaction."""
     database.execute_sql("PRAGMA defer_foreign_keys = ON")
     database.execute_sql("DELETE FROM staged_changes")
-    mine = f"state <> 'ended' AND session_id NOT LIKE '{SITE_PREFIX}%' AND session_id NOT LIKE '{PREFIX}%'"
+    mine = " AND ".join(["state <> 'ended'", *(f"session_id NOT LIKE '{prefix}%'" for prefix in (*CLIENTLESS, PREFIX))])
     count = Session.select().where(SQL(mine)).count()
     for table in ("routes", "session_settings", "route_history"):
         database.execute_sql(f"UPDATE {table} SET session_id = '{PREFIX}' || session_id "
