@@ -236,6 +236,11 @@ class ServiceRunner:
                 continue
             self._say(f"registered {options.service}/{instance}: {','.join(options.domain)}{options.path} "
                       f"-> http://{self._place}")
+            with contextlib.suppress(ClientError, ValueError):
+                # Asked after the apply: by then the traffic is here, and this is worth no more than a word.
+                if loser := client.session_info().get("took_from"):
+                    self._say(f"the program at {loser} was connected as {options.service}/{instance} and has lost its traffic to this one; "
+                              "give each an --instance of its own, or --unique")
             for happened in ("disconnected", "reconnected", "reregistered"):
                 client.subscribe(happened, lambda event: self._say(f"registry: {event.type}"))
             return client

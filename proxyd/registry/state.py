@@ -74,6 +74,8 @@ class LiveSession:
     secret_hash: str = ""
     #: Another session of the same names has taken its place. Its routes go on until that one's first apply, or replace_grace is over.
     replaced: bool = False
+    #: The address of the client that held the session of the same names, connected, and lost it to this one's.
+    took_from: str = ""
     #: Options that its client wants and that there are not, since this master began.
     unknown_options: tuple[str, ...] = ()
 
@@ -248,6 +250,8 @@ class Registry:
                 change.settings[GRANT] = grant.to_json()
             version = self.commit(change)
             for item in older:
+                if item.state == CONNECTED and item.holder is not None:
+                    session.took_from = item.address
                 self._tell_holder(item, "REGISTER", address, grant.name)
             for item in ending:
                 self._forget(item, address, "REGISTER of a new session")

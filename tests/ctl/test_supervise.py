@@ -81,7 +81,7 @@ def test_a_program_is_registered_once_it_answers_then_drained_and_stopped(
         "REGISTER|files|files-1|0|{}", "SUBSCRIBE|sid-1|session_replaced",
         f"ROUTE_ADD|sid-1|a.test,b.test|/|http://127.0.0.1:{port}|0",
         "HEALTH_SET|sid-1|r1|/|10s|5s", "OPTIONS_SET|sid-1|r1|timeout|5s", "CONFIG_APPLY|sid-1",
-        "ROUTE_STATUS|sid-1|r1", "DRAIN_START|sid-1|300ms", "ROUTE_STATUS|sid-1|r1",
+        "SESSION_INFO|sid-1", "ROUTE_STATUS|sid-1|r1", "DRAIN_START|sid-1|300ms", "ROUTE_STATUS|sid-1|r1",
         "CLIENT_SHUTDOWN|sid-1"]
 
 

@@ -42,6 +42,7 @@ def test_a_connected_client_that_loses_its_session_is_told(system: System, how: 
     second = system.connect()
     if how == "REGISTER":
         second.register(name)
+        assert second.json("SESSION_INFO|SID")["took_from"] == address_of(first)
     else:
         assert second.command(f"RECONNECT|{first.session_id}") == "OK"
     kind, type_, data = first.line().split("|", 2)
@@ -86,7 +87,7 @@ def test_a_client_that_comes_back_after_its_connection_was_lost_takes_nothing_fr
     assert back.command(f"RECONNECT|{first.session_id}") == "OK", "it has it already"
     back.close()
     wait_for(lambda: system.sql("SELECT 1 FROM sessions WHERE service_name = 'gone' AND state = 'disconnected'"))
-    system.client("gone")
+    assert system.client("gone").json("SESSION_INFO|SID")["took_from"] is None
     assert "gone/i1 lost its session" not in system.log() and events(system, "session_replaced", "gone") == []
 
 

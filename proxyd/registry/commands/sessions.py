@@ -76,8 +76,9 @@ def ping(caller: Caller) -> str:
 
 @command("SESSION_INFO", TOPIC,
          answer="`SESSION_OK|{session_id, service_name, instance_name, connected_at, uptime_seconds, last_activity, last_apply, "
-                "routes_active, routes_staged, metadata}`",
-         help="Show what the registry knows about the session.", repeatable=True)
+                "routes_active, routes_staged, metadata, took_from}`",
+         help="Show what the registry knows about the session. `took_from`: the address of a client that was connected as the same "
+              "instance, and lost its session to this one; else null.", repeatable=True)
 def session_info(caller: Caller) -> str:
     session = caller.session
     return "SESSION_OK|" + to_json({
@@ -86,7 +87,7 @@ def session_info(caller: Caller) -> str:
         "last_activity": rfc3339(session.last_activity),
         "last_apply": rfc3339(session.last_apply) if session.last_apply else None, "routes_active": len(session.routes),
         "routes_staged": sum(1 for route_id in merged(session) if route_id not in session.routes),
-        "metadata": session.metadata})
+        "metadata": session.metadata, "took_from": session.took_from or None})
 
 
 @command("CLIENT_SHUTDOWN", TOPIC, answer="`SHUTDOWN_OK`, then the connection closes",
