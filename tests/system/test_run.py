@@ -158,8 +158,8 @@ def test_who_takes_the_place_of_a_connected_program_is_told_whose(system: System
     host, port = first.socket.getsockname()
     said, place = tmp_path / "said", free_port()
     with subprocess.Popen(
-            [sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "taken.test", "--port", str(place), "--instance", "i1", "--drain", "0",
-             "--", sys.executable, "-m", "http.server", str(place), "--bind", "127.0.0.1", "-d", str(tmp_path)],
+            [sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "taken.test", "--port", str(place), "--instance", "i1",
+             "--drain", "0", "--", sys.executable, "-m", "http.server", str(place), "--bind", "127.0.0.1", "-d", str(tmp_path)],
             env=system.environment, stdout=subprocess.DEVNULL, stderr=said.open("w")) as run:
         try:
             told = f"the program at {host}:{port} was connected as taken/i1 and has lost its traffic to this one"
