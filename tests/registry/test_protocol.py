@@ -346,7 +346,7 @@ def test_session_info_tells_what_is_known(system: System) -> None:
     client.route("info2.test", NOWHERE, apply=False)
     info = client.json("SESSION_INFO|SID")
     assert list(info) == ["session_id", "service_name", "instance_name", "connected_at", "uptime_seconds", "last_activity", "last_apply",
-                          "routes_active", "routes_staged", "metadata"]
+                          "routes_active", "routes_staged", "metadata", "took_from"]
     assert (info["session_id"], info["service_name"], info["instance_name"]) == (client.session_id, "info", "i7")
     assert (info["routes_active"], info["routes_staged"], info["metadata"]) == (1, 1, {"version": "1.2"})
     for name in ("connected_at", "last_activity", "last_apply"):

@@ -22,7 +22,7 @@ from tests.support.backends import Backend
 from tests.support.certificates import Authority
 from tests.support.frames import FrameClient
 from tests.support.system import System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, patience, wait_for
 
 CALM = 11
 Flood = Callable[[FrameClient], Iterator[bytes]]
@@ -227,10 +227,10 @@ def test_a_flood_ends_with_a_goaway_and_nobody_else_notices(kind: str, attacked:
         honest.join(10)
         waits = sorted(honest.waits)
     assert client.goaways and client.goaways[-1][1] == CALM, (client.goaways, took, client.error)
-    assert took < 2.0
+    assert took < patience(2.0)
     assert attacked.worker.memory_info().rss - before < 48 << 20
     # The flood is made in this process, and takes part of its time.
-    assert len(waits) >= 30 and waits[len(waits) // 2] < 0.05 and waits[-1] < 0.7
+    assert len(waits) >= 30 and waits[len(waits) // 2] < 0.05 and waits[-1] < patience(0.7)
     wait_for(lambda: attacked.backend.in_flight == 0, 10, "the end of the work upstream")
     assert attacked.system.worker_pids() == [attacked.worker.pid]
     assert "Traceback" not in attacked.system.log()
