@@ -130,7 +130,7 @@ def test_every_endpoint_answers_as_the_document_says(used: Used) -> None:
                     fits(answer.json(), schema)
                 assert ("X-Total-Count" in answer.headers) == ("headers" in declared), concrete
                 # There is no service named {service}: what would change something of it is a conflict, or nothing to do.
-                known = (200,) if "{" not in path or route == used.route and "{service}" not in path else (200, 404, 409)
+                known: tuple[int, ...] = (200,) if "{" not in path or route == used.route and "{service}" not in path else (200, 404, 409)
                 if path == "/api/v1/routes" and method == "post":
                     # The second time it is there already.
                     known = (200, 201, 409)
