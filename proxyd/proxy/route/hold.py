@@ -96,19 +96,17 @@ class Holds:
         """Until when (time.monotonic() seconds) a request that was refused waits. 0.0: it does not. `before`: the last answer for
         this request, 0.0 if it has not waited yet."""
         seconds = pool.members[0].options.hold_when_down
-        held = max(member.held_until for member in pool.members)
+        left = max(member.held_until for member in pool.members) - clock.now()
         # Others wait, although nothing is held any more: they go now, and this request goes behind them.
         behind = _BEHIND if pool.key in self.queues else 0.0
-        if not (seconds or held or before or behind) or not self._may_wait(ex, pool, refusal, before):
-            return 0.0
-        left = held - clock.now()
-        if not seconds and left <= 0 and not before and not behind:
+        longest = max(seconds, left + _GRACE if left > 0 else 0.0, behind)
+        if not (longest or before) or not self._may_wait(ex, pool, refusal, before):
             return 0.0
         if before:
             return before
         if ex.counters is not None:
             ex.counters.holds += 1
-        return time.monotonic() + max(seconds, left + _GRACE if left > 0 else 0.0, behind)
+        return time.monotonic() + longest
 
     def _may_wait(self, ex: Exchange, pool: Pool, refusal: Refusal, before: float) -> bool:
         """Whether nobody has seen the request, and the reason is one that passes."""
