@@ -17,6 +17,22 @@ from gevent.event import Event as Signal
 from proxyd.base.trouble import Trouble
 
 
+class Working:
+    """Something whose work is done by jobs alone."""
+
+    jobs: tuple[Job, ...] = ()
+
+    def start(self) -> None:
+        """Begin."""
+        for job in self.jobs:
+            job.start()
+
+    def stop(self) -> None:
+        """End."""
+        for job in self.jobs:
+            job.stop()
+
+
 class JobOver(Exception):
     """Raised by a job's function that must not be called again."""
 

@@ -6,7 +6,7 @@ import logging
 
 from proxyd.base import clock
 from proxyd.base.hosts import BOOT
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Job, Working
 from proxyd.base.text import rfc3339
 from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store, StoreError
@@ -20,7 +20,7 @@ _PERIOD, _HEARTBEAT = 0.05, 1.0
 _PATIENCE = 0.25
 
 
-class Counts:
+class Counts(Working):
     """Jobs for an SQLite database. Workers write to a database server themselves: there nobody waits for all others."""
 
     def __init__(self, store: Store, board: Board, directory: str, host: str) -> None:
@@ -28,21 +28,15 @@ class Counts:
         self._board = board
         self._host = host
         self._intake = Intake(directory, store)
-        self.jobs: tuple[Job, ...] = () if store.path is None else (
+        self.jobs = () if store.path is None else (
             Job("counts", _PERIOD, self._take, log, retry=0.5, expected=StoreError, trouble="counts of workers wait for the database",
                 level=logging.INFO),
             Job("workers", _HEARTBEAT, self._beat, log, first=0.0, retry=_HEARTBEAT, expected=StoreError,
                 trouble="worker rows not written", level=logging.DEBUG))
 
-    def start(self) -> None:
-        """Begin."""
-        for job in self.jobs:
-            job.start()
-
     def stop(self) -> None:
         """End, and write what lies there."""
-        for job in self.jobs:
-            job.stop()
+        super().stop()
         if self.jobs:
             try:
                 self._intake.take(_PATIENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from proxyd.base.jobs import Job, JobOver
+from proxyd.base.jobs import Job, JobOver, Working
 from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.leadership import Leadership, LeadLost
 
@@ -14,25 +14,16 @@ log = logging.getLogger("proxyd.master")
 _PERIOD = 0.5
 
 
-class LeadWatch:
+class LeadWatch(Working):
     """A job that asks twice a second. `stop`: called when another master leads."""
 
     def __init__(self, leadership: Leadership | None, stop: Callable[[], None]) -> None:
         self._leadership = leadership
         self._end = stop
-        self.job = Job("leadership", _PERIOD, self._look, log, retry=_PERIOD, expected=StoreError,
-                       trouble="nobody knows whether this master still leads; it changes nothing meanwhile")
+        job = Job("leadership", _PERIOD, self._look, log, retry=_PERIOD, expected=StoreError,
+                  trouble="nobody knows whether this master still leads; it changes nothing meanwhile")
         #: None where a lock file decides who is the master.
-        self.jobs = (self.job,) if leadership is not None else ()
-
-    def start(self) -> None:
-        """Begin, if there is a lead to keep."""
-        for job in self.jobs:
-            job.start()
-
-    def stop(self) -> None:
-        """End."""
-        self.job.stop()
+        self.jobs = (job,) if leadership is not None else ()
 
     def _look(self) -> None:
         assert self._leadership is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Job, Working
 from proxyd.store.memory.board import Board
 from proxyd.store.sql import ledger
 from proxyd.store.sql.database import Store, StoreError
@@ -16,7 +16,7 @@ _PERIOD, _FIRST = 2.0, 1.0
 _PATIENCE = 0.25
 
 
-class Ledger:
+class Ledger(Working):
     """A job that looks every two seconds, and writes only what changed."""
 
     def __init__(self, store: Store, board: Board, wellness: Wellness) -> None:
@@ -26,16 +26,6 @@ class Ledger:
         self._version = -1
         self.jobs = (Job("ledger", _PERIOD, self.look, log, first=_FIRST, retry=_PERIOD, expected=StoreError,
                          trouble="what is unwell can't be written into the database", level=logging.DEBUG),)
-
-    def start(self) -> None:
-        """Begin."""
-        for job in self.jobs:
-            job.start()
-
-    def stop(self) -> None:
-        """End."""
-        for job in self.jobs:
-            job.stop()
 
     def look(self) -> None:
         """Look once. Raises StoreError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Job, Working
 from proxyd.base.text import format_size
 from proxyd.base.trouble import Trouble
 from proxyd.store.sql import walreaders
@@ -19,26 +19,16 @@ _TOLD_SHARE = 4
 _MOST_NAMED = 3
 
 
-class LogWatch:
+class LogWatch(Working):
     """A job that looks once a second. `bound`: bytes (`[database] max_log`)."""
 
     def __init__(self, store: Store, bound: int) -> None:
         self._store, self._bound = store, bound
         self._said = ""
         self._trouble = Trouble(log, "the database's log grows")
-        self.jobs: tuple[Job, ...] = () if store.path is None else (
+        self.jobs = () if store.path is None else (
             Job("database-log", _PERIOD, self.look, log, retry=_PERIOD, expected=StoreError, trouble="can't shorten the database's log",
                 level=logging.INFO),)
-
-    def start(self) -> None:
-        """Begin."""
-        for job in self.jobs:
-            job.start()
-
-    def stop(self) -> None:
-        """End."""
-        for job in self.jobs:
-            job.stop()
 
     def problems(self) -> list[str]:
         """Who makes the log grow, and what proxyd does about it."""
