@@ -279,6 +279,8 @@ class RatelimitSettings:
 
     storage: str = declare(Kind("shared, or a Redis url", _counted_in), "shared",
                            "Where requests are counted: shared (for all workers of the host) or redis://host:port/db.")
+    storage_timeout: float = declare(DURATION, "2s",
+                                     "Longest wait for an answer of Redis. Then each host counts with its share of each limit.")
     strategy: str = declare(choice("sliding-window-counter", "fixed-window", "moving-window"), "sliding-window-counter",
                             "How requests in a window are counted.")
     ipv6_prefix: int = declare(integer(32, 128), "64", "IPv6 addresses that share this many leading bits count as one client.")

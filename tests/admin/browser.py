@@ -16,6 +16,8 @@ from typing import Any
 import requests
 import websocket
 
+from tests.support.waiting import patience
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -84,7 +86,7 @@ class Browser:
         return self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)["result"].get("value")
 
     def until(self, expression: str, seconds: float = 10) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + patience(seconds)
         while not self.evaluate(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.02)

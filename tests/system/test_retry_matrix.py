@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.backends import Backend, RawBackend
 from tests.support.system import System
+from tests.support.waiting import patience
 
 METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
 BODIES = {"none": None, "small": b"s" * 60_000, "large": b"l" * 200_000, "chunked": [b"c" * 1000, b"d" * 1000]}
@@ -51,7 +52,7 @@ def failing(raw_backend: Callable[..., RawBackend], ended: threading.Event) -> R
                     sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Le")
                     return
                 if failure == "stall":
-                    ended.wait(10)
+                    ended.wait(30)
                     return
                 status = failure if failure.isdigit() else "200"
                 sock.sendall(f"HTTP/1.1 {status} So\r\nContent-Length: 0\r\n\r\n".encode())
@@ -82,17 +83,19 @@ def test_exactly_what_may_be_tried_again_is(new_system: Callable[..., System], n
         closed.bind(("127.0.0.1", 0))
         places = {"fails.test": bad.url, "refused.test": f"http://127.0.0.1:{closed.getsockname()[1]}",
                   "deaf.test": f"http://127.0.0.1:{full_port}"}
+        # Long enough for a backend whose processor others use as well; the stalled ones take it whole.
+        timeout = f"{patience(1.5):.1f}s"
         for number in range(2):
             client = system.client("matrix", str(number))
             for domain, url in places.items():
                 client.route(domain, good.url if number else url, apply=False)
             # The first is asked first, nearly always.
             client.options("ALL", weight=1 if number else 1000, balance="round_robin", retry=retry, retry_backoff="none",
-                           timeout="500ms", connect_timeout="500ms", pool_size=0, retry_on="connection_refused,reset,timeout,502,503")
+                           timeout=timeout, connect_timeout="500ms", pool_size=0, retry_on="connection_refused,reset,timeout,502,503")
 
         def ask(method: str, body: str, failure: str, name: str) -> str:
             host = f"{failure}.test" if failure in ("refused", "deaf") else "fails.test"
-            connection = http.client.HTTPConnection("127.0.0.1", system.proxy_port, timeout=10)
+            connection = http.client.HTTPConnection("127.0.0.1", system.proxy_port, timeout=30)
             try:
                 connection.request(method, f"/{name}", BODIES[body], {"Host": host, "X-Failure": failure}, encode_chunked=body == "chunked")
                 response = connection.getresponse()

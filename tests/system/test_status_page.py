@@ -110,7 +110,7 @@ def test_drain_and_reset_do_what_they_say(shop: Shop, browser: Browser) -> None:
     shop.system.get(host="shop.test")
     shop.system.get(host="shop.test")
     browser.until("document.querySelector('#route-rows').textContent.includes('Reset circuit')")
-    assert "1 route is unhealthy" in browser.evaluate("document.getElementById('state').textContent")
+    browser.until("document.getElementById('state').textContent.includes('1 route is unhealthy')")
     shop.backend.failing = 0
     browser.evaluate("document.querySelector('#route-rows button').click()")
     browser.until("document.querySelector('#state').textContent === 'All is well'")

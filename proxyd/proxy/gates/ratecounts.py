@@ -26,8 +26,7 @@ from proxyd.store.memory.ratelimits import SharedCounters, SlidingCounter
 log = logging.getLogger("proxyd.ratelimit")
 
 SLIDING, FIXED, MOVING = "sliding-window-counter", "fixed-window", "moving-window"
-#: Longest time in seconds for a call to Redis, connecting included, and most connections of a worker.
-_REDIS_PATIENCE = 2.0
+#: Most connections of a worker to Redis.
 _REDIS_CONNECTIONS = 16
 
 #: How long a lease is valid, in seconds; the part of the bound that it may be (one thousandth); and the hits of the largest.
@@ -134,12 +133,13 @@ class RedisCounters:
         self._hosts = hosts
         self._strategy = settings.strategy
         self._outage = outage
+        self._timeout = settings.storage_timeout
         # More at once would only queue in Redis, and many would time out there.
         self._places = BoundedSemaphore(_REDIS_CONNECTIONS)
         self._limiter: Any = None
         self._problem: Exception | None = None
         try:
-            self._limiter = STRATEGIES[settings.strategy](_storage(settings.storage))
+            self._limiter = STRATEGIES[settings.strategy](_storage(settings.storage, settings.storage_timeout))
         except Exception as error:  # such as a missing redis package: requests must go on
             self._problem = error
 
@@ -168,7 +168,7 @@ class RedisCounters:
                 if self._problem is not None:
                     raise self._problem
                 # The socket's own timeouts do not cover a name that does not resolve.
-                with gevent.Timeout(_REDIS_PATIENCE, TimeoutError("no answer in time")):
+                with gevent.Timeout(self._timeout, TimeoutError("no answer in time")):
                     answer = question(self._limiter)
             except Exception as error:  # whatever a driver raises, the request must go on
                 if self._outage.begin(time.monotonic()):
@@ -181,14 +181,14 @@ class RedisCounters:
             return answer
 
 
-def _storage(url: str) -> Any:
+def _storage(url: str, timeout: float) -> Any:
     from redis.backoff import NoBackoff
     from redis.exceptions import ConnectionError as Disconnected
     from redis.retry import Retry
 
     # Retry once if Redis closed the idle connection. Do not retry after a timeout: that would only take longer.
     retry: Any = Retry(NoBackoff(), 1, (Disconnected,))
-    return storage_from_string(url, socket_timeout=_REDIS_PATIENCE, socket_connect_timeout=_REDIS_PATIENCE, retry=retry)
+    return storage_from_string(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=retry)
 
 
 @lru_cache(maxsize=4096)
