@@ -30,28 +30,29 @@ class Family(NamedTuple):
         return tuple(self.name + ending for ending in ("_bucket", "_sum", "_count")) if self.kind == HISTOGRAM else (self.name,)
 
 
-_ROUTE = ("route",)
+#: Of traffic: they stay the same over redeploys. `domain` is the first one of a route.
+_PLACE = ("service", "domain")
+#: Of the state of a route.
+_MEMBER = ("service", "instance", "domain", "path")
 
 GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
     ("Traffic", (
-        Family("proxyd_requests_total", COUNTER, "Requests answered, by route, service and status code.", ("route", "service", "code")),
+        Family("proxyd_requests_total", COUNTER, "Requests answered, by status code.", (*_PLACE, "code")),
         Family("proxyd_request_duration_seconds", HISTOGRAM, "Time from a request's first byte to its answer's last, WebSockets left out.",
-               _ROUTE),
+               _PLACE),
         Family("proxyd_refusals_total", COUNTER, "Requests refused, failed or cut by the proxy, by reason (docs/reasons.md).", ("reason",)),
         Family("proxyd_unknown_host_requests_total", COUNTER, "Requests for a host that no route names."),
-        *(Family(counter.metric, COUNTER, f"{counter.help}.", _ROUTE) for counter in COUNTERS if counter.metric),
-        Family("proxyd_upstream_in_flight", GAUGE, "Requests under way to the upstream.", _ROUTE),
-        Family("proxyd_queued", GAUGE, "Requests that wait for a place within max_in_flight, or for a service that is away.", _ROUTE),
-        Family("proxyd_websockets_open", GAUGE, "WebSockets open now.", _ROUTE),
+        *(Family(counter.metric, COUNTER, f"{counter.help}.", _PLACE) for counter in COUNTERS if counter.metric),
+        Family("proxyd_upstream_in_flight", GAUGE, "Requests under way to the upstreams.", _PLACE),
+        Family("proxyd_queued", GAUGE, "Requests that wait for a place within max_in_flight, or for a service that is away.", _PLACE),
+        Family("proxyd_websockets_open", GAUGE, "WebSockets open now.", _PLACE),
     )),
     ("State of routes", (
-        Family("proxyd_route_info", GAUGE, "1, with what a route id stands for, to join by: `* on (route) group_left (service, domain) "
-               "proxyd_route_info`. `domain` is the first one.", ("route", "service", "instance", "domain", "path")),
-        Family("proxyd_health_up", GAUGE, "0 where the health check finds the upstream down, else 1.", _ROUTE),
-        Family("proxyd_health_status", GAUGE, "1 for the status that the health check gives the upstream.", ("route", "status")),
-        Family("proxyd_circuit_state", GAUGE, "1 for the state that the circuit is in.", ("route", "state")),
-        Family("proxyd_drain_share", GAUGE, "Share of its traffic that a route gets: 1, falling to 0 in a drain.", _ROUTE),
-        Family("proxyd_maintenance", GAUGE, "1 where the route is in maintenance.", _ROUTE),
+        Family("proxyd_health_up", GAUGE, "0 where the health check finds the upstream down, else 1.", _MEMBER),
+        Family("proxyd_health_status", GAUGE, "1 for the status that the health check gives the upstream.", (*_MEMBER, "status")),
+        Family("proxyd_circuit_state", GAUGE, "1 for the state that the circuit is in.", (*_MEMBER, "state")),
+        Family("proxyd_drain_share", GAUGE, "Share of its traffic that a route gets: 1, falling to 0 in a drain.", _MEMBER),
+        Family("proxyd_maintenance", GAUGE, "1 where the route is in maintenance.", _MEMBER),
     )),
     ("proxyd itself", (
         Family("proxyd_sessions", GAUGE, "Registered sessions by state.", ("state",)),

@@ -32,15 +32,16 @@ from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import Route
-from proxyd.store.sql.observed import HealthStatus, RouteLatency, RouteStats, RouteStatusCode
-from proxyd.store.sql.query import dicts
+from proxyd.store.sql.observed import HealthStatus
+from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.refusals import refusal_counts
-from proxyd.store.sql.traffic import latencies, open_requests, status_codes
+from proxyd.store.sql.servicesums import NOWHERE, Place, ServiceLatency, ServiceStats, ServiceStatusCode
+from proxyd.store.sql.traffic import open_requests
 
 #: Upper bounds of the duration histogram, in seconds.
 LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-#: The route id under which requests are counted that matched no route.
-NO_ROUTE = "-"
+#: Service, instance, domain and path.
+Member = tuple[str, str, str, str]
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class Readings:
     """What the database says, and the circuits of its routes."""
 
     routes: list[Route] = field(default_factory=list)
-    sums: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sums: dict[Place, dict[str, Any]] = field(default_factory=dict)
     codes: list[tuple[Any, ...]] = field(default_factory=list)
     latencies: list[tuple[Any, ...]] = field(default_factory=list)
     open_now: list[tuple[Any, ...]] = field(default_factory=list)
@@ -78,12 +79,16 @@ def read(circuits: CircuitBoard) -> Readings:
     routes = list(Route.select(Route.route_id, Route.service_name, Route.instance_name, Route.domains, Route.path, Route.slot,
                                Route.drain_started_at, Route.drain_clock,
                                Route.drain_seconds, Route.maintenance_since))
-    wanted = {row.route_id for row in routes} | {NO_ROUTE}
+    wanted = {row.route_id for row in routes}
+    # A service that has no route now is no series. When it is back, its counters go on.
+    places = {(row.service_name, _domain(row)) for row in routes} | {NOWHERE}
     found = Readings(routes=routes, sessions=views.session_counts())
-    # Rows of routes that are gone wait for the janitor; they are no series any more.
-    found.sums = {item["route_id"]: item for item in dicts(RouteStats.select()) if item["route_id"] in wanted}
-    found.codes = [row for row in status_codes(RouteStatusCode.responses > 0) if row[0] in wanted]
-    found.latencies = [row for row in latencies(RouteLatency.requests > 0) if row[0] in wanted]
+    found.sums = {place: item for item in dicts(ServiceStats.select()) if (place := (item["service_name"], item["domain"])) in places}
+    code, latency = ServiceStatusCode, ServiceLatency
+    codes = code.select(code.service_name, code.domain, code.status_code, code.responses).order_by(code.status_code)
+    found.codes = [row for row in tuples(codes) if row[:2] in places]
+    buckets = latency.select(latency.service_name, latency.domain, latency.bucket, latency.requests)
+    found.latencies = [row for row in tuples(buckets) if row[:2] in places]
     found.open_now = [row for row in open_requests() if row[0] in wanted]
     found.health = {row.route_id: row.status for row in HealthStatus.select(HealthStatus.route_id, HealthStatus.status)
                     if row.route_id in wanted}
@@ -108,7 +113,8 @@ class ProxydCollector(Collector):
         self._readings = readings
         self._process = process
         self._now = clock.now() if now is None else now
-        self._service = {row.route_id: row.service_name for row in readings.routes}
+        self._member: dict[str, Member] = {
+            row.route_id: (row.service_name, row.instance_name, _domain(row), row.path) for row in readings.routes}
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
@@ -123,22 +129,22 @@ class ProxydCollector(Collector):
 
     def _requests(self) -> Metric:
         family = counter("proxyd_requests_total")
-        for route_id, code, count in self._readings.codes:
-            family.add_metric((route_id, self._service.get(route_id, ""), str(code)), count)
+        for service, domain, code, count in self._readings.codes:
+            family.add_metric((service, domain, str(code)), count)
         return family
 
     def _durations(self) -> Metric:
         family = histogram("proxyd_request_duration_seconds")
-        counts: dict[str, list[int]] = defaultdict(lambda: [0] * (len(LE) + 1))
-        for route_id, bucket, count in self._readings.latencies:
-            counts[route_id][_place(bucket)] += count
-        for route_id, numbers in counts.items():
+        counts: dict[Place, list[int]] = defaultdict(lambda: [0] * (len(LE) + 1))
+        for service, domain, bucket, count in self._readings.latencies:
+            counts[service, domain][_place(bucket)] += count
+        for place, numbers in counts.items():
             below, cumulative = 0, []
             for name, number in zip((*map(str, LE), "+Inf"), numbers, strict=True):
                 below += number
                 cumulative.append((name, below))
-            total = self._readings.sums.get(route_id, {}).get("latency_ms_sum", 0.0) / 1000
-            family.add_metric((route_id,), cumulative, total)
+            total = self._readings.sums.get(place, {}).get("latency_ms_sum", 0.0) / 1000
+            family.add_metric(place, cumulative, total)
         return family
 
     def _refusals(self) -> Metric:
@@ -157,45 +163,49 @@ class ProxydCollector(Collector):
             if not declared.metric:
                 continue
             family = counter(declared.metric)
-            for route_id, item in self._readings.sums.items():
-                family.add_metric((route_id,), item[declared.name])
+            for place, item in self._readings.sums.items():
+                family.add_metric(place, item[declared.name])
             yield family
 
     def _open(self) -> Iterator[Metric]:
         requests = gauge("proxyd_upstream_in_flight")
         websockets = gauge("proxyd_websockets_open")
         queued = gauge("proxyd_queued")
-        for route_id, in_flight, open_now, waiting in self._readings.open_now:
-            requests.add_metric((route_id,), in_flight)
-            websockets.add_metric((route_id,), open_now)
-            queued.add_metric((route_id,), waiting)
+        sums: dict[Place, list[int]] = {}
+        for route_id, *numbers in self._readings.open_now:
+            service, _, domain, _ = self._member[route_id]
+            before = sums.get((service, domain), [0, 0, 0])
+            sums[service, domain] = [old + new for old, new in zip(before, numbers, strict=True)]
+        for place, numbers in sums.items():
+            for family, number in zip((requests, websockets, queued), numbers, strict=True):
+                family.add_metric(place, number)
         yield requests
         yield queued
         yield websockets
 
     def _states(self) -> Iterator[Metric]:
-        health = gauge("proxyd_health_up")
-        statuses = gauge("proxyd_health_status")
-        for route_id, current in self._readings.health.items():
-            health.add_metric((route_id,), float(current != DOWN))
+        """By instance and place. Two routes of one, as a redeploy has them for a moment, are told by the worse of both."""
+        of, readings = self._member, self._readings
+        health, statuses, circuits = _Worst(), _Worst(), _Worst()
+        for route_id, current in readings.health.items():
+            health.add(of[route_id], -float(current != DOWN))
             for status in STATUSES:
-                statuses.add_metric((route_id, status), float(status == current))
-        circuit = gauge("proxyd_circuit_state")
-        for route_id, current in self._readings.circuits.items():
+                statuses.add((*of[route_id], status), float(status == current))
+        for route_id, current in readings.circuits.items():
             for state in STATE_NAMES:
-                circuit.add_metric((route_id, state), float(state == current))
-        info = gauge("proxyd_route_info")
-        drain = gauge("proxyd_drain_share")
-        maintenance = gauge("proxyd_maintenance")
-        for row in self._readings.routes:
+                circuits.add((*of[route_id], state), float(state == current))
+        drain, maintenance = _Worst(), _Worst()
+        for row in readings.routes:
             share = 1.0
             if row.drain_started_at is not None:
                 share = drain_share(began(row.drain_started_at, row.drain_clock), row.drain_seconds or 0.0, self._now)
-            drain.add_metric((row.route_id,), share)
-            domain = next(iter(json.loads(row.domains)), "")
-            info.add_metric((row.route_id, row.service_name, row.instance_name, domain, row.path), 1)
-            maintenance.add_metric((row.route_id,), float(row.maintenance_since is not None))
-        yield from (info, health, statuses, circuit, drain, maintenance)
+            drain.add(of[row.route_id], -share)
+            maintenance.add(of[row.route_id], float(row.maintenance_since is not None))
+        yield health.told("proxyd_health_up", -1)
+        yield statuses.told("proxyd_health_status")
+        yield circuits.told("proxyd_circuit_state")
+        yield drain.told("proxyd_drain_share", -1)
+        yield maintenance.told("proxyd_maintenance")
 
     def _own(self) -> Iterator[Metric]:
         process = self._process
@@ -243,6 +253,28 @@ class ProxydCollector(Collector):
             for family, value in ((runs, job.runs), (errors, job.errors), (last, job.last_run), (duration, job.duration)):
                 family.add_metric((job.name,), value)
         yield from (runs, errors, last, duration)
+
+
+class _Worst:
+    """The highest number of each set of labels."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, ...], float] = {}
+
+    def add(self, labels: tuple[str, ...], number: float) -> None:
+        """One more number."""
+        self._found[labels] = max(number, self._found.get(labels, number))
+
+    def told(self, name: str, sign: int = 1) -> Metric:
+        """The declared gauge, of the numbers times `sign`."""
+        family = gauge(name)
+        for labels, number in self._found.items():
+            family.add_metric(labels, number * sign)
+        return family
+
+
+def _domain(row: Route) -> str:
+    return str(next(iter(json.loads(row.domains)), ""))
 
 
 def _place(bucket: int) -> int:

@@ -66,6 +66,10 @@ and backends move. `route_history` leads from a route's id to its endpoint.
                  ├──< incidents (service)
                  └──< objectives                                     what was promised: v_slo
 
+ a service at a domain
+                 └──< service_stats, service_latency,                what /metrics counts
+                      service_status_codes
+
  now:   sessions ──< routes ── health_status, circuits, route_in_flight;   unwell, workers, hosts
 ```
 

@@ -8,8 +8,9 @@ from proxyd.docs.markdown import code, generated, table
 _HEAD = """# Metrics
 
 `GET /metrics` of the admin HTTP answers in Prometheus' text format, or in OpenMetrics where the scraper asks for it. The numbers are
-sums over all workers of the host's database; workers write what they counted twice a second. A counter of a route begins at 0 with
-the route, and its series ends with it. The route `-` stands for requests that matched no route. `conf/prometheus` has a scrape job
+sums over all workers of the host's database; workers write what they counted twice a second. Counters are summed by service and (first)
+domain, over instances, paths and deploys: a redeploy makes no new series, and a service that comes back goes on counting. The service
+`-` stands for requests that matched no route. Sums by route are in SQL (`route_stats`) and the API. `conf/prometheus` has a scrape job
 and alerts, `conf/grafana` a dashboard.
 
 ```sh

@@ -30,9 +30,11 @@ from proxyd.registry.state import Registry
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.identity import came
 from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.models import Route, Session
 from proxyd.store.sql.observed import EventRow, HealthStatus
+from proxyd.store.sql.query import dicts
 from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
 Result = TypeVar("Result")
@@ -181,6 +183,7 @@ def add_route(number: int, session_id: str = SESSION, service: str = "shop", **m
         "domains": '["shop.example"]', "backend_url": f"http://127.0.0.1:{3000 + number}", "priority": 0, "enabled": True,
         "options": '{"retry":"true"}', "slot": number, "version": 1, "created_at": at, "updated_at": at}
     Route.create(**{**row, **more})
+    came(dicts(Route.select().where(Route.route_id == f"r{number}")), "test")
 
 
 def second_instance(master: Master, name: str = "v2") -> None:

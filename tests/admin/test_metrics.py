@@ -7,7 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from proxyd.admin.families import FAMILIES
 from proxyd.base.text import rfc3339
-from tests.admin.harness import Master, add_traffic, open_circuit
+from proxyd.store.sql.models import Route
+from tests.admin.harness import Master, add_health, add_route, add_session, add_traffic, open_circuit
 from tests.support.waiting import wait_for
 
 
@@ -26,26 +27,58 @@ def test_the_metrics_say_what_the_database_and_the_boards_say(master: Master) ->
     def value(name: str, **labels: str) -> float:
         return found[name, frozenset(labels.items())]
 
-    assert value("proxyd_requests_total", route="r1", service="shop", code="200") == 8
-    assert value("proxyd_requests_total", route="-", service="", code="404") == 7
-    assert value("proxyd_request_duration_seconds_count", route="r1") == 10
-    assert value("proxyd_request_duration_seconds_sum", route="r1") == 0.1
-    assert value("proxyd_bytes_sent_total", route="r1") == 5000
-    assert value("proxyd_retries_total", route="r1") == 3 and value("proxyd_rate_limited_total", route="r1") == 4
-    assert value("proxyd_upstream_in_flight", route="r1") == 2
-    assert value("proxyd_health_up", route="r1") == 1
-    assert value("proxyd_health_status", route="r1", status="healthy") == 1
-    assert value("proxyd_health_status", route="r1", status="degraded") == 0
-    assert value("proxyd_circuit_state", route="r1", state="open") == 1
-    assert value("proxyd_circuit_state", route="r1", state="closed") == 0
+    shop = {"service": "shop", "domain": "shop.example"}
+    member = {**shop, "instance": "a", "path": "/"}
+    assert value("proxyd_requests_total", **shop, code="200") == 8
+    assert value("proxyd_requests_total", service="-", domain="-", code="404") == 7
+    assert value("proxyd_request_duration_seconds_count", **shop) == 10
+    assert value("proxyd_request_duration_seconds_sum", **shop) == 0.1
+    assert value("proxyd_bytes_sent_total", **shop) == 5000
+    assert value("proxyd_retries_total", **shop) == 3 and value("proxyd_rate_limited_total", **shop) == 4
+    assert value("proxyd_upstream_in_flight", **shop) == 2
+    assert value("proxyd_health_up", **member) == 1
+    assert value("proxyd_health_status", **member, status="healthy") == 1
+    assert value("proxyd_health_status", **member, status="degraded") == 0
+    assert value("proxyd_circuit_state", **member, state="open") == 1
+    assert value("proxyd_circuit_state", **member, state="closed") == 0
     assert value("proxyd_sessions", state="connected") == 1
     assert value("proxyd_config_version") == 5
     assert 4 in [number for (name, _), number in found.items() if name == "proxyd_worker_config_version"]
     assert value("proxyd_certificate_expiry_seconds", path="/etc/a.pem", names="a.example") == 1900000000
-    assert value("proxyd_route_info", route="r1", service="shop", instance="a", domain="shop.example", path="/") == 1
     assert value("proxyd_unknown_host_requests_total") == 0
-    assert value("proxyd_drain_share", route="r1") == 1 and value("proxyd_maintenance", route="r1") == 0
-    assert "r77" not in text
+    assert value("proxyd_drain_share", **member) == 1 and value("proxyd_maintenance", **member) == 0
+    assert value("proxyd_slow_warnings_total", **shop) == 0
+    assert "r77" not in text and "route=" not in text
+
+
+def test_a_redeploy_makes_no_new_series_and_lets_no_counter_fall(master: Master) -> None:
+    before = samples(master.get("/metrics").text)
+
+    def redeploy() -> None:
+        add_session("s8")
+        Route.delete().where(Route.route_id == "r1").execute()
+        add_route(5, "s8")
+        add_traffic("r5", {200: 2, 500: 1}, {10: 3})
+
+    master.write(redeploy)
+    after = samples(master.get("/metrics").text)
+    shop = frozenset({"service": "shop", "domain": "shop.example"}.items())
+    new = {key for key in after.keys() - before.keys() if "pid" not in dict(key[1])}
+    assert all(name == "proxyd_requests_total" for name, _ in new), new
+    assert after["proxyd_requests_total", shop | {("code", "200")}] == before["proxyd_requests_total", shop | {("code", "200")}] + 2
+    assert after["proxyd_request_duration_seconds_count", shop] == before["proxyd_request_duration_seconds_count", shop] + 3
+
+
+def test_two_routes_of_one_place_are_told_by_the_worse(master: Master) -> None:
+    def second() -> None:
+        add_session("s8")
+        add_route(5, "s8")
+        add_health("r5", "down")
+
+    master.write(second)
+    found = samples(master.get("/metrics").text)
+    member = frozenset({"service": "shop", "domain": "shop.example", "instance": "a", "path": "/"}.items())
+    assert found["proxyd_health_up", member] == 0 and found["proxyd_health_status", member | {("status", "down")}] == 1
 
 
 def test_a_scrape_has_the_metrics_that_are_declared_and_no_others(master: Master) -> None:

@@ -24,6 +24,8 @@ from tests.support.system import Answer, System
 from tests.support.waiting import patience, wait_for
 
 TOKEN = "a-token-for-the-api"
+PLACE = {"service": "shop", "domain": "shop.test"}
+MEMBER = {**PLACE, "instance": "shop-1", "path": "/"}
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,16 @@ def used(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Used]:
 
 
 def test_metrics_count_over_all_workers_and_survive_the_end_of_one(used: Used) -> None:
-    route = used.route
-
     def counted() -> list[float | None]:
-        return [used.value("proxyd_requests_total", route=route, service="shop", code=code) for code in ("200", "500", "429")]
+        return [used.value("proxyd_requests_total", **PLACE, code=code) for code in ("200", "500", "429")]
 
     wait_for(lambda: counted() == [54, 6, 10], what="all requests of all workers")
-    assert used.value("proxyd_request_duration_seconds_count", route=route) == 70
-    assert used.value("proxyd_request_duration_seconds_bucket", route=route, le="+Inf") == 70
-    assert used.value("proxyd_rate_limited_total", route=route) == 10
-    assert used.value("proxyd_errors_total", route=route) == 6
-    assert used.value("proxyd_circuit_state", route=route, state="closed") == 1
-    wait_for(lambda: used.value("proxyd_health_up", route=route) == 1, what="the health check")
+    assert used.value("proxyd_request_duration_seconds_count", **PLACE) == 70
+    assert used.value("proxyd_request_duration_seconds_bucket", **PLACE, le="+Inf") == 70
+    assert used.value("proxyd_rate_limited_total", **PLACE) == 10
+    assert used.value("proxyd_errors_total", **PLACE) == 6
+    assert used.value("proxyd_circuit_state", **MEMBER, state="closed") == 1
+    wait_for(lambda: used.value("proxyd_health_up", **MEMBER) == 1, what="the health check")
     versions = [value for (name, _), value in used.samples().items() if name == "proxyd_worker_config_version"]
     assert versions == [used.value("proxyd_config_version")] * 3
     old = used.system.worker_pids()

@@ -136,4 +136,4 @@ def test_requests_refused_since_a_check_found_the_upstream_down_are_counted(syst
     for _ in range(5):
         answer = system.get("/", "counted.test")
         assert (answer.status, answer.headers["X-Proxyd-Reason"], answer.headers["Retry-After"]) == (503, "upstream_down", "5")
-    wait_for(lambda: f'proxyd_circuit_rejected_total{{route="{route_id}"}} 5.0' in system.admin("/metrics").text, 2)
+    wait_for(lambda: 'proxyd_circuit_rejected_total{domain="counted.test",service="counted"} 5.0' in system.admin("/metrics").text, 2)

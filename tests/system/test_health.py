@@ -53,9 +53,9 @@ def health(client: Listener, route_id: str) -> dict[str, Any]:
 
 
 def metrics(system: System) -> dict[tuple[str, str, str], float]:
-    """The samples of /metrics by name, route and state or status."""
+    """The samples of /metrics by name, domain and state or status."""
     families = text_string_to_metric_families(system.admin("/metrics").text)
-    return {(sample.name, sample.labels.get("route", ""), sample.labels.get("state", sample.labels.get("status", ""))): sample.value
+    return {(sample.name, sample.labels.get("domain", ""), sample.labels.get("state", sample.labels.get("status", ""))): sample.value
             for family in families for sample in family.samples}
 
 
@@ -74,9 +74,9 @@ def views(system: System, client: Listener, route_id: str, pinned: Pinned, host:
         "v_health_now, v_circuits": (*system.sql(
             "SELECT h.status, c.state FROM v_health_now h JOIN v_circuits c USING (route_id) WHERE route_id = ?", route_id)[0],
             status["healthy"]),
-        "metrics": (next(name for name in ("unknown", "healthy", "degraded", "down") if shown["proxyd_health_status", route_id, name]),
-                    next(name for name in ("closed", "open", "half_open") if shown["proxyd_circuit_state", route_id, name]),
-                    bool(shown["proxyd_health_up", route_id, ""])),
+        "metrics": (next(name for name in ("unknown", "healthy", "degraded", "down") if shown["proxyd_health_status", host, name]),
+                    next(name for name in ("closed", "open", "half_open") if shown["proxyd_circuit_state", host, name]),
+                    bool(shown["proxyd_health_up", host, ""])),
         "traffic": [(answer.status, answer.headers["X-Proxyd-Reason"]) for answer in pinned.each(host)],
     }
 

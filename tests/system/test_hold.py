@@ -53,8 +53,8 @@ def test_who_waits_too_long_is_told_and_counted(system: System, backend: Backend
     answer = system.get("/", "away.test")
     assert reason(answer) == (503, "hold_timeout") and answer.headers["Retry-After"]
     assert 0.35 < time.monotonic() - begun < patience(3)
-    wait_for(lambda: f'proxyd_hold_rejected_total{{route="{route_id}"}} 1.0' in system.admin("/metrics").text)
-    assert f'proxyd_holds_total{{route="{route_id}"}} 1.0' in system.admin("/metrics").text
+    wait_for(lambda: 'proxyd_hold_rejected_total{domain="away.test",service="away"} 1.0' in system.admin("/metrics").text)
+    assert 'proxyd_holds_total{domain="away.test",service="away"} 1.0' in system.admin("/metrics").text
     client.options(route_id, hold_when_down="0")
     assert reason(system.get("/", "away.test")) == (502, "upstream_refused")
 

@@ -60,6 +60,7 @@ from proxyd.store.sql.rollups import (
     TrafficHour,
     UnwellRow,
 )
+from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
 
@@ -82,8 +83,9 @@ V15: list[type[StoredTable]] = [TrafficHour, TrafficDay, LatencyHour]
 V17: list[type[StoredTable]] = [Rollout]
 V18: list[type[StoredTable]] = [Host]
 V19: list[type[StoredTable]] = [ServiceHour, ServiceDay, Objective, UnwellRow]
+V20: list[type[StoredTable]] = [ServiceStats, ServiceStatusCode, ServiceLatency]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20)
 
 
 def _first() -> None:
@@ -187,6 +189,11 @@ def _objectives() -> None:
     database.create_tables(V19)
 
 
+def _sums_of_services() -> None:
+    database.create_tables(V20)
+    fill_from_routes()
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -215,6 +222,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (17, "rollouts", _rollouts),
     (18, "hosts, and the workers of each", _workers_of_hosts),
     (19, "uptime of services, objectives, what is unwell, errors by who made them", _objectives),
+    (20, "sums of services, which go on over redeploys", _sums_of_services),
 )
 NEWEST = STEPS[-1][0]
 
@@ -249,17 +257,21 @@ def migrate(store: Store) -> tuple[int, int]:
     return before, NEWEST
 
 
-def _missing_counters() -> list[Counter]:
-    there = {column.name for column in database.get_columns(RouteStats._meta.table_name)}
-    return [counter for counter in COUNTERS if counter.name not in there]
+def _missing_counters() -> list[tuple[str, Counter]]:
+    """Tables, and the counters that they have no column for."""
+    found = []
+    for model in (RouteStats, ServiceStats):
+        there = {column.name for column in database.get_columns(model._meta.table_name)}
+        found += [(model._meta.table_name, counter) for counter in COUNTERS if there and counter.name not in there]
+    return found
 
 
 def _add_counters() -> None:
     # With a default in the table itself, so that a worker of the older proxyd can still write its rows.
     whole, other = ("INTEGER", "REAL") if is_sqlite() else ("BIGINT", "DOUBLE PRECISION")
-    for counter in _missing_counters():
+    for table, counter in _missing_counters():
         kind = whole if counter.whole else other
-        database.execute_sql(f"ALTER TABLE {RouteStats._meta.table_name} ADD COLUMN {counter.name} {kind} NOT NULL DEFAULT 0")
+        database.execute_sql(f"ALTER TABLE {table} ADD COLUMN {counter.name} {kind} NOT NULL DEFAULT 0")
 
 
 def _run(number: int, description: str, step: Callable[[], None]) -> None:

@@ -35,10 +35,12 @@ from proxyd.store.sql.rollups import (
     TrafficDay,
     TrafficHour,
 )
+from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, gone_services, of_gone_services
 
 #: The route id of requests that matched no route (see proxyd.admin.metrics); it is never a route, and stays.
 _NO_ROUTE = "-"
 _KEPT = "Kept for {}."
+_SERVICE_GONE = "The rows of a service without routes are kept for {}."
 _ROUTE_GONE = "The rows of a route that is gone are kept for {}."
 
 
@@ -115,6 +117,9 @@ RETAINED: tuple[Retained, ...] = (
     Retained(RouteStatusCode, "retain_stats", _like_sums(RouteStatusCode), _ROUTE_GONE),
     Retained(RouteLatency, "retain_stats", _like_sums(RouteLatency), _ROUTE_GONE),
     Retained(RouteStats, "retain_stats", _of_no_route, _ROUTE_GONE),
+    Retained(ServiceStatusCode, "retain_stats", lambda before: of_gone_services(ServiceStatusCode, before), _SERVICE_GONE),
+    Retained(ServiceLatency, "retain_stats", lambda before: of_gone_services(ServiceLatency, before), _SERVICE_GONE),
+    Retained(ServiceStats, "retain_stats", gone_services, _SERVICE_GONE),
     Retained(RouteHistory, "retain_routes", lambda before: RouteHistory.removed_at < before,
              "A route that is gone is kept for {}, and at least as long as any other history.", last=True),
     Retained(Endpoint, "retain_routes", _without_history, "It is kept as long as its history.", last=True),

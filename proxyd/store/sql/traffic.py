@@ -27,6 +27,7 @@ from proxyd.store.sql.observed import (
 )
 from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.rollups import LatencyHour, TrafficDay, TrafficHour
+from proxyd.store.sql.servicesums import add_to_services
 from proxyd.store.sql.upsert import add
 
 #: The slow requests kept of each route and hour.
@@ -70,6 +71,7 @@ class TrafficBatch:
             [(route_id, minute, *[traffic.sums.get(name, 0) for name in _BY_MINUTE]) for route_id, traffic in routes.items()],
             _BY_MINUTE)
         self._write_by_endpoint()
+        add_to_services(routes, at)
         add(RouteStatusCode, ("route_id", "status_code", "responses"),
             [(route_id, code, count) for route_id, traffic in routes.items() for code, count in traffic.codes.items()], ("responses",))
         add(RouteLatency, ("route_id", "bucket", "requests"),

@@ -92,7 +92,7 @@ def test_a_database_of_32_bits_is_widened_with_what_is_in_it(postgres: Postgres,
         older.setattr(migrations, "NEWEST", 4)
         older.setattr(views, "VIEWS", {})
         migrate(store)
-    store.call(database.create_tables, migrations.V12)
+    store.call(database.create_tables, migrations.V12 + migrations.V20)
     # The types that the first versions made.
     postgres.sql("ALTER TABLE route_stats ALTER COLUMN bytes_sent TYPE INTEGER, ALTER COLUMN latency_ms_sum TYPE REAL", name)
     postgres.sql("ALTER TABLE health_results ALTER COLUMN id TYPE INTEGER; ALTER SEQUENCE health_results_id_seq AS INTEGER", name)

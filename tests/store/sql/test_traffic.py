@@ -11,9 +11,12 @@ import pytest
 
 from proxyd.base.counters import COUNTERS
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.identity import came
 from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.observed import RouteInFlight, RouteMinute, RouteStats
+from proxyd.store.sql.query import tuples
 from proxyd.store.sql.refusals import RefusalBatch, refusal_counts
+from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.traffic import RejectionBatch, Traffic, TrafficBatch, forget_worker, route_stats
 
 ROUTES = [f"r{number}" for number in range(250)]
@@ -85,3 +88,28 @@ def test_the_routes_of_a_batch_cost_next_to_nothing_each(tmp_path: Path) -> None
     # It takes 0.01 s; with a statement put together for each row it took 0.7 s.
     assert time.process_time() - began < 0.2
     opened.close()
+
+
+def test_sums_of_a_service_begin_with_those_of_its_routes_at_an_upgrade(store: Store) -> None:
+    def redeployed() -> None:
+        for number in (1, 2):
+            came([{"route_id": f"r{number}", "session": f"s{number}", "service_name": "shop", "instance_name": "a",
+                   "domains": '["shop.test", "www.shop.test"]', "path": "/", "backend_url": "http://127.0.0.1:1", "created_at": AT[0]}],
+                 "x")
+        sums: dict[str, float] = {"requests": 3, "latency_ms_sum": 1.5}
+        for route_id in ("r1", "r2", "-"):
+            TrafficBatch(("web1", "b1", 7), AT[0], {route_id: Traffic(sums, {200: 3}, {5: 3})}).write()
+
+    def read() -> list[tuple[object, ...]]:
+        fields = ServiceStats._meta.fields
+        wanted = [fields[name] for name in ("service_name", "domain", "requests", "latency_ms_sum")]
+        return [*tuples(ServiceStats.select(*wanted).order_by(ServiceStats.domain)),
+                *tuples(ServiceStatusCode.select().order_by(ServiceStatusCode.domain)),
+                *tuples(ServiceLatency.select().order_by(ServiceLatency.domain))]
+
+    store.call(redeployed)
+    counted = store.read(read)
+    assert counted == [("-", "-", 3, 1.5), ("shop", "shop.test", 6, 3.0), ("-", "-", 200, 3), ("shop", "shop.test", 200, 6),
+                       ("-", "-", 5, 3), ("shop", "shop.test", 5, 6)]
+    store.call(fill_from_routes)
+    assert store.read(read) == counted
