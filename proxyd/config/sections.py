@@ -157,8 +157,10 @@ class AcmeSettings:
     eab_hmac_file: str = declare(TEXT, "", "File with the HMAC key of that account (base64url).")
     key_type: tuple[str, ...] = declare(
         _some("ecdsa256", "rsa2048"), "ecdsa256", "Kinds of keys. Each name gets a certificate for each; clients are shown one they know.")
+    profile: str = declare(TEXT, "", "Profile of the CA's certificates, like shortlived. Empty: the CA's default.")
     challenges: tuple[str, ...] = declare(
-        _some("http-01", "dns-01"), "http-01", "How the CA may check that a name is yours, the preferred way first. Wildcards need dns-01.")
+        _some("http-01", "tls-alpn-01", "dns-01"), "http-01",
+        "How the CA may check that a name is yours, the preferred way first. Wildcards need dns-01.")
     dns_command: str = declare(
         TEXT, "", "Program for dns-01. It is run as COMMAND present|cleanup NAME VALUE, and returns when name servers have the TXT record.")
     renew_before: float = declare(DURATION_OR_OFF, "0", "How long before its end a certificate is renewed. 0: a third of its lifetime.")

@@ -118,6 +118,12 @@ EXPLANATIONS: dict[str, str] = {
     "tls.http2":
         "Clients that do not ask for HTTP/2 get HTTP/1.1. The bounds are in [proxy]: http2_max_streams, "
         "http2_stream_window and http2_connection_window.",
+    "acme.challenges":
+        "http-01 needs port 80 and tls-alpn-01 port 443 to lead here; dns-01 needs neither, but a program that writes into your DNS. "
+        "A challenge that fails is not followed by the next one: the CA counts failures, and the error says what to mend.",
+    "acme.profile":
+        "Certificates that live for days need a proxy that is up: one that was off for longer starts with the local CA's until the "
+        "new one is there. Renewal follows the lifetime by itself.",
     "registry.bind":
         "Anyone who can speak to the registry can claim domains, and with them your traffic. Beyond loopback, proxyd "
         "refuses to start without tokens_file or tls_client_ca. allow_unprotected lifts this where the network itself is "

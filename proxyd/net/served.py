@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from proxyd.base.urls import is_local_name
 from proxyd.net.localca import LocalAuthority
 from proxyd.net.tls import CertificateError, load_chain
+from proxyd.net.tlsalpn import PROTOCOL, proof
 
 #: Contexts that are kept; the longest unused go first.
 _MOST = 2000
@@ -29,6 +30,9 @@ class Served:
         self._pairs: dict[str, dict[str, tuple[str, str]]] = {}
         self._local: LocalAuthority | None = None
         self._contexts: dict[str, tuple[ssl.SSLContext, float]] = {}
+        self._proof_contexts: dict[tuple[str, str], ssl.SSLContext] = {}
+        #: What a CA is shown by tls-alpn-01 (RFC 8737), by name; empty where nothing is on order.
+        self.proofs: Mapping[str, str] = {}
 
     @property
     def names(self) -> frozenset[str]:
@@ -46,6 +50,24 @@ class Served:
             self._pairs.setdefault(name, {})[kind] = pair
         self._local = local or self._local
         self._contexts.clear()
+
+    def prove(self, proofs: Mapping[str, str]) -> None:
+        """Prove these names from now on, and no others: key authorizations by name."""
+        self.proofs = proofs
+        self._proof_contexts = {key: context for key, context in self._proof_contexts.items() if proofs.get(key[0]) == key[1]}
+
+    def proof_for(self, name: str) -> ssl.SSLContext | None:
+        """The context for a CA that wants a name proved; None: it is not on order. Raises CertificateError."""
+        answer = self.proofs.get(name)
+        if answer is None:
+            return None
+        found = self._proof_contexts.get((name, answer))
+        if found is None:
+            found = self._blank()
+            load_pair(found, *proof(name, answer, datetime.datetime.now(datetime.UTC)))
+            found.set_alpn_protocols([PROTOCOL])
+            self._proof_contexts[name, answer] = found
+        return found
 
     def covers(self, host: str) -> bool:
         """Whether a host has a certificate of a CA."""

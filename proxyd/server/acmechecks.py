@@ -18,7 +18,7 @@ from proxyd.store.sql.keybox import Keybox, KeyboxError
 
 At = Callable[[str, str, str], Problem]
 
-_HTTP_PORT = 80
+_HTTP_PORT, _HTTPS_PORT = 80, 443
 
 
 def acme(settings: Settings, at: At) -> Iterator[Problem]:
@@ -43,6 +43,10 @@ def acme(settings: Settings, at: At) -> Iterator[Problem]:
     if "http-01" in wanted.challenges and (bind.startswith("unix:") or split_address(bind)[1] != _HTTP_PORT):
         yield at("acme", "challenges", f"no public port 80: the CA checks http-01 there, and [proxy] bind is {bind}; bind port 80 (like "
                                        "0.0.0.0:80)")
+    tls = settings.tls.bind
+    if "tls-alpn-01" in wanted.challenges and tls and (tls.startswith("unix:") or split_address(tls)[1] != _HTTPS_PORT):
+        yield at("acme", "challenges", f"no public port 443: the CA checks tls-alpn-01 there, and [tls] bind is {tls}; bind port 443 (like "
+                                       "0.0.0.0:443)")
     if "dns-01" in wanted.challenges:
         program = wanted.dns_command.split()[:1]
         if not program:

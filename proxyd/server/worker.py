@@ -26,7 +26,8 @@ from proxyd.net.descriptors import keep_spare
 from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.net.stream import no_delay, plain_stream
-from proxyd.net.tls import Certificates, tls_listeners
+from proxyd.net.tls import CertificateError, Certificates, tls_listeners
+from proxyd.net.tlsalpn import PROTOCOL, proof_asked
 from proxyd.net.tlsstream import TlsStream
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
@@ -95,6 +96,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
         self._call = call
         self._certificates = _certificates(self._runtime)
+        self._served = self._runtime.certificates.served if self._runtime.certificates is not None else None
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         told_by = self._runtime.settings.proxy.proxy_protocol_from
         self._told_by = trust_check(told_by) if told_by else None
@@ -202,7 +204,12 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             if secured is None:
                 return
             stream: Any = TlsStream(secured)
-            if secured.selected_alpn_protocol() == "h2":
+            protocol = secured.selected_alpn_protocol()
+            if protocol == PROTOCOL:
+                # RFC 8737 3: the CA has seen what it wanted, and nothing else is said.
+                stream.close()
+                return
+            if protocol == "h2":
                 with contextlib.suppress(gevent.GreenletExit):
                     Http2Connection(stream, peer, self._runtime).serve(self._call)
                 return
@@ -221,10 +228,13 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         if context is None:
             client.close()
             return None
+        served = self._served
         try:
             with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
+                if served is not None and served.proofs and (name := proof_asked(client)) is not None:
+                    context = served.proof_for(name) or context
                 return context.wrap_socket(client, server_side=True)
-        except (OSError, gevent.Timeout) as error:
+        except (OSError, CertificateError, gevent.Timeout) as error:
             self.log.debug("TLS handshake failed: %s", error)
             client.close()
             return None

@@ -6,9 +6,10 @@ import datetime
 
 import pytest
 
-from proxyd.certs.ca import OrderFailed, check_chain, new_key
+from proxyd.certs.chains import check_chain, new_key
 from proxyd.certs.names import matches
-from proxyd.certs.orders import backoff, renewal
+from proxyd.certs.proofs import OrderFailed
+from proxyd.certs.schedule import backoff, pause, renewal
 from proxyd.net.localca import LocalAuthority, make
 
 DAY = 86400.0
@@ -27,6 +28,22 @@ def test_pauses_grow_and_stay_within_five_failures_an_hour() -> None:
     assert waits == sorted(waits[:5]) + waits[5:]
     assert sum(waits[:4]) > 3600
     assert max(backoff(100) for _ in range(50)) <= 1.2 * 12 * 3600
+
+
+def test_a_ca_that_advises_is_followed_but_not_beyond_the_last_tenth() -> None:
+    ends = 90 * DAY
+    assert renewal(0.0, ends, 0.0, advised=20 * DAY) == 20 * DAY
+    assert renewal(0.0, ends, 0.0, advised=70 * DAY) == 70 * DAY
+    assert renewal(0.0, ends, 0.0, advised=ends + DAY) == 81 * DAY
+    assert renewal(0.0, ends, 30 * DAY, advised=70 * DAY) == 60 * DAY, "the operator's own setting is the latest"
+    assert renewal(0.0, ends, 30 * DAY, advised=10 * DAY) == 10 * DAY
+
+
+def test_a_certificate_that_ends_soon_is_tried_for_more_often_and_no_ca_puts_it_off_for_ever() -> None:
+    assert pause(20, 0.0, 8 * 3600.0) == 2 * 3600.0
+    assert pause(20, 0.0, -5.0) == 900.0
+    assert pause(1, float("inf"), 3600.0) == 7 * DAY
+    assert pause(1, 3600.0, 60.0) == 3600.0
 
 
 @pytest.mark.parametrize(("domain", "patterns", "expected"), [

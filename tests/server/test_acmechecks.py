@@ -29,6 +29,8 @@ def told(directory: Path, **changed: str) -> list[str]:
     ({"PROXYD_ACME_DIRECTORY": "http://ca.test/dir"}, ["[acme] directory: "]),
     ({"PROXYD_ACME_DOMAINS": "a_b..c"}, ["[acme] domains: "]),
     ({"PROXYD_PROXY_BIND": "127.0.0.1:8000"}, ["[acme] challenges: no public port 80"]),
+    ({"PROXYD_PROXY_BIND": "127.0.0.1:8000", "PROXYD_ACME_CHALLENGES": "tls-alpn-01", "PROXYD_TLS_BIND": "0.0.0.0:8443"},
+     ["[acme] challenges: no public port 443"]),
     ({"PROXYD_ACME_CA_FILE": "/nowhere/ca.pem"}, ["[acme] ca_file: can't read"]),
     ({"PROXYD_ACME_EAB_KID": "kid"}, ["[acme] eab_hmac_file: "]),
     ({"PROXYD_ACME_EAB_HMAC_FILE": "/nowhere/hmac"}, ["[acme] eab_kid: ", "[acme] eab_hmac_file: can't read"]),

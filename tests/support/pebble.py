@@ -26,13 +26,14 @@ urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}/" + what,
 
 
 class Pebble:
-    """A CA that validates at `http_port` of loopback. `ca_file`: signs its own listener; `trusting()`: trusts what it issues."""
+    """A CA that validates at `http_port` and `tls_port` of loopback. `ca_file`: signs its own listener; `trusting()`: trusts what it
+    issues."""
 
-    def __init__(self, directory: Path, http_port: int, lifetime: int = 0, **config: object) -> None:
+    def __init__(self, directory: Path, http_port: int, tls_port: int = 0, lifetime: int = 0, **config: object) -> None:
         if not shutil.which("pebble") or not shutil.which("pebble-challtestsrv"):
             pytest.skip("pebble is not installed (apt-get install pebble)")
         self._directory = directory
-        authority = Authority(directory, "pebble listener")
+        self.authority = authority = Authority(directory, "pebble listener")
         pem = authority.issue("pebble.pem", "localhost", "127.0.0.1").read_bytes()
         self.ca_file = authority.file
         chain, key = directory / "chain.pem", directory / "key.pem"
@@ -42,8 +43,8 @@ class Pebble:
         self.port, self._management, dns, self.control = free_port(), free_port(), free_port(), free_port()
         settings: dict[str, object] = {
             "listenAddress": f"127.0.0.1:{self.port}", "managementListenAddress": f"127.0.0.1:{self._management}",
-            "certificate": str(chain), "privateKey": str(key), "httpPort": http_port, "tlsPort": free_port(), "ocspResponderURL": "",
-            "externalAccountBindingRequired": False, **config}
+            "certificate": str(chain), "privateKey": str(key), "httpPort": http_port, "tlsPort": tls_port or free_port(),
+            "ocspResponderURL": "", "externalAccountBindingRequired": False, **config}
         if lifetime:
             settings["certificateValidityPeriod"] = lifetime
         (directory / "pebble.json").write_text(json.dumps({"pebble": settings}))

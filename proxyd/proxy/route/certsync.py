@@ -77,6 +77,7 @@ class CertificateSync:
         if fresh or local is not None or self.served.names - {name for name, _ in there}:
             self.served.take(fresh, there, local)
             log.info("certificates taken up%s", f": {', '.join(sorted({name for name, _ in fresh})[:20])}" if fresh else "")
-        self.challenges = dict(news.challenges)
+        self.challenges = {token: answer for token, (answer, _) in news.challenges.items()}
+        self.served.prove({domain: answer for answer, domain in news.challenges.values()})
         self._version = news.version
         self._board.report_certificates(news.version)

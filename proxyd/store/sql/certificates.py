@@ -84,12 +84,13 @@ class AcmeAccount(StoredTable):
 
 @dataclass(frozen=True, slots=True)
 class CertificateNews:
-    """What a worker takes up: the certificates that are new since its version, all that there are, and all challenges."""
+    """What a worker takes up: the certificates that are new since its version, all that there are, and all challenges:
+    what is answered by token, and the name that it proves."""
 
     version: int
     fresh: tuple[tuple[str, str, str, str], ...]
     there: frozenset[tuple[str, str]]
-    challenges: Mapping[str, str]
+    challenges: Mapping[str, tuple[str, str]]
 
 
 def news(since: int) -> CertificateNews:
@@ -100,7 +101,8 @@ def news(since: int) -> CertificateNews:
         model.select(model.domain, model.key_type, model.chain, model.private_key).where(
             model.version > (since if since <= version else 0)))]
     there = frozenset((domain, kind) for domain, kind in tuples(model.select(model.domain, model.key_type)))
-    challenges = dict(tuples(AcmeChallenge.select(AcmeChallenge.token, AcmeChallenge.answer)))
+    challenges = {token: (answer, domain) for token, answer, domain in tuples(
+        AcmeChallenge.select(AcmeChallenge.token, AcmeChallenge.answer, AcmeChallenge.domain))}
     return CertificateNews(version, tuple(fresh), there, challenges)
 
 
@@ -113,6 +115,13 @@ def certificates() -> list[dict[str, Any]]:
     """All certificates, without their keys."""
     model = StoredCertificate
     return dicts(model.select(model.domain, model.key_type, model.serial, model.issuer, model.not_before, model.not_after))
+
+
+def chain(domain: str, key_type: str) -> str:
+    """A certificate with those of its issuers, as PEM; empty without one."""
+    model = StoredCertificate
+    row = model.select(model.chain).where(model.domain == domain, model.key_type == key_type).first()
+    return str(row.chain) if row is not None else ""
 
 
 def orders() -> list[dict[str, Any]]:
@@ -142,6 +151,12 @@ def keep(row: dict[str, Any]) -> int:
     return version
 
 
+def drop(domain: str, key_type: str) -> int:
+    """Delete a certificate. Returns the version."""
+    StoredCertificate.delete().where(StoredCertificate.domain == domain, StoredCertificate.key_type == key_type).execute()
+    return bump(COUNTER)
+
+
 def note_order(row: dict[str, Any]) -> None:
     """Write how an order stands. All columns must be there."""
     upsert(CertificateOrder, [row])
@@ -154,7 +169,8 @@ def forget_orders(keys: Iterable[tuple[str, str]]) -> None:
 
 
 def post_challenge(token: str, answer: str, domain: str, now: float) -> int:
-    """Have a challenge answered. Returns the version."""
+    """Have a challenge answered, and no other of that name: a handshake can show one proof. Returns the version."""
+    AcmeChallenge.delete().where(AcmeChallenge.domain == domain).execute()
     upsert(AcmeChallenge, [{"token": token, "answer": answer, "domain": domain, "posted_at": rfc3339(now)}])
     return bump(COUNTER)
 

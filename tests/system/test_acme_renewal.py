@@ -1,0 +1,88 @@
+"""Automatic HTTPS over the years, in seconds: names proved by tls-alpn-01, a CA that advises when to renew, traffic meanwhile."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.acmerelay import Relay
+from tests.support.backends import Backend
+from tests.support.pebble import Pebble
+from tests.support.system import System
+from tests.support.waiting import free_port, wait_for
+
+
+class Aging:
+    """Four workers, and a CA in front of pebble whose advice and trouble a test chooses."""
+
+    def __init__(self, directory: Path) -> None:
+        self.tls_port = free_port()
+        (directory / "pebble").mkdir()
+        self.system = System(
+            directory / "system", workers=4, start=False, tls__bind=f"127.0.0.1:{self.tls_port}", acme__enabled="yes",
+            acme__terms_agreed="yes", acme__challenges="tls-alpn-01", acme__profile="shortlived", database__busy_timeout="20s")
+        self.pebble = Pebble(directory / "pebble", self.system.proxy_port, self.tls_port)
+        self.ca = Relay(self.pebble)
+        self.system.settings |= {"acme__directory": self.ca.url, "acme__ca_file": self.pebble.ca_file}
+        self.system.start()
+        self.backend = Backend()
+        self.client = self.system.client("aging")
+
+    def stop(self) -> None:
+        self.system.stop()
+        self.ca.stop()
+        self.pebble.stop()
+        self.backend.stop()
+
+    def shown(self, name: str, *protocols: str) -> tuple[dict[str, Any], str | None] | None:
+        """The certificate shown for a name, and the protocol of ALPN; None where it does not verify."""
+        context = self.pebble.trusting()
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
+        with socket.create_connection(("127.0.0.1", self.tls_port), timeout=10) as raw:
+            try:
+                with context.wrap_socket(raw, server_hostname=name) as sock:
+                    return dict(sock.getpeercert() or {}), sock.selected_alpn_protocol()
+            except ssl.SSLError:
+                return None
+
+    def serials(self, domain: str) -> list[str]:
+        return [row[0] for row in self.system.sql(f"SELECT serial FROM certificates WHERE domain = '{domain}'")]
+
+    def has(self, domain: str) -> None:
+        """Declare a domain, and wait for its certificate."""
+        self.client.route(domain, self.backend.url)
+        wait_for(lambda: self.shown(domain) is not None, 20, f"a certificate for {domain}")
+
+
+@pytest.fixture(scope="module")
+def aging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aging]:
+    running = Aging(tmp_path_factory.mktemp("aging"))
+    yield running
+    running.stop()
+
+
+def test_a_name_is_proved_by_tls_alpn(aging: Aging) -> None:
+    aging.has("alpn.example.com")
+    assert aging.ca.orders[-1]["profile"] == "shortlived"
+    wait_for(lambda: aging.system.sql("SELECT COUNT(*) FROM acme_challenges") == [(0,)], 10, "no challenge left")
+    found = aging.shown("alpn.example.com", "acme-tls/1", "http/1.1")
+    assert found is not None and found[1] == "http/1.1"
+    assert not [path for path in aging.system.access_log().splitlines() if "acme-challenge" in path]
+
+
+def test_what_the_ca_advises_is_renewed_and_says_what_it_replaces(aging: Aging) -> None:
+    aging.has("advised.example.com")
+    wait_for(lambda: any("/renewal-info/" in path for path in aging.ca.asked), 20, "the CA to be asked for its advice")
+    aging.ca.window = lambda _: (time.time() - 60, time.time() - 30)
+    placed = len(aging.ca.orders)
+    aging.has("asked.example.com")
+    aging.ca.window = lambda _: (time.time() + 1e6, time.time() + 1e6)
+    wait_for(lambda: any("replaces" in order for order in aging.ca.orders[placed:]), 20, "an order that replaces another")
+    assert aging.system.sql("SELECT error FROM certificate_orders WHERE state = 'failed'") == []
