@@ -9,6 +9,7 @@ from proxyd.admin.schemas import NUMBER, TEXT
 from proxyd.admin.table import Endpoint, Parameter, openapi
 from proxyd.events.types import ALL, NAMES
 from proxyd.registry import rollouts
+from proxyd.store.sql import errors as grouped
 
 _LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
 _OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.",
@@ -92,6 +93,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
                  _LIMIT, Parameter("type", "Only this type.", {"type": "string", "enum": [ALL, *NAMES]}),
                  Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]})),
              stream=True),
+    Endpoint("GET", "/api/v1/errors", reading.errors,
+             "The errors of the last hours, by service, place, status and reason; those with a status from 500 first.", "errors: [Error]", (
+                 Parameter("hours", "How far back.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_HOURS,
+                                                      "default": reading.DEFAULT_HOURS}),
+                 Parameter("made_by", "Only those that these made.", {"type": "string", "enum": ["backend", "proxy", "client"]}),
+                 Parameter("service", "Only of this service.", {"type": "string", "maxLength": 200, "examples": ["shop"]}), _LIMIT,
+                 _OFFSET)),
+    Endpoint("GET", "/api/v1/unknown-hosts", reading.unknown_hosts, "The hosts that are asked for most and that no route names.",
+             "hosts: [UnknownHost]", (
+                 Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": grouped.HOSTS_KEPT, "default": 100}),)),
     Endpoint("GET", "/api/v1/stats", reading.stats, "Traffic sums of the routes, over all workers.", "stats: [Stats]", _ROUTES),
     Endpoint("GET", "/api/v1/traffic", reading.traffic, "Requests and errors of the last minutes, by route.", "Traffic", (
         *_ROUTES, Parameter("minutes", "How many minutes.", {"type": "integer", "minimum": 1, "maximum": 1440, "default": 30}))),

@@ -17,15 +17,21 @@ from proxyd.base.findings import STARTING, state_of
 from proxyd.base.text import rfc3339
 from proxyd.events.types import ALL
 from proxyd.store.sql import certificates as certs
+from proxyd.store.sql import errors as grouped
 from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.hostlist import host_rows
 from proxyd.store.sql.models import Route
+from proxyd.store.sql.refusals import refusal_counts
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.traffic import route_stats
 
 MAX_LIMIT, MAX_OFFSET = 10_000, 10_000_000
 #: Findings that an answer lists; the worst come first.
 MAX_FINDINGS = 200
+#: Hosts that the status names among those that are asked for and that no route names.
+_MOST_ASKED = 10
+#: Hours of errors that are asked for, where nobody says.
+DEFAULT_HOURS, MAX_HOURS = 168, 720
 _CATCH_UP_SECONDS = 1.0
 _DATABASE_SECONDS = 2.0
 _scrapes = BoundedSemaphore(2)
@@ -88,7 +94,7 @@ def prometheus(context: Context, request: Request) -> Response:
 def status(context: Context, request: Request) -> Response:
     """The master, its workers and what is wrong."""
     state = context.state
-    routes, sessions = context.kept("status", lambda: context.read(_counts))
+    routes, sessions, unknown = context.kept("status", lambda: context.read(_counts))
     found = context.wellness.findings()
     return as_json({
         "version": __version__, "uptime_seconds": round(clock.now() - state.started, 1), "config_version": state.board.version,
@@ -97,15 +103,16 @@ def status(context: Context, request: Request) -> Response:
         "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
         "state": state_of(found), "unwell": len(context.wellness.routes()), "findings": [item.shown() for item in found[:MAX_FINDINGS]],
         "problems": [item.sentence for item in found if item.severity != STARTING][:MAX_FINDINGS],
-        "notices": state.notices(),
+        "notices": state.notices(), "unknown_hosts": unknown,
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
                          for item in state.certificates()],
         "jobs": [{"name": job.name, "runs": job.runs, "errors": job.errors, "last_run_at": rfc3339(job.last_run) if job.last_run else None,
                   "duration_seconds": round(job.duration, 6), "error": job.error} for job in state.jobs]})
 
 
-def _counts() -> tuple[int, dict[str, int]]:
-    return Route.select().count(), views.session_counts()
+def _counts() -> tuple[int, dict[str, int], dict[str, Any]]:
+    unknown = {"requests": refusal_counts().get("unknown_host", 0), "most_asked": grouped.unknown_hosts(_MOST_ASKED)}
+    return Route.select().count(), views.session_counts(), unknown
 
 
 def wanted(context: Context, request: Request) -> views.Wanted:
@@ -205,6 +212,26 @@ def events(context: Context, request: Request) -> Response:
     limit = request.whole("limit", 100)
     found = context.kept(("events", limit, type_), lambda: context.read(views.events, limit, type_))
     return _list(context, request, "events", (found, len(found)))
+
+
+def errors(context: Context, request: Request) -> Response:
+    """The errors of the last hours, grouped."""
+    query = request.query
+    hours, made, service = request.whole("hours", DEFAULT_HOURS), query.get("made_by", ""), query.get("service", "")
+    limit, offset = request.whole("limit", 1000), request.whole("offset", 0)
+
+    def read() -> list[dict[str, Any]]:
+        return context.read(grouped.groups, rfc3339(time.time() - hours * 3600), made, service)
+
+    found = context.kept(("errors", hours, made, service), read)
+    return _list(context, request, "errors", (found[offset:offset + limit], len(found)))
+
+
+def unknown_hosts(context: Context, request: Request) -> Response:
+    """The hosts that are asked for most and that no route names."""
+    limit = request.whole("limit", 100)
+    found = context.kept(("unknown hosts", limit), lambda: context.read(grouped.unknown_hosts, limit))
+    return _list(context, request, "hosts", (found, len(found)))
 
 
 def stats(context: Context, request: Request) -> Response:

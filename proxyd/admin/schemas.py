@@ -48,7 +48,7 @@ SCHEMAS: dict[str, Schema] = {
         version=TEXT, uptime_seconds=NUMBER, config_version=WHOLE,
         workers={"type": "array", "items": thing(pid=WHOLE, config_version=WHOLE, heartbeat_at=INSTANT, started_at=INSTANT)},
         sessions=thing(connected=WHOLE, disconnected=WHOLE), routes=WHOLE, state=_STATE, unwell=WHOLE, findings=many("Finding"),
-        problems=TEXTS, notices=TEXTS,
+        problems=TEXTS, notices=TEXTS, unknown_hosts=thing(requests=WHOLE, most_asked=many("UnknownHost")),
         certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)},
         jobs={"type": "array", "items": thing(name=TEXT, runs=WHOLE, errors=WHOLE, last_run_at=MAYBE_INSTANT, duration_seconds=NUMBER,
                                               error=TEXT)}),
@@ -113,6 +113,10 @@ SCHEMAS: dict[str, Schema] = {
         behind=WHOLE, workers=WHOLE, started_at=INSTANT, heartbeat_at=INSTANT),
     "Hosts": thing(config_version=WHOLE, hosts=many("Host")),
     "Certificates": thing(certificates=many("Certificate"), local_ca=MAYBE_TEXT),
+    "Error": thing(
+        service=TEXT, domain=TEXT, path=TEXT, status=WHOLE, reason=TEXT, made_by=_is("string", enum=["backend", "proxy", "client"]),
+        requests=WHOLE, first_hour=INSTANT, last_at=INSTANT, last_method=TEXT, last_url=TEXT, last_upstream=TEXT, last_request_id=TEXT),
+    "UnknownHost": thing(host=TEXT, requests=WHOLE, last_at=INSTANT),
     "Login": thing(csrf_token=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),
 }

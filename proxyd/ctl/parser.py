@@ -166,6 +166,13 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")
     one.add_argument("route_id", metavar="ID", nargs="?", default="", help="only this route")
+    one = command("errors", "the errors of the last days, grouped: which, whose, how many, and the last one of each group",
+                  "With --hosts: the hosts that are asked for and that no route names.")
+    one.add_argument("service", metavar="SERVICE", nargs="?", default="", help="only this service")
+    one.add_argument("--since", type=duration, default=7 * 86400.0, metavar="TIME", help="how far back, at most 30d (default: 7d)")
+    one.add_argument("--by", choices=("backend", "proxy", "client"), default="", help="only those that the backend, the proxy or the "
+                     "client made")
+    one.add_argument("--hosts", action="store_true", help="show the unknown hosts that are asked for most instead")
     one = command("passwd", "set the password of a user in a file for basic_auth",
                   "It is asked for, or read from standard input. A new file has mode 0640.")
     one.add_argument("file", metavar="FILE", help="file that [users] names")

@@ -35,7 +35,7 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
         **({"state": state} if state else {}),
         "version": found.get("version"), "up": span(found.get("uptime_seconds") or 0), "config": found.get("config_version"),
         "workers": f"{len(workers)}{f', {behind} behind' if behind else ''}",
-        "sessions": found.get("sessions"), "routes": found.get("routes")})
+        "sessions": found.get("sessions"), "routes": found.get("routes"), **_unknown(found.get("unknown_hosts") or {})})
     if workers:
         screen.line()
         screen.table(("WORKER", "CONFIG", "HEARTBEAT"), [
@@ -54,6 +54,14 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     for notice in found.get("notices") or []:
         screen.wrapped(f"notice: {printable(notice)}", 8)
     return code
+
+
+def _unknown(found: dict[str, Any]) -> dict[str, str]:
+    """The line about requests to hosts that no route names, where there were some."""
+    if not found.get("requests"):
+        return {}
+    asked = ", ".join(f"{printable(one.get('host'))} ({one.get('requests')})" for one in (found.get("most_asked") or [])[:3])
+    return {"unknown hosts": f"{found['requests']} requests{f', most for {asked}' if asked else ''}"}
 
 
 def _findings(screen: Screen, found: dict[str, Any], now: float) -> None:
@@ -221,6 +229,32 @@ def stats(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
              one.get("p95_latency_ms"), one.get("p99_latency_ms"), one.get("rate_limited"), one.get("retries"),
              one.get("in_flight"), one.get("status_codes")) for one in found], "no routes",
             ("P95 MS", "RETRIES", "LIMITED", "P50 MS", "NOW", "CODES"))
+    return OK
+
+
+def errors(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """The errors of the last days, grouped; or the hosts that no route names."""
+    now = time.time()
+    if options.hosts:
+        hosts = admin.get("unknown-hosts?limit=100").get("hosts") or []
+        if screen.as_json:
+            screen.json(hosts)
+        else:
+            screen.table(("HOST", "REQUESTS", "LAST"), [
+                (one.get("host"), one.get("requests"), ago(one.get("last_at"), now)) for one in hosts], "no requests to unknown hosts")
+        return OK
+    hours = min(max(1, round(options.since / 3600)), 720)
+    query = f"&hours={hours}" + (f"&made_by={options.by}" if options.by else "") + (
+        f"&service={quote(options.service, safe='')}" if options.service else "")
+    found = admin.all("errors", query)
+    if screen.as_json:
+        screen.json(found)
+    else:
+        screen.table(("SERVICE", "PLACE", "STATUS", "REASON", "BY", "COUNT", "LAST", "LAST REQUEST", "ID"), [
+            (one.get("service") or "-", f"{one.get('domain') or ''}{one.get('path') or ''}" or "-", one.get("status"),
+             one.get("reason") or "-", one.get("made_by"), one.get("requests"), ago(one.get("last_at"), now),
+             f"{one.get('last_method')} {one.get('last_url')}", one.get("last_request_id")) for one in found], "no errors",
+            ("ID", "PLACE", "LAST REQUEST"))
     return OK
 
 

@@ -243,6 +243,26 @@ COLUMN_NOTES: dict[str, str] = {
     "service_stats.updated_at": "When a worker last added to the row.",
     **{f"route_stats.{counter.name}": f"{counter.help}." for counter in COUNTERS},
     "route_stats.updated_at": "When a worker last added to the row.",
+    "error_hours.endpoint_id": "The endpoint, 0 for requests that matched no route.",
+    "error_hours.hour": "The hour.",
+    "error_hours.status_code": "Status of the answers: 499 where the client went away, 444 where proxyd closed without one.",
+    "v_errors.status_code": "Status of the answers.",
+    "error_hours.reason": "Why proxyd refused, failed or cut them: a code of docs/reasons.md. Empty: the backend answered so itself.",
+    "v_errors.reason": "A code of docs/reasons.md. Empty: the backend answered so itself.",
+    "made_by": "Who made the error: `backend`, `proxy` or `client` (statuses below 500).",
+    "error_hours.requests": "How many there were.",
+    "v_errors.requests": "How many there were.",
+    "first_hour": "The hour of the first.",
+    "last_at": "When the last one ended.",
+    "last_method": "Method of the last one.",
+    "last_url": "Host and path of the last one, 200 characters at most, without its query.",
+    "last_upstream": "The backend that got it. Empty: none did.",
+    "last_request_id": "Its request id, which is in the logs too.",
+    "unknown_hosts.host": "The host, in lower case and without port. `(others)` sums up those beyond what a worker keeps between two "
+                          "batches.",
+    "v_unknown_hosts.host": "The host. `(others)` sums up those that nobody kept.",
+    "unknown_hosts.requests": "How many requests asked for it.",
+    "v_unknown_hosts.requests": "How many requests asked for it.",
     "service_status_codes.status_code": "Status of the answers.",
     "route_status_codes.status_code": "Status of the answers.",
     "responses": "How many answers had this status.",
@@ -388,6 +408,9 @@ VIEW_NOTES: dict[str, str] = {
     "v_health_now": "Health of each checked route.",
     "v_uptime_24h": "Share of good health checks in the last 24 hours, by route.",
     "v_circuits": "The circuit of each route as it is now, and how often it opened in the last 24 hours.",
+    "v_errors": "The errors of the last seven days, grouped by service, place, status and reason, with the last one of each group. "
+                "`proxyctl errors` shows the same.",
+    "v_unknown_hosts": "The hundred hosts that are asked for most and that no route names.",
     "v_slowest": "The hundred slowest requests that are still kept, with the endpoint that they were for, over all its deploys.",
     "v_slowest_endpoints": "The average time of each endpoint's requests in the last 24 hours, over all its deploys. The "
                            "first hour is whole.",
@@ -460,6 +483,11 @@ SELECT service_name, instance_name, path, requests_24h, avg_ms FROM v_slowest_en
     ("Which single requests were slow, and where did the time go?", "Kept for routes with `slow_warning` or `slow_critical`.", """
 SELECT at, route_id, url, status_code, total_ms, connect_ms, first_byte_ms, body_ms, upstream
 FROM v_slowest LIMIT 5;"""),
+    ("Which errors were there, and whose?", "Of the last seven days; the first line of `proxyctl errors`.", """
+SELECT service_name, status_code, reason, made_by, requests, last_at, last_url
+FROM v_errors WHERE status_code >= 500 ORDER BY requests DESC LIMIT 5;"""),
+    ("Which hosts are asked for that no route names?", "A name that somebody forgot to register, or scanners.", """
+SELECT host, requests, last_at FROM v_unknown_hosts LIMIT 5;"""),
     ("Who is rate limited?", "", """
 SELECT address, route_id, SUM(rejected) AS rejected, MIN(minute) AS first, MAX(minute) AS last
 FROM rate_limit_rejections

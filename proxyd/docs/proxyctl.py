@@ -27,6 +27,7 @@ EXAMPLES = {
     "ca": "proxyctl ca",
     "sessions": "proxyctl sessions",
     "stats": "proxyctl stats r12",
+    "errors": "proxyctl errors shop --since 1d",
     "drain": "proxyctl drain shop/shop-1 --over 30s",
     "hold": "proxyctl hold shop --for 30s",
     "deploy": "proxyctl deploy shop -- systemctl restart shop\nproxyctl deploy shop/green -- docker compose up -d green",

@@ -172,6 +172,16 @@ def _traffic(connection: sqlite3.Connection) -> None:
         _insert(connection, "slow_requests", route_id="r3", at=at(moment), level="critical", method="GET", url=url, status_code=200,
                 total_ms=total, queue_ms=0.3, connect_ms=1.1, first_byte_ms=total - 12.4, body_ms=11.0, request_id="8d1f2c60a7b3-1f4",
                 upstream="10.0.0.21:9000")
+    for endpoint, hour, status, reason, made, count, last, url, upstream in (
+            (3, "07:00:00", 504, "upstream_timeout", "backend", 41, "07:41:09", "/search", "10.0.0.21:9000"),
+            (3, "07:00:00", 503, "upstream_down", "proxy", 118, "07:59:58", "/search", ""),
+            (1, "06:00:00", 500, "", "backend", 3, "06:12:44", "/cart", "10.0.0.21:3000"),
+            (0, "07:00:00", 404, "unknown_host", "client", 19, "07:48:03", "/", "")):
+        host = "shop.example.com" if endpoint else "old.example.com"
+        _insert(connection, "error_hours", endpoint_id=endpoint, hour=at(hour), status_code=status, reason=reason, made_by=made,
+                requests=count, last_at=at(last), last_method="GET", last_url=host + url, last_upstream=upstream,
+                last_request_id="8d1f2c60a7b3-2c1")
+    _insert(connection, "unknown_hosts", host="old.example.com", requests=19, last_at=at("07:48:03"))
     for closed, client, reason in (("06:58:20", "198.51.100.23", "closed"), ("07:22:05", "198.51.100.40", "idle_timeout")):
         _insert(connection, "websocket_connections", route_id="r1", opened_at=at("06:15:00"), closed_at=at(closed), client=client,
                 bytes_sent=48_112, bytes_received=9_204, reason=reason)

@@ -318,12 +318,14 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
             runtime.rows.slow(ex, upstream, counters, total)
         if options.slo_latency is not None and total > options.slo_latency.seconds and ex.status != 101:
             counters.late += 1
+    # A request that was refused belongs to the route that it matched.
+    member = upstream or (ex.pool.members[0] if ex.pool is not None else None)
     if ex.failure:
         runtime.refusals.count(ex.failure)
+    if ex.failure or ex.status >= 500:
+        runtime.errors.record(ex, member)
     access = runtime.access
     if access.enabled:
-        # A request that was refused belongs to the route that it matched.
-        member = upstream or (ex.pool.members[0] if ex.pool is not None else None)
         access.record(
             ex.head, ex.client_ip, ex.status, ex.bytes_sent, member.route_id if member is not None else "",
             upstream.authority if upstream is not None else "", ended - ex.upstream_started if ex.upstream_started else 0.0,

@@ -41,6 +41,7 @@ from proxyd.proxy.gates.maintenance import Maintenance
 from proxyd.proxy.gates.plugins import load as load_gates
 from proxyd.proxy.gates.ratelimit import RateLimiter
 from proxyd.proxy.record.accesslog import access_log
+from proxyd.proxy.record.errors import Errors
 from proxyd.proxy.record.flush import Flusher
 from proxyd.proxy.record.refusals import Refusals
 from proxyd.proxy.record.slow import Rows
@@ -104,9 +105,11 @@ class Runtime:
         self.stats = Stats(worker)
         self.rows = Rows()
         self.refusals = Refusals()
+        self.errors = Errors()
         self.flusher = Flusher(self.store, self.board, (
             (lambda: self.stats.take(time.time()), self.stats.give_back), (self.rows.take, self.rows.give_back),
-            (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back)),
+            (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back),
+            (self.errors.take, self.errors.give_back)),
             None if self.store.path is None else Outbox(directory))
         self.access = access_log(settings.log)
         self.idle_watch = Watchdog(0.25)

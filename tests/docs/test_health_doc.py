@@ -21,7 +21,8 @@ from proxyd.store.memory.transitions import BY_REQUEST, STATE_NAMES, TRANSITIONS
 from proxyd.store.sql.views import VIEWS
 
 #: Views that are about something else than health; docs/database.md has them.
-OTHERS = {"v_slo", "v_unwell", "v_uptime_services", "v_slowest_endpoints", "v_incidents", "v_uptime", "v_unused", "v_traffic_by_hour",
+OTHERS = {"v_errors", "v_unknown_hosts",
+          "v_slo", "v_unwell", "v_uptime_services", "v_slowest_endpoints", "v_incidents", "v_uptime", "v_unused", "v_traffic_by_hour",
           "v_latency_by_hour", "v_endpoints", "v_route_history", "v_traffic",
           "v_now", "v_events", "v_deploys", "v_rollouts", "v_websockets"}
 

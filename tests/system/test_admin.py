@@ -170,3 +170,20 @@ def test_what_needs_a_token_is_refused_without_and_written_down_with_who(used: U
     wait_for(lambda: {type_ for type_, in used.system.sql("SELECT type FROM events")} >= {"circuit_reset", "login_refused"})
     actors = dict(used.system.sql("SELECT type, actor FROM events WHERE type IN ('circuit_reset', 'login_refused')"))
     assert actors == {"circuit_reset": "admin token from 127.0.0.1", "login_refused": "127.0.0.1"}
+
+
+def test_errors_are_grouped_and_unknown_hosts_are_named(used: Used) -> None:
+    for _ in range(3):
+        assert used.system.get("/a/b?secret=1", "nobody.test").status == 404
+    wait_for(lambda: used.system.admin("/api/v1/unknown-hosts").json()["hosts"], what="the counts of the workers")
+    (host,) = used.system.admin("/api/v1/unknown-hosts").json()["hosts"]
+    status = used.system.admin("/api/v1/status").json()["unknown_hosts"]
+    assert (host["host"], host["requests"]) == ("nobody.test", 3) and status == {"requests": 3, "most_asked": [host]}
+    found = {(one["status"], one["reason"]): one for one in used.system.admin("/api/v1/errors").json()["errors"]}
+    own, limited, unknown = found[500, ""], found[429, "rate_limited"], found[404, "unknown_host"]
+    assert (own["service"], own["domain"], own["made_by"], own["requests"], own["last_url"]) == (
+        "shop", "shop.test", "backend", 6, "shop.test/status/500")
+    assert (limited["made_by"], limited["requests"]) == ("client", 10)
+    assert (unknown["service"], unknown["requests"], unknown["last_url"]) == ("", 3, "nobody.test/a/b")
+    assert used.system.sql("SELECT requests FROM v_errors WHERE status_code = 500") == [(6,)]
+    assert all(one["made_by"] == "client" for one in used.system.admin("/api/v1/errors?made_by=client").json()["errors"])

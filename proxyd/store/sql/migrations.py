@@ -12,6 +12,7 @@ from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.certificates import COUNTER, AcmeAccount, AcmeChallenge, CertificateOrder, StoredCertificate
 from proxyd.store.sql.database import Store, StoreError, database
+from proxyd.store.sql.errors import ErrorHour, UnknownHost
 from proxyd.store.sql.identity import came
 from proxyd.store.sql.models import (
     Endpoint,
@@ -84,8 +85,9 @@ V17: list[type[StoredTable]] = [Rollout]
 V18: list[type[StoredTable]] = [Host]
 V19: list[type[StoredTable]] = [ServiceHour, ServiceDay, Objective, UnwellRow]
 V20: list[type[StoredTable]] = [ServiceStats, ServiceStatusCode, ServiceLatency]
+V21: list[type[StoredTable]] = [ErrorHour, UnknownHost]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20, *V21)
 
 
 def _first() -> None:
@@ -194,6 +196,10 @@ def _sums_of_services() -> None:
     fill_from_routes()
 
 
+def _errors() -> None:
+    database.create_tables(V21)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -223,6 +229,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (18, "hosts, and the workers of each", _workers_of_hosts),
     (19, "uptime of services, objectives, what is unwell, errors by who made them", _objectives),
     (20, "sums of services, which go on over redeploys", _sums_of_services),
+    (21, "errors by the hour, and unknown hosts", _errors),
 )
 NEWEST = STEPS[-1][0]
 

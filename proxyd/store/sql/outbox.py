@@ -20,6 +20,7 @@ import gevent
 
 from proxyd.base.processes import runs
 from proxyd.store.sql.database import Store, StoreBusy, StoreError
+from proxyd.store.sql.errors import ErrorBatch
 from proxyd.store.sql.models import StoredCounter
 from proxyd.store.sql.refusals import RefusalBatch
 from proxyd.store.sql.snapshot import counter
@@ -35,7 +36,7 @@ _MOST_FILES = 1000
 _AT_ONCE = 64
 _LOOK, _LONGEST_LOOK = 0.02, 0.5
 _ROUND = "counts_round"
-_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (TrafficBatch, RejectionBatch, RowBatch, RefusalBatch)}
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (TrafficBatch, RejectionBatch, RowBatch, RefusalBatch, ErrorBatch)}
 
 
 def _packed(batches: list[Any]) -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from proxyd.store.sql.errors import ErrorHour, UnknownHost
 from proxyd.store.sql.models import Endpoint, Host, Route, RouteHistory, Service, Session, StoredTable
 from proxyd.store.sql.observed import (
     CircuitTransition,
@@ -104,6 +105,9 @@ RETAINED: tuple[Retained, ...] = (
     Retained(RateLimitRejection, "retain_stats", lambda before: RateLimitRejection.minute < before),
     Retained(EventRow, "retain_events", lambda before: EventRow.at < before),
     Retained(CircuitTransition, "retain_events", lambda before: CircuitTransition.at < before),
+    Retained(ErrorHour, "retain_stats", lambda before: ErrorHour.hour < before),
+    Retained(UnknownHost, "retain_stats", lambda before: UnknownHost.last_at < before,
+             "One that nobody asked for is kept for {}; of all, the thousand that are asked for most."),
     Retained(SlowRequest, "retain_slow", lambda before: SlowRequest.at < before),
     # A WebSocket may have been open for weeks: its age counts from its end.
     Retained(WebSocketConnection, "retain_slow",

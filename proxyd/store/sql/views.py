@@ -45,6 +45,19 @@ VIEWS: dict[str, str] = {
                s.total_ms, s.queue_ms, s.connect_ms, s.first_byte_ms, s.body_ms, s.upstream, s.request_id
         FROM slow_requests s LEFT JOIN route_history h ON h.route_id = s.route_id LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id
         ORDER BY s.total_ms DESC LIMIT 100""",
+    "v_errors": """
+        SELECT x.service_name, x.domain, x.path, x.status_code, x.reason, x.made_by, x.requests, x.first_hour, x.last_at, x.last_method,
+               x.last_url, x.last_upstream, x.last_request_id
+        FROM (SELECT p.service_name, p.domain, p.path, e.status_code, e.reason, e.made_by, e.last_at, e.last_method, e.last_url,
+                     e.last_upstream, e.last_request_id,
+                     CAST(SUM(e.requests) OVER (PARTITION BY p.service_name, p.domain, p.path, e.status_code, e.reason) AS {whole_type})
+                     AS requests, MIN(e.hour) OVER (PARTITION BY p.service_name, p.domain, p.path, e.status_code, e.reason) AS first_hour,
+                     ROW_NUMBER() OVER (PARTITION BY p.service_name, p.domain, p.path, e.status_code, e.reason ORDER BY e.last_at DESC)
+                     AS place
+              FROM error_hours e LEFT JOIN endpoints p ON p.endpoint_id = e.endpoint_id WHERE e.hour >= {at:week}) x
+        WHERE x.place = 1""",
+    "v_unknown_hosts": """
+        SELECT u.host, u.requests, u.last_at FROM unknown_hosts u ORDER BY u.requests DESC, u.last_at DESC LIMIT 100""",
     "v_slowest_endpoints": """
         SELECT t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, CAST(SUM(t.requests) AS {whole_type}) AS requests_24h,
                ROUND(CAST(SUM(t.latency_ms_sum) / SUM(t.requests) AS {decimal}), 3) AS avg_ms, CAST(SUM(t.late) AS {whole_type}) AS late_24h

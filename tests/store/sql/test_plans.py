@@ -12,7 +12,8 @@ from proxyd.store.sql.views import VIEWS
 
 #: Tables that grow with time. Those that grow with what was ever declared (endpoints, routes) are small beside them.
 HISTORY = {kept.model._meta.table_name for kept in RETAINED} - {
-    "services", "endpoints", "route_history", "sessions", "hosts", "route_stats", "route_latency", "route_status_codes"}
+    "services", "endpoints", "route_history", "sessions", "hosts", "route_stats", "route_latency", "route_status_codes",
+    "service_stats", "service_latency", "service_status_codes", "unknown_hosts"}
 #: What is asked for with a span of time, and the column that has it. The others say themselves how far back they look.
 BY_TIME = {"v_events": "at", "v_traffic": "minute", "v_traffic_by_hour": "hour", "v_incidents": "started_at",
            "v_deploys": "at", "v_websockets": "opened_at"}
