@@ -108,7 +108,8 @@ EXPLANATIONS: dict[str, str] = {
         "name has worked over HTTPS for a while.",
     "tls.certificates":
         "Each file holds one certificate: the chain first, then the key. The first certificate is shown to clients that "
-        "name no host. Changed files are used within seconds, without a restart. If a file cannot be read, the last good "
+        "name no host. Of two files for one name, one with an RSA key and one with an ECDSA key, each client is shown the one "
+        "that it knows. Changed files are used within seconds, without a restart. If a file cannot be read, the last good "
         "one stays in use and the log says so. Before a certificate expires, warnings are logged.",
     "tls.min_version":
         "Every client made in the last ten years speaks 1.2. 1.3 shuts some old clients out and simplifies an audit.",

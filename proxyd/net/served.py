@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import re
 import ssl
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from proxyd.base.urls import is_local_name
 from proxyd.net.localca import LocalAuthority
-from proxyd.net.tls import CertificateError, load_chain
+from proxyd.net.tls import load_pem
 from proxyd.net.tlsalpn import PROTOCOL, proof
 
 #: Contexts that are kept; the longest unused go first.
@@ -64,7 +63,7 @@ class Served:
         found = self._proof_contexts.get((name, answer))
         if found is None:
             found = self._blank()
-            load_pair(found, *proof(name, answer, datetime.datetime.now(datetime.UTC)))
+            load_pem(found, "".join(proof(name, answer, datetime.datetime.now(datetime.UTC))).encode(), f"that proves {name}")
             found.set_alpn_protocols([PROTOCOL])
             self._proof_contexts[name, answer] = found
         return found
@@ -100,18 +99,5 @@ class Served:
             until = time.monotonic() + _LOCAL_SECONDS
         context = self._blank()
         for chain, key in pairs.values():
-            load_pair(context, chain, key)
+            load_pem(context, (key + chain).encode(), f"for {name}")
         return context, until
-
-
-def load_pair(context: ssl.SSLContext, chain: str, key: str) -> None:
-    """Load chain and key from memory. Raises CertificateError. Python's ssl reads files only, so the kernel makes one that has no
-    place on a disk."""
-    fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    try:
-        os.write(fd, (key + chain).encode())
-        load_chain(context, f"/proc/self/fd/{fd}")
-    except OSError as error:
-        raise CertificateError(f"can't load a certificate from memory: {error}") from None
-    finally:
-        os.close(fd)

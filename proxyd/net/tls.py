@@ -1,6 +1,6 @@
-"""Certificates of the HTTPS listener: loaded, chosen by SNI, reloaded when their files change.
+"""What certificates and TLS contexts are made of: PEM files, ciphers, listeners, files that change.
 
-A certificate that can't be loaded is a clear message and the last good one stays; handshakes never touch a file.
+A certificate that can't be loaded is a clear message; handshakes never touch a file.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from proxyd.base.text import split_address
@@ -38,16 +39,23 @@ class CertificateError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a PEM file holds: the names it is for (lower case), and its end in Unix seconds."""
+    """What a PEM file holds: the names it is for (lower case), its end in Unix seconds, and the kind of its key: `RSA`, `ECDSA` or
+    another one. OpenSSL holds one certificate of each kind, and shows each client one that it can read."""
 
     path: str
     names: tuple[str, ...]
     expires: float
     serial: int
+    kind: str
 
 
 def read_certificate(path: str) -> Certificate:
     """The first certificate of a PEM file (chain and key). Raises CertificateError."""
+    return read_pem(path)[0]
+
+
+def read_pem(path: str) -> tuple[Certificate, bytes]:
+    """The first certificate of a PEM file, and all that is in it. Raises CertificateError."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -64,18 +72,43 @@ def read_certificate(path: str) -> Certificate:
         names += [str(address) for address in extension.value.get_values_for_type(x509.IPAddress)]
     except x509.ExtensionNotFound:
         names = [str(item.value).lower() for item in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-    return Certificate(path, tuple(names), certificate.not_valid_after_utc.timestamp(), certificate.serial_number)
+    kind = _kind(certificate.public_key())
+    return Certificate(path, tuple(names), certificate.not_valid_after_utc.timestamp(), certificate.serial_number, kind), content
+
+
+def _kind(key: object) -> str:
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RSA"
+    return "ECDSA" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__
+
+
+def load_pem(context: ssl.SSLContext, pem: bytes, path: str) -> None:
+    """Load chain and key from memory. `path`: where they are from. Raises CertificateError. Python's ssl reads files only, so the kernel
+    makes one that has no place on a disk."""
+    try:
+        fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, pem)
+            _load(context, f"/proc/self/fd/{fd}", path)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise CertificateError(f"can't load the certificate {path} from memory: {error}") from None
 
 
 def load_chain(context: ssl.SSLContext, path: str) -> None:
     """Load the chain and key of a PEM file. Raises CertificateError; a passphrase is never asked for."""
+    _load(context, path, path)
+
+
+def _load(context: ssl.SSLContext, file: str, path: str) -> None:
 
     def no_passphrase() -> str:
         raise CertificateError(f"the key in {path} is encrypted, and nobody is here to type its passphrase; store it without: "
                                "openssl pkey -in FILE")
 
     try:
-        context.load_cert_chain(path, password=no_passphrase)
+        context.load_cert_chain(file, password=no_passphrase)
     except (OSError, ssl.SSLError) as error:
         if "KEY_VALUES_MISMATCH" in str(error):
             raise CertificateError(f"the key in {path} is not that of its certificate") from None
@@ -129,88 +162,6 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["h2", "http/1.1"] if tls.http2 else ["http/1.1"])
     return context
-
-
-class MoreCertificates(Protocol):
-    """Where names are looked up that no file has."""
-
-    def context_for(self, name: str) -> ssl.SSLContext | None: ...
-
-
-class Certificates:
-    """The certificates of a worker, each file for itself: one that can't be loaded is named in the log, and what it held before
-    stays in use. `context` is for new connections, None where no file could be loaded; SNI picks the certificate, the first is
-    the default. `more`: asked for names that no file has."""
-
-    def __init__(self, tls: TlsSettings, more: MoreCertificates | None = None) -> None:
-        self._tls = tls
-        self._paths = paths = tls.certificates
-        self._more = more
-        self._by_name: dict[str, ssl.SSLContext] = {}
-        self._loaded: dict[str, tuple[Certificate, ssl.SSLContext]] = {}
-        self._files = Files(paths)
-        self.context: ssl.SSLContext | None = None
-        self._load(paths)
-        if self.context is None and more is not None:
-            self.context = server_context(tls)
-            self.context.sni_callback = self._choose
-
-    def refresh(self, now: float) -> None:
-        """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
-        changed = self._files.changed(now)
-        if changed and self._load(changed):
-            log.info("certificates reloaded")
-
-    def _load(self, paths: Sequence[str]) -> bool:
-        """Load files; whether one could be."""
-        changed = False
-        for path in paths:
-            try:
-                self._loaded[path] = (read_certificate(path), self._context(path))
-                changed = True
-            except CertificateError as error:
-                log.error("%s; %s", error, "the one loaded before stays in use" if path in self._loaded else "it is not used")
-        if changed:
-            by_name: dict[str, ssl.SSLContext] = {}
-            known = [self._loaded[path] for path in self._paths if path in self._loaded]
-            for certificate, context in known:
-                for name in certificate.names:
-                    by_name.setdefault(name, context)
-            self._by_name, self.context = by_name, known[0][1]
-        return changed
-
-    def _context(self, path: str) -> ssl.SSLContext:
-        context = server_context(self._tls)
-        load_chain(context, path)
-        context.sni_callback = self._choose
-        return context
-
-    def _choose(self, sock: Any, name: str | None, context: ssl.SSLContext) -> int | None:
-        """Exact name, then `*.` of its parent, then what is not in a file, else the default certificate stays (RFC 6066 3)."""
-        if not name:
-            self._unnamed(sock)
-            return None
-        name = name.lower()
-        chosen = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
-        if chosen is None and self._more is not None:
-            try:
-                chosen = self._more.context_for(name)
-            except CertificateError as error:
-                log.error("no certificate for %s: %s", name, error)
-            if chosen is None and not self._loaded:
-                return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
-        if chosen is not None and chosen is not context:
-            sock.context = chosen
-        return None
-
-    def _unnamed(self, sock: Any) -> None:
-        """A client that names nobody, and asks for the address that it connected to: a file's certificate, else one for that address."""
-        if self._loaded or self._more is None:
-            return
-        address = sock.getsockname()
-        chosen = self._more.context_for(address[0].removeprefix("::ffff:")) if isinstance(address, tuple) else None
-        if chosen is not None:
-            sock.context = chosen
 
 
 class Files:

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from proxyd.base.text import split_address
 from proxyd.config.ini import Problem
 from proxyd.config.settings import CONFIG_VARIABLE, NAMED, SECTIONS, Settings, environment_name, setting_declarations
+from proxyd.net.certificates import by_kind
 from proxyd.net.tls import Certificate, CertificateError, read_certificate
 from proxyd.server.supervisor import SUPERVISED
 
@@ -55,18 +56,19 @@ def https(settings: Settings, at: At) -> Iterator[Problem]:
 
 
 def _shadowed(settings: Settings, at: At) -> Iterator[Problem]:
-    """Certificates that are never shown, since files before them have all their names."""
-    owners: dict[str, str] = {}
+    """Certificates that are never shown, since files before them have all their names with the same kind of key."""
+    known: list[Certificate] = []
     for path in settings.tls.certificates:
         try:
-            found: Certificate = read_certificate(path)
+            found = read_certificate(path)
         except CertificateError:
             continue
-        if found.names and all(name in owners for name in found.names):
-            name = found.names[0]
-            yield at("tls", "certificates", f"{path} is never shown: {owners[name]} comes first for {name}")
-        for name in found.names:
-            owners.setdefault(name, path)
+        shown = by_kind(known)
+        firsts = [shown.get(name, {}).get(found.kind) for name in found.names]
+        if firsts and all(firsts):
+            yield at("tls", "certificates",
+                     f"{path} is never shown: {firsts[0]} comes first for {found.names[0]}, with the same kind of key ({found.kind})")
+        known.append(found)
 
 
 #: What begins variables whose names go on as the operator likes.

@@ -22,11 +22,12 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.lean import patch_all
 from proxyd.base.text import UNIX
+from proxyd.net.certificates import Certificates
 from proxyd.net.descriptors import keep_spare
 from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.net.stream import no_delay, plain_stream
-from proxyd.net.tls import CertificateError, Certificates, tls_listeners
+from proxyd.net.tls import CertificateError, tls_listeners
 from proxyd.net.tlsalpn import PROTOCOL, proof_asked
 from proxyd.net.tlsstream import TlsStream
 from proxyd.proxy.client.connection import ClientConnection

@@ -14,11 +14,12 @@ import pytest
 
 from proxyd.config.sections import TlsSettings
 from proxyd.config.settings import load
-from proxyd.net.tls import RELOAD_SECONDS, Certificates, Files
+from proxyd.net.certificates import Certificates
+from proxyd.net.tls import RELOAD_SECONDS, Files
 from tests.support.certificates import Authority
 
 
-def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
+def shaken(server: ssl.SSLContext, client: ssl.SSLContext, name: str = "exact.test") -> str:
     """The cipher that a client and a server agree upon. Raises ssl.SSLError where they don't."""
 
     def serve(sock: socket.socket) -> None:
@@ -31,7 +32,7 @@ def shaken(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
     thread = threading.Thread(target=serve, args=(ours,))
     thread.start()
     try:
-        with theirs, client.wrap_socket(theirs, server_hostname="exact.test") as sock:
+        with theirs, client.wrap_socket(theirs, server_hostname=name) as sock:
             cipher = sock.cipher()
             assert cipher is not None
             return cipher[0]
@@ -72,6 +73,32 @@ def test_modern_is_tls_1_3_alone(tmp_path: Path, changed: dict[str, str]) -> Non
     assert shaken(server, authority.trusting()).startswith("TLS_")
     with pytest.raises(ssl.SSLError):
         shaken(server, old_client(authority, "ECDHE-ECDSA-AES128-GCM-SHA256"))
+
+
+def test_rsa_and_ecdsa_stand_side_by_side_for_one_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authority = Authority(tmp_path)
+    rsa = authority.issue("rsa.pem", "exact.test", "other.test", kind="rsa")
+    ecdsa = authority.issue("ecdsa.pem", "exact.test")
+    certificates = Certificates(load(None, {"PROXYD_TLS_CERTIFICATES": f"{rsa}, {ecdsa}"}).tls)
+    kinds = ("ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256")
+
+    def each() -> list[str]:
+        assert certificates.context is not None
+        return [shaken(certificates.context, old_client(authority, cipher)) for cipher in kinds]
+
+    assert each() == list(kinds)
+    # One that is broken leaves both as they were, and a renewed one is taken up beside the other.
+    ecdsa.write_text("half a file")
+    certificates.refresh(time.monotonic() + RELOAD_SECONDS + 1)
+    assert "loaded before stays in use" in caplog.text
+    assert each() == list(kinds)
+    authority.issue("ecdsa.pem", "exact.test")
+    certificates.refresh(time.monotonic() + 2 * RELOAD_SECONDS + 2)
+    assert each() == list(kinds)
+    # A name that only one of the files has is shown that one.
+    assert certificates.context is not None
+    with pytest.raises(ssl.SSLError):
+        shaken(certificates.context, old_client(authority, kinds[1]), "other.test")
 
 
 def test_files_that_changed_are_named_once_and_not_looked_at_in_every_moment(tmp_path: Path) -> None:

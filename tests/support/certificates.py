@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 
@@ -27,9 +27,9 @@ class Authority:
         self.file = directory / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, file: str, *names: str, days: float = 90) -> Path:
-        """A PEM file of certificate and key for DNS names or addresses; a file that is there is replaced in one step."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, file: str, *names: str, days: float = 90, kind: str = "ecdsa") -> Path:
+        """A PEM file of certificate and key (`ecdsa` or `rsa`) for DNS names or addresses; a file that is there is replaced in one step."""
+        key = ec.generate_private_key(ec.SECP256R1()) if kind == "ecdsa" else rsa.generate_private_key(65537, 2048)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
         alternatives = x509.SubjectAlternativeName([_general(name) for name in names])
         certificate = self._build(subject, key, days).add_extension(alternatives, critical=False).add_extension(
@@ -54,7 +54,7 @@ class Authority:
             context.set_alpn_protocols(list(protocols))
         return context
 
-    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, days: float = 90) -> x509.CertificateBuilder:
+    def _build(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, days: float = 90) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(key.public_key()).serial_number(
             x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=2)).not_valid_after(

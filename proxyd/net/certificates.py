@@ -1,0 +1,121 @@
+"""Certificates of the HTTPS listener, from files: loaded, chosen by SNI and by what a client knows, reloaded when their files change.
+
+A file that can't be loaded is a clear message, and the last good content stays; handshakes never touch a file.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+from proxyd.config.sections import TlsSettings
+from proxyd.net.tls import Certificate, CertificateError, Files, load_pem, read_pem, server_context
+
+log = logging.getLogger("proxyd.tls")
+
+
+class MoreCertificates(Protocol):
+    """Where names are looked up that no file has."""
+
+    def context_for(self, name: str) -> ssl.SSLContext | None: ...
+
+
+class Certificates:
+    """The certificates of a worker, each file for itself: one that can't be loaded is named in the log, and what it held before
+    stays in use. `context` is for new connections, None where no file could be loaded; SNI picks the certificate, the first is
+    the default. For a name in files with several kinds of keys, each client is shown one that it knows. `more`: asked for names that
+    no file has."""
+
+    def __init__(self, tls: TlsSettings, more: MoreCertificates | None = None) -> None:
+        self._tls = tls
+        self._paths = paths = tls.certificates
+        self._more = more
+        self._by_name: dict[str, ssl.SSLContext] = {}
+        self._loaded: dict[str, tuple[Certificate, bytes]] = {}
+        self._files = Files(paths)
+        self.context: ssl.SSLContext | None = None
+        self._load(paths)
+        if self.context is None and more is not None:
+            self.context = server_context(tls)
+            self.context.sni_callback = self._choose
+
+    def refresh(self, now: float) -> None:
+        """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
+        changed = self._files.changed(now)
+        if changed and self._load(changed):
+            log.info("certificates reloaded")
+
+    def _load(self, paths: Sequence[str]) -> bool:
+        """Load files; whether one could be."""
+        changed = False
+        for path in paths:
+            try:
+                found = read_pem(path)
+                load_pem(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), found[1], path)
+                self._loaded[path] = found
+                changed = True
+            except CertificateError as error:
+                log.error("%s; %s", error, "the one loaded before stays in use" if path in self._loaded else "it is not used")
+        if changed:
+            self._arrange()
+        return changed
+
+    def _arrange(self) -> None:
+        """Make the contexts: names with the same files share one."""
+        known = [self._loaded[path][0] for path in self._paths if path in self._loaded]
+        made: dict[tuple[str, ...], ssl.SSLContext] = {}
+
+        def context(paths: tuple[str, ...]) -> ssl.SSLContext:
+            if paths not in made:
+                made[paths] = self._context(paths)
+            return made[paths]
+
+        shown = by_kind(known)
+        first = shown[known[0].names[0]] if known[0].names else {"": known[0].path}
+        self.context = context(tuple(first.values()))
+        self._by_name = {name: context(tuple(kinds.values())) for name, kinds in shown.items()}
+
+    def _context(self, paths: tuple[str, ...]) -> ssl.SSLContext:
+        context = server_context(self._tls)
+        for path in paths:
+            load_pem(context, self._loaded[path][1], path)
+        context.sni_callback = self._choose
+        return context
+
+    def _choose(self, sock: Any, name: str | None, context: ssl.SSLContext) -> int | None:
+        """Exact name, then `*.` of its parent, then what is not in a file, else the default certificate stays (RFC 6066 3)."""
+        if not name:
+            self._unnamed(sock)
+            return None
+        name = name.lower()
+        chosen = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        if chosen is None and self._more is not None:
+            try:
+                chosen = self._more.context_for(name)
+            except CertificateError as error:
+                log.error("no certificate for %s: %s", name, error)
+            if chosen is None and not self._loaded:
+                return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        if chosen is not None and chosen is not context:
+            sock.context = chosen
+        return None
+
+    def _unnamed(self, sock: Any) -> None:
+        """A client that names nobody, and asks for the address that it connected to: a file's certificate, else one for that address."""
+        if self._loaded or self._more is None:
+            return
+        address = sock.getsockname()
+        chosen = self._more.context_for(address[0].removeprefix("::ffff:")) if isinstance(address, tuple) else None
+        if chosen is not None:
+            sock.context = chosen
+
+
+def by_kind(certificates: Iterable[Certificate]) -> dict[str, dict[str, str]]:
+    """For each name, the file that is shown for each kind of key: the first one that has it."""
+    found: dict[str, dict[str, str]] = {}
+    for certificate in certificates:
+        for name in certificate.names:
+            found.setdefault(name, {}).setdefault(certificate.kind, certificate.path)
+    return found
