@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -13,6 +14,7 @@ from proxyd.admin.follow import Followers
 from proxyd.admin.guard import Guard
 from proxyd.admin.http import RequestRefused
 from proxyd.admin.state import MasterState
+from proxyd.admin.tail import Tails
 from proxyd.config.settings import Settings
 from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.wellness import Wellness
@@ -31,6 +33,7 @@ class Context:
         self.state = state
         self.guard = Guard(settings, self._refused)
         self.followers = Followers(state.bus)
+        self.tails = Tails(os.path.dirname(os.path.abspath(state.board.file.path)))
         self.wellness = state.wellness or Wellness(state.store, state.board, state.circuits, state.started, state.problems,
                                                    state.certificates, state.health_alive)
         self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxyd.admin import acting, page, reading, views
+from proxyd.admin import acting, history, page, reading, views
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, Response, as_json
 from proxyd.admin.schemas import NUMBER, TEXT
@@ -71,6 +71,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.",
              "routes: [Route]", _ROUTES),
     Endpoint("GET", "/api/v1/routes/{route_id}", reading.route, "One route.", "Route"),
+    Endpoint("GET", "/api/v1/routes/{route_id}/requests", history.requests,
+             "The last slow and failed requests to a route's place, over all its instances and deploys; followed: each request as it ends.",
+             "Requests", (Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]}),),
+             stream=True),
     Endpoint("POST", "/api/v1/routes", acting.add_route, "Add a route by hand. It is kept in the database until it is removed.", "Added",
              body=_ADDED, action=True),
     Endpoint("PATCH", "/api/v1/routes/{route_id}", acting.change_route,

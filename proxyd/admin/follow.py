@@ -64,9 +64,9 @@ class Follower:
                 yield b": heartbeat\n\n"
                 continue
             if self._missed:
-                yield _block("missed", {"type": "missed", "missed": self._missed})
+                yield block("missed", {"type": "missed", "missed": self._missed})
                 self._missed = 0
-            yield _block(event.type, _shown(event))
+            yield block(event.type, _shown(event))
 
     def close(self) -> None:
         """The client is gone."""
@@ -81,7 +81,7 @@ def _shown(event: Event) -> dict[str, object]:
             "data": event.data}
 
 
-def _block(type_: str, data: dict[str, object]) -> bytes:
+def block(type_: str, data: dict[str, object]) -> bytes:
     """One event; JSON text holds no line break, and neither may the type."""
     name = "".join(char for char in type_ if char.isprintable())
     return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, default=str)}\n\n".encode()

@@ -41,6 +41,7 @@ ANYTHING = _is("object")
 _STATE = _is("string", enum=[WELL, STARTING, UNWELL])
 _CIRCUIT_STATE = _is("string", enum=["closed", "open", "half_open"])
 _OPEN = dict.fromkeys(("in_flight", "websocket_active", "queued"), WHOLE)
+_NAMED = _is("object", additionalProperties=TEXT)
 _LATENCIES = dict.fromkeys(counters.LATENCIES, NUMBER)
 
 SCHEMAS: dict[str, Schema] = {
@@ -54,7 +55,8 @@ SCHEMAS: dict[str, Schema] = {
                                               error=TEXT)}),
     "Route": thing(
         route_id=TEXT, session_id=TEXT, source=_is("string", enum=SOURCES), service=TEXT, instance=TEXT,
-        domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE, enabled=FLAG, options=_is("object", additionalProperties=TEXT),
+        domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE, enabled=FLAG, options=_NAMED, headers=_NAMED, request_headers=_NAMED,
+        rate_limit=TEXT,
         health={"oneOf": [thing(status=TEXT, reason=TEXT, last_check=MAYBE_INSTANT, response_time_ms=MAYBE_NUMBER,
                                 success_rate_percent=MAYBE_NUMBER, consecutive_failures=WHOLE), {"type": "null"}]},
         circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
@@ -116,6 +118,10 @@ SCHEMAS: dict[str, Schema] = {
     "Error": thing(
         service=TEXT, domain=TEXT, path=TEXT, status=WHOLE, reason=TEXT, made_by=_is("string", enum=["backend", "proxy", "client"]),
         requests=WHOLE, first_hour=INSTANT, last_at=INSTANT, last_method=TEXT, last_url=TEXT, last_upstream=TEXT, last_request_id=TEXT),
+    "SlowRequest": thing(
+        at=INSTANT, route_id=TEXT, level=_is("string", enum=["warning", "critical"]), method=TEXT, url=TEXT, status=WHOLE, total_ms=NUMBER,
+        queue_ms=NUMBER, connect_ms=NUMBER, first_byte_ms=NUMBER, body_ms=NUMBER, upstream=TEXT, request_id=TEXT),
+    "Requests": thing(slow=many("SlowRequest"), errors=many("Error")),
     "UnknownHost": thing(host=TEXT, requests=WHOLE, last_at=INSTANT),
     "Login": thing(csrf_token=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),

@@ -16,6 +16,7 @@ from peewee import Expression, chunked, fn
 from proxyd.base.counters import LATENCIES, SHOWN
 from proxyd.base.drain import began, drain_share
 from proxyd.base.text import hash_of, rfc3339, route_number
+from proxyd.registry.byhand import written_limits
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import CLIENTLESS, Route, Session
@@ -89,7 +90,8 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
         "route_id": row.route_id, "session_id": row.__data__["session"], "source": _source(row.__data__["session"]),
         "service": row.service_name, "instance": row.instance_name,
         "domains": json.loads(row.domains), "path": row.path, "backend": row.backend_url, "priority": row.priority,
-        "enabled": bool(row.enabled), "options": json.loads(row.options), "health": state,
+        "enabled": bool(row.enabled), "options": json.loads(row.options), "headers": json.loads(row.headers),
+        "request_headers": json.loads(row.request_headers), "rate_limit": written_limits(row.rate_limits), "health": state,
         "circuit": _live_circuit(circuits, row),
         "maintenance": {"active": row.maintenance_since is not None, "page_url": row.maintenance_page_url or "",
                         "entered_at": row.maintenance_since, "until": row.maintenance_until, "hits": sums["maintenance_hits"],

@@ -37,13 +37,23 @@ class Admin:
     """The API at `http(s)://host:port` or `unix:/path`. `token` is sent along, unless it is empty."""
 
     def __init__(self, url: str, token: str = "", timeout: float = 10.0) -> None:
-        self.url = url.rstrip("/")
+        self.url = as_url(url)
         self._token = token
         self._timeout = timeout
 
     def get(self, path: str) -> Any:
         """The JSON at a path below /api/v1. Raises CannotConnect, Refused."""
         return self._json("GET", path)[0]
+
+    def get_with_date(self, path: str) -> tuple[Any, str]:
+        """The JSON at a path below /api/v1, and the field Date of the answer. Raises CannotConnect, Refused."""
+        connection, response = self._open("GET", path, None, self._timeout, {})
+        try:
+            return json.loads(response.read()), response.headers.get("Date", "")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise CannotConnect(f"{self.url} does not answer like proxyd's admin HTTP server: {error}") from None
+        finally:
+            connection.close()
 
     def all(self, name: str, query: str = "") -> list[dict[str, Any]]:
         """The whole list of routes, sessions, health, circuits, events or stats, from all its pages."""
@@ -59,9 +69,9 @@ class Admin:
         """POST or DELETE a path below /api/v1. Raises CannotConnect, Refused."""
         return self._json(method, path, body, timeout)[0]
 
-    def follow(self) -> Iterator[dict[str, Any]]:
-        """Events as they happen, until the server ends the stream."""
-        connection, response = self._open("GET", "events?follow=1", None, None, {"Accept": "text/event-stream"})
+    def follow(self, path: str = "events") -> Iterator[dict[str, Any]]:
+        """Events as they happen, or what else a path below /api/v1 streams, until the server ends the stream."""
+        connection, response = self._open("GET", f"{path}?follow=1", None, None, {"Accept": "text/event-stream"})
         try:
             data: list[str] = []
             for raw in response:
@@ -72,7 +82,7 @@ class Admin:
                     yield json.loads("\n".join(data))
                     data = []
         except (OSError, http.client.HTTPException) as error:
-            raise CannotConnect(f"the stream of events from {self.url} broke off: {error}") from None
+            raise CannotConnect(f"the stream from {self.url} broke off: {error}") from None
         finally:
             connection.close()
 
@@ -121,7 +131,7 @@ class Admin:
         except ValueError as error:
             raise CannotConnect(f"--admin {self.url}: {error}") from None
         if parts.scheme not in ("http", "https") or not host:
-            raise CannotConnect(f"--admin {self.url}: not a url (like http://127.0.0.1:8282 or unix:/path)")
+            raise CannotConnect(f"--admin {self.url}: not an address (like 127.0.0.1:8282, http://127.0.0.1:8282 or unix:/path)")
         if parts.scheme == "https":
             return http.client.HTTPSConnection(host, port, timeout=timeout, context=ssl.create_default_context())
         return http.client.HTTPConnection(host, port, timeout=timeout)
@@ -138,6 +148,11 @@ def _reason(response: http.client.HTTPResponse) -> str:
     if response.status in (401, 403):
         message += " (give the admin token with --token-file, or set [admin] token_file)"
     return message
+
+
+def as_url(address: str) -> str:
+    """The url of an admin HTTP server that a person named: host:port is how people write an address."""
+    return (address if "://" in address or address.startswith("unix:") else f"http://{address}").rstrip("/")
 
 
 def segment(text: str) -> str:

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from proxyd.base import text
 from proxyd.client import ClientError, ConnectionLost
 from proxyd.config import settings
-from proxyd.ctl import act, byhand, completion, deploy, live, passwd, rollout, show, sql
-from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, read_token
+from proxyd.ctl import act, byhand, completion, deploy, live, passwd, rollout, show, sql, tail
+from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, as_url, read_token
 from proxyd.ctl.parser import build
 from proxyd.ctl.screen import Screen
 from proxyd.ctl.supervise import ServiceRunner
@@ -28,6 +28,7 @@ _COMMANDS: dict[str, Callable[[Admin, Screen, argparse.Namespace], int]] = {
     "drain": act.drain, "maint": act.maint, "hold": act.hold, "reset": act.reset,
     "add": byhand.add, "remove": byhand.remove,
     "deploy": deploy.deploy, "rollout": rollout.rollout, "test": act.test, "why": show.why, "events": live.events, "top": live.top,
+    "tail": tail.tail,
 }
 
 
@@ -80,6 +81,16 @@ def _run(options: argparse.Namespace) -> int:
             return act.send(screen, options, token)
         return ServiceRunner(options, token).run()
     admin = Admin(options.admin or admin_url(known), _admin_token(options, known))
+    if options.name == "doctor":
+        from proxyd.ctl.doctor import doctor
+
+        return doctor(admin, screen, known)
+    if options.name in ("export", "import"):
+        # It reads site files as the master does, which would double the start of all other commands.
+        from proxyd.ctl import portable
+
+        local = known if not options.admin or _is_here(options.admin) else None
+        return (portable.export if options.name == "export" else portable.import_)(admin, screen, options, local)
     return _COMMANDS[options.name](admin, screen, options)
 
 
@@ -115,7 +126,7 @@ def _is_here(url: str) -> bool:
     if url.startswith("unix:"):
         return True
     try:
-        return text.is_loopback(f"{urlsplit(url).hostname or ''}:0")
+        return text.is_loopback(f"{urlsplit(as_url(url)).hostname or ''}:0")
     except ValueError:
         return False
 

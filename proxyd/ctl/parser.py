@@ -115,7 +115,7 @@ def _common(default: Any) -> argparse.ArgumentParser:
     """Options that may stand before or after the command. After it, `default` must be SUPPRESS, or it would override a value before."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", default=default or False, help="print JSON, for programs")
-    common.add_argument("--admin", metavar="URL", default=default, help="admin HTTP: http://host:port or unix:/path "
+    common.add_argument("--admin", metavar="ADDRESS", default=default, help="admin HTTP: host:port, a url or unix:/path "
                         "(default: [admin] bind of the config file, else http://127.0.0.1:8282)")
     common.add_argument("--registry", metavar="ADDRESS", default=default, help="registry: host:port or unix:/path, of several hosts "
                         "with commas between them (default: [registry] bind, else 127.0.0.1:8181)")
@@ -173,6 +173,8 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     one.add_argument("--by", choices=("backend", "proxy", "client"), default="", help="only those that the backend, the proxy or the "
                      "client made")
     one.add_argument("--hosts", action="store_true", help="show the unknown hosts that are asked for most instead")
+    command("doctor", "all that `proxyd check` says, and the running system: clocks, file modes, limits, versions, disk",
+            "Run it as the user that proxyd runs as. Exits with 1 if something is wrong; a warning is no reason.")
     one = command("passwd", "set the password of a user in a file for basic_auth",
                   "It is asked for, or read from standard input. A new file has mode 0640.")
     one.add_argument("file", metavar="FILE", help="file that [users] names")
@@ -236,6 +238,18 @@ def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[s
                      help='rate limit for each client address, like "100/minute; 1000/hour"')
     one = command("remove", "remove routes by hand", "Those of services and site files are not removed so.")
     one.add_argument("target", metavar="ID-or-DOMAIN", help="like r12 (or ids with commas), or a domain: all by hand that have it")
+    one = command("export", "write the whole configuration as JSON: routes by hand, site files and settings",
+                  "Routes that services register are not in it: they come back with their services. Site files and settings are those "
+                  "of this host. Files that the settings name (certificates, tokens, users) are not in it.")
+    one.add_argument("--output", default="", metavar="FILE", help="write there, with mode 0600, not to standard output")
+    one = command("import", "take over what export wrote",
+                  "Routes by hand are added, or changed where there is one like it. Nothing is done for a file of another form; a "
+                  "route that proxyd refuses ends the import, and a second run goes on from there.")
+    one.add_argument("file", metavar="FILE", help="what export wrote; - for standard input")
+    one.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    one.add_argument("--prune", action="store_true", help="remove routes by hand, and with --sites site files, that are not in the file")
+    one.add_argument("--sites", action="store_true", help="write its site files into [sites] directory, too")
+    one.add_argument("--settings-to", default="", metavar="FILE", help="write its config file there; it must not be there yet")
     one = command("reset", "close a route's circuit in every worker")
     one.add_argument("route_id", metavar="ROUTE", help="like r12")
     one = command("test", "test whether the registry master can reach a url", "Exits with 1 if it can't.")
@@ -309,6 +323,12 @@ def _live(command: Command) -> None:
     one.add_argument("--type", choices=(ALL, *NAMES), default=ALL, metavar="TYPE", help=f"only this type: {', '.join(NAMES)}")
     one.add_argument("--last", type=bounded(0, 1000), default=10, metavar="N", help="number of past events to show first (default: 10)")
     one.add_argument("--no-follow", action="store_true", help="show only past events")
+    one = command("tail", "the requests to a route as they end: its live access log",
+                  "A route is followed over redeploys, whichever instance answers. Queries are left out. Of several hosts, those of "
+                  "the one that --admin names.")
+    one.add_argument("target", metavar="ROUTE", help="id like r12, a domain (with its path: shop.example.com/api), or a service")
+    one.add_argument("--failed", action="store_true", help="only requests that failed or were refused (status from 400)")
+    one.add_argument("--count", type=bounded(0, 10**9), default=0, metavar="N", help="quit after N requests (default: 0, never)")
     one = command("top", "the busiest routes, updated continuously (q quits)")
     one.add_argument("--every", type=duration, default=2.0, metavar="TIME", help="time between two updates (default: 2s)")
     one.add_argument("--count", type=bounded(0, 10**9), default=0, metavar="N", help="quit after N updates (default: 0, never)")

@@ -324,6 +324,8 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
         runtime.refusals.count(ex.failure)
     if ex.failure or ex.status >= 500:
         runtime.errors.record(ex, member)
+    if runtime.watched.places and member is not None:
+        runtime.watched.record(ex, member, ended)
     access = runtime.access
     if access.enabled:
         access.record(

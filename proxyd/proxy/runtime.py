@@ -46,6 +46,7 @@ from proxyd.proxy.record.flush import Flusher
 from proxyd.proxy.record.refusals import Refusals
 from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
+from proxyd.proxy.record.watched import Watched
 from proxyd.proxy.route.certsync import CertificateSync
 from proxyd.proxy.route.hold import Holds
 from proxyd.proxy.route.sync import Sync
@@ -106,6 +107,7 @@ class Runtime:
         self.rows = Rows()
         self.refusals = Refusals()
         self.errors = Errors()
+        self.watched = Watched(directory, settings.log.access_addresses == "short")
         self.flusher = Flusher(self.store, self.board, (
             (lambda: self.stats.take(time.time()), self.stats.give_back), (self.rows.take, self.rows.give_back),
             (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back),
@@ -174,6 +176,7 @@ class Runtime:
 
     def _look(self) -> None:
         self._files.look()
+        self.watched.look()
 
     def fit(self) -> bool:
         """Whether clients may come: the routes are known, as far as they can be known now."""
