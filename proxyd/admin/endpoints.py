@@ -10,6 +10,7 @@ from proxyd.admin.table import Endpoint, Parameter, openapi
 from proxyd.events.types import ALL, NAMES
 from proxyd.registry import rollouts
 from proxyd.store.sql import errors as grouped
+from proxyd.store.sql import places
 
 _LIMIT = Parameter("limit", "Most items.", {"type": "integer", "minimum": 1, "maximum": reading.MAX_LIMIT})
 _OFFSET = Parameter("offset", "Items left out; X-Total-Count has the number of all.",
@@ -75,6 +76,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              "The last slow and failed requests to a route's place, over all its instances and deploys; followed: each request as it ends.",
              "Requests", (Parameter("follow", "1: answer with server-sent events, and go on.", {"type": "string", "enum": ["0", "1"]}),),
              stream=True),
+    Endpoint("GET", "/api/v1/routes/{route_id}/history", history.history,
+             "Traffic, percentiles, checks, changes of the circuits and deploys of a route's place, over all its instances and deploys.",
+             "History", (Parameter("span", "hour: by the minute; day and week: by the hour.",
+                                   {"type": "string", "enum": list(places.SPANS), "default": "hour"}),)),
     Endpoint("POST", "/api/v1/routes", acting.add_route, "Add a route by hand. It is kept in the database until it is removed.", "Added",
              body=_ADDED, action=True),
     Endpoint("PATCH", "/api/v1/routes/{route_id}", acting.change_route,
@@ -84,6 +89,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/sessions", reading.sessions, "Sessions, newest first; ended ones when asked for.",
              "sessions: [Session]", (
         Parameter("state", "Only this state.", {"type": "string", "enum": ["connected", "disconnected", "ended"]}),
+        Parameter("service", "Only of this service.", {"type": "string", "maxLength": 200, "examples": ["shop"]}),
         _LIMIT, _OFFSET)),
     Endpoint("GET", "/api/v1/health", reading.health, "The health of the routes that are checked.", "health: [Health]"),
     Endpoint("GET", "/api/v1/circuits", reading.circuits, "The circuits as the workers have them now.", "circuits: [Circuit]",
@@ -140,5 +146,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "/logout", acting.logout, "End the session.", "Done", hidden=True),
     Endpoint("GET", "/", page.page, "The status page.", "text/html", hidden=True),
     Endpoint("GET", "/page.css", page.style, "Its style.", "text/css", hidden=True),
-    Endpoint("GET", "/page.js", page.script, "Its script.", "text/javascript", hidden=True),
+    Endpoint("GET", "/route/{route_id}", page.route_page, "The page of a route.", "text/html", hidden=True),
+    Endpoint("GET", "/common.js", page.common, "What the scripts share.", "text/javascript", hidden=True),
+    Endpoint("GET", "/page.js", page.script, "The status page's script.", "text/javascript", hidden=True),
+    Endpoint("GET", "/route.js", page.route_script, "The script of a route's page.", "text/javascript", hidden=True),
 )

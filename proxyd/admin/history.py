@@ -30,3 +30,9 @@ def requests(context: Context, request: Request, route_id: str) -> Response:
     since = rfc3339(time.time() - _ERROR_DAYS * 86400)
     return as_json(context.kept(("requests", place), lambda: {
         "slow": context.read(places.slow_requests, place), "errors": context.read(groups, since, "", "", place)}))
+
+
+def history(context: Context, request: Request, route_id: str) -> Response:
+    """What was at a route's place in the last hour, day or week."""
+    place, span = _place(context, route_id), request.query.get("span", "hour")
+    return as_json(context.kept(("history", place, span), lambda: context.read(places.history, place, span, time.time())))

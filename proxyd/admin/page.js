@@ -1,61 +1,12 @@
 "use strict";
 // The status page: polls the API, follows events, and draws with textContent and elements alone, never with HTML text.
 (() => {
-  const POLL_MS = 2000, SHOWN = 50, EVENTS = 50, ASKED = 200, FINDINGS = 10, MOST = 200;
-  const $ = (id) => document.getElementById(id);
+  const POLL_MS = 2000, SLOW_MS = 10000, GROUPS = 20, SHOWN = 50, EVENTS = 50, ASKED = 200, FINDINGS = 10, MOST = 200;
+  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, rows, row, HEALTH, CIRCUIT} = window.proxyd;
   const actionsOn = document.querySelector('meta[name="actions"]').content === "on";
   let csrf = document.querySelector('meta[name="csrf-token"]').content;
   const eventTypes = document.querySelector('meta[name="events"]').content.split(" ");
   let first = 0, polling = false, again = false, stream = null, saidTimer = 0;
-
-  const element = (tag, className, ...children) => {
-    const made = document.createElement(tag);
-    if (className) made.className = className;
-    made.append(...children.filter((child) => child !== null && child !== undefined));
-    return made;
-  };
-  const cell = (label, className, ...children) => {
-    const made = element("td", className, element("div", "", ...children));
-    made.dataset.label = label;
-    return made;
-  };
-  const tag = (text, kind, title) => {
-    const made = element("span", "tag " + (kind || ""), text);
-    if (title) made.title = title;
-    return made;
-  };
-  const setText = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text; };
-  const note = (id, text) => { $(id).hidden = !text; setText(id, text); };
-
-  const whole = new Intl.NumberFormat("en");
-  const milliseconds = (value) => value >= 1000 ? (value / 1000).toFixed(1) + " s" : value >= 10 ? value.toFixed(0) + " ms" : value.toFixed(1) + " ms";
-  const span = (seconds) => {
-    const s = Math.max(0, Math.round(seconds));
-    if (s < 60) return s + " s";
-    if (s < 3600) return Math.floor(s / 60) + " min";
-    if (s < 86400) return Math.floor(s / 3600) + " h " + Math.floor(s % 3600 / 60) + " min";
-    return Math.floor(s / 86400) + " d " + Math.floor(s % 86400 / 3600) + " h";
-  };
-  // The time of day says nothing about another day.
-  const clock = (instant) => {
-    const then = new Date(instant), time = then.toLocaleTimeString([], {hour12: false});
-    return then.toDateString() === new Date().toDateString() ? time : then.toLocaleDateString([], {month: "short", day: "numeric"}) + " " + time;
-  };
-
-  async function ask(method, path, body, headers) {
-    const response = await fetch(path, {method, headers: {"Accept": "application/json", ...headers}, credentials: "same-origin",
-      body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(30000)});
-    const text = await response.text();
-    let value = {};
-    try { value = text ? JSON.parse(text) : {}; } catch { value = {}; }
-    if (!response.ok) {
-      const failure = new Error(value.detail || "proxyd answered " + response.status);
-      failure.status = response.status;
-      failure.code = value.code;
-      throw failure;
-    }
-    return [value, Number(response.headers.get("X-Total-Count") || 0)];
-  }
 
   function say(text) {
     $("said").textContent = text;
@@ -113,9 +64,6 @@
     return svg;
   }
 
-  const HEALTH = {healthy: "good", down: "bad", degraded: "warn"};
-  const CIRCUIT = {closed: "", half_open: "warn", open: "bad"};
-
   function states(route, found) {
     const tags = [];
     if (found) {
@@ -172,7 +120,9 @@
   function routeRow({route, series, found}) {
     const where = route.domains.join(", ") + route.path, stats = route.stats;
     const failed = stats.requests ? stats.errors / stats.requests * 100 : 0;
-    const title = element("td", "", element("div", "name", where),
+    const link = element("a", "", where);
+    link.href = "route/" + encodeURIComponent(route.route_id);
+    const title = element("td", "", element("div", "name", link),
       element("div", "sub", route.service + " " + route.instance + ", " + route.route_id + " to " + route.backend));
     return element("tr", "", title, cell("State", "", ...states(route, found)),
       cell("Circuit", "", tag(route.circuit.state.replace("_", "-"), CIRCUIT[route.circuit.state])),
@@ -326,6 +276,44 @@
     if (again) { again = false; poll(); }
   }
 
+  // What changes seldom, or is asked for seldom.
+  async function pollSlowly() {
+    try {
+      const [[errors], [certificates], [hosts], [unknown]] = await Promise.all([
+        ask("GET", "api/v1/errors?hours=24&limit=" + GROUPS), ask("GET", "api/v1/certificates"), ask("GET", "api/v1/hosts"),
+        ask("GET", "api/v1/unknown-hosts?limit=10")]);
+      rows("errors", errors.errors, errorRow, "Nothing failed and nothing was refused in the last 24 hours.");
+      $("certificates-part").hidden = !certificates.certificates.length;
+      rows("certificates", certificates.certificates, certificateRow, "");
+      $("hosts-part").hidden = !hosts.hosts.length;
+      rows("hosts", hosts.hosts, hostRow, "");
+      $("unknown-part").hidden = !unknown.hosts.length;
+      rows("unknown", unknown.hosts, (item) => row(cell("Host", "name", item.host), cell("Requests", "number", whole.format(item.requests)),
+        cell("Last", "", clock(item.last_at))), "");
+    } catch { /* the other poll says that proxyd does not answer */ }
+  }
+
+  const BLAME = {backend: "bad", proxy: "warn", client: ""};
+  const errorRow = (item) => row(
+    element("td", "", element("div", "name", item.reason || "answered by the backend"),
+      element("div", "sub", item.service ? item.service + ", " + item.domain + item.path : "no route")),
+    cell("Status", "number", String(item.status)), cell("By", "", tag(item.made_by, BLAME[item.made_by])),
+    cell("Requests", "number", whole.format(item.requests)),
+    cell("Last", "wide", clock(item.last_at), element("div", "sub", item.last_method + " " + item.last_url)));
+
+  const CERTIFICATE = {valid: "good", ordering: "warn", failed: "bad"};
+  const certificateRow = (item) => row(
+    element("td", "", element("div", "name", item.domain), item.error ? element("div", "sub", item.error) : null),
+    cell("State", "", tag(item.state, CERTIFICATE[item.state])),
+    cell("Expires", "", item.not_after ? "in " + span((Date.parse(item.not_after) - Date.now()) / 1000) : "\u2013"),
+    cell("Issuer", "", item.issuer || "\u2013"));
+
+  const hostRow = (item) => row(
+    element("td", "", element("div", "name", item.name), element("div", "sub", item.release)),
+    cell("State", "", tag(!item.lives ? "no sign of life" : item.leads ? "leads" : "follows", !item.lives ? "bad" : "good")),
+    cell("Behind", "number", whole.format(item.behind)), cell("Workers", "number", whole.format(item.workers)),
+    cell("Sign of life", "", clock(item.heartbeat_at)));
+
   function follow() {
     stream = new EventSource("api/v1/events?follow=1");
     let soon = 0, later = 0;
@@ -444,5 +432,7 @@
   loggedIn(csrf);
   follow();
   poll();
+  pollSlowly();
   setInterval(() => { if (!document.hidden) poll(); }, POLL_MS);
+  setInterval(() => { if (!document.hidden) pollSlowly(); }, SLOW_MS);
 })();

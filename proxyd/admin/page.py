@@ -1,4 +1,4 @@
-"""The status page: three files of this package, under a policy that lets nothing else run or load."""
+"""The status page and the page of a route: files of this package, under a policy that lets nothing else run or load."""
 
 from __future__ import annotations
 
@@ -23,10 +23,19 @@ def _file(name: str) -> str:
 
 
 def page(context: Context, request: Request) -> Response:
-    """The page, with the CSRF token of a reader who is logged in."""
+    """The status page, with the CSRF token of a reader who is logged in."""
+    return _html(context, request, "page.html")
+
+
+def route_page(context: Context, request: Request, route_id: str) -> Response:
+    """The page of a route: the script finds its id in the address."""
+    return _html(context, request, "route.html")
+
+
+def _html(context: Context, request: Request, name: str) -> Response:
     nonce = secrets.token_urlsafe(16)
     csrf = context.guard.csrf(request.cookie(COOKIE)) if context.guard.logged_in(request) else ""
-    text = _file("page.html")
+    text = _file(name)
     for name, value in (("nonce", nonce), ("csrf", csrf), ("version", __version__), ("events", " ".join(NAMES)),
                         ("actions", "on" if context.settings.admin.token_file else "off")):
         text = text.replace("{{" + name + "}}", html.escape(value))
@@ -34,10 +43,24 @@ def page(context: Context, request: Request) -> Response:
 
 
 def style(context: Context, request: Request) -> Response:
-    """Its style."""
+    """The style of both pages."""
     return Response(200, _file("page.css").encode(), "text/css; charset=utf-8")
 
 
 def script(context: Context, request: Request) -> Response:
-    """Its script."""
-    return Response(200, _file("page.js").encode(), "text/javascript; charset=utf-8")
+    """The script of the status page."""
+    return _script("page.js")
+
+
+def route_script(context: Context, request: Request) -> Response:
+    """The script of a route's page."""
+    return _script("route.js")
+
+
+def common(context: Context, request: Request) -> Response:
+    """What the scripts share."""
+    return _script("common.js")
+
+
+def _script(name: str) -> Response:
+    return Response(200, _file(name).encode(), "text/javascript; charset=utf-8")

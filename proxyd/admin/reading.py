@@ -163,7 +163,9 @@ def sessions(context: Context, request: Request) -> Response:
     """Sessions, newest first."""
     state = request.query.get("state", "")
     limit, offset = request.whole("limit", 1000), request.whole("offset", 0)
-    found = context.kept(("sessions", state, limit, offset), lambda: context.read(views.sessions, state, limit, offset))
+    service = request.query.get("service", "")
+    found = context.kept(("sessions", state, limit, offset, service),
+                         lambda: context.read(views.sessions, state, limit, offset, service))
     return _list(context, request, "sessions", found)
 
 

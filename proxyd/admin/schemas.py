@@ -42,6 +42,7 @@ _STATE = _is("string", enum=[WELL, STARTING, UNWELL])
 _CIRCUIT_STATE = _is("string", enum=["closed", "open", "half_open"])
 _OPEN = dict.fromkeys(("in_flight", "websocket_active", "queued"), WHOLE)
 _NAMED = _is("object", additionalProperties=TEXT)
+_PERCENTILES = dict.fromkeys(("p50_ms", "p95_ms", "p99_ms"), _is(["number", "null"]))
 _LATENCIES = dict.fromkeys(counters.LATENCIES, NUMBER)
 
 SCHEMAS: dict[str, Schema] = {
@@ -122,6 +123,16 @@ SCHEMAS: dict[str, Schema] = {
         at=INSTANT, route_id=TEXT, level=_is("string", enum=["warning", "critical"]), method=TEXT, url=TEXT, status=WHOLE, total_ms=NUMBER,
         queue_ms=NUMBER, connect_ms=NUMBER, first_byte_ms=NUMBER, body_ms=NUMBER, upstream=TEXT, request_id=TEXT),
     "Requests": thing(slow=many("SlowRequest"), errors=many("Error")),
+    "History": {
+        **thing(span=TEXT, step_seconds=WHOLE, **_PERCENTILES, points={"type": "array", "items": thing(
+            at=INSTANT, requests=WHOLE, errors=WHOLE, status_2xx=WHOLE, status_3xx=WHOLE, status_4xx=WHOLE, status_5xx=WHOLE,
+            avg_ms=MAYBE_NUMBER, **_PERCENTILES, down_seconds=NUMBER)},
+            checks={"type": "array", "items": thing(at=INSTANT, route_id=TEXT, ok=FLAG, status=_is(["integer", "null"]),
+                                                    response_time_ms=MAYBE_NUMBER, error=MAYBE_TEXT)},
+            transitions={"type": "array", "items": thing(at=INSTANT, route_id=TEXT, to=TEXT, reason=TEXT, **{"from": TEXT})},
+            deploys={"type": "array", "items": thing(route_id=TEXT, instance=TEXT, backend=TEXT, added_at=INSTANT, added_by=TEXT,
+                                                     removed_at=MAYBE_INSTANT, removed_why=MAYBE_TEXT)},
+            **{"from": INSTANT})},
     "UnknownHost": thing(host=TEXT, requests=WHOLE, last_at=INSTANT),
     "Login": thing(csrf_token=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),

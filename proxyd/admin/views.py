@@ -151,9 +151,11 @@ def health(route_ids: Sequence[str] | None = None) -> list[dict[str, Any]]:
     return found
 
 
-def sessions(state: str, limit: int, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """The sessions in a state, or (empty) those that are not ended, newest first."""
+def sessions(state: str, limit: int, offset: int, service: str = "") -> tuple[list[dict[str, Any]], int]:
+    """The sessions in a state, or (empty) those that are not ended, newest first. `service`: only of this one."""
     query = Session.select().where(Session.state == state if state else Session.state != "ended")
+    if service:
+        query = query.where(Session.service_name == service)
     found = query.order_by(Session.connected_at.desc(), Session.session_id).limit(limit).offset(offset)
     count = Route.select(Route.session, fn.COUNT(Route.route_id)).group_by(Route.session)
     active = dict(tuples(count))

@@ -200,6 +200,12 @@ def _errors() -> None:
     database.create_tables(V21)
 
 
+def _classes_by_minute() -> None:
+    whole = "INTEGER" if is_sqlite() else "BIGINT"
+    for first in (2, 3, 4, 5):
+        _add_column(RouteMinute, f"status_{first}xx", f"{whole} NOT NULL DEFAULT 0")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -230,6 +236,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (19, "uptime of services, objectives, what is unwell, errors by who made them", _objectives),
     (20, "sums of services, which go on over redeploys", _sums_of_services),
     (21, "errors by the hour, and unknown hosts", _errors),
+    (22, "status classes by the minute", _classes_by_minute),
 )
 NEWEST = STEPS[-1][0]
 

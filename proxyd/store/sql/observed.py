@@ -144,6 +144,10 @@ class RouteMinute(StoredTable):
     latency_ms_sum = DoubleField()
     bytes_sent = BigIntegerField()
     bytes_received = BigIntegerField()
+    status_2xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    status_3xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    status_4xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    status_5xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "route_minutes"

@@ -67,9 +67,9 @@ class TrafficBatch:
         at, minute, routes = self.at, self.at[:16] + ":00.000Z", self.routes
         add(RouteStats, ("route_id", "updated_at", *_SUMS),
             [(route_id, at, *[traffic.sums.get(name, 0) for name in _SUMS]) for route_id, traffic in routes.items()], _SUMS)
-        add(RouteMinute, ("route_id", "minute", *_BY_MINUTE),
-            [(route_id, minute, *[traffic.sums.get(name, 0) for name in _BY_MINUTE]) for route_id, traffic in routes.items()],
-            _BY_MINUTE)
+        add(RouteMinute, ("route_id", "minute", *_BY_MINUTE, *_CLASSES),
+            [(route_id, minute, *[traffic.sums.get(name, 0) for name in _BY_MINUTE], *_classes(traffic))
+             for route_id, traffic in routes.items()], (*_BY_MINUTE, *_CLASSES))
         self._write_by_endpoint()
         add_to_services(routes, at)
         add(RouteStatusCode, ("route_id", "status_code", "responses"),
@@ -89,8 +89,7 @@ class TrafficBatch:
         latency: dict[tuple[int, int], int] = {}
         for route_id, endpoint in endpoints_of(self.routes).items():
             traffic = self.routes[route_id]
-            classes = [sum(count for code, count in traffic.codes.items() if code // 100 == first) for first in (2, 3, 4, 5)]
-            values = [*[traffic.sums.get(name, 0) for name in _BY_ENDPOINT], *classes]
+            values = [*[traffic.sums.get(name, 0) for name in _BY_ENDPOINT], *_classes(traffic)]
             before = sums.get(endpoint)
             sums[endpoint] = values if before is None else [old + new for old, new in zip(before, values, strict=True)]
             for bucket, count in traffic.latency.items():
@@ -103,6 +102,15 @@ class TrafficBatch:
         add(TrafficDay, ("endpoint_id", "day", *columns), [(endpoint, day, *values) for endpoint, values in rows], columns)
         add(LatencyHour, ("endpoint_id", "hour", "bucket", "requests"),
             [(endpoint, hour, bucket, count) for (endpoint, bucket), count in sorted(latency.items())], ("requests",))
+
+
+def _classes(traffic: Traffic) -> list[int]:
+    """Responses by the first digit of their status, 2 to 5."""
+    found = [0, 0, 0, 0]
+    for code, count in traffic.codes.items():
+        if 200 <= code < 600:
+            found[code // 100 - 2] += count
+    return found
 
 
 @dataclass(slots=True)
