@@ -153,6 +153,12 @@ def _preflight(asked: _Asked, pool: Pool) -> Step:
     return Step("preflight", PASSES, "preflights are answered here" if pool.members[0].options.cors_origins else "preflights pass")
 
 
+def _client_certificate(_: _Asked, pool: Pool) -> Step:
+    wanted = pool.members[0].options.client_certificate
+    return Step("client_certificate", PASSES, {"off": "no client certificate needed", "optional": "clients may show a certificate",
+                                               "required": "clients that show a certificate pass"}[wanted])
+
+
 def _body_size(asked: _Asked, pool: Pool) -> Step:
     limit = pool.members[0].options.max_body_size or asked.settings.proxy.max_body_size
     return Step("body_size", PASSES, f"bodies of at most {limit} bytes" if limit else "bodies of any size")
@@ -221,7 +227,7 @@ def _own_answer(asked: _Asked, pool: Pool) -> Step:
 
 #: What tells of each gate, by the gate's name: a test looks whether all of GATES are here.
 _GATES: dict[str, Callable[[_Asked, Pool], Step]] = {
-    "cors": _cors, "addresses": _addresses, "preflight": _preflight, "body_size": _body_size,
+    "cors": _cors, "addresses": _addresses, "preflight": _preflight, "client_certificate": _client_certificate, "body_size": _body_size,
     "maintenance": _maintenance, "rate_limit": _rate_limit, "basic_auth": _basic_auth, "forward_auth": _forward_auth,
     "user_limit": _user_limit, "plugged": _plugged, "own_answer": _own_answer}
 

@@ -115,6 +115,10 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
                "The error log says why"),
         Reason("address_denied", 403, "The route's `allow` does not name the client's address, or its `deny` does. The access log has the "
                "address; behind a front, `[proxy] trusted_proxies` must name the front"),
+        Reason("client_certificate", 403, "The route has `client_certificate = required`, and the client has shown none. If it has one, "
+               "look whether it asks for this host by name (SNI) in its handshake"),
+        Reason("misdirected", 421, "The route has `client_certificate = required`, and the connection was opened for another host, "
+               "which wants no certificate. The client opens another connection"),
         Reason("https_only", 308, "`[proxy] redirect_https` sends the client to the HTTPS address"),
         Reason("loop", 508, "The request has passed this proxy before. A backend url points back to it"),
         Reason("connect_refused", 405, "CONNECT is for forward proxies, and this is not one"),

@@ -21,6 +21,8 @@ VARIABLES: dict[str, str] = {
     "request_id": "The X-Request-ID of the request.",
     "route": "Id of the route.",
     "scheme": "`http` or `https`, as the client sees it.",
+    "tls.client.fingerprint": "SHA-256 of the certificate that the client has shown (`client_certificate`), in hex. Empty without one.",
+    "tls.client.subject": "Subject of that certificate, as RFC 4514 writes it (`CN=alice,O=Example`). Empty without one.",
     "uri": "Path and query of the request as the client sent them.",
     "user": "Name by which the client has logged in (`basic_auth`, `forward_auth`). Empty if it has not.",
 }

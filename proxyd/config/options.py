@@ -190,6 +190,10 @@ class RouteOptions:
     pool_max_age: float = declare(DURATION_OR_OFF, "5m", "Greatest age of a kept connection to the upstream. 0: no limit.")
     tls: str = declare(choice("auto", "off"), "auto", "auto: with [acme], the route's domains get certificates. off: they get none.")
     tls_redirect: bool = declare(BOOL, "true", "Redirect plain HTTP to HTTPS (308) for names that have a certificate by [acme].")
+    client_certificate: str = declare(
+        choice("off", "optional", "required"), "off",
+        "Certificate of clients, by a CA in [tls] client_ca. optional: they are asked, and the backend is told. required: 403 for those "
+        "that show none.")
     tls_verify: bool = declare(BOOL, "true", "Verify the certificate of an https or wss backend.")
     send_proxy: str = declare(
         choice("off", "v1", "v2"), "off", "Begin each connection to the upstream with a header of the PROXY protocol that names the "

@@ -7,45 +7,93 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from proxyd.config.sections import TlsSettings
+from proxyd.net.clientcert import read_authorities
+from proxyd.net.hello import peek_hello
 from proxyd.net.tls import Certificate, CertificateError, Files, load_pem, read_pem, server_context
+from proxyd.net.tlsalpn import wants_proof
 
 log = logging.getLogger("proxyd.tls")
 
 
 class MoreCertificates(Protocol):
-    """Where names are looked up that no file has."""
+    """Where names are looked up that no file has, and what proves names to a CA by tls-alpn-01."""
+
+    @property
+    def proofs(self) -> Mapping[str, str]: ...
 
     def context_for(self, name: str) -> ssl.SSLContext | None: ...
+
+    def proof_for(self, name: str) -> ssl.SSLContext | None: ...
+
+    def trust(self, authorities: bytes) -> None: ...
 
 
 class Certificates:
     """The certificates of a worker, each file for itself: one that can't be loaded is named in the log, and what it held before
     stays in use. `context` is for new connections, None where no file could be loaded; SNI picks the certificate, the first is
     the default. For a name in files with several kinds of keys, each client is shown one that it knows. `more`: asked for names that
-    no file has."""
+    no file has. `asks`: whether clients of a name are asked for a certificate."""
 
-    def __init__(self, tls: TlsSettings, more: MoreCertificates | None = None) -> None:
+    def __init__(self, tls: TlsSettings, more: MoreCertificates | None = None, asks: Callable[[str], bool] = lambda _: False) -> None:
         self._tls = tls
         self._paths = paths = tls.certificates
         self._more = more
+        self._asks = asks
+        self._authorities = b""
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._loaded: dict[str, tuple[Certificate, bytes]] = {}
-        self._files = Files(paths)
+        self._files = Files((*paths, *((tls.client_ca,) if tls.client_ca else ())))
         self.context: ssl.SSLContext | None = None
+        #: The same for those who are asked for a certificate: that is settled when a handshake begins. None without a CA for them.
+        self._asking: ssl.SSLContext | None = None
+        self._trust()
         self._load(paths)
         if self.context is None and more is not None:
-            self.context = server_context(tls)
-            self.context.sni_callback = self._choose
+            self._arrange()
 
     def refresh(self, now: float) -> None:
         """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
         changed = self._files.changed(now)
+        if self._tls.client_ca in changed and self._trust():
+            changed.remove(self._tls.client_ca)
+            log.info("the CAs of clients are read again")
+            if self.context is not None:
+                self._arrange()
         if changed and self._load(changed):
             log.info("certificates reloaded")
+
+    def begin(self, sock: Any) -> tuple[ssl.SSLContext | None, bool]:
+        """The context for a handshake that begins on a socket, and whether it asks for a certificate. None: there is none. Where that
+        depends on the client's first message, it is waited for. Raises OSError, CertificateError."""
+        more = self._more
+        proving = more is not None and bool(more.proofs)
+        if not proving and self._asking is None:
+            return self.context, False
+        hello = peek_hello(sock)
+        if hello is None:
+            return self.context, False
+        if proving and more is not None and wants_proof(hello) and (proof := more.proof_for(hello.name)) is not None:
+            return proof, False
+        if self._asking is not None and hello.name and self._asks(hello.name):
+            return self._asking, True
+        return self.context, False
+
+    def _trust(self) -> bool:
+        """Read the CAs of clients; whether that could be done."""
+        if not self._tls.client_ca:
+            return False
+        try:
+            self._authorities = read_authorities(self._tls.client_ca)
+        except CertificateError as error:
+            log.error("%s; %s", error, "those read before stay in use" if self._authorities else "no client's certificate is good")
+            return False
+        if self._more is not None:
+            self._more.trust(self._authorities)
+        return True
 
     def _load(self, paths: Sequence[str]) -> bool:
         """Load files; whether one could be."""
@@ -63,7 +111,7 @@ class Certificates:
         return changed
 
     def _arrange(self) -> None:
-        """Make the contexts: names with the same files share one."""
+        """Make the contexts: names with the same files share one. Without a file, the first one has no certificate."""
         known = [self._loaded[path][0] for path in self._paths if path in self._loaded]
         made: dict[tuple[str, ...], ssl.SSLContext] = {}
 
@@ -73,12 +121,17 @@ class Certificates:
             return made[paths]
 
         shown = by_kind(known)
-        first = shown[known[0].names[0]] if known[0].names else {"": known[0].path}
-        self.context = context(tuple(first.values()))
+        paths: tuple[str, ...] = ()
+        if known:
+            paths = tuple(shown[known[0].names[0]].values()) if known[0].names else (known[0].path,)
+        self.context = context(paths)
+        if self._authorities:
+            self._asking = self._context(paths)
+            self._asking.verify_mode = ssl.CERT_OPTIONAL
         self._by_name = {name: context(tuple(kinds.values())) for name, kinds in shown.items()}
 
     def _context(self, paths: tuple[str, ...]) -> ssl.SSLContext:
-        context = server_context(self._tls)
+        context = server_context(self._tls, self._authorities)
         for path in paths:
             load_pem(context, self._loaded[path][1], path)
         context.sni_callback = self._choose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxyd.base.errorpages import parse_error_pages
 from proxyd.base.gateapi import check_installed, parse_gates
+from proxyd.net.clientcert import check_client_certificate
 from proxyd.net.handshake import check_file
 from proxyd.net.pagefiles import check_page
 from proxyd.net.targets import rules
@@ -17,6 +18,8 @@ def check_on_host(key: str, value: str) -> None:
         rules().check_url(value.strip().partition("?")[0])
     elif key in ("tls_ca", "tls_client_certificate"):
         check_file(key, value.strip())
+    elif key == "client_certificate":
+        check_client_certificate(value.strip())
     elif key == "gates":
         check_installed(parse_gates(value))
     elif key == "error_pages":

@@ -21,11 +21,12 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class Served:
-    """`blank` makes a context without a certificate, and `known` tells whether a route names a host."""
+    """`blank` makes a context without a certificate, for CAs of clients as DER, and `known` tells whether a route names a host."""
 
-    def __init__(self, blank: Callable[[], ssl.SSLContext], known: Callable[[str], bool]) -> None:
+    def __init__(self, blank: Callable[[bytes], ssl.SSLContext], known: Callable[[str], bool]) -> None:
         self._blank = blank
         self._known = known
+        self._authorities = b""
         self._pairs: dict[str, dict[str, tuple[str, str]]] = {}
         self._local: LocalAuthority | None = None
         self._contexts: dict[str, tuple[ssl.SSLContext, float]] = {}
@@ -50,6 +51,11 @@ class Served:
         self._local = local or self._local
         self._contexts.clear()
 
+    def trust(self, authorities: bytes) -> None:
+        """Take certificates of clients by these CAs (DER) from now on."""
+        self._authorities = authorities
+        self._contexts.clear()
+
     def prove(self, proofs: Mapping[str, str]) -> None:
         """Prove these names from now on, and no others: key authorizations by name."""
         self.proofs = proofs
@@ -62,7 +68,7 @@ class Served:
             return None
         found = self._proof_contexts.get((name, answer))
         if found is None:
-            found = self._blank()
+            found = self._blank(b"")
             load_pem(found, "".join(proof(name, answer, datetime.datetime.now(datetime.UTC))).encode(), f"that proves {name}")
             found.set_alpn_protocols([PROTOCOL])
             self._proof_contexts[name, answer] = found
@@ -97,7 +103,7 @@ class Served:
                 return None
             pairs = {"": self._local.issue(name, datetime.datetime.now(datetime.UTC))}
             until = time.monotonic() + _LOCAL_SECONDS
-        context = self._blank()
+        context = self._blank(self._authorities)
         for chain, key in pairs.values():
             load_pem(context, (key + chain).encode(), f"for {name}")
         return context, until

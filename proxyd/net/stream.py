@@ -12,13 +12,16 @@ import contextlib
 import socket as socket_constants
 from math import inf
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent import getcurrent, monkey
 from gevent import socket as gevent_socket
 from gevent.hub import Waiter, get_hub
 
 from proxyd.net.peer import acknowledged
+
+if TYPE_CHECKING:
+    from proxyd.net.clientcert import ClientCertificate
 
 RECV_SIZE = 65536
 #: How long a greenlet may work on what one stream gives it until it lets others run, seconds.
@@ -115,6 +118,10 @@ class StreamBase:
     """What both kinds of stream keep: their pool's notes, and when they last waited (`_since`)."""
 
     __slots__ = ("_since", "address", "idle_limit", "idle_until", "opened_at", "served")
+
+    #: What a client has shown in its handshake, and whether it was asked: for TLS.
+    certificate: ClientCertificate | None = None
+    asked: bool = False
 
     def __init__(self) -> None:
         self.opened_at = self._since = monotonic()

@@ -150,8 +150,8 @@ def days_left(certificate: Certificate, now: float) -> float:
     return (certificate.expires - now) / 86400
 
 
-def server_context(tls: TlsSettings) -> ssl.SSLContext:
-    """A context for handshakes with clients, without a certificate."""
+def server_context(tls: TlsSettings, authorities: bytes = b"") -> ssl.SSLContext:
+    """A context for handshakes with clients, without a certificate. `authorities`: CAs of clients, as DER."""
     from gevent import ssl as gevent_ssl
 
     context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -161,6 +161,8 @@ def server_context(tls: TlsSettings) -> ssl.SSLContext:
     # All that are left are good, and a client knows which of them its processor is fast at.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["h2", "http/1.1"] if tls.http2 else ["http/1.1"])
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
     return context
 
 

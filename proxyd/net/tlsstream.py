@@ -10,6 +10,7 @@ from time import monotonic
 import gevent
 from gevent import socket as gevent_socket
 
+from proxyd.net.clientcert import shown_certificate
 from proxyd.net.peer import Peer
 from proxyd.net.stream import PEEK, RECV_SIZE, RESET_AT_CLOSE, SLICE, PlainStream, Stream, StreamBase
 
@@ -20,12 +21,15 @@ _WAITED = 0.001
 class TlsStream(StreamBase):
     """A TLS stream on a gevent SSLSocket, handshake done."""
 
-    __slots__ = ("_closed", "_drained", "_peer", "sock")
+    __slots__ = ("_closed", "_drained", "_peer", "asked", "certificate", "sock")
 
     secure = True
 
-    def __init__(self, sock: gevent_socket.socket) -> None:
+    def __init__(self, sock: gevent_socket.socket, asked: bool = False) -> None:
+        """`asked`: whether the handshake asked for a certificate."""
         super().__init__()
+        self.asked = asked
+        self.certificate = shown_certificate(sock) if asked else None
         sock.settimeout(None)
         self.sock = sock
         self._closed = False

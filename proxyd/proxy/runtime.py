@@ -139,7 +139,7 @@ class Runtime:
         #: Certificates from the database; None without [acme].
         self.certificates: CertificateSync | None = None
         if settings.acme.enabled and settings.tls.bind:
-            served = Served(lambda: server_context(settings.tls), lambda host: self.table.knows_host(host))
+            served = Served(lambda authorities: server_context(settings.tls, authorities), lambda host: self.table.knows_host(host))
             self.certificates = CertificateSync(self.store, self.board, served, settings.key_file(), settings.database.poll)
         self._counts = [self.websockets, self.places.counts, *([] if self.clients is None else [self.clients.counts])]
         self._files = SharedWatch((self.board.file, self.circuits.file, self.limiter.file, *(counts.file for counts in self._counts)),

@@ -18,6 +18,7 @@ from proxyd.config.defaults import defaults, use_defaults
 from proxyd.config.ini import Problem
 from proxyd.config.named import named, use_named
 from proxyd.config.settings import Settings
+from proxyd.net.clientcert import use_client_ca
 from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
 from proxyd.net.optioncheck import check_on_host
@@ -51,6 +52,7 @@ def check(settings: Settings) -> list[Problem]:
     use_rules(Targets.of(settings))
     use_directory(settings.proxy.backend_tls)
     use_pages(settings.proxy.error_page_files)
+    use_client_ca(settings.tls.client_ca)
     found += _error_pages(settings, places)
     use_named(settings.named())
     beneath = defaults()

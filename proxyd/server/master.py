@@ -40,6 +40,7 @@ from proxyd.config.settings import Settings, SettingsError, load
 from proxyd.events.bus import EventBus
 from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
+from proxyd.net.clientcert import use_client_ca
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
 from proxyd.net.handshake import use_directory
@@ -143,6 +144,7 @@ class Master:
         use_defaults(settings.defaults)
         use_directory(settings.proxy.backend_tls)
         use_pages(settings.proxy.error_page_files)
+        use_client_ca(settings.tls.client_ca)
         use_named(settings.named())
         store = Store(settings.database.url, settings.database.busy_timeout)
         lock = MasterLock(store.path, settings.shared_memory_directory())

@@ -16,7 +16,8 @@ from proxyd.base import private
 from proxyd.base.text import split_address
 from proxyd.config.ini import Problem, read_ini
 from proxyd.config.settings import Settings, environment_name
-from proxyd.net.tls import certificate_problem
+from proxyd.net.clientcert import read_authorities
+from proxyd.net.tls import CertificateError, certificate_problem
 from proxyd.store.memory.shared import BOARD, CIRCUITS
 
 #: Descriptors of a worker that are no client's.
@@ -58,7 +59,7 @@ def before_start(settings: Settings, before: Settings | None) -> list[Problem]:
     places = Places(settings.file)
     problems = [*_listening(settings, places, before)]
     if settings.tls.bind:
-        known = before.tls.certificates if before is not None and before.tls.bind else ()
+        known = (*before.tls.certificates, before.tls.client_ca) if before is not None and before.tls.bind else ()
         problems += tls(settings, places, certificate_problem, known)
     if before is not None and before.shared_memory_directory() == settings.shared_memory_directory():
         return problems
@@ -98,6 +99,11 @@ def tls(settings: Settings, places: Places, wrong: Callable[[str], str | None], 
         message = wrong(path) if path not in known else None
         if message:
             yield places.problem("tls", "certificates", message)
+    if settings.tls.client_ca and settings.tls.client_ca not in known:
+        try:
+            read_authorities(settings.tls.client_ca)
+        except CertificateError as error:
+            yield places.problem("tls", "client_ca", str(error))
 
 
 def shared_memory(settings: Settings, places: Places, make: bool = False) -> Iterator[Problem]:

@@ -28,7 +28,7 @@ from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.net.stream import no_delay, plain_stream
 from proxyd.net.tls import CertificateError, tls_listeners
-from proxyd.net.tlsalpn import PROTOCOL, proof_asked
+from proxyd.net.tlsalpn import PROTOCOL
 from proxyd.net.tlsstream import TlsStream
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
@@ -97,7 +97,6 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
         self._call = call
         self._certificates = _certificates(self._runtime)
-        self._served = self._runtime.certificates.served if self._runtime.certificates is not None else None
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         told_by = self._runtime.settings.proxy.proxy_protocol_from
         self._told_by = trust_check(told_by) if told_by else None
@@ -201,10 +200,10 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def _serve(self, listener: Any, client: Any, peer: str) -> None:
         if listener in self._tls:
-            secured = self._handshake(client)
+            secured, asked = self._handshake(client)
             if secured is None:
                 return
-            stream: Any = TlsStream(secured)
+            stream: Any = TlsStream(secured, asked)
             protocol = secured.selected_alpn_protocol()
             if protocol == PROTOCOL:
                 # RFC 8737 3: the CA has seen what it wanted, and nothing else is said.
@@ -223,22 +222,18 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         """Close so many idle connections, the longest idle first. Returns how many there are."""
         return close_idlest(self._runtime, count)
 
-    def _handshake(self, client: Any) -> Any:
-        """The client's connection after its TLS handshake, or None. The handshake's time limit is that of a request header."""
-        context = self._certificates.context if self._certificates is not None else None
-        if context is None:
-            client.close()
-            return None
-        served = self._served
+    def _handshake(self, client: Any) -> tuple[Any, bool]:
+        """The client's connection after its TLS handshake, or None, and whether a certificate was asked for. The handshake's time limit is
+        that of a request header."""
         try:
             with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
-                if served is not None and served.proofs and (name := proof_asked(client)) is not None:
-                    context = served.proof_for(name) or context
-                return context.wrap_socket(client, server_side=True)
+                context, asks = self._certificates.begin(client) if self._certificates is not None else (None, False)
+                if context is not None:
+                    return context.wrap_socket(client, server_side=True), asks
         except (OSError, CertificateError, gevent.Timeout) as error:
             self.log.debug("TLS handshake failed: %s", error)
-            client.close()
-            return None
+        client.close()
+        return None, False
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Stop at once. gunicorn's own handler would end the process in the middle of its work, with a traceback, and would lose
@@ -265,4 +260,4 @@ def _certificates(runtime: Any) -> Certificates | None:
     if not tls.bind:
         return None
     sync = runtime.certificates
-    return Certificates(tls, sync.served if sync is not None else None)
+    return Certificates(tls, sync.served if sync is not None else None, lambda name: runtime.table.asks(name))

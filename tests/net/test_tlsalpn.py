@@ -14,7 +14,8 @@ import pytest
 from cryptography import x509
 from gevent import socket as gevent_socket
 
-from proxyd.net.tlsalpn import PROTOCOL, name_of_proof, proof, proof_asked
+from proxyd.net.hello import Hello, parse_hello, peek_hello
+from proxyd.net.tlsalpn import PROTOCOL, proof, wants_proof
 
 
 def hello(name: str | None, *protocols: str) -> bytes:
@@ -31,34 +32,35 @@ def hello(name: str | None, *protocols: str) -> bytes:
 
 @pytest.mark.parametrize(("name", "protocols", "expected"), [
     ("App.example.com", (PROTOCOL,), "app.example.com"), ("app.example.com", (PROTOCOL, "h2"), None), ("app.example.com", ("h2",), None),
-    ("app.example.com", (), None), (None, (PROTOCOL,), None),
+    ("app.example.com", (), None), (None, (PROTOCOL,), ""),
 ])
 def test_a_ca_offers_its_protocol_alone_and_names_whom_it_proves(
         name: str | None, protocols: tuple[str, ...], expected: str | None) -> None:
-    assert name_of_proof(hello(name, *protocols)[5:]) == expected
+    found = parse_hello(hello(name, *protocols)[5:])
+    assert found is not None
+    assert (found.name if wants_proof(found) else None) == expected
 
 
 def test_a_message_that_is_cut_or_changed_is_nobodys_and_raises_nothing() -> None:
     message = hello("app.example.com", PROTOCOL)[5:]
-    for end in range(len(message)):
-        assert name_of_proof(message[:end]) in (None, "app.example.com")
+    assert all(parse_hello(message[:end]) is None for end in range(len(message)))
     chance = random.Random(1)
     for _ in range(3000):
         changed = bytearray(message)
         for _ in range(chance.randint(1, 4)):
             changed[chance.randrange(len(changed))] = chance.randrange(256)
-        name = name_of_proof(bytes(changed))
-        assert name is None or len(name) < 256
+        found = parse_hello(bytes(changed))
+        assert found is None or len(found.name) < len(message)
 
 
 def test_a_first_record_is_looked_at_in_pieces_and_stays_where_it_was() -> None:
     listener = gevent_socket.create_server(("127.0.0.1", 0))
-    record = hello("app.example.com", PROTOCOL)
-    for pieces, expected in (((record,), "app.example.com"), ((record[:3], record[3:90], record[90:]), "app.example.com"),
+    record, whole = hello("app.example.com", PROTOCOL), Hello("app.example.com", b"\x0aacme-tls/1")
+    for pieces, expected in (((record,), whole), ((record[:3], record[3:90], record[90:]), whole),
                              ((b"GET / HTTP/1.1\r\n",), None), ((record[:40],), None), ((b"\x16",), None), ((), None)):
         client = gevent_socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
-        looking = gevent.spawn(proof_asked, server)
+        looking = gevent.spawn(peek_hello, server)
         for piece in pieces:
             client.sendall(piece)
             gevent.sleep(0.01)

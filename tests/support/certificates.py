@@ -27,12 +27,13 @@ class Authority:
         self.file = directory / f"{name.replace(' ', '-')}.pem"
         self.file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, file: str, *names: str, days: float = 90, kind: str = "ecdsa") -> Path:
-        """A PEM file of certificate and key (`ecdsa` or `rsa`) for DNS names or addresses; a file that is there is replaced in one step."""
+    def issue(self, file: str, *names: str, days: float = 90, kind: str = "ecdsa", subject: str = "") -> Path:
+        """A PEM file of certificate and key (`ecdsa` or `rsa`) for DNS names or addresses; a file that is there is replaced in one step.
+        `subject`: its common name, the first name by default."""
         key = ec.generate_private_key(ec.SECP256R1()) if kind == "ecdsa" else rsa.generate_private_key(65537, 2048)
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+        called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject or names[0])])
         alternatives = x509.SubjectAlternativeName([_general(name) for name in names])
-        certificate = self._build(subject, key, days).add_extension(alternatives, critical=False).add_extension(
+        certificate = self._build(called, key, days).add_extension(alternatives, critical=False).add_extension(
             x509.BasicConstraints(ca=False, path_length=None), critical=True).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False).sign(self._key, hashes.SHA256())
         path = self._directory / file

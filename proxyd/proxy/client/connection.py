@@ -22,7 +22,7 @@ from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
-    from proxyd.proxy.client.front import Front
+    from proxyd.proxy.client.front import ClientStream, Front
 
 BODY_PIECE = 262144
 #: A first piece of body up to this size is joined with the head, so that one call sends both.
@@ -52,16 +52,18 @@ class ClientConnection:
     __slots__ = (
         "_answered_100", "_awaits_head", "_buffer", "_came", "_chunked_out", "_decoder", "_front", "_greenlet", "_head_came",
         "_head_wait", "_late_head", "_left", "_limits", "_served", "_settings",
-        "buffers", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "rates", "secure", "stream", "taken",
-        "trusted", "version", "via", "via_field",
+        "asked", "buffers", "certificate", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "rates", "secure",
+        "stream", "taken", "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
-    def __init__(self, stream: Stream, peer: str, front: Front) -> None:
+    def __init__(self, stream: ClientStream, peer: str, front: Front) -> None:
         self.stream = stream
         self.peer = peer
         self.secure = stream.secure
         self.trusted = front.trusts(peer)
-        self.forwarded = forwarded_fields(peer, stream.secure)
+        self.certificate = stream.certificate
+        self.asked = stream.asked
+        self.forwarded = forwarded_fields(peer, stream.secure, stream.certificate)
         self.via = front.via
         self.via_field = front.via_field
         self.buffers = front.buffers

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
+from proxyd.net.stream import Stream
 from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from proxyd.net.clientcert import ClientCertificate
+
+
+class ClientStream(Stream, Protocol):
+    """A stream from a client. `certificate`: what the client has shown in its handshake; `asked`: whether it was asked."""
+
+    certificate: ClientCertificate | None
+    asked: bool
 
 
 class Front(Protocol):

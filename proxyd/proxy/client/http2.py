@@ -27,8 +27,7 @@ from proxyd.proxy.core.http2write import FrameWriter
 from proxyd.proxy.core.origin import forwarded_fields
 
 if TYPE_CHECKING:
-    from proxyd.net.stream import Stream
-    from proxyd.proxy.client.front import Front
+    from proxyd.proxy.client.front import ClientStream, Front
 
 log = logging.getLogger("proxyd.proxy")
 
@@ -65,13 +64,15 @@ class Http2Connection:
     `ahead`: bytes that were read already. `timeout`: body_timeout.
     """
 
-    def __init__(self, stream: Stream, peer: str, front: Front, ahead: bytes = b"") -> None:
+    def __init__(self, stream: ClientStream, peer: str, front: Front, ahead: bytes = b"") -> None:
         self.stream = stream
         self.peer = peer
         self.front = front
         self.secure = stream.secure
         self.trusted = front.trusts(peer)
-        self.forwarded = forwarded_fields(peer, stream.secure)
+        self.certificate = stream.certificate
+        self.asked = stream.asked
+        self.forwarded = forwarded_fields(peer, stream.secure, stream.certificate)
         self._settings = settings = front.settings.proxy
         self.timeout = settings.body_timeout
         self._limits = front.head_limits

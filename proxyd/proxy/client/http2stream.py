@@ -19,6 +19,7 @@ from proxyd.proxy.core.http2write import Wait
 from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
+    from proxyd.net.clientcert import ClientCertificate
     from proxyd.net.stream import Stream
     from proxyd.proxy.client.front import Front
     from proxyd.proxy.core.exchange import Exchange
@@ -34,6 +35,8 @@ class Carrier(Protocol):
     secure: bool
     trusted: bool
     forwarded: str
+    certificate: ClientCertificate | None
+    asked: bool
     timeout: float
 
     def wake(self) -> None:
@@ -61,7 +64,8 @@ class Http2Stream:
 
     __slots__ = (
         "_acknowledged", "_answered_100", "_body", "_came", "_connection", "_declared", "_due", "_engine", "_gone", "_late", "_raw",
-        "_reader", "_received", "_sender", "_streams", "_taken", "_timeout", "_trailers", "_turns", "_writer", "buffers", "ended",
+        "_reader", "_received", "_sender", "_streams", "_taken", "_timeout", "_trailers", "_turns", "_writer", "asked", "buffers",
+        "certificate", "ended",
         "exchange", "fault", "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
@@ -74,6 +78,8 @@ class Http2Stream:
         self.secure = connection.secure
         self.trusted = connection.trusted
         self.forwarded = connection.forwarded
+        self.certificate = connection.certificate
+        self.asked = connection.asked
         self.via = connection.front.via
         self.via_field = connection.front.via_field
         self.buffers = connection.front.buffers

@@ -22,6 +22,7 @@ from proxyd.proxy.core.origin import forwarded_fields
 from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
+    from proxyd.net.clientcert import ClientCertificate
     from proxyd.net.stream import Stream
     from proxyd.proxy.client.front import Front
     from proxyd.proxy.core.exchange import Exchange
@@ -34,6 +35,9 @@ class WsgiClient:
     """
 
     version = 11
+    #: Another server has made the handshake.
+    certificate: ClientCertificate | None = None
+    asked: bool = False
     buffers: list[memoryview]
 
     def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any], front: Front) -> None:

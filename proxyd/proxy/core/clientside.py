@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from proxyd.net.clientcert import ClientCertificate
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.pace import Rates
 
@@ -27,6 +28,9 @@ class ClientSide(Protocol):
     peer: str
     trusted: bool
     secure: bool
+    #: What the client has shown in its handshake, and whether it was asked.
+    certificate: ClientCertificate | None
+    asked: bool
     version: int
     via: str
     via_field: str

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from proxyd.base.text import UNIX, TrustedPeer
 from proxyd.http1 import ProtocolError
 from proxyd.http1.target import check_host
+from proxyd.net.clientcert import FINGERPRINT_FIELD, SUBJECT_FIELD
 
 if TYPE_CHECKING:
     from proxyd.http1 import RequestHead
+    from proxyd.net.clientcert import ClientCertificate
     from proxyd.proxy.core.clientside import ClientSide
 
 _PORTS = {"http": 80, "https": 443}
@@ -27,7 +29,7 @@ _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: A front that sends one of these speaks this form. Whatever Forwarded says then may be the client's.
 _X_FORM = ("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host")
 #: The fields that `told_fields` makes. A trusted proxy's other X-Forwarded-* are passed on as they are.
-TOLD = frozenset((*_X_FORM, "x-forwarded-port"))
+TOLD = frozenset((*_X_FORM, "x-forwarded-port", SUBJECT_FIELD.lower(), FINGERPRINT_FIELD.lower()))
 #: One parameter of Forwarded, or none, and what ends it. Unquoted colons and brackets are no tokens, but they are common.
 _PARAMETER = re.compile(
     r"""[ \t]*(?:([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|([^",;\s]*)))?[ \t]*([,;]|\Z)""")
@@ -193,10 +195,14 @@ def parse_forwarded(value: str) -> tuple[Hop, ...]:
 # -- what the backend is told -----------------------------------------------------------------------------------------
 
 
-def forwarded_fields(peer: str, secure: bool) -> str:
+def forwarded_fields(peer: str, secure: bool, certificate: ClientCertificate | None = None) -> str:
     """The fields about the peer. They are the same for all requests of a connection whose peer is not trusted."""
     proto = "https" if secure else "http"
-    return f"X-Forwarded-For: {peer}\r\nX-Real-IP: {peer}\r\nX-Forwarded-Proto: {proto}\r\n"
+    return f"X-Forwarded-For: {peer}\r\nX-Real-IP: {peer}\r\nX-Forwarded-Proto: {proto}\r\n{_certificate_fields(certificate)}"
+
+
+def _certificate_fields(certificate: ClientCertificate | None) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in certificate.fields]) if certificate is not None else ""
 
 
 @lru_cache(maxsize=4096)
@@ -243,4 +249,4 @@ def told_fields(client: ClientSide, head: RequestHead, origin: Origin) -> str:
         elements.append(_hop_text(own, True))
     return (f"X-Forwarded-For: {forwarded_chain(client, head, origin)}\r\nX-Real-IP: {origin.address}\r\n"
             f"X-Forwarded-Proto: {origin.scheme}\r\nX-Forwarded-Host: {origin.host}\r\n"
-            f"X-Forwarded-Port: {origin.port}\r\nForwarded: {', '.join(elements)}\r\n")
+            f"X-Forwarded-Port: {origin.port}\r\nForwarded: {', '.join(elements)}\r\n{_certificate_fields(client.certificate)}")

@@ -32,6 +32,9 @@ def _fill(parts: variables.Parts, ex: Exchange, upstream: Upstream) -> str:
     values = {
         "client_ip": ex.client_ip, "host": ex.host, "method": ex.method, "path": path, "query": query, "request_id": ex.request_id,
         "route": upstream.route_id, "scheme": "https" if ex.secure else "http", "uri": ex.head.path, "user": ex.user}
+    certificate = ex.client.certificate
+    values["tls.client.subject"] = certificate.subject if certificate is not None else ""
+    values["tls.client.fingerprint"] = certificate.fingerprint if certificate is not None else ""
     text = "".join([values[part] if index % 2 else part for index, part in enumerate(parts)]).strip(" \t")
     return text if text and len(text) <= variables.MAX_FILLED else REMOVED
 

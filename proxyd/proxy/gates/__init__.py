@@ -16,6 +16,7 @@ from proxyd.proxy.core.upstreams import Pool
 from proxyd.proxy.gates.addresses import HasLists, addresses
 from proxyd.proxy.gates.basicauth import HasLogins, basic_auth
 from proxyd.proxy.gates.bodysize import HasSettings, body_size
+from proxyd.proxy.gates.clientcertificate import client_certificate
 from proxyd.proxy.gates.cors import cors, preflight
 from proxyd.proxy.gates.forwardauth import HasAuth, forward_auth
 from proxyd.proxy.gates.maintenance import HasMaintenance, maintenance
@@ -31,10 +32,10 @@ class GateParts(HasLists, HasSettings, HasMaintenance, HasLimiter, HasLogins, Ha
 Gate = Callable[[GateParts, Exchange, Pool], Refusal | None]
 
 #: They are asked in this order until one refuses. A request refused before the rate limit does not count against it.
-GATES: tuple[Gate, ...] = (cors, addresses, preflight, body_size, maintenance, rate_limit, basic_auth, forward_auth, user_limit,
-                            plugged, own_answer)
+GATES: tuple[Gate, ...] = (cors, addresses, preflight, client_certificate, body_size, maintenance, rate_limit, basic_auth, forward_auth,
+                            user_limit, plugged, own_answer)
 #: Those that only routes with certain options have. They are asked for pools that are `guarded`.
-_ASKED_FOR: frozenset[Gate] = frozenset((cors, addresses, preflight, basic_auth, forward_auth, user_limit, plugged,
+_ASKED_FOR: frozenset[Gate] = frozenset((cors, addresses, preflight, client_certificate, basic_auth, forward_auth, user_limit, plugged,
                                            own_answer))
 #: The gates of all other pools, so that a route without such options pays for none of them.
 COMMON: tuple[Gate, ...] = tuple(gate for gate in GATES if gate not in _ASKED_FOR)

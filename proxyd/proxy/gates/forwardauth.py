@@ -209,7 +209,7 @@ def _request(ex: Exchange, server: Upstream, target: str) -> bytes:
     _, mark, query = head.path.partition("?")
     fields += [("X-Forwarded-Method", head.method), ("X-Forwarded-Proto", "https" if ex.secure else "http"), ("X-Forwarded-Host", host),
                ("X-Forwarded-Uri", f"{ex.path}{mark}{query}"), ("X-Forwarded-For", forwarded_chain(ex.client, head, origin)),
-               ("X-Real-IP", ex.client_ip),
+               ("X-Real-IP", ex.client_ip), *(ex.client.certificate.fields if ex.client.certificate is not None else ()),
                # By this a service that is reached through this proxy, and asks itself, is found out.
                ("Via", ", ".join([*(value for name, value in head.edge if name == "via"), f"{PROTOCOLS[head.version]} {ex.client.via}"])),
                ("X-Request-ID", ex.request_id)]

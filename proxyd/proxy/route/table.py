@@ -26,11 +26,13 @@ log = logging.getLogger("proxyd.proxy")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Host:
-    """The pools of one host, by path. `deepest`: most segments of a path. `ranked`: priorities differ, so all prefixes count."""
+    """The pools of one host, by path. `deepest`: most segments of a path. `ranked`: priorities differ, so all prefixes count. `asks`: a
+    route wants to see certificates of clients."""
 
     pools: dict[str, tuple[Pool, ...]]
     deepest: int
     ranked: bool
+    asks: bool
 
     def match(self, path: str) -> Pool | None:
         if not self.deepest:
@@ -107,6 +109,12 @@ class Table:
         dot = host.find(".")
         return host in self._hosts or "*" in self._hosts or (dot > 0 and "*" + host[dot:] in self._hosts)
 
+    def asks(self, host: str) -> bool:
+        """Whether a client that wants a host is to be asked for a certificate: a route of that host wants one."""
+        dot = host.find(".")
+        found = (self._hosts.get(name) for name in (host, "*" + host[dot:] if dot > 0 else "", "*"))
+        return any(made.asks for made in found if made is not None)
+
     def with_changes(self, snapshot: Snapshot) -> Table:
         """The next table. The cost is that of the changed routes, and of a shallow copy of the host map."""
         upstreams = {} if snapshot.full else dict(self.upstreams)
@@ -146,7 +154,7 @@ def _host(domain: str, members: list[Upstream]) -> _Host:
         # Most hosts have one route. A worker that starts makes all of them.
         only = members[0]
         path = only.path
-        return _Host({path: (_pool((domain, path, only.priority), members),)}, 0 if path == "/" else path.count("/"), False)
+        return _Host({path: (_pool((domain, path, only.priority), members),)}, 0 if path == "/" else path.count("/"), False, _asks(members))
     grouped: dict[str, dict[int, list[Upstream]]] = {}
     for member in sorted(members, key=lambda item: item.number):
         grouped.setdefault(member.path, {}).setdefault(member.priority, []).append(member)
@@ -156,7 +164,11 @@ def _host(domain: str, members: list[Upstream]) -> _Host:
     }
     deepest = max(0 if path == "/" else path.count("/") for path in pools)
     ranked = len({pool[0].priority for pool in pools.values()}) > 1
-    return _Host(pools, deepest, ranked)
+    return _Host(pools, deepest, ranked, _asks(members))
+
+
+def _asks(members: list[Upstream]) -> bool:
+    return any(member.options.client_certificate != "off" for member in members)
 
 
 def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
@@ -176,7 +188,8 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
 
 def _guarded(options: RouteOptions) -> bool:
     """Whether the options ask for gates that not every route has."""
-    return bool(options.gates or options.allow or options.deny or options.cors_origins or options.basic_auth or options.forward_auth)
+    return bool(options.gates or options.allow or options.deny or options.cors_origins or options.basic_auth or options.forward_auth
+                or options.client_certificate != "off")
 
 
 def _upstream(record: RouteRecord, old: Upstream | None) -> Upstream | None:
