@@ -207,7 +207,7 @@ class Orders:
 
         chain = ca.obtain(domain, private, order["order_url"], self._store.read(rows.chain, domain, kind), Hooks(post, end, placed, record))
         self._shelf.keep(domain, kind, chain, order["private_key"])
-        self._advice.forget((domain, kind))
+        self._advice.forget((domain, kind), time.time())
         self._orders.pop((domain, kind), None)
         self.obtained += 1
         row = self._shelf.certificates[domain, kind]

@@ -23,6 +23,8 @@ _SHORTEST_LATE = 900.0
 _SOONEST, _LATEST, _FAILED = 60.0, 86400.0, 3600.0
 #: So many failures one after the other are the CA's, not the certificates'.
 _MOST_FAILED = 3
+#: Shortest time between two renewals of one name by advice alone, so that a CA that always says "now" is not stormed.
+_APART = 3600.0
 #: Seconds between two questions, so that many names don't storm the CA.
 _PACE = 0.1
 
@@ -62,16 +64,21 @@ class Advice:
         self._failures = failures
         self._changed = changed
         self._known: dict[Key, tuple[float | None, float]] = {}
+        #: When certificates were renewed because the CA had said so.
+        self._followed: dict[Key, float] = {}
         self._next = 0.0
         self._asking: gevent.Greenlet | None = None
 
     def of(self, key: Key) -> float | None:
         """When it is to be renewed, or None."""
-        return self._known.get(key, (None, 0.0))[0]
+        when = self._known.get(key, (None, 0.0))[0]
+        return when if when is None else max(when, self._followed.get(key, -_APART) + _APART)
 
-    def forget(self, key: Key) -> None:
+    def forget(self, key: Key, now: float) -> None:
         """There is another certificate, or none."""
-        self._known.pop(key, None)
+        advised = self._known.pop(key, (None, 0.0))[0]
+        if advised is not None and advised <= now:
+            self._followed[key] = now
         self._next = 0.0
 
     def look(self, keys: Iterable[Key], now: float) -> None:

@@ -20,7 +20,7 @@ def test_braces_are_variables_where_a_name_stands_in_them(value: str, parts: str
 @pytest.mark.parametrize(("value", "message"), [
     ("{Host}", r'"\{Host\}" is no variable'), ("{client-ip}", r"did you mean client_ip\?"),
     ("{a} {host}", r"Write \{\{a\}\} for the text \{a\}"),
-    ("{host}" * (MAX_VARIABLES + 1), "9 variables are more than 8"), ("{tls.client.subject}", "is no variable"),
+    ("{host}" * (MAX_VARIABLES + 1), "9 variables are more than 8"), ("{tls.client.name}", "is no variable"),
 ])  # fmt: skip
 def test_what_can_never_be_filled_is_refused(value: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 
+import gevent
 import pytest
 
 from proxyd.certs.chains import check_chain, new_key
 from proxyd.certs.names import matches
 from proxyd.certs.proofs import OrderFailed
-from proxyd.certs.schedule import backoff, pause, renewal
+from proxyd.certs.schedule import Advice, backoff, pause, renewal
 from proxyd.net.localca import LocalAuthority, make
 
 DAY = 86400.0
@@ -44,6 +45,24 @@ def test_a_certificate_that_ends_soon_is_tried_for_more_often_and_no_ca_puts_it_
     assert pause(20, 0.0, -5.0) == 900.0
     assert pause(1, float("inf"), 3600.0) == 7 * DAY
     assert pause(1, 3600.0, 60.0) == 3600.0
+
+
+def test_a_ca_that_always_says_now_is_followed_once_an_hour() -> None:
+    key = ("app.example.com", "ecdsa256")
+    advice = Advice(lambda _: (500.0, 0.0), (), lambda _: None)
+
+    def ask(now: float) -> float:
+        with gevent.Timeout(10):
+            while (found := advice.of(key)) is None:
+                advice.look([key], now)
+                gevent.sleep(0.01)
+        return found
+
+    assert ask(1000.0) == 500.0
+    advice.forget(key, 1000.0)
+    assert advice.of(key) is None
+    assert ask(1010.0) == 4600.0
+    advice.stop()
 
 
 @pytest.mark.parametrize(("domain", "patterns", "expected"), [

@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", DOCUMENT, re.DOTALL)
 
 def test_the_table_has_every_variable() -> None:
     parts = DOCUMENT.split("## Error pages")
-    of_fields, of_pages = (dict(re.findall(r"^\| `\{(\w+)\}` \| (.*) \|$", part, re.MULTILINE)) for part in parts)
+    of_fields, of_pages = (dict(re.findall(r"^\| `\{([\w.]+)\}` \| (.*) \|$", part, re.MULTILINE)) for part in parts)
     assert (of_fields, of_pages) == (VARIABLES, PAGE_VARIABLES)
     assert f"up to {MAX_VARIABLES} variables" in DOCUMENT
 

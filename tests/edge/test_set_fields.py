@@ -68,7 +68,8 @@ def test_every_variable_has_its_value_on_both_sides(edge: System, recorder: Reco
         response = wire.send(get("EveryVar.test:80", "/a%2Fb?c={host}&d", "X-Request-ID: abc.1", method="PUT")).response("PUT")
     (got,) = recorder.requests()
     expected = {"client-ip": "127.0.0.1", "host": "everyvar.test", "method": "PUT", "path": "/a%2Fb", "query": "c={host}&d",
-                "route": route_id, "scheme": "http", "uri": "/a%2Fb?c={host}&d", "user": ""}
+                "route": route_id, "scheme": "http", "uri": "/a%2Fb?c={host}&d", "user": "",
+                "tls.client.subject": "", "tls.client.fingerprint": ""}
     for name, value in expected.items():
         assert (got.get(f"x-{name}"), response.get(f"x-{name}")) == (f"<{value}>", f"<{value}>"), name
     assert (got.get("x-rid"), response.get("x-request-id")) == ("<abc.1>", "<abc.1>")

@@ -80,9 +80,16 @@ def test_a_name_is_proved_by_tls_alpn(aging: Aging) -> None:
 def test_what_the_ca_advises_is_renewed_and_says_what_it_replaces(aging: Aging) -> None:
     aging.has("advised.example.com")
     wait_for(lambda: any("/renewal-info/" in path for path in aging.ca.asked), 20, "the CA to be asked for its advice")
-    aging.ca.window = lambda _: (time.time() - 60, time.time() - 30)
-    placed = len(aging.ca.orders)
+    named: list[str] = []
+
+    def window(identifier: str) -> tuple[float, float]:
+        """The first one is to be renewed at once."""
+        named.append(identifier)
+        moment = time.time() + (-60 if identifier == named[0] else 1e6)
+        return moment, moment
+
+    aging.ca.window = window
     aging.has("asked.example.com")
-    aging.ca.window = lambda _: (time.time() + 1e6, time.time() + 1e6)
-    wait_for(lambda: any("replaces" in order for order in aging.ca.orders[placed:]), 20, "an order that replaces another")
+    wait_for(lambda: any(order.get("replaces") == named[0] for order in aging.ca.orders if named), 20, "an order that replaces it")
+    wait_for(lambda: len(set(named)) > 1, 20, "the new one to be asked about, too")
     assert aging.system.sql("SELECT error FROM certificate_orders WHERE state = 'failed'") == []

@@ -18,6 +18,7 @@ from proxyd.proxy.gates import COMMON, GATES
 from proxyd.proxy.gates.addresses import addresses
 from proxyd.proxy.gates.basicauth import basic_auth
 from proxyd.proxy.gates.bodysize import body_size
+from proxyd.proxy.gates.clientcertificate import client_certificate
 from proxyd.proxy.gates.cors import cors, preflight
 from proxyd.proxy.gates.forwardauth import forward_auth
 from proxyd.proxy.gates.maintenance import maintenance
@@ -44,7 +45,7 @@ def exchange(runtime: Runtime) -> Iterator[Exchange]:
 
 
 def test_what_is_refused_before_the_rate_limit_does_not_count_against_it() -> None:
-    assert (cors, addresses, preflight, body_size, maintenance, rate_limit, basic_auth, forward_auth, user_limit,
+    assert (cors, addresses, preflight, client_certificate, body_size, maintenance, rate_limit, basic_auth, forward_auth, user_limit,
             plugged, own_answer) == GATES
     assert (body_size, maintenance, rate_limit) == COMMON
 
