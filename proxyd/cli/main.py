@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -97,6 +98,10 @@ def _serve(settings: Settings, options: argparse.Namespace) -> NoReturn:
 
 
 def _master(settings: Settings, options: argparse.Namespace) -> int:
+    from proxyd.server.supervisor import HELD
+
+    # They would end it before it has handlers for them. The arbiter starts it so; who starts it otherwise does not.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     if os.environ.get("PROXYD_SUPERVISED"):
         # The arbiter's listening sockets among them: they must close when it does.
         os.closerange(3, 4096)

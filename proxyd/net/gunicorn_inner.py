@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -18,7 +19,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 from gunicorn.pidfile import Pidfile
 
+from proxyd.base.processes import ignore
 from proxyd.config.logs import SureFile
+from proxyd.net.workerstart import failure, stands
 
 #: Signals that mean something to an arbiter or a worker, and those that would end one that has no handler for them yet.
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2,
@@ -26,9 +29,10 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.
 #: Those that an arbiter without handlers holds back. The others end it, as they should.
 EARLY = (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 
-_ACCEPTS, _FAILED = b"+", b"-"
-#: Bytes that a worker may say of why it could not start.
-_MOST_SAID = 16_384
+#: Signals that end an arbiter at once.
+_AT_ONCE = {signal.SIGINT, signal.SIGQUIT}
+#: Seconds that workers have to end at once, and after which it is looked whether they have.
+_QUICK_SECONDS, _STOP_TICK = 2.0, 0.1
 
 
 @contextlib.contextmanager
@@ -40,36 +44,6 @@ def held_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def tell_accepting(worker: Any) -> None:
-    """In a worker: tell the arbiter that clients are accepted now."""
-    os.pwrite(worker.tmp.fileno(), _ACCEPTS, 0)
-    # The file's time is the worker's sign of life, and writing has set it by another clock.
-    worker.notify()
-
-
-def tell_failure(worker: Any, why: str) -> None:
-    """In a worker that can't start: tell the arbiter why."""
-    os.pwrite(worker.tmp.fileno(), _FAILED + why.encode(errors="replace")[:_MOST_SAID], 0)
-
-
-def accepts(worker: Any) -> bool:
-    """In the arbiter: whether that worker has told that it accepts clients."""
-    return _said(worker)[:1] == _ACCEPTS
-
-
-def failure(worker: Any) -> str:
-    """In the arbiter: what that worker has told of why it can't start; empty if it has told nothing."""
-    said = _said(worker)
-    return said[1:].decode(errors="replace") if said[:1] == _FAILED else ""
-
-
-def _said(worker: Any) -> bytes:
-    try:
-        return os.pread(worker.tmp.fileno(), 1 + _MOST_SAID, 0)
-    except (OSError, ValueError):
-        return b""
 
 
 class OwnArbiter(Arbiter):  # type: ignore[misc]
@@ -143,6 +117,8 @@ class OwnArbiter(Arbiter):  # type: ignore[misc]
 
     def wait_for_signals(self, timeout: float = 1.0) -> list[int]:
         found: list[int] = super().wait_for_signals(min(timeout, self.TICK) if self.busy() else timeout)
+        # Those behind one that ends the arbiter would be lost, and INT after TERM means that there is no time.
+        found.sort(key=lambda number: number not in _AT_ONCE)
         return found
 
     def reap_workers(self) -> None:
@@ -168,28 +144,43 @@ class OwnArbiter(Arbiter):  # type: ignore[misc]
             self.log.error("worker %d %s: by somebody, or because memory was short", pid, how)
         elif code not in (0, -signal.SIGTERM):
             self.log.error("worker %d %s", pid, how)
-        if not (accepts(worker) or pid in self.asked or self.ending):
+        if not (stands(worker) or pid in self.asked or self.ending):
             self.not_started(failure(worker) or f"it {how}")
         worker.tmp.close()
         self.cfg.child_exit(self, worker)
 
     def stop(self, graceful: bool = True) -> None:
+        """Stop accepting and end the workers: gracefully, until `graceful_timeout` has passed or INT or QUIT comes, or at once. gunicorn's
+        own waits by the time of day, so that a clock that is set cuts requests, or is waited for."""
         self.ending = True
+        # A second arbiter, or the first one, goes on with the same listeners.
+        unlink = self.reexec_pid == self.master_pid == 0 and not self.systemd and not self.cfg.reuse_port
         try:
-            super().stop(graceful)
+            sock.close_sockets(self.LISTENERS, unlink)
         except FileNotFoundError:
             # Somebody has deleted the file of a UNIX socket.
             for listener in self.LISTENERS:
                 listener.close()
-            self.LISTENERS = []
-            super().stop(graceful)
+        self.LISTENERS = []
+        self.kill_workers(signal.SIGTERM if graceful else signal.SIGQUIT)
+        limit = time.monotonic() + self.cfg.graceful_timeout
+        while self.WORKERS and time.monotonic() < limit:
+            if graceful and _AT_ONCE & {*self.wait_for_signals(_STOP_TICK)}:
+                self.log.info("INT or QUIT: the workers stop at once")
+                graceful = False
+                self.kill_workers(signal.SIGQUIT)
+                limit = time.monotonic() + _QUICK_SECONDS
+            elif not graceful:
+                self.wait_for_signals(_STOP_TICK)
+            self.reap_workers()
+        self.kill_workers(signal.SIGKILL)
+        self.reap_workers()
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
         try:
             super().halt(reason, exit_status)
         finally:
-            # Python takes the handlers away before the process ends, and the signals would change its status.
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            ignore(SIGNALS)
 
     def handle_usr1(self) -> None:
         try:

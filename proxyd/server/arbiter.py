@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 
-from proxyd.net.gunicorn_inner import OwnArbiter, accepts
+from proxyd.net.gunicorn_inner import OwnArbiter
+from proxyd.net.workerstart import accepts
 from proxyd.server import boots
 from proxyd.server.replacing import Replacing, Seen
 

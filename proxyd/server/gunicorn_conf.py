@@ -42,6 +42,8 @@ def configuration() -> dict[str, Any]:
     if _settings is None:
         # The arbiter takes them when it has handlers. They would end it before that.
         signal.pthread_sigmask(signal.SIG_BLOCK, EARLY)
+        # Ctrl-C ends it without Python's traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     status = 2
     try:
         settings = load()

@@ -19,6 +19,7 @@ from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
 from proxyd.base import clock
 from proxyd.base.jobs import Job
+from proxyd.base.processes import ignore
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.certs.orders import Orders
@@ -109,8 +110,9 @@ class Master:
     def run(self, wait: bool) -> int:
         """Serve until TERM or INT. Returns the exit status. `wait`: if another master holds the database, wait until it ends."""
         gevent.signal_handler(signal.SIGTERM, self._stop.set)
-        # Ctrl-C reaches every process of a terminal. A supervised master ignores it, because its supervisor stops it last.
-        gevent.signal_handler(signal.SIGINT, (lambda: None) if os.environ.get(SUPERVISED) else self._stop.set)
+        # Ctrl-C and Ctrl-\ reach every process of a terminal. A supervised master ignores them, because its supervisor stops it last.
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            gevent.signal_handler(number, (lambda: None) if os.environ.get(SUPERVISED) else self._stop.set)
         gevent.signal_handler(signal.SIGHUP, lambda: gevent.spawn(self._reload))
         # They would end or stop the process. USR1 is logrotate's: the log notices by itself that its file was moved away.
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
@@ -377,4 +379,7 @@ def main(settings: Settings, wait: bool, parent: int) -> int:
     if files < connections + _OTHER_FILES:
         log.warning("this process may have %d files open, too few for [registry] max_connections = %d: raise the hard limit (ulimit -Hn, "
                     "LimitNOFILE) or lower the setting", files, connections)
-    return Master(settings, parent).run(wait)
+    try:
+        return Master(settings, parent).run(wait)
+    finally:
+        ignore((*HELD, signal.SIGTERM))

@@ -24,8 +24,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _GOOD_LIFE = 1.5
 SUPERVISED = "PROXYD_SUPERVISED"
 _STOP_SECONDS = 8.0
-#: Signals that would end or stop a master that has no handlers yet. They are held back until it has.
-HELD = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+#: Signals that would end or stop a master that has no handlers yet, though they mean nothing to it or do not end it. They are held back
+#: until it has.
+HELD = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Supervisor:

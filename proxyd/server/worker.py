@@ -21,15 +21,17 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.lean import patch_all
+from proxyd.base.processes import ignore
 from proxyd.base.text import UNIX
 from proxyd.net.certificates import Certificates
 from proxyd.net.descriptors import keep_spare
-from proxyd.net.gunicorn_inner import SIGNALS, tell_accepting, tell_failure
+from proxyd.net.gunicorn_inner import SIGNALS
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.net.stream import no_delay, plain_stream
 from proxyd.net.tls import CertificateError, tls_listeners
 from proxyd.net.tlsalpn import PROTOCOL
 from proxyd.net.tlsstream import TlsStream
+from proxyd.net.workerstart import tell_accepting, tell_failure, tell_stopped
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.origin import trust_check
@@ -110,6 +112,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         if servers:
             self._accepts = True
             tell_accepting(self)
+        else:
+            tell_stopped(self)
         # Objects that exist now stay for good, and requests create few cycles. Frequent collections would only cost time.
         gc.collect()
         gc.freeze()
@@ -137,8 +141,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         if self._quick:
             self.cfg.worker_int(self)
         self._runtime.finish()
-        # Python takes the handlers away before the process ends.
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        ignore(SIGNALS)
 
     def _listen(self, listener: Any) -> StreamServer:
         listener.setblocking(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -16,9 +17,9 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.sync import SyncWorker
-from gunicorn.workers.workertmp import WorkerTmp
 
 from proxyd.net import gunicorn_inner as inner
+from proxyd.net import workerstart
 from tests.support.waiting import free_port, wait_for
 
 
@@ -28,30 +29,6 @@ class _Application(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> None:
         """Nothing to serve."""
-
-
-class _Worker:
-    """What the arbiter makes before it forks: a file that both have."""
-
-    def __init__(self) -> None:
-        self.tmp = WorkerTmp(Config())
-
-    def notify(self) -> None:
-        """As gunicorn's does."""
-        self.tmp.notify()
-
-
-def test_a_worker_tells_the_arbiter_that_it_accepts_or_why_it_cannot_start() -> None:
-    worker = _Worker()
-    assert not inner.accepts(worker) and inner.failure(worker) == ""
-    inner.tell_failure(worker, "no memory")
-    assert not inner.accepts(worker) and inner.failure(worker) == "no memory"
-    inner.tell_accepting(worker)
-    assert inner.accepts(worker) and inner.failure(worker) == ""
-    # Its last sign of life is still by the arbiter's clock.
-    assert 0 <= time.monotonic() - worker.tmp.last_update() < 60
-    worker.tmp.close()
-    assert not inner.accepts(worker)
 
 
 class _Own(inner.OwnArbiter):
@@ -76,7 +53,7 @@ class _Ending(SyncWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        inner.tell_failure(self, f"{len(set(inner.SIGNALS) - blocked)} signals may come")
+        workerstart.tell_failure(self, f"{len(set(inner.SIGNALS) - blocked)} signals may come")
         # Not by SystemExit, which pytest would take for its own.
         os._exit(Arbiter.WORKER_BOOT_ERROR)
 
@@ -106,6 +83,49 @@ def test_a_worker_that_cannot_start_ends_no_arbiter_and_signals_wait_for_its_han
     assert own.told == ["0 signals may come"]
     assert worker.tmp._tmp.closed
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(inner.SIGNALS)
+
+
+class _Gentle(SyncWorker):  # type: ignore[misc]
+    """A worker that needs half a second to end after TERM, and ends with status 9 after QUIT."""
+
+    def init_process(self) -> None:
+        signal.signal(signal.SIGQUIT, lambda *_: os._exit(9))
+        signal.signal(signal.SIGTERM, self.end_slowly)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, inner.SIGNALS)
+        workerstart.tell_accepting(self)
+        while True:
+            signal.pause()
+
+    def end_slowly(self, *told: object) -> None:
+        time.sleep(0.5)
+        os._exit(0)
+
+
+@pytest.fixture
+def gentle(own: _Own, monkeypatch: pytest.MonkeyPatch) -> _Own:
+    """An arbiter with such a worker. It notes how its workers end, and the time of day is set ahead each time that it looks at it."""
+    own.worker_class = _Gentle
+    own.manage_workers()
+    (worker,) = own.WORKERS.values()
+    wait_for(lambda: workerstart.accepts(worker), what="the worker")
+    monkeypatch.setattr(own, "_bury", lambda pid, code, worker: own.told.append(str(code)))
+    now = itertools.count(time.time(), 3600.0)
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    return own
+
+
+def test_a_clock_that_is_set_does_not_cut_what_ends_gracefully(gentle: _Own) -> None:
+    gentle.stop()
+    assert gentle.told == ["0"]
+
+
+def test_int_ends_a_graceful_stop_at_once_also_when_it_came_together_with_term(gentle: _Own) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gentle.SIG_QUEUE.put(number)
+    assert gentle.wait_for_signals(1.0) == [signal.SIGINT, signal.SIGTERM]
+    gentle.SIG_QUEUE.put(signal.SIGINT)
+    gentle.stop()
+    assert gentle.told == ["9"]
 
 
 def test_no_room_for_another_process_is_told(own: _Own) -> None:
