@@ -180,7 +180,7 @@ class Master:
         lock.note(store.files)
         if leadership is not None:
             leadership.begin(rfc3339(clock.shown(clock.now())))
-        _take_up_kept(store, os.path.join(directory, kept.NAME))
+        _take_up_kept(store, os.path.join(directory, kept.NAME), board.newest())
         circuits = CircuitBoard(directory)
         if aside := restored.look(store, board):
             log.warning("the database %s is a backup: its %d sessions can't be resumed, their clients register again", store.name, aside)
@@ -344,8 +344,9 @@ class Master:
         self._stop.set()
 
 
-def _take_up_kept(store: Store, path: str) -> None:
-    """Fill a new database with the table that was kept in a file: the old one was lost, and its services are still there."""
+def _take_up_kept(store: Store, path: str, newest: int) -> None:
+    """Fill a new database with the table that was kept in a file: the old one was lost, and its services are still there. `newest`: the
+    highest version of the old one that is known."""
     if not store.read(kept.is_new):
         return
     try:
@@ -353,7 +354,7 @@ def _take_up_kept(store: Store, path: str) -> None:
     except kept.KeptError as error:
         log.error("the kept table %s is not used: %s", path, error)
         return
-    if found is not None and store.call(kept.take_up, found, durable=True):
+    if found is not None and store.call(kept.take_up, found, newest, durable=True):
         log.warning("the database %s is new: %d routes of the kept table %s go on until their services are back, or reconnect_grace has "
                     "passed", store.name, len(found.snapshot.routes), path)
 

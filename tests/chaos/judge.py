@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -92,7 +93,9 @@ class Judge:
             self.breach("declared", sample.begin, f"{told}, which was not declared ({config})")
         elif version not in legal:
             if version < max(legal):
-                self.breach("fresh", sample.begin, f"{told}; legal: {sorted(legal)}")
+                last = max((attempt.ended for attempt in history.attempts if attempt.outcome == "ok" and attempt.ended <= sample.begin),
+                           default=-math.inf)
+                self.breach("fresh", sample.begin, f"{told}; legal: {sorted(legal)}, by an OK {sample.begin - last:.2f} s before")
             else:
                 self.breach("declared", sample.begin, f"{told}, whose apply was refused or not sent; legal: {sorted(legal)}")
         elif sample.config != f"v{version}":

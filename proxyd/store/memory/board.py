@@ -39,6 +39,8 @@ _POSTED_AT = _MARKS_AT + _MARKS.size
 #: Seconds in which every process that runs has looked at the file: one that was just mapped may not be everybody's yet. A worker that
 #: did not look because it was stopped looks before it answers.
 SETTLED = 0.3
+#: No version: something has overwritten the file.
+_NONSENSE = 1 << 53
 _SIZE = _WORKERS_AT + MAX_WORKERS * _WORKER_SIZE
 
 
@@ -109,6 +111,10 @@ class Board:
         """The live workers that do not have that version yet."""
         return [worker for worker in self.workers() if _CERTIFICATES.unpack_from(
             self._file.data, _WORKERS_AT + worker.slot * _WORKER_SIZE + _CERTIFICATES_AT)[0] < version]
+
+    def newest(self) -> int:
+        """The highest version that was posted, or that a live worker routes by, of whichever database. Not for a worker: see `workers`."""
+        return max(number for number in (0, self.version, *(worker.version for worker in self.workers())) if number < _NONSENSE)
 
     def mark(self, marks: tuple[int, int]) -> None:
         """Note the marks that the database may have."""

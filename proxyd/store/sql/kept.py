@@ -164,13 +164,14 @@ def is_new() -> bool:
     return counter("config_version") <= NEW and not Session.select().exists() and not Route.select().exists()
 
 
-def take_up(kept: KeptTable) -> bool:
+def take_up(kept: KeptTable, newest: int = 0) -> bool:
     """Fill a new database with the kept routes, and with sessions that hold them until their services are back or the grace for
-    reconnecting has passed. False if it is not new. Runs in the database thread, inside `Store.call`."""
+    reconnecting has passed. False if it is not new. `newest`: the highest version of the lost database that is known, for workers that
+    have it still: a number must not stand for two configurations. Runs in the database thread, inside `Store.call`."""
     if not is_new():
         return False
     at = rfc3339(time.time())
-    version = kept.snapshot.version + 1
+    version = max(kept.snapshot.version, newest) + 1
     sessions: dict[str, dict[str, Any]] = {}
     rows = []
     for record in kept.snapshot.routes:

@@ -7,6 +7,9 @@ their sessions are held like those of the kept table.
 Each master writes a new mark into the database, and onto the board beside it. A database with another mark than the board's was
 brought from elsewhere, and so was one with a lower version than the one that was posted last. `scripts/restore` takes the mark away.
 Only for SQLite: there the board is that of the only master.
+
+The versions of a backup go on above all that was posted. If one of them stood for two configurations, a worker that still has the older
+one of them would be taken for one that has the newer, and `OK` would be said too early.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.kept import PREFIX
 from proxyd.store.sql.models import CLIENTLESS, Session, StoredCounter
+from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.upsert import upsert
 
 #: The counter that holds the mark; 0: the database was restored.
@@ -30,7 +34,7 @@ def look(store: Store, board: Board) -> int:
     if store.path is None:
         return 0
     mark, version = store.read(_state)
-    found = store.call(_set_aside, durable=True) if _was_restored(mark, version, board) else 0
+    found = store.call(_set_aside, board.newest(), durable=True) if _was_restored(mark, version, board) else 0
     fresh = secrets.randbits(53) or 1
     try:
         # Both are valid until the transaction is over, however this process ends.
@@ -57,8 +61,12 @@ def _state() -> tuple[int | None, int]:
     return values.get(MARK), values["config_version"]
 
 
-def _set_aside() -> int:
-    """Give the sessions ids that nobody can resume. Runs in the database thread, inside a transaction."""
+def _set_aside(newest: int) -> int:
+    """Give the sessions ids that nobody can resume, and go on above the version `newest`. Runs in the database thread, inside a
+    transaction."""
+    version = max(newest, counter("config_version")) + 1
+    # What was removed since an older version is not known: workers read all of it.
+    StoredCounter.update(value=version).where(StoredCounter.name.in_(("config_version", "removals_from"))).execute()
     database.execute_sql("PRAGMA defer_foreign_keys = ON")
     database.execute_sql("DELETE FROM staged_changes")
     mine = " AND ".join(["state <> 'ended'", *(f"session_id NOT LIKE '{prefix}%'" for prefix in (*CLIENTLESS, PREFIX))])

@@ -63,6 +63,18 @@ def test_a_worker_beyond_what_was_posted_is_behind_it_routes_by_another_database
         assert [state.pid for state in board.behind(2)] == [pid]
 
 
+def test_the_newest_version_is_the_posted_one_or_a_workers_whatever_has_overwritten_the_file(tmp_path: Path) -> None:
+    board = Board(str(tmp_path))
+    assert board.newest() == 0
+    board.post(9)
+    with living(lambda: worker(tmp_path, 7)):
+        assert board.newest() == 9
+        board.post(2)
+        assert board.newest() == 7
+        board.post((1 << 64) - 1)
+        assert board.newest() == 7
+
+
 def test_a_killed_worker_is_gone_at_once_and_its_slot_is_taken_again(tmp_path: Path) -> None:
     board = Board(str(tmp_path))
     with living(lambda: worker(tmp_path)) as first, living(lambda: worker(tmp_path)) as second:

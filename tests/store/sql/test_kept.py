@@ -108,6 +108,12 @@ def test_a_new_database_takes_it_up_once(path: Path, store: Store) -> None:
     assert not store.call(kept.take_up, found)
 
 
+def test_its_versions_go_on_above_all_that_the_lost_database_had(path: Path, store: Store) -> None:
+    assert store.call(kept.take_up, written(path, RECORD), 14)
+    assert store.read(load_snapshot, 0).version == 15
+    assert store.read(load_snapshot, 14).full
+
+
 def test_no_new_session_gets_the_number_of_a_kept_one(path: Path, store: Store) -> None:
     assert store.call(kept.take_up, written(path, replace(RECORD, session_id="kept:s4000"), replace(PLAIN, session_id="s17")))
     assert store.read(lambda: {row.session_id for row in models.Session.select()}) == {"kept:s4000", "kept:s17"}

@@ -15,6 +15,7 @@ from proxyd.store.sql import models, restored
 from proxyd.store.sql.changes import bump
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.migrations import migrate
+from proxyd.store.sql.snapshot import load_snapshot
 
 ROUTE = {"service_name": "s", "instance_name": "i", "domains": "[]", "path": "/", "backend_url": "http://b:1", "priority": 0,
          "enabled": True, "version": 1, "created_at": "", "updated_at": ""}
@@ -91,6 +92,20 @@ def test_a_backup_of_an_earlier_master_is_found_out(used: Path, board: Board) ->
     again = Life(used, board)
     assert (again.aside, again.ids()) == (0, ["kept:one", "site:two"])
     again.end()
+
+
+def test_no_version_stands_for_two_configurations(used: Path, board: Board) -> None:
+    """A worker that still has the table of the lost database would be taken for one that has the new one."""
+    life = Life(used, board)
+    for _ in range(3):
+        life.apply()
+    lost = board.version
+    life.end()
+    bring_back(used)
+    life = Life(used, board)
+    assert life.aside == 1 and board.version == lost + 1
+    assert life.store.read(load_snapshot, lost).full
+    life.end()
 
 
 def test_so_is_one_from_before_the_last_apply_of_the_same_master(used: Path, board: Board) -> None:
