@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 from gevent.event import Event as Signal
 
-from proxyd.base.trouble import Trouble
+from proxyd.base.trouble import Trouble, host_lacks
 
 
 class Working:
@@ -66,7 +66,7 @@ class Job:
     `interval`: seconds between the end of one run and the next; None for a job that runs only when `wake` is called. `wakes`: `wake`
     may be called though there is an interval, which makes waiting a little dearer. `first`: seconds until the first run, `interval` if
     None. `gap`: seconds after each run in which `wake` has no effect yet. `retry`: seconds after a run that failed. The function may
-    return the seconds until the next run, in place of `interval`. Errors of the types `expected` are
+    return the seconds until the next run, in place of `interval`. Errors of the types `expected`, and what the host lacks, are
     said in one line after `trouble`, at `level`; others with a traceback.
     """
 
@@ -139,7 +139,7 @@ class Job:
         except Exception as error:
             failed = True
             self.errors += 1
-            self._trouble.goes_on(error, None if isinstance(error, self._expected) else error)
+            self._trouble.goes_on(error, None if isinstance(error, self._expected) or host_lacks(error) else error)
         else:
             self._trouble.is_over()
         self.runs += 1

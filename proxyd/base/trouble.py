@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+
+_LACKS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+
+def host_lacks(error: BaseException) -> bool:
+    """Whether an error says that the host lacks something (descriptors, memory, room on a disk that works and can be written): it can
+    come at any place, and no traceback helps."""
+    return isinstance(error, OSError) and error.errno in _LACKS
 
 
 class Trouble:

@@ -48,8 +48,6 @@ class RegistryServer:
         self.connections: set[Connection] = set()
         self._tls = RegistryTls(self.settings) if self.settings.tls_certificate else None
         self._server: PatientServer | None = None
-        limit = open_limit()
-        self._last_descriptor = limit - min(self.settings.spare_descriptors, limit // 2)
         self._told_short = -inf
         self._unsubscribe = registry.bus.subscribe(self._deliver)
 
@@ -93,7 +91,9 @@ class RegistryServer:
         if len(self.connections) >= self.settings.max_connections:
             _refuse(sock, f"too many connections (max {self.settings.max_connections})")
             return
-        if sock.fileno() >= self._last_descriptor:
+        # It is asked for each time, which takes less than a microsecond: an operator may set another one (prlimit).
+        limit = open_limit()
+        if sock.fileno() >= limit - min(self.settings.spare_descriptors, limit // 2):
             # The kernel gives the lowest number that is free, so that a high one says how many are taken.
             self._tell_short()
             _refuse(sock, "the registry is short of file descriptors: try again later; its limit (ulimit -n, LimitNOFILE) is too low")

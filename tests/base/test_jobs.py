@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import time
@@ -65,6 +66,16 @@ def test_an_error_never_ends_it_and_is_said_once_a_kind_and_when_it_is_over(
     assert [record.getMessage() for record in caplog.records] == [
         "nothing is tidy: full", "nothing is tidy: gone", "nothing is tidy: 'x'", "nothing is tidy: over"]
     assert [bool(record.exc_info) for record in caplog.records] == [False, False, True, False]
+
+
+def test_what_the_host_lacks_is_said_in_a_line_wherever_it_comes(make: Callable[..., Job], caplog: pytest.LogCaptureFixture) -> None:
+    def work() -> None:
+        raise OSError(errno.EMFILE, "Too many open files", "some/file")
+
+    job = make(0.001, work, retry=0.001)
+    until(lambda: job.runs >= 2)
+    (record,) = caplog.records
+    assert "Too many open files: 'some/file'" in record.getMessage() and not record.exc_info
 
 
 def test_what_fails_is_shown_and_tried_again_though_nobody_wakes_it(make: Callable[..., Job]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import gevent
 
 from proxyd.base.processes import runs
+from proxyd.base.trouble import host_lacks
 from proxyd.store.sql.database import Store, StoreBusy, StoreError
 from proxyd.store.sql.errors import ErrorBatch
 from proxyd.store.sql.models import StoredCounter
@@ -95,8 +96,8 @@ class Outbox:
     def _is_there(self, name: str) -> bool:
         try:
             return any(found == name or found.startswith(f"{name}.") for found in os.listdir(self._folder))
-        except OSError:
-            return False
+        except OSError as error:
+            return host_lacks(error)
 
 
 class Intake:
@@ -113,6 +114,8 @@ class Intake:
             names = os.listdir(self._folder)
         except FileNotFoundError:
             return False
+        except OSError as error:
+            raise StoreError(f"can't read {self._folder}: {error.strerror}") from None
         if not names:
             return False
         if self._round < 0:
@@ -155,10 +158,16 @@ class Intake:
 
 
 def _read(path: str) -> list[Any]:
+    """What a worker left there; nothing if it can't be understood. Raises StoreError where another try may succeed."""
     try:
         with open(path, "rb") as file:
             return _unpacked(file.read())
-    except (OSError, ValueError, EOFError, TypeError, KeyError) as error:
+    except OSError as error:
+        if host_lacks(error):
+            raise StoreError(f"can't read {path}: {error}") from None
+        log.warning("what a worker counted is lost: %s can't be read (%s)", path, error)
+        return []
+    except (ValueError, EOFError, TypeError, KeyError) as error:
         log.warning("what a worker counted is lost: %s can't be read (%s)", path, error)
         return []
 

@@ -16,13 +16,13 @@ from tests.chaos.stage import Stage
 
 @fault(0, "master")
 def few_descriptors(stage: Stage, chance: random.Random) -> None:
-    """The master may open few files more, and 400 connect to it: the admin HTTP answers all the same."""
+    """The master may open few files more, and 400 connect to it: the registry refuses, and the admin HTTP answers all the same."""
     seconds, pid = chance.uniform(0.5, 2.0), stage.system.master_pid()
     stage.say("few_descriptors", f"400 connections for {seconds:.1f} s, and 100 descriptors")
     if not pid:
         return
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    with stage.excuse("few_descriptors", "master", after=2.0), contextlib.ExitStack() as stack:
+    with stage.excuse("few_descriptors", "master", "refused", after=2.0), contextlib.ExitStack() as stack:
         try:
             resource.prlimit(pid, resource.RLIMIT_NOFILE, (psutil.Process(pid).num_fds() + 100, before[1]))
             for _ in range(400):

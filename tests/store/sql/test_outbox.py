@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
@@ -118,3 +121,30 @@ def test_a_folder_in_which_nothing_can_be_renamed_is_an_error_of_the_store_and_w
     assert intake.take(1.0)
     assert counts(store) == 2
     assert lying(tmp_path) == []
+
+
+@contextlib.contextmanager
+def no_descriptor() -> Iterator[None]:
+    """This process can open no file more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_without_a_descriptor_nothing_that_was_counted_is_lost(store: Store, tmp_path: Path) -> None:
+    outbox = Outbox(str(tmp_path))
+    outbox.write([refused(3)], 0.0)
+    file, intake = lying(tmp_path)[0], Intake(str(tmp_path), store)
+    with no_descriptor():
+        with pytest.raises(StoreError, match="Too many open files"):
+            intake.take(1.0)
+        with pytest.raises(StoreError, match="Too many open files"):
+            outbox_module._read(str(file))
+        assert outbox._is_there(file.name)
+    assert intake.take(1.0)
+    assert (counts(store), lying(tmp_path)) == (3, [])
