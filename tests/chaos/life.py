@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from tests.chaos.signalled import Sending, workers_after
+from tests.support.signalsets import caught, in_sets
 from tests.support.system import ROOT, System
 from tests.support.waiting import patience
 
@@ -107,7 +108,7 @@ class Life:
             if sending.ends and sending.whom != "master":
                 # What a worker that is ended at once has in flight is cut.
                 self._asking.clear()
-            if not _caught(self._arbiter()):
+            if not caught(self._arbiter()):
                 self._held = True
                 self._statuses |= {-sending.number for sending in sendings if sending.ends and sending.whom == "arbiter"}
             if pid and self._send(pid, sending.number):
@@ -166,7 +167,7 @@ class Life:
         """End the arbiter that USR2 started beside the old one."""
         self._await(lambda: len(self._arbiters()) > 1, "a second arbiter")
         new = next(pid for pid in self._arbiters() if pid != self._arbiter())
-        self._await(lambda: _caught(new), "its handlers")
+        self._await(lambda: caught(new), "its handlers")
         self._send(new, signal.SIGTERM)
         self._await(lambda: new not in self._arbiters(), "its end")
 
@@ -191,7 +192,7 @@ class Life:
 
     def _is_itself(self) -> bool:
         """Whether signals that would end it are held back, or have handlers."""
-        return _has(self._arbiter(), signal.SIGUSR1, "SigBlk", "SigCgt")
+        return in_sets(self._arbiter(), signal.SIGUSR1, "SigBlk", "SigCgt")
 
     def _well(self) -> bool:
         """Whether everything serves: the admin HTTP says so, the registry answers, and so does the backend behind the proxy."""
@@ -290,16 +291,3 @@ class Life:
             os.kill(pid, number)
             return True
         return False
-
-
-def _caught(pid: int) -> bool:
-    """Whether the process has handlers, and takes signals."""
-    return _has(pid, signal.SIGUSR1, "SigCgt") and not _has(pid, signal.SIGUSR1, "SigBlk")
-
-
-def _has(pid: int, number: int, *sets: str) -> bool:
-    """Whether the signal is in one of these sets of the process (proc(5))."""
-    with contextlib.suppress(OSError):
-        found = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
-        return any(int(found.get(name, "0"), 16) >> (number - 1) & 1 for name in sets)
-    return False
