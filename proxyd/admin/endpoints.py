@@ -120,7 +120,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
              "Why", (
                  Parameter("url", "The url; without a scheme, http.", {**TEXT, "minLength": 1, "maxLength": 8000,
                                                                            "examples": ["https://shop.example.com/cart"]}, True),
-                 Parameter("client", "Address of the client.", {"type": "string", "default": "127.0.0.1", "maxLength": 100}))),
+                 Parameter("client", "Address of the client.", {"type": "string", "default": "127.0.0.1", "maxLength": 100}),
+                 Parameter("method", "The method.", {"type": "string", "default": "GET", "maxLength": 64}),
+                 Parameter("fields", "Request fields, one a line.", {"type": "string", "default": "", "maxLength": 8000,
+                                                                     "examples": ["X-Canary: 1"]}))),
     Endpoint("GET", "/api/v1/openapi.json", document, "The API as an OpenAPI 3.1 document.", "application/json"),
     Endpoint("POST", "/api/v1/sessions/{session_id}/drain", acting.start_drain, "Drain a session.", "Done", body=_SECONDS,
              action=True),

@@ -101,6 +101,7 @@ SCHEMAS: dict[str, Schema] = {
                  required=["ready", "reasons"]),
     "Why": thing(
         url=TEXT, client=TEXT, host=TEXT, path=TEXT, domain=MAYBE_TEXT, route_path=MAYBE_TEXT, priority=_is(["integer", "null"]),
+        conditions=MAYBE_TEXT,
         steps={"type": "array", "items": thing(name=TEXT, verdict=_is("string", enum=["passes", "refuses", "waits"]), detail=TEXT,
                                                status=WHOLE, code=TEXT)},
         members={"type": "array", "items": thing(route_id=TEXT, service=TEXT, instance=TEXT, backend=TEXT, usable=FLAG, why=TEXT)},

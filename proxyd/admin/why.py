@@ -14,13 +14,15 @@ from urllib.parse import urlsplit
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.base import clock
+from proxyd.base.conditions import with_conditions
 from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLOSED
 from proxyd.base.text import rfc3339
 from proxyd.config.defaults import defaults
-from proxyd.config.options import DEFAULT_OPTIONS
+from proxyd.config.options import DEFAULT_OPTIONS, conditions_of
 from proxyd.config.optionvalues import BY_ADDRESS, BY_USER
 from proxyd.config.settings import Settings
+from proxyd.http1 import RequestHead
 from proxyd.proxy.core.origin import trust_check
 from proxyd.proxy.core.refusal import Refusal
 from proxyd.proxy.core.upstreams import Pool, Upstream
@@ -61,20 +63,21 @@ class _Asked(NamedTuple):
 def why(context: Context, request: Request) -> Response:
     """Which route a url matches, what each gate says, and which member would take the request."""
     url, client = request.query.get("url", ""), request.query.get("client", "127.0.0.1")
-    scheme, host, path, readings = _parts(url)
+    scheme, host, path, target, readings = _parts(url)
+    head = RequestHead(request.query.get("method", "GET"), target, 11, _fields(request.query.get("fields", "")), [])
     asked = _Asked(context, context.settings, client, clock.now())
     records = context.read(load_hosts, _domains(host))
     table = Table.empty().with_changes(Snapshot(0, True, records, ()))
     steps: list[Step] = []
     if asked.settings.proxy.redirect_https and scheme == "http":
         steps.append(Step("redirect", REFUSES, f"[proxy] redirect_https sends the client to https://{host}{path}", 301, "https_only"))
-    pool = table.match(host, path)
+    pool = table.match(host, path, head)
     steps.append(_matched(asked, table, host, path, pool))
     chosen: Upstream | None = None
     members: list[dict[str, Any]] = []
     if pool is not None:
         first = pool.members[0]
-        other = next((reading for reading in readings if table.match(host, reading) is not pool), "")
+        other = next((reading for reading in readings if table.match(host, reading, head) is not pool), "")
         if other and first.options.ambiguous_path == "refuse":
             steps.append(Step("path", REFUSES, f"a backend may read this path as {other}, one of another route", 400, "ambiguous_path"))
         steps += [_GATES[gate.__name__](asked, pool) for gate in GATES]
@@ -85,7 +88,7 @@ def why(context: Context, request: Request) -> Response:
     return as_json({
         "url": url, "client": client, "host": host, "path": path,
         "domain": pool.key[0] if pool is not None else None, "route_path": pool.path if pool is not None else None,
-        "priority": pool.priority if pool is not None else None,
+        "priority": pool.priority if pool is not None else None, "conditions": pool.key[3] if pool is not None else None,
         "steps": [step._asdict() for step in steps], "members": members,
         "chosen": chosen.route_id if chosen is not None and refused is None else None,
         "status": refused.status if refused is not None else None, "code": refused.code if refused is not None else None})
@@ -100,8 +103,19 @@ def _defaults(records: Sequence[RouteRecord], member: Upstream) -> list[Step]:
     return [Step("defaults", PASSES, said)] if said else []
 
 
-def _parts(url: str) -> tuple[str, str, str, tuple[str, ...]]:
-    """Scheme, host, path, and what else backends may read the path as. Raises RequestRefused."""
+def _fields(lines: str) -> list[tuple[str, str]]:
+    """Names and values of request fields, one a line. Raises RequestRefused."""
+    found = []
+    for line in filter(None, lines.splitlines()):
+        name, colon, value = line.partition(":")
+        if not colon or not name.strip():
+            raise RequestRefused(400, "bad_parameter", f'fields: "{line[:100]}" is no field (like X-Canary: 1)')
+        found.append((name.strip(), value.strip()))
+    return found
+
+
+def _parts(url: str) -> tuple[str, str, str, str, tuple[str, ...]]:
+    """Scheme, host, path, target with the query, and what else backends may read the path as. Raises RequestRefused."""
     text = url if "://" in url else f"http://{url}"
     try:
         parts = urlsplit(text)
@@ -111,7 +125,7 @@ def _parts(url: str) -> tuple[str, str, str, tuple[str, ...]]:
     if not host or parts.scheme not in ("http", "https", "ws", "wss") or len(url) > _MAX_URL:
         raise RequestRefused(400, "bad_parameter", f'url: "{url[:100]}" is no url of a site (like https://shop.example.com/cart)')
     path, readings = request_path(parts.path or "/")
-    return {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme), host, path, readings
+    return {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme), host, path, f"{path}?{parts.query}", readings
 
 
 def _domains(host: str) -> list[str]:
@@ -122,11 +136,12 @@ def _domains(host: str) -> list[str]:
 
 def _matched(asked: _Asked, table: Table, host: str, path: str, pool: Pool | None) -> Step:
     if pool is not None:
-        return Step("route", PASSES, f"{pool.key[0]}{pool.path} at priority {pool.priority}, of service {pool.members[0].service}")
+        return Step("route", PASSES, f"{with_conditions(pool.key[0] + pool.path, pool.key[3])} at priority {pool.priority}, of service "
+                    f"{pool.members[0].service}")
     if table.knows_host(host):
-        known = sorted({f"{domain}{upstream.path}" for upstream in table.upstreams.values() for domain in upstream.domains
-                        if domain in _domains(host)})
-        return Step("route", REFUSES, f"no route covers this path; there are {', '.join(known[:10])}{' ...' if known[10:] else ''}",
+        known = sorted({with_conditions(domain + upstream.path, rule.text if (rule := conditions_of(upstream.options)) else "")
+                        for upstream in table.upstreams.values() for domain in upstream.domains if domain in _domains(host)})
+        return Step("route", REFUSES, f"no route covers this request; there are {', '.join(known[:10])}{' ...' if known[10:] else ''}",
                     404, "no_route")
     how = asked.settings.proxy.unknown_host
     return Step("route", REFUSES, f"no route names the host {host}, nor a wildcard for it", CLOSED if how == "close" else int(how),

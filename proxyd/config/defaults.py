@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxyd.base import conditions
 from proxyd.config import routechecks
 from proxyd.config.options import OPTIONS, parse_option, use_option_defaults
 
@@ -44,6 +45,8 @@ def parse_default(section: str, key: str, value: str) -> tuple[str, str]:
     """Name and value of one entry. Raises ValueError."""
     kind = SECTIONS[section]
     if kind == "options":
+        if key in conditions.NAMES:
+            raise ValueError(f"{key} tells one route from another, so it can't hold for all of them")
         parse_option(key, value)
         return key, value.strip()
     name = _FIELD_NAMES[kind](key)

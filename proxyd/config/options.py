@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from proxyd.base import text
+from proxyd.base.conditions import Conditions, Rule, conditions, parse_cookies, parse_headers, parse_methods, parse_queries
 from proxyd.base.errorpages import ErrorPages, parse_error_pages
 from proxyd.base.gateapi import parse_gates
 from proxyd.base.rewrites import Rewrite, parse_rewrite
@@ -176,6 +177,15 @@ class RouteOptions:
     cors_credentials: bool = declare(BOOL, "false", "Those pages may send cookies and logins. Not with the origin *.")
     cors_max_age: float = declare(DURATION_OR_OFF, "10m", "How long a browser may remember the answer to a preflight. 0: as it likes.")
     deny: AddressRule = declare(values.ADDRESSES, "", "Clients that may not use the route, even if allow names them.")
+    match_method: tuple[str, ...] = declare(
+        Kind("list of methods", parse_methods), "", "Methods of the requests that the route is for. Empty: all.")
+    match_header: tuple[Rule, ...] = declare(
+        Kind("NAME or NAME: VALUE, several with ;", parse_headers, free=True), "",
+        "Request fields that make a request the route's. * in a value is any text, ` | ` stands between values that will do.")
+    match_query: tuple[Rule, ...] = declare(
+        Kind("NAME or NAME=VALUE, several with ;", parse_queries, free=True), "", "The same of parameters in the query.")
+    match_cookie: tuple[Rule, ...] = declare(
+        Kind("NAME or NAME=VALUE, several with ;", parse_cookies, free=True), "", "The same of cookies.")
     weight: int = declare(integer(0, 1000), "100", "Share of requests for this replica, relative to the others of its pool.")
     rollout: str = declare(choice("at_once", "wait"), "at_once",
                            "When a new instance takes traffic: at once, or not until proxyctl rollout gives it some, as long as another "
@@ -236,6 +246,13 @@ DEFAULT_OPTIONS = RouteOptions()
 def tls_of(options: RouteOptions) -> BackendTls:
     """What the options of a route ask of TLS with its backend."""
     return BackendTls(options.tls_verify, options.tls_server_name, options.tls_ca, options.tls_client_certificate, options.send_proxy)
+
+
+def conditions_of(options: RouteOptions) -> Conditions | None:
+    """What the options of a route ask of a request beside host and path, or None."""
+    if not (options.match_method or options.match_header or options.match_query or options.match_cookie):
+        return None
+    return conditions(options.match_method, options.match_header, options.match_query, options.match_cookie)
 
 
 def parse_option(key: str, value: str) -> Any:

@@ -191,6 +191,9 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
                   "Nothing is sent to a backend, and nothing is counted. Exits with 1 if the request would be refused.")
     one.add_argument("url", metavar="URL", help="like https://shop.example.com/cart")
     one.add_argument("--client", default="127.0.0.1", metavar="ADDRESS", help="address of the client (default: 127.0.0.1)")
+    one.add_argument("--method", default="GET", help="method of the request (default: GET)")
+    one.add_argument("--field", action="append", default=[], metavar="'NAME: VALUE'",
+                     help="a field of the request, like 'Cookie: canary=1', for routes that ask for it; may be repeated")
     named |= _changing(command, shared)
     _live(command)
     _run(command("run", "start a program and keep it registered",

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from proxyd.ctl.adminhttp import Admin, Refused, segment
 from proxyd.ctl.screen import Screen, ago, printable, span
@@ -260,7 +260,8 @@ def errors(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 def why(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     """What would become of a request; BAD where it would be refused."""
-    found = admin.get(f"why?url={quote(options.url, safe='')}&client={quote(options.client, safe='')}")
+    asked = {"url": options.url, "client": options.client, "method": options.method, "fields": "\n".join(options.field)}
+    found = admin.get(f"why?{urlencode(asked)}")
     code = OK if found.get("status") is None else BAD
     if screen.as_json:
         screen.json(found)

@@ -128,7 +128,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         return refusal
     if ex.started > runtime.sync.valid_until and not runtime.sync.catch_up():
         return refuse("stale_table", "a newer configuration is known, but could not be read", (("Retry-After", "1"),))
-    pool = runtime.table.match(ex.host, ex.path)
+    pool = runtime.table.match(ex.host, ex.path, head)
     if pool is None:
         return _unmatched(runtime, ex)
     ex.pool = pool
@@ -138,7 +138,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
             and certificates.served.covers(ex.host)):
         return _to_https(runtime, ex)
     if (readings and first.options.ambiguous_path == "refuse"
-            and any(runtime.table.match(ex.host, reading) is not pool for reading in readings)):
+            and any(runtime.table.match(ex.host, reading, head) is not pool for reading in readings)):
         return refuse("ambiguous_path", "a backend may read this path as one of another route")
     if first.options.total_timeout:
         ex.total_deadline = ex.started + first.options.total_timeout
@@ -200,7 +200,7 @@ def _unmatched(runtime: Runtime, ex: Exchange) -> Refusal:
     if not runtime.ready:
         return refuse("no_table", "the routes are not loaded yet", (("Retry-After", "1"),))
     if runtime.table.knows_host(ex.host):
-        return refuse("no_route", "no route matches this path")
+        return refuse("no_route", "no route matches this request")
     if runtime.certificates is not None and runtime.certificates.served.covers(ex.host):
         return refuse("no_service", "this host has a certificate, but no service is registered for it now", (("Retry-After", "5"),))
     how = runtime.settings.proxy.unknown_host
@@ -211,7 +211,7 @@ def _current(runtime: Runtime, ex: Exchange) -> Pool | None:
     """The request's pool as it is now. During a wait it may have begun to drain, entered maintenance or vanished."""
     if time.monotonic() > runtime.sync.valid_until:
         runtime.sync.catch_up()
-    found = runtime.table.match(ex.host, ex.path)
+    found = runtime.table.match(ex.host, ex.path, ex.head)
     if found is not None:
         ex.pool = found
     return found

@@ -99,7 +99,7 @@ class Runtime:
         self.logins = Logins(settings.users)
         self._follower = Follower((*self.lists.files, *self.logins.files))
         self.table = Table.empty()
-        self.holds = Holds(self.circuits, lambda host, path: self.table.match(host, path))
+        self.holds = Holds(self.circuits, lambda ex: self.table.match(ex.host, ex.path, ex.head))
         self.ready = False
         self.stopping = False
         worker = own_key(settings.host_name())

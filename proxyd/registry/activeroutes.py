@@ -5,17 +5,21 @@ from __future__ import annotations
 import heapq
 import json
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from proxyd.base import clock
+from proxyd.base.conditions import with_conditions
 from proxyd.base.text import rfc3339, route_number
-from proxyd.registry.configuration import RouteSpec
+from proxyd.registry.configuration import Place, RouteSpec
 from proxyd.store.memory.circuits import CircuitBoard
+
+#: Routes of a domain and path that may differ in their conditions or priority.
+MOST_KINDS = 100
 
 
 class ActiveRoutes:
-    """`rows`: by route id. `places`: for each domain, path and priority, the services that hold it, by route id.
+    """`rows`: by route id. `places`: for each place, the services that hold it, by route id.
 
     Nothing here writes to the database. The caller commits a row first, and then puts it here.
     """
@@ -23,9 +27,9 @@ class ActiveRoutes:
     def __init__(self, circuits: CircuitBoard) -> None:
         self._circuits = circuits
         self.rows: dict[str, dict[str, Any]] = {}
-        self.places: dict[tuple[str, str, int], dict[str, str]] = {}
-        #: The priorities at which a domain and path are held. Few are held at more than one.
-        self._priorities: dict[tuple[str, str], set[int]] = {}
+        self.places: dict[Place, dict[str, str]] = {}
+        #: The priorities and conditions at which a domain and path are held. Few are held at more than one.
+        self._held: dict[tuple[str, str], set[tuple[int, str]]] = {}
         self._contested: set[tuple[str, str]] = set()
         self._free: list[int] = []
         self._next_slot = 0
@@ -55,16 +59,23 @@ class ActiveRoutes:
             self._circuits.retire(row["slot"], route_number(route_id))
             heapq.heappush(self._free, row["slot"])
 
-    def conflict(self, service: str, specs: Iterable[RouteSpec]) -> str | None:
-        """The error if another service holds a place that one of the routes claims, else None."""
-        for spec in specs:
-            for place in spec.places():
+    def conflict(self, service: str, claimed: Mapping[str, list[Place]]) -> str | None:
+        """The error if another service holds a place that one of the routes claims (by route id), else None."""
+        fresh: dict[tuple[str, str], set[tuple[int, str]]] = {}
+        for claimer, places in claimed.items():
+            for place in places:
+                domain, path, priority, asked = place
                 for route_id, owner in self.places.get(place, {}).items():
                     if owner != service:
-                        domain, path, priority = place
-                        holder = self.rows[route_id]
-                        return (f"route {spec.route_id}: {domain}{path} at priority {priority} is held by service {owner} "
+                        holder, where = self.rows[route_id], with_conditions(domain + path, asked)
+                        return (f"route {claimer}: {where} at priority {priority} is held by service {owner} "
                                 f"(instance {holder['instance_name']}, route {route_id}); choose another path or priority")
+                if asked:
+                    kinds = fresh.setdefault((domain, path), set(self._held.get((domain, path), ())))
+                    kinds.add((priority, asked))
+                    if len(kinds) > MOST_KINDS:
+                        return (f"route {claimer}: {domain}{path} has {MOST_KINDS} routes that differ in their conditions or priority; "
+                                "each costs every request there, so there can't be more")
         return None
 
     def changed(self, route_ids: Iterable[str], columns: dict[str, Any]) -> list[dict[str, Any]]:
@@ -75,8 +86,7 @@ class ActiveRoutes:
 
     def replicas(self, route_id: str) -> int:
         """How many other routes take the traffic of an active route at all of its places, if it takes none."""
-        spec = spec_of(self.rows[route_id])
-        others = [set(self.places.get(place, ())) - {route_id} for place in spec.places()]
+        others = [set(self.places.get(place, ())) - {route_id} for place in places_of(self.rows[route_id])]
         return sum(1 for other in set.intersection(*others) if _serves(self.rows[other]))
 
     def held(self, route_ids: Collection[str]) -> bool:
@@ -107,11 +117,11 @@ class ActiveRoutes:
 
     def _take(self, row: dict[str, Any]) -> None:
         self.rows[row["route_id"]] = row
-        for place in spec_of(row).places():
+        for place in places_of(row):
             self.places.setdefault(place, {})[row["route_id"]] = row["service_name"]
             where = place[:2]
-            held = self._priorities.setdefault(where, set())
-            held.add(place[2])
+            held = self._held.setdefault(where, set())
+            held.add(place[2:])
             if len(held) > 1:
                 self._contested.add(where)
 
@@ -119,7 +129,7 @@ class ActiveRoutes:
         row = self.rows.get(route_id)
         if row is None:
             return
-        for place in spec_of(row).places():
+        for place in places_of(row):
             holders = self.places.get(place)
             if holders is not None:
                 holders.pop(route_id, None)
@@ -127,36 +137,40 @@ class ActiveRoutes:
                     del self.places[place]
                     self._leave(place)
 
-    def _leave(self, place: tuple[str, str, int]) -> None:
+    def _leave(self, place: Place) -> None:
         where = place[:2]
-        held = self._priorities[where]
-        held.discard(place[2])
+        held = self._held[where]
+        held.discard(place[2:])
         if len(held) < 2:
             self._contested.discard(where)
         if not held:
-            del self._priorities[where]
+            del self._held[where]
 
-    def overridden(self, service: str, specs: Iterable[RouteSpec]) -> dict[tuple[str, str], str]:
+    def overridden(self, service: str, rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], str]:
         """Routes of other services that get no traffic at a place because of these routes: the route that does, by route id and place."""
         found = {}
-        for spec in specs:
-            for domain, path, priority in spec.places():
-                for lower in self._priorities.get((domain, path), ()):
-                    if lower < priority:
-                        found.update({(route_id, domain + path): spec.route_id
-                                      for route_id, owner in self.places[domain, path, lower].items() if owner != service})
+        for row in rows:
+            for domain, path, priority, asked in places_of(row):
+                for lower, other in self._held.get((domain, path), ()):
+                    # A route with conditions leaves to others what it does not ask for.
+                    if lower < priority and asked in ("", other):
+                        found.update({(route_id, with_conditions(domain + path, other)): row["route_id"]
+                                      for route_id, owner in self.places[domain, path, lower, other].items() if owner != service})
         return found
 
     def overridden_now(self, most: int) -> list[str]:
         """Sentences about routes that get no traffic because another service's route has a higher priority."""
         found = []
         for domain, path in self._contested:
-            highest = max(self._priorities[domain, path])
-            winner, service = next(iter(self.places[domain, path, highest].items()))
-            reason = f"route {winner} of {service} has a higher priority"
-            for lower in self._priorities[domain, path] - {highest}:
-                found += [f"route {route_id} of {owner} gets no traffic at {domain}{path}: {reason}"
-                          for route_id, owner in self.places[domain, path, lower].items() if owner != service]
+            held = self._held[domain, path]
+            for lower, other in held:
+                over = [(priority, asked) for priority, asked in held if priority > lower and asked in ("", other)]
+                if not over:
+                    continue
+                winner, service = next(iter(self.places[domain, path, *max(over)].items()))
+                reason = f"{with_conditions(domain + path, other)}: route {winner} of {service} has a higher priority"
+                found += [f"route {route_id} of {owner} gets no traffic at {reason}"
+                          for route_id, owner in self.places[domain, path, lower, other].items() if owner != service]
             if len(found) >= most:
                 break
         return sorted(found[:most])
@@ -170,6 +184,11 @@ def _serves(row: dict[str, Any]) -> bool:
 def spec_of(row: dict[str, Any]) -> RouteSpec:
     """The route that a row declares."""
     return RouteSpec(row["route_id"], tuple(json.loads(row["domains"])), row["path"], row["backend_url"], row["priority"])
+
+
+def places_of(row: dict[str, Any]) -> list[Place]:
+    """The places that the route of a row holds."""
+    return spec_of(row).places(row["options"])
 
 
 def sorted_ids(route_ids: Iterable[str]) -> list[str]:

@@ -103,7 +103,8 @@ class ByHand:
             staging.check_domains(registry, session, spec.domains)
             staging.apply(registry, session, SCOPES, actor, begins)
         except StagingError as error:
-            if registry.active.conflict(session.service, [spec]):
+            options = json.dumps({name: value for (scope, name), value in wanted.items() if scope == "options"})
+            if registry.active.conflict(session.service, {route_id: spec.places(options)}):
                 raise Conflict(str(error)) from None
             raise ValueError(str(error)) from None
         finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from proxyd.base.conditions import conditions_of_row
 from proxyd.base.text import route_number
 from proxyd.config.options import route_options
 from proxyd.config.optionvalues import BY_USER
@@ -21,6 +22,8 @@ from proxyd.store.sql.changes import SettingKey
 SettingTexts = dict[SettingKey, str]
 Staged = dict[SettingKey, str | None]
 EVERY = "ALL"
+#: Domain, path, priority, and what else the route asks of requests, in words.
+Place = tuple[str, str, int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,10 @@ class RouteSpec:
         domains, path, backend_url, priority = json.loads(text)
         return RouteSpec(route_id, tuple(domains), path, backend_url, priority)
 
-    def places(self) -> list[tuple[str, str, int]]:
-        """Domain, path and priority of each pool it is part of."""
-        return [(domain, self.path, self.priority) for domain in self.domains]
+    def places(self, options: str) -> list[Place]:
+        """The place of each pool it is part of. `options`: those of the route, as its row has them."""
+        asked = conditions_of_row(options)
+        return [(domain, self.path, self.priority, asked) for domain in self.domains]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import gevent
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339, route_number
 from proxyd.base.trouble import Trouble
-from proxyd.registry.activeroutes import sorted_ids, spec_of
+from proxyd.registry.activeroutes import places_of, sorted_ids
 from proxyd.registry.ends import Conflict
 from proxyd.registry.rolloutguard import Figures, objection, since
 from proxyd.registry.state import Registry
@@ -260,7 +260,7 @@ class Rollouts:
         """The routes of the instance, and those of other instances that share a place with one of them."""
         active = self._registry.active
         target = [route_id for route_id in self._of(service) if active.rows[route_id]["instance_name"] == instance]
-        places = {place for route_id in target for place in spec_of(active.rows[route_id]).places()}
+        places = {place for route_id in target for place in places_of(active.rows[route_id])}
         others = {route_id for place in places for route_id in active.places.get(place, ())} - set(target)
         return sorted_ids(target), sorted_ids(route_id for route_id in others if active.rows[route_id]["service_name"] == service)
 

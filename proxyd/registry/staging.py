@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxyd.base import clock
+from proxyd.base.conditions import NAMES
 from proxyd.base.text import rfc3339
 from proxyd.base.urls import same_server
 from proxyd.config.options import option_of
 from proxyd.registry import configuration
-from proxyd.registry.activeroutes import sorted_ids, spec_of
-from proxyd.registry.configuration import EVERY, Index, RouteSpec, SettingTexts, Staged, by_target, effective_of, staged_routes
+from proxyd.registry.activeroutes import places_of, sorted_ids
+from proxyd.registry.configuration import EVERY, Index, Place, RouteSpec, SettingTexts, Staged, by_target, effective_of, staged_routes
 from proxyd.registry.ends import NO_MAINTENANCE
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.stagedcopy import StagedCopy, entry_size
@@ -166,7 +167,17 @@ def _problem(registry: Registry, session: LiveSession, planned: _Planned) -> str
         added -= len(kept.routes)
     if added > 0 and len(registry.active.rows) + added > limits.max_routes:
         return f"more than {limits.max_routes} routes in the whole registry (setting max_routes)"
-    return configuration.check(planned.routes, planned.index) or registry.active.conflict(session.service, fresh)
+    return configuration.check(planned.routes, planned.index) or registry.active.conflict(session.service, _claimed(planned))
+
+
+def _claimed(planned: _Planned) -> dict[str, list[Place]]:
+    """The places that the change claims, by route id: those of new and changed routes, and of all where conditions change."""
+    settings_of = effective_of(planned.index)
+    if any(scope == "options" and name in NAMES for scope, _, name in planned.picked):
+        claiming = list(planned.routes)
+    else:
+        claiming = [route_id for route_id, spec in staged_routes(planned.picked).items() if spec is not None]
+    return {route_id: planned.routes[route_id].places(settings_of(route_id).options) for route_id in claiming}
 
 
 def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], actor: str, begins: bool = False) -> None:
@@ -202,7 +213,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
                 "detail": json.dumps({"service": session.service, "instance": session.instance, "routes": len(change.routes),
                                       "removed": change.removed, "settings": len(change.settings)})})
         active = registry.active
-        before = active.overridden(session.service, [spec_of(active.rows[row["route_id"]]) for row in change.routes
+        before = active.overridden(session.service, [active.rows[row["route_id"]] for row in change.routes
                                                      if row["route_id"] in active.rows])
         try:
             version = registry.commit(change)
@@ -217,7 +228,7 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
         session.settings = settings
         session.last_apply = now
         session.staged.drop(picked)
-        taken = active.overridden(session.service, map(spec_of, change.routes))
+        taken = active.overridden(session.service, change.routes)
         for (route_id, place), winner in list(taken.items())[:_MOST_TOLD]:
             if (route_id, place) not in before:
                 loser = active.rows[route_id]["service_name"]
@@ -260,7 +271,7 @@ def _first_share(registry: Registry, row: dict[str, Any]) -> float | None:
     if option_of(json.loads(row["options"]), "rollout") != "wait":
         return None
     rows, places = registry.active.rows, registry.active.places
-    others = {route_id for place in spec_of(row).places() for route_id in places.get(place, ())}
+    others = {route_id for place in places_of(row) for route_id in places.get(place, ())}
     serving = any(rows[route_id]["instance_name"] != row["instance_name"] and rows[route_id]["rollout_share"] != 0 for route_id in others)
     return 0.0 if serving else None
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxyd.admin.server import check_exposure as admin_exposure
+from proxyd.base.conditions import conditions_text, with_conditions
 from proxyd.base.text import hide_password, rfc3339
 from proxyd.base.urls import parse_web_url
 from proxyd.config.defaults import defaults, use_defaults
@@ -243,7 +244,7 @@ def _sites(settings: Settings, places: Places) -> list[Problem]:
         default = type(settings.sites)().directory
         return [] if directory == default else [places.problem("sites", "directory", f"{directory} does not exist")]
     sites, problems = read_sites(directory)
-    owners: dict[tuple[str, str, int], tuple[Site, str, int]] = {}
+    owners: dict[tuple[str, str, int, str], tuple[Site, str, int]] = {}
     for name, site in sites.items():
         if not site.enabled:
             continue
@@ -252,10 +253,12 @@ def _sites(settings: Settings, places: Places) -> list[Problem]:
             message = check_options(route.options)
             if message:
                 problems.append(Problem(file, route.line, f"[route {route.name}] {message}"))
+            asked = conditions_text(route.options)
             for domain in route.domains:
-                owner = owners.setdefault((domain, route.path, route.priority), (site, file, route.line))
+                owner = owners.setdefault((domain, route.path, route.priority, asked), (site, file, route.line))
                 if owner[0].service != site.service:
+                    place = with_conditions(domain + route.path, asked)
                     problems.append(Problem(file, route.line, (
-                        f"[route {route.name}] {domain}{route.path} with priority {route.priority} belongs to service "
-                        f"{owner[0].service} ({owner[1]}:{owner[2]}); give one another domain, path or priority")))
+                        f"[route {route.name}] {place} with priority {route.priority} belongs to service {owner[0].service} "
+                        f"({owner[1]}:{owner[2]}); give one another domain, path or priority")))
     return problems

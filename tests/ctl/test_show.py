@@ -202,9 +202,10 @@ def test_why_shows_each_step_and_is_bad_where_the_request_would_be_refused(admin
     step = {"name": "maintenance", "verdict": "refuses", "detail": "in maintenance since noon", "status": 503, "code": "maintenance"}
     found = {"steps": [step], "members": [], "chosen": None, "status": 503, "code": "maintenance"}
     admin.answers["GET", "why"] = (200, found)
-    outcome = ctl("--admin", admin.url, "why", "https://shop.test/a?b=c", "--client", "::1")
+    outcome = ctl("--admin", admin.url, "why", "https://shop.test/a?b=c", "--client", "::1", "--method", "PUT", "--field", "A: 1",
+                  "--field", "B: 2")
     assert outcome.code == 1 and "in maintenance since noon" in outcome.out and "answered 503 by the proxy: maintenance" in outcome.out
-    assert admin.asked[-1][1] == "/api/v1/why?url=https%3A%2F%2Fshop.test%2Fa%3Fb%3Dc&client=%3A%3A1"
+    assert admin.asked[-1][1] == "/api/v1/why?url=https%3A%2F%2Fshop.test%2Fa%3Fb%3Dc&client=%3A%3A1&method=PUT&fields=A%3A+1%0AB%3A+2"
     found |= {"chosen": "r1", "status": None, "code": None}
     outcome = ctl("--admin", admin.url, "why", "shop.test")
     assert outcome.code == 0 and outcome.out.endswith("goes to r1\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from proxyd.http1 import RequestHead
 from proxyd.proxy.core.upstreams import Pool, Upstream
 from proxyd.proxy.route.table import Table
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
@@ -19,7 +20,7 @@ def record(number: int, options: dict[str, str] | None = None, **fields: Any) ->
 
 def pool_of(*records: RouteRecord) -> Pool:
     """The pool of records that share one host, path and priority."""
-    pool = Table.empty().with_changes(Snapshot(1, True, records, ())).match("h", "/")
+    pool = Table.empty().with_changes(Snapshot(1, True, records, ())).match("h", "/", RequestHead("GET", "/", 11, [], []))
     assert pool is not None
     return pool
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxyd.registry.activeroutes import ActiveRoutes, sorted_ids, spec_of
+from proxyd.registry.activeroutes import MOST_KINDS, ActiveRoutes, sorted_ids, spec_of
 from proxyd.registry.configuration import RouteSpec
 from proxyd.store.memory.circuits import CircuitBoard
 
@@ -23,22 +23,45 @@ def active(tmp_path: Path) -> Iterator[ActiveRoutes]:
 
 def row(route_id: str, slot: int, service: str = "shop", path: str = "/") -> dict[str, Any]:
     return {"route_id": route_id, "slot": slot, "service_name": service, "instance_name": "i1", "domains": json.dumps(["a.test"]),
-            "path": path, "backend_url": "http://127.0.0.1:9", "priority": 0, "enabled": True, "updated_at": "then"}
+            "path": path, "backend_url": "http://127.0.0.1:9", "priority": 0, "options": "{}", "enabled": True, "updated_at": "then"}
 
 
 def test_a_place_of_another_service_is_a_conflict_and_one_of_its_own_is_not(active: ActiveRoutes) -> None:
     active.put(row("r1", active.slot("r1")))
-    claimed = [RouteSpec("r2", ("a.test",), "/", "http://127.0.0.1:9", 0)]
+    claimed = {"r2": RouteSpec("r2", ("a.test",), "/", "http://127.0.0.1:9", 0).places("{}")}
     assert active.conflict("shop", claimed) is None
     problem = active.conflict("blog", claimed)
     assert problem is not None
     assert "a.test/ at priority 0 is held by service shop (instance i1, route r1)" in problem
 
 
+def test_routes_that_ask_for_something_else_hold_places_of_their_own(active: ActiveRoutes) -> None:
+    active.put(row("r1", active.slot("r1")))
+    active.put({**row("r2", active.slot("r2"), "blog"), "options": '{"match_header": "X-Canary"}'})
+    spec = RouteSpec("r3", ("a.test",), "/", "http://127.0.0.1:9", 0)
+    problem = active.conflict("shop", {"r3": spec.places('{"match_header": "x-canary:  *"}')})
+    assert problem is not None and "a.test/ (header x-canary) at priority 0 is held by service blog" in problem
+    assert active.conflict("shop", {"r3": spec.places('{"match_header": "X-Canary: 1"}')}) is None
+    many = {f"r{number}": spec.places(json.dumps({"match_cookie": f"c={number}"})) for number in range(MOST_KINDS)}
+    assert active.conflict("shop", dict(list(many.items())[2:])) is None
+    assert "that differ in their conditions" in (active.conflict("shop", many) or "")
+
+
+def test_a_higher_priority_takes_the_traffic_of_those_whose_requests_it_takes(active: ActiveRoutes) -> None:
+    active.put(row("r1", active.slot("r1")))
+    canary = {**row("r2", active.slot("r2"), "canary"), "priority": 5, "options": '{"match_header": "X-Canary"}'}
+    active.put(canary)
+    assert active.overridden("canary", [canary]) == {} and active.overridden_now(9) == []
+    other = {**row("r3", active.slot("r3"), "other"), "priority": 9}
+    active.put(other)
+    assert active.overridden("other", [other]) == {("r1", "a.test/"): "r3", ("r2", "a.test/ (header x-canary)"): "r3"}
+    assert len(active.overridden_now(9)) == 2
+
+
 def test_a_route_that_goes_or_moves_leaves_its_place(active: ActiveRoutes) -> None:
     active.put(row("r1", active.slot("r1")))
     active.put({**active.rows["r1"], "path": "/other"})
-    assert list(active.places) == [("a.test", "/other", 0)]
+    assert list(active.places) == [("a.test", "/other", 0, "")]
     active.remove("r1")
     assert active.places == {}
     assert active.rows == {}

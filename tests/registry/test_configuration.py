@@ -36,7 +36,8 @@ def options_of(settings: SettingTexts, route_id: str = "r1") -> dict[str, str]:
 
 def test_a_route_survives_its_text() -> None:
     assert RouteSpec.from_json("r2", R2.to_json()) == R2
-    assert R2.places() == [("b.example", "/api", 5), ("*.b.example", "/api", 5)]
+    assert R2.places("{}") == [("b.example", "/api", 5, ""), ("*.b.example", "/api", 5, "")]
+    assert R2.places('{"match_method": "POST,GET"}')[0] == ("b.example", "/api", 5, "method GET or POST")
 
 
 def test_staged_routes_are_added_changed_and_removed_over_the_active_ones() -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from proxyd.config.settings import load
+from proxyd.config.settings import SettingsError, load
 from proxyd.registry.auth import new_token
 from proxyd.server.checks import check
 
@@ -217,6 +217,19 @@ def test_options_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
     configuration(tmp_path)
     (tmp_path / "sites" / "a.ini").write_text(SITE.format(service="a", path="/") + "[options]\nslow_warning = 5s\nslow_critical = 1s\n")
     assert found(tmp_path) == ["sites/a.ini:5: [route main] slow_critical (1s) is below slow_warning (5s)"]
+
+
+def test_two_services_may_share_a_place_under_other_conditions(tmp_path: Path) -> None:
+    configuration(tmp_path)
+    for name, asked in (("a", ""), ("b", "X-Canary"), ("c", "x-canary: *")):
+        (tmp_path / "sites" / f"{name}.ini").write_text(SITE.format(service=name, path="/x") + f"[options]\nmatch_header = {asked}\n")
+    assert found(tmp_path) == ["sites/c.ini:5: [route main] a.test/x (header x-canary) with priority 0 belongs to service b "
+                               "(sites/b.ini:5); give one another domain, path or priority"]
+
+
+def test_conditions_are_no_defaults(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="tells one route from another"):
+        found(tmp_path, "[defaults.options]\nmatch_method = GET\n")
 
 
 def test_two_services_that_claim_one_place_are_named_with_both_lines(tmp_path: Path) -> None:

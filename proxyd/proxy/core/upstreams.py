@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from proxyd.base.conditions import Conditions
 from proxyd.base.ownanswers import OwnAnswer
 from proxyd.base.variables import SetFields
 from proxyd.config.options import BackendTls, RouteOptions
@@ -16,7 +17,8 @@ from proxyd.config.options import BackendTls, RouteOptions
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
 
-PoolKey = tuple[str, str, int]
+#: Domain, path, priority, and the conditions in words.
+PoolKey = tuple[str, str, int, str]
 _USUAL_TLS = BackendTls()
 
 #: The retry budget: one retry for every five requests, so at most a fifth more requests than clients send.
@@ -123,7 +125,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pool:
-    """The replicas behind one domain, path and priority, in the order of their route ids.
+    """The replicas behind one domain, path, priority and conditions, in the order of their route ids.
 
     `limited`: the member whose rate limits apply to the pool. `calm`: there is one enabled member without maintenance, drain or hold,
     so the choice is simple. `sticky`: name of the cookie that keeps a client on its replica. `guarded`: its options have gates that
@@ -140,3 +142,5 @@ class Pool:
     sticky: str
     guarded: bool = False
     rolling: bool = False
+    #: What a request must have beside host and path. None: nothing.
+    conditions: Conditions | None = None

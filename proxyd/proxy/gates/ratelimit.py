@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.attempts import WINDOW, subject
 from proxyd.base.text import format_duration, rfc3339
+from proxyd.config.options import conditions_of
 from proxyd.config.optionvalues import BY_ADDRESS, BY_USER
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
@@ -100,6 +101,8 @@ class RateLimiter:
         """The bounds that apply to a new client, and how to count them. A client in `allow` has none."""
         client = key or self._client(client_ip)
         place = f"{upstream.service}/{upstream.domains[0]}{upstream.path}/{upstream.priority}"
+        asked = conditions_of(upstream.options)
+        place += f"/{asked.text}" if asked is not None else ""
         bounds = () if client is None else tuple(
             (f"{place}/{window:g}/{client}", amount, window) for amount, window in upstream.rate_limits)
         if len(self._clients) >= _MAX_CLIENTS:

@@ -87,7 +87,7 @@ class _Queue:
 class Holds:
     """The queues of a worker. `queues` is empty while nobody waits. `match`: the worker's route table."""
 
-    def __init__(self, circuits: Circuits, match: Callable[[str, str], Pool | None]) -> None:
+    def __init__(self, circuits: Circuits, match: Callable[[Exchange], Pool | None]) -> None:
         self.queues: dict[PoolKey, _Queue] = {}
         self._circuits = circuits
         self._match = match
@@ -163,7 +163,7 @@ class Holds:
                 if not queue.waiting:
                     break
                 first = next(iter(queue.waiting)).ex
-                pool = self._match(first.host, first.path)
+                pool = self._match(first)
                 if pool is not None and not (ready and not queue.unreached and self._choosable(pool)):
                     ready, count = self._ready(pool, queue), _FIRST
                     queue.unreached = queue.unreached and not ready

@@ -10,11 +10,12 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from proxyd.base.conditions import Asked, Conditions, Request
 from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
 from proxyd.base.variables import SetFields
 from proxyd.config.defaults import beneath, defaults
-from proxyd.config.options import RouteOptions, parse_option, route_options, tls_of
+from proxyd.config.options import RouteOptions, conditions_of, parse_option, route_options, tls_of
 from proxyd.config.optionvalues import BY_USER
 from proxyd.net import pagefiles
 from proxyd.net.handshake import prepare
@@ -34,7 +35,7 @@ class _Host:
     ranked: bool
     asks: bool
 
-    def match(self, path: str) -> Pool | None:
+    def match(self, path: str, head: Asked) -> Pool | None:
         if not self.deepest:
             # The host has one path, "/", as most hosts do.
             return self.pools["/"][0]
@@ -47,6 +48,24 @@ class _Host:
                     return pool
                 if best is None or pool.priority > best.priority:
                     best = pool
+        return best
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Choosy(_Host):
+    """The pools of a host, some of which have conditions. Among those of a path, the one that is asked first comes first."""
+
+    def match(self, path: str, head: Asked) -> Pool | None:
+        request, best = Request(head), None
+        for prefix in _prefixes(path, self.deepest):
+            for pool in self.pools.get(prefix, ()):
+                if best is not None and pool.priority <= best.priority:
+                    break
+                if pool.conditions is None or pool.conditions.hold(request):
+                    if not self.ranked:
+                        return pool
+                    best = pool
+                    break
         return best
 
 
@@ -86,23 +105,26 @@ class Table:
         """A table without routes, before anything was loaded."""
         return Table(0, {}, {}, {})
 
-    def match(self, host: str, path: str) -> Pool | None:
-        """The pool for a normalised host and path. The most specific host that has the path wins, then the priority, then the length."""
+    def match(self, host: str, path: str, head: Asked) -> Pool | None:
+        """The pool for a normalised host and path, and a request's head, which is looked at where routes have conditions.
+
+        The most specific host that has the path wins, then the priority, then the length, then the conditions.
+        """
         hosts = self._hosts
         found = hosts.get(host)
         if found is not None:
-            pool = found.match(path)
+            pool = found.match(path, head)
             if pool is not None:
                 return pool
         dot = host.find(".")
         if dot > 0:
             found = hosts.get("*" + host[dot:])
             if found is not None:
-                pool = found.match(path)
+                pool = found.match(path, head)
                 if pool is not None:
                     return pool
         found = hosts.get("*")
-        return found.match(path) if found is not None else None
+        return found.match(path, head) if found is not None else None
 
     def knows_host(self, host: str) -> bool:
         """Whether any route names the host, or covers it with a wildcard."""
@@ -154,24 +176,33 @@ def _host(domain: str, members: list[Upstream]) -> _Host:
         # Most hosts have one route. A worker that starts makes all of them.
         only = members[0]
         path = only.path
-        return _Host({path: (_pool((domain, path, only.priority), members),)}, 0 if path == "/" else path.count("/"), False, _asks(members))
-    grouped: dict[str, dict[int, list[Upstream]]] = {}
+        pool = _pool(domain, path, only.priority, conditions_of(only.options), members)
+        kind = _Host if pool.conditions is None else _Choosy
+        return kind({path: (pool,)}, 0 if path == "/" else path.count("/"), False, _asks(members))
+    grouped: dict[str, dict[tuple[int, Conditions | None], list[Upstream]]] = {}
     for member in sorted(members, key=lambda item: item.number):
-        grouped.setdefault(member.path, {}).setdefault(member.priority, []).append(member)
+        grouped.setdefault(member.path, {}).setdefault((member.priority, conditions_of(member.options)), []).append(member)
     pools = {
-        path: tuple(_pool((domain, path, priority), by_priority[priority]) for priority in sorted(by_priority, reverse=True))
-        for path, by_priority in grouped.items()
+        path: tuple(sorted((_pool(domain, path, priority, asked, found) for (priority, asked), found in alike.items()), key=_turn))
+        for path, alike in grouped.items()
     }
     deepest = max(0 if path == "/" else path.count("/") for path in pools)
-    ranked = len({pool[0].priority for pool in pools.values()}) > 1
-    return _Host(pools, deepest, ranked, _asks(members))
+    if any(pool.conditions is not None for found in pools.values() for pool in found):
+        return _Choosy(pools, deepest, len({pool.priority for found in pools.values() for pool in found}) > 1, _asks(members))
+    return _Host(pools, deepest, len({found[0].priority for found in pools.values()}) > 1, _asks(members))
 
 
 def _asks(members: list[Upstream]) -> bool:
     return any(member.options.client_certificate != "off" for member in members)
 
 
-def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
+def _turn(pool: Pool) -> tuple[int, int, str]:
+    """When a pool of a path is asked: by priority, then by how much it asks. What is left is decided by the words, the same everywhere."""
+    asked = pool.conditions
+    return -pool.priority, -asked.count if asked is not None else 0, asked.text if asked is not None else ""
+
+
+def _pool(domain: str, path: str, priority: int, asked: Conditions | None, members: list[Upstream]) -> Pool:
     backends = [member for member in members if member.answer is None]
     if backends and len(backends) < len(members):
         # An answer of our own is no replica of what really serves.
@@ -183,7 +214,8 @@ def _pool(key: PoolKey, members: list[Upstream]) -> Pool:
     rolling = any(member.rollout < 1.0 for member in members)
     by_user = limited is not None and BY_USER in limited.options.rate_limit_key
     guarded = by_user or _guarded(members[0].options) or members[0].answer is not None
-    return Pool(key, key[1], key[2], tuple(members), limited, maintained, calm, sticky, guarded, rolling)
+    key: PoolKey = (domain, path, priority, asked.text if asked is not None else "")
+    return Pool(key, path, priority, tuple(members), limited, maintained, calm, sticky, guarded, rolling, asked)
 
 
 def _guarded(options: RouteOptions) -> bool:

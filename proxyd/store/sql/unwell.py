@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 
 from proxyd.base import clock
+from proxyd.base.conditions import conditions_of_row, with_conditions
 from proxyd.base.findings import Finding
 from proxyd.base.text import rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
@@ -21,6 +22,10 @@ from proxyd.store.sql.query import tuples
 
 #: A route fails when all of its requests of the last minutes did, and there were so many.
 FAILING_MINUTES, FAILING_REQUESTS = 3, 5
+
+
+#: Domain, path, priority, and the conditions in words.
+_Place = tuple[str, str, int, str]
 
 
 @dataclass(slots=True)
@@ -52,11 +57,12 @@ def route_findings(circuits: CircuitBoard) -> list[Finding]:
     lost = dict(tuples(Session.select(Session.session_id, Session.disconnected_at).where(Session.state == "disconnected")))
     failing = _failing()
     found: list[Finding] = []
-    places: dict[tuple[str, str, int], list[_Member]] = {}
+    places: dict[_Place, list[_Member]] = {}
     rows = tuples(Route.select(
         Route.route_id, Route.service_name, Route.instance_name, Route.domains, Route.path, Route.priority, Route.enabled, Route.session,
-        Route.slot, Route.maintenance_since, Route.hold_until, Route.drain_started_at, Route.created_at, Route.updated_at))
-    for route_id, service, instance, domains, path, priority, enabled, session, slot, maintenance, hold, drain, created, updated in rows:
+        Route.slot, Route.maintenance_since, Route.hold_until, Route.drain_started_at, Route.created_at, Route.updated_at, Route.options))
+    for (route_id, service, instance, domains, path, priority, enabled, session, slot, maintenance, hold, drain, created, updated,
+         options) in rows:
         member = _Member(route_id, service, instance, json.loads(domains), path, priority, bool(maintenance or hold or drain))
         circuit = circuits.read(slot, route_number(route_id))
         status, reason, since = health.get(route_id, ("", "", None))
@@ -80,27 +86,30 @@ def route_findings(circuits: CircuitBoard) -> list[Finding]:
             elif status == "unknown":
                 found.append(Finding("starting", route_id, f"{member.name} is starting", "its health check has no result yet", since,
                                      service, (route_id,)))
+        asked = conditions_of_row(options)
         for domain in member.domains:
-            places.setdefault((domain, path, priority), []).append(member)
+            places.setdefault((domain, path, priority, asked), []).append(member)
     return found + _of_places(places)
 
 
-def _of_places(places: dict[tuple[str, str, int], list[_Member]]) -> list[Finding]:
+def _of_places(places: dict[_Place, list[_Member]]) -> list[Finding]:
     out: dict[tuple[str, ...], tuple[list[_Member], list[str]]] = {}
     others: dict[str, _Member] = {}
     highest: dict[tuple[str, str], int] = {}
-    for domain, path, priority in places:
-        highest[domain, path] = max(priority, highest.get((domain, path), priority))
-    for (domain, path, priority), members in places.items():
+    for domain, path, priority, asked in places:
+        if not asked:
+            highest[domain, path] = max(priority, highest.get((domain, path), priority))
+    for (domain, path, priority, asked), members in places.items():
         wrong = [member for member in members if member.fault and not member.planned]
         if not wrong:
             continue
         serving = [member for member in members if not member.fault or (member.planned and not member.lost)]
         # Where the others are in maintenance, one that is merely away leaves their page to be seen.
         nobody = not serving or (all(member.planned for member in serving) and not all(member.lost for member in wrong))
-        # Clients are sent to the highest priority alone.
-        if nobody and priority == highest[domain, path]:
-            out.setdefault(tuple(sorted(member.route_id for member in members)), (wrong, []))[1].append(domain + path)
+        # Clients are sent to the highest priority alone, and to what has conditions at no lower one.
+        if nobody and priority >= highest.get((domain, path), priority):
+            _, served = out.setdefault(tuple(sorted(member.route_id for member in members)), (wrong, []))
+            served.append(with_conditions(domain + path, asked))
         else:
             others.update((member.route_id, member) for member in wrong)
     found = []

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyd.config.options import BALANCE, OPTIONS
+from proxyd.http1 import RequestHead
 from proxyd.proxy.core.upstreams import Pool, Upstream
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.table import Table
@@ -52,10 +53,11 @@ def test_over_one_full_turn_each_member_gets_exactly_its_weight(weights: list[in
 def test_a_change_of_the_table_does_not_start_the_turn_again() -> None:
     rows = [record(number) for number in (1, 2, 3)]
     table = Table.empty().with_changes(Snapshot(1, True, tuple(rows), ()))
-    first = table.match("h", "/")
+    head = RequestHead("GET", "/", 11, [], [])
+    first = table.match("h", "/", head)
     assert first is not None
     assert turns("round_robin", first, 1) == ["r1"]
-    second = table.with_changes(Snapshot(2, False, (record(1, {"timeout": "9s"}),), ())).match("h", "/")
+    second = table.with_changes(Snapshot(2, False, (record(1, {"timeout": "9s"}),), ())).match("h", "/", head)
     assert second is not None
     assert turns("round_robin", second, 3) == ["r2", "r3", "r1"]
 

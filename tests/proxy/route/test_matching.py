@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from proxyd.base.paths import normalize_host, normalize_path
 from proxyd.base.urls import normalize_domain, normalize_route_path
+from proxyd.http1 import RequestHead
 from proxyd.proxy.route.table import Table
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
 from tests.base.strategies import NUMBERS
@@ -91,7 +92,7 @@ STEPS = st.lists(st.one_of(ROUTES, st.integers(1, 9)), max_size=14)
 
 def found(table: Table, host: str, target: str) -> set[str]:
     """The ids of the pool that the proxy finds for a request."""
-    pool = table.match(normalize_host(host), normalize_path(target))
+    pool = table.match(normalize_host(host), normalize_path(target), RequestHead("GET", target, 11, [], []))
     return {member.route_id for member in pool.members} if pool is not None else set()
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxyd.http1 import RequestHead
 from proxyd.proxy.route.table import Table
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot
 
@@ -19,7 +22,7 @@ def loaded(*records: RouteRecord) -> Table:
 
 
 def matched(table: Table, host: str, path: str) -> list[str]:
-    pool = table.match(host, path)
+    pool = table.match(host, path, RequestHead("GET", path, 11, [], []))
     return sorted(member.route_id for member in pool.members) if pool else []
 
 
@@ -36,6 +39,27 @@ def test_a_path_matches_whole_segments_only() -> None:
 def test_priority_comes_before_length() -> None:
     table = loaded(record(1, "h", "/a/b"), record(2, "h", "/a", 5), record(3, "h", "/"))
     assert [matched(table, "h", path) for path in ("/a/b", "/a", "/c")] == [["r2"], ["r2"], ["r3"]]
+
+
+def test_among_routes_of_a_path_priority_comes_first_and_then_the_conditions() -> None:
+    def route(number: int, options: dict[str, str], path: str = "/a", priority: int = 0) -> RouteRecord:
+        return replace(record(number, "h", path, priority), options=tuple(options.items()))
+
+    table = loaded(
+        route(1, {}), route(2, {"match_header": "X-Version: 2"}), route(3, {"match_method": "POST", "match_header": "x-version:2"}),
+        route(4, {"match_header": "X-Version:  2"}), route(5, {}, "/"), route(6, {"match_query": "debug"}, "/", 9),
+        route(7, {"match_cookie": "only"}, "/a/b"))
+
+    def found(target: str, *fields: tuple[str, str], method: str = "GET") -> list[str]:
+        pool = table.match("h", target.partition("?")[0], RequestHead(method, target, 11, list(fields), []))
+        return sorted(member.route_id for member in pool.members) if pool else []
+
+    two = ("X-Version", "2")
+    assert [found("/a"), found("/a", two), found("/a", two, method="POST"), found("/a", ("X-Version", "3"))] == [
+        ["r1"], ["r2", "r4"], ["r3"], ["r1"]]
+    assert [found("/a?debug=1", two), found("/b"), found("/b?debug")] == [["r6"], ["r5"], ["r6"]]
+    assert [found("/a/b/c"), found("/a/b/c", ("Cookie", "x=1; only=")), found("/a/b/c", two)] == [["r1"], ["r7"], ["r2", "r4"]]
+    assert loaded(route(1, {"match_method": "GET"})).match("h", "/a", RequestHead("PUT", "/a", 11, [], [])) is None
 
 
 HOSTS, PATHS = ["a.x", "*.x", "*"], ["/", "/a", "/a/b", "/b"]
