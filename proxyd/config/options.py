@@ -69,6 +69,11 @@ class RouteOptions:
     health_check_timeout: float = declare(DURATION, "5s", "Longest time for one health check: connecting, header and body together.")
     health_expected_status: frozenset[int] = declare(STATUSES, "200-399", "Response statuses that count as healthy.")
     health_expected_body: str = declare(bounded_text(256), "", "Text that the checked response body must contain. Empty: any body.")
+    health_method: str = declare(Kind("GET, HEAD, OPTIONS or POST", values.check_method), "GET",
+                                 "Method of health checks. They have no body.")
+    health_headers: tuple[tuple[str, str], ...] = declare(
+        Kind("NAME: VALUE, several with ;", values.check_fields, free=True), "",
+        "Fields of health checks, Host among them. They replace those that the route sets for its requests, which checks have too.")
     health_check_keepalive: bool = declare(BOOL, "false", "Keep the connection to the target open between checks.")
     health_rise: int = declare(integer(1, 100), "2", "Successful checks in a row after which an upstream that is down counts as healthy.")
     health_fall: int = declare(integer(1, 100), "3", "Failed checks in a row after which an upstream counts as down.")

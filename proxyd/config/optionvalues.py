@@ -10,7 +10,7 @@ from proxyd.base import text
 from proxyd.base.urls import Backend, parse_backend
 from proxyd.config.declare import Kind, integer
 from proxyd.config.named import parse_rule
-from proxyd.config.routechecks import request_header_name
+from proxyd.config.routechecks import plain_value, request_header_name
 
 #: Files that options name: never a path, so that nobody leaves the directory.
 FILE_NAME = r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"
@@ -160,6 +160,40 @@ def auth_url(value: str) -> AuthUrl | None:
     if not backend.port:
         raise ValueError(f'"{url[:80]}" is a UNIX socket, where no such service is asked')
     return AuthUrl(backend, "/" + "".join(plain.split("/", 3)[3:]) + mark + query)
+
+
+_CHECK_METHODS = ("GET", "HEAD", "OPTIONS", "POST")
+_MOST_CHECK_FIELDS = 16
+#: Fields that say which way a request came. A check may say so itself, as an application behind TLS may want to hear it.
+_WAY = ("x-forwarded-", "x-real-ip", "forwarded")
+
+
+def check_method(value: str) -> str:
+    """The method of health checks."""
+    method = value.strip().upper()
+    if method not in _CHECK_METHODS:
+        raise ValueError(f'"{value[:40]}" is not one of {", ".join(_CHECK_METHODS)}')
+    return method
+
+
+def check_fields(value: str) -> tuple[tuple[str, str], ...]:
+    """Fields of health checks. A `;` that no name and colon follow is part of a value."""
+    found: dict[str, tuple[str, str]] = {}
+    for item in filter(None, (part.strip() for part in re.split(r";(?=\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+:|\s*$)", value))):
+        name, colon, said = (part.strip() for part in item.partition(":"))
+        if not colon or not said:
+            raise ValueError(f'"{item[:80]}" is not NAME: VALUE')
+        if name.lower() == "host":
+            said, name = host_field(said), "Host"
+        else:
+            name = name if name.lower().startswith(_WAY) and _TOKEN.fullmatch(name) else request_header_name(name)
+            said = plain_value(said)
+        if name.lower() in found:
+            raise ValueError(f'"{name}" is there twice')
+        found[name.lower()] = name, said
+    if len(found) > _MOST_CHECK_FIELDS:
+        raise ValueError(f"more than {_MOST_CHECK_FIELDS} fields")
+    return tuple(found.values())
 
 
 def auth_names(value: str) -> tuple[str, ...]:

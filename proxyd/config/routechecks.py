@@ -93,6 +93,13 @@ def request_header_name(value: str) -> str:
 
 def header_value(value: str) -> str:
     """A header value: one line of Latin-1 without control characters, with the variables of `base/variables.py` or none."""
+    checked = plain_value(value)
+    variables.check(value)
+    return checked
+
+
+def plain_value(value: str) -> str:
+    """A header value in which braces are nothing but braces."""
     if len(value) > _MAX_HEADER_VALUE:
         raise ValueError(f"a value of {len(value)} characters is longer than {_MAX_HEADER_VALUE}")
     if any(ord(char) < 32 or ord(char) == 127 for char in value):
@@ -101,5 +108,4 @@ def header_value(value: str) -> str:
         value.encode("latin-1")
     except UnicodeEncodeError:
         raise ValueError(f'"{value[:60]}" holds characters beyond Latin-1, which no header can carry') from None
-    variables.check(value)
     return value.strip()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from proxyd import __version__
 from proxyd.http2.asking import Asker, Failed
 
@@ -12,11 +14,13 @@ _SERVING = 1
 _STATES = {0: "UNKNOWN", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
 
 
-def ask_health(asker: Asker, scheme: str, authority: str, service: str) -> None:
-    """Ask gRPC's health service whether a service serves; empty: the server. Raises Failed if it does not."""
+def ask_health(asker: Asker, scheme: str, authority: str, service: str, fields: Sequence[tuple[str, str]] = ()) -> None:
+    """Ask gRPC's health service whether a service serves; empty: the server. `fields`: what goes with the question. Raises Failed if it
+    does not serve."""
     name = service.encode()
     message = b"\x0a" + bytes((len(name),)) + name if name else b""
-    reply = asker.ask("POST", scheme, authority, _PATH, (USER_AGENT, ("content-type", "application/grpc"), ("te", "trailers")),
+    own = [(name.lower(), value) for name, value in fields if name.lower() not in ("accept", "content-type")] or [USER_AGENT]
+    reply = asker.ask("POST", scheme, authority, _PATH, (*own, ("content-type", "application/grpc"), ("te", "trailers")),
                      b"\0" + len(message).to_bytes(4, "big") + message, _RECEIVE)
     outcome = reply.fields.get(b"grpc-status", b"").decode("latin-1")
     if reply.status != 200 or not outcome:

@@ -27,6 +27,8 @@ from proxyd.net.proxyprotocol import header
 from proxyd.net.stream import let_others_run
 from proxyd.net.targets import TargetDenied
 
+#: The fields of a check for which a route says nothing.
+STANDARD = (("User-Agent", USER_AGENT[1]), ("Accept", "*/*"))
 _LIMITS = HeadLimits(8192, 200, 65536, 65536)
 _RECEIVE = 65536
 #: How long a target in the clear has to begin HTTP/2, where HTTP/1.1 is the other choice, seconds.
@@ -58,6 +60,9 @@ class Target:
     service: str | None = None
     place: str = ""
     send_proxy: str = "off"
+    method: str = "GET"
+    #: Fields of the request beside Host and Connection.
+    fields: tuple[tuple[str, str], ...] = STANDARD
 
     @property
     def url(self) -> str:
@@ -175,9 +180,10 @@ class Probe:
         target = self.target
         try:
             if target.service is not None:
-                ask_health(check, target.scheme, target.authority, target.service)
+                ask_health(check, target.scheme, target.authority, target.service, target.fields)
                 return target.keepalive
-            reply = check.ask("GET", target.scheme, target.authority, target.path, (USER_AGENT, ("accept", "*/*")), b"", self.max_body)
+            fields = [(name.lower(), value) for name, value in (*target.fields, *_length(target))]
+            reply = check.ask(target.method, target.scheme, target.authority, target.path, fields, b"", self.max_body)
         except (OSError, Ending):
             if kept:
                 raise _Stale from None
@@ -209,10 +215,11 @@ class Probe:
         """Send the request, and read the head of the final response. Returns it, and the bytes after it."""
         target, sock = self.target, self.sock
         connection = "keep-alive" if target.keepalive else "close"
-        reader = HeadReader("GET", _LIMITS, bare_lf=target.bare_lf)
+        fields = "".join(f"{name}: {value}\r\n" for name, value in (*target.fields, *_length(target)))
+        reader = HeadReader(target.method, _LIMITS, bare_lf=target.bare_lf)
         try:
-            sock.sendall(f"GET {target.path} HTTP/1.1\r\nHost: {target.authority}\r\nUser-Agent: {USER_AGENT[1]}\r\n"
-                         f"Accept: */*\r\nConnection: {connection}\r\n\r\n".encode("latin-1"))
+            sock.sendall(f"{target.method} {target.path} HTTP/1.1\r\nHost: {target.authority}\r\n{fields}"
+                         f"Connection: {connection}\r\n\r\n".encode("latin-1"))
             while True:
                 data = sock.recv(_RECEIVE)
                 if not data:
@@ -224,6 +231,11 @@ class Probe:
             if kept and not reader.partial:
                 raise _Stale from None
             raise
+
+
+def _length(target: Target) -> tuple[tuple[str, str], ...]:
+    """That there is no body, of a method that usually has one (RFC 9110 8.6)."""
+    return (("Content-Length", "0"),) if target.method == "POST" else ()
 
 
 def _body(sock: Any, response: ResponseHead, rest: bytes, max_body: int) -> tuple[bytes, bool]:

@@ -167,6 +167,12 @@ def check_options(options: Mapping[str, str]) -> str | None:
         return "rate_limit_key = user has no effect without basic_auth or forward_auth"
     if made.retry and made.retry_max_delay < made.retry_initial_delay:
         return "retry_max_delay is below retry_initial_delay"
+    if not made.health_check_path.startswith("/") and made.health_check_path:
+        for key in ("health_method", "health_headers"):
+            if key in options and (key == "health_method" or made.health_check_path.startswith("tcp://")):
+                return f"{key} has no effect on a check by {made.health_check_path}"
+    if made.health_method == "HEAD" and made.health_expected_body:
+        return "health_expected_body finds nothing in an answer to HEAD (health_method)"
     if made.tls_ca and not made.tls_verify:
         return "tls_ca has no effect while tls_verify is off"
     if made.rewrite is not None and made.strip_prefix:

@@ -17,8 +17,12 @@ import pytest
 from gevent.select import select
 
 from proxyd import __version__
-from proxyd.config.options import BackendTls
+from proxyd.config.options import BackendTls, parse_option
+from proxyd.config.sections import HealthSettings
 from proxyd.health.probe import Probe, Result, Target
+from proxyd.health.targets import target_of
+from proxyd.registry.configuration import check_options
+from tests.proxy.build import record
 from tests.support.backends import Backend, RawBackend
 from tests.support.waiting import free_port
 
@@ -53,6 +57,53 @@ def silent(sock: socket.socket) -> None:
 
 def check(port: int, max_body: int = 65536, path: str = "/healthz", **changes: Any) -> Result:
     return Probe(target(port, path, **changes), max_body).check()
+
+
+def test_method_and_fields_are_those_of_the_target(raw_backend: NewRaw) -> None:
+    backend = answering(raw_backend, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", hold=True)
+    assert check(backend.port, method="HEAD", authority="shop.test", fields=(("X-A", "1"),)).ok
+    assert backend.received == [b"HEAD /healthz HTTP/1.1\r\nHost: shop.test\r\nX-A: 1\r\nConnection: close\r\n\r\n"]
+    other = answering(raw_backend, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", hold=True)
+    assert check(other.port, method="POST", fields=()).ok
+    assert b"Content-Length: 0\r\n" in other.received[0]
+
+
+def asked(options: dict[str, str], **fields: Any) -> Target:
+    found = target_of(record(1, {"health_check_path": "/healthz", **options}, **fields), HealthSettings())
+    assert found is not None
+    return found[0]
+
+
+def test_checks_speak_as_the_routes_traffic_does() -> None:
+    declared = (("Authorization", "Basic eDp5"), ("X-Client", "{client_ip}"), ("X-Json", '{"a": 1}'), ("Accept", "-"))
+    target = asked({"upstream_host": "shop.test"}, request_headers=declared)
+    assert dict(target.fields) == {"User-Agent": f"proxyd-health/{__version__}", "Authorization": "Basic eDp5", "X-Json": '{"a": 1}'}
+    assert (target.method, target.authority, target.url) == ("GET", "shop.test", "http://127.0.0.1:3001/healthz")
+
+
+def test_each_part_of_a_check_can_be_set() -> None:
+    said = "host: a.test:81; Accept: text/html; q=1; X-Forwarded-Proto: https;user-agent:me ; Authorization: -"
+    target = asked({"health_method": "head", "health_headers": said}, request_headers=(("Authorization", "x"),))
+    assert dict(target.fields) == {"User-Agent": "me", "Accept": "text/html; q=1", "X-Forwarded-Proto": "https"}
+    assert (target.method, target.authority) == ("HEAD", "a.test:81")
+    elsewhere = asked({"health_check_path": "grpc://10.0.0.9:99"}, request_headers=(("Authorization", "x"),))
+    assert "Authorization" not in dict(elsewhere.fields)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("health_method", "PUT"), ("health_headers", "X-A"), ("health_headers", "X-A: "), ("health_headers", "Content-Length: 1"),
+    ("health_headers", "Host: a b"), ("health_headers", "X-A: 1; x-a: 2"), ("health_headers", "X-Forwarded Proto: a"),
+    ("health_headers", "X-A: \u20ac"), ("health_headers", "; ".join(f"X-{number}: 1" for number in range(17)))])
+def test_what_no_check_can_have_is_refused(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        parse_option(key, value)
+
+
+@pytest.mark.parametrize("options", [
+    {"health_check_path": "tcp://", "health_headers": "X-A: 1"}, {"health_check_path": "grpc://", "health_method": "HEAD"},
+    {"health_method": "HEAD", "health_expected_body": "ok"}])
+def test_what_has_no_effect_is_refused(options: dict[str, str]) -> None:
+    assert "health_" in (check_options(options) or "")
 
 
 def test_a_good_answer_is_ok_and_timed(backend: Backend) -> None:
