@@ -21,7 +21,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from proxyd.base.urls import split_unix
 from proxyd.config.options import BackendTls
 from proxyd.net.dial import dial
-from proxyd.net.handshake import HTTP1, backend_context
+from proxyd.net.handshake import HTTP1, backend_context, fault
 from proxyd.net.proxyprotocol import header
 from proxyd.net.targets import TargetDenied
 
@@ -52,7 +52,7 @@ def why(error: BaseException) -> str:
         if isinstance(inner, TargetDenied):
             return str(inner.strerror)
         if isinstance(inner, ssl.SSLError):
-            return f"TLS: {inner.reason or 'failed'}"
+            return f"TLS: {fault(inner)}"
         if isinstance(inner, socket.gaierror):
             return f"the name can't be resolved: {inner.strerror}"
         if isinstance(inner, RemoteDisconnected):

@@ -35,6 +35,14 @@ _WORDS = {
     "TLSV1_ALERT_PROTOCOL_VERSION": "the server offers no version from TLS 1.2 on",
     "TLSV1_UNRECOGNIZED_NAME": "the server has no certificate for this name",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the server asks for a client certificate",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "the server refuses the client certificate",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "the server refuses the client certificate: it is of a kind that it does not take",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the server refuses the client certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "the server refuses the client certificate: it has expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "the server refuses the client certificate: it is revoked",
+    "TLSV1_ALERT_UNKNOWN_CA": "the server refuses the client certificate: it does not know its CA",
+    "TLSV1_ALERT_ACCESS_DENIED": "the server refuses the client certificate: it may not come in",
+    "TLSV1_ALERT_DECRYPT_ERROR": "the server refuses the client certificate: its signature is wrong",
     "SSLV3_ALERT_HANDSHAKE_FAILURE": "the server refuses the handshake: it may have no certificate for this name, or no cipher in common",
     "UNEXPECTED_EOF_WHILE_READING": "the server closed the connection in the handshake",
 }
@@ -47,6 +55,13 @@ def fault(error: ssl.SSLError) -> str:
         return f"the certificate is refused: {error.verify_message.rstrip('.')} ({reason})"
     words = _WORDS.get(reason)
     return f"{words} ({reason})" if words else reason or str(error)
+
+
+def late_fault(error: OSError) -> str:
+    """Why a server has refused a handshake that was complete for us; empty for any other error. In TLS 1.3 it looks at the client's
+    certificate, or misses it, when the client may be sending already (RFC 8446 4.4)."""
+    late = isinstance(error, ssl.SSLError) and "client certificate" in _WORDS.get(error.reason or "", "")
+    return f"TLS with the upstream failed: {fault(error)}" if late and isinstance(error, ssl.SSLError) else ""
 
 
 def wrap(sock: Any, host: str, tls: BackendTls, protocols: tuple[str, ...]) -> Any:

@@ -14,10 +14,12 @@ import pytest
 from cryptography import x509
 
 from tests.edge.conftest import make_route
+from tests.edge.wire import Wire, get
 from tests.support.backends import MakeRaw
 from tests.support.certificates import Authority
 from tests.support.system import System
 from tests.support.waiting import wait_for
+from tests.support.websockets import handshake
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
 
@@ -32,10 +34,12 @@ class Place:
     asked_names: list[str | None] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
 
-    def backend(self, make: MakeRaw, *names: str, client_ca: Path | None = None) -> str:
+    def backend(self, make: MakeRaw, *names: str, client_ca: Path | None = None, alpn: str = "") -> str:
         """The url, by address, of a backend with a certificate for these names."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.authority.issue(f"{names[0]}.server.pem", *names))
+        if alpn:
+            context.set_alpn_protocols([alpn])
         context.sni_callback = lambda sock, name, context: self.asked_names.append(name)
         if client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
@@ -100,8 +104,19 @@ def test_traffic_checks_and_the_end_of_maintenance_show_the_certificate(place: P
     assert client.command("MAINT_ENTER|SID|ALL|") == "ACK" and client.line() == "MAINT_OK|ALL"
     assert client.command("MAINT_EXIT|SID|ALL") == "ACK" and client.line() == "MAINT_OK|ALL"
     assert set(place.shown) == {"CN=proxyd.internal"}
-    bare = make_route(place.system, url, tls_ca="ca.pem", tls_server_name="app.internal")
-    assert place.system.get(host=bare).status == 502
+    h2 = place.backend(raw_backend, "app.internal", client_ca=clients.file, alpn="h2")
+    Authority(place.directory, "strangers").issue("stranger.pem", "stranger.internal")
+    trusting = {"tls_ca": "ca.pem", "tls_server_name": "app.internal"}
+    for options, said in (({}, "asks for a client certificate"), ({"http2": "true"}, "asks for a client certificate"),
+                          ({"websocket": "true"}, "asks for a client certificate"),
+                          ({"tls_client_certificate": "stranger.pem"}, "refuses the client certificate: it does not know its CA")):
+        host = make_route(place.system, h2 if "http2" in options else url, **trusting, **options)
+        with Wire(place.system.proxy_port) as wire:
+            answer = wire.send(handshake(host) if "websocket" in options else get(host)).response()
+        assert (answer.status, answer.get("x-proxyd-reason")) == (502, "upstream_tls"), (options, answer.body)
+        assert f"the server {said}".encode() in answer.body
+    body = place.system.get(host=make_route(place.system, url, **trusting), method="POST", body=b"x" * 300_000)
+    assert body.headers["X-Proxyd-Reason"] == "upstream_tls"
 
 
 def test_a_renewed_file_is_used_for_new_connections_and_a_broken_one_is_not(place: Place, raw_backend: MakeRaw) -> None:

@@ -19,6 +19,7 @@ from proxyd.config.options import DEFAULT_OPTIONS, tls_of
 from proxyd.config.optionvalues import AuthUrl
 from proxyd.http1 import PROTOCOLS, BodyReader, HeadReader, ProtocolError, ResponseHead
 from proxyd.http1.response import NONE
+from proxyd.net.handshake import late_fault
 from proxyd.proxy.core.answers import pass_answer
 from proxyd.proxy.core.origin import forwarded_chain
 from proxyd.proxy.core.refusal import ANSWERED, Refusal, refuse
@@ -190,7 +191,7 @@ def _exchange(parts: HasAuth, server: Upstream, stream: Stream, request: bytes) 
         reusable = body.reusable
         return _Answer(head, b"".join(pieces))
     except OSError as error:
-        raise _Failed(str(error), stream.served > 0 and not heard) from None
+        raise _Failed(late_fault(error) or str(error), stream.served > 0 and not heard) from None
     except ProtocolError as error:
         raise _Failed(error.detail) from None
     finally:

@@ -9,8 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import gevent
+
 from proxyd.base import clock
 from proxyd.http1 import HeadReader, ProtocolError, ResponseHead
+from proxyd.net.handshake import late_fault
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, REQUEST_RATE, RESPONSE_HEAD, TOTAL
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
     from proxyd.proxy.upstream.parts import Parts
+
+
+#: Longest wait for what a server says that has stopped to read, seconds.
+_LAST_WORD = 1.0
 
 
 def attempt(parts: Parts, ex: Exchange, upstream: Upstream, admission: int, retry_statuses: frozenset[int]) -> bool:
@@ -86,13 +93,25 @@ def _send_request(ex: Exchange, upstream: Upstream, stream: Stream) -> None:
 
 def _send_all(ex: Exchange, stream: Stream, data: bytes) -> None:
     try:
-        stream.send_all(data)
+        send_first(stream, data)
     except OSError as error:
         # If a body was sent along, part of the request may have arrived.
-        raise failure(ex, str(error), stream.served > 0 and not ex.body) from None
+        raise failure(ex, error, stream.served > 0 and not ex.body) from None
 
 
-def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = False) -> Exception:
+def send_first(stream: Stream, data: bytes) -> None:
+    """Send a request's head. Raises OSError: the one that says why, where a server has refused the TLS handshake meanwhile and closed."""
+    try:
+        stream.send_all(data)
+    except OSError:
+        if stream.secure and not stream.served:
+            # What it said lies unread. Should it say nothing, nobody waits for it.
+            with gevent.Timeout(_LAST_WORD, False):
+                stream.recv()
+        raise
+
+
+def failure(ex: Exchange, reason: str | OSError, unsent: bool = False, truncated: bool = False) -> Exception:
     """The error for a failed upstream connection: a deadline passed, the client left, or the upstream failed.
 
     `unsent`: the upstream can't have seen the request. `truncated`: it sent a part of its answer.
@@ -110,6 +129,8 @@ def failure(ex: Exchange, reason: str, unsent: bool = False, truncated: bool = F
         return UpstreamError("timeout", 504, code, f"the upstream did not answer in time ({code})")
     if ex.client_gone:
         return ClientGone()
+    if isinstance(reason, OSError) and (refused := late_fault(reason)):
+        return UpstreamError("other", 502, "upstream_tls", refused, upload is None)
     code = "upstream_truncated" if truncated else "upstream_closed"
     return UpstreamError("reset", 502, code, f"the upstream closed the connection: {reason}", unsent)
 
@@ -124,7 +145,7 @@ def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, up
         try:
             data = stream.recv_later() if first else stream.recv()
         except OSError as error:
-            raise failure(ex, str(error)) from None
+            raise failure(ex, error) from None
         if not data:
             raise failure(ex, "in the response header" if reader.partial else "no response", truncated=reader.partial)
         if first:

@@ -154,6 +154,8 @@ class UpstreamLinks:
             return None
         if not why:
             raise UpstreamError("timeout", 504, "connect_timeout", "the upstream did not begin HTTP/2 in time", True)
+        if link.failed is not None and link.failed.code == "upstream_tls":
+            raise UpstreamError("other", 502, "upstream_tls", why, True)
         raise UpstreamError("other", 502, "upstream_http2", f"no HTTP/2 with the upstream: {why}", True)
 
 
@@ -182,7 +184,7 @@ def attempt_http2(parts: Parts, ex: Exchange, upstream: Upstream, admission: int
 def _again(ex: Exchange, upstream: Upstream, links: UpstreamLinks, leg: Leg, error: UpstreamError) -> bool:
     """Whether the request is sent again at once: the upstream has not looked at it, whatever it is (RFC 9113 8.7), or a connection that
     others had used before has ended, as connections do."""
-    if ex.expired is not None or ex.client_gone or ex.response_started:
+    if ex.expired is not None or ex.client_gone or ex.response_started or error.code == "upstream_tls":
         return False
     cause = leg.cause
     if not error.unsent:
@@ -249,5 +251,7 @@ def _failed(ex: Exchange, error: OSError) -> Exception:
         return failure(ex, str(error))
     failed = failure(ex, str(error), error.unsent)
     if isinstance(failed, UpstreamError) and failed.cause == "reset":
+        if error.code == "upstream_tls":
+            return UpstreamError("other", 502, error.code, str(error), ex.upload is None)
         return UpstreamError("reset", 502, error.code, str(error), error.unsent)
     return failed

@@ -15,6 +15,7 @@ from proxyd.http2.connection import Bounds
 from proxyd.http2.errors import NAMES, NO_ERROR, ConnectionFault
 from proxyd.http2.events import Answer, Body, Ended, Leaving, Pong, Trailers
 from proxyd.http2.events import Event as Http2Event
+from proxyd.net.handshake import late_fault
 from proxyd.proxy.core.http2write import FrameWriter
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.upstream.http2leg import Leg, LegError, reset_error
@@ -140,7 +141,8 @@ class Link:
             self._fail(LegError(f"the upstream breaks HTTP/2: {fault.detail}", code="upstream_http2"))
             self._say_goodbye()
         except OSError as error:
-            self._fail(LegError(str(error)))
+            refused = late_fault(error)
+            self._fail(LegError(refused, code="upstream_tls") if refused else LegError(str(error)))
         finally:
             self._fail(LegError("the connection was ended"))
             _watchdog().discard(self)

@@ -12,7 +12,7 @@ from proxyd.http1 import ProtocolError
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.headers import request_head
 from proxyd.proxy.core.phases import RESPONSE_HEAD
-from proxyd.proxy.upstream.attempt import failure, open_connection, read_head
+from proxyd.proxy.upstream.attempt import failure, open_connection, read_head, send_first
 from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.pool import UpstreamError
 from proxyd.proxy.upstream.relay import relay_refused_upgrade, response_fields
@@ -59,9 +59,9 @@ def _handshake(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, p
     """Send the request to upgrade to one of the protocols, and read the answer's head and the bytes after it."""
     ex.wait_for(RESPONSE_HEAD, time.monotonic() + upstream.options.timeout)
     try:
-        stream.send_all(request_head(ex, upstream, upgrade=protocols) + (ex.body or b""))
+        send_first(stream, request_head(ex, upstream, upgrade=protocols) + (ex.body or b""))
         return read_head(parts, ex, upstream, stream, upgrade=True)
     except OSError as error:
-        raise failure(ex, str(error)) from None
+        raise failure(ex, error) from None
     except ProtocolError as error:
         raise UpstreamError("other", 502, error.code, error.detail) from None
