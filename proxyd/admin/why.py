@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.base import clock
-from proxyd.base.conditions import with_conditions
+from proxyd.base.conditions import conditions_of, with_conditions
 from proxyd.base.paths import normalize_host, request_path
 from proxyd.base.reasons import CLOSED
 from proxyd.base.text import rfc3339
 from proxyd.config.defaults import defaults
-from proxyd.config.options import DEFAULT_OPTIONS, conditions_of
+from proxyd.config.options import DEFAULT_OPTIONS
 from proxyd.config.optionvalues import BY_ADDRESS, BY_USER
 from proxyd.config.settings import Settings
 from proxyd.http1 import RequestHead

@@ -202,6 +202,26 @@ def conditions(methods: Sequence[str], headers: Sequence[Rule], queries: Sequenc
     return Conditions(tuple(methods), tuple(headers), tuple(queries), tuple(cookies), "; ".join(said))
 
 
+class Declared(Protocol):
+    """The options of a route, those that are conditions."""
+
+    @property
+    def match_method(self) -> tuple[str, ...]: ...
+    @property
+    def match_header(self) -> tuple[Rule, ...]: ...
+    @property
+    def match_query(self) -> tuple[Rule, ...]: ...
+    @property
+    def match_cookie(self) -> tuple[Rule, ...]: ...
+
+
+def conditions_of(options: Declared) -> Conditions | None:
+    """What the options of a route ask of a request beside host and path, or None."""
+    if not (options.match_method or options.match_header or options.match_query or options.match_cookie):
+        return None
+    return conditions(options.match_method, options.match_header, options.match_query, options.match_cookie)
+
+
 def conditions_text(options: Mapping[str, str]) -> str:
     """The conditions among a route's options in words, empty without any; what can't be read is none."""
     try:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from proxyd.base import text
-from proxyd.base.conditions import Conditions, Rule, conditions, parse_cookies, parse_headers, parse_methods, parse_queries
+from proxyd.base.conditions import Rule, parse_cookies, parse_headers, parse_methods, parse_queries
 from proxyd.base.errorpages import ErrorPages, parse_error_pages
 from proxyd.base.gateapi import parse_gates
 from proxyd.base.rewrites import Rewrite, parse_rewrite
@@ -251,13 +251,6 @@ DEFAULT_OPTIONS = RouteOptions()
 def tls_of(options: RouteOptions) -> BackendTls:
     """What the options of a route ask of TLS with its backend."""
     return BackendTls(options.tls_verify, options.tls_server_name, options.tls_ca, options.tls_client_certificate, options.send_proxy)
-
-
-def conditions_of(options: RouteOptions) -> Conditions | None:
-    """What the options of a route ask of a request beside host and path, or None."""
-    if not (options.match_method or options.match_header or options.match_query or options.match_cookie):
-        return None
-    return conditions(options.match_method, options.match_header, options.match_query, options.match_cookie)
 
 
 def parse_option(key: str, value: str) -> Any:

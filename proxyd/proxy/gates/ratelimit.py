@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.attempts import WINDOW, subject
+from proxyd.base.conditions import conditions_of
 from proxyd.base.text import format_duration, rfc3339
-from proxyd.config.options import conditions_of
 from proxyd.config.optionvalues import BY_ADDRESS, BY_USER
 from proxyd.config.settings import Settings
 from proxyd.proxy.core.origin import trust_check
