@@ -20,7 +20,7 @@ MAX_SECONDS = 7 * 86400
 _DRAIN_SECONDS = 60.0
 
 
-def _done(context: Context, what: str, action: Callable[..., Any], *args: Any) -> Response:
+def done(context: Context, what: str, action: Callable[..., Any], *args: Any) -> Response:
     """Do it. What the operation objects to becomes the refusal's text."""
     try:
         action(*args)
@@ -56,7 +56,7 @@ def start_drain(context: Context, request: Request, session_id: str) -> Response
     actor = context.guard.check_action(request)
     seconds = _seconds(request.json_object())
     session = _session(context, session_id)
-    return _done(context, f"drain of session {session} over {seconds:g} s started",
+    return done(context, f"drain of session {session} over {seconds:g} s started",
                  context.state.operations.start_drain, session, seconds, actor)
 
 
@@ -64,7 +64,7 @@ def cancel_drain(context: Context, request: Request, session_id: str) -> Respons
     """Cancel a drain: full traffic at once."""
     actor = context.guard.check_action(request)
     session = _session(context, session_id)
-    return _done(context, f"drain of session {session} cancelled",
+    return done(context, f"drain of session {session} cancelled",
                  context.state.operations.cancel_drain, session, actor)
 
 
@@ -81,7 +81,7 @@ def enter_maintenance(context: Context, request: Request, route_id: str) -> Resp
         except ValueError:
             raise RequestRefused(400, "bad_body", f"at: {asked['at']!r:.40} is not a time (like 2026-03-02T02:00:00Z)") from None
     seconds = _seconds(asked) if "seconds" in asked else None
-    return _done(context, f"route {route_id} in maintenance{f' from {rfc3339(at)} on' if at is not None else ''}",
+    return done(context, f"route {route_id} in maintenance{f' from {rfc3339(at)} on' if at is not None else ''}",
                  context.state.operations.enter_maintenance, [route_id], page_url, actor, seconds, at)
 
 
@@ -89,7 +89,7 @@ def exit_maintenance(context: Context, request: Request, route_id: str) -> Respo
     """Take a route out of maintenance."""
     actor = context.guard.check_action(request)
     _route_exists(context, route_id)
-    return _done(context, f"route {route_id} out of maintenance",
+    return done(context, f"route {route_id} out of maintenance",
                  context.state.operations.exit_maintenance, [route_id], actor)
 
 
@@ -98,7 +98,7 @@ def hold(context: Context, request: Request, route_id: str) -> Response:
     actor = context.guard.check_action(request)
     seconds = _seconds(request.json_object())
     _route_exists(context, route_id)
-    return _done(context, f"the requests of route {route_id} wait for {seconds:g} s at most",
+    return done(context, f"the requests of route {route_id} wait for {seconds:g} s at most",
                  context.state.operations.ends.hold, [route_id], seconds, actor)
 
 
@@ -106,7 +106,7 @@ def release(context: Context, request: Request, route_id: str) -> Response:
     """Let the requests that wait go on."""
     actor = context.guard.check_action(request)
     _route_exists(context, route_id)
-    return _done(context, f"the requests of route {route_id} go on", context.state.operations.ends.release, [route_id], actor)
+    return done(context, f"the requests of route {route_id} go on", context.state.operations.ends.release, [route_id], actor)
 
 
 def start_rollout(context: Context, request: Request, service: str) -> Response:
@@ -119,19 +119,19 @@ def start_rollout(context: Context, request: Request, service: str) -> Response:
             asked["to"], parse_steps(asked.get("steps", STEPS)), float(asked.get("every", EVERY)),
             float(asked.get("max_errors", MAX_ERRORS)), float(asked.get("max_slower", MAX_SLOWER))), actor)
 
-    return _done(context, f"the rollout of {service[:200]} to {asked['to']} has begun", start)
+    return done(context, f"the rollout of {service[:200]} to {asked['to']} has begun", start)
 
 
 def abort_rollout(context: Context, request: Request, service: str) -> Response:
     """Give the requests back to the other instances."""
     actor = context.guard.check_action(request)
-    return _done(context, f"the rollout of {service[:200]} is aborted", context.state.operations.rollouts.abort, service, actor)
+    return done(context, f"the rollout of {service[:200]} is aborted", context.state.operations.rollouts.abort, service, actor)
 
 
 def clear_rollout(context: Context, request: Request, service: str) -> Response:
     """Let all instances share by weight again."""
     actor = context.guard.check_action(request)
-    return _done(context, f"all instances of {service[:200]} share its requests again", context.state.operations.rollouts.clear, service,
+    return done(context, f"all instances of {service[:200]} share its requests again", context.state.operations.rollouts.clear, service,
                  actor)
 
 
@@ -144,7 +144,7 @@ def add_route(context: Context, request: Request) -> Response:
     def add() -> None:
         made.append(context.state.operations.by_hand.add(asked, actor))
 
-    _done(context, "", add)
+    done(context, "", add)
     return as_json({"done": f"route {made[0]} added", "route_id": made[0]})
 
 
@@ -153,21 +153,21 @@ def change_route(context: Context, request: Request, route_id: str) -> Response:
     actor = context.guard.check_action(request)
     asked = request.json_object()
     _route_exists(context, route_id)
-    return _done(context, f"route {route_id} changed", context.state.operations.by_hand.change, route_id, asked, actor)
+    return done(context, f"route {route_id} changed", context.state.operations.by_hand.change, route_id, asked, actor)
 
 
 def remove_route(context: Context, request: Request, route_id: str) -> Response:
     """Remove a route by hand."""
     actor = context.guard.check_action(request)
     _route_exists(context, route_id)
-    return _done(context, f"route {route_id} removed", context.state.operations.by_hand.remove, route_id, actor)
+    return done(context, f"route {route_id} removed", context.state.operations.by_hand.remove, route_id, actor)
 
 
 def reset_circuit(context: Context, request: Request, route_id: str) -> Response:
     """Close a route's circuit in every worker."""
     actor = context.guard.check_action(request)
     _route_exists(context, route_id)
-    return _done(context, f"circuit of route {route_id} reset", context.state.operations.reset_circuit, route_id, actor)
+    return done(context, f"circuit of route {route_id} reset", context.state.operations.reset_circuit, route_id, actor)
 
 
 def test_backend(context: Context, request: Request) -> Response:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from proxyd.admin import acting, history, page, reading, views
+from proxyd.admin import acting, certs, history, page, reading, views
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, Response, as_json
 from proxyd.admin.schemas import NUMBER, TEXT
 from proxyd.admin.table import Endpoint, Parameter, openapi
+from proxyd.base.revocation import REASONS
 from proxyd.events.types import ALL, NAMES
 from proxyd.registry import rollouts
 from proxyd.store.sql import errors as grouped
@@ -46,6 +47,9 @@ _CHANGED = {
     "rate_limit": {**TEXT, "maxLength": 1000, "examples": ["100/minute; 1000/hour"]}}
 _ADDED = {"type": "object", "required": ["domains", "backend"],
           "properties": {**_CHANGED, "service": {**TEXT, "maxLength": 128, "examples": ["shop"]}}}
+_PEM = {"type": "object", "required": ["pem"], "properties": {
+    "pem": {**TEXT, "minLength": 1, "maxLength": 60_000, "examples": ["-----BEGIN CERTIFICATE-----..."]}}}
+_REASON = {"type": "object", "required": ["reason"], "properties": {"reason": {**TEXT, "enum": list(REASONS), "examples": ["superseded"]}}}
 _TOKEN = {"type": "object", "properties": {"token": {**TEXT, "maxLength": 8000, "examples": ["..."]}}, "required": ["token"]}
 
 
@@ -97,6 +101,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/api/v1/hosts", reading.hosts, "The hosts that share a PostgreSQL database. With SQLite there are none.", "Hosts"),
     Endpoint("GET", "/api/v1/certificates", reading.certificates, "Certificates by [acme] and their orders, and the local CA as PEM.",
              "Certificates"),
+    Endpoint("POST", "/api/v1/certificates", certs.take, "Import a certificate with its key, for all its names.", "Done", body=_PEM,
+             action=True),
+    Endpoint("POST", "/api/v1/certificates/{domain}/renew", certs.renew, "Order the certificates of a name anew.", "Done", action=True),
+    Endpoint("POST", "/api/v1/certificates/{domain}/revoke", certs.revoke, "Have the CA revoke the certificates of a name.", "Done",
+             body=_REASON, action=True),
+    Endpoint("DELETE", "/api/v1/certificates/{domain}", certs.remove, "Show the certificates of a name no more, without a word to the CA.",
+             "Done", action=True),
     Endpoint("GET", "/api/v1/events", reading.events,
              "The last events, newest first; followed, or asked for as text/event-stream: events as they happen.",
              "events: [Event]", (

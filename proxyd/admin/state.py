@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from proxyd.base.jobs import Job
 from proxyd.events.bus import EventBus
@@ -17,6 +17,18 @@ from proxyd.store.sql.wellness import Wellness
 
 def _nothing() -> list[Any]:
     return []
+
+
+class CertificateActions(Protocol):
+    """What an operator does with certificates. All raise Conflict, ValueError, StoreError."""
+
+    def renew(self, domain: str, actor: str) -> None: ...
+
+    def revoke(self, domain: str, reason: str, actor: str) -> None: ...
+
+    def remove(self, domain: str, actor: str) -> None: ...
+
+    def take(self, pem: str, actor: str) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +57,4 @@ class MasterState:
     wellness: Wellness | None = None
     #: Certificates by [acme] since the start: obtained, failed, and the names that are failing now.
     orders: Callable[[], dict[str, int]] = dict
+    certificate_actions: CertificateActions | None = None

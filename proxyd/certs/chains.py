@@ -33,25 +33,25 @@ def check_chain(chain: str, domain: str, key: str, now: datetime.datetime) -> x5
     try:
         found = x509.load_pem_x509_certificates(chain.encode())
     except ValueError:
-        raise OrderFailed("the CA sent something else than a chain of certificates") from None
+        raise OrderFailed("that is something else than a chain of certificates") from None
     leaf = found[0]
     private: Any = load_pem_private_key(key.encode(), None)
     if leaf.public_key() != private.public_key():
-        raise OrderFailed("the CA's certificate is for another key")
+        raise OrderFailed("the certificate is for another key")
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         names = []
     if domain not in [name.lower() for name in names]:
-        raise OrderFailed(f"the CA's certificate is for other names: {', '.join(names[:5])}")
+        raise OrderFailed(f"the certificate is for other names: {', '.join(names[:5])}")
     if not leaf.not_valid_before_utc <= now < leaf.not_valid_after_utc:
-        raise OrderFailed(f"the CA's certificate is valid from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}, not now: is this "
+        raise OrderFailed(f"the certificate is valid from {leaf.not_valid_before_utc} to {leaf.not_valid_after_utc}, not now: is this "
                           "host's clock right?")
     for one, signer in zip(found, found[1:], strict=False):
         try:
             one.verify_directly_issued_by(signer)
         except Exception:
-            raise OrderFailed("the CA's chain is wrong: a certificate in it is not signed by the next one") from None
+            raise OrderFailed("the chain is wrong: a certificate in it is not signed by the next one") from None
     return leaf
 
 

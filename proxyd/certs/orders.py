@@ -17,6 +17,7 @@ from proxyd.base.jobs import Job
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.base.threads import in_thread
 from proxyd.certs import dnscommand
+from proxyd.certs.byhand import ByHand
 from proxyd.certs.names import Names
 from proxyd.certs.schedule import LONGEST, Advice, Key, pause, renewal
 from proxyd.certs.shelf import Shelf
@@ -66,6 +67,7 @@ class Orders:
         self._job = Job("certificate-orders", _PERIOD, self.look, log, wakes=True, first=0.0,
                         expected=(StoreError, keybox.KeyboxError), trouble="no certificates are ordered", level=logging.ERROR)
         self.jobs = (self._job,)
+        self.by_hand = ByHand(self._acme.enabled and bool(settings.tls.bind), store, self._shelf, self)
 
     def start(self) -> None:
         """Begin, if the settings say so."""
@@ -87,6 +89,17 @@ class Orders:
         """For the metrics: certificates obtained and orders failed since the start, and names that are failing now."""
         failing = {domain for (domain, _), row in self._orders.items() if row["state"] == "failed"}
         return {"obtained": self.obtained, "failed": self.failed, "failing": len(failing)}
+
+    def rests(self) -> float:
+        """Seconds for which the CA wants no orders."""
+        return self._rested_until - time.time()
+
+    def order_now(self, domain: str) -> bool:
+        """Order the certificates of a name anew, whatever has failed before. Returns whether it is one that is ordered for."""
+        keys = [key for key in self._dues if key[0] == domain and key not in self._running and not self._impossible(domain)]
+        self._dues.update(dict.fromkeys(keys, 0.0))
+        self._job.wake()
+        return bool(keys) or any(key[0] == domain for key in self._running)
 
     def look(self) -> None:
         """Begin what is due. Raises StoreError, KeyboxError."""
@@ -153,7 +166,7 @@ class Orders:
 
         chain = self._store.read(rows.chain, *key)
         try:
-            return self._authority().advice(chain) if chain else (float("inf"), 0.0)
+            return self.authority().advice(chain) if chain else (float("inf"), 0.0)
         except OrderFailed as failure:
             raise StoreError(str(failure)) from None
 
@@ -183,7 +196,7 @@ class Orders:
         from proxyd.certs.chains import new_key
         from proxyd.certs.proofs import Hooks
 
-        ca = self._authority()
+        ca = self.authority()
         order = self._orders.get((domain, kind)) or _order(domain, kind)
         if not order["private_key"]:
             order = {**order, "private_key": self._shelf.lock(in_thread(self._pool, new_key, kind))}
@@ -212,10 +225,10 @@ class Orders:
         self.obtained += 1
         row = self._shelf.certificates[domain, kind]
         log.info("certificate for %s by %s, valid until %s", domain, row["issuer"], row["not_after"])
-        self._publish(domain)
+        self.publish(domain)
 
-    def _authority(self) -> Any:
-        """The CA with our account, which is made at the first order."""
+    def authority(self) -> Any:
+        """The CA with our account, which is made at the first order. Raises StoreError, OrderFailed, KeyboxError."""
         from proxyd.certs.ca import Authority
         from proxyd.certs.chains import new_key
 
@@ -248,7 +261,7 @@ class Orders:
                   ", the one that it has stays" if key in self._shelf.certificates else "")
         try:
             self._note(row)
-            self._publish(key[0])
+            self.publish(key[0])
         except StoreError as error:
             self._orders[key] = row
             log.warning("that is not written: %s", error)
@@ -257,7 +270,8 @@ class Orders:
         self._store.call(rows.note_order, row, durable=True)
         self._orders[row["domain"], row["key_type"]] = row
 
-    def _publish(self, domain: str) -> None:
+    def publish(self, domain: str) -> None:
+        """Tell how the certificate of a name stands. Raises StoreError."""
         found = self._store.read(rows.status, [domain], time.time())[0]
         self._bus.publish("certificate_changed", found)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from proxyd import __version__
 from proxyd.base import text, urls
+from proxyd.base.revocation import REASONS
 from proxyd.config import options, routechecks
 from proxyd.config.userfile import KINDS
 from proxyd.ctl import completion
@@ -161,7 +162,8 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     command("circuits", "the circuit breakers", "Exits with 1 if one is open.")
     command("hosts", "the hosts that share a PostgreSQL database: who leads, and by which version each routes",
             "Exits with 1 if one is behind or gives no sign of life.")
-    command("certs", "the certificates that [acme] orders", "Exits with 1 if an order has failed.")
+    named |= _certs(command("certs", "the certificates that [acme] orders; renew, revoke, import and remove them",
+                           "Without an action, it lists them, and exits with 1 if an order has failed."), shared)
     command("ca", "the certificate of the local CA, as PEM", "It signs for localhost, .test, .internal and addresses.")
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")
@@ -277,6 +279,29 @@ def _deploy(one: argparse.ArgumentParser) -> None:
                      help="longest run of the command, before KILL (default: 2m)")
     one.add_argument("--start-timeout", type=duration, default=60.0, metavar="TIME",
                      help="longest wait for the service after the command (default: 60s)")
+
+
+def _certs(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
+    actions = one.add_subparsers(dest="action", metavar="list|renew|revoke|import|remove")
+    made: dict[str, argparse.ArgumentParser] = {}
+
+    def action(name: str, help: str, more: str = "") -> argparse.ArgumentParser:
+        made[f"certs {name}"] = actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip(),
+                                                   parents=shared, allow_abbrev=False)
+        return made[f"certs {name}"]
+
+    action("list", "list them")
+    renew = action("renew", "order the certificates of a name anew, now", "The order goes on in the master; proxyctl certs tells of it.")
+    revoke = action("revoke", "have the CA revoke the certificates of a name",
+                    "They are shown no more. Where a route still wants one, it is ordered with another key.")
+    take = action("import", "take up a certificate with its key, for all its names",
+                  "It takes the place of those with the same kind of key, and [acme] renews it where it orders for the name.")
+    remove = action("remove", "show the certificates of a name no more", "The CA is not told.")
+    for two in (renew, revoke, remove):
+        two.add_argument("domain", metavar="DOMAIN", help="as proxyctl certs lists it")
+    revoke.add_argument("--reason", choices=tuple(REASONS), default="unspecified", help="what the CA is told (default: unspecified)")
+    take.add_argument("file", metavar="FILE", help="PEM file with chain and key; - reads standard input")
+    return made
 
 
 def _rollout(one: argparse.ArgumentParser) -> None:

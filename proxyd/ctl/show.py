@@ -178,18 +178,6 @@ def _state_of_host(one: dict[str, Any]) -> str:
     return f"leads (term {one.get('term')})" if one.get("leads") else "follows"
 
 
-def certs(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
-    """The certificates by [acme]; BAD where an order has failed."""
-    found, now = admin.get("certificates").get("certificates") or [], time.time()
-    if screen.as_json:
-        screen.json(found)
-    else:
-        screen.table(("DOMAIN", "STATE", "EXPIRES", "ISSUER", "NEXT TRY", "ERROR"), [
-            (one.get("domain"), one.get("state"), ago(one.get("not_after") or "", now), one.get("issuer"),
-             ago(one.get("next_attempt") or "", now), one.get("error")) for one in found], "no certificates", ("ISSUER", "NEXT TRY"))
-    return BAD if any(one.get("error") for one in found) else OK
-
-
 def ca(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     """The local CA's certificate, as PEM; BAD where there is none."""
     found = admin.get("certificates").get("local_ca")

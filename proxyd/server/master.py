@@ -222,7 +222,7 @@ class Master:
             store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
             wellness.certificates, checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)), wellness,
-            orders.numbers)
+            orders.numbers, orders.by_hand)
         parts: list[Any] = [*chores, server]
         for part in parts:
             part.start()
