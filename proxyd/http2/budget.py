@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from math import inf
+
 from proxyd.http2 import frames
 from proxyd.http2.errors import ENHANCE_YOUR_CALM, ConnectionFault
 
 #: Frames that bring nothing: how many at once, how many more each second, for each stream, and for each frame of a body that we send.
 _NOISE, _NOISE_PER_SECOND, _NOISE_PER_STREAM, _NOISE_PER_FRAME = 1000, 100, 10, 3
-#: Streams that end before their answer: how many at once, and how many more each second.
-_RESETS, _RESETS_PER_SECOND = 200, 50
+#: Streams that end before their answer: how many at once, and how many more each second. An honest client can end hundreds at once, when
+#: a deadline that they share has passed, or its own client has left. nghttp2 bears as many at once.
+_RESETS, _RESETS_PER_SECOND = 1000, 50
+#: A stream that has lasted so long (seconds) may be ended freely: the bound of streams at once keeps these few.
+_LASTED = 1.0
 #: What a SETTINGS, a PING and an empty DATA cost; other frames cost 1.
 _COSTS = {frames.SETTINGS: 10, frames.PING: 2, frames.DATA: 5}
 
@@ -64,7 +69,8 @@ class Ledger:
         if not self._noise.spend(_COSTS.get(kind, 1), self.now):
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
-    def reset(self) -> None:
-        """Count a stream that ends before its answer, by the client or because of it. Raises ConnectionFault if there are too many."""
-        if not self._resets.spend(1, self.now):
+    def reset(self, began: float = inf) -> None:
+        """Count a stream that ends before its answer: by the client, when it `began` (monotonic seconds), or because of it. Raises
+        ConnectionFault if there are too many."""
+        if self.now - began < _LASTED and not self._resets.spend(1, self.now):
             raise ConnectionFault(ENHANCE_YOUR_CALM, "too many streams that end before their answers")

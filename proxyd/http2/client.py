@@ -25,8 +25,8 @@ class ClientStream(Stream):
 
     __slots__ = ("answered",)
 
-    def __init__(self, stream_id: int, room: int, granted: int) -> None:
-        super().__init__(stream_id, room, granted)
+    def __init__(self, stream_id: int, room: int, granted: int, began: float) -> None:
+        super().__init__(stream_id, room, granted, began)
         self.answered = False
 
 
@@ -63,7 +63,7 @@ class ClientConnection(Connection):
         """Send the head of a request, the pseudo-header fields first. `end`: it has no body. There must be `room`."""
         streams = self.streams
         number = streams.last + 2 if streams.last else 1
-        stream = ClientStream(number, self.sender.first_room, self.bounds.stream_window)
+        stream = ClientStream(number, self.sender.first_room, self.bounds.stream_window, self._ledger.now)
         streams.last = number
         streams.open[number] = stream
         self._ledger.began()

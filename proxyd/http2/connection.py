@@ -264,7 +264,8 @@ class Connection:
             raise StreamFault(REFUSED_STREAM, "too many streams at once")
         if block.depends_on_itself:
             raise StreamFault(PROTOCOL_ERROR, "a stream depends on itself")
-        stream = self.streams.open[stream_id] = Stream(stream_id, self.sender.first_room, self.bounds.stream_window)
+        stream = Stream(stream_id, self.sender.first_room, self.bounds.stream_window, self._ledger.now)
+        self.streams.open[stream_id] = stream
         stream.receiving = not ends
         self._ledger.began()
         return Request(stream, fields, size)
@@ -311,7 +312,7 @@ class Connection:
             self.streams.must_have_been(stream_id)
             return None
         self.streams.close(stream, False)
-        self._ledger.reset()
+        self._ledger.reset(stream.began)
         return Ended(stream, frames.number(payload), "")
 
     def _settings(self, flags: int, stream_id: int, payload: bytes) -> None:

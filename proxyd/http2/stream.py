@@ -20,13 +20,15 @@ class Stream:
     pending              what waits to be sent; `ends`: whether the answer ends with it
     sent                 bytes that were put into frames
     owner                what the user of the engine keeps here
+    began                when the last bytes had come before it began (monotonic seconds)
     """
 
     __slots__ = (
-        "ends", "granted", "id", "incremental", "owner", "pending", "queued", "receiving", "room", "sending", "sent", "unread", "urgency",
+        "began", "ends", "granted", "id", "incremental", "owner", "pending", "queued", "receiving", "room", "sending", "sent", "unread",
+        "urgency",
     )  # fmt: skip
 
-    def __init__(self, stream_id: int, room: int, granted: int) -> None:
+    def __init__(self, stream_id: int, room: int, granted: int, began: float = 0.0) -> None:
         self.id = stream_id
         self.room = room
         self.granted = granted
@@ -39,6 +41,7 @@ class Stream:
         self.incremental = True
         self.queued = False
         self.owner: Any = None
+        self.began = began
 
     def ready(self) -> bool:
         """Whether it can send something now, as far as its own window says."""

@@ -86,12 +86,13 @@ class World:
         server = grpc.server(concurrent.futures.ThreadPoolExecutor(16), handlers=(service,), options=(("grpc.so_reuseport", 0),))
         if tls:
             pem = self._certificate.read_bytes()
-            port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials(((pem, pem),)))
+            # By the name, it would listen on ::1, and on 127.0.0.1 only if nobody else has that port there.
+            port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(((pem, pem),)))
         else:
             port = server.add_insecure_port("127.0.0.1:0")
         server.start()
         self.servers.append(server)
-        return service, f"https://localhost:{port}" if tls else f"h2c://127.0.0.1:{port}", server
+        return service, f"https://127.0.0.1:{port}" if tls else f"h2c://127.0.0.1:{port}", server
 
     def channel(self, host: str, tls: bool = False) -> Any:
         """A channel to the proxy for a host."""
@@ -179,6 +180,21 @@ def test_a_deadline_ends_the_call_on_the_server_too(world: World) -> None:
             channel.unary_unary("/s.T/Slow")(b"", timeout=0.3)
         assert caught.value.code() == Code.DEADLINE_EXCEEDED
         assert service.cancelled.wait(3)
+
+
+def test_a_client_that_cancels_hundreds_of_calls_keeps_its_connection(world: World) -> None:
+    _, url, _ = world.serve()
+    with world.channel(routed(world, url)) as channel:
+        kept = channel.unary_stream("/s.T/Endless")(b"", timeout=60)
+        assert next(kept) == b"tick"
+        for _ in range(8):
+            calls = [channel.unary_unary("/s.T/Unary").future(b"x", timeout=30) for _ in range(90)]
+            for call in calls:
+                call.cancel()
+        # A connection that is ended would end this call with UNAVAILABLE.
+        assert channel.unary_unary("/s.T/Unary")(b"last", timeout=30) == b"last"
+        assert next(kept) == b"tick"
+        kept.cancel()
 
 
 @pytest.mark.parametrize("method", ["Slow", "Endless"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxyd.http2.budget import Budget
+from proxyd.http2.budget import Budget, Ledger
 from proxyd.http2.connection import Bounds, Connection
 from proxyd.http2.errors import FLOW_CONTROL_ERROR, ConnectionFault
 from proxyd.http2.events import Body, Ended, Request
@@ -75,6 +75,20 @@ def test_a_budget_comes_back_with_time_and_work() -> None:
     budget.earn(50)
     assert all(budget.spend(1, 101.5) for _ in range(10))
     assert not budget.spend(1, 101.5)
+
+
+def test_what_lasted_a_while_may_be_ended_freely_and_hundreds_at_once() -> None:
+    ledger = Ledger(100.0)
+    for _ in range(1000):
+        ledger.reset(99.5)
+    for _ in range(1000):
+        ledger.reset(99.0)
+    with pytest.raises(ConnectionFault):
+        ledger.reset(99.5)
+    with pytest.raises(ConnectionFault):
+        ledger.reset()
+    ledger.now = 101.0
+    ledger.reset(100.9)
 
 
 def connection(bounds: Bounds) -> Connection:
