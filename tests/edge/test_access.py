@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 
 from tests.edge.conftest import RouteMaker, Secure, make_route
 from tests.edge.wire import Recorder, Wire, get
+from tests.support.backends import RawBackend
 from tests.support.system import System
 from tests.support.waiting import wait_for
+from tests.support.websockets import SWITCH, TEXT, frame, open_websocket, read_frame
 
 WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 
@@ -182,8 +185,35 @@ def test_a_policy_that_can_not_be_meant_is_refused(edge: System) -> None:
 # -- the recipes of docs/access.md; those of forward_auth are in test_forward_auth.py
 
 
+class HomeAssistant:
+    """As it documents its behaviour behind a proxy: 400 for a request that is forwarded by one it does not trust, which is told by the
+    client's address, and a WebSocket at /api/websocket that speaks first. `heads`: of all requests."""
+
+    def __init__(self) -> None:
+        self.heads: list[str] = []
+        self.raw = RawBackend(self._serve)
+
+    def _serve(self, sock: socket.socket) -> None:
+        head = self.raw.receive_head(sock).decode()
+        self.heads.append(head)
+        if head.startswith("GET /api/websocket "):
+            said = b'{"type": "auth_required"}'
+            sock.sendall(f"{SWITCH}\r\n".encode() + frame(TEXT, said, masked=False))
+            while sock.recv(65536):
+                pass
+        else:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
 @pytest.fixture(scope="module")
-def recipes(listed: System) -> Iterator[tuple[Recorder, Recorder]]:
+def home() -> Iterator[HomeAssistant]:
+    running = HomeAssistant()
+    yield running
+    running.raw.stop()
+
+
+@pytest.fixture(scope="module")
+def recipes(listed: System, home: HomeAssistant) -> Iterator[tuple[Recorder, Recorder]]:
     """The recipes as site files; the backends of ports 3001 and 3002."""
     part = (Path(__file__).resolve().parents[2] / "docs/access.md").read_text(encoding="utf-8").partition("\n## Recipes\n")[2]
     backends = Recorder(), Recorder()
@@ -192,7 +222,7 @@ def recipes(listed: System) -> Iterator[tuple[Recorder, Recorder]]:
     for number, recipe in enumerate(re.findall(r"```ini\n(.*?)```", part, re.DOTALL)):
         for port, backend in zip(("3001", "3002"), backends, strict=True):
             recipe = recipe.replace(f"http://127.0.0.1:{port}", backend.url)
-        (sites / f"recipe{number}.ini").write_text(recipe)
+        (sites / f"recipe{number}.ini").write_text(recipe.replace("http://127.0.0.1:8123", home.raw.url))
     wait_for(lambda: ask(listed, "printer.example.com")[0] == 200 and ask(listed, "app.example.com")[0] == 200, 10, "the site files")
     yield backends
     for backend in backends:
@@ -202,6 +232,16 @@ def recipes(listed: System) -> Iterator[tuple[Recorder, Recorder]]:
 def test_the_recipe_of_a_page_for_the_lan(listed: System, recipes: tuple[Recorder, Recorder]) -> None:
     assert ask(listed, "printer.example.com", "X-Forwarded-For: 203.0.113.1") == (403, "address_denied")
     assert ask(listed, "printer.example.com", "X-Forwarded-For: 10.1.2.3") == (200, None)
+
+
+def test_the_recipe_of_home_assistant(listed: System, recipes: tuple[Recorder, Recorder], home: HomeAssistant) -> None:
+    wait_for(lambda: ask(listed, "home.example.com")[0] == 200, 10, "the site file")
+    with open_websocket(listed.proxy_port, "home.example.com", "X-Forwarded-For: 203.0.113.4", path="/api/websocket") as wire:
+        assert read_frame(wire) == (TEXT, b'{"type": "auth_required"}')
+    (opened,) = (head for head in home.heads if "/api/websocket" in head)
+    assert "X-Forwarded-For: 203.0.113.4, 127.0.0.1\r\n" in opened and "Host: home.example.com\r\n" in opened
+    check = "GET /manifest.json HTTP/1.1\r\nHost: home.example.com\r\n"
+    wait_for(lambda: any(head.startswith(check) for head in home.heads), 15, "a check")
 
 
 def test_the_recipe_of_an_app_and_its_api(listed: System, recipes: tuple[Recorder, Recorder]) -> None:
