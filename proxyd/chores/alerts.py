@@ -99,8 +99,9 @@ class Alerts:
             self._tell(("order", data["domain"]), f"no new certificate for {data['domain']}: {data['error']}")
         elif event.type == "certificate_expiring":
             when = "expired on" if data["days"] <= 0 else f"expires in {data['days']:g} days, on"
-            self._tell(("certificate", data["path"]), f"the certificate {data['path']} for {', '.join(data['names'])} {when} "
-                                                      f"{data['expires']}")
+            # The last word is another subject: it must not wait for the interval after the one that warned.
+            said = f"the certificate {data['path']} for {', '.join(data['names'])}"
+            self._tell(("certificate" if data["days"] > 0 else "expired", said), f"{said} {when} {data['expires']}")
 
     def _tell(self, subject: tuple[str, str], message: str, times: int = 1) -> None:
         """Queue an alert about something that happened `times`, unless one about the same subject was sent within the interval."""

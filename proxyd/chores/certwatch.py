@@ -7,9 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from proxyd.base.jobs import Job
-from proxyd.base.text import rfc3339
+from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.config.settings import Settings
 from proxyd.net.tls import Certificate, CertificateError, days_left, read_certificate
+from proxyd.store.sql import certificates
+from proxyd.store.sql.database import Store, StoreError
 
 if TYPE_CHECKING:
     from proxyd.events.bus import EventBus
@@ -18,18 +20,24 @@ log = logging.getLogger("proxyd.tls")
 
 _CHECK_SECONDS = 2.0
 _WARN_DAYS = (1, 7, 30)
+#: Seconds between two looks at the certificates in the database, and their `path`.
+_ROWS_SECONDS, _ROWS = 60.0, "in the database"
 
 
 class CertificateWatch:
-    """Reads the files every few seconds, the registry's own included. `certificates`: what they hold now, for metrics."""
+    """Reads the files every few seconds, the registry's own included, and now and then the certificates in the database (`store`), which
+    are renewed by themselves, but for imported ones and where orders fail. `certificates`: what the files hold now, for metrics."""
 
-    def __init__(self, settings: Settings, bus: EventBus) -> None:
+    def __init__(self, settings: Settings, bus: EventBus, store: Store | None = None) -> None:
         served = settings.tls.certificates if settings.tls.bind else ()
         self._paths = tuple(dict.fromkeys(filter(None, (*served, settings.registry.tls_certificate))))
         self._bus = bus
         self._job = Job("certificates", _CHECK_SECONDS, lambda: self.check(time.time()), log)
-        self.jobs = (self._job,)
-        self._warned: dict[tuple[str, int], int] = {}
+        self._store = store if settings.acme.enabled and settings.tls.bind else None
+        self._rows = Job("stored-certificates", _ROWS_SECONDS, lambda: self.check_rows(time.time()), log, first=0.0, expected=StoreError,
+                         trouble="the ends of certificates in the database are looked at later", level=logging.DEBUG)
+        self.jobs = (self._job, self._rows)
+        self._warned: dict[tuple[str, tuple[str, ...], int], int] = {}
         self._broken: set[str] = set()
         self.certificates: dict[str, Certificate] = {}
 
@@ -38,10 +46,13 @@ class CertificateWatch:
         self.check(time.time())
         if self._paths:
             self._job.start()
+        if self._store is not None:
+            self._rows.start()
 
     def stop(self) -> None:
         """Stop reading."""
         self._job.stop()
+        self._rows.stop()
 
     def check(self, now: float) -> None:
         """Compare the files with what was read before. `now`: Unix seconds."""
@@ -61,11 +72,22 @@ class CertificateWatch:
                 self._bus.publish("cert_renewed", {"path": path, "names": list(found.names), "expires": rfc3339(found.expires)})
             self._warn(found, now)
 
-    def _warn(self, certificate: Certificate, now: float) -> None:
+    def check_rows(self, now: float) -> None:
+        """Look at the certificates in the database. `now`: Unix seconds. Raises StoreError."""
+        assert self._store is not None
+        for row in self._store.read(certificates.certificates):
+            if row["domain"] == certificates.LOCAL_CA:
+                continue
+            begins, ends = parse_rfc3339(row["not_before"]), parse_rfc3339(row["not_after"])
+            # They are renewed when a third is left: half of that is late.
+            lines = tuple(days for days in _WARN_DAYS if days <= (ends - begins) / 86400 / 6)
+            self._warn(Certificate(_ROWS, (row["domain"],), ends, int(row["serial"], 16), row["key_type"]), now, lines)
+
+    def _warn(self, certificate: Certificate, now: float, lines: tuple[int, ...] = _WARN_DAYS) -> None:
         """Warn once at each of 30, 7 and 1 days left, and once when the certificate has expired."""
         left = days_left(certificate, now)
-        line = 0 if left <= 0 else next((days for days in _WARN_DAYS if left <= days), None)
-        key = (certificate.path, certificate.serial)
+        line = 0 if left <= 0 else next((days for days in lines if left <= days), None)
+        key = (certificate.path, certificate.names, certificate.serial)
         if line is None or self._warned.get(key, 1000) <= line:
             return
         self._warned[key] = line

@@ -59,7 +59,7 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.counts import HostCounts
 from proxyd.store.memory.shared import WEBSOCKETS
 from proxyd.store.memory.watch import WORKER_PERIOD, SharedWatch
-from proxyd.store.sql import kept
+from proxyd.store.sql import kept, keptcerts
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.outbox import Outbox
 from proxyd.store.sql.sharing import live_hosts
@@ -140,7 +140,8 @@ class Runtime:
         self.certificates: CertificateSync | None = None
         if settings.acme.enabled and settings.tls.bind:
             served = Served(lambda authorities: server_context(settings.tls, authorities), lambda host: self.table.knows_host(host))
-            self.certificates = CertificateSync(self.store, self.board, served, settings.key_file(), settings.database.poll)
+            self.certificates = CertificateSync(self.store, self.board, served, settings.key_file(), settings.database.poll,
+                                                os.path.join(directory, keptcerts.NAME))
         self._counts = [self.websockets, self.places.counts, *([] if self.clients is None else [self.clients.counts])]
         self._files = SharedWatch((self.board.file, self.circuits.file, self.limiter.file, *(counts.file for counts in self._counts)),
                                   log, logging.WARNING)

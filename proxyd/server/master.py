@@ -24,6 +24,7 @@ from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.certs.orders import Orders
 from proxyd.chores.alerts import Alerts
+from proxyd.chores.certkeeper import CertificateKeeper
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.counts import Counts
 from proxyd.chores.dbwatch import DatabaseWatch, part_log
@@ -189,7 +190,7 @@ class Master:
         self._stopping.append(bus.stop)
         registry = Registry(settings, store, board, bus, circuits)
         operations = Operations(registry)
-        certificates = CertificateWatch(settings, bus)
+        certificates = CertificateWatch(settings, bus, store)
         sites = self._sites = Sites(registry)
         server = RegistryServer(registry, operations)
         others = registry.others = OtherHosts(store, member.name, bus) if member is not None else None
@@ -213,8 +214,11 @@ class Master:
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()], checker.alive, others.findings if others is not None else list)
         chores: tuple[Chore, ...] = (
-            sites, certificates, CircuitWatch(store, bus, circuits), checker, Retention(settings.database, store),
-            Alerts(settings.alerts, store, bus, wellness), Janitor(registry), Keeper(registry, directory),
+            # Alerts first: what the others see when they begin, like a certificate that has expired, is told, too.
+            Alerts(settings.alerts, store, bus, wellness), sites, certificates, CircuitWatch(store, bus, circuits), checker,
+            Retention(settings.database, store),
+            Janitor(registry), Keeper(registry, directory),
+            CertificateKeeper(settings.acme.enabled and bool(settings.tls.bind), store, board, directory),
             Counts(store, board, directory, settings.host_name()),
             watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness), log_watch,
             *([HostWatch(registry, member, others)] if member is not None and others is not None else []))

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from proxyd.base.text import rfc3339
 from proxyd.chores.certwatch import CertificateWatch
-from proxyd.config.sections import RegistrySettings, TlsSettings
+from proxyd.config.sections import AcmeSettings, RegistrySettings, TlsSettings
 from proxyd.config.settings import Settings
 from proxyd.events.bus import Event, EventBus
 from proxyd.net.tls import read_certificate, tls_listeners
+from proxyd.store.sql import certificates
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.migrations import migrate
 from tests.support.certificates import Authority
 
 DAY = 86400.0
@@ -52,6 +55,28 @@ def test_a_renewal_is_an_event_and_begins_anew(tmp_path: Path) -> None:
     watch.check(time.time())
     assert [event.type for event in events] == ["certificate_expiring", "cert_renewed", "certificate_expiring"]
     assert events[1].data["names"] == ["one.test"]
+
+
+def test_certificates_in_the_database_are_told_of_when_their_renewal_is_late(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(f"sqlite:///{tmp_path}/p.db")
+    store.open()
+    migrate(store)
+    bus = EventBus(store)
+    events: list[Event] = []
+    bus.subscribe(events.append)
+    settings = Settings(tls=TlsSettings(bind="127.0.0.1:1"), acme=AcmeSettings(enabled=True))
+    watch = CertificateWatch(settings, bus, store)
+    for domain, days in (("long.test", 90), ("short.test", 6)):
+        store.call(certificates.keep, {
+            "domain": domain, "key_type": "ecdsa256", "chain": "", "private_key": "", "serial": "1f", "issuer": "A CA",
+            "not_before": rfc3339(0.0), "not_after": rfc3339(days * DAY)})
+        for left in (20, 6.9, 1.9, 0.9, -0.1):
+            watch.check_rows((days - left) * DAY)
+        store.call(certificates.drop, domain, "ecdsa256")
+    store.close()
+    assert [(event.data["names"][0], event.data["days"]) for event in events] == [
+        ("long.test", 6.9), ("long.test", 0.9), ("long.test", -0.1), ("short.test", 0.9), ("short.test", -0.1)]
+    assert events[0].data["path"] == "in the database"
 
 
 @pytest.mark.parametrize(("bind", "plain", "found"), [

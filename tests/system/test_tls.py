@@ -32,10 +32,12 @@ class Secure:
         self.authority = Authority(directory)
         exact = self.authority.issue("exact.pem", "exact.test", "127.0.0.1")
         wildcard = self.authority.issue("wildcard.pem", "*.wild.test", "wild.test")
-        self.port = free_port()
-        self.system = System(directory / "system", tls__bind=f"127.0.0.1:{self.port}", tls__certificates=f"{exact},{wildcard}",
-                             proxy__hsts="1h", proxy__header_timeout="1s", proxy__graceful_timeout="2s")
+        over = self.authority.issue("over.pem", "over.test", days=-1)
         self.backend = Backend()
+        self.port = free_port()
+        self.system = System(directory / "system", tls__bind=f"127.0.0.1:{self.port}", tls__certificates=f"{exact},{wildcard},{over}",
+                             alerts__webhook=f"{self.backend.url}/alert",
+                             proxy__hsts="1h", proxy__header_timeout="1s", proxy__graceful_timeout="2s")
         self.client: RegistryClient = self.system.client("secure")
         self.client.route("exact.test,*.wild.test,wild.test", self.backend.url)
 
@@ -95,6 +97,10 @@ def test_each_name_is_shown_its_own_certificate_and_others_the_first(secure: Sec
     assert secure.shown("a.wild.test")[0] == "*.wild.test"
     assert secure.shown("a.b.wild.test")[0] == "exact.test", "a wildcard stands for one label (RFC 6125 6.4.3)"
     assert secure.shown("unknown.test")[0] == "exact.test"
+
+
+def test_a_certificate_that_has_expired_is_an_alert_at_the_start(secure: Secure) -> None:
+    wait_for(lambda: any(b"over.pem for over.test expired on" in body for *_, body in secure.backend.seen("/alert")), 15, "the alert")
 
 
 def test_a_request_over_tls_reaches_the_backend_and_is_told_as_https(secure: Secure) -> None:

@@ -117,6 +117,12 @@ def certificates() -> list[dict[str, Any]]:
     return dicts(model.select(model.domain, model.key_type, model.serial, model.issuer, model.not_before, model.not_after))
 
 
+def serials() -> frozenset[tuple[str, str, str]]:
+    """What tells one set of certificates from another: names, kinds of keys, serial numbers."""
+    model = StoredCertificate
+    return frozenset((domain, kind, serial) for domain, kind, serial in tuples(model.select(model.domain, model.key_type, model.serial)))
+
+
 def chain(domain: str, key_type: str) -> str:
     """A certificate with those of its issuers, as PEM; empty without one."""
     model = StoredCertificate
