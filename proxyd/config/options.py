@@ -115,6 +115,8 @@ class RouteOptions:
     slo_latency: values.Within | None = declare(
         Kind("share and time like 99% in 300ms, or off", values.within), "off",
         "Objective: so many of the requests take no longer than that over 30 days.")
+    server_timing: bool = declare(BOOL, "false", "Tell clients by the field Server-Timing how long a request waited, connected, and waited "
+                                                 "for the backend. Browsers show it.")
     max_in_flight: int = declare(integer(0, 1_000_000), "0", "Most requests that the backend has under way on one host, over all workers, "
                                                              "open WebSockets included. 0: no limit.")
     queue_size: int = declare(integer(0, 1_000_000), "0", "Most requests that wait for a place within max_in_flight.")

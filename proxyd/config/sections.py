@@ -25,6 +25,7 @@ from proxyd.config.declare import (
     choice,
     declare,
     integer,
+    number,
     size_between,
     words,
 )
@@ -316,6 +317,16 @@ class LogSettings:
                                     "Clients' addresses in the access log. short: without the last byte, of IPv6 the first 48 bits.")
     access: str = declare(TEXT, "-", "Where the access log goes: a file, - for standard output, off for none.")
     error: str = declare(TEXT, "-", "Where the error log goes: a file, or - for standard error.")
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """Traces for OpenTelemetry, sent by OTLP over HTTP."""
+
+    endpoint: str = declare(TEXT, "", "URL of the collector (like http://127.0.0.1:4318/v1/traces). Empty: no traces.")
+    sample: float = declare(number(0, 100), "1", "Percentage of requests that are traced, if no trusted proxy in front has decided.")
+    service: str = declare(TEXT, "proxyd", "service.name of the spans.")
+    headers_file: str = declare(TEXT, "", "File of fields that the collector wants (Name: value, one a line), such as Authorization.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from proxyd.config.sections import (
     RegistrySettings,
     SitesSettings,
     TlsSettings,
+    TracingSettings,
 )
 
 DEFAULT_CONFIG = "conf/proxyd.ini"
@@ -58,6 +59,7 @@ class Settings:
     ratelimit: RatelimitSettings = field(default_factory=RatelimitSettings)
     maintenance: MaintenanceSettings = field(default_factory=MaintenanceSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    tracing: TracingSettings = field(default_factory=TracingSettings)
     alerts: AlertSettings = field(default_factory=AlertSettings)
     sites: SitesSettings = field(default_factory=SitesSettings)
     dns: DnsSettings = field(default_factory=DnsSettings)

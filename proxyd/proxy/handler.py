@@ -111,6 +111,8 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         ex.origin = origin
         ex.client_ip = origin.address
     ex.request_id = (kept_request_id(ex) if head.edge else "") or runtime.next_request_id()
+    if runtime.tracer is not None:
+        ex.trace = runtime.tracer.begin(ex)
     if runtime.clients is not None and (refusal := runtime.clients.enter(ex)) is not None:
         return refusal
     if head.method in _STEERED and (refusal := _steered(ex)) is not None:
@@ -324,6 +326,8 @@ def _record(runtime: Runtime, ex: Exchange) -> None:
         runtime.refusals.count(ex.failure)
     if ex.failure or ex.status >= 500:
         runtime.errors.record(ex, member)
+    if ex.trace is not None and runtime.tracer is not None:
+        runtime.tracer.end(ex, ex.trace, member, ended)
     if runtime.watched.places and member is not None:
         runtime.watched.record(ex, member, ended)
     access = runtime.access

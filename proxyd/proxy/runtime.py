@@ -46,6 +46,7 @@ from proxyd.proxy.record.flush import Flusher
 from proxyd.proxy.record.refusals import Refusals
 from proxyd.proxy.record.slow import Rows
 from proxyd.proxy.record.stats import Stats
+from proxyd.proxy.record.tracing import Tracer
 from proxyd.proxy.record.watched import Watched
 from proxyd.proxy.route.certsync import CertificateSync
 from proxyd.proxy.route.hold import Holds
@@ -114,6 +115,7 @@ class Runtime:
             (self.errors.take, self.errors.give_back)),
             None if self.store.path is None else Outbox(directory))
         self.access = access_log(settings.log)
+        self.tracer = Tracer(settings.tracing) if settings.tracing.endpoint else None
         self.idle_watch = Watchdog(0.25)
         self.busy_watch = BusyWatch()
         self.idle_seconds = proxy.keepalive_timeout
@@ -166,6 +168,8 @@ class Runtime:
         if self.certificates is not None:
             self.certificates.start()
         self.flusher.start()
+        if self.tracer is not None:
+            self.tracer.start()
         self._pruning.start()
         if self._shares:
             self._sharing.start()
@@ -216,6 +220,8 @@ class Runtime:
         """After the last request: write what is still in memory, as far as that is quick."""
         self.access.flush()
         self.flusher.stop()
+        if self.tracer is not None:
+            self.tracer.stop()
         self._shared.stop()
         if self.certificates is not None:
             self.certificates.stop()

@@ -28,6 +28,7 @@ from proxyd.net.targets import Targets, rules, use_rules
 from proxyd.net.tls import certificate_problem, read_certificate
 from proxyd.proxy.gates.addresses import list_file
 from proxyd.proxy.gates.basicauth import users_file
+from proxyd.proxy.record.tracing import read_headers
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
 from proxyd.registry.protection import check_exposure
@@ -45,7 +46,7 @@ def check(settings: Settings) -> list[Problem]:
     """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
     places = Places(settings.file)
     found: list[Problem] = []
-    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _users, _buffers, _written_files, _alerts):
+    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _users, _buffers, _written_files, _alerts, _tracing):
         found += look(settings, places)
     found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment(),
               *acme(settings, places.problem), *hosts(settings, places.problem)]
@@ -226,6 +227,20 @@ def _written_files(settings: Settings, places: Places) -> Iterator[Problem]:
             message = None if os.access(path, os.W_OK) else f"{path} is not writable by this user"
         if message:
             yield places.problem(section, key, message)
+
+
+def _tracing(settings: Settings, places: Places) -> Iterator[Problem]:
+    tracing = settings.tracing
+    try:
+        parse_web_url(tracing.endpoint)
+    except ValueError as error:
+        yield places.problem("tracing", "endpoint", str(error))
+    try:
+        read_headers(tracing.headers_file)
+    except OSError as error:
+        yield places.problem("tracing", "headers_file", f"can't read {tracing.headers_file}: {error.strerror}")
+    except ValueError as error:
+        yield places.problem("tracing", "headers_file", str(error))
 
 
 def _alerts(settings: Settings, places: Places) -> Iterator[Problem]:

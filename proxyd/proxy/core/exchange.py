@@ -87,6 +87,19 @@ class Kept(Protocol):
         """Give back what it holds."""
 
 
+class Traced(Protocol):
+    """The ids of a request that is traced, as hexadecimal text. `own`, `attempt`: of its two spans. `parent`: of the span before it."""
+
+    trace_id: str
+    parent: str
+    own: str
+    attempt: str
+
+    @property
+    def told(self) -> str:
+        """The traceparent for the backend."""
+
+
 class Watch(Protocol):
     """What watches requests in flight."""
 
@@ -114,8 +127,8 @@ class Exchange:
         "at_upstream", "attempts", "body", "bytes_received", "bytes_sent", "client", "client_gone", "client_ip", "compressed",
         "connect_seconds", "counters", "deadline", "expired", "failure", "first_byte_seconds", "granted", "head", "host", "kept", "lasting",
         "method", "origin", "paced", "path", "phase", "pool", "queued", "request_id", "response_started", "set_headers", "started",
-        "status", "total_deadline", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started", "upstream_stream",
-        "upstream_timeout", "user", "watch",
+        "status", "total_deadline", "trace", "tunnel", "unread", "upload", "upstream", "upstream_limit", "upstream_started",
+        "upstream_stream", "upstream_timeout", "user", "watch",
     )  # fmt: skip
 
     def __init__(self, client: ClientSide, head: RequestHead, started: float, unread: ProtocolError | None = None) -> None:
@@ -141,6 +154,8 @@ class Exchange:
         self.upload: Sending | None = None
         self.tunnel: Carrying | None = None
         self.queued: Queued | None = None
+        #: The ids of its spans; None if it is not traced.
+        self.trace: Traced | None = None
         #: Fields that the backend gets because somebody has let the request pass (gates/forwardauth).
         self.granted: tuple[tuple[str, str], ...] = ()
         #: Who has logged in (gates/basicauth, gates/forwardauth), empty if nobody has.

@@ -61,6 +61,9 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     client = ex.client
     host = ex.head.host if upstream.keeps_host and head.host else upstream.host_field
     fields = head.end_to_end()
+    if ex.trace is not None:
+        fields = [field for field in fields if field[0].lower() != "traceparent"]
+        fields.append(("traceparent", ex.trace.told))
     if upstream.request_headers:
         fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))
         # The client's own of these names are among the fields that are taken away.

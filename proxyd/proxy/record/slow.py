@@ -19,7 +19,7 @@ log = logging.getLogger("proxyd.slow")
 _MAX_PENDING = 10_000
 
 
-def _split(ex: Exchange, total: float) -> tuple[float, float, float, float]:
+def split(ex: Exchange, total: float) -> tuple[float, float, float, float]:
     """The total time in four parts, in seconds: until the last attempt began (a small body is read before that), until its
     connection, until the first byte of its answer, and from there to the end."""
     if not ex.upstream_started:
@@ -52,7 +52,7 @@ class Rows:
             counters.slow_warnings += 1
         else:
             return
-        queued, connect, first_byte, body = _split(ex, total)
+        queued, connect, first_byte, body = split(ex, total)
         level = "critical" if critical else "warning"
         log.warning("slow request (%s) id=%s %s %s%s route=%s status=%d total=%.3fs queue=%.3fs connect=%.3fs first_byte=%.3fs "
                     "body=%.3fs", level, ex.request_id, ex.method, ex.host, ex.path, upstream.route_id, ex.status, total, queued,

@@ -29,6 +29,8 @@ def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) ->
     if upstream.puts_back:
         headers = put_back(ex, upstream, headers)
     own = [*ex.set_headers, ("Via", ex.client.via_field), ("X-Request-ID", ex.request_id)]
+    if upstream.options.server_timing:
+        own.append(("Server-Timing", _timing(ex)))
     if upstream.headers:
         new = filled(upstream.headers, ex, upstream)
         headers = replace_fields(headers, new)
@@ -38,6 +40,14 @@ def response_fields(ex: Exchange, upstream: Upstream, response: ResponseHead) ->
         # RFC 9110 6.6.1: a recipient that forwards a response without Date adds one.
         headers.append(("Date", http_date(int(time.time()))))
     return headers
+
+
+def _timing(ex: Exchange) -> str:
+    """What the times up to here were spent on, in milliseconds (W3C Server Timing): `before` the attempt at the backend, `connect`, and
+    `backend` until its answer began."""
+    parts = (("before", ex.upstream_started - ex.started), ("connect", ex.connect_seconds),
+             ("backend", ex.first_byte_seconds - ex.connect_seconds))
+    return ", ".join([f"proxyd-{name};dur={max(0.0, seconds) * 1000:.1f}" for name, seconds in parts])
 
 
 def relay(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, rest: bytes) -> bool:
