@@ -194,3 +194,14 @@ def logout(context: Context, request: Request) -> Response:
     context.guard.check_origin(request)
     context.guard.logout(request)
     return Response(204, cookies=(f"{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0",))
+
+
+def test_alerts(context: Context, request: Request) -> Response:
+    """Send a test message to each webhook, or to one."""
+    context.guard.check_action(request)
+    name, alerts = request.json_object().get("name"), context.state.alerts
+    try:
+        found = alerts.test(name) if alerts is not None else []
+    except KeyError:
+        raise RequestRefused(404, "no_such_webhook", f'there is no webhook "{str(name)[:100]}" (GET /api/v1/alerts lists them)') from None
+    return as_json({"sent": [{"name": name, "host": host, "error": error} for name, host, error in found]})

@@ -216,6 +216,12 @@ def events(context: Context, request: Request) -> Response:
     return _list(context, request, "events", (found, len(found)))
 
 
+def alerts(context: Context, request: Request) -> Response:
+    """The webhooks that alerts go to."""
+    found = context.state.alerts.shown() if context.state.alerts is not None else []
+    return as_json({"webhooks": found})
+
+
 def errors(context: Context, request: Request) -> Response:
     """The errors of the last hours, grouped."""
     query = request.query

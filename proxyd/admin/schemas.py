@@ -6,6 +6,7 @@ from typing import Any
 
 from proxyd.base import counters
 from proxyd.base.findings import CRITICAL, KINDS, STARTING, UNWELL, WARNING, WELL
+from proxyd.base.webhooks import FORMATS
 
 Schema = dict[str, Any]
 #: Where a route comes from: a service that has registered, a site file, an operator.
@@ -135,6 +136,9 @@ SCHEMAS: dict[str, Schema] = {
                                                      removed_at=MAYBE_INSTANT, removed_why=MAYBE_TEXT)},
             **{"from": INSTANT})},
     "UnknownHost": thing(host=TEXT, requests=WHOLE, last_at=INSTANT),
+    "Webhooks": thing(webhooks={"type": "array", "items": thing(
+        name=TEXT, host=TEXT, format=_is("string", enum=list(FORMATS)), types=TEXTS, services=TEXTS, resolved=FLAG)}),
+    "SentAlerts": thing(sent={"type": "array", "items": thing(name=TEXT, host=TEXT, error=TEXT)}),
     "Login": thing(csrf_token=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),
 }

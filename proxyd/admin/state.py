@@ -31,6 +31,16 @@ class CertificateActions(Protocol):
     def take(self, pem: str, actor: str) -> list[str]: ...
 
 
+class Webhooks(Protocol):
+    """Where alerts go."""
+
+    def shown(self) -> list[dict[str, object]]:
+        """The webhooks, without their urls."""
+
+    def test(self, name: str | None = None) -> list[tuple[str, str, str]]:
+        """Name, host and what went wrong, of each that was sent a test. Raises KeyError for a name that there is not."""
+
+
 @dataclass(frozen=True, slots=True)
 class MasterState:
     """The parts of the master.
@@ -58,3 +68,5 @@ class MasterState:
     #: Certificates by [acme] since the start: obtained, failed, and the names that are failing now.
     orders: Callable[[], dict[str, int]] = dict
     certificate_actions: CertificateActions | None = None
+    #: The webhooks, None for a master without.
+    alerts: Webhooks | None = None

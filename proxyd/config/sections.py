@@ -335,6 +335,9 @@ class AlertSettings:
 
     webhook: str = declare(TEXT, "", "URL to which alerts are posted, as JSON that Slack and Discord accept. Empty: no alerts.")
     interval: float = declare(DURATION, "1m", "Shortest time between two alerts about the same thing.")
+    error_rate: float = declare(number(0, 100), "0", "Percentage of a service's requests of a minute whose errors (status from 500) raise "
+                                                     "an alert. 0: off.")
+    error_requests: int = declare(integer(1, 1_000_000_000), "20", "Fewest requests of a minute for that.")
 
 
 @dataclass(frozen=True, slots=True)

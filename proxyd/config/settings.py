@@ -15,6 +15,7 @@ from typing import Any
 
 from proxyd.base import text
 from proxyd.base.hosts import machine_name
+from proxyd.base.webhooks import Webhook, parse_webhook
 from proxyd.config.declare import Declaration, declarations
 from proxyd.config.defaults import SECTIONS as DEFAULTS
 from proxyd.config.defaults import Defaults, is_free, parse_default
@@ -67,6 +68,8 @@ class Settings:
     lists: Mapping[str, NetworkList] = field(default_factory=dict)
     #: Files of users by name, for the option `basic_auth` of routes.
     users: Mapping[str, str] = field(default_factory=dict)
+    #: Webhooks by name, beside that of [alerts].
+    webhooks: Mapping[str, Webhook] = field(default_factory=dict)
     #: What holds for routes that do not say otherwise.
     defaults: Defaults = field(default_factory=Defaults)
     file: str | None = None
@@ -99,10 +102,10 @@ class Settings:
 SECTIONS: dict[str, type] = {
     item.name: item.default_factory  # type: ignore[misc]
     for item in dataclasses.fields(Settings)
-    if item.name not in ("file", "lists", "users", "defaults")
+    if item.name not in ("file", "lists", "users", "webhooks", "defaults")
 }
 #: Sections whose keys are names that the operator chooses, and what reads a value of theirs.
-NAMED: dict[str, Callable[[str], Any]] = {"lists": parse_list, "users": parse_file}
+NAMED: dict[str, Callable[[str], Any]] = {"lists": parse_list, "users": parse_file, "webhooks": parse_webhook}
 
 
 class SettingsError(Exception):
@@ -154,7 +157,7 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
         raise SettingsError(problems)
     sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
     beneath = Defaults(**{kind: values[name] for name, kind in DEFAULTS.items()})
-    return Settings(**sections, lists=values["lists"], users=values["users"], defaults=beneath, file=chosen)
+    return Settings(**sections, lists=values["lists"], users=values["users"], webhooks=values["webhooks"], defaults=beneath, file=chosen)
 
 
 def _comments(section: str, key: str) -> str:

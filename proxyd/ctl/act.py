@@ -194,3 +194,23 @@ def _send_in_session(wire: Wire, identity: Identity, line: str, options: argpars
     if not options.session and command != "CLIENT_SHUTDOWN":
         wire.ask(f"CLIENT_SHUTDOWN|{session_id}", options.timeout)
     return answer
+
+
+def alerts(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
+    """The webhooks; or, with --test, whether each takes a message: BAD where one does not."""
+    if not options.test:
+        found = [one for one in admin.get("alerts")["webhooks"] if options.webhook in (None, one["name"])]
+        if screen.as_json:
+            screen.json(found)
+        else:
+            screen.table(("NAME", "HOST", "FORMAT", "TYPES", "SERVICES", "RESOLVED"), [
+                (one["name"] or "[alerts] webhook", one["host"], one["format"], one["types"] or "all", one["services"] or "all",
+                 "yes" if one["resolved"] else "no") for one in found], "no webhooks: [alerts] webhook and [webhooks] are empty")
+        return OK
+    sent = admin.act("POST", "alerts/test", {} if options.webhook is None else {"name": options.webhook}, timeout=60.0)["sent"]
+    if screen.as_json:
+        screen.json(sent)
+    else:
+        screen.table(("NAME", "HOST", "RESULT"), [
+            (one["name"] or "[alerts] webhook", one["host"], one["error"] or "ok") for one in sent], "no webhooks")
+    return BAD if any(one["error"] for one in sent) else OK

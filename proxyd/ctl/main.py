@@ -25,7 +25,7 @@ _COMMANDS: dict[str, Callable[[Admin, Screen, argparse.Namespace], int]] = {
     "status": show.status, "routes": show.routes, "route": show.route, "health": show.health, "circuits": show.circuits,
     "hosts": show.hosts, "certs": certs.certs, "ca": show.ca,
     "sessions": show.sessions, "stats": show.stats, "errors": show.errors,
-    "drain": act.drain, "maint": act.maint, "hold": act.hold, "reset": act.reset,
+    "drain": act.drain, "maint": act.maint, "hold": act.hold, "reset": act.reset, "alerts": act.alerts,
     "add": byhand.add, "remove": byhand.remove,
     "deploy": deploy.deploy, "rollout": rollout.rollout, "test": act.test, "why": show.why, "events": live.events, "top": live.top,
     "tail": tail.tail,

@@ -255,6 +255,10 @@ def _changing(command: Command, shared: list[argparse.ArgumentParser]) -> dict[s
     one.add_argument("--prune", action="store_true", help="remove routes by hand, and with --sites site files, that are not in the file")
     one.add_argument("--sites", action="store_true", help="write its site files into [sites] directory, too")
     one.add_argument("--settings-to", default="", metavar="FILE", help="write its config file there; it must not be there yet")
+    one = command("alerts", "the webhooks that alerts go to", "With --test: send each a test message. Exits with 1 if one does not "
+                  "take it.")
+    one.add_argument("webhook", metavar="NAME", nargs="?", default=None, help="only the webhook with this name in [webhooks]")
+    one.add_argument("--test", action="store_true", help="send a test message")
     one = command("reset", "close a route's circuit in every worker")
     one.add_argument("route_id", metavar="ROUTE", help="like r12")
     one = command("test", "test whether the registry master can reach a url", "Exits with 1 if it can't.")

@@ -57,6 +57,12 @@ Lists of networks for the route options `allow` and `deny`. The keys are names o
 letter first. A value holds networks, and files with more of them (`198.51.100.0/24, file:/etc/proxyd/office.txt`). Environment:
 `PROXYD_LISTS_<NAME>`. See [access.md](access.md#addresses).
 
+## [webhooks]
+
+Where alerts go, beside `[alerts] webhook`, by names of your choice. A value is a line: the format (`slack`, `discord`, `ntfy` or `json`; by
+the url's host where it is left out), the url, and what only this one gets. Environment: `PROXYD_WEBHOOKS_<NAME>`. See
+[alerts.md](alerts.md).
+
 ## [users]
 
 Files of users for the route option `basic_auth`, by names of your choice. A value is the name of a file (`/etc/proxyd/staff.users`), which

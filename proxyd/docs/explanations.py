@@ -291,7 +291,10 @@ EXPLANATIONS: dict[str, str] = {
         "again (conf/logrotate.d).",
     "alerts.webhook":
         "Alerts are sent for upstreams that go down, circuits that open, slow_critical requests, and certificates 30, 7 "
-        "and 1 days before they expire. A webhook that does not answer delays only the alerts.",
+        "and 1 days before they expire, and once more when it is over. A webhook that does not answer delays only the alerts. [webhooks] "
+        "has more of them, with filters.",
+    "alerts.error_rate":
+        "A route all of whose requests fail is told anyway. This is for services of which a part fails; some have a few errors always.",
     "alerts.interval":
         "Without it, a flapping backend would fill the channel until nobody reads it any more.",
     "sites.directory":

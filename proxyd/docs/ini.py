@@ -34,6 +34,16 @@ _NAMED = f"""
 
 [lists]
 
+{" webhooks ".center(_WIDTH, "#")}
+
+# Where alerts go, beside [alerts] webhook, by names of your choice: format (slack, discord, ntfy, json), url, and what this one gets alone.
+# Environment: PROXYD_WEBHOOKS_<NAME>. For example:
+#   ops   = slack https://hooks.slack.com/services/T000/B000/XXXX types=health,circuit,out_of_service
+#   shop  = ntfy https://ntfy.example.com/shop services=shop,shop-* resolved=no
+#   pager = json https://pager.example.com/alert template=/etc/proxyd/pager.json
+
+[webhooks]
+
 {" defaults ".center(_WIDTH, "#")}
 
 # What holds for every route that does not say otherwise itself: route options, fields of answers, and fields of requests to backends.

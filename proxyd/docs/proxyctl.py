@@ -41,6 +41,7 @@ EXAMPLES = {
     "maint enter": "proxyctl maint enter shop.example.com --page https://status.example.com/",
     "maint exit": "proxyctl maint exit ALL",
     "maint status": "proxyctl maint status",
+    "alerts": "proxyctl alerts --test",
     "export": "proxyctl export --output proxyd.json",
     "import": "proxyctl import proxyd.json --dry-run",
     "doctor": "proxyctl doctor && echo sound",

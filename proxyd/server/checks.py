@@ -15,6 +15,7 @@ from proxyd.admin.server import check_exposure as admin_exposure
 from proxyd.base.conditions import conditions_text, with_conditions
 from proxyd.base.text import hide_password, rfc3339
 from proxyd.base.urls import parse_web_url
+from proxyd.chores.webhooks import template_problem
 from proxyd.config.defaults import defaults, use_defaults
 from proxyd.config.ini import Problem
 from proxyd.config.named import named, use_named
@@ -248,6 +249,9 @@ def _alerts(settings: Settings, places: Places) -> Iterator[Problem]:
         parse_web_url(settings.alerts.webhook)
     except ValueError as error:
         yield places.problem("alerts", "webhook", str(error))
+    for name, webhook in settings.webhooks.items():
+        if webhook.template and (wrong := template_problem(webhook.template)):
+            yield places.problem("webhooks", name, f"can't use the template {webhook.template}: {wrong}")
 
 
 def _sites(settings: Settings, places: Places) -> list[Problem]:

@@ -213,9 +213,10 @@ class Master:
                      *registry.takeovers.fights()],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()], checker.alive, others.findings if others is not None else list)
+        alerts = Alerts(settings.alerts, store, bus, wellness, webhooks=settings.webhooks)
         chores: tuple[Chore, ...] = (
             # Alerts first: what the others see when they begin, like a certificate that has expired, is told, too.
-            Alerts(settings.alerts, store, bus, wellness), sites, certificates, CircuitWatch(store, bus, circuits), checker,
+            alerts, sites, certificates, CircuitWatch(store, bus, circuits), checker,
             Retention(settings.database, store),
             Janitor(registry), Keeper(registry, directory),
             CertificateKeeper(settings.acme.enabled and bool(settings.tls.bind), store, board, directory),
@@ -226,7 +227,7 @@ class Master:
             store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
             wellness.certificates, checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)), wellness,
-            orders.numbers, orders.by_hand)
+            orders.numbers, orders.by_hand, alerts)
         parts: list[Any] = [*chores, server]
         for part in parts:
             part.start()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import gevent
 import pytest
 
 from proxyd.base.text import rfc3339
+from proxyd.base.webhooks import parse_webhook
 from proxyd.chores import alerts
 from proxyd.chores.alerts import Alerts
 from proxyd.config.sections import AlertSettings
@@ -20,6 +23,7 @@ from proxyd.events.bus import EventBus
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.identity import came
 from proxyd.store.sql.traffic import SLOW_KEPT, RowBatch, Traffic, TrafficBatch
 from proxyd.store.sql.wellness import Wellness
 from tests.support.backends import Backend
@@ -46,10 +50,11 @@ def start(store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(alerts, "_POLL", 0.02)
     running: list[Alerts] = []
 
-    def begin(webhook: str | None = None, interval: float = 60.0) -> EventBus:
+    def begin(webhook: str | None = None, interval: float = 60.0, **lines: str) -> EventBus:
         bus = EventBus(store)
-        settings = AlertSettings(webhook=f"{backend.url}/hook" if webhook is None else webhook, interval=interval)
-        running.append(Alerts(settings, store, bus, backoff=0.02))
+        settings = AlertSettings(webhook=f"{backend.url}/hook" if webhook is None else webhook, interval=interval, error_rate=10.0)
+        webhooks = {name: parse_webhook(line) for name, line in lines.items()}
+        running.append(Alerts(settings, store, bus, backoff=0.02, webhooks=webhooks))
         running[-1].start()
         return bus
 
@@ -228,11 +233,102 @@ def test_without_a_webhook_nothing_is_sent(start: Start, backend: Backend) -> No
     assert ["r2" in text for text in texts(backend)] == [True]
 
 
+def paths(backend: Backend) -> list[str]:
+    return sorted(path for _, path, _, _ in list(backend.requests))
+
+
+def noted(store: Store, route_id: str, service: str) -> None:
+    """A route of a service, as the master notes it."""
+    store.call(came, [{"route_id": route_id, "session": "s1", "service_name": service, "instance_name": "a", "domains": '["a.test"]',
+                       "path": "/", "backend_url": "http://127.0.0.1:1", "created_at": rfc3339(time.time())}], "test")
+
+
+def test_each_webhook_gets_its_types_and_services_in_its_own_form(start: Start, store: Store, backend: Backend, tmp_path: Path) -> None:
+    (tmp_path / "template.json").write_text('{"title": "{service}", "body": [{"m": "{text}"}], "level": 3}')
+    noted(store, "r1", "shop")
+    url = backend.url
+    bus = start("", slack=f"slack {url}/slack services=sho*", ntfy=f"ntfy {url}/ntfy types=circuit", discord=f"discord {url}/discord",
+                pager=f"{url}/pager template={tmp_path}/template.json", other=f"json {url}/other services=other")
+    down(bus)
+    circuit(bus, "open", "r2")
+    until(lambda: len(backend.requests) == 6)
+    gevent.sleep(0.1)
+    assert paths(backend) == ["/discord", "/discord", "/ntfy", "/pager", "/pager", "/slack"]
+    found = {path: (headers, body) for _, path, headers, body in backend.requests if b"r1" in body or path == "/ntfy"}
+    assert json.loads(found["/slack"][1]).keys() == {"text"}
+    assert json.loads(found["/discord"][1])["allowed_mentions"] == {"parse": []}
+    pager = json.loads(found["/pager"][1])
+    assert (pager["title"], pager["level"]) == ("shop", 3) and "is down" in pager["body"][0]["m"]
+    headers, body = found["/ntfy"]
+    assert (headers["Priority"], headers["Tags"]) == ("4", "warning") and b"circuit of route r2 is open" in body
+
+
+def test_what_is_over_is_told_when_it_has_lasted_and_only_if_it_was_told(
+        start: Start, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "_SETTLES", 0.2)
+    bus = start(quiet=f"json {backend.url}/quiet resolved=no")
+    down(bus, "r9", "healthy")
+    down(bus)
+    until(lambda: len(backend.requests) == 2)
+    # It flaps: nothing of that is told.
+    for _ in range(3):
+        down(bus, status="healthy")
+        down(bus)
+    gevent.sleep(0.4)
+    assert len(backend.requests) == 2
+    down(bus, status="healthy")
+    until(lambda: len(backend.requests) == 3)
+    assert texts(backend)[2].endswith("resolved: http://10.0.0.1:80/health of route r1 is healthy again")
+    assert [json.loads(body)["state"] for _, path, _, body in backend.requests if path == "/hook"] == ["firing", "resolved"]
+    # Down again within the interval: whoever read that it is over must know.
+    down(bus)
+    until(lambda: len(backend.requests) == 5)
+    assert texts(backend)[3].endswith("is down: connection refused (3 more since the last alert)")
+
+
+def test_a_service_of_whose_requests_too_many_fail_is_told(
+        start: Start, store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "_ERRORS_PERIOD", 0.1)
+    noted(store, "r1", "shop")
+    noted(store, "r2", "fine")
+
+    def count(route: str, requests: int, errors: int) -> None:
+        store.call(TrafficBatch(("web1", "b1", 1), rfc3339(time.time()), {
+            route: Traffic({"requests": requests, "errors": errors}, {}, {})}).write)
+
+    count("r1", 1000, 900)
+    start()
+    gevent.sleep(0.3)
+    count("r2", 100, 9)
+    count("r1", 10, 10)
+    gevent.sleep(0.3)
+    assert not backend.requests, "what was before, too few requests, too few errors"
+    count("r1", 100, 25)
+    until(lambda: backend.requests)
+    assert texts(backend)[0].partition(": ")[2] == "25.0 % of the requests of shop (a.test) failed within a minute: 25 of 100"
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ("", "names no url"), ("slack", "names no url"), ("ftp://x/SECRET", "not an http:// or https:// url"),
+    ("slack https://x/SECRET types=nosuch", '"nosuch" is no type of alerts'), ("slack https://x/SECRET services", "is not one of types="),
+    ("ntfy https://x/SECRET template=/x", "a template is for the format json"), ("https://x/SECRET resolved=perhaps", "perhaps")])
+def test_a_line_that_can_not_be_used_is_refused_without_its_secret(line: str, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        parse_webhook(line)
+    assert said in str(error.value) and "SECRET" not in str(error.value)
+
+
+def test_the_format_is_known_by_the_host() -> None:
+    found = [parse_webhook(f"https://{host}/x").format for host in ("hooks.slack.com", "discord.com", "ntfy.sh", "example.com")]
+    assert found == ["slack", "discord", "ntfy", "json"]
+
+
 @pytest.mark.slow
 def test_a_whole_proxyd_tells_a_dead_backend_an_open_circuit_and_a_slow_request(
-        new_system: Callable[..., System], new_backend: Callable[..., Backend]) -> None:
+        new_system: Callable[..., System], new_backend: Callable[..., Backend], tmp_path: Path) -> None:
     hook, backend = new_backend("hook"), new_backend("backend")
-    system = new_system(alerts__webhook=f"{hook.url}/hook")
+    token = hook_token(tmp_path)
+    system = new_system(alerts__webhook=f"{hook.url}/hook", admin__token_file=token, webhooks__gone=f"ntfy http://127.0.0.1:{free_port()}/x")
     client = system.client("told")
     slow_route = client.route("slow.test", backend.url)
     dead_route = client.route("dead.test", f"http://127.0.0.1:{free_port()}")
@@ -243,3 +339,17 @@ def test_a_whole_proxyd_tells_a_dead_backend_an_open_circuit_and_a_slow_request(
     expected = (f"slow request on route {slow_route}: GET slow.test/", f"of route {dead_route} is down: ",
                 f"circuit of route {dead_route} is open (was closed): health_down")
     until(lambda: all(any(part in text for text in texts(hook)) for part in expected), 15)
+    process = subprocess.run([sys.executable, "-m", "proxyd.ctl.main", "alerts", "--test", "--json"], capture_output=True, text=True,
+                             env=system.environment, timeout=60)
+    results = {one["name"]: one["error"] for one in json.loads(process.stdout)}
+    assert process.returncode == 1 and results[""] == "" and "can't be reached" in results["gone"]
+    assert any("this is a test of the alerts" in text for text in texts(hook))
+    listed = system.admin("/api/v1/alerts").json()["webhooks"]
+    assert [(one["name"], one["host"], one["format"]) for one in listed] == [("", "127.0.0.1", "json"), ("gone", "127.0.0.1", "ntfy")]
+
+
+def hook_token(directory: Path) -> Path:
+    path = directory / "token"
+    path.write_text("a-token-for-alerts\n")
+    path.chmod(0o600)
+    return path
