@@ -266,6 +266,10 @@ class Http2Connection:
         """Whether the client has closed the connection, where nobody reads it at the moment."""
         return self._paused and self.stream.gone()
 
+    def descriptor(self) -> int:
+        """The number of the connection's descriptor, -1 once it is closed."""
+        return self.stream.fileno()
+
     def acknowledged(self) -> int:
         """How many bytes the client has taken in all, of all streams. -1 where that is not known."""
         return self.stream.taken()

@@ -45,6 +45,9 @@ class Carrier(Protocol):
     def gone(self) -> bool:
         """Whether the client has closed the connection, where nobody reads it at the moment."""
 
+    def descriptor(self) -> int:
+        """The number of the connection's descriptor."""
+
     def acknowledged(self) -> int:
         """How many bytes the client has taken in all, of all streams. -1 where that is not known."""
 
@@ -306,8 +309,8 @@ class Http2Stream:
         return self._gone or self._connection.gone()
 
     def descriptor(self) -> int:
-        # The client can reset one stream of its connection, which the kernel does not know.
-        return -1
+        # The end of one stream is no matter of the kernel's: who waits is told by `lose`, and who begins to wait has to ask.
+        return -1 if self._gone else self._connection.descriptor()
 
     def takes(self) -> float:
         state = self.state

@@ -2,8 +2,9 @@
 
 A request that is new, or that has begun to wait for something since the last tick, is looked at in the next one. After that it is parked:
 nothing is done for it until its deadline, until it waits for something else, or until the kernel says that its client has hung up. So
-thousands of idle event streams cost nothing. Requests of less than a tenth of a second are never parked, and neither are those whose
-client is no socket of its own (HTTP/2): they are asked in each tick.
+thousands of idle event streams cost nothing, whether each has a connection or a stream of one (HTTP/2 tells by itself when a stream is
+reset). Requests of less than a tenth of a second are never parked, and neither are those whose client has no descriptor: they are asked
+in each tick.
 """
 
 from __future__ import annotations
