@@ -22,10 +22,8 @@ from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
 from proxyd.admin.validate import check_body, check_parameter
 from proxyd.base.attempts import subject
-from proxyd.base.text import is_loopback
-from proxyd.config.sections import AdminSettings
 from proxyd.config.settings import Settings
-from proxyd.net.listen import ListenError, Patient, listen
+from proxyd.net.listen import Patient, listen
 
 log = logging.getLogger("proxyd.admin")
 
@@ -94,14 +92,6 @@ class AdminHandler(WSGIHandler):  # type: ignore[misc]
         return super()._handle_client_error(ex if isinstance(ex, ValueError | OSError) else ValueError(str(ex)))
 
 
-def check_exposure(settings: AdminSettings) -> None:
-    """Raises ListenError for an address beyond loopback, unless the settings allow it: reading needs no login."""
-    if not is_loopback(settings.bind) and not settings.allow_unprotected:
-        raise ListenError(
-            f"[admin] bind = {settings.bind} is not loopback, and reading needs no login: anyone who can connect could see routes, "
-            "sessions and traffic. Bind it to loopback, or set allow_unprotected = yes if your network is the protection.")
-
-
 class AdminListener(Patient, WSGIServer):  # type: ignore[misc]
     """pywsgi's server."""
 
@@ -122,7 +112,6 @@ class AdminServer:
 
     def start(self) -> None:
         """Listen. Raises ListenError."""
-        check_exposure(self._settings)
         listener = listen(self.address, _BACKLOG)
         settings = self._settings
         places = Pool(settings.max_connections + PROBE_SLOTS + _ENDING)

@@ -1,4 +1,4 @@
-"""What protects the registry beside tokens: TLS, and the refusal to listen where anyone could connect."""
+"""What protects the registry beside tokens: TLS."""
 
 from __future__ import annotations
 
@@ -7,22 +7,11 @@ import ssl
 import time
 from typing import Any
 
-from proxyd.base.text import is_loopback
 from proxyd.config.sections import RegistrySettings
 from proxyd.net.listen import ListenError
 from proxyd.net.tls import CertificateError, Files, load_chain
 
 log = logging.getLogger("proxyd.registry")
-
-
-def check_exposure(settings: RegistrySettings) -> None:
-    """Raises ListenError for an address beyond loopback without protection."""
-    demands_certificates = settings.tls_certificate and settings.tls_client_ca
-    if is_loopback(settings.bind) or settings.tokens_file or demands_certificates or settings.allow_unprotected:
-        return
-    raise ListenError(
-        f"[registry] bind = {settings.bind} is not loopback, and neither tokens_file nor tls_client_ca is set: anyone who "
-        "can connect could take your traffic. Set one of them, or allow_unprotected = yes if your network is the protection.")
 
 
 class RegistryTls:

@@ -24,7 +24,7 @@ from proxyd.registry.caller import Caller
 from proxyd.registry.connection import Connection
 from proxyd.registry.framing import answer_line
 from proxyd.registry.operations import Operations
-from proxyd.registry.protection import RegistryTls, check_exposure
+from proxyd.registry.protection import RegistryTls
 from proxyd.registry.state import Registry
 
 log = logging.getLogger("proxyd.registry")
@@ -53,7 +53,6 @@ class RegistryServer:
 
     def start(self) -> None:
         """Listen. Raises ListenError."""
-        check_exposure(self.settings)
         try:
             listener = listen(self.settings.bind, self.settings.max_connections)
         except ListenError as error:

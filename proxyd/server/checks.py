@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from proxyd.admin.server import check_exposure as admin_exposure
 from proxyd.base.conditions import conditions_text, with_conditions
 from proxyd.base.text import hide_password, rfc3339
 from proxyd.base.urls import parse_web_url
@@ -22,7 +21,6 @@ from proxyd.config.named import named, use_named
 from proxyd.config.settings import Settings
 from proxyd.net.clientcert import use_client_ca
 from proxyd.net.handshake import use_directory
-from proxyd.net.listen import ListenError
 from proxyd.net.optioncheck import check_on_host
 from proxyd.net.pagefiles import check_page, use_pages
 from proxyd.net.targets import Targets, rules, use_rules
@@ -32,11 +30,10 @@ from proxyd.proxy.gates.basicauth import users_file
 from proxyd.proxy.record.tracing import read_headers
 from proxyd.registry.auth import read_tokens
 from proxyd.registry.configuration import check_options
-from proxyd.registry.protection import check_exposure
 from proxyd.server import crosscheck
 from proxyd.server.acmechecks import acme
 from proxyd.server.hostchecks import hosts
-from proxyd.server.startchecks import Places, directory_problem, shared_memory, tls
+from proxyd.server.startchecks import Places, directory_problem, exposure, shared_memory, tls
 from proxyd.sites.follow import read_sites
 from proxyd.sites.sitefile import Site
 from proxyd.store.sql.database import StoreError, sqlite_path
@@ -47,7 +44,8 @@ def check(settings: Settings) -> list[Problem]:
     """Everything that is wrong, in the order of the sections; an empty list for a sound configuration."""
     places = Places(settings.file)
     found: list[Problem] = []
-    for look in (_tls, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _users, _buffers, _written_files, _alerts, _tracing):
+    for look in (_tls, exposure, _registry, _admin, _database, _ratelimit, _maintenance, _lists, _users, _buffers, _written_files, _alerts,
+                 _tracing):
         found += look(settings, places)
     found += [*crosscheck.addresses(settings, places.problem), *crosscheck.https(settings, places.problem), *crosscheck.environment(),
               *acme(settings, places.problem), *hosts(settings, places.problem)]
@@ -84,10 +82,6 @@ def _certificate_problem(path: str) -> str | None:
 
 def _registry(settings: Settings, places: Places) -> Iterator[Problem]:
     registry = settings.registry
-    try:
-        check_exposure(registry)
-    except ListenError as error:
-        yield places.problem("registry", "bind", str(error).removeprefix("[registry] "))
     if registry.tls_certificate:
         message = _certificate_problem(registry.tls_certificate)
         if message:
@@ -106,10 +100,6 @@ def _registry(settings: Settings, places: Places) -> Iterator[Problem]:
 
 
 def _admin(settings: Settings, places: Places) -> Iterator[Problem]:
-    try:
-        admin_exposure(settings.admin)
-    except ListenError as error:
-        yield places.problem("admin", "bind", str(error).removeprefix("[admin] "))
     path = settings.admin.token_file
     if not path:
         return

@@ -45,6 +45,7 @@ from proxyd.health.circuitwatch import CircuitWatch
 from proxyd.net.clientcert import use_client_ca
 from proxyd.net.descriptors import raise_limit
 from proxyd.net.dial import use_resolver
+from proxyd.net.exposure import exposed
 from proxyd.net.handshake import use_directory
 from proxyd.net.listen import ListenError
 from proxyd.net.pagefiles import use_pages
@@ -142,6 +143,8 @@ class Master:
 
     def _start(self, wait: bool) -> bool:
         settings = self.settings
+        for section, message in exposed(settings):
+            raise ListenError(f"[{section}] bind = {message}")
         use_resolver(Resolver(settings.dns.servers, settings.dns.timeout))
         use_rules(Targets.of(settings))
         use_defaults(settings.defaults)

@@ -17,6 +17,7 @@ from proxyd.base.text import split_address
 from proxyd.config.ini import Problem, read_ini
 from proxyd.config.settings import Settings, environment_name
 from proxyd.net.clientcert import read_authorities
+from proxyd.net.exposure import exposed
 from proxyd.net.tls import CertificateError, certificate_problem
 from proxyd.store.memory.shared import BOARD, CIRCUITS
 
@@ -57,13 +58,19 @@ def before_start(settings: Settings, before: Settings | None) -> list[Problem]:
     use where the file breaks.
     """
     places = Places(settings.file)
-    problems = [*_listening(settings, places, before)]
+    problems = [*exposure(settings, places), *_listening(settings, places, before)]
     if settings.tls.bind:
         known = (*before.tls.certificates, before.tls.client_ca) if before is not None and before.tls.bind else ()
         problems += tls(settings, places, certificate_problem, known)
     if before is not None and before.shared_memory_directory() == settings.shared_memory_directory():
         return problems
     return problems or [*shared_memory(settings, places, make=True)]
+
+
+def exposure(settings: Settings, places: Places) -> Iterator[Problem]:
+    """Addresses of the master at which anyone who can connect could take traffic, or read what nobody should."""
+    for section, message in exposed(settings):
+        yield places.problem(section, "bind", message)
 
 
 def listeners(settings: Settings) -> list[tuple[str, str]]:

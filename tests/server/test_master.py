@@ -18,7 +18,7 @@ import pytest
 from tests.support.backends import Backend
 from tests.support.registry import RegistryClient
 from tests.support.system import ROOT, System
-from tests.support.waiting import wait_for
+from tests.support.waiting import free_port, wait_for
 
 NOWHERE = "http://127.0.0.1:9"
 #: Runs a program without root's right to write where the mode forbids it (util-linux).
@@ -260,10 +260,14 @@ def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stdout
 
 
-def test_an_address_beyond_loopback_without_protection_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["registry", "admin"])
+@pytest.mark.parametrize("start", [master, gunicorn])
+def test_an_address_beyond_loopback_without_protection_is_refused(tmp_path: Path, section: str,
+                                                                  start: Callable[[System], subprocess.CompletedProcess[str]]) -> None:
+    """Nothing is bound: the address is looked at before that."""
     system = System(tmp_path, start=False)
-    system.settings["registry__bind"] = f"0.0.0.0:{system.registry_port}"
-    ended = master(system)
-    assert ended.returncode in (1, 2)
-    assert "is not loopback" in ended.stdout or "tokens_file" in ended.stdout
-    assert "Traceback" not in ended.stdout
+    system.settings[f"{section}__bind"] = f"0.0.0.0:{free_port()}"
+    ended = start(system)
+    assert ended.returncode == 1
+    assert "is not loopback" in ended.stdout and f"[{section}] bind" in ended.stdout
+    assert "Traceback" not in ended.stdout and "Listening at" not in ended.stdout

@@ -39,11 +39,27 @@ def proxy_at(port: int) -> str:
     "[tls]\ncertificates = {dir}/text\nbind = 127.0.0.1:{port}\n",
     "[database]\nurl = sqlite:///{dir}/text/p.db\n",
     "[database]\nurl = sqlite:///{dir}/p.db\nshared_memory = {dir}/text\n",
+    "[admin]\nbind = 0.0.0.0:{port}\n",
+    "[admin]\nbind = [::]:{port}\n",
+    "[registry]\nbind = 0.0.0.0:{port}\n",
 ])
 def test_a_start_and_the_check_say_the_same(tmp_path: Path, content: str) -> None:
     settings = settings_of(tmp_path, proxy_at(free_port()) + content.format(dir=tmp_path, port=free_port()))
     checked = [str(problem) for problem in check(settings)]
     assert told(settings) == checked and len(checked) == 1
+
+
+@pytest.mark.parametrize("content", [
+    "[admin]\nbind = 0.0.0.0:{port}\nallow_unprotected = yes\n", "[admin]\nbind = 0.0.0.0:{port}\nenabled = no\n",
+    "[registry]\nbind = 0.0.0.0:{port}\nallow_unprotected = yes\n", "[registry]\nbind = 0.0.0.0:{port}\ntokens_file = {dir}/tokens\n"])
+def test_an_address_beyond_loopback_that_is_protected_may_be_started(tmp_path: Path, content: str) -> None:
+    assert told(settings_of(tmp_path, proxy_at(free_port()) + content.format(dir=tmp_path, port=free_port()))) == []
+
+
+def test_a_reload_does_not_open_the_admin_http_to_all(tmp_path: Path) -> None:
+    before = settings_of(tmp_path, proxy_at(free_port()))
+    problem, = told(settings_of(tmp_path, f"{proxy_at(free_port())}[admin]\nbind = 0.0.0.0:{free_port()}\n"), before)
+    assert "[admin] bind: 0.0.0.0:" in problem and "reading needs no login" in problem
 
 
 def test_an_address_in_use_is_named_at_its_place_unless_it_was_ours_before(tmp_path: Path) -> None:
