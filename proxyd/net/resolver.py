@@ -155,10 +155,13 @@ class Resolver:
         return None
 
     def prefer(self, host: str, address: str) -> None:
-        """Let an address that answered be tried first as long as the name's answer holds."""
-        name = self._names.get(_key(host))
-        if name is not None and address in name.addresses and name.addresses[0] != address:
-            name.addresses = (address, *(other for other in name.addresses if other != address))
+        """Let an address that answered be tried first as long as the name's answer holds, or what the hosts file says of it."""
+        key = _key(host)
+        name = self._names.get(key)
+        if key in self._hosts:
+            self._hosts[key] = _first(address, self._hosts[key])
+        elif name is not None:
+            name.addresses = _first(address, name.addresses)
 
     def _make_room(self) -> None:
         while len(self._names) > NAMES_AT_MOST:
@@ -254,6 +257,13 @@ def _in_turn(six: tuple[str, ...], four: tuple[str, ...]) -> tuple[str, ...]:
     for place in range(max(len(six), len(four))):
         mixed += six[place : place + 1] + four[place : place + 1]
     return tuple(mixed[:ADDRESSES_AT_MOST])
+
+
+def _first(address: str, addresses: tuple[str, ...]) -> tuple[str, ...]:
+    """The same addresses with that one, if it is among them, in front."""
+    if address not in addresses or addresses[0] == address:
+        return addresses
+    return (address, *(other for other in addresses if other != address))
 
 
 def _read_hosts(path: str) -> dict[str, tuple[str, ...]]:
