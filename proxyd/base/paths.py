@@ -57,6 +57,25 @@ def request_path(target: str) -> tuple[str, tuple[str, ...]]:
     return _request_path(target)
 
 
+def climbs(path: str) -> bool:
+    """Whether some backend may read a path as one that leads above its own root, as `/..%2fx` or `/a/..;/..;/x` does."""
+    if "%" in path:
+        path = _ESCAPE.sub(_decode, path)
+    return _AMBIGUOUS.search(path) is not None and any("/.." in reading and _leads_up(reading) for reading in _readings(path))
+
+
+def _leads_up(path: str) -> bool:
+    depth = 0
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            depth -= 1
+            if depth < 0:
+                return True
+        elif segment not in ("", "."):
+            depth += 1
+    return False
+
+
 def _request_path(target: str) -> tuple[str, tuple[str, ...]]:
     path = target.partition("?")[0]
     if not path.startswith("/"):

@@ -147,7 +147,8 @@ class RouteOptions:
         Kind("/old -> /new, or ~ EXPRESSION -> /new", parse_rewrite, free=True), "",
         "What the path becomes before the request is sent to the upstream: a prefix another one, or what an expression matches as a whole.")
     raw_path: bool = declare(BOOL, "false", "Forward repeated slashes and dot segments of a path as the client sent them.")
-    ambiguous_path: str = declare(choice("refuse", "pass"), "refuse", "What to do with a path that a backend may read as another route's.")
+    ambiguous_path: str = declare(
+        choice("refuse", "pass"), "refuse", "What to do with a path that a backend may read as another route's, or as one that leads out.")
     balance: str = declare(choice(*BALANCE), BALANCE[0], "How requests are shared among replicas.")
     sticky_cookie: str = declare(Kind("cookie name", values.cookie_name), "",
                                  "Name of a cookie that keeps a client on one replica. Empty: none.")

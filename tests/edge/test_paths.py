@@ -73,3 +73,30 @@ def test_options_keep_the_raw_form_and_let_the_ambiguous_pass(edge: System, reco
         recorder.forget()
         assert ask(edge, "raw.paths.test", target)[0] == 200
         assert recorder.requests()[0].line.split()[1] == target
+
+
+#: A prefix that is stripped from a route of the whole host, and a backend below a path of its own.
+OUT = ["/..%2fadmin", "/%2e%2e%2fadmin", "/..;/admin", "/x/..%5c..\\admin", "/x%2f..%2f..%2fadmin", "/a;%2f..%2f../../..%2fadmin"]
+WITHIN = ["/x/..%2fy", "/x;a/y", "/x%2f..%2fy", "/..x%2fy"]
+
+
+@pytest.mark.parametrize(("base", "prefix", "options"), [
+    ("/base", "", {}), ("/base", "/strip", {"strip_prefix": "/strip"}), ("", "/strip", {"strip_prefix": "/strip"}),
+    ("", "/old", {"rewrite": "/old -> /new"}), ("/base", "", {"raw_path": "true"}), ("/base", "", {"rewrite": r"~ /q/(.*) -> /\1"})],
+    ids=["base", "base and prefix", "prefix", "instead", "raw", "expression"])
+def test_no_reading_leads_out_of_where_the_backend_is(edge: System, recorder: Recorder, base: str, prefix: str,
+                                                      options: dict[str, str]) -> None:
+    host = make_route(edge, recorder.url + base, **options)
+    for target in OUT:
+        recorder.forget()
+        assert (target, *ask(edge, host, prefix + target)) == (target, 400, "ambiguous_path")
+        assert recorder.requests() == []
+    for target in WITHIN:
+        assert (target, *ask(edge, host, prefix + target)) == (target, 200, "")
+
+
+def test_an_option_lets_them_out(edge: System, recorder: Recorder) -> None:
+    host = make_route(edge, f"{recorder.url}/base", ambiguous_path="pass")
+    recorder.forget()
+    assert ask(edge, host, "/..%2fadmin")[0] == 200
+    assert recorder.requests()[0].line.split()[1] == "/base/..%2Fadmin"

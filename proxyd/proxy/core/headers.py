@@ -10,6 +10,7 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from proxyd.base.paths import climbs
 from proxyd.http1 import PROTOCOLS, ProtocolError
 from proxyd.proxy.core.origin import TOLD, forwarded, told_fields
 from proxyd.proxy.core.putback import told_prefix, without_prefix
@@ -130,7 +131,7 @@ def request_target(ex: Exchange, upstream: Upstream) -> str:
 
     Dot segments are resolved and slashes merged as for matching, so that the backend gets what was matched. The option raw_path
     leaves them, unless a prefix is removed or added, because they must not lead out of the prefix. Raises ProtocolError 400 for a path
-    that an expression makes such a one of.
+    that an expression makes such a one of, and for one that a backend may read so.
     """
     target = ex.head.path
     plain = upstream.plain
@@ -145,8 +146,18 @@ def request_target(ex: Exchange, upstream: Upstream) -> str:
     if prefix:
         stripped = without_prefix(path, prefix)
         stripped = without_prefix(ex.path, prefix) if stripped is None else stripped
-        path = path if stripped is None else _joined(upstream.instead, stripped, path)
+        if stripped is not None:
+            _check_depth(stripped, upstream)
+            return f"{upstream.base_path}{_joined(upstream.instead, stripped, path)}{mark}{query}"
     elif upstream.options.rewrite is not None:
         path, query = _rewritten(upstream.options.rewrite, path, query)
         mark = "?" if query else mark
+    _check_depth(path, upstream)
     return f"{upstream.base_path}{path}{mark}{query}"
+
+
+def _check_depth(path: str, upstream: Upstream) -> None:
+    """Raises ProtocolError 400 for a path that a backend may read as one outside of what it is put behind: the path of the backend url, or
+    what a prefix became."""
+    if upstream.options.ambiguous_path == "refuse" and climbs(path):
+        raise ProtocolError(400, "ambiguous_path", "a backend may read this path as one that leads out of its place at the backend")
