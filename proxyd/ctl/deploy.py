@@ -126,14 +126,23 @@ class Deploy:
                 return f"the health check finds {one['backend']} down"
             if not one["backend"].startswith(_SERVED):
                 continue
-            path = one["options"].get("health_check_path") or ""
-            url = one["backend"].rstrip("/") + path if path.startswith("/") else one["backend"]
-            with contextlib.suppress(Refused):  # what can't be tried from there is as good as it looks
-                found = self._admin.act("POST", "test", {"url": url}, timeout=_TEST_TIMEOUT)
-                if not found["reachable"]:
-                    return f"{url} does not answer ({found.get('error', 'unknown')})"
-                if path and found.get("status_code", 200) >= 400:
-                    return f"{url} answers {found['status_code']}"
+            if unwell := self._unwell(one["backend"], one["options"]):
+                return unwell
+        return ""
+
+    def _unwell(self, backend: str, options: dict[str, Any]) -> str:
+        """What is wrong with a backend, "" if it answers (at the path of its health check, if it has one)."""
+        path = options.get("health_check_path") or ""
+        url = backend.rstrip("/") + path if path.startswith("/") else backend
+        with contextlib.suppress(Refused):  # what can't be tried from there is as good as it looks
+            found = self._admin.act("POST", "test", {"url": url}, timeout=_TEST_TIMEOUT)
+            if not found["reachable"] and options.get("http2") and url.startswith("http://"):
+                # A server of gRPC, say, speaks HTTP/2 alone, and gives no answer to HTTP/1.1.
+                found = self._admin.act("POST", "test", {"url": "h2c" + url.removeprefix("http")}, timeout=_TEST_TIMEOUT)
+            if not found["reachable"]:
+                return f"{url} does not answer ({found.get('error', 'unknown')})"
+            if path.startswith("/") and found.get("status_code", 200) >= 400:
+                return f"{url} answers {found['status_code']}"
         return ""
 
     def _give_back(self) -> None:

@@ -34,7 +34,7 @@ _STABLE = 30.0
 # Seconds before another attempt to register; doubled each time.
 _FIRST_DELAY, _LONGEST_DELAY = 1.0, 30.0
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
-# What stands for the port in the command, and the end of the name of every other program that overlaps with the one before.
+# What stands for the port in the command, and what the name of a program ends with while it overlaps with the one before.
 _PORT, _NEXT = "{port}", ".next"
 
 
@@ -142,7 +142,7 @@ class ServiceRunner:
         the client of the one that runs."""
         self._signals = [number for number in self._signals if number != signal.SIGHUP]
         before = self._instance, self._port, self._route
-        self._instance, self._port = _other_name(self._instance), _free_port(self._options.host)
+        self._instance, self._port = self._instance + _NEXT, _free_port(self._options.host)
         self._say(f"starting the program again on {self._place}")
         newer, after = self._start(), (self._instance, self._port, "")
         following: Client | None = None
@@ -161,7 +161,19 @@ class ServiceRunner:
         client.close(shutdown=True)
         self._end(program)
         self._program, (self._instance, self._port, self._route) = newer, after
-        return following
+        return self._renamed(following, before[0])
+
+    def _renamed(self, client: Client, instance: str) -> Client:
+        """Register the program that has taken over under the name of the one before. Whoever starts proxyctl again takes that name, and so
+        leaves no routes of another one behind, which would be waited for. Returns the client of the session that stays."""
+        before = self._instance, self._route
+        self._instance = instance
+        renamed = self._register()
+        if renamed is None:
+            self._instance, self._route = before
+            return client
+        client.close(shutdown=True)
+        return renamed
 
     def _await_health(self) -> bool:
         """Whether the program that has just been started answers its health check well in time."""
@@ -335,9 +347,13 @@ class ServiceRunner:
             self._signals.append(number)
 
     def _pass_signals(self) -> None:
-        while self._signals and self._program is not None:
+        # HUP is ours where it starts the program by overlap. One that comes too early for that stays until it can be done.
+        kept = [signal.SIGHUP] if self._overlaps and signal.SIGHUP in self._signals else []
+        passed, self._signals = [number for number in self._signals if number not in kept], [*kept]
+        for number in passed:
             with contextlib.suppress(ProcessLookupError):
-                self._program.send_signal(self._signals.pop(0))
+                if self._program is not None:
+                    self._program.send_signal(number)
 
     def _say(self, message: str) -> None:
         if self._options.json:
@@ -353,11 +369,6 @@ def _free_port(host: str) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def _other_name(instance: str) -> str:
-    """The name of the program that takes the place of this one: the two have turns."""
-    return instance.removesuffix(_NEXT) if instance.endswith(_NEXT) else instance + _NEXT
 
 
 def _is_well(host: str, port: int, path: str) -> bool:

@@ -28,6 +28,10 @@ class Ending(Failed):
     """The target ended the connection without an answer. On a kept one, this says nothing about the target."""
 
 
+class Reset(Failed):
+    """The target has read the request, and has ended its stream without an answer. Further requests may be sent."""
+
+
 @dataclass(slots=True)
 class Reply:
     """What the target answered."""
@@ -108,7 +112,7 @@ class Asker:
             reply.fields.update(event.fields)
             return True
         if type(event) is Ended:
-            raise Failed(f"the stream was reset ({NAMES.get(event.code, event.code)})")
+            raise Reset(f"the stream was reset ({NAMES.get(event.code, event.code)})")
         return False
 
     def _flush(self) -> None:

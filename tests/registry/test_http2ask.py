@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc  # type: ignore[import-untyped]
 import pytest
 
 from proxyd.config.options import BackendTls
@@ -39,6 +41,16 @@ def test_an_answer_in_the_clear_and_over_tls(backend: Http2Backend, tmp_path: Pa
 def test_one_that_may_speak_either_is_asked_both_ways(backend: Http2Backend) -> None:
     assert Operations._ask(f"{_EITHER}{backend.url.replace('h2c', 'http')}/up", BackendTls()) == 418
     assert Operations._ask(f"{backend.url}/up", BackendTls()) == 418
+
+
+def test_a_server_of_grpc_is_asked_by_a_call_for_it_answers_nothing_else() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert ask_http2(f"h2c://127.0.0.1:{port}/", BackendTls()) == 200
+    finally:
+        server.stop(None).wait()
 
 
 def test_no_answer_is_an_error() -> None:
