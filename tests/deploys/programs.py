@@ -126,12 +126,11 @@ class Service:
         script.write_text(f'#!/bin/sh\ncd {self.directory}\nif [ -e {pid} ]; then kill "$(cat {pid})" 2>/dev/null; '
                           f'while kill -0 "$(cat {pid})" 2>/dev/null; do sleep 0.1; done; fi\n'
                           f"{' '.join(run)} </dev/null >>{self.said} 2>&1 &\necho $! >{pid}\n")
-        script.chmod(0o755)
         return script
 
     def restart(self, instance: str, *options: str) -> None:
         """Run that script."""
-        subprocess.run([self.script(instance, *options)], env=self.system.environment, check=True, timeout=120)
+        subprocess.run(["sh", self.script(instance, *options)], env=self.system.environment, check=True, timeout=120)
 
     def runner(self, instance: str = "") -> psutil.Process:
         """`proxyctl run`. Raises psutil.NoSuchProcess, OSError."""

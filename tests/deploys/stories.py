@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import psutil
+
 from tests.deploys.load import Load
 from tests.deploys.programs import Service, kill_groups
 from tests.support.waiting import wait_for
@@ -42,7 +44,7 @@ def overlap(service: Service) -> None:
 
 def deploy(service: Service) -> None:
     """`proxyctl deploy` around a command that restarts the service."""
-    _proxyctl(service, "deploy", service.kind.name, "--", str(service.script(service.instance)))
+    _proxyctl(service, "deploy", service.kind.name, "--", "sh", str(service.script(service.instance)))
 
 
 def rollout(service: Service) -> None:
@@ -80,8 +82,8 @@ def tell(name: str, service: Service) -> tuple[int, int, list[str]]:
         STORIES[name](service)
         service.await_version()
         wait_for(lambda: not any(program.is_running() for program in programs), 60, "the end of what ran before")
-    except AssertionError as error:
-        load.failures.append(str(error))
+    except (AssertionError, OSError, subprocess.SubprocessError, psutil.Error) as error:
+        load.failures.append(repr(error))
     finally:
         load.stop()
     if load.again and name not in KILLS:
