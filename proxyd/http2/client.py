@@ -36,11 +36,13 @@ class ClientConnection(Connection):
     allowed              how many streams the server takes at once
     settled              whether its first SETTINGS have come
     leaving              whether it has sent GOAWAY
+    takes_websockets     whether it takes extended CONNECT (RFC 8441 3)
     """
 
     def __init__(self, bounds: Bounds, now: float) -> None:
         super().__init__(bounds, now)
         self.allowed = bounds.streams
+        self.takes_websockets = False
         self._greeted = True
 
     def _greeting(self) -> bytes:
@@ -109,6 +111,10 @@ class ClientConnection(Connection):
     def _set(self, key: int, value: int) -> None:
         if key == frames.MAX_CONCURRENT_STREAMS:
             self.allowed = value
+        elif key == frames.ENABLE_CONNECT_PROTOCOL:
+            if value > 1 or (self.takes_websockets and not value):
+                raise ConnectionFault(PROTOCOL_ERROR, f"the setting {key} can't be {value}")
+            self.takes_websockets = value == 1
         else:
             super()._set(key, value)
 

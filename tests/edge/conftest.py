@@ -15,11 +15,14 @@ from tests.edge.wire import Recorder
 from tests.support.backends import SilentBackend
 from tests.support.certificates import Authority
 from tests.support.http2 import Http2Client
+from tests.support.http2backend import Http2Backend, Request
 from tests.support.system import System
 from tests.support.waiting import free_port
 
 #: Options of a route as keywords.
 RouteMaker = Callable[..., str]
+#: What a backend answers, and its options as keywords.
+Start = Callable[..., Http2Backend]
 
 _count = itertools.count(1)
 
@@ -82,6 +85,20 @@ def recorder() -> Iterator[Recorder]:
     running = Recorder()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Make backends that speak HTTP/2."""
+    running: list[Http2Backend] = []
+
+    def made(serve: Callable[[Request], None], **options: Any) -> Http2Backend:
+        running.append(Http2Backend(serve, **options))
+        return running[-1]
+
+    yield made
+    for backend in running:
+        backend.stop()
 
 
 @pytest.fixture

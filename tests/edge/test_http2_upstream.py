@@ -6,30 +6,15 @@ import concurrent.futures
 import http.client
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.edge.conftest import RouteMaker, Secure
+from tests.edge.conftest import RouteMaker, Secure, Start
 from tests.support.backends import RawBackend
 from tests.support.http2backend import Http2Backend, Request
 from tests.support.system import System
 from tests.support.waiting import wait_for
-
-Start = Callable[..., Http2Backend]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    running: list[Http2Backend] = []
-
-    def made(serve: Callable[[Request], None], **options: object) -> Http2Backend:
-        running.append(Http2Backend(serve, **options))  # type: ignore[arg-type]
-        return running[-1]
-
-    yield made
-    for backend in running:
-        backend.stop()
 
 
 def whole(request: Request) -> Request:

@@ -83,15 +83,17 @@ class Request:
 class Connection:
     """One client's connection."""
 
-    def __init__(self, sock: socket.socket, streams: int) -> None:
+    def __init__(self, sock: socket.socket, streams: int, websockets: bool) -> None:
         self.socket = sock
         self.lock = threading.RLock()
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         self.requests: dict[int, Request] = {}
         self.pings = 0
-        if streams:
-            self.h2.local_settings = h2.settings.Settings(client=False, initial_values={
-                h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: streams})
+        if streams or websockets:
+            own = {h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: int(websockets)}
+            if streams:
+                own[h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS] = streams
+            self.h2.local_settings = h2.settings.Settings(client=False, initial_values=own)
         with self.lock:
             self.h2.initiate_connection()
             self.flush()
@@ -113,12 +115,15 @@ class Connection:
 
 class Http2Backend:
     """`serve(request)` is called in a thread of its own for each request, when its head has come. `streams`: how many it takes at once, 0
-    for h2's default."""
+    for h2's default. `websockets`: whether it takes extended CONNECT. `plain(sock)` serves connections on which TLS has not chosen h2."""
 
-    def __init__(self, serve: Callable[[Request], None], tls: ssl.SSLContext | None = None, streams: int = 0, mute: bool = False) -> None:
+    def __init__(self, serve: Callable[[Request], None], tls: ssl.SSLContext | None = None, streams: int = 0, mute: bool = False,
+                 websockets: bool = False, plain: Callable[[socket.socket], None] | None = None) -> None:
         self._serve = serve
         self._tls = tls
         self._streams = streams
+        self._websockets = websockets
+        self._plain = plain
         #: Whether nothing that comes is answered any more, pings included.
         self.mute = mute
         self.connections: list[Connection] = []
@@ -139,8 +144,13 @@ class Http2Backend:
     def _run(self, sock: socket.socket) -> None:
         with contextlib.suppress(OSError, h2.exceptions.ProtocolError):
             if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True)
-            connection = Connection(sock, self._streams)
+                secured = self._tls.wrap_socket(sock, server_side=True)
+                if self._plain is not None and secured.selected_alpn_protocol() != "h2":
+                    with secured:
+                        self._plain(secured)
+                    return
+                sock = secured
+            connection = Connection(sock, self._streams, self._websockets)
             self.connections.append(connection)
             while data := sock.recv(65536):
                 if self.mute:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import time
 from collections.abc import Sequence
 from math import inf
@@ -11,17 +9,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxyd.http1 import ProtocolError, RequestHead
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.core.handshake import accept_value
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
 
-_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-
 
 def accepted(head: RequestHead, headers: Sequence[tuple[str, str]]) -> bool:
     """Whether the backend accepted the handshake whose key we made (RFC 6455 4.1)."""
-    key = (head.get("sec-websocket-key") or "").encode("latin-1")
-    wanted = base64.b64encode(hashlib.sha1(key + _GUID).digest()).decode()
+    wanted = accept_value(head.get("sec-websocket-key") or "")
     return any(name.lower() == "sec-websocket-accept" and value == wanted for name, value in headers)
 
 

@@ -163,9 +163,7 @@ def attempt_http2(parts: Parts, ex: Exchange, upstream: Upstream, admission: int
     """`attempt` on a stream of HTTP/2, or on HTTP/1.1 where the upstream does not speak it."""
     ex.upstream = upstream
     ex.upstream_started = time.monotonic()
-    links = upstream.state.links
-    if not isinstance(links, UpstreamLinks):
-        links = upstream.state.links = UpstreamLinks()
+    links = links_of(upstream)
     tries = 0
     while True:
         leg = links.leg(ex, upstream, parts.http2_bounds)
@@ -175,15 +173,30 @@ def attempt_http2(parts: Parts, ex: Exchange, upstream: Upstream, admission: int
             return exchange(parts, ex, upstream, leg, admission, retry_statuses, _send, _read)
         except UpstreamError as error:
             tries += 1
-            if tries >= _TRIES or not _again(ex, upstream, links, leg, error):
+            if not again(ex, upstream, leg, error, tries):
                 raise
-            if ex.counters is not None:
-                ex.counters.retries += 1
 
 
-def _again(ex: Exchange, upstream: Upstream, links: UpstreamLinks, leg: Leg, error: UpstreamError) -> bool:
-    """Whether the request is sent again at once: the upstream has not looked at it, whatever it is (RFC 9113 8.7), or a connection that
-    others had used before has ended, as connections do."""
+def links_of(upstream: Upstream) -> UpstreamLinks:
+    """The HTTP/2 connections of this worker to an upstream."""
+    links = upstream.state.links
+    if not isinstance(links, UpstreamLinks):
+        links = upstream.state.links = UpstreamLinks()
+    return links
+
+
+def again(ex: Exchange, upstream: Upstream, leg: Leg, error: UpstreamError, tries: int) -> bool:
+    """Whether a request is sent again at once, after so many tries, and count that."""
+    if tries >= _TRIES or not _may_be_sent_again(ex, upstream, leg, error):
+        return False
+    if ex.counters is not None:
+        ex.counters.retries += 1
+    return True
+
+
+def _may_be_sent_again(ex: Exchange, upstream: Upstream, leg: Leg, error: UpstreamError) -> bool:
+    """Whether the upstream has not looked at the request, whatever it is (RFC 9113 8.7), or a connection that others had used before has
+    ended, as connections do."""
     if ex.expired is not None or ex.client_gone or ex.response_started or error.code == "upstream_tls":
         return False
     cause = leg.cause
@@ -191,7 +204,7 @@ def _again(ex: Exchange, upstream: Upstream, links: UpstreamLinks, leg: Leg, err
         # A stream that was reset is an answer of its kind.
         return leg.reused and not cause and retry.on_new_connection(ex, upstream, error)
     if cause == HTTP_1_1_REQUIRED and upstream.http2 != ALWAYS:
-        links.plain_until = time.monotonic() + _PLAIN_SECONDS
+        links_of(upstream).plain_until = time.monotonic() + _PLAIN_SECONDS
     # Who refuses a stream may be overloaded. Who ends a connection is not, as far as anybody knows.
     if cause and not upstream.state.spend_retry():
         return False
@@ -224,7 +237,7 @@ def _send(ex: Exchange, upstream: Upstream, stream: Stream) -> None:
             if body:
                 stream.send_last(body)
     except OSError as error:
-        raise _failed(ex, error) from None
+        raise failed(ex, error) from None
 
 
 def _read(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -> tuple[ResponseHead, bytes]:
@@ -235,7 +248,7 @@ def _read(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -> tup
         try:
             response = stream.head(ex.method, parts.response_limits)
         except OSError as error:
-            raise _failed(ex, error) from None
+            raise failed(ex, error) from None
         if first:
             first = False
             ex.first_byte_seconds = time.monotonic() - ex.upstream_started
@@ -245,7 +258,7 @@ def _read(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream) -> tup
     raise ProtocolError(502, "too_many_informational", "the upstream sent too many informational responses")
 
 
-def _failed(ex: Exchange, error: OSError) -> Exception:
+def failed(ex: Exchange, error: OSError) -> Exception:
     """The error for a stream that failed."""
     if not isinstance(error, LegError):
         return failure(ex, str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from math import inf
@@ -205,8 +206,9 @@ class Leg:
 
     # -- the answer
 
-    def head(self, method: str, limits: HeadLimits) -> ResponseHead:
-        """The next head, perhaps an informational one. Raises OSError, and ProtocolError 502."""
+    def head(self, method: str, limits: HeadLimits, tunnel: bool = False) -> ResponseHead:
+        """The next head, perhaps an informational one. `tunnel`: 2xx begins one, whatever it says of a length (RFC 9110 9.3.6). Raises
+        OSError, and ProtocolError 502."""
         while not self._heads:
             if self._error is not None:
                 raise self._error
@@ -217,7 +219,7 @@ class Leg:
         except StreamFault as fault:
             self.blame(fault.detail)
             raise LegError(f"the upstream breaks HTTP/2: {fault.detail}", code="upstream_http2") from None
-        if response.status >= 200:
+        if response.status >= (300 if tunnel else 200):
             self._expect(response)
         return response
 
@@ -249,6 +251,11 @@ class Leg:
     def cause(self) -> int:
         """With which error the upstream has ended the stream, 0 if with none."""
         return self._error.error if isinstance(self._error, LegError) else 0
+
+    @property
+    def takes_websockets(self) -> bool:
+        """Whether the upstream takes extended CONNECT."""
+        return self._engine.takes_websockets
 
     @property
     def whole(self) -> bool:
@@ -287,7 +294,9 @@ class Leg:
     stop_reading = shutdown
 
     def stop_sending(self) -> None:
-        self.finish(())
+        # An error is for whoever reads: it finds out, too.
+        with contextlib.suppress(OSError):
+            self.finish(())
 
     def end(self) -> Stream:
         return self

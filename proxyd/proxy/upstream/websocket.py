@@ -20,7 +20,7 @@ from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.phases import WEBSOCKET_END, WEBSOCKET_IDLE
 from proxyd.proxy.core.refusal import Refusal, refuse
 from proxyd.proxy.upstream.frames import GOING_AWAY, FrameBoundary, close_frame, ping_frame
-from proxyd.proxy.upstream.switching import switch
+from proxyd.proxy.upstream.switching import WEBSOCKET, switch
 
 if TYPE_CHECKING:
     from proxyd.config.options import RouteOptions
@@ -61,7 +61,7 @@ def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> Non
     def carry(client: Stream, stream: Stream, ahead: bytes, rest: bytes) -> None:
         _carry(parts, ex, upstream, Tunnel(ex, client, stream, upstream.options), ahead, rest)
 
-    switch(parts, ex, upstream, admission, "websocket", carry)
+    switch(parts, ex, upstream, admission, WEBSOCKET, carry)
 
 
 def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahead: bytes, rest: bytes) -> None:
