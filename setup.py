@@ -79,6 +79,7 @@ setup(
             "hyperframe>=6.0,<7",
             "httpx>=0.27,<1",
             "grpcio>=1.60,<2",
+            "grpcio-health-checking>=1.60,<2",
             "redis>=5,<9",
             "pyarrow>=17",
             "jsonschema>=4.18,<5",

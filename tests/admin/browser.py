@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,14 +23,15 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 class Browser:
-    """One page of a fresh browser; `problems` collects errors of its console and violations of its policy."""
+    """One page of a fresh browser; `problems` collects errors of its console and violations of its policy. `options`: more of the
+    command line's."""
 
-    def __init__(self, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+    def __init__(self, width: int = 1280, height: int = 900, dark: bool = False, options: Sequence[str] = ()) -> None:
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         assert CHROMIUM is not None
         self._process = subprocess.Popen(
             [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-             "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={self._profile.name}", "about:blank"],
+             "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={self._profile.name}", *options, "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port = self._port()
         target = next(item for item in requests.get(f"http://127.0.0.1:{port}/json", timeout=5).json() if item["type"] == "page")

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 import pytest
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 
 from proxyd.http1 import parse_request_head
 from proxyd.proxy.core.grpc import time_limit
@@ -80,10 +81,12 @@ class World:
         self._certificate = self.authority.issue("backend.pem", "localhost")
         self.servers: list[Any] = []
 
-    def serve(self, tls: bool = False) -> tuple[Service, str, Any]:
-        """A server: its methods, its url, and itself."""
+    def serve(self, tls: bool = False, state: health.HealthServicer | None = None) -> tuple[Service, str, Any]:
+        """A server: its methods, its url, and itself. `state`: its health service, if it has one."""
         service = Service()
         server = grpc.server(concurrent.futures.ThreadPoolExecutor(16), handlers=(service,), options=(("grpc.so_reuseport", 0),))
+        if state is not None:
+            health_pb2_grpc.add_HealthServicer_to_server(state, server)
         if tls:
             pem = self._certificate.read_bytes()
             # By the name, it would listen on ::1, and on 127.0.0.1 only if nobody else has that port there.
@@ -224,6 +227,28 @@ def test_a_server_that_is_killed_amid_a_stream_is_unavailable(world: World) -> N
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary("/s.T/Unary")(b"", timeout=5)
         assert caught.value.code() == Code.UNAVAILABLE
+
+
+def test_a_service_that_says_that_it_does_not_serve_gets_no_calls(world: World) -> None:
+    state = health.HealthServicer()
+    state.set("s.T", health_pb2.HealthCheckResponse.SERVING)
+    _, url, _ = world.serve(state=state)
+    client = world.system.client("healthy", "i1")
+    route_id = client.route("healthy.grpc.test", url, "/", apply=False)
+    client.ok(f"HEALTH_SET|SID|{route_id}|grpc://s.T|100ms|5s")
+    client.apply()
+    with world.channel("healthy.grpc.test") as channel:
+        unary = channel.unary_unary("/s.T/Unary")
+
+        def code() -> Any:
+            call = unary.future(b"x", timeout=30)
+            return call.code()
+
+        wait_for(lambda: code() == Code.OK)
+        state.set("s.T", health_pb2.HealthCheckResponse.NOT_SERVING)
+        wait_for(lambda: code() == Code.UNAVAILABLE)
+        state.set("s.T", health_pb2.HealthCheckResponse.SERVING)
+        wait_for(lambda: code() == Code.OK)
 
 
 def refusal(world: World, host: str, path: str = "/s.T/Unary", **named: float) -> grpc.RpcError:

@@ -545,7 +545,7 @@ def test_stats_and_rows_tell_of_open_and_ended_ones(edge: System, raw_backend: M
     with open_websocket(edge.proxy_port, "wsstats.test") as wire:
         wire.send(HELLO).until(HELLO)
         wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["websocket_active"] == 1)
-        assert f'proxyd_websockets_open{{route="{route_id}"}} 1.0' in wait_for(lambda: edge.admin("/metrics").text)
+        assert 'proxyd_websockets_open{domain="wsstats.test",service="wsstats"} 1.0' in edge.admin("/metrics").text
         assert edge.sql("SELECT SUM(websocket_active) FROM route_in_flight WHERE route_id = ?", route_id) == [(1,)]
     assert closed_row(edge, route_id) == ("127.0.0.1", len(HELLO), len(HELLO), "closed")
     stats = wait_for(lambda: (found := client.json(f"STATS_GET|SID|{route_id}"))["websocket_active"] == 0 and found)
