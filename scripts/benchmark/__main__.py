@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import compare, extras, report, targets
+from benchmark import compare, extras, http2, report, targets
 from benchmark.load import Measure, wrk
 from benchmark.targets import Target
 
@@ -89,16 +89,21 @@ def main() -> int:
     parser.add_argument("--only", default="", help=f"targets, of {', '.join(PROXIES)}")
     parser.add_argument("--scenarios", default="", help="numbers of scenarios, from 1, with commas; default all")
     parser.add_argument("--no-extras", action="store_true", help="leave out cost per feature, workers, registry and memory")
+    parser.add_argument("--http2", action="store_true",
+                        help=f"HTTP/2 over TLS and gRPC instead of HTTP/1.1, with h2load; --only takes {', '.join(http2.PROXIES)}")
     parser.add_argument("--compare", metavar="REV", default="",
                         help="proxyd alone, beside that revision of the repository, in alternating rounds; prints the ratios of processor "
                              "time, and exits with 1 if a scenario is slower than 0.97 of REV")
     parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ alone")
     options = parser.parse_args()
     rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
-    names = [name for name in options.only.split(",") if name] or list(PROXIES)
-    unknown = [name for name in names if name not in PROXIES]
+    known = list(http2.PROXIES if options.http2 else PROXIES)
+    names = [name for name in options.only.split(",") if name] or known
+    unknown = [name for name in names if name not in known]
     if unknown:
-        parser.error(f"unknown target {', '.join(unknown)}; known: {', '.join(PROXIES)}")
+        parser.error(f"unknown target {', '.join(unknown)}; known: {', '.join(known)}")
+    if options.http2:
+        return _http2(names, options.scenarios, rounds, seconds, not options.no_write)
     chosen = [SCENARIOS[int(number) - 1] for number in options.scenarios.split(",") if number] or SCENARIOS
     if options.compare:
         return _compare(options.compare, chosen, rounds, seconds)
@@ -121,6 +126,20 @@ def main() -> int:
         report.write(results, tables, rounds, seconds)
     failed = sum(measure.failed for result in results.values() for name in ("proxyd", "full") for measure in result.get(name, []))
     return 1 if failed else 0
+
+
+def _http2(names: list[str], numbers: str, rounds: int, seconds: float, write: bool) -> int:
+    """Measure HTTP/2, print the tables, and return the exit status."""
+    chosen = [http2.SCENARIOS[int(number) - 1] for number in numbers.split(",") if number] or http2.SCENARIOS
+    with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        results = http2.run(names, chosen, folder, rounds, seconds)
+    text = http2.markdown(results, rounds, seconds)
+    print(text)
+    if write:
+        report.put(http2.BEGIN, http2.END, text)
+    return 1 if any(measure.failed for result in results.values() for measure in result.get("proxyd", [])) else 0
 
 
 def _compare(revision: str, chosen: list[Scenario], rounds: int, seconds: float) -> int:

@@ -67,14 +67,16 @@ def markdown(results: dict[str, dict[str, list[Measure]]], tables: list[str], ro
 
 def write(results: dict[str, dict[str, list[Measure]]], tables: list[str], rounds: int, seconds: float) -> None:
     """Put the measured part and the chart into docs/."""
-    page = PAGE.read_text(encoding="utf-8") if PAGE.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(
-        f"{before}{BEGIN}\n![Requests a second](performance.png)\n\n{markdown(results, tables, rounds, seconds)}\n{END}{after}",
-        encoding="utf-8",
-    )
+    put(BEGIN, END, f"![Requests a second](performance.png)\n\n{markdown(results, tables, rounds, seconds)}\n")
     _chart(results)
+
+
+def put(begin: str, end: str, text: str) -> None:
+    """Put a text between two marks of docs/performance.md, in the place of what is there."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
 def _chart(results: dict[str, dict[str, list[Measure]]]) -> None:

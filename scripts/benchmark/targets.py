@@ -30,7 +30,8 @@ class Target:
         self.program.stop()
 
 
-def _nginx_config(folder: Path, body: str, connections: int = 8192) -> Path:
+def nginx_config(folder: Path, body: str, connections: int = 8192) -> Path:
+    """A configuration of nginx whose http block has `body`: its path."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = " ".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     config = folder / "nginx.conf"
@@ -49,7 +50,7 @@ def backend(folder: Path) -> Target:
     for name, size in (("1k", 1 << 10), ("64k", 1 << 16), ("1m", 1 << 20), ("10m", 10 << 20)):
         (files / name).write_bytes(b"x" * size)
     port, sink = free_port(), free_port()
-    config = _nginx_config(
+    config = nginx_config(
         folder,
         f"""sendfile on;
 server {{ listen 127.0.0.1:{port} backlog=4096; root {files};
@@ -149,7 +150,7 @@ def naive(folder: Path, upstream: int) -> Target:
 def nginx(folder: Path, upstream: int) -> Target:
     """nginx as a proxy with upstream keep-alive."""
     port = free_port()
-    config = _nginx_config(
+    config = nginx_config(
         folder,
         f"""upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; }}
 server {{ listen 127.0.0.1:{port} backlog=4096;
