@@ -207,17 +207,19 @@ VIEWS: dict[str, str] = {
         FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id""",
     "v_latency_by_hour": """
         SELECT x.hour, {epoch:x.hour} AS hour_epoch, x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
-               CAST(MAX(x.total) AS {whole_type}) AS requests, MIN(CASE WHEN x.so_far >= 0.5 * x.total THEN x.upper_ms END) AS p50_ms,
-               MIN(CASE WHEN x.so_far >= 0.95 * x.total THEN x.upper_ms END) AS p95_ms,
-               MIN(CASE WHEN x.so_far >= 0.99 * x.total THEN x.upper_ms END) AS p99_ms
-        FROM (SELECT l.endpoint_id, l.hour,
-                     (CASE WHEN l.bucket < 32 THEN l.bucket + 1
-                           ELSE (17 + (l.bucket & 15)) << CAST((l.bucket >> 4) - 1 AS INTEGER) END) / 1000.0 AS upper_ms,
-                     SUM(l.requests) OVER (PARTITION BY l.endpoint_id, l.hour ORDER BY l.bucket) AS so_far,
-                     SUM(l.requests) OVER (PARTITION BY l.endpoint_id, l.hour) AS total
-              FROM latency_hours l) x
+               CAST(x.total AS {whole_type}) AS requests, x.p50_ms, x.p95_ms, x.p99_ms
+        FROM (SELECT y.endpoint_id, y.hour, y.total, ROW_NUMBER() OVER (PARTITION BY y.hour, y.endpoint_id) AS place,
+                     MIN(CASE WHEN y.so_far >= 0.5 * y.total THEN y.upper_ms END) OVER (PARTITION BY y.hour, y.endpoint_id) AS p50_ms,
+                     MIN(CASE WHEN y.so_far >= 0.95 * y.total THEN y.upper_ms END) OVER (PARTITION BY y.hour, y.endpoint_id) AS p95_ms,
+                     MIN(CASE WHEN y.so_far >= 0.99 * y.total THEN y.upper_ms END) OVER (PARTITION BY y.hour, y.endpoint_id) AS p99_ms
+              FROM (SELECT l.endpoint_id, l.hour,
+                           (CASE WHEN l.bucket < 32 THEN l.bucket + 1
+                                 ELSE (17 + (l.bucket & 15)) << CAST((l.bucket >> 4) - 1 AS INTEGER) END) / 1000.0 AS upper_ms,
+                           SUM(l.requests) OVER (PARTITION BY l.hour, l.endpoint_id ORDER BY l.bucket) AS so_far,
+                           SUM(l.requests) OVER (PARTITION BY l.hour, l.endpoint_id) AS total
+                    FROM latency_hours l) y) x
         JOIN endpoints p ON p.endpoint_id = x.endpoint_id
-        GROUP BY x.hour, x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path""",
+        WHERE x.place = 1""",
     "v_unused": """
         SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, MIN(h.added_at) AS added_at
         FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id
