@@ -72,6 +72,7 @@ class Process:
     jobs: tuple[Job, ...] = ()
     findings: Sequence[Finding] = ()
     orders: dict[str, int] = field(default_factory=dict)
+    history: dict[str, float] = field(default_factory=dict)
 
 
 def read(circuits: CircuitBoard) -> Readings:
@@ -237,8 +238,20 @@ class ProxydCollector(Collector):
         ):
             family.add_metric((), value)
             yield family
+        yield from self._history()
         yield from self._jobs()
         yield self._unwell()
+
+    def _history(self) -> Iterator[Metric]:
+        tables = dict(self._process.history)
+        for name, key in (("proxyd_database_bytes", "used"), ("proxyd_database_max_bytes", "bound")):
+            family = gauge(name)
+            family.add_metric((), tables.pop(key, 0))
+            yield family
+        dropped = counter("proxyd_history_dropped_rows_total")
+        for table, rows in sorted(tables.items()):
+            dropped.add_metric((table,), rows)
+        yield dropped
 
     def _unwell(self) -> Metric:
         family, found = gauge("proxyd_unwell"), Counter(item.kind for item in self._process.findings)

@@ -85,7 +85,7 @@ def prometheus(context: Context, request: Request) -> Response:
         process = metrics.Process(
             state.started, state.board.version, [(worker.pid, worker.version) for worker in state.board.workers()],
             state.certificates(), len(state.problems()), state.health_numbers() if state.health_numbers is not None else {},
-            state.jobs, context.wellness.findings(), state.orders())
+            state.jobs, context.wellness.findings(), state.orders(), state.history())
         body, content_type = gevent.get_hub().threadpool.apply(
             metrics.render, (readings, process, request.header("Accept"), clock.now()))
     return Response(200, body, content_type)

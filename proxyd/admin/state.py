@@ -67,6 +67,8 @@ class MasterState:
     wellness: Wellness | None = None
     #: Certificates by [acme] since the start: obtained, failed, and the names that are failing now.
     orders: Callable[[], dict[str, int]] = dict
+    #: The size of the database, and rows that went early: `HistorySize.numbers`.
+    history: Callable[[], dict[str, float]] = dict
     certificate_actions: CertificateActions | None = None
     #: The webhooks, None for a master without.
     alerts: Webhooks | None = None

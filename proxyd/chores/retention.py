@@ -10,14 +10,13 @@ import logging
 from typing import Any
 
 import gevent
-from peewee import OP, SQL, Expression
 
 from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.config.sections import DatabaseSettings
+from proxyd.store.sql import cost
 from proxyd.store.sql.database import Store, StoreError, database
-from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.retained import RETAINED, Retained
 
 log = logging.getLogger("proxyd.retention")
@@ -30,8 +29,8 @@ _BELIEVED_AFTER = 3600.0
 _STEERED = 60.0
 #: Seconds between two batches, so that a process that waits for the lock gets it.
 _PAUSE = 0.02
-#: Pages that are given back at once (a megabyte), and how many stay for what is written next: a share of all, and no less than these.
-_STEP, _SPARE_SHARE, _LEAST_SPARE = 256, 10, 2048
+#: Pages that are given back at once (a megabyte).
+_STEP = 256
 #: What `PRAGMA auto_vacuum` says of a file that can be cut.
 _INCREMENTAL = 2
 #: Steps of a round, so that pruning comes round again.
@@ -109,9 +108,9 @@ class Retention:
 
 def _shrink() -> int:
     """Cut a step of free pages off the file. Returns how many. Runs in the database thread, outside a transaction."""
-    numbers = [int(database.execute_sql(f"PRAGMA {name}").fetchone()[0]) for name in ("auto_vacuum", "page_count", "freelist_count")]
-    kind, pages, free = numbers
-    count = min(_STEP, free - max(_LEAST_SPARE, pages // _SPARE_SHARE))
+    kind, pages, free, size = (int(database.execute_sql(f"PRAGMA {name}").fetchone()[0])
+                               for name in ("auto_vacuum", "page_count", "freelist_count", "page_size"))
+    count = min(_STEP, free - max(cost.LEAST_SPARE // size, pages // cost.SPARE_SHARE))
     if kind != _INCREMENTAL or count <= 0:
         return 0
     # `execute` would stop at the first page: this statement has as many steps as pages, and no columns.
@@ -122,8 +121,4 @@ def _shrink() -> int:
 
 def _delete(kept: Retained, before: str) -> int:
     """Delete one batch of rows older than an instant, in any order. Returns how many. Runs in the database thread."""
-    # These tables have different kinds of keys, but every row has a place where it lies.
-    place = SQL("rowid" if is_sqlite() else "ctid")
-    batch = kept.model.select(place).where(kept.old(before)).limit(kept.batch)
-    count: int = kept.model.delete().where(Expression(place, OP.IN, batch)).execute()
-    return count
+    return cost.delete(kept, lambda query: query.where(kept.old(before)))

@@ -31,6 +31,7 @@ from proxyd.config.declare import (
 )
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LEAST_DATABASE = 64 << 20
 _REDIS_SCHEMES = ("redis://", "rediss://", "redis+unix://")
 
 
@@ -48,6 +49,14 @@ def _host_name(value: str) -> str:
     if name and not _HOST_NAME.fullmatch(name):
         raise ValueError(f'"{value}" is not a name of at most 64 letters, digits, dots, dashes and underscores')
     return name
+
+
+def _database_size(value: str) -> int:
+    """Bytes of a size, 0 for `off`. Less than `_LEAST_DATABASE` would leave no room for what is needed to serve."""
+    size = 0 if value.strip().lower() in ("off", "0", "no") else text.parse_size(value)
+    if 0 < size < _LEAST_DATABASE:
+        raise ValueError(f"{value!r} is less than 64m, which the configuration and a day of sums may need")
+    return size
 
 
 def _some(*known: str) -> Kind:
@@ -245,6 +254,9 @@ class DatabaseSettings:
     busy_timeout: float = declare(DURATION, "5s", "Longest wait for a database lock that another process holds.")
     poll: float = declare(DURATION, "1s", "How often workers look in the database for changes that nobody told them of.")
     max_log: int = declare(SIZE, "256m", "Size of SQLite's log (-wal) at which no more history is written, because a reader keeps it.")
+    max_size: int = declare(
+        Kind("size, at least 64m, or off", _database_size), "off",
+        "Size of the database at which the oldest history goes before its time, raw rows first. off: no bound.")
     retain_health: float = declare(DURATION, "2d", "Age at which health results are pruned.")
     retain_minutes: float = declare(DURATION, "2d", "Age at which health by the minute is pruned.")
     retain_hours: float = declare(DURATION, "90d", "Age at which health and traffic by the hour are pruned.")

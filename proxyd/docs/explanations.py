@@ -220,6 +220,13 @@ EXPLANATIONS: dict[str, str] = {
         "On one host the master tells the workers of a change through shared memory, within milliseconds. Polling finds "
         "changes from elsewhere: the master of another host, a restored backup. Each look is a cheap query, so 100ms is "
         "fine.",
+    "database.max_size":
+        "What is in use is measured once a minute, without SQLite's log; about a tenth is kept free for what is written "
+        "next. Where it is more, single checks, minutes, slow requests, WebSockets, refused addresses and changes of "
+        "circuits go, the oldest first, but not those of the last hour; then sums by the hour, but not those of the last "
+        "8 days. Days, incidents, deploys, events and routes stay: if they alone are too much, proxyctl status says so. "
+        "The log and the event history_dropped say it when history begins to go, proxyd_history_dropped_rows_total counts "
+        "the rows. On PostgreSQL the size is an estimate from the server's statistics, and the files keep their size.",
     "database.retain_health":
         "A check every 10 s makes 60,000 rows per route and week. This setting decides how far back uptime queries can "
         "look.",

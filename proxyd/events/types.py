@@ -59,6 +59,8 @@ TYPES: tuple[EventType, ...] = (
     EventType("certificate_changed", "A certificate was obtained or renewed, or could not be. `state`: as in CERT_STATUS.",
               ("domain", "state", "not_after", "issuer", "challenge", "error", "next_attempt"), "certificate_changed"),
     EventType("certificate_expiring", "A certificate is near its end or past it.", ("path", "names", "expires", "days")),
+    EventType("history_dropped", "The database is as large as it may be, so the oldest history goes before its time. Said once a day. "
+              "`up_to`: what is older is gone.", ("max_size", "rows", "tables", "up_to")),
     EventType("global_config_changed", "The proxy's configuration was read again.", ("file",), "global_config_changed"),
 )
 NAMES: tuple[str, ...] = tuple(event.name for event in TYPES)

@@ -28,6 +28,7 @@ from proxyd.chores.certkeeper import CertificateKeeper
 from proxyd.chores.certwatch import CertificateWatch
 from proxyd.chores.counts import Counts
 from proxyd.chores.dbwatch import DatabaseWatch, part_log
+from proxyd.chores.historysize import HistorySize
 from proxyd.chores.hostwatch import HostWatch
 from proxyd.chores.janitor import Janitor
 from proxyd.chores.keeper import Keeper
@@ -210,9 +211,10 @@ class Master:
         registry.on_change = changed
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
         log_watch = LogWatch(store, settings.database.max_log)
+        size = HistorySize(store, bus, settings.database.max_size)
         wellness = Wellness(
             store, board, circuits, clock.now(),
-            lambda: [*map(str, sites.problems), *watch.problems(), *log_watch.problems(), *boots.read(directory),
+            lambda: [*map(str, sites.problems), *watch.problems(), *log_watch.problems(), *size.problems(), *boots.read(directory),
                      *registry.takeovers.fights()],
             lambda: [{"path": item.path, "names": list(item.names), "expires": item.expires}
                      for item in certificates.certificates.values()], checker.alive, others.findings if others is not None else list)
@@ -224,13 +226,13 @@ class Master:
             Janitor(registry), Keeper(registry, directory),
             CertificateKeeper(settings.acme.enabled and bool(settings.tls.bind), store, board, directory),
             Counts(store, board, directory, settings.host_name()),
-            watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness), log_watch,
+            watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness), log_watch, size,
             *([HostWatch(registry, member, others)] if member is not None and others is not None else []))
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
             wellness.certificates, checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)), wellness,
-            orders.numbers, orders.by_hand, alerts)
+            orders.numbers, size.numbers, orders.by_hand, alerts)
         parts: list[Any] = [*chores, server]
         for part in parts:
             part.start()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxyd.store.sql.errors import ErrorHour, UnknownHost
 from proxyd.store.sql.models import Endpoint, Host, Route, RouteHistory, Service, Session, StoredTable
@@ -45,11 +45,30 @@ _SERVICE_GONE = "The rows of a service without routes are kept for {}."
 _ROUTE_GONE = "The rows of a route that is gone are kept for {}."
 
 
+class Early(NamedTuple):
+    """Rows that go before their time where the history costs more than `[database] max_size`: those of a lower `tier` first, by the instant
+    in `column`. Those of the last `least` seconds stay."""
+
+    tier: int
+    column: Any
+    least: float
+
+
+def _raw(column: Any) -> Early:
+    """What was observed, and what is summed up by the minute: the hours have it, too. `v_slo` reads the last hour."""
+    return Early(1, column, 3600.0)
+
+
+def _sums(column: Any) -> Early:
+    """What is summed up by the hour: the days have it, too. `v_uptime` reads the last week."""
+    return Early(2, column, 8 * 86400.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Retained:
     """Rows of `model` may go when `old`, a peewee expression for an instant (RFC 3339), is true of an instant that lies the
     `[database]` setting behind now. `batch` of them go in one transaction; `said` tells it in docs/database.md. `last`: they stay at
-    least as long as what is kept by route, which refers to them."""
+    least as long as what is kept by route, which refers to them. `early`: whether they may go before their time."""
 
     model: type[StoredTable]
     setting: str
@@ -57,6 +76,7 @@ class Retained:
     said: str = _KEPT
     batch: int = 500
     last: bool = False
+    early: Early | None = None
 
     def age(self, settings: object) -> float:
         """The age in seconds at which rows go, by the `[database]` settings."""
@@ -89,30 +109,30 @@ def _without_history(before: str) -> Any:
 
 
 RETAINED: tuple[Retained, ...] = (
-    Retained(HealthResult, "retain_health", lambda before: HealthResult.checked_at < before),
-    Retained(HealthMinute, "retain_minutes", lambda before: HealthMinute.minute < before),
-    Retained(HealthHour, "retain_hours", lambda before: HealthHour.hour < before),
+    Retained(HealthResult, "retain_health", lambda before: HealthResult.checked_at < before, early=_raw(HealthResult.checked_at)),
+    Retained(HealthMinute, "retain_minutes", lambda before: HealthMinute.minute < before, early=_raw(HealthMinute.minute)),
+    Retained(HealthHour, "retain_hours", lambda before: HealthHour.hour < before, early=_sums(HealthHour.hour)),
     Retained(HealthDay, "retain_days", lambda before: HealthDay.day < before),
-    Retained(ServiceHour, "retain_hours", lambda before: ServiceHour.hour < before),
+    Retained(ServiceHour, "retain_hours", lambda before: ServiceHour.hour < before, early=_sums(ServiceHour.hour)),
     Retained(ServiceDay, "retain_days", lambda before: ServiceDay.day < before),
-    Retained(TrafficHour, "retain_hours", lambda before: TrafficHour.hour < before),
-    Retained(LatencyHour, "retain_hours", lambda before: LatencyHour.hour < before),
+    Retained(TrafficHour, "retain_hours", lambda before: TrafficHour.hour < before, early=_sums(TrafficHour.hour)),
+    Retained(LatencyHour, "retain_hours", lambda before: LatencyHour.hour < before, early=_sums(LatencyHour.hour)),
     Retained(TrafficDay, "retain_days", lambda before: TrafficDay.day < before),
     # An incident that goes on has no age yet.
     Retained(Rollout, "retain_days", lambda before: Rollout.ended_at < before, "It is kept for {} after its end."),
     Retained(Incident, "retain_days", lambda before: Incident.ended_at < before, "It is kept for {} after its end."),
-    Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before),
-    Retained(RateLimitRejection, "retain_stats", lambda before: RateLimitRejection.minute < before),
+    Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before, early=_raw(RouteMinute.minute)),
+    Retained(RateLimitRejection, "retain_stats", lambda before: RateLimitRejection.minute < before, early=_raw(RateLimitRejection.minute)),
     Retained(EventRow, "retain_events", lambda before: EventRow.at < before),
-    Retained(CircuitTransition, "retain_events", lambda before: CircuitTransition.at < before),
-    Retained(ErrorHour, "retain_stats", lambda before: ErrorHour.hour < before),
+    Retained(CircuitTransition, "retain_events", lambda before: CircuitTransition.at < before, early=_raw(CircuitTransition.at)),
+    Retained(ErrorHour, "retain_stats", lambda before: ErrorHour.hour < before, early=_sums(ErrorHour.hour)),
     Retained(UnknownHost, "retain_stats", lambda before: UnknownHost.last_at < before,
              "One that nobody asked for is kept for {}; of all, the thousand that are asked for most."),
-    Retained(SlowRequest, "retain_slow", lambda before: SlowRequest.at < before),
+    Retained(SlowRequest, "retain_slow", lambda before: SlowRequest.at < before, early=_raw(SlowRequest.at)),
     # A WebSocket may have been open for weeks: its age counts from its end.
     Retained(WebSocketConnection, "retain_slow",
              lambda before: (WebSocketConnection.opened_at < before) & (WebSocketConnection.closed_at < before),
-             "A row is written when the connection ends, and kept for {}."),
+             "A row is written when the connection ends, and kept for {}.", early=_raw(WebSocketConnection.opened_at)),
     # An ended session takes what it declared along (ON DELETE CASCADE), so fewer go at once.
     Retained(Session, "retain_sessions", lambda before: (Session.state == "ended") & (Session.ended_at < before),
              "Ended ones are kept for {}.", batch=50),
