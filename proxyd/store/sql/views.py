@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxyd.store.sql.database import database
 from proxyd.store.sql.query import is_sqlite
+from proxyd.store.sql.viewparts import POSTGRES, SQLITE
 
 #: Name and text of each view; what differs between database engines stands in braces.
 VIEWS: dict[str, str] = {
@@ -206,20 +207,11 @@ VIEWS: dict[str, str] = {
                t.maintenance_hits, t.drain_rejected, t.status_2xx, t.status_3xx, t.status_4xx, t.status_5xx, t.bytes_sent, t.bytes_received
         FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id""",
     "v_latency_by_hour": """
-        SELECT x.hour, {epoch:x.hour} AS hour_epoch, x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
-               CAST(x.total AS {whole_type}) AS requests, x.p50_ms, x.p95_ms, x.p99_ms
-        FROM (SELECT y.endpoint_id, y.hour, y.total, ROW_NUMBER() OVER (PARTITION BY y.hour, y.endpoint_id) AS place,
-                     MIN(CASE WHEN y.so_far >= 0.5 * y.total THEN y.upper_ms END) OVER (PARTITION BY y.hour, y.endpoint_id) AS p50_ms,
-                     MIN(CASE WHEN y.so_far >= 0.95 * y.total THEN y.upper_ms END) OVER (PARTITION BY y.hour, y.endpoint_id) AS p95_ms,
-                     MIN(CASE WHEN y.so_far >= 0.99 * y.total THEN y.upper_ms END) OVER (PARTITION BY y.hour, y.endpoint_id) AS p99_ms
-              FROM (SELECT l.endpoint_id, l.hour,
-                           (CASE WHEN l.bucket < 32 THEN l.bucket + 1
-                                 ELSE (17 + (l.bucket & 15)) << CAST((l.bucket >> 4) - 1 AS INTEGER) END) / 1000.0 AS upper_ms,
-                           SUM(l.requests) OVER (PARTITION BY l.hour, l.endpoint_id ORDER BY l.bucket) AS so_far,
-                           SUM(l.requests) OVER (PARTITION BY l.hour, l.endpoint_id) AS total
-                    FROM latency_hours l) y) x
-        JOIN endpoints p ON p.endpoint_id = x.endpoint_id
-        WHERE x.place = 1""",
+        SELECT t.hour, {epoch:t.hour} AS hour_epoch, t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
+               (SELECT CAST(SUM(l.requests) AS {whole_type}) FROM latency_hours l WHERE l.endpoint_id = t.endpoint_id AND l.hour = t.hour)
+               AS requests, {percentile:0.5} AS p50_ms, {percentile:0.95} AS p95_ms, {percentile:0.99} AS p99_ms
+        FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id
+        WHERE EXISTS (SELECT 1 FROM latency_hours l WHERE l.endpoint_id = t.endpoint_id AND l.hour = t.hour)""",
     "v_unused": """
         SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, MIN(h.added_at) AS added_at
         FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id
@@ -230,57 +222,8 @@ VIEWS: dict[str, str] = {
 }
 
 
-class _Part:
-    """A piece of SQL that differs between engines. `{name:a,b}` in a view is `text` with a for $1 and b for $2."""
-
-    def __init__(self, text: str, **given: str) -> None:
-        self._text = text
-        self._given = given
-
-    def replace(self, old: str, new: str) -> _Part:
-        """The same with another text in it, as str.replace."""
-        return _Part(self._text.replace(old, new), **self._given)
-
-    def __format__(self, spec: str) -> str:
-        text = self._text
-        for number, value in enumerate(spec.split(","), 1):
-            text = text.replace(f"${number}", self._given.get(value, value))
-        return text
-
-
-_SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "hours6": "6 hours", "day": "1 day", "week": "7 days",
-          "month": "30 days", "quarter": "90 days", "year": "365 days"}
-_JSON = "json_extract($1, '$.$2')"
-#: `unindexed`: SQLite is not to walk through the whole history in the order of the routes, but to look at the last day alone.
-_SQLITE: dict[str, str | _Part] = {
-    "at": _Part("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-$1')", **_SPANS),
-    "date": _Part("strftime('%Y-%m-%d', 'now', '-$1 days')"),
-    "epoch": _Part("CAST(strftime('%s', $1) AS INTEGER)"),
-    "epoch_now": "CAST(strftime('%s', 'now') AS INTEGER)",
-    "json": _Part(f"CAST({_JSON} AS TEXT)"),
-    "whole": _Part(f"CAST({_JSON} AS INTEGER)"),
-    "length": _Part("json_array_length($1, '$.$2')"),
-    "decimal": "REAL",
-    "whole_type": "INTEGER",
-    "unindexed": "+",
-}
-_TO_TEXT = "to_char((now() - interval '$1') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
-_POSTGRES: dict[str, str | _Part] = {
-    "at": _Part(_TO_TEXT, **_SPANS),
-    "date": _Part("to_char((now() - interval '$1 days') at time zone 'utc', 'YYYY-MM-DD')"),
-    "epoch": _Part("CAST(FLOOR(EXTRACT(EPOCH FROM CAST($1 AS TIMESTAMPTZ))) AS BIGINT)"),
-    "epoch_now": "CAST(FLOOR(EXTRACT(EPOCH FROM now())) AS BIGINT)",
-    "json": _Part("(CAST($1 AS JSON) ->> '$2')"),
-    "whole": _Part("CAST(CAST($1 AS JSON) ->> '$2' AS BIGINT)"),
-    "length": _Part("json_array_length(CAST($1 AS JSON) -> '$2')"),
-    "decimal": "NUMERIC",
-    "whole_type": "BIGINT",
-    "unindexed": "",
-}
-
-
 def _statements() -> dict[str, str]:
-    words = _SQLITE if is_sqlite() else _POSTGRES
+    words = SQLITE if is_sqlite() else POSTGRES
     return {name: f"CREATE VIEW {name} AS {text.format(**words)}" for name, text in VIEWS.items()}
 
 
