@@ -56,7 +56,7 @@ def fill(store: Store, checks: int) -> None:
 
 
 def oldest(store: Store, model: type[StoredTable], column: str) -> str:
-    found: str = store.read(lambda: min(getattr(row, column) for row in model.select()))  # type: ignore[attr-defined]
+    found: str = store.read(lambda: min(getattr(row, column) for row in model.select()))
     return found
 
 

@@ -24,6 +24,7 @@ from proxyd.store.sql.migrations import NEWEST, migrate
 from proxyd.store.sql.models import Host, SchemaVersion, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthResult
 from proxyd.store.sql.traffic import Traffic, TrafficBatch, route_stats
+from proxyd.store.sql.viewparts import POSTGRES
 from proxyd.store.sql.views import VIEWS
 from tests.support.postgres import Postgres
 from tests.support.waiting import patience, wait_for
@@ -355,7 +356,7 @@ def test_documented_queries_find_the_same_as_on_sqlite(url: str, monkeypatch: py
     """The document's sample, put into a server that thinks it is the sample's day."""
     day = f"TIMESTAMPTZ '{samples.NOW:%Y-%m-%dT%H:%M:%SZ}'"
     with samples_database() as sqlite:
-        monkeypatch.setattr(views, "_POSTGRES", {name: value.replace("now()", day) for name, value in views._POSTGRES.items()})
+        monkeypatch.setattr(views, "POSTGRES", {name: value.replace("now()", day) for name, value in POSTGRES.items()})
         store = Store(url, busy_timeout=20.0)
         store.open()
         migrate(store)
