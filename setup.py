@@ -58,6 +58,7 @@ setup(
         # HTTP/2 needs no extra any more. The name stays for those who install with it.
         "http2": [],
         "redis": ["redis>=5,<9"],
+        "docker": ["docker>=7,<8"],
         "parquet": ["pyarrow>=17"],
         "postgresql": ["psycopg2-binary>=2.9.5,<3"],
         "bench": ["proxy.py>=2.4,<3", "matplotlib>=3.8,<4", "psutil>=5.9,<8"],
@@ -82,6 +83,7 @@ setup(
             "grpcio-health-checking>=1.60,<2",
             "redis>=5,<9",
             "pyarrow>=17",
+            "docker>=7,<8",
             "jsonschema>=4.18,<5",
             "ruff>=0.9,<1",
             "mypy>=1.13,<3",

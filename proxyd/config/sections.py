@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from proxyd.base import text
 from proxyd.base.errorpages import ErrorPages, parse_error_files
+from proxyd.base.sourceapi import parse_sources
 from proxyd.base.urls import parse_check
 from proxyd.config.declare import (
     ADDRESS,
@@ -358,6 +359,9 @@ class SitesSettings:
 
     directory: str = declare(TEXT, "conf/sites-enabled", "Directory of site files (*.ini).")
     watch: bool = declare(BOOL, "yes", "Apply a changed file at once, without SIGHUP.")
+    sources: tuple[str, ...] = declare(
+        Kind("list of names", parse_sources), "",
+        "Sources of routes beside the files: docker, for containers with labels, or entry points proxyd.sources of installed packages.")
 
 
 @dataclass(frozen=True, slots=True)

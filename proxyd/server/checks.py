@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from proxyd.base.conditions import conditions_text, with_conditions
+from proxyd.base.sourceapi import load_source
 from proxyd.base.text import hide_password, rfc3339
 from proxyd.base.urls import parse_web_url
 from proxyd.chores.webhooks import template_problem
@@ -245,7 +246,19 @@ def _alerts(settings: Settings, places: Places) -> Iterator[Problem]:
 
 
 def _sites(settings: Settings, places: Places) -> list[Problem]:
-    """The site files: each for itself, then what they claim together."""
+    """The site files: each for itself, then what they claim together. Of other sources, whether they can be used."""
+    return [*_sources(settings, places), *_site_files(settings, places)]
+
+
+def _sources(settings: Settings, places: Places) -> Iterator[Problem]:
+    for name in settings.sites.sources:
+        try:
+            load_source(name)
+        except ValueError as error:
+            yield places.problem("sites", "sources", str(error))
+
+
+def _site_files(settings: Settings, places: Places) -> list[Problem]:
     directory = settings.sites.directory
     if not os.path.isdir(directory):
         if os.path.exists(directory):

@@ -13,6 +13,8 @@ import os
 import time
 from pathlib import Path
 
+from gevent.lock import RLock
+
 from proxyd.base.jobs import Job
 from proxyd.config.ini import Problem
 from proxyd.registry import staging
@@ -24,6 +26,7 @@ from proxyd.registry.stagedcopy import StagedCopy
 from proxyd.registry.staging import StagingError
 from proxyd.registry.state import CONNECTED, LiveSession, Registry
 from proxyd.sites.sitefile import Site, SiteRoute, parse_site
+from proxyd.sites.sources import MARK, Sources
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import StoreError
@@ -65,21 +68,34 @@ class Sites:
         self._directory = registry.settings.sites.directory
         self._marks: dict[str, tuple[int, int]] = {}
         self._job = Job("site-files", _WATCH_SECONDS, self._look_again, log)
-        self.jobs = (self._job,)
+        self.jobs: tuple[Job, ...] = (self._job,)
         self._retry_at = math.inf
         #: Route ids that were taken for a file which was then refused: its next attempt has them, and the same message.
         self._spare: dict[str, list[str]] = {}
         self.problems: list[Problem] = []
+        self._turn = RLock()
+        self._news = Job("route-sources", None, self._take_news, log)
+        self._sources = Sources(registry.settings.sites.sources, self._news.wake)
+        if registry.settings.sites.sources:
+            self.jobs = (self._job, self._news)
 
     def start(self) -> None:
         """Apply the files as they are, and watch them if the settings say so."""
         self.reload()
         if self._registry.settings.sites.watch:
             self._job.start()
+        if self._registry.settings.sites.sources:
+            self._news.start()
+            self._sources.start()
 
     def stop(self) -> None:
         """Watch no more."""
-        self._job.stop()
+        self._sources.stop()
+        for job in self.jobs:
+            job.stop()
+
+    def _take_news(self) -> None:
+        self.reload()
 
     def _look_again(self) -> None:
         if self._look() != self._marks or time.monotonic() >= self._retry_at:
@@ -100,20 +116,29 @@ class Sites:
         return marks
 
     def reload(self) -> list[Problem]:
-        """Read the files and apply what changed; returns what is wrong, which is also logged."""
+        """Read the files, and what sources have said, and apply what changed; returns what is wrong, which is also logged."""
+        with self._turn:
+            return self._reload()
+
+    def _reload(self) -> list[Problem]:
         self._marks, self._retry_at = self._look(), time.monotonic() + _RETRY_SECONDS
         refused = False
         sites, problems = read_sites(self._directory)
         broken = {Path(problem.file).stem for problem in problems}
+        said, wrong = self._sources.read()
+        problems += wrong
+        for name in said.keys() & sites.keys():
+            problems.append(Problem(self._origin(name), 0, f"source and file are both named {name}: the file counts"))
+        sites = {**said, **sites}
         wanted = {name: site for name, site in sites.items() if site.enabled}
         for session in list(self._registry.sessions.values()):
             name = session.session_id.removeprefix(SITE_PREFIX)
-            if session.is_site() and name not in wanted and name not in broken:
+            if session.is_site() and name not in wanted and name not in broken and not self._sources.keeps(name):
                 try:
-                    self._registry.end([session], f"site file {name}.ini", "the file is gone or disabled")
+                    self._registry.end([session], self._actor(name), "the file is gone or disabled")
                 except StoreError as error:
                     refused = True
-                    problems.append(Problem(os.path.join(self._directory, f"{name}.ini"), 0, f"gone, but its routes stay: {error}"))
+                    problems.append(Problem(self._origin(name), 0, f"gone, but its routes stay: {error}"))
                     continue
                 log.info("site %s is gone: its routes are removed", name)
         for name, site in wanted.items():
@@ -121,7 +146,7 @@ class Sites:
                 self._apply(name, site)
             except (StagingError, StoreError) as error:
                 refused = True
-                problems.append(Problem(os.path.join(self._directory, f"{name}.ini"), 0, str(error)))
+                problems.append(Problem(self._origin(name), 0, str(error)))
         for problem in problems:
             if problem not in self.problems:
                 log.error("%s (the last good version of this file stays)", problem)
@@ -131,11 +156,20 @@ class Sites:
             self._retry_at = math.inf
         return problems
 
+    @staticmethod
+    def _actor(name: str) -> str:
+        """Who has done what a session of that name does."""
+        return f"source {name}" if MARK in name else f"site file {name}.ini"
+
+    def _origin(self, name: str) -> str:
+        """Where its routes are written."""
+        return f"source {name}" if MARK in name else os.path.join(self._directory, f"{name}.ini")
+
     def _apply(self, name: str, site: Site) -> None:
         registry = self._registry
         session = registry.find(SITE_PREFIX + name)
         if session is not None and session.service != site.service:
-            registry.end([session], f"site file {name}.ini", "the file names another service")
+            registry.end([session], self._actor(name), "the file names another service")
             session = None
         if session is None:
             session = self._new_session(name, site)
@@ -151,7 +185,7 @@ class Sites:
             return
         session.staged = StagedCopy(staged)
         try:
-            staging.apply(registry, session, SCOPES, f"site file {name}.ini")
+            staging.apply(registry, session, SCOPES, self._actor(name))
         except (StagingError, StoreError):
             session.staged = StagedCopy()
             raise

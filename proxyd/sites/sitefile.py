@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from proxyd.base import text
+from proxyd.base.sourceapi import Sections
 from proxyd.base.urls import normalize_domain, normalize_route_path
 from proxyd.config import routechecks
 from proxyd.config.ini import COMMENTS, IniEntry, Problem, read_ini
@@ -59,6 +60,26 @@ def parse_site(content: str, file: str, name: str) -> tuple[Site, list[Problem]]
     """The site in the text of a file, and everything that is wrong with it: with any problem it must not be used."""
     sections: dict[str, int] = {}
     entries, problems = read_ini(content, file, _unknown_section, sections, _comments)
+    return _made(entries, problems, sections, file, name)
+
+
+def site_of(declared: Sections, origin: str, name: str) -> tuple[Site, list[Problem]]:
+    """The same of sections that are no text: what a source of routes says. `origin`: in place of the file."""
+    entries: list[IniEntry] = []
+    problems: list[Problem] = []
+    for section, values in declared.items():
+        if wrong := _unknown_section(section):
+            problems.append(Problem(origin, 0, wrong))
+            continue
+        for key, value in values.items():
+            if any(ord(char) < 32 or ord(char) == 127 for char in value):
+                problems.append(Problem(origin, 0, f"[{section}] {key}: the value holds a control character"))
+            else:
+                entries.append(IniEntry(section, key.lower(), value.strip(), 0, key))
+    return _made(entries, problems, dict.fromkeys(declared, 0), origin, name)
+
+
+def _made(entries: list[IniEntry], problems: list[Problem], sections: dict[str, int], file: str, name: str) -> tuple[Site, list[Problem]]:
     site = Site(name, service=name)
     site.routes = {owner: SiteRoute(owner, line) for owner, line in _routes(sections, entries).items()}
     common: dict[str, list[IniEntry]] = {kind: [] for kind in _COMMON}
