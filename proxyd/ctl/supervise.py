@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -54,8 +53,9 @@ class ServiceRunner:
         self._port: int = options.port or 0
         self._program: subprocess.Popen[bytes] | None = None
         self._route = ""
-        self._stop = threading.Event()
-        self._hurry = False
+        #: What the signal handlers set: whether to stop, and at once; signals for the program. Plain values, because a handler runs between
+        #: any two steps of the main thread. If that one just holds the lock of a threading.Event, the handler waits for it for ever.
+        self._stopping = self._hurry = False
         self._signals: list[int] = []
 
     def run(self) -> int:
@@ -102,7 +102,7 @@ class ServiceRunner:
     def _starts_again(self, code: int | None) -> bool:
         """Whether a program that ended with `code` (None: it runs) is started again."""
         policy = self._options.restart
-        return code is not None and not self._stop.is_set() and policy != "never" and (policy != "on-failure" or code != 0)
+        return code is not None and not self._stopping and policy != "never" and (policy != "on-failure" or code != 0)
 
     def _once(self) -> int:
         if self._overlaps and (not self._options.port or self._listens()):
@@ -120,12 +120,12 @@ class ServiceRunner:
             ready = self._await_port()
             if ready:
                 client = self._register()
-            while ready and self._program.poll() is None and not self._stop.is_set():
+            while ready and self._program.poll() is None and not self._stopping:
                 if self._overlaps and client is not None and signal.SIGHUP in self._signals:
                     client = self._overlap(client, self._program)
                     continue
                 self._pass_signals()
-                self._stop.wait(_TICK)
+                time.sleep(_TICK)
             if client is not None and self._program.poll() is None:
                 alone = self._take_traffic_away(client)
         finally:
@@ -140,7 +140,8 @@ class ServiceRunner:
     def _overlap(self, client: Client, program: subprocess.Popen[bytes]) -> Client:
         """Start the program once more. When that one is up, healthy and has its route, this one goes. Otherwise this one goes on. Returns
         the client of the one that runs."""
-        self._signals = [number for number in self._signals if number != signal.SIGHUP]
+        while signal.SIGHUP in self._signals:
+            self._signals.remove(signal.SIGHUP)
         before = self._instance, self._port, self._route
         self._instance, self._port = self._instance + _NEXT, _free_port(self._options.host)
         self._say(f"starting the program again on {self._place}")
@@ -195,7 +196,7 @@ class ServiceRunner:
         """Whether nobody listens at the port yet: another program there would get the traffic meant for ours."""
         deadline, told = time.monotonic() + self._options.start_timeout, False
         while self._listens():
-            if time.monotonic() >= deadline or self._stop.is_set():
+            if time.monotonic() >= deadline or self._stopping:
                 self._say(f"the program is not started: another program listens on {self._place}")
                 return False
             if not told:
@@ -208,21 +209,21 @@ class ServiceRunner:
         """Whether the program's port answers in time, and the program still runs."""
         assert self._program is not None
         deadline = time.monotonic() + self._options.start_timeout
-        while self._program.poll() is None and not self._stop.is_set():
+        while self._program.poll() is None and not self._stopping:
             if self._listens():
                 return True
             if time.monotonic() >= deadline:
                 self._say(f"nothing listens on {self._place} after {self._options.start_timeout:g}s; stopping the program")
                 return False
             self._pass_signals()
-            self._stop.wait(_TICK)
+            time.sleep(_TICK)
         return False
 
     def _register(self) -> Client | None:
         """A registered session whose route is applied. None if the program ended, or a stop was asked for, before that."""
         options, told, delay, instance = self._options, "", _FIRST_DELAY, self._instance
         assert self._program is not None
-        while self._program.poll() is None and not self._stop.is_set():
+        while self._program.poll() is None and not self._stopping:
             client = Client(options.registry, service=options.service, instance=instance, token=self._token or None,
                             tls=options.tls)
             client.subscribe("session_replaced", lambda event: self._say(
@@ -333,26 +334,28 @@ class ServiceRunner:
         """Wait. False if a stop was asked for, or the running program has ended."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if self._stop.is_set() or (self._program is not None and self._program.poll() is not None):
+            if self._stopping or (self._program is not None and self._program.poll() is not None):
                 return False
-            self._stop.wait(_TICK)
+            time.sleep(_TICK)
         return True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number in _STOPPING:
             # A second signal skips the drain.
-            self._hurry = self._stop.is_set()
-            self._stop.set()
+            self._hurry = self._stopping
+            self._stopping = True
         else:
             self._signals.append(number)
 
     def _pass_signals(self) -> None:
-        # HUP is ours where it starts the program by overlap. One that comes too early for that stays until it can be done.
-        kept = [signal.SIGHUP] if self._overlaps and signal.SIGHUP in self._signals else []
-        passed, self._signals = [number for number in self._signals if number not in kept], [*kept]
-        for number in passed:
-            with contextlib.suppress(ProcessLookupError):
-                if self._program is not None:
+        # One at a time: a handler may add another one at any moment.
+        for _ in range(len(self._signals)):
+            number = self._signals.pop(0)
+            if self._overlaps and number == signal.SIGHUP:
+                # It is ours. If it comes too early for another overlap, it stays until it can be done.
+                self._signals.append(number)
+            elif self._program is not None:
+                with contextlib.suppress(ProcessLookupError):
                     self._program.send_signal(number)
 
     def _say(self, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import os
 import signal
 import socket
@@ -12,9 +14,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from proxyd.ctl.supervise import ServiceRunner
 from tests.client.test_client import ScriptedRegistry, until
 
 
@@ -207,3 +211,28 @@ def test_without_a_connection_a_second_request_to_stop_does_not_wait_for_one(sta
     time.sleep(0.2)
     process.terminate()
     assert process.wait(5) == 128 + signal.SIGTERM
+
+
+@pytest.mark.timeout(30)
+def test_a_signal_between_any_two_steps_of_a_wait_ends_it() -> None:
+    """A handler that took a lock would wait for ever at the step at which the main thread has it."""
+    options = argparse.Namespace(service="files", domain=["a.test"], instance="i", port=1, unique=False, command=["true"])
+    for step in itertools.count():
+        runner, left = ServiceRunner(options, ""), step
+
+        def trace(frame: FrameType, event: str, argument: object, runner: ServiceRunner = runner) -> object:
+            nonlocal left
+            if not left:
+                runner._on_signal(signal.SIGTERM, None)
+            left -= 1
+            return trace
+
+        previous = sys.gettrace()
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            runner._pause(0.06)
+        finally:
+            sys.settrace(previous)
+        if left >= 0:
+            break
+    assert step > 5
