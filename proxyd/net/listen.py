@@ -19,6 +19,9 @@ from proxyd.base.trouble import Trouble
 from proxyd.net.descriptors import none_left
 
 _BACKLOG = 4096
+#: Connections taken in one turn of the event loop. gevent takes a hundred and runs what they need for 5 ms, so that who connects and closes
+#: without a pause would fill the process with connections whose turn never comes, until honest ones have to make room.
+ACCEPTED_AT_ONCE = 16
 #: Seconds until a server without a descriptor for the next connection looks again.
 _SHORT_PAUSE = 0.05
 #: A shortage is over when there was none for so many seconds: each descriptor that is free for a moment ends no shortage.
@@ -35,6 +38,7 @@ class Patient(BaseServer):  # type: ignore[misc]
     """For one of gevent's servers, named before it: without a descriptor for the next connection, it says so once and waits. gevent
     would print a traceback each time."""
 
+    max_accept = ACCEPTED_AT_ONCE
     _short: Trouble | None = None
     _short_at = 0.0
     _again: Any = None

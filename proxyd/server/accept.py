@@ -17,12 +17,11 @@ from gevent.server import StreamServer
 
 from proxyd.base import clock
 from proxyd.net.descriptors import Spare, none_left
+from proxyd.net.listen import ACCEPTED_AT_ONCE
 from proxyd.store.memory.board import Board
 
 #: Seconds. Longer would cost clients with one request per connection more than the balance is worth.
 _PAUSE = 0.0003
-#: Connections taken in one turn of the event loop.
-_AT_ONCE = 16
 #: Seconds between two looks for room while no connection can be accepted.
 _ASK_SECONDS = 0.05
 #: How far ahead of the least loaded worker a worker may be: so many connections, plus one eighth of its own.
@@ -76,10 +75,12 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
     Room is asked for when few places or descriptors are left. If there is none, the next connection waits until there is.
     """
 
+    max_accept = ACCEPTED_AT_ONCE
+
     def __init__(self, listener: Any, handle: Callable[[Any, Any], None], spawn: Pool, spare: Spare) -> None:
         super().__init__(listener, handle=handle, spawn=spawn)
         self._spare = spare
-        self._few = min(_AT_ONCE, spawn.size // 8)
+        self._few = min(ACCEPTED_AT_ONCE, spawn.size // 8)
         self._asking = self.loop.timer(_ASK_SECONDS, _ASK_SECONDS)
 
     def do_read(self) -> Any:
@@ -126,8 +127,6 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
 
 class SharingServer(RoomyServer):
     """The same for a worker that shares its listener with others."""
-
-    max_accept = _AT_ONCE
 
     def __init__(self, listener: Any, handle: Callable[[Any, Any], None], spawn: Pool, spare: Spare, share: Share) -> None:
         super().__init__(listener, handle, spawn, spare)

@@ -17,6 +17,7 @@ KINDS = {
     "frames": (UPGRADE, b"\x82\x80\0\0\0\0" * 20000),
     "small chunks": (b"GET /small HTTP/1.1\r\nHost: sink.test\r\n\r\n", b""),
     "gzip": (b"GET /text HTTP/1.1\r\nHost: gzip.test\r\nAccept-Encoding: gzip\r\n\r\n", b""),
+    "connections": (b"", b""),
     "br": (b"GET /text HTTP/1.1\r\nHost: br.test\r\nAccept-Encoding: br\r\n\r\n", b""),
 }
 
@@ -26,6 +27,8 @@ def flood(kind: str, port: int, until: float) -> None:
     opening, more = KINDS[kind]
     while time.monotonic() < until:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
+            if kind == "connections":
+                continue
             sock.sendall(opening)
             if opening is UPGRADE:
                 sock.recv(4096)

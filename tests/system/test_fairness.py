@@ -11,24 +11,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from tests.support.backends import Backend, RawBackend
 from tests.support.floods import KINDS
 from tests.support.system import ROOT, System
+from tests.support.waiting import patience
 
 SECONDS = 4.0
 WORDS = b"".join(b"%x lorem ipsum %x dolor %x " % (n * 2654435761 % 2**32, n, n * n) for n in range(20000))
 
 
-@pytest.fixture
-def hog(raw_backend: Callable[[Callable[[socket.socket], None]], RawBackend]) -> RawBackend:
+class Hog(RawBackend):
     """A backend that swallows bodies and frames, and answers with a million one-byte chunks or with a lot of text."""
 
-    def serve(sock: socket.socket) -> None:
-        head = made.receive_head(sock)
+    def __init__(self) -> None:
+        super().__init__(self._answer)
+
+    def _answer(self, sock: socket.socket) -> None:
+        head = self.receive_head(sock)
         if b"/small" in head:
             sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1_000_000 + b"0\r\n\r\n")
         elif b"/text" in head:
@@ -42,14 +46,12 @@ def hog(raw_backend: Callable[[Callable[[socket.socket], None]], RawBackend]) ->
             while sock.recv(1 << 20):
                 pass
 
-    made = raw_backend(serve)
-    return made
 
-
-@pytest.fixture
-def crowded(new_system: Callable[..., System], hog: RawBackend, backend: Backend) -> Iterator[System]:
-    """One worker, with the routes that the floods use and one that honest people use."""
-    system = new_system(workers=1, log__access="off", proxy__worker_timeout="3s")
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One worker for all floods, with the routes that they use and one that honest people use."""
+    hog, backend = Hog(), Backend()
+    system = System(tmp_path_factory.mktemp("crowded"), workers=1, log__access="off", proxy__worker_timeout="3s")
     client = system.client()
     sink, sock, gzip, brotli = (client.route(f"{name}.test", hog.url, apply=False) for name in ("sink", "socket", "gzip", "br"))
     client.route("good.test", backend.url, apply=False)
@@ -58,6 +60,9 @@ def crowded(new_system: Callable[..., System], hog: RawBackend, backend: Backend
     client.options(brotli, compression="true", compression_algorithms="br", compression_level="11")
     assert sink
     yield system
+    system.stop()
+    hog.stop()
+    backend.stop()
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -75,6 +80,8 @@ def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind
             answer.read()
             assert answer.status == 200
             waits.append(time.monotonic() - begun)
+            # What has been taken gets its turn.
+            assert psutil.Process(worker).num_fds() < 500
             # The flood is what loads the worker, not this.
             time.sleep(0.005)
     finally:
@@ -85,3 +92,24 @@ def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind
     assert waits[len(waits) // 2] < 0.03
     assert waits[len(waits) * 99 // 100] < 0.3
     assert crowded.worker_pids() == [worker]
+
+
+@pytest.mark.parametrize("where", ["registry", "admin"])
+def test_the_master_answers_while_one_connects_without_a_pause(crowded: System, where: str) -> None:
+    client, master = crowded.client("patient"), psutil.Process(crowded.master_pid())
+    port = crowded.registry_port if where == "registry" else crowded.admin_port
+    process = subprocess.Popen([sys.executable, "-m", "tests.support.floods", "connections", str(port), "3"], cwd=ROOT)
+    waits = []
+    try:
+        until = time.monotonic() + 2.5
+        while time.monotonic() < until:
+            begun = time.monotonic()
+            assert client.command("PING|SID") == "PONG"
+            waits.append(time.monotonic() - begun)
+            assert master.num_fds() < 500
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+        client.close()
+    assert max(waits) < patience(1.0)
