@@ -153,6 +153,8 @@ class TlsSettings:
         "Ciphers after Mozilla's lists. intermediate: forward secrecy and authenticated encryption, also in TLS 1.2. modern: TLS 1.3 "
         "alone, whatever min_version says.")
     http2: bool = declare(BOOL, "yes", "Offer HTTP/2 to clients (ALPN h2).")
+    shared_tickets: bool = declare(
+        BOOL, "yes", "Let clients resume their TLS session at any worker of the host. no: at the one that they had before alone.")
     client_ca: str = declare(
         TEXT, "", "PEM file of the CAs whose certificates clients may show. Routes ask for them by the option client_certificate. "
                   "Empty: nobody is asked.")

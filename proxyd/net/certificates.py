@@ -5,12 +5,14 @@ A file that can't be loaded is a clear message, and the last good content stays;
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from proxyd.config.sections import TlsSettings
+from proxyd.net import tickets
 from proxyd.net.clientcert import read_authorities
 from proxyd.net.hello import peek_hello
 from proxyd.net.tls import Certificate, CertificateError, Files, load_pem, read_pem, server_context
@@ -38,15 +40,18 @@ class Certificates:
     the default. For a name in files with several kinds of keys, each client is shown one that it knows. `more`: asked for names that
     no file has. `asks`: whether clients of a name are asked for a certificate."""
 
-    def __init__(self, tls: TlsSettings, more: MoreCertificates | None = None, asks: Callable[[str], bool] = lambda _: False) -> None:
+    def __init__(self, tls: TlsSettings, more: MoreCertificates | None = None, asks: Callable[[str], bool] = lambda _: False,
+                 secret: str = "") -> None:
+        """`secret`: file of the secret of session tickets; empty: each context has its own."""
         self._tls = tls
         self._paths = paths = tls.certificates
         self._more = more
         self._asks = asks
         self._authorities = b""
+        self._secret = secret
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._loaded: dict[str, tuple[Certificate, bytes]] = {}
-        self._files = Files((*paths, *((tls.client_ca,) if tls.client_ca else ())))
+        self._files = Files((*paths, *filter(None, (tls.client_ca, secret))))
         self.context: ssl.SSLContext | None = None
         #: The same for those who are asked for a certificate: that is settled when a handshake begins. None without a CA for them.
         self._asking: ssl.SSLContext | None = None
@@ -58,6 +63,9 @@ class Certificates:
     def refresh(self, now: float) -> None:
         """Load the files that changed anew; at most every few seconds. `now`: time.monotonic()."""
         changed = self._files.changed(now)
+        if self._secret in changed:
+            changed.remove(self._secret)
+            self._share_tickets()
         if self._tls.client_ca in changed and self._trust():
             changed.remove(self._tls.client_ca)
             log.info("the CAs of clients are read again")
@@ -129,6 +137,17 @@ class Certificates:
             self._asking = self._context(paths)
             self._asking.verify_mode = ssl.CERT_OPTIONAL
         self._by_name = {name: context(tuple(kinds.values())) for name, kinds in shown.items()}
+        self._share_tickets()
+
+    def _share_tickets(self) -> None:
+        """Encrypt session tickets as the other workers do. All handshakes begin in one of these contexts, whose tickets are those of the
+        connection. Who was not asked for a certificate, or by another CA, must not resume as one who was."""
+        secret = tickets.read(self._secret) if self._secret else None
+        if secret is None:
+            return
+        for context, label in ((self.context, b""), (self._asking, b"asked by " + hashlib.sha256(self._authorities).digest())):
+            if context is not None:
+                tickets.use(context, secret, label)
 
     def _context(self, paths: tuple[str, ...]) -> ssl.SSLContext:
         context = server_context(self._tls, self._authorities)

@@ -36,6 +36,7 @@ from proxyd.chores.leadwatch import LeadWatch
 from proxyd.chores.ledger import Ledger
 from proxyd.chores.logwatch import LogWatch
 from proxyd.chores.retention import Retention
+from proxyd.chores.tickets import TicketKeeper
 from proxyd.config import logs
 from proxyd.config.defaults import use_defaults
 from proxyd.config.named import use_named
@@ -226,6 +227,7 @@ class Master:
             Janitor(registry), Keeper(registry, directory),
             CertificateKeeper(settings.acme.enabled and bool(settings.tls.bind), store, board, directory),
             Counts(store, board, directory, settings.host_name()),
+            TicketKeeper(bool(settings.tls.bind) and settings.tls.shared_tickets, directory),
             watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness), log_watch, size,
             *([HostWatch(registry, member, others)] if member is not None and others is not None else []))
         state = MasterState(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import signal
 import time
 import traceback
@@ -23,6 +24,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from proxyd.base.lean import patch_all
 from proxyd.base.processes import ignore
 from proxyd.base.text import UNIX
+from proxyd.net import tickets
 from proxyd.net.certificates import Certificates
 from proxyd.net.descriptors import keep_spare
 from proxyd.net.gunicorn_inner import SIGNALS
@@ -263,4 +265,5 @@ def _certificates(runtime: Any) -> Certificates | None:
     if not tls.bind:
         return None
     sync = runtime.certificates
-    return Certificates(tls, sync.served if sync is not None else None, lambda name: runtime.table.asks(name))
+    return Certificates(tls, sync.served if sync is not None else None, lambda name: runtime.table.asks(name),
+                        os.path.join(runtime.settings.shared_memory_directory(), tickets.NAME) if tls.shared_tickets else "")

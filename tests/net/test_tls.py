@@ -14,6 +14,7 @@ import pytest
 
 from proxyd.config.sections import TlsSettings
 from proxyd.config.settings import load
+from proxyd.net import tickets
 from proxyd.net.certificates import Certificates
 from proxyd.net.tls import RELOAD_SECONDS, Files
 from tests.support.certificates import Authority
@@ -99,6 +100,53 @@ def test_rsa_and_ecdsa_stand_side_by_side_for_one_name(tmp_path: Path, caplog: p
     assert certificates.context is not None
     with pytest.raises(ssl.SSLError):
         shaken(certificates.context, old_client(authority, kinds[1]), "other.test")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_goes_on_at_another_worker_until_there_is_another_secret(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    assert tickets.works()
+    authority = Authority(tmp_path)
+    certificate, secret = authority.issue("exact.pem", "exact.test"), tmp_path / tickets.NAME
+    tls = load(None, {"PROXYD_TLS_CERTIFICATES": str(certificate), "PROXYD_TLS_CLIENT_CA": str(authority.file)}).tls
+    tickets.make(str(secret))
+    assert secret.stat().st_mode & 0o777 == 0o600
+    workers = [Certificates(tls, secret=str(secret)) for _ in range(2)]
+    client = authority.trusting()
+    client.maximum_version = version
+
+    def resumed(context: ssl.SSLContext | None, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession]:
+        server = context
+        assert server is not None
+
+        def serve(sock: socket.socket) -> None:
+            with sock, contextlib.suppress(OSError), server.wrap_socket(sock, server_side=True) as secured:
+                secured.sendall(b"x")
+                secured.recv(1)
+            gevent.get_hub().destroy()
+
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(10)
+        thread = threading.Thread(target=serve, args=(ours,))
+        thread.start()
+        try:
+            with theirs, client.wrap_socket(theirs, server_hostname="exact.test", session=session) as sock:
+                assert sock.recv(1) == b"x"
+                assert sock.session is not None
+                return bool(sock.session_reused), sock.session
+        finally:
+            thread.join(10)
+
+    first, second = workers
+    before, session = resumed(first.context, None)
+    assert not before
+    again, session = resumed(second.context, session)
+    assert again
+    # One who was not asked for a certificate must not resume as one who was.
+    assert not resumed(second._asking, session)[0]
+    tickets.make(str(secret))
+    second.refresh(time.monotonic() + RELOAD_SECONDS + 1)
+    assert not resumed(second.context, session)[0]
+    assert resumed(first.context, session)[0]
 
 
 def test_files_that_changed_are_named_once_and_not_looked_at_in_every_moment(tmp_path: Path) -> None:

@@ -99,6 +99,23 @@ def test_each_name_is_shown_its_own_certificate_and_others_the_first(secure: Sec
     assert secure.shown("unknown.test")[0] == "exact.test"
 
 
+def test_a_session_is_resumed_at_every_worker(secure: Secure) -> None:
+    context = secure.authority.trusting()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    def resumed(session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession]:
+        raw = socket.create_connection(("127.0.0.1", secure.port), timeout=10)
+        with context.wrap_socket(raw, server_hostname="a.wild.test", session=session) as sock:
+            assert sock.session is not None
+            return bool(sock.session_reused), sock.session
+
+    def always() -> bool:
+        session = resumed(None)[1]
+        return all(resumed(session)[0] for _ in range(10))
+
+    wait_for(always, 15, "sessions that all workers know")
+
+
 def test_a_certificate_that_has_expired_is_an_alert_at_the_start(secure: Secure) -> None:
     wait_for(lambda: any(b"over.pem for over.test expired on" in body for *_, body in secure.backend.seen("/alert")), 15, "the alert")
 
