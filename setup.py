@@ -61,6 +61,7 @@ setup(
         "docker": ["docker>=7,<8"],
         "parquet": ["pyarrow>=17"],
         "postgresql": ["psycopg2-binary>=2.9.5,<3"],
+        "docs": ["mkdocs>=1.6,<2"],
         "bench": ["proxy.py>=2.4,<3", "matplotlib>=3.8,<4", "psutil>=5.9,<8"],
         "test": [
             "pytest>=8,<10",

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from proxyd.base import text
-from proxyd.client.errors import ClientError
+from proxyd.client.commands import bulk_lines
+from proxyd.client.errors import ClientError, ConnectionLost
 from proxyd.client.events import LOCAL_TYPES, Callback, Event, EventHub
 from proxyd.client.link import MAINT_WAIT, Identity, Link, Timing
 from proxyd.client.wire import addresses_of
@@ -83,9 +84,19 @@ class Client:
         return self._ask("ROUTE_ADD", _joined(domains), path, backend_url, str(priority))
 
     def route_add_bulk(self, routes: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Stage routes ({"domains", "path", "backend_url", "priority"}), all or none; returns their ids in order."""
-        answer = self._ask("ROUTE_ADD_BULK", json.dumps([dict(route) for route in routes]))
-        return [str(result["route_id"]) for result in json.loads(answer)]
+        """Stage routes ({"domains", "path", "backend_url", "priority"}), all or none; returns their ids in order.
+
+        More than a line of the protocol holds go in several commands. If one is refused, what the others have staged is taken back.
+        """
+        made: list[str] = []
+        try:
+            for line in bulk_lines([json.dumps(dict(route)) for route in routes]):
+                made += [str(result["route_id"]) for result in json.loads(self._ask("ROUTE_ADD_BULK", line))]
+        except ClientError as error:
+            for route_id in made if not isinstance(error, ConnectionLost) else ():
+                self.route_remove(route_id)
+            raise
+        return made
 
     def route_update(self, route_id: str, field: str, value: str | int) -> None:
         """Stage another backend_url, priority, domains (with commas) or path."""

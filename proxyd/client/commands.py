@@ -4,6 +4,10 @@ The registry's command table declares all of this (`proxyd/registry/commands/`);
 without it, so it has a copy, and `tests/client/test_commands.py` fails where the two differ.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
 #: Sent again after a loss in mid-answer, since doing them twice is the same as once.
 REPEATABLE = frozenset({
     "ROUTE_UPDATE", "HEADERS_SET", "REQUEST_HEADERS_SET", "OPTIONS_SET", "HEALTH_SET", "RATELIMIT_SET",
@@ -26,3 +30,21 @@ TARGETED = frozenset({
     "RATELIMIT_SET", "CIRCUIT_BREAKER_SET", "ROUTE_STATUS", "CIRCUIT_BREAKER_STATUS", "CIRCUIT_BREAKER_RESET",
     "STATS_GET", "MAINT_ENTER", "MAINT_EXIT", "TRAFFIC_HOLD", "TRAFFIC_RELEASE",
 })
+
+#: Bytes of routes in one ROUTE_ADD_BULK. A line of the registry holds 16 KiB ([registry] max_line), the rest of the command included.
+_BULK_BYTES = 12_000
+
+
+def bulk_lines(routes: Sequence[str]) -> Iterator[str]:
+    """JSON arrays of routes, which are JSON themselves, each short enough for a line. One that is too long alone goes alone."""
+    part: list[str] = []
+    size = 0
+    for route in routes:
+        length = len(route.encode()) + 2
+        if part and size + length > _BULK_BYTES:
+            yield f"[{', '.join(part)}]"
+            part, size = [], 0
+        part.append(route)
+        size += length
+    if part:
+        yield f"[{', '.join(part)}]"

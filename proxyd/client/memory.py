@@ -48,7 +48,8 @@ class Memory:
             self.ids[answer] = answer
         elif command == "ROUTE_ADD_BULK":
             for route, result in zip(json.loads(fields[0]), json.loads(answer), strict=True):
-                given = (",".join(route["domains"]), str(route["path"]), str(route["backend_url"]), str(route.get("priority", 0)))
+                domains = route["domains"] if isinstance(route["domains"], str) else ",".join(route["domains"])
+                given = (domains, str(route.get("path", "/")), str(route["backend_url"]), str(route.get("priority", 0)))
                 self.record("ROUTE_ADD", given, str(result["route_id"]))
         elif command in SCOPES:
             self.staged.append(StagedCommand(command, (self._first_name(fields[0]), *fields[1:])))

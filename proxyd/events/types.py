@@ -24,6 +24,8 @@ class EventType(NamedTuple):
 TYPES: tuple[EventType, ...] = (
     EventType("config_applied", "A session's staged configuration became the active one.",
               ("service", "instance", "routes", "removed", "settings")),
+    EventType("apply_refused", "CONFIG_APPLY was refused, and nothing was applied. The same `reason` is told again after a minute.",
+              ("service", "instance", "reason")),
     EventType("backend_health_changed", "A health check changed its mind.", ("healthy", "status", "previous", "reason", "url"),
               "backend_health_changed"),
     EventType("circuit_state_changed", "A circuit is in another state: `closed`, `open` or `half_open`.", ("state", "from", "to", "reason"),

@@ -76,6 +76,8 @@ class LiveSession:
     replaced: bool = False
     #: The address of the client that held the session of the same names, connected, and lost it to this one's.
     took_from: str = ""
+    #: Why its last apply was refused, and when that was told (an instant of `base.clock`).
+    refused: tuple[str, float] = ("", 0.0)
     #: Options that its client wants and that there are not, since this master began.
     unknown_options: tuple[str, ...] = ()
 

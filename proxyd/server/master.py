@@ -179,7 +179,10 @@ class Master:
         store.open()
         self._stopping.append(store.close)
         before, after = migrations.migrate(store)
-        if before != after:
+        if not before:
+            log.log(logging.INFO if settings.file else logging.WARNING, "the database %s is new%s", store.name, "" if settings.file else
+                    f": {os.getcwd()} has no conf/proxyd.ini, and what another folder's var/ holds is not used")
+        elif before != after:
             log.info("database schema migrated from version %d to %d", before, after)
         # A new database has its log only now.
         store.displaced()

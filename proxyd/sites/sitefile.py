@@ -144,6 +144,11 @@ def _unknown(entry: IniEntry, known: tuple[str, ...]) -> str:
     return f'unknown key "{entry.key}" in [{entry.section}]{text.suggest(entry.key, known)} (known: {", ".join(known)})'
 
 
+def _unknown_here(entry: IniEntry, known: tuple[str, ...]) -> str:
+    """The same where the section is told already."""
+    return f'unknown key "{entry.key}"{text.suggest(entry.key, known)} (known: {", ".join(known)})'
+
+
 def _site_key(site: Site, entry: IniEntry) -> str | None:
     if entry.key not in _SITE_KEYS:
         return _unknown(entry, _SITE_KEYS)
@@ -214,13 +219,19 @@ def _shared_value(kind: str, entry: IniEntry) -> Any:
         return entry.value
     if kind == "slo":
         if entry.key not in _SLO_KEYS:
-            raise ValueError(_unknown(entry, _SLO_KEYS))
-        check_option(f"slo_{entry.key}", entry.value)
+            raise ValueError(_unknown_here(entry, _SLO_KEYS))
+        try:
+            check_option(f"slo_{entry.key}", entry.value)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("slo_")) from None
         return entry.value
     if kind == "ratelimit":
         if entry.key not in _LIMIT_KEYS:
-            raise ValueError(_unknown(entry, _LIMIT_KEYS))
-        return routechecks.limits(entry.value)
+            raise ValueError(_unknown_here(entry, _LIMIT_KEYS))
+        try:
+            return routechecks.limits(entry.value)
+        except ValueError as error:
+            raise ValueError(f"{entry.key}: {error}") from None
     _FIELD_NAMES[kind](entry.name)
     try:
         return routechecks.header_value(entry.value)

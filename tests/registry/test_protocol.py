@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from proxyd.client import Client, ClientError
 from tests.support.backends import Backend
 from tests.support.registry import RegistryClient
 from tests.support.system import System
@@ -538,6 +539,31 @@ def test_bulk_is_all_or_none(system: System) -> None:
         "ERROR|routes: entry 1: backend_url:")
     assert [(route["route_id"], route["domains"], route["path"], route["priority"]) for route in listed(client)] == [
         (result[0]["route_id"], ["a.bulk.test", "b.bulk.test"], "/x", 3), (result[1]["route_id"], ["c.bulk.test"], "/", 0)]
+
+
+def test_the_client_library_stages_more_routes_than_a_line_holds(system: System) -> None:
+    routes = [{"domains": [f"d{number}.many.test"], "backend_url": NOWHERE} for number in range(300)]
+    with Client(f"127.0.0.1:{system.registry_port}", service="many", instance="i1") as client:
+        ids = client.route_add_bulk(routes)
+        assert len(set(ids)) == 300 and len(client.route_list()) == 300
+        client.rollback()
+        with pytest.raises(ClientError, match="nonsense"):
+            client.route_add_bulk([*routes, {"domains": ["x.many.test"], "backend_url": "nonsense"}])
+        assert client.route_list() == [], "what was staged of them is taken back"
+
+
+def test_an_apply_that_is_refused_is_an_event_once(system: System) -> None:
+    holder, late = system.client("holds-it"), system.client("wants-it")
+    holder.route("kept.held.test", NOWHERE)
+    late.route("kept.held.test", NOWHERE, apply=False)
+    said = [late.command("CONFIG_APPLY|SID") for _ in range(5)]
+    assert all(answer.startswith("ERROR|") for answer in said)
+
+    def told() -> list[tuple[object, ...]]:
+        return system.sql("SELECT detail FROM events WHERE type = 'apply_refused' AND detail LIKE '%wants-it%'")
+
+    wait_for(told, what="the event")
+    assert [json.loads(str(detail))["reason"] for detail, in told()] == [said[0].removeprefix("ERROR|")]
 
 
 def test_route_ids_are_never_given_twice(system: System) -> None:

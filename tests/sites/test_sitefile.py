@@ -124,8 +124,8 @@ def test_domains_and_paths_are_normalised() -> None:
     (SMALL + "[options]\ntimeot = 1s\n", 'x.ini:5: [options] unknown option "timeot" (did you mean timeout'),
     (SMALL + "[options]\ntimeout = 0\n", "x.ini:5: [options] timeout: "),
     (SMALL + "[options mian]\ntimeout = 1s\n", "x.ini:5: [options mian]: there is no [route mian] (did you mean main?)"),
-    (SMALL + "[ratelimit]\nlimits = many\n", 'x.ini:5: [ratelimit] "many" is not requests/window'),
-    (SMALL + "[ratelimit]\nlimits = 9/minute; 5/60s\n", 'x.ini:5: [ratelimit] "5/60s" is a second limit for the same window'),
+    (SMALL + "[ratelimit]\nlimits = many\n", 'x.ini:5: [ratelimit] limits: "many" is not requests/window'),
+    (SMALL + "[ratelimit]\nlimits = 9/minute; 5/60s\n", 'x.ini:5: [ratelimit] limits: "5/60s" is a second limit for the same window'),
     (SMALL + "[ratelimit]\nlimit = 1/s\n", 'unknown key "limit"'),
     (SMALL + "[headers]\nX Y = 1\n", 'x.ini:5: [headers] "X Y" is not a header name'),
     (SMALL + "[headers]\nX = a\tb\n", "x.ini:5: [headers] X: the value holds a control character"),
@@ -194,3 +194,12 @@ def test_every_site_written_is_read_back(routes: dict[str, dict[str, object]]) -
         assert (found.domains, found.path, found.backends, found.priority) == (
             route["domains"], route["path"], route["backends"], route["priority"])
         assert (found.options, found.rate_limits) == ({"weight": str(route["weight"])}, route["limits"])
+
+
+@pytest.mark.parametrize(("section", "said"), [
+    ("[ratelimit web]\nlimits = x", '[ratelimit web] limits: "x" is not requests/window'),
+    ("[slo]\navailability = x", "[slo] availability: "), ("[slo]\nuptime = 1", '[slo] unknown key "uptime" (known'),
+    ("[ratelimit]\nlimit = 1/m", '[ratelimit] unknown key "limit" (did you mean')])
+def test_an_error_names_section_and_key_as_they_are_written(section: str, said: str) -> None:
+    _, problems = parse_site(f"[route web]\ndomains = a.test\nbackends = http://127.0.0.1:1\n{section}\n", "f.ini", "f")
+    assert len(problems) == 1 and problems[0].message.startswith(said) and problems[0].line == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proxyd.base import clock
 from proxyd.base.text import route_number
 from proxyd.registry import configuration, fields, staging
 from proxyd.registry.caller import Caller
@@ -10,6 +11,9 @@ from proxyd.registry.framing import compressed, to_json
 from proxyd.registry.protocol import CommandError, command
 
 TOPIC = "Applying"
+#: Seconds between two events about refused applies of a session: of another reason, and of the same one.
+_LEAST_PAUSE, _TOLD_AGAIN = 1.0, 60.0
+_MAX_REASON = 500
 
 
 @command("ROUTE_LIST", TOPIC,
@@ -52,7 +56,7 @@ def config_diff(caller: Caller) -> str:
 @command("CONFIG_APPLY", TOPIC, answer="`OK`, or `ERROR|...` with nothing applied",
          help="Make the staged copy the active one, in one transaction. `OK` means that every live worker routes by it.", repeatable=True)
 def config_apply(caller: Caller) -> str:
-    staging.apply(caller.registry, caller.session, SCOPES, caller.actor)
+    _apply(caller, SCOPES)
     return "OK"
 
 
@@ -61,7 +65,7 @@ def config_apply(caller: Caller) -> str:
          answer="as CONFIG_APPLY", help="Apply those scopes. The rest stays staged, and so do settings of routes that are not "
                                         "applied yet.", repeatable=True)
 def config_apply_partial(caller: Caller, scopes: tuple[str, ...]) -> str:
-    staging.apply(caller.registry, caller.session, scopes, caller.actor)
+    _apply(caller, scopes)
     return "OK"
 
 
@@ -69,3 +73,21 @@ def config_apply_partial(caller: Caller, scopes: tuple[str, ...]) -> str:
 def config_rollback(caller: Caller) -> str:
     staging.rollback(caller.registry, caller.session)
     return "OK"
+
+
+def _apply(caller: Caller, scopes: tuple[str, ...]) -> None:
+    """Apply, and note it where it is refused: the client was told, but perhaps nobody else. A client that tries again and again fills no
+    history."""
+    session = caller.session
+    try:
+        staging.apply(caller.registry, session, scopes, caller.actor)
+    except staging.StagingError as error:
+        now, reason = clock.now(), str(error)[:_MAX_REASON]
+        said, at = session.refused
+        if reason != said and now - at >= _LEAST_PAUSE or now - at >= _TOLD_AGAIN:
+            session.refused = reason, now
+            caller.registry.bus.publish("apply_refused", {
+                "service": session.service, "instance": session.instance, "reason": reason}, session_id=session.session_id,
+                actor=caller.actor)
+        raise
+    session.refused = "", 0.0
