@@ -122,6 +122,25 @@ def test_a_refusal_is_passed_on_and_a_refused_stream_is_asked_again(edge: System
     assert len(backend.requests) == 2
 
 
+def test_a_backend_that_has_ended_is_sent_nothing_more(edge: System, route: RouteMaker, start: Start) -> None:
+    def ending(request: Request) -> None:
+        request.head()
+        wait_for(lambda: request.body)
+        request.send(b"\x88\x02\x03\xe8", end=True)
+
+    backend = start(ending, websockets=True)
+    host = route(backend.url, websocket="true")
+    wire = open_websocket(edge.proxy_port, host).send(frame(BINARY, b"done"))
+    assert read_frame(wire) == (CLOSE, b"\x03\xe8")
+    (request,) = asked(backend)
+    seen = len(request.body)
+    wire.send(close())
+    assert wire.rest() == b""
+    wire.close()
+    wait_for(lambda: request.reset >= 0 or request.ended)
+    assert (request.reset, len(request.body)) == (8, seen)
+
+
 @pytest.mark.parametrize("status", ["204", "200"])
 def test_a_length_of_what_opens_a_websocket_is_of_no_account(status: str, edge: System, route: RouteMaker, start: Start) -> None:
     def counted(request: Request) -> None:

@@ -65,8 +65,8 @@ class Leg:
     """
 
     __slots__ = (
-        "_body", "_due", "_engine", "_error", "_heads", "_link", "_reader", "_sent", "_silent", "_state", "_writer", "address", "ended",
-        "idle_limit", "idle_until", "opened_at", "reused", "secure", "served", "trailers",
+        "_body", "_due", "_engine", "_error", "_heads", "_link", "_reader", "_sent", "_silent", "_state", "_tunnel", "_writer", "address",
+        "ended", "idle_limit", "idle_until", "opened_at", "reused", "secure", "served", "trailers",
     )  # fmt: skip
 
     def __init__(self, link: Connected, reused: bool) -> None:
@@ -82,6 +82,8 @@ class Leg:
         #: Bytes of the body that are still to come, -1 if that is not known; whether there can't be a body.
         self._due = -1
         self._silent = False
+        #: Whether it carries a WebSocket.
+        self._tunnel = False
         self.ended = False
         self.trailers: list[tuple[str, str]] = []
         self.reused = reused
@@ -160,6 +162,9 @@ class Leg:
         link.wake()
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self._tunnel and self.ended:
+            # Nobody reads it: who has ended a WebSocket can't answer. To some servers it is a fault, for which they end the connection.
+            return
         self._send(bytes(data) if isinstance(data, bytearray) else data, False)
 
     def send_last(self, data: bytes) -> None:
@@ -219,7 +224,9 @@ class Leg:
         except StreamFault as fault:
             self.blame(fault.detail)
             raise LegError(f"the upstream breaks HTTP/2: {fault.detail}", code="upstream_http2") from None
-        if response.status >= (300 if tunnel else 200):
+        if tunnel and 200 <= response.status < 300:
+            self._tunnel = True
+        elif response.status >= 200:
             self._expect(response)
         return response
 
@@ -294,6 +301,9 @@ class Leg:
     stop_reading = shutdown
 
     def stop_sending(self) -> None:
+        if self._tunnel and self.ended:
+            self._reset(CANCEL)
+            return
         # An error is for whoever reads: it finds out, too.
         with contextlib.suppress(OSError):
             self.finish(())
