@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proxyd.net.clientcert import ClientCertificate
 
 RECV_SIZE = 65536
-#: How long a greenlet may work on what one stream gives it until it lets others run, seconds.
+#: How long a greenlet may work without a wait until it lets others run, seconds.
 SLICE = 0.001
 #: How long it waits for others at most, seconds: where all are busy without a pause, it has a slice in every twenty.
 _LONGEST_WAIT = 0.02
@@ -35,8 +35,22 @@ PEEK = socket_constants.MSG_PEEK | socket_constants.MSG_DONTWAIT
 _poll = monkey.get_original("select", "poll")
 
 
+class Turn:
+    """Since when the greenlet that runs now has done so (`began`, monotonic seconds). One runs at a time, and its turn begins anew when
+    it has waited for a stream."""
+
+    __slots__ = ("began",)
+
+    def __init__(self) -> None:
+        self.began = monotonic()
+
+
+#: The turn of this process.
+turn = Turn()
+
+
 def let_others_run() -> None:
-    """Go on when nobody else has anything to do, or after 20 ms.
+    """Go on when nobody else has anything to do, or after 20 ms, with a new turn.
 
     gevent.sleep(0) would not do: greenlets that call it in turn run one after another, and the loop looks at no socket.
     """
@@ -50,6 +64,7 @@ def let_others_run() -> None:
     finally:
         idle.close()
         timer.close()
+        turn.began = monotonic()
 
 
 class Stream(Protocol):
@@ -71,14 +86,17 @@ class Stream(Protocol):
         """The same for a caller that knows there is nothing yet."""
 
     def give_way(self) -> None:
-        """Let other greenlets run if this one has worked for longer than SLICE since the stream last waited: for loops that
-        may go on for long without a read, which gives way by itself."""
+        """Let other greenlets run if this turn has lasted for longer than SLICE: for loops that may go on for long without a read,
+        which gives way by itself."""
 
     def recv_into(self, buffer: memoryview) -> int:
         """Fill some of the buffer; 0 at the end."""
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of it."""
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what can be sent without a wait, maybe nothing. Returns how many bytes were sent."""
 
     def shutdown(self) -> None:
         """Wake whoever waits here, as if the peer had gone."""
@@ -115,32 +133,31 @@ class Stream(Protocol):
 
 
 class StreamBase:
-    """What both kinds of stream keep: their pool's notes, and when they last waited (`_since`)."""
+    """What both kinds of stream keep: their pool's notes."""
 
-    __slots__ = ("_since", "address", "idle_limit", "idle_until", "opened_at", "served")
+    __slots__ = ("address", "idle_limit", "idle_until", "opened_at", "served")
 
     #: What a client has shown in its handshake, and whether it was asked: for TLS.
     certificate: ClientCertificate | None = None
     asked: bool = False
 
     def __init__(self) -> None:
-        self.opened_at = self._since = monotonic()
+        self.opened_at = monotonic()
         self.address = ""
         self.idle_limit = inf
         self.idle_until = 0.0
         self.served = 0
 
     def give_way(self) -> None:
-        if monotonic() - self._since > SLICE:
+        if monotonic() - turn.began > SLICE:
             let_others_run()
-            self._since = monotonic()
 
 
 class PlainStream(StreamBase):
     """A TCP or UNIX stream on a non-blocking socket.
 
     A read that finds bytes at once does not switch greenlets, so that a peer which sends without a pause would have the
-    worker to itself. Each read therefore looks how long ago the stream last waited (`_since`), and gives way when it is due.
+    worker to itself. Each read therefore looks how long this turn has lasted, and gives way when it is due.
 
     The watcher for reading stays started from one wait to the next: starting and stopping it costs two system calls each
     time. What arrives while nobody waits (`_waiting`) stops it, and is remembered (`_ready`) for the next wait.
@@ -169,8 +186,8 @@ class PlainStream(StreamBase):
         self._taken = 0
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
-        if monotonic() - self._since > SLICE:
-            self.give_way()
+        if monotonic() - turn.began > SLICE:
+            let_others_run()
         while True:
             try:
                 return self.sock.recv(size)
@@ -186,8 +203,8 @@ class PlainStream(StreamBase):
                 continue
 
     def recv_into(self, buffer: memoryview) -> int:
-        if monotonic() - self._since > SLICE:
-            self.give_way()
+        if monotonic() - turn.began > SLICE:
+            let_others_run()
         while True:
             try:
                 return self.sock.recv_into(buffer)
@@ -208,7 +225,7 @@ class PlainStream(StreamBase):
             self._hub.switch()
         finally:
             self._waiting = None
-        self._since = monotonic()
+        turn.began = monotonic()
 
     def _arrived(self) -> None:
         """The loop's call, in the hub: something can be read."""
@@ -219,6 +236,12 @@ class PlainStream(StreamBase):
             self._ready = True
         else:
             waiting.switch()
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
         try:
@@ -233,6 +256,7 @@ class PlainStream(StreamBase):
         try:
             while rest:
                 self._hub.wait(self._writer)
+                turn.began = monotonic()
                 with contextlib.suppress(BlockingIOError):
                     rest = rest[self.sock.send(rest):]
         finally:

@@ -12,7 +12,7 @@ from gevent import socket as gevent_socket
 
 from proxyd.net.clientcert import shown_certificate
 from proxyd.net.peer import Peer
-from proxyd.net.stream import PEEK, RECV_SIZE, RESET_AT_CLOSE, SLICE, PlainStream, Stream, StreamBase
+from proxyd.net.stream import PEEK, RECV_SIZE, RESET_AT_CLOSE, SLICE, PlainStream, Stream, StreamBase, let_others_run, turn
 
 #: A read that took longer than this has waited, seconds.
 _WAITED = 0.001
@@ -54,9 +54,13 @@ class TlsStream(StreamBase):
         """Give way after a read that was due for it. gevent's socket does not say whether it waited: its time does."""
         now = monotonic()
         if now - begun > _WAITED:
-            self._since = now
-        elif now - self._since > SLICE:
-            self.give_way()
+            turn.began = now
+        elif now - turn.began > SLICE:
+            let_others_run()
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        # gevent's socket would wait.
+        return 0
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
         self._peer.moved()

@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import Any
 
+from proxyd.base.lean import preload
 from proxyd.config import logs
 from proxyd.config.settings import Settings, SettingsError, load
 from proxyd.net.descriptors import raise_limit
@@ -19,6 +20,9 @@ from proxyd.server.supervisor import Supervisor
 
 #: Seconds a worker may take to cut the remaining requests after graceful_timeout.
 _CUTTING = 5
+
+#: Modules that import all that a worker needs until it serves.
+WORKERS_NEED = ("proxyd.server.worker", "proxyd.wsgi", "proxyd.proxy.runtime")
 
 log = logging.getLogger("gunicorn.error")
 
@@ -110,6 +114,16 @@ def _start_master(server: Any) -> None:
     if _settings is not None and _settings.master.spawn and _supervisor is None:
         _supervisor = Supervisor(_settings.file)
         _supervisor.start()
+    # While the master starts, on another processor.
+    _preload()
+
+
+def _preload() -> None:
+    """Import what workers need once, before they are forked: they start at once then, and share the memory."""
+    try:
+        preload(*WORKERS_NEED)
+    except Exception as error:  # a worker that can't import it either tells it as its own failure to start
+        log.warning("can't import in advance what workers need (%s: %s)", type(error).__name__, error)
 
 
 def _reload_master(server: Any) -> None:

@@ -48,3 +48,64 @@ def test_no_worker_loads_libraries_that_it_does_not_use() -> None:
         "import sys\n"
         "import proxyd.server.worker, proxyd.server.application\n"
         "print([name for name in ('redis', 'acme', 'jinja2', 'flask') if name in sys.modules])") == "[]\n"
+
+
+#: Prints what the modules of a worker, imported in advance, have kept of the standard library that is patched later.
+KEPT = """
+import functools, gc, sys, types
+from gevent import monkey
+from gevent._hub_local import get_hub_if_exists
+from gevent.local import local
+from proxyd.base import lean
+from proxyd.server.gunicorn_conf import WORKERS_NEED
+lean.preload(*WORKERS_NEED)
+assert get_hub_if_exists() is None, "a hub of the arbiter would be forked"
+before = dict(sys.modules)
+lean.patch_all()
+print("imported later:", [name for name in sys.modules if name.startswith("proxyd.") and name not in before])
+old = {id(value): (name, of) for name, values in monkey.saved.items() for of, value in values.items() if callable(value)}
+own = {"posix", *monkey.saved, *(name for name in before if name.split(".")[0] in ("gevent", "greenlet") or name.startswith("_"))}
+
+def kept(value, depth=0):
+    if id(value) in old:
+        yield old[id(value)]
+    elif isinstance(value, functools.partial):
+        for part in (value.func, *value.args, *value.keywords.values()):
+            yield from kept(part)
+    elif isinstance(value, types.FunctionType):
+        for part in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
+            yield from kept(part)
+    elif isinstance(value, type) and depth < 2:
+        for base in value.__mro__[1:]:
+            if id(base) in old:
+                yield old[id(base)]
+        for part in vars(value).values():
+            yield from kept(part.__func__ if isinstance(part, (staticmethod, classmethod)) else part, depth + 1)
+    elif isinstance(value, (list, tuple, set, frozenset)) and depth < 2 and len(value) < 1000:
+        for part in value:
+            yield from kept(part, depth + 1)
+
+for name, module in sorted(before.items()):
+    if name in own or module is None:
+        continue
+    for of, value in list(vars(module).items()):
+        for library, what in kept(value):
+            if name != library and getattr(value, "__module__", name) == name:
+                print(f"{name}.{of}: {library}.{what}")
+"""
+
+#: Those that are meant.
+MEANT = {
+    # It never runs: workers are replaced by signals.
+    "gunicorn.reloader",
+    # They ask the kernel at once, and do not wait.
+    "proxyd.net.peer", "proxyd.net.stream", "proxyd.proxy.core.busywatch", "proxyd.server.accept", "proxyd.store.sql.postgres",
+    # A wait of a tenth of a millisecond for another process, which must not give way.
+    "proxyd.store.memory.shared",
+}
+
+
+def test_what_is_imported_in_advance_keeps_nothing_that_is_patched_later() -> None:
+    first, *found = run(KEPT).splitlines()
+    assert first == "imported later: []"
+    assert [line for line in found if line.split(": ")[0].rpartition(".")[0] not in MEANT] == []

@@ -396,11 +396,14 @@ class ClientConnection:
             self._send(encode_last_chunk(list(trailers)) if trailers else LAST_CHUNK)
 
     def _send(self, data: bytes | memoryview) -> None:
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._settings.body_timeout)
         try:
-            self.stream.send_all(data)
+            sent = self.stream.send_now(data)
+            if sent == len(data):
+                return
+            exchange = self.exchange
+            if exchange is not None:
+                exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._settings.body_timeout)
+            self.stream.send_all(memoryview(data)[sent:] if sent else data)
         except OSError:
             self.keep_alive = False
             raise ClientGone from None
