@@ -1,8 +1,7 @@
-"""Byte streams of the hot path: non-blocking sockets with watchers of our own.
+"""Byte streams of the hot path: non-blocking sockets with watchers of our own (net/watched).
 
-A gevent socket makes a timer per wait and an exception per read that has to wait. Here deadlines are the
-watchdog's (one scan for all), and a reader that knows there is nothing yet waits first. A watchdog ends a wait
-with `shutdown`: the peer then reads as gone, and the waiter asks its exchange why.
+A reader that knows there is nothing yet waits first. A watchdog ends a wait with `shutdown`: the peer then reads as gone, and the waiter
+asks its exchange why.
 """
 
 from __future__ import annotations
@@ -10,61 +9,24 @@ from __future__ import annotations
 import _socket
 import contextlib
 import socket as socket_constants
-from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
-from gevent import getcurrent, monkey
+from gevent import monkey
 from gevent import socket as gevent_socket
-from gevent.hub import Waiter, get_hub
 
 from proxyd.net.peer import acknowledged
+from proxyd.net.watched import SLICE, Watched, let_others_run, turn
 
 if TYPE_CHECKING:
     from proxyd.net.clientcert import ClientCertificate
 
 RECV_SIZE = 65536
-#: How long a greenlet may work without a wait until it lets others run, seconds.
-SLICE = 0.001
-#: How long it waits for others at most, seconds: where all are busy without a pause, it has a slice in every twenty.
-_LONGEST_WAIT = 0.02
 #: SO_LINGER: closing sends a reset.
 RESET_AT_CLOSE = b"\1\0\0\0\0\0\0\0"
 _SHUT_RD, _SHUT_WR, _SHUT_RDWR = socket_constants.SHUT_RD, socket_constants.SHUT_WR, socket_constants.SHUT_RDWR
 PEEK = socket_constants.MSG_PEEK | socket_constants.MSG_DONTWAIT
 _poll = monkey.get_original("select", "poll")
-
-
-class Turn:
-    """Since when the greenlet that runs now has done so (`began`, monotonic seconds). One runs at a time, and its turn begins anew when
-    it has waited for a stream."""
-
-    __slots__ = ("began",)
-
-    def __init__(self) -> None:
-        self.began = monotonic()
-
-
-#: The turn of this process.
-turn = Turn()
-
-
-def let_others_run() -> None:
-    """Go on when nobody else has anything to do, or after 20 ms, with a new turn.
-
-    gevent.sleep(0) would not do: greenlets that call it in turn run one after another, and the loop looks at no socket.
-    """
-    hub = get_hub()
-    waiter: Any = Waiter(hub)
-    idle, timer = hub.loop.idle(), hub.loop.timer(_LONGEST_WAIT)
-    try:
-        idle.start(waiter.switch, None)
-        timer.start(waiter.switch, None)
-        waiter.get()
-    finally:
-        idle.close()
-        timer.close()
-        turn.began = monotonic()
 
 
 class Stream(Protocol):
@@ -132,55 +94,20 @@ class Stream(Protocol):
         """How many bytes the peer has taken in all. -1 where that is not known, or where nothing waits to be sent."""
 
 
-class StreamBase:
-    """What both kinds of stream keep: their pool's notes."""
+class PlainStream(Watched):
+    """A TCP or UNIX stream on a non-blocking socket."""
 
-    __slots__ = ("address", "idle_limit", "idle_until", "opened_at", "served")
-
-    #: What a client has shown in its handshake, and whether it was asked: for TLS.
-    certificate: ClientCertificate | None = None
-    asked: bool = False
-
-    def __init__(self) -> None:
-        self.opened_at = monotonic()
-        self.address = ""
-        self.idle_limit = inf
-        self.idle_until = 0.0
-        self.served = 0
-
-    def give_way(self) -> None:
-        if monotonic() - turn.began > SLICE:
-            let_others_run()
-
-
-class PlainStream(StreamBase):
-    """A TCP or UNIX stream on a non-blocking socket.
-
-    A read that finds bytes at once does not switch greenlets, so that a peer which sends without a pause would have the
-    worker to itself. Each read therefore looks how long this turn has lasted, and gives way when it is due.
-
-    The watcher for reading stays started from one wait to the next: starting and stopping it costs two system calls each
-    time. What arrives while nobody waits (`_waiting`) stops it, and is remembered (`_ready`) for the next wait.
-    """
-
-    __slots__ = (
-        "_closed", "_full", "_hub", "_poll", "_reader", "_ready", "_taken", "_waiting", "_watched", "_writer", "sock",
-    )  # fmt: skip
+    __slots__ = ("_closed", "_full", "_poll", "_taken", "sock")
 
     secure = False
+    certificate: ClientCertificate | None = None
+    asked = False
 
     def __init__(self, sock: _socket.socket) -> None:
-        super().__init__()
         sock.setblocking(False)
+        super().__init__(sock.fileno())
         self.sock = sock
-        self._hub = get_hub()
-        fd = sock.fileno()
-        self._reader = self._hub.loop.io(fd, 1)
-        self._writer = self._hub.loop.io(fd, 2)
         self._poll: Any = None
-        self._waiting: Any = None
-        self._watched = False
-        self._ready = False
         self._closed = False
         self._full = False
         self._taken = 0
@@ -211,32 +138,6 @@ class PlainStream(StreamBase):
             except BlockingIOError:
                 self._wait_to_read()
 
-    def _wait_to_read(self) -> None:
-        """Wait until there is something to read, as far as the loop knows: the caller tries, and waits again."""
-        if self._ready:
-            self._ready = False
-            self.give_way()
-            return
-        if not self._watched:
-            self._watched = True
-            self._reader.start(self._arrived)
-        self._waiting = getcurrent()
-        try:
-            self._hub.switch()
-        finally:
-            self._waiting = None
-        turn.began = monotonic()
-
-    def _arrived(self) -> None:
-        """The loop's call, in the hub: something can be read."""
-        waiting = self._waiting
-        if waiting is None:
-            self._reader.stop()
-            self._watched = False
-            self._ready = True
-        else:
-            waiting.switch()
-
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
         try:
             return self.sock.send(data)
@@ -255,8 +156,7 @@ class PlainStream(StreamBase):
         self._full = True
         try:
             while rest:
-                self._hub.wait(self._writer)
-                turn.began = monotonic()
+                self._wait_to_write()
                 with contextlib.suppress(BlockingIOError):
                     rest = rest[self.sock.send(rest):]
         finally:
@@ -283,8 +183,7 @@ class PlainStream(StreamBase):
         if self._closed:
             return
         self._closed = True
-        self._reader.close()
-        self._writer.close()
+        self._end_watching()
         self.sock.close()
 
     def reset(self) -> None:

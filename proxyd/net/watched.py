@@ -1,0 +1,119 @@
+"""Waiting for a socket with watchers of our own, and giving way to others: what streams have in common.
+
+A gevent socket makes a timer per wait and an exception per read that has to wait. Here deadlines are the watchdog's (one scan for all),
+and a watcher stays started from one wait to the next.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from time import monotonic
+from typing import Any
+
+from gevent import getcurrent
+from gevent.hub import Waiter, get_hub
+
+#: How long a greenlet may work without a wait until it lets others run, seconds.
+SLICE = 0.001
+#: How long it waits for others at most, seconds: where all are busy without a pause, it has a slice in every twenty.
+_LONGEST_WAIT = 0.02
+
+
+class Turn:
+    """Since when the greenlet that runs now has done so (`began`, monotonic seconds). One runs at a time, and its turn begins anew when
+    it has waited for a stream."""
+
+    __slots__ = ("began",)
+
+    def __init__(self) -> None:
+        self.began = monotonic()
+
+
+#: The turn of this process.
+turn = Turn()
+
+
+def let_others_run() -> None:
+    """Go on when nobody else has anything to do, or after 20 ms, with a new turn.
+
+    gevent.sleep(0) would not do: greenlets that call it in turn run one after another, and the loop looks at no socket.
+    """
+    hub = get_hub()
+    waiter: Any = Waiter(hub)
+    idle, timer = hub.loop.idle(), hub.loop.timer(_LONGEST_WAIT)
+    try:
+        idle.start(waiter.switch, None)
+        timer.start(waiter.switch, None)
+        waiter.get()
+    finally:
+        idle.close()
+        timer.close()
+        turn.began = monotonic()
+
+
+class Watched:
+    """A stream's descriptor and its watchers, and what its pool notes of it.
+
+    A read that finds bytes at once does not switch greenlets, so that a peer which sends without a pause would have the
+    worker to itself. Each read therefore looks how long this turn has lasted, and gives way when it is due.
+
+    The watcher for reading stays started from one wait to the next: starting and stopping it costs two system calls each
+    time. What arrives while nobody waits (`_waiting`) stops it, and is remembered (`_ready`) for the next wait.
+    """
+
+    __slots__ = (
+        "_hub", "_reader", "_ready", "_waiting", "_watched", "_writer", "address", "idle_limit", "idle_until", "opened_at", "served",
+    )  # fmt: skip
+
+    def __init__(self, descriptor: int) -> None:
+        self.opened_at = monotonic()
+        self.address = ""
+        self.idle_limit = inf
+        self.idle_until = 0.0
+        self.served = 0
+        self._hub = get_hub()
+        self._reader = self._hub.loop.io(descriptor, 1)
+        self._writer = self._hub.loop.io(descriptor, 2)
+        self._waiting: Any = None
+        self._watched = False
+        self._ready = False
+
+    def give_way(self) -> None:
+        if monotonic() - turn.began > SLICE:
+            let_others_run()
+
+    def _wait_to_read(self) -> None:
+        """Wait until there is something to read, as far as the loop knows: the caller tries, and waits again."""
+        if self._ready:
+            self._ready = False
+            self.give_way()
+            return
+        if not self._watched:
+            self._watched = True
+            self._reader.start(self._arrived)
+        self._waiting = getcurrent()
+        try:
+            self._hub.switch()
+        finally:
+            self._waiting = None
+        turn.began = monotonic()
+
+    def _arrived(self) -> None:
+        """The loop's call, in the hub: something can be read."""
+        waiting = self._waiting
+        if waiting is None:
+            self._reader.stop()
+            self._watched = False
+            self._ready = True
+        else:
+            waiting.switch()
+
+    def _wait_to_write(self) -> None:
+        """Wait until there is room for what is sent."""
+        self._hub.wait(self._writer)
+        turn.began = monotonic()
+
+    def _end_watching(self) -> None:
+        """Before the descriptor is closed. Harmless when called again."""
+        self._reader.close()
+        self._writer.close()
