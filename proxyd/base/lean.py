@@ -49,12 +49,12 @@ def preload(*names: str) -> None:
     Raises whatever an import does.
     """
     ours = threading.local
-    threading.local = local  # type: ignore[misc, assignment]
+    threading.local = local
     try:
         for name in names:
             importlib.import_module(name)
     finally:
-        threading.local = ours  # type: ignore[misc]
+        threading.local = ours
     # A collection would write to each object, and so copy the memory that children share.
     gc.collect()
     gc.freeze()

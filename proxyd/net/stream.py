@@ -57,9 +57,6 @@ class Stream(Protocol):
     def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send all of it."""
 
-    def send_now(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what can be sent without a wait, maybe nothing. Returns how many bytes were sent."""
-
     def shutdown(self) -> None:
         """Wake whoever waits here, as if the peer had gone."""
 

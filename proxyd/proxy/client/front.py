@@ -21,6 +21,9 @@ class ClientStream(Stream, Protocol):
     certificate: ClientCertificate | None
     asked: bool
 
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what can be sent without a wait, maybe nothing. Returns how many bytes were sent."""
+
 
 class Front(Protocol):
     """The parts of a worker's Runtime that the modules of this room use."""
