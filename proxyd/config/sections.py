@@ -60,6 +60,14 @@ def _database_size(value: str) -> int:
     return size
 
 
+def _other_hosts_address(value: str) -> str:
+    """A host and port that others can connect to, or nothing."""
+    address = text.parse_address(value) if value.strip() else ""
+    if address.startswith("unix:") or (address and text.split_address(address)[0] in ("", "0.0.0.0", "::")):
+        raise ValueError(f'"{value}" is not an address that other hosts can connect to (like web1.example.com:8181)')
+    return address
+
+
 def _some(*known: str) -> Kind:
     """A list of words, one at least."""
     kind = words(*known)
@@ -211,6 +219,9 @@ class RegistrySettings:
     keepalive_interval: int = declare(integer(1, 600), "10", "Seconds between two TCP keepalive probes.")
     keepalive_count: int = declare(integer(1, 20), "3", "Unanswered probes after which a client counts as gone.")
     register_timeout: float = declare(DURATION, "60s", "How long a connection may stay open without a session.")
+    proxy_protocol_from: tuple[text.Network, ...] = declare(
+        NETWORKS, "", "Networks whose connections begin with a header of the PROXY protocol (version 1 or 2): the other hosts, whose "
+        "masters pass connections on, or a proxy in front. With any, this master sends the header as well when it passes connections on.")
     tokens_file: str = declare(TEXT, "", "File of hashed tokens. With it, REGISTER must send a token. Empty: no tokens are needed.")
     unknown_options: str = declare(
         choice("error", "note"), "error", "Answer of OPTIONS_SET to an option that proxyd does not know. note: OPTIONS_OK, without effect.")
@@ -278,6 +289,10 @@ class HostsSettings:
     name: str = declare(
         Kind("name of letters, digits, dots and dashes", _host_name), "",
         "Name of this host among those of its database. Empty: the host name, and a mark of the machine-id.")
+    address: str = declare(
+        Kind("host:port", _other_hosts_address), "",
+        "Where the masters of the other hosts reach this host's registry, to pass connections on while this one leads. Empty: [registry] "
+        "bind, with the host name where that is every address.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,14 @@ class Settings:
     def host_name(self) -> str:
         """Name of this host among those of its database."""
         return self.hosts.name or machine_name()
+
+    def registry_address(self) -> str:
+        """Where other hosts reach the registry of this host (host:port), empty if they can't."""
+        bind = self.registry.bind
+        if self.hosts.address or bind.startswith("unix:"):
+            return self.hosts.address
+        host, port = text.split_address(bind)
+        return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "::") else bind
 
     def worker_count(self) -> int:
         """Worker processes to start."""

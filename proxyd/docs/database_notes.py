@@ -193,6 +193,7 @@ COLUMN_NOTES: dict[str, str] = {
     "backend": "Process id, on the database server, of the connection that holds the host's name.",
     "release": "Version of proxyd that it runs.",
     "hosts.config_version": "Config version that all of its workers route by.",
+    "hosts.registry": "Where the masters of other hosts reach its registry while it leads (`[hosts] address`).",
     "hosts.started_at": "When its master started.",
     "hosts.heartbeat_at": "When its master last said that it is alive, by the clock of the host. It says so twice a second.",
     "beat": "How often it has said so. A host whose number stays the same for 2.5 seconds is gone.",

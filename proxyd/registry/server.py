@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -18,6 +19,7 @@ from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.net.descriptors import open_limit
 from proxyd.net.listen import ListenError, PatientServer, listen
+from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.caller import Caller
@@ -85,24 +87,33 @@ class RegistryServer:
             log.error("short of file descriptors: new registry connections are refused, with %d open; raise the limit of the master "
                       "(ulimit -n, LimitNOFILE)", len(self.connections))
 
+    def _begins_with_header(self, address: str) -> bool:
+        """Whether the peer says whose connection it passes on."""
+        networks = self.settings.proxy_protocol_from
+        return bool(networks) and any(ipaddress.ip_address(address) in network for network in networks)
+
     def _accepted(self, sock: Any, address: Any) -> None:
         peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) and address else "unix:"
         if len(self.connections) >= self.settings.max_connections:
-            _refuse(sock, f"too many connections (max {self.settings.max_connections})")
+            refuse(sock, f"too many connections (max {self.settings.max_connections})")
             return
         # It is asked for each time, which takes less than a microsecond: an operator may set another one (prlimit).
         limit = open_limit()
         if sock.fileno() >= limit - min(self.settings.spare_descriptors, limit // 2):
             # The kernel gives the lowest number that is free, so that a high one says how many are taken.
             self._tell_short()
-            _refuse(sock, "the registry is short of file descriptors: try again later; its limit (ulimit -n, LimitNOFILE) is too low")
+            refuse(sock, "the registry is short of file descriptors: try again later; its limit (ulimit -n, LimitNOFILE) is too low")
             return
         try:
-            _tune(sock, self.settings)
+            tune(sock, self.settings)
+            if isinstance(address, tuple) and self._begins_with_header(address[0]):
+                with gevent.Timeout(_HANDSHAKE_SECONDS):
+                    told = read_header(sock)
+                peer = f"{told}:0" if told else peer
             if self._tls is not None:
                 with gevent.Timeout(_HANDSHAKE_SECONDS):
                     sock = self._tls.context().wrap_socket(sock, server_side=True)
-        except (OSError, gevent.Timeout) as error:
+        except (OSError, ProxyHeaderError, gevent.Timeout) as error:
             log.debug("registry connection from %s failed: %s", peer, error)
             sock.close()
             return
@@ -115,8 +126,9 @@ class RegistryServer:
             connection.close()
 
 
-def _refuse(sock: Any, reason: str) -> None:
-    """Answer with an error, and close. What has arrived already is read, or the close would be a reset that destroys the answer."""
+def refuse(sock: Any, reason: str) -> None:
+    """Answer a connection with an error, and close. What has arrived already is read: otherwise the close would be a reset, which destroys
+    the answer."""
     with contextlib.suppress(OSError):
         sock.settimeout(1.0)
         sock.sendall(answer_line(f"ERROR|{reason}"))
@@ -126,7 +138,7 @@ def _refuse(sock: Any, reason: str) -> None:
     sock.close()
 
 
-def _tune(sock: Any, settings: RegistrySettings) -> None:
+def tune(sock: Any, settings: RegistrySettings) -> None:
     """Turn keepalive on, so that a dead peer is noticed although an idle client need not send anything."""
     if sock.family == socket.AF_UNIX:
         return

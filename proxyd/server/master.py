@@ -169,11 +169,15 @@ class Master:
         leadership: Leadership | None = None
         member: Membership | None = None
         if store.path is None:
-            member = Membership(store, settings.host_name())
+            member = Membership(store, settings.host_name(), settings.registry_address())
             self._stopping.append(member.close)
             leadership = Leadership(store, member)
-            if not self._take_lead(leadership, Standby(member, board), wait):
-                return False
+            standby = Standby(member, board, settings.registry)
+            try:
+                if not self._take_lead(leadership, standby, wait):
+                    return False
+            finally:
+                standby.stop()
         part_log(store.path, lock.noted)
         set_aside_if_corrupt(store.path)
         store.open()

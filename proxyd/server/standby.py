@@ -1,4 +1,5 @@
-"""What the master of a host does while another one leads: it takes the config version to the workers of its own host.
+"""What the master of a host does while another one leads: it takes the config version to the workers of its own host, and the
+registry connections that come here to the leader.
 
 The server tells it of a commit; if that gets lost, it asks four times a second. It posts the version on the board of its host, waits until
 every live worker routes by it, and reports that. The leader's `OK` waits for the report.
@@ -11,6 +12,8 @@ import time
 
 import gevent
 
+from proxyd.config.sections import RegistrySettings
+from proxyd.server.relay import Relay
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.watch import SharedWatch
 from proxyd.store.sql.membership import Membership
@@ -23,17 +26,24 @@ _TICK = 0.001
 class Standby:
     """The followed lead: `board` is that of this host."""
 
-    def __init__(self, member: Membership, board: Board) -> None:
+    def __init__(self, member: Membership, board: Board, registry: RegistrySettings) -> None:
         self._member = member
+        self._relay = Relay(registry)
         self._board = board
         # The workers may have another one, which was deleted.
         board.awaited = True
         self._files = SharedWatch((board.file,), log, logging.WARNING)
 
+    def stop(self) -> None:
+        """This host leads now, or its master ends: pass on no more. Clients connect again, and find who leads."""
+        self._relay.stop()
+
     def follow(self, seconds: float) -> None:
         """Wait at most `seconds` for news, then take the current version to the workers. Raises StoreError if the server can't be asked."""
         self._member.news(seconds)
         self._files.look()
+        self._relay.leader = self._member.leaders_registry()
+        self._relay.start()
         version = self._member.version()
         if not version:
             return

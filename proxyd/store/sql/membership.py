@@ -65,17 +65,25 @@ WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objs
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
+#: A statement of its own: until the first leader of this version has made the column, the sign of life must be written without it.
+_REGISTRY = "UPDATE hosts SET registry = %s WHERE name = %s"
+_LEADERS_REGISTRY = """
+SELECT h.name, COALESCE(h.registry, '') FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""
+
+
 class NameTaken(StoreError):
     """Another host has this one's name."""
 
 
 class Membership:
-    """The connection of this host's master. Use it after fork; `close` ends its thread. Methods raise StoreError if the server can't
-    be asked, and NameTaken."""
+    """The connection of this host's master, whose registry others reach at `registry`. Use it after fork; `close` ends its thread.
+    Methods raise StoreError if the server can't be asked, and NameTaken."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, registry: str = "") -> None:
         self._store = store
         self.name = name
+        self._registry = registry
+        self._registry_told = False
         self._server: peewee.Database | None = None
         self._pool = ThreadPool(1)
         self._leads = False
@@ -99,6 +107,10 @@ class Membership:
     def version(self) -> int:
         """The config version that was committed last; 0 while there is none."""
         return self._run(self._version)
+
+    def leaders_registry(self) -> str:
+        """Where the registry of the other host that leads is reached; empty if that is not known, or if this one led last."""
+        return self._run(self._leaders_registry)
 
     def report(self, version: int) -> None:
         """Tell the leader that all workers of this host route by `version`."""
@@ -160,6 +172,11 @@ class Membership:
         row = found.fetchone() if found else None
         return int(row[0]) if row else 0
 
+    def _leaders_registry(self) -> str:
+        found = _known(self._server or self._connect(), _LEADERS_REGISTRY)
+        row = found.fetchone() if found else None
+        return str(row[1]) if row is not None and row[0] != self.name else ""
+
     def _report(self, version: int) -> None:
         _known(self._server or self._connect(), _REACHED, (version, self.name, f"{version} {self.name}"))
 
@@ -173,6 +190,7 @@ class Membership:
         values = (self.name, BOOT, os.getpid(), __version__, self.reached, self._started, rfc3339(clock.shown(clock.now())), self._beat)
         if _known(server, _SIGN, values):
             self._beaten = now
+            self._registry_told = self._registry_told or bool(_known(server, _REGISTRY, (self._registry, self.name)))
 
     def _depose(self, server: Any) -> None:
         """End the connection of a leader that gives no sign of life."""
@@ -190,7 +208,7 @@ class Membership:
                 log.warning("host %s leads, but has given no sign of life for %.1f s: it is deposed", row[0], LEASE)
 
     def _drop(self) -> None:
-        self._leads = False
+        self._leads = self._registry_told = False
         if self._server is not None:
             with contextlib.suppress(peewee.PeeweeException):
                 self._server.close()

@@ -206,6 +206,10 @@ def _classes_by_minute() -> None:
         _add_column(RouteMinute, f"status_{first}xx", f"{whole} NOT NULL DEFAULT 0")
 
 
+def _registry_of_hosts() -> None:
+    _add_column(Host, "registry")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -237,6 +241,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (20, "sums of services, which go on over redeploys", _sums_of_services),
     (21, "errors by the hour, and unknown hosts", _errors),
     (22, "status classes by the minute", _classes_by_minute),
+    (23, "where the registry of a host is reached", _registry_of_hosts),
 )
 NEWEST = STEPS[-1][0]
 

@@ -68,6 +68,8 @@ class Host(StoredTable):
     started_at = TextField()
     heartbeat_at = TextField()
     beat = BigIntegerField()
+    #: Where its master's registry is reached while that leads. None: a master of an older version wrote the row.
+    registry = TextField(null=True)
 
     class Meta:
         table_name = "hosts"

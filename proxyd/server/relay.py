@@ -1,0 +1,126 @@
+"""Passes registry connections on to the host whose master leads, so that services may use any host.
+
+It looks at nothing of what is said. Where the leader heeds the PROXY protocol, it is told the client's address first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket as constants
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.pool import Pool
+
+from proxyd.base.text import split_address
+from proxyd.base.trouble import Trouble
+from proxyd.config.sections import RegistrySettings
+from proxyd.net.dial import resolver
+from proxyd.net.listen import ListenError, PatientServer, listen
+from proxyd.net.proxyprotocol import header
+from proxyd.registry.server import refuse, tune
+
+log = logging.getLogger("proxyd.master")
+
+_PIECE = 65536
+#: Connections that may be refused at once.
+_REFUSALS = 64
+#: Seconds to reach the leader, name resolution included; and those that it has to end after the client has.
+_CONNECT_SECONDS, _END_SECONDS = 3.0, 30.0
+
+
+class Relay:
+    """Listens where this host's registry would. `leader`: where that of the leader is reached; empty while nobody knows."""
+
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.leader = ""
+        self._settings = settings
+        self._server: PatientServer | None = None
+        self._open = Pool(settings.max_connections + _REFUSALS)
+        self._trouble = Trouble(log, "registry connections to this host are not passed on to the leader")
+
+    def start(self) -> None:
+        """Listen, if it does not yet. If the address is taken, that is logged once, and the next call tries again."""
+        if self._server is not None:
+            return
+        try:
+            listener = listen(self._settings.bind, self._settings.max_connections)
+        except ListenError as error:
+            self._trouble.goes_on(f"{error} ([registry] bind)")
+            return
+        self._trouble.is_over()
+        self._server = PatientServer(listener, self._accepted, spawn=self._open)
+        self._server.start()
+
+    def stop(self) -> None:
+        """Listen no more, and end what is open."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._open.kill(timeout=1.0)
+
+    def _accepted(self, sock: Any, address: Any) -> None:
+        if len(self._open) > self._settings.max_connections:
+            refuse(sock, f"too many connections (max {self._settings.max_connections})")
+            return
+        client = address[0] if isinstance(address, tuple) and address else ""
+        leader, where = None, self.leader
+        try:
+            tune(sock, self._settings)
+            try:
+                if not where:
+                    raise OSError("none is known now")
+                leader = self._connect(where, client)
+            except (OSError, gevent.Timeout) as error:
+                log.debug("registry connection from %s: the leader at %s can't be reached: %s", client, where, error)
+                if not self._settings.tls_certificate:
+                    refuse(sock, "this host can't reach the master that leads now: try again, or another host")
+                return
+            back = gevent.spawn(_copy, leader, sock)
+            back.link(lambda _: _shut(sock, constants.SHUT_RD))
+            try:
+                _copy(sock, leader)
+                back.join(_END_SECONDS)
+            finally:
+                back.kill()
+        except OSError:
+            pass
+        finally:
+            sock.close()
+            if leader is not None:
+                leader.close()
+
+    def _connect(self, where: str, client: str) -> Any:
+        host, port = split_address(where)
+        failed = OSError("no address")
+        with gevent.Timeout(_CONNECT_SECONDS):
+            for address in resolver().addresses(host):
+                try:
+                    leader = socket.create_connection((address, port))
+                except OSError as error:
+                    failed = error
+                    continue
+                try:
+                    tune(leader, self._settings)
+                    if self._settings.proxy_protocol_from:
+                        leader.sendall(header("v2", client, leader.getpeername()[:2]))
+                except BaseException:
+                    leader.close()
+                    raise
+                return leader
+        raise failed
+
+
+def _copy(source: Any, sink: Any) -> None:
+    """Pass on what comes until it ends, or until the sink takes no more; then say to the sink that this was all."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(_PIECE):
+            sink.sendall(data)
+    _shut(sink, constants.SHUT_WR)
+
+
+def _shut(sock: Any, how: int) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(how)

@@ -1,0 +1,55 @@
+"""A service may connect to any host: one that does not lead passes the connection on to the one that does."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.hosts.conftest import MakeHost, database
+from tests.support.backends import Backend
+from tests.support.postgres import Postgres
+from tests.support.registry import RegistryClient
+from tests.support.waiting import wait_for
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_them_itself(
+        new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
+    settings = {"registry__proxy_protocol_from": "127.0.0.1", "registry__max_failed_logins": 5}
+    first, second = new_host("web1", **settings), new_host("web2", **settings)
+    wait_for(lambda: listens(second.registry_port), what="the relay")
+    assert postgres.sql("SELECT registry FROM hosts ORDER BY name", database(first)) == (
+        f"127.0.0.1:{first.registry_port}\n127.0.0.1:{second.registry_port}")
+    client = RegistryClient(second.registry_port).register("shop")
+    client.route("shop.test", backend.url)
+    assert [host.get("/", "shop.test").status for host in (first, second)] == [200, 200]
+    # An event comes back by it, and a half-closed client still gets its answers.
+    client.ok("SUBSCRIBE|SID|maintenance_changed")
+    client.send("MAINT_ENTER|SID|ALL|")
+    assert "EVENT|" in "".join(client.line() for _ in range(2))
+    other = first_client(first.registry_port)
+    other.route("other.test", backend.url)
+    other.send("SESSION_INFO|SID")
+    other.socket.shutdown(socket.SHUT_WR)
+    assert other.line().startswith("SESSION_INFO|") and other.line() == ""
+    # The leader's end ends what was passed on, and the client comes back to the same address.
+    first.kill()
+    assert wait_for(lambda: client.line() == "" or None)
+    wait_for(lambda: second.master_pid() and second.ready(), what="the lead of the other host")
+    again = RegistryClient(second.registry_port)
+    assert again.command(f"RECONNECT|{client.session_id}") == "OK"
+    again.session_id = client.session_id
+    again.apply()
+    assert second.get("/", "shop.test").status == 200
+
+
+def first_client(port: int) -> RegistryClient:
+    """A client of the leader itself, from an address whose connections begin with no header."""
+    made = RegistryClient.__new__(RegistryClient)
+    made.socket = socket.create_connection(("127.0.0.1", port), timeout=15, source_address=("127.0.0.2", 0))
+    made._file = made.socket.makefile("rb")
+    made.session_id = ""
+    return made.register("other")
