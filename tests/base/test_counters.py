@@ -34,7 +34,7 @@ for number in (2, 5):
 left = stats.take(1700000000.0)
 found = store.read(route_stats, ["r1", "r2"])
 sums = {row["route_id"]: row for row in store.read(lambda: dicts(RouteStats.select()))}
-text, _ = render(Readings(sums=sums), Process(0.0, 1, [], [], 0), "", 0.0)
+text, _ = render(Readings(sums={("shop", "a.test"): sums["r1"]}), Process(0.0, 1, [], [], 0), "", 0.0)
 print(json.dumps({
     "left": left is not None, "columns": {column.name: column.data_type for column in store.read(database.get_columns, "route_stats")},
     "read": [found[route]["puffs"] for route in ("r1", "r2")], "shown": _shown(found["r1"])["puffs"], "metrics": text.decode(),
@@ -56,7 +56,7 @@ def test_a_line_in_the_table_is_a_counter_everywhere(scratch: Scratch, tmp_path:
     assert found["left"] is False
     assert found["read"] == [7, 0] and found["shown"] == 7
     assert "# HELP proxyd_puffs_total Puffs of smoke.\n" in found["metrics"]
-    assert 'proxyd_puffs_total{route="r1"} 7.0\n' in found["metrics"]
+    assert 'proxyd_puffs_total{service="shop",domain="a.test"} 7.0\n' in found["metrics"]
     assert found["documents"] == ["database", "metrics", "protocol"] and found["api"] == ["Route", "Stats"]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +131,7 @@ def test_a_glance_is_taken_by_the_event_loop_until_it_is_stopped_whatever_it_rai
     before = gevent.get_hub().exception_stream
     gevent.get_hub().exception_stream = None
     glance = Glance(0.01, look)
+    began = time.monotonic()
     glance.start()
     try:
         with gevent.Timeout(10):
@@ -140,7 +140,8 @@ def test_a_glance_is_taken_by_the_event_loop_until_it_is_stopped_whatever_it_rai
     finally:
         glance.stop()
         gevent.get_hub().exception_stream = before
-    assert all(later - earlier >= 0.005 for earlier, later in itertools.pairwise(seen[:3]))
+    # A loop that was late may make up for it, but not more than that.
+    assert len(seen) <= (seen[-1] - began) / 0.01 + 1
     taken = len(seen)
     gevent.sleep(0.05)
     assert len(seen) == taken

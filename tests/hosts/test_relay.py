@@ -34,7 +34,7 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
     other.route("other.test", backend.url)
     other.send("SESSION_INFO|SID")
     other.socket.shutdown(socket.SHUT_WR)
-    assert other.line().startswith("SESSION_INFO|") and other.line() == ""
+    assert other.line().startswith("SESSION_OK|") and other.line() == ""
     # The leader's end ends what was passed on, and the client comes back to the same address.
     first.kill()
     assert wait_for(lambda: client.line() == "" or None)
