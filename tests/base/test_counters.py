@@ -56,7 +56,7 @@ def test_a_line_in_the_table_is_a_counter_everywhere(scratch: Scratch, tmp_path:
     assert found["left"] is False
     assert found["read"] == [7, 0] and found["shown"] == 7
     assert "# HELP proxyd_puffs_total Puffs of smoke.\n" in found["metrics"]
-    assert 'proxyd_puffs_total{service="shop",domain="a.test"} 7.0\n' in found["metrics"]
+    assert 'proxyd_puffs_total{domain="a.test",service="shop"} 7.0\n' in found["metrics"]
     assert found["documents"] == ["database", "metrics", "protocol"] and found["api"] == ["Route", "Stats"]
 
 

@@ -30,7 +30,9 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
     client.ok("SUBSCRIBE|SID|maintenance_changed")
     client.send("MAINT_ENTER|SID|ALL|")
     assert "EVENT|" in "".join(client.line() for _ in range(2))
-    other = first_client(first.registry_port)
+    client.send("MAINT_EXIT|SID|ALL")
+    assert "EVENT|" in "".join(client.line() for _ in range(2))
+    other = direct(first.registry_port).register("other")
     other.route("other.test", backend.url)
     other.send("SESSION_INFO|SID")
     other.socket.shutdown(socket.SHUT_WR)
@@ -39,17 +41,17 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
     first.kill()
     assert wait_for(lambda: client.line() == "" or None)
     wait_for(lambda: second.master_pid() and second.ready(), what="the lead of the other host")
-    again = RegistryClient(second.registry_port)
+    again = direct(second.registry_port)
     assert again.command(f"RECONNECT|{client.session_id}") == "OK"
     again.session_id = client.session_id
     again.apply()
     assert second.get("/", "shop.test").status == 200
 
 
-def first_client(port: int) -> RegistryClient:
+def direct(port: int) -> RegistryClient:
     """A client of the leader itself, from an address whose connections begin with no header."""
     made = RegistryClient.__new__(RegistryClient)
     made.socket = socket.create_connection(("127.0.0.1", port), timeout=15, source_address=("127.0.0.2", 0))
     made._file = made.socket.makefile("rb")
     made.session_id = ""
-    return made.register("other")
+    return made
