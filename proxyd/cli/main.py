@@ -133,11 +133,12 @@ def _where(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _check(settings: Settings, options: argparse.Namespace) -> int:
+    from proxyd.server import acmechecks
     from proxyd.server.checks import check
     from proxyd.server.hostchecks import warnings
     from proxyd.server.startchecks import open_secrets
 
-    for section, told in (*open_secrets(settings), *warnings(settings)):
+    for section, told in (*open_secrets(settings), *warnings(settings), *acmechecks.warnings(settings)):
         print(f"warning: [{section}] {told}", file=sys.stderr)
     problems = check(settings)
     for problem in problems:

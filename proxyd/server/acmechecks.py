@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,14 +12,17 @@ from urllib.parse import urlsplit
 
 from proxyd.base import private
 from proxyd.base.text import split_address
-from proxyd.base.urls import normalize_domain
+from proxyd.base.urls import is_local_name, normalize_domain
 from proxyd.config.ini import Problem
 from proxyd.config.settings import Settings
+from proxyd.net.resolver import ResolveError, Resolver
 from proxyd.store.sql.keybox import Keybox, KeyboxError
 
 At = Callable[[str, str, str], Problem]
 
 _HTTP_PORT, _HTTPS_PORT = 80, 443
+#: Most names that are looked up.
+_MOST_RESOLVED = 20
 
 
 def acme(settings: Settings, at: At) -> Iterator[Problem]:
@@ -54,6 +58,35 @@ def acme(settings: Settings, at: At) -> Iterator[Problem]:
         elif shutil.which(program[0]) is None:
             yield at("acme", "dns_command", f"{program[0]} is not a program that this user can run")
     yield from _files(settings, at)
+
+
+def warnings(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Section and sentence of what works, but may not be what anybody wants: names of [acme] domains that lead elsewhere, by DNS. A CA
+    that checks http-01 or tls-alpn-01 comes where they lead."""
+    wanted = settings.acme
+    if not wanted.enabled or not {"http-01", "tls-alpn-01"} & set(wanted.challenges):
+        return
+    resolver = Resolver(settings.dns.servers, settings.dns.timeout)
+    for name in [name for name in wanted.domains if "*" not in name and not is_local_name(name)][:_MOST_RESOLVED]:
+        try:
+            found = resolver.addresses(name)
+        except ResolveError as error:
+            yield "acme", f"domains: {name} has no address: {error}"
+            continue
+        foreign = [address for address in found if not _is_ours(address)]
+        if foreign:
+            yield "acme", (f"domains: {name} leads to {', '.join(foreign[:3])}, which is no address of this host: right behind a router or "
+                           "a front that passes its traffic here, and else the CA asks somebody else")
+
+
+def _is_ours(address: str) -> bool:
+    """Whether an interface of this host has the address. Nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def _files(settings: Settings, at: At) -> Iterator[Problem]:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from proxyd.config.settings import load
-from proxyd.server.acmechecks import acme
+from proxyd.server.acmechecks import acme, warnings
 from proxyd.server.startchecks import Places
 from proxyd.store.sql import keybox
+from tests.support.dns import NameServer
 
 GOOD = {"PROXYD_ACME_ENABLED": "yes", "PROXYD_ACME_TERMS_AGREED": "yes", "PROXYD_ACME_EMAIL": "ops@example.com",
         "PROXYD_TLS_BIND": "127.0.0.1:443", "PROXYD_PROXY_BIND": "127.0.0.1:80"}
@@ -65,3 +66,18 @@ def test_another_key_file_opens_nothing(tmp_path: Path) -> None:
     assert keybox.Keybox(str(tmp_path / "one")).unlock(locked) == "secret"
     with pytest.raises(keybox.KeyboxError, match="bring that one back"):
         keybox.Keybox(str(tmp_path / "other")).unlock(locked)
+
+
+def test_names_that_lead_elsewhere_are_a_warning(tmp_path: Path) -> None:
+    server = NameServer()
+    server.zone |= {("here.example.com", "A"): (60, ["127.0.0.1"]), ("else.example.com", "A"): (60, ["192.0.2.7", "127.0.0.1"])}
+    environment = {**GOOD, "PROXYD_DATABASE_URL": f"sqlite:///{tmp_path}/proxyd.db", "PROXYD_DNS_SERVERS": "{}:{}".format(*server.address),
+                   "PROXYD_ACME_DOMAINS": "here.example.com, else.example.com, none.example.com, *.example.com, app.test"}
+    try:
+        found = [sentence for _, sentence in warnings(load(None, environment))]
+        assert len(found) == 2
+        assert "else.example.com leads to 192.0.2.7, which" in found[0]
+        assert "none.example.com has no address" in found[1]
+        assert not list(warnings(load(None, {**environment, "PROXYD_ACME_CHALLENGES": "dns-01"})))
+    finally:
+        server.close()

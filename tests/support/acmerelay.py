@@ -27,7 +27,7 @@ class Relay:
         self.trouble: Callable[[str], tuple[int, Mapping[str, str], bytes] | None] = lambda _: None
         self.after: Callable[[str], None] = lambda _: None
         self.asked: list[str] = []
-        #: What new orders say.
+        #: What orders say that were placed.
         self.orders: list[dict[str, Any]] = []
         relay, onward = self, pebble.authority.trusting()
 
@@ -63,7 +63,9 @@ class Relay:
         self.asked.append(path)
         fields: list[tuple[str, str]]
         if (found := self.trouble(path)) is not None:
-            status, fields, answer = found[0], list(found[1].items()), found[2]
+            # With a nonce of pebble's own, without which no answer to a POST is one.
+            nonces = [pair for pair in self._ask(handler, port, onward, body)[1] if pair[0] == "Replay-Nonce"]
+            status, fields, answer = found[0], [*found[1].items(), *nonces], found[2]
         elif path.startswith("/renewal-info/"):
             begin, end = (datetime.datetime.fromtimestamp(moment, datetime.UTC).isoformat() for moment in self.window(path[14:]))
             status, fields = 200, [("Content-Type", "application/json"), ("Retry-After", "21600")]
@@ -75,7 +77,7 @@ class Relay:
             told["renewalInfo"] = f"https://localhost:{self.port}/renewal-info"
             told["meta"]["profiles"] = {"shortlived": "six days", "classic": "as ever"}
             answer = json.dumps(told).encode()
-        if "order-plz" in path:
+        if "order-plz" in path and status == 201:
             self.orders.append(_payload(body))
         self.after(path)
         handler.send_response(status)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+import os
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxyd.base.text import parse_rfc3339
+from proxyd.net.localca import make
 from tests.support.acmerelay import Relay
 from tests.support.backends import Backend
 from tests.support.certificates import Authority
@@ -135,3 +142,110 @@ def test_an_operator_renews_revokes_imports_and_removes(aging: Aging, tmp_path: 
                         (("import", str(authority.file)), "no private key"), (("renew", "a b"), "400")):
         refused = aging.proxyctl(*words)
         assert refused.returncode == 1 and (said in refused.stderr or said == "400"), refused
+
+
+def test_a_renewal_under_traffic_fails_no_handshake(aging: Aging) -> None:
+    aging.has("busy.example.com")
+    context, stop, failed, serials = aging.pebble.trusting(), threading.Event(), list[str](), set[str]()
+
+    def visit() -> None:
+        while not stop.is_set():
+            try:
+                with socket.create_connection(("127.0.0.1", aging.tls_port), timeout=20) as raw, context.wrap_socket(
+                        raw, server_hostname="busy.example.com") as sock:
+                    serials.add(str((sock.getpeercert() or {})["serialNumber"]))
+                    sock.sendall(b"GET / HTTP/1.1\r\nHost: busy.example.com\r\nConnection: close\r\n\r\n")
+                    if not sock.recv(65536).startswith(b"HTTP/1.1 200"):
+                        failed.append("another answer than 200")
+            except OSError as error:
+                failed.append(str(error))
+            stop.wait(0.05)
+
+    visitors = [threading.Thread(target=visit) for _ in range(2)]
+    for visitor in visitors:
+        visitor.start()
+    try:
+        for _ in range(2):
+            before = aging.serials("busy.example.com")
+            assert aging.proxyctl("renew", "busy.example.com").returncode == 0
+            wait_for(lambda before=before: aging.serials("busy.example.com") not in ([], before), 30, "a renewal")  # type: ignore[misc]
+        wait_for(lambda: len(serials) >= 2, 30, "clients that are shown another one")
+    finally:
+        stop.set()
+        for visitor in visitors:
+            visitor.join(30)
+    assert failed == []
+
+
+def test_a_master_that_is_killed_at_any_step_orders_nothing_twice(aging: Aging) -> None:
+    for number, step in enumerate(("/order-plz", "/chalZ/", "/finalize-order/", "/certZ/")):
+        domain = f"step{number}.example.com"
+        killed: list[int] = []
+
+        def kill(path: str, step: str = step, killed: list[int] = killed) -> None:
+            if path.startswith(step) and not killed:
+                killed.append(aging.system.master_pid())
+                os.kill(killed[0], signal.SIGKILL)
+
+        placed = len(aging.ca.orders)
+        aging.ca.after = kill
+        try:
+            wait_for(aging.system.ready, 30, "a master")
+            client = aging.system.client(f"step{number}", f"s{number}")
+            client.route(domain, aging.backend.url, apply=False)
+            # The master may be killed before its answer is here.
+            client.send("CONFIG_APPLY|SID")
+            wait_for(lambda domain=domain: aging.shown(domain) is not None, 60, f"a certificate in spite of a kill at {step}")  # type: ignore[misc]
+        finally:
+            aging.ca.after = lambda _: None
+        assert killed, step
+        named = [order for order in aging.ca.orders[placed:] if domain in str(order["identifiers"])]
+        # Of an order whose URL never arrived nothing can be known.
+        assert len(named) == (2 if step == "/order-plz" else 1), (step, named)
+    wait_for(aging.system.ready, 30, "a master")
+    wait_for(lambda: aging.system.sql("SELECT COUNT(*) FROM acme_challenges") == [(0,)], 20, "no challenge left")
+
+
+def test_many_names_at_once_are_ordered_a_few_at_a_time(aging: Aging) -> None:
+    names = [f"many{number}.example.com" for number in range(40)]
+    at_once: list[int] = []
+
+    def count(path: str) -> None:
+        if path.startswith("/chalZ/"):
+            at_once.append(aging.system.sql("SELECT COUNT(*) FROM certificate_orders WHERE state = 'ordering'")[0][0])
+
+    aging.ca.after = count
+    try:
+        aging.client = aging.system.client("many", "many")
+        aging.client.route(",".join(names), aging.backend.url)
+        wait_for(lambda: aging.system.sql("SELECT COUNT(*) FROM certificates WHERE domain LIKE 'many%'") == [(len(names),)], 120,
+                 "all certificates", 0.2)
+    finally:
+        aging.ca.after = lambda _: None
+    assert 1 < max(at_once) <= 8
+    assert len([order for order in aging.ca.orders if "many" in str(order)]) == len(names), "each is ordered once"
+
+
+def test_a_ca_that_errs_is_told_in_words_and_not_stormed(aging: Aging) -> None:
+    def told(domain: str, trouble: Callable[[str], tuple[int, Mapping[str, str], bytes] | None]) -> dict[str, Any]:
+        aging.ca.trouble = trouble
+        try:
+            client = aging.system.client(domain, "i1")
+            client.route(domain, aging.backend.url)
+            wait_for(lambda: client.json(f"CERT_STATUS|SID|{domain}")[0]["state"] == "failed", 30, "a failed order")
+            return dict(client.json(f"CERT_STATUS|SID|{domain}")[0])
+        finally:
+            aging.ca.trouble = lambda _: None
+
+    stranger, _ = make(datetime.datetime.now(datetime.UTC))
+    wrong = told("chain.example.com", lambda path: (
+        200, {"Content-Type": "application/pem-certificate-chain"}, stranger.encode()) if path.startswith("/certZ/") else None)
+    assert "for another key" in wrong["error"]
+    down = told("down.example.com", lambda path: (503, {"Retry-After": "1800"}, b"down") if path == "/order-plz" else None)
+    assert down["error"] and parse_rfc3339(down["next_attempt"]) > time.time() + 1500
+    problem = json.dumps({"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many certificates"}).encode()
+    limited = told("limited.example.com", lambda path: (
+        429, {"Content-Type": "application/problem+json", "Retry-After": "7200"}, problem) if path == "/order-plz" else None)
+    assert "too many certificates" in limited["error"]
+    # A limit means all names: nothing is ordered before its end, by hand neither.
+    assert "wants no orders" in aging.proxyctl("renew", "down.example.com").stderr
