@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from benchmark import health, targets
+from benchmark.gatecosts import gates
 from benchmark.load import wrk
 from benchmark.targets import Target
 
@@ -17,7 +18,7 @@ from benchmark.targets import Target
 def all_tables(backend: Target, folder: Path, rounds: int, seconds: float) -> list[str]:
     """The tables as Markdown."""
     tables = []
-    for make in (features, routes, workers, latency_at_half_load, registry, checks, memory):
+    for make in (features, gates, routes, workers, latency_at_half_load, registry, checks, memory):
         print(make.__name__, file=sys.stderr)
         try:
             tables.append(make(backend, folder / make.__name__, rounds, seconds))
