@@ -12,6 +12,7 @@ import pytest
 from tests.edge.conftest import make_route
 from tests.edge.wire import Message, Wire, get
 from tests.support.backends import Backend, MakeRaw
+from tests.support.http2backend import Http2Backend, Request
 from tests.support.system import System
 from tests.support.waiting import free_port, wait_for
 
@@ -98,6 +99,19 @@ def test_a_page_that_can_not_be_had_leaves_the_proxys_own(place: Place) -> None:
     host = make_route(place.system, dead(), error_pages="502 -> /errors/502.html")
     answer = place.ask(host)
     assert answer.status == 502 and b"upstream_refused" in answer.body
+
+
+def test_a_backend_that_speaks_http_2_alone_shows_its_page(place: Place) -> None:
+    def serve(request: Request) -> None:
+        shown = request.path == "/base/errors/404.html"
+        request.answer(b"<p>not here" if shown else b"no", "200" if shown else "404", [("content-type", "text/html")])
+
+    backend = Http2Backend(serve)
+    host = make_route(place.system, f"{backend.url}/base", error_pages="404 -> /errors/{status}.html", error_pages_replace="true")
+    answer = place.ask(host)
+    assert (answer.status, answer.body, answer.get("content-type")) == (404, b"<p>not here", "text/html")
+    assert place.ask(host, accept=JSON).body != b"<p>not here"
+    backend.stop()
 
 
 def test_the_backends_own_errors_pass_unless_they_are_to_be_replaced(place: Place, backend: Backend) -> None:

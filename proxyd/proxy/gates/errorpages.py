@@ -52,7 +52,8 @@ class ErrorPageGate:
             return None
         ex.stop_waiting()
         place = member.authority if member.port else f"{member.authority}:"
-        fetched = self._servers.get(f"{member.scheme}://{place}{member.base_path}{path.replace('{status}', str(status))}", member.tls)
+        scheme = "h2c" if member.http2 == ALWAYS and member.scheme == "http" else member.scheme
+        fetched = self._servers.get(f"{scheme}://{place}{member.base_path}{path.replace('{status}', str(status))}", member.tls)
         if fetched is None or not (200 <= fetched.status < 300 or fetched.status == status):
             return None
         return Page(fetched.content_type or "text/html; charset=utf-8", fetched.body)
@@ -62,7 +63,7 @@ def _asked(ex: Exchange) -> Upstream | None:
     """The member that is asked for its page: another one than the request failed at, if there is one in service."""
     if ex.pool is None:
         return None
-    serving = [member for member in ex.pool.members if member.enabled and not member.maintenance_since and member.http2 != ALWAYS]
+    serving = [member for member in ex.pool.members if member.enabled and not member.maintenance_since]
     return next((member for member in serving if ex.upstream is None or member.route_id != ex.upstream.route_id),
                 serving[0] if serving else None)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import gevent
 
-from proxyd.base.urls import split_unix
+from proxyd.base.urls import parse_backend, split_unix
 from proxyd.config.options import BackendTls
 
 log = logging.getLogger("proxyd.proxy")
@@ -24,6 +24,7 @@ _FAILURES, _REST_SECONDS = 3, 10.0
 #: Most requests to all servers at once. Beyond that, clients get a cached page or the built-in one.
 _MAX_ASKED = 16
 _MAX_SERVERS = 1000
+_HTTP2 = "h2c://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ class PageServers:
 
 
 def _fetch(url: str, tls: BackendTls) -> Fetched:
+    if url.startswith(_HTTP2):
+        return _fetch_http2(url, tls)
     from proxyd.net import asking  # costs a tenth of a second, which no worker without maintenance should pay
 
     with asking.ask(url, (CONNECT_TIMEOUT, PATIENCE), tls) as response:
@@ -125,8 +128,29 @@ def _fetch(url: str, tls: BackendTls) -> Fetched:
         return Fetched(response.status_code, response.headers.get("Content-Type", ""), b"".join(pieces))
 
 
+def _fetch_http2(url: str, tls: BackendTls) -> Fetched:
+    """The same from a backend that speaks HTTP/2 in the clear alone."""
+    from proxyd.http2.asking import Asker
+    from proxyd.net.dial import dial
+    from proxyd.net.proxyprotocol import header
+
+    server = origin(url)
+    backend, target = parse_backend(server), url.removeprefix(server).removeprefix(":")
+    with gevent.Timeout(CONNECT_TIMEOUT, TimeoutError(f"no connection within {CONNECT_TIMEOUT:g} s")):
+        sock = dial(backend.host, backend.port)
+    try:
+        if tls.send_proxy != "off":
+            sock.sendall(header(tls.send_proxy, "", None))
+        reply = Asker(sock).ask("GET", "http", backend.authority, target or "/", (("accept", "*/*"),), b"", _MAX_BODY + 1)
+    finally:
+        sock.close()
+    if len(reply.body) > _MAX_BODY:
+        raise ValueError(f"{url} is larger than {_MAX_BODY} bytes")
+    return Fetched(reply.status, reply.fields.get(b"content-type", b"").decode("latin-1"), reply.body)
+
+
 def origin(url: str) -> str:
     """Scheme and authority of a url, or scheme and socket."""
     if (unix := split_unix(url)) is not None:
-        return f"http://unix:{unix[0]}"
+        return f"{_HTTP2 if url.startswith(_HTTP2) else 'http://'}unix:{unix[0]}"
     return "/".join(url.split("/", 3)[:3])
