@@ -119,7 +119,11 @@ class Deploy:
     def _missing(self, routes: list[dict[str, Any]]) -> str:
         if not routes:
             return f"{self._options.service} has not registered"
+        served = {(domain, one["path"]) for one in routes if one["enabled"] for domain in one["domains"]}
         for one in routes:
+            if not one["enabled"] and all((domain, one["path"]) in served for domain in one["domains"]):
+                # Left behind by an instance whose place another one has taken: a new container has another host name.
+                continue
             if not one["enabled"]:
                 return f"{self._options.service} has not registered again"
             if (one["health"] or {}).get("status") == "down":

@@ -143,7 +143,7 @@ class ServiceRunner:
         while signal.SIGHUP in self._signals:
             self._signals.remove(signal.SIGHUP)
         before = self._instance, self._port, self._route
-        self._instance, self._port = self._instance + _NEXT, _free_port(self._options.host)
+        self._instance, self._port = _other_name(self._instance), _free_port(self._options.host)
         self._say(f"starting the program again on {self._place}")
         newer, after = self._start(), (self._instance, self._port, "")
         following: Client | None = None
@@ -166,10 +166,11 @@ class ServiceRunner:
 
     def _renamed(self, client: Client, instance: str) -> Client:
         """Register the program that has taken over under the name of the one before. Whoever starts proxyctl again takes that name, and so
-        leaves no routes of another one behind, which would be waited for. Returns the client of the session that stays."""
+        leaves no routes of another one behind, which would be waited for. Also when it is to stop: its requests may have to wait under
+        that name. Returns the client of the session that stays."""
         before = self._instance, self._route
         self._instance = instance
-        renamed = self._register()
+        renamed = None if instance.endswith(_NEXT) else self._register(once=True)
         if renamed is None:
             self._instance, self._route = before
             return client
@@ -219,11 +220,12 @@ class ServiceRunner:
             time.sleep(_TICK)
         return False
 
-    def _register(self) -> Client | None:
-        """A registered session whose route is applied. None if the program ended, or a stop was asked for, before that."""
+    def _register(self, once: bool = False) -> Client | None:
+        """A registered session whose route is applied. None if the program ended, or a stop was asked for, before that. `once`: also if one
+        was, but None if the first attempt fails."""
         options, told, delay, instance = self._options, "", _FIRST_DELAY, self._instance
         assert self._program is not None
-        while self._program.poll() is None and not self._stopping:
+        while self._program.poll() is None and (once or not self._stopping):
             client = Client(options.registry, service=options.service, instance=instance, token=self._token or None,
                             tls=options.tls)
             client.subscribe("session_replaced", lambda event: self._say(
@@ -242,6 +244,8 @@ class ServiceRunner:
                 if str(error) != told:
                     self._say(f"not registered yet: {error}")
                     told = str(error)
+                if once:
+                    return None
                 self._pass_signals()
                 # The pauses grow, because refused logins count against all clients that share this address.
                 self._pause(delay * random.uniform(0.75, 1.0))
@@ -372,6 +376,11 @@ def _free_port(host: str) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _other_name(instance: str) -> str:
+    """The name of the program that is to take the place of this one."""
+    return instance.removesuffix(_NEXT) if instance.endswith(_NEXT) else instance + _NEXT
 
 
 def _is_well(host: str, port: int, path: str) -> bool:

@@ -138,6 +138,14 @@ def test_hup_starts_the_program_again_by_overlap_and_no_request_fails(system: Sy
         names = system.sql("SELECT instance_name FROM sessions WHERE service_name = 'over' ORDER BY connected_at")
         assert [name[0].endswith(".next") for name in names] == [False, True, False, True, False] and len(set(names)) == 2
         assert system.sql("SELECT instance_name FROM routes WHERE service_name = 'over'") == [names[0]]
+
+        # Told to stop amid an overlap, it waits under the first one's name, which the next start takes.
+        version.write_text("3")
+        run.send_signal(signal.SIGHUP)
+        until(lambda: said.read_text().count(".next: over.test/") == 3)
+        run.terminate()
+        assert run.wait(30) == 128 + signal.SIGTERM
+        assert system.sql("SELECT instance_name FROM routes WHERE service_name = 'over'") == [names[0]]
     finally:
         run.terminate()
         run.wait(15)
