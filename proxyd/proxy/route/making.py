@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
+from proxyd.base.conditions import NAMES
 from proxyd.base.text import route_number
 from proxyd.base.urls import parse_backend
 from proxyd.base.variables import SetFields
@@ -23,10 +24,10 @@ def upstream_of(record: RouteRecord, old: Upstream | None) -> Upstream | None:
     """The upstream of a row. A row that can't be read is left out and logged, because the others must go on."""
     try:
         backend = parse_backend(record.backend_url)
+        options = _options(record)
     except ValueError as error:
         log.error("route %s is ignored: %s", record.route_id, error)
         return None
-    options = _options(record)
     if options.send_proxy != "off":
         # Each connection says whose it is.
         options = replace(options, pool_size=0)
@@ -83,6 +84,7 @@ def _request_headers(record: RouteRecord, options: RouteOptions) -> SetFields:
 
 
 def _options(record: RouteRecord) -> RouteOptions:
+    """The options of a row, without those that can't be read. Raises ValueError for conditions: the route would take every request."""
     try:
         return route_options(record.options)
     except ValueError:
@@ -91,6 +93,8 @@ def _options(record: RouteRecord) -> RouteOptions:
             try:
                 parse_option(key, value)
             except ValueError as error:
+                if key in NAMES:
+                    raise
                 log.error("route %s: option ignored: %s", record.route_id, error)
             else:
                 good.append((key, value))

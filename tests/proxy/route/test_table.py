@@ -62,6 +62,13 @@ def test_among_routes_of_a_path_priority_comes_first_and_then_the_conditions() -
     assert loaded(route(1, {"match_method": "GET"})).match("h", "/a", RequestHead("PUT", "/a", 11, [], [])) is None
 
 
+def test_a_route_whose_conditions_can_not_be_read_takes_nothing_and_one_with_another_mistake_serves() -> None:
+    broken = replace(record(1, "h"), options=(("match_header", "X_Canary"),))
+    other = replace(record(2, "h"), options=(("timeout", "soon"),))
+    assert matched(loaded(broken, other), "h", "/") == ["r2"]
+    assert matched(loaded(broken), "h", "/") == []
+
+
 HOSTS, PATHS = ["a.x", "*.x", "*"], ["/", "/a", "/a/b", "/b"]
 RECORDS = st.builds(record, st.integers(1, 8), st.sampled_from(HOSTS), st.sampled_from(PATHS), st.integers(0, 2))
 
