@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-NAMES = ("configuration", "protocol", "proxyd.ini", "database", "reasons", "metrics", "api", "proxyctl")
+NAMES = ("configuration", "protocol", "proxyd.ini", "database", "reasons", "metrics", "api", "proxyctl",
+         "grafana-sqlite", "grafana-postgresql")
 
 
 def document(name: str) -> str:
@@ -17,7 +18,8 @@ def document(name: str) -> str:
 
 def _makers() -> dict[str, Callable[[], str]]:
     # Late, so that a document about settings does not load the database's driver.
-    from proxyd.docs import api, configuration, database, ini, metrics, protocol, proxyctl, reasons
+    from proxyd.docs import api, configuration, database, grafana, ini, metrics, protocol, proxyctl, reasons
 
     return {"configuration": configuration.text, "protocol": protocol.text, "proxyd.ini": ini.text, "database": database.text,
-            "reasons": reasons.text, "metrics": metrics.text, "api": api.text, "proxyctl": proxyctl.text}
+            "reasons": reasons.text, "metrics": metrics.text, "api": api.text, "proxyctl": proxyctl.text,
+            "grafana-sqlite": lambda: grafana.text("sqlite"), "grafana-postgresql": lambda: grafana.text("postgresql")}

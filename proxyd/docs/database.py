@@ -98,9 +98,24 @@ works as expected, and SQLite's `strftime`, `julianday` and `unixepoch` read the
 **Compare times with times of the same form.** `v_now` has them: `at >= (SELECT hour_ago FROM v_now)`. SQLite's
 `datetime('now', '-1 hour')` looks right and is wrong: it makes `2026-03-02 07:00:00`, with a blank where the columns have a `T`, and a
 blank sorts before it, so that all of today is newer than an hour ago. Tools that want numbers find Unix seconds in the columns of views
-that end in `_epoch`: Grafana's SQLite plugin as a time field, pandas by `pd.to_datetime(column, unit="s", utc=True)`, Metabase as a
-field of type *UNIX timestamp (seconds)*. pandas, DuckDB and Datasette read the text, too: `pd.to_datetime(column)`, `CAST(at AS
-TIMESTAMPTZ)`.
+that end in `_epoch`.
+
+## With other tools
+
+- **pandas**: `pd.read_sql("SELECT * FROM v_traffic_by_hour", sqlite3.connect("file:var/proxyd.db?mode=ro", uri=True))`, then
+  `pd.to_datetime(frame["hour"])`, or `pd.to_datetime(frame["hour_epoch"], unit="s", utc=True)`. With PostgreSQL, an SQLAlchemy engine
+  takes the connection's place.
+- **DuckDB**: `ATTACH 'var/proxyd.db' AS proxyd (TYPE sqlite, READ_ONLY)`, or `ATTACH '...' (TYPE postgres, READ_ONLY)`, then
+  `SELECT CAST(hour AS TIMESTAMPTZ), requests FROM proxyd.traffic_hours`. Its scanners read tables; of views, they read what
+  `proxyd db export v_uptime --format parquet --output uptime.parquet` has written.
+- **Datasette**: `datasette backup.db` of a copy that `sqlite3 var/proxyd.db ".backup backup.db"` made. The copy changes no more, and has
+  the columns with secrets, so serve the result of `proxyd db export` to others, not the copy.
+- **Grafana**: import `conf/grafana/history-sqlite.json` with the plugin `frser-sqlite-datasource`, or
+  `conf/grafana/history-postgresql.json`. In panels of your own, compare text with the span as text,
+  `hour >= '${__from:date:iso}' AND hour <= '${__to:date:iso}'`, and select `hour_epoch AS time`. The macros `$__timeFilter` and
+  `$__timeGroup` want timestamps, and give nothing, or 1970, for text.
+- **Metabase**: add the file, or the server, as a database, and set the type of `_epoch` columns to *UNIX timestamp (seconds)* in the table
+  metadata. Filter by those: a filter on a text column compares it with a date in another form.
 
 ## Looking after it
 

@@ -23,7 +23,8 @@ from proxyd.store.sql.views import VIEWS
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {"configuration": "docs/configuration.md", "protocol": "docs/protocol.md", "database": "docs/database.md",
          "proxyd.ini": "conf/proxyd.ini", "reasons": "docs/reasons.md", "metrics": "docs/metrics.md",
-         "api": "docs/api.md", "proxyctl": "docs/proxyctl.md"}
+         "api": "docs/api.md", "proxyctl": "docs/proxyctl.md",
+         "grafana-sqlite": "conf/grafana/history-sqlite.json", "grafana-postgresql": "conf/grafana/history-postgresql.json"}
 
 
 def blocks(text: str, language: str) -> list[str]:
