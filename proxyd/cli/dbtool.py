@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sqlite3
 import sys
 from collections.abc import Callable
 
@@ -12,8 +11,9 @@ import peewee
 
 from proxyd.base.text import format_size
 from proxyd.cli import export, report
+from proxyd.cli.vacuum import vacuum_file, vacuum_server
 from proxyd.config.settings import Settings
-from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, connect, database, explain
+from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, database
 from proxyd.store.sql.migrations import NEWEST, TABLES, current_version
 from proxyd.store.sql.models import Route, Session
 from proxyd.store.sql.observed import EventRow, Worker
@@ -21,7 +21,6 @@ from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.rescue import is_corrupt
 
 _MOST_SHOWN = 20
-_VACUUM_PATIENCE = 30.0
 
 
 def run(settings: Settings, action: str, options: argparse.Namespace | None = None) -> int:
@@ -111,46 +110,14 @@ def _summary() -> list[tuple[str, str]]:
 
 def _vacuum(store: Store) -> int:
     if store.path is None:
-        _vacuum_server(store)
+        vacuum_server(store)
         print("vacuumed; the server keeps its files' size for itself (VACUUM FULL, with everything stopped, gives it back)")
         return 0
     before = size_of(store.path)
-    _vacuum_file(store)
+    vacuum_file(store)
     after = size_of(store.path)
     print(f"before  {before:>14} bytes\nafter   {after:>14} bytes\nfreed   {before - after:>14} bytes")
     return 0
-
-
-def _vacuum_file(store: Store) -> None:
-    """VACUUM can't run inside a transaction, so it gets a connection of its own; readers and writers wait in it or for it."""
-    assert store.path is not None
-    connection = sqlite3.connect(store.path, timeout=max(store.busy_timeout, _VACUUM_PATIENCE), isolation_level=None)
-    try:
-        # So that the retention gives space back by itself from now on.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("VACUUM")
-        # The new content lies in the log until it is copied; readers may keep part of it there for now.
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    except sqlite3.Error as error:
-        if "locked" in str(error) or "busy" in str(error):
-            raise StoreBusy(str(error)) from None
-        if "full" in str(error):
-            raise StoreError(f"VACUUM needs as much free disk as the database is large ({error}); nothing was changed") from None
-        raise StoreError(f"VACUUM failed ({error}); see: proxyd db check") from None
-    finally:
-        connection.close()
-
-
-def _vacuum_server(store: Store) -> None:
-    server = connect(store.url, store.busy_timeout)
-    server.connect()
-    try:
-        server.connection().autocommit = True  # type: ignore[no-untyped-call]
-        server.execute_sql("VACUUM ANALYZE")  # type: ignore[no-untyped-call]
-    except peewee.PeeweeException as error:
-        raise explain(error, store.name) from None
-    finally:
-        server.close()
 
 
 # export and report

@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -125,7 +126,7 @@ def test_vacuum_gives_space_back_while_another_has_the_database_open(store: Stor
 
 def test_vacuum_says_so_where_a_writer_does_not_end(store: Store, capsys: pytest.CaptureFixture[str],
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxyd.cli.dbtool._VACUUM_PATIENCE", 0.1)
+    monkeypatch.setattr("proxyd.cli.vacuum._PATIENCE", 0.1)
     assert store.path is not None
     other = sqlite3.connect(store.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -133,3 +134,57 @@ def test_vacuum_says_so_where_a_writer_does_not_end(store: Store, capsys: pytest
     assert "try again" in capsys.readouterr().err
     assert run(settings(store, 0.1), "check") == 0, "reading goes on"
     other.close()
+
+
+WRITER = """
+import sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
+print("open", flush=True)
+longest = 0.0
+while sys.stdin.readable() and not __import__("select").select([sys.stdin], [], [], 0.005)[0]:
+    began = time.monotonic()
+    c.execute("INSERT INTO events (at, type, actor, detail) VALUES ('2026-01-01T00:00:00.000Z', 'x', '', '{}')")
+    longest = max(longest, time.monotonic() - began)
+print(longest, flush=True)
+"""
+
+
+@pytest.fixture
+def writer(store: Store) -> Iterator[subprocess.Popen[str]]:
+    """A process that writes all the time until its input ends, and then says how long it waited for the longest."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(store.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        yield process
+        process.kill()
+
+
+def test_vacuum_gives_space_back_in_steps_while_another_process_writes(store: Store, writer: subprocess.Popen[str],
+                                                                    capsys: pytest.CaptureFixture[str]) -> None:
+    fill(store, 20_000)
+    store.call(lambda: observed.EventRow.delete().execute())
+    assert run(settings(store), "vacuum") == 0
+    assert int(capsys.readouterr().out.split("freed")[1].split()[0]) > 1_000_000
+    said, _ = writer.communicate("")
+    # It waits for steps of some hundredths of a second, whatever the file's size; a busy machine makes more of that.
+    assert float(said) < 5
+    assert run(settings(store), "check") == 0
+
+
+def test_vacuum_of_a_file_that_can_only_be_written_anew_is_refused_while_it_is_used(tmp_path: Path,
+                                                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.db"
+    sqlite3.connect(path).executescript("PRAGMA journal_mode = wal; CREATE TABLE early (x)")
+    old = Store(f"sqlite:///{path}")
+    old.open()
+    migrations.migrate(old)
+    given = settings(old)
+    old.close()
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "open\n"
+        assert run(given, "vacuum") == 1
+        said = capsys.readouterr().err
+        assert f"(pid {process.pid})" in said and "Stop proxyd" in said
+        process.communicate("")
+    assert run(given, "vacuum") == 0
+    assert sqlite3.connect(path).execute("PRAGMA auto_vacuum").fetchone() == (2,)
