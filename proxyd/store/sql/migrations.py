@@ -210,6 +210,11 @@ def _registry_of_hosts() -> None:
     _add_column(Host, "registry")
 
 
+def _slowest_by_index() -> None:
+    """The hundred slowest requests of all that are kept were found by sorting them. A new table has the index already."""
+    database.execute_sql("CREATE INDEX IF NOT EXISTS slow_requests_total_ms ON slow_requests (total_ms)")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -242,6 +247,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (21, "errors by the hour, and unknown hosts", _errors),
     (22, "status classes by the minute", _classes_by_minute),
     (23, "where the registry of a host is reached", _registry_of_hosts),
+    (24, "an index of slow requests by how slow they were", _slowest_by_index),
 )
 NEWEST = STEPS[-1][0]
 

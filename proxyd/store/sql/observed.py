@@ -193,7 +193,7 @@ class SlowRequest(StoredTable):
     method = TextField()
     url = TextField()
     status_code = BigIntegerField()
-    total_ms = DoubleField()
+    total_ms = DoubleField(index=True)
     queue_ms = DoubleField()
     connect_ms = DoubleField()
     first_byte_ms = DoubleField()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxyd.store.sql.database import database
 from proxyd.store.sql.query import is_sqlite
+from proxyd.store.sql.uptimeviews import UPTIME, UPTIME_SERVICES
 from proxyd.store.sql.viewparts import POSTGRES, SQLITE
 
 #: Name and text of each view; what differs between database engines stands in braces.
@@ -126,48 +127,8 @@ VIEWS: dict[str, str] = {
                   AND (i.kind = 'service' OR p.instance_name = i.instance_name)
                   AND m.minute >= substr(i.first_failed_at, 1, 16) AND m.minute <= COALESCE(i.ended_at, {at:now})) AS failed_requests
         FROM incidents i""",
-    "v_uptime": """
-        SELECT y.period, y.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
-               ROUND(CAST(100.0 * y.up / NULLIF(y.up + y.down, 0) AS {decimal}), 3) AS uptime_percent,
-               y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds,
-               CASE WHEN y.watched < y.length THEN y.length - y.watched ELSE 0 END AS unknown_seconds, y.good, y.bad
-        FROM (SELECT x.period, x.endpoint_id, MIN(x.length) AS length, CAST(ROUND(SUM(x.up_seconds)) AS {whole_type}) AS up,
-                     CAST(ROUND(SUM(x.down_seconds)) AS {whole_type}) AS down,
-                     CAST(ROUND(SUM(x.maintenance_seconds)) AS {whole_type}) AS maintenance,
-                     CAST(ROUND(SUM(x.up_seconds + x.down_seconds + x.maintenance_seconds)) AS {whole_type}) AS watched,
-                     CAST(SUM(x.good) AS {whole_type}) AS good, CAST(SUM(x.bad) AS {whole_type}) AS bad
-              FROM (SELECT w.period, h.endpoint_id, h.up_seconds, h.down_seconds, h.maintenance_seconds, h.good, h.bad,
-                           {epoch_now} - CASE WHEN e.first_seen > w.since THEN {epoch:e.first_seen} ELSE {epoch:w.since} END AS length
-                    FROM (SELECT '24h' AS period, substr({at:day}, 1, 13) || ':00:00.000Z' AS since
-                          UNION ALL SELECT '7d', substr({at:week}, 1, 13) || ':00:00.000Z') w
-                    JOIN health_hours h ON h.hour >= w.since JOIN endpoints e ON e.endpoint_id = h.endpoint_id
-                    UNION ALL
-                    SELECT w.period, d.endpoint_id, d.up_seconds, d.down_seconds, d.maintenance_seconds, d.good, d.bad,
-                           {epoch_now} - CASE WHEN e.first_seen > w.since THEN {epoch:e.first_seen} ELSE {epoch:w.since} END AS length
-                    FROM (SELECT '30d' AS period, substr({at:month}, 1, 10) || 'T00:00:00.000Z' AS since
-                          UNION ALL SELECT '90d', substr({at:quarter}, 1, 10) || 'T00:00:00.000Z'
-                          UNION ALL SELECT '1y', substr({at:year}, 1, 10) || 'T00:00:00.000Z') w
-                    JOIN health_days d ON d.day >= w.since JOIN endpoints e ON e.endpoint_id = d.endpoint_id) x
-              GROUP BY x.period, x.endpoint_id) y
-        JOIN endpoints p ON p.endpoint_id = y.endpoint_id""",
-    "v_uptime_services": """
-        SELECT y.period, y.service_name, y.domain, y.path,
-               ROUND(CAST(100.0 * y.up / NULLIF(y.up + y.down, 0) AS {decimal}), 3) AS uptime_percent,
-               y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds
-        FROM (SELECT x.period, x.service_name, x.domain, x.path, CAST(ROUND(SUM(x.up_seconds)) AS {whole_type}) AS up,
-                     CAST(ROUND(SUM(x.down_seconds)) AS {whole_type}) AS down,
-                     CAST(ROUND(SUM(x.maintenance_seconds)) AS {whole_type}) AS maintenance
-              FROM (SELECT w.period, h.service_name, h.domain, h.path, h.up_seconds, h.down_seconds, h.maintenance_seconds
-                    FROM (SELECT '24h' AS period, substr({at:day}, 1, 13) || ':00:00.000Z' AS since
-                          UNION ALL SELECT '7d', substr({at:week}, 1, 13) || ':00:00.000Z') w
-                    JOIN service_hours h ON h.hour >= w.since
-                    UNION ALL
-                    SELECT w.period, d.service_name, d.domain, d.path, d.up_seconds, d.down_seconds, d.maintenance_seconds
-                    FROM (SELECT '30d' AS period, substr({at:month}, 1, 10) || 'T00:00:00.000Z' AS since
-                          UNION ALL SELECT '90d', substr({at:quarter}, 1, 10) || 'T00:00:00.000Z'
-                          UNION ALL SELECT '1y', substr({at:year}, 1, 10) || 'T00:00:00.000Z') w
-                    JOIN service_days d ON d.day >= w.since) x
-              GROUP BY x.period, x.service_name, x.domain, x.path) y""",
+    "v_uptime": UPTIME,
+    "v_uptime_services": UPTIME_SERVICES,
     "v_slo": """
         SELECT z.service_name, z.domain, z.path, z.objective, z.target_percent, z.limit_ms, z.requests, z.bad AS spent,
                ROUND(CAST(z.requests * z.allowed AS {decimal}), 1) AS budget,
@@ -184,21 +145,30 @@ VIEWS: dict[str, str] = {
                      SUM(CASE WHEN y.span = 1 THEN y.bad ELSE 0 END) AS bad_1h
               FROM (SELECT o.*, 0 AS span, 0 AS requests, 0 AS bad FROM objectives o
                     UNION ALL
-                    SELECT o.*, 30, d.requests - d.maintenance_hits, CASE WHEN o.objective = 'latency' THEN d.late ELSE d.errors END
+                    SELECT o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms,
+                           30, SUM(d.requests - d.maintenance_hits),
+                           SUM(CASE WHEN o.objective = 'latency' THEN d.late ELSE d.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN traffic_days d
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path
                       AND d.endpoint_id = p.endpoint_id AND d.day >= substr({at:month}, 1, 10) || 'T00:00:00.000Z'
+                    GROUP BY o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms
                     UNION ALL
-                    SELECT o.*, 6, t.requests - t.maintenance_hits, CASE WHEN o.objective = 'latency' THEN t.late ELSE t.errors END
+                    SELECT o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms,
+                           6, SUM(t.requests - t.maintenance_hits),
+                           SUM(CASE WHEN o.objective = 'latency' THEN t.late ELSE t.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN traffic_hours t
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path
                       AND t.endpoint_id = p.endpoint_id AND t.hour >= substr({at:hours6}, 1, 13) || ':00:00.000Z'
+                    GROUP BY o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms
                     UNION ALL
-                    SELECT o.*, 1, m.requests, CASE WHEN o.objective = 'latency' THEN m.late ELSE m.errors END
+                    SELECT o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms,
+                           1, SUM(m.requests),
+                           SUM(CASE WHEN o.objective = 'latency' THEN m.late ELSE m.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN route_history h CROSS JOIN route_minutes m
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path AND h.endpoint_id = p.endpoint_id
                       AND (h.removed_at IS NULL OR h.removed_at >= {at:hour}) AND m.route_id = h.route_id
-                      AND m.minute >= {at:hour}) y
+                      AND m.minute >= {at:hour}
+                    GROUP BY o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms) y
               GROUP BY y.service_name, y.domain, y.path, y.objective, y.target_percent, y.limit_ms) z""",
     "v_traffic_by_hour": """
         SELECT t.hour, {epoch:t.hour} AS hour_epoch, t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, t.requests, t.errors,

@@ -17,7 +17,7 @@ HISTORY = {kept.model._meta.table_name for kept in RETAINED} - {
 #: What is asked for with a span of time, and the column that has it. The others say themselves how far back they look.
 BY_TIME = {"v_events": "at", "v_traffic": "minute", "v_traffic_by_hour": "hour", "v_latency_by_hour": "hour", "v_incidents": "started_at",
            "v_deploys": "at", "v_websockets": "opened_at"}
-#: A sort of all that is kept, which is little: 20 requests of each route and hour; one row for each rollout.
+#: The first hundred of an index; and all that is kept where that is little: one row for each rollout.
 SMALL = {"v_slowest", "v_rollouts"}
 
 
@@ -34,6 +34,19 @@ def scanned(sql: str, text: str) -> set[str]:
 def test_no_view_scans_a_table_of_history(name: str) -> None:
     where = f" WHERE {BY_TIME[name]} >= '2026-03-02T07:00:00.000Z'" if name in BY_TIME else ""
     assert not scanned(f"SELECT * FROM {name}{where}", VIEWS[name]) & HISTORY
+
+
+def test_the_slowest_requests_are_found_by_an_index_and_not_by_a_sort() -> None:
+    with sample() as connection:
+        steps = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN SELECT * FROM v_slowest")]
+    assert "SCAN s USING INDEX slow_requests_total_ms" in steps and not any("TEMP B-TREE" in step for step in steps)
+
+
+@pytest.mark.parametrize("name", ["v_uptime", "v_uptime_services"])
+def test_uptime_of_one_service_is_found_by_its_keys(name: str) -> None:
+    with sample() as connection:
+        steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {name} WHERE service_name = 'shop'")]
+    assert sum("(service_name=?" in step for step in steps) == 5, steps
 
 
 def test_a_scan_would_be_seen() -> None:
