@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from proxyd.base.text import parse_rfc3339
-from tests.support.backends import Backend
+from tests.support.backends import Backend, RawBackend
 from tests.support.system import Answer, System
 from tests.support.waiting import patience, wait_for
 
@@ -42,6 +42,20 @@ def test_one_instance_is_restarted_under_load_and_nobody_sees_more_than_a_wait(s
         wait_for(lambda: len(backend.requests) > 20)
         ending.set()
         assert set(Counter(answer for one in loads for answer in one.result())) == {(200, None)}
+
+
+def test_an_answer_that_breaks_off_before_its_body_is_asked_for_again(system: System, raw_backend: Callable[..., RawBackend]) -> None:
+    starts = [b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"]
+
+    def serve(sock: socket.socket) -> None:
+        if backend.receive_head(sock):
+            sock.sendall(starts.pop(0) if starts else b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nback")
+
+    backend = raw_backend(serve)
+    client = system.client("broken")
+    client.options(client.route("broken.test", backend.url), hold_when_down="10s")
+    answer = system.get("/", "broken.test")
+    assert (answer.status, answer.text) == (200, "back") and not starts
 
 
 def test_who_waits_too_long_is_told_and_counted(system: System, backend: Backend) -> None:

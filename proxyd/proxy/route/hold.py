@@ -48,6 +48,8 @@ _TOTAL = refuse("total_timeout", "the request took longer than total_timeout: it
 _AWAY = frozenset(("held", "route_disabled", "draining", "upstream_down"))
 #: Nobody could be reached.
 _UNREACHED = frozenset(("upstream_refused", "upstream_unreachable"))
+#: The connection was closed before anything went out to the client.
+_CLOSED = frozenset(("upstream_closed", "upstream_truncated"))
 
 
 class _Waiting:
@@ -115,7 +117,7 @@ class Holds:
             return True
         if code in _UNREACHED:
             return ex.upload is None
-        if code == "upstream_closed":
+        if code in _CLOSED:
             # A server that stops resets the connections that it has not accepted yet. Again and again, it is the request's fault.
             return ex.attempts <= _RESETS and replayable(ex) and not ex.client_gone
         if code == "circuit_open":

@@ -13,10 +13,11 @@ import gevent
 
 from proxyd.base import clock
 from proxyd.http1 import HeadReader, ProtocolError, ResponseHead
+from proxyd.http1.response import LENGTH
 from proxyd.net.handshake import late_fault
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.headers import request_head
-from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, REQUEST_RATE, RESPONSE_HEAD, TOTAL
+from proxyd.proxy.core.phases import CONNECT, REQUEST_BODY, REQUEST_RATE, RESPONSE_BODY, RESPONSE_HEAD, TOTAL
 from proxyd.proxy.upstream import retry
 from proxyd.proxy.upstream.circuit import is_failure
 from proxyd.proxy.upstream.pool import UpstreamError, connect, heed_keep_alive, idle_connection, let_go
@@ -157,6 +158,20 @@ def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, up
     return response, reader.rest
 
 
+def _first_of_body(ex: Exchange, upstream: Upstream, stream: Stream) -> bytes:
+    """The first piece of a body of known length, which the route's answers wait for: many servers send it in a step of its own, and one
+    that is killed in between has answered nothing that the client can use. So its request can still wait for the next start (hold).
+    Raises UpstreamError, ClientGone."""
+    ex.wait_for(RESPONSE_BODY, time.monotonic() + upstream.options.read_timeout)
+    try:
+        data = stream.recv()
+    except OSError as error:
+        raise failure(ex, error) from None
+    if not data:
+        raise failure(ex, "no part of the body")
+    return data
+
+
 def pass_on(ex: Exchange, upstream: Upstream, informational: Sequence[ResponseHead]) -> None:
     """Send informational responses to the client. Each starts the upstream's timeout again."""
     for head in informational:
@@ -181,6 +196,8 @@ def exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, adm
         response, rest = read(parts, ex, upstream, stream)
         if not stream.served:
             heed_keep_alive(stream, response.get("keep-alive"))
+        if not rest and response.body_kind == LENGTH and response.content_length and upstream.options.hold_when_down:
+            rest = _first_of_body(ex, upstream, stream)
         status = response.status
         ok = not is_failure(ex, upstream, status)
         if admission or not ok or status in retry_statuses:
