@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import compare, extras, http2, report, targets
+from benchmark import compare, extras, handshakes, http2, report, targets
 from benchmark.load import Measure, wrk
 from benchmark.targets import Target
 
@@ -91,19 +91,26 @@ def main() -> int:
     parser.add_argument("--no-extras", action="store_true", help="leave out cost per feature, workers, registry and memory")
     parser.add_argument("--http2", action="store_true",
                         help=f"HTTP/2 over TLS and gRPC instead of HTTP/1.1, with h2load; --only takes {', '.join(http2.PROXIES)}")
+    parser.add_argument("--handshakes", action="store_true",
+                        help="TLS handshakes a second, full and resumed, with openssl s_time; prints the table alone")
     parser.add_argument("--compare", metavar="REV", default="",
                         help="proxyd alone, beside that revision of the repository, in alternating rounds; prints the ratios of processor "
                              "time, and exits with 1 if a scenario is slower than 0.97 of REV")
     parser.add_argument("--no-write", action="store_true", help="print the tables, leave docs/ alone")
     options = parser.parse_args()
     rounds, seconds = (1, 1.0) if options.quick else (options.rounds, options.seconds)
-    known = list(http2.PROXIES if options.http2 else PROXIES)
+    known = list(http2.PROXIES if options.http2 or options.handshakes else PROXIES)
     names = [name for name in options.only.split(",") if name] or known
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"unknown target {', '.join(unknown)}; known: {', '.join(known)}")
     if options.http2:
         return _http2(names, options.scenarios, rounds, seconds, not options.no_write)
+    if options.handshakes:
+        with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:
+            Path(place).chmod(0o755)
+            print(handshakes.run(names, Path(place), rounds, seconds))
+        return 0
     chosen = [SCENARIOS[int(number) - 1] for number in options.scenarios.split(",") if number] or SCENARIOS
     if options.compare:
         return _compare(options.compare, chosen, rounds, seconds)
