@@ -115,6 +115,9 @@ class Resolver:
         key = _key(host)
         name = self._names[key]
         if name.asked is None and not self._ask(key, name):
+            if name.addresses and time.monotonic() - name.learnt < MOST_TTL + STALE_SECONDS:
+                # Somebody else's names take all the queries. What was true a moment ago is better than nothing.
+                return name.addresses
             raise ResolveError("too many names are being resolved")
         asked = name.asked
         if asked is not None:

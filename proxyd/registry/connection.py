@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from gevent.lock import BoundedSemaphore
 from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.events.types import ALL, SUBSCRIBED
+from proxyd.net.watched import SLICE, let_others_run
 from proxyd.registry.caller import Caller, carry_out
 from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
 from proxyd.registry.protocol import CommandError, CommandErrorWith, UnknownCommand, parse
@@ -49,6 +51,7 @@ class Connection:
         self._ending = False
         self._cut = False
         self._has_place = False
+        self._since = time.monotonic()
         self.caller = caller
         self.caller.unhurried = self._unhurried
         self.caller.exit_waits = self._exit_waits
@@ -68,6 +71,7 @@ class Connection:
                     return
                 self._reader.feed(data)
                 self._take_lines()
+                self._give_way()
         finally:
             timer.kill()
 
@@ -79,8 +83,16 @@ class Connection:
             with contextlib.suppress(OSError):
                 self._sock.shutdown(socket.SHUT_RD)
 
+    def _give_way(self) -> None:
+        """Let others run if this client has had its slice: where data is always there, nothing else waits, and empty or wrong lines are
+        no commands after which others get their turn."""
+        if time.monotonic() - self._since > SLICE:
+            let_others_run()
+            self._since = time.monotonic()
+
     def _take_lines(self) -> None:
         while not self._ending:
+            self._give_way()
             try:
                 line = self._reader.next_line()
                 if line is None:

@@ -82,6 +82,23 @@ def old_addresses_while_no_server_answers(server: NameServer) -> object:
     return {"before": before, "during": [found for found, _ in during], "later_waits": [round(seconds, 1) for _, seconds in during[1:]]}
 
 
+def old_addresses_while_too_much_is_asked(server: NameServer) -> object:
+    from proxyd.net import resolver as module
+
+    module.QUERIES_AT_MOST = 5
+    server.zone["kept.test", "A"] = (1, ["127.0.0.1"])
+    server.zone["kept.test", "AAAA"] = (1, [])
+    resolver = Resolver([server.address], timeout=5)
+    timed(resolver, "kept.test")
+    gevent.sleep(1.1)
+    server.silent.update((f"dead{number}.test", kind) for number in range(5) for kind in ("A", "AAAA"))
+    dead = [gevent.spawn(timed, resolver, f"dead{number}.test") for number in range(5)]
+    gevent.sleep(0.1)
+    found = [timed(resolver, name)[0] for name in ("kept.test", "new.test")]
+    gevent.killall(dead)
+    return found
+
+
 def the_hosts_file_comes_first(server: NameServer) -> object:
     with tempfile.NamedTemporaryFile("w", suffix=".hosts") as file:
         file.write("127.0.0.9 box.test  other.test # ::2 not.this\nnonsense box.test\n::1 box.test\n")

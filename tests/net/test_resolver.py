@@ -55,6 +55,10 @@ def test_old_addresses_serve_while_no_server_answers() -> None:
     assert told["later_waits"] == [0.0, 0.0]
 
 
+def test_old_addresses_serve_while_others_take_all_the_queries() -> None:
+    assert run("old_addresses_while_too_much_is_asked") == [["127.0.0.1"], "too many names are being resolved"]
+
+
 def test_the_hosts_file_and_localhost_are_never_asked_for() -> None:
     told = run("the_hosts_file_comes_first")
     assert told["found"] == {"box.test": ["127.0.0.9", "::1"], "Other.test": ["127.0.0.9"], "localhost": ["127.0.0.1", "::1"],

@@ -10,7 +10,7 @@ import time
 
 UPGRADE = (b"GET / HTTP/1.1\r\nHost: socket.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-#: What opens the connection, and what is sent over and over.
+#: What opens the connection, and what is sent over and over. Some are of the registry's port.
 KINDS = {
     "chunks": (b"POST / HTTP/1.1\r\nHost: sink.test\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 20000),
     "requests": (b"", b"GET / HTTP/1.1\r\nHost: nobody.test\r\n\r\n" * 2000),
@@ -18,6 +18,9 @@ KINDS = {
     "small chunks": (b"GET /small HTTP/1.1\r\nHost: sink.test\r\n\r\n", b""),
     "gzip": (b"GET /text HTTP/1.1\r\nHost: gzip.test\r\nAccept-Encoding: gzip\r\n\r\n", b""),
     "connections": (b"", b""),
+    "empty lines": (b"REGISTER|flood|1\n", b"\n" * 60000),
+    "wrong lines": (b"REGISTER|flood|1\n", b"\xff\n" * 20000),
+    "commands": (b"REGISTER|flood|1\n", b"PING|x\n" * 10000),
     "br": (b"GET /text HTTP/1.1\r\nHost: br.test\r\nAccept-Encoding: br\r\n\r\n", b""),
 }
 

@@ -65,7 +65,10 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     backend.stop()
 
 
-@pytest.mark.parametrize("kind", sorted(KINDS))
+REGISTRY = ("empty lines", "wrong lines", "commands")
+
+
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {*REGISTRY}))
 def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind: str) -> None:
     worker, = crowded.worker_pids()
     process = subprocess.Popen([sys.executable, "-m", "tests.support.floods", kind, str(crowded.proxy_port), str(SECONDS)], cwd=ROOT)
@@ -94,11 +97,12 @@ def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind
     assert crowded.worker_pids() == [worker]
 
 
-@pytest.mark.parametrize("where", ["registry", "admin"])
-def test_the_master_answers_while_one_connects_without_a_pause(crowded: System, where: str) -> None:
+@pytest.mark.parametrize(("kind", "where"), [
+    ("connections", "registry"), ("connections", "admin"), *((kind, "registry") for kind in REGISTRY)])
+def test_the_master_answers_while_one_sends_without_a_pause(crowded: System, kind: str, where: str) -> None:
     client, master = crowded.client("patient"), psutil.Process(crowded.master_pid())
     port = crowded.registry_port if where == "registry" else crowded.admin_port
-    process = subprocess.Popen([sys.executable, "-m", "tests.support.floods", "connections", str(port), "3"], cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-m", "tests.support.floods", kind, str(port), "3"], cwd=ROOT)
     waits = []
     try:
         until = time.monotonic() + 2.5
