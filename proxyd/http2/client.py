@@ -91,6 +91,7 @@ class ClientConnection(Connection):
             self.streams.must_have_been(stream_id)
             if not self.streams.closed.get(stream_id):
                 raise ConnectionFault(STREAM_CLOSED, "HEADERS on a closed stream")
+            self._count(frames.HEADERS)
             return None
         assert isinstance(stream, ClientStream)
         if not stream.receiving:

