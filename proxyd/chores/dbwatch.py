@@ -18,7 +18,7 @@ from proxyd.base.jobs import Job, JobOver
 from proxyd.base.trouble import Trouble
 from proxyd.store.memory.shared import FILES, ForeignFile, SharedFile
 from proxyd.store.memory.watch import MASTER_PERIOD, SharedWatch
-from proxyd.store.sql import openfile
+from proxyd.store.sql import openfile, overwritten, restored
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.lock import MasterLock
 
@@ -39,17 +39,24 @@ class DatabaseWatch:
     """A job that looks four times a second.
 
     `opened`: the shared memory files in `directory` that this process maps. Files that it does not map are watched only for
-    their deletion: workers make them again. `stop`: called when the master can't go on with the files that it has open. `write_pid`
-    writes `pid_file`.
+    their deletion: workers make them again. `stop`: called when the master can't go on with the files that it has open. `version`: the
+    config version that is committed. `write_pid` writes `pid_file`.
     """
 
     def __init__(self, store: Store, lock: MasterLock, directory: str, opened: Iterable[SharedFile], stop: Callable[[], None],
-                 pid_file: str = "", write_pid: Callable[[], None] = lambda: None) -> None:
+                 version: Callable[[], int] = lambda: 0, pid_file: str = "", write_pid: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._lock = lock
         known = {os.path.basename(file.path): file for file in opened}
         self._shared = SharedWatch((known.get(name) or ForeignFile(os.path.join(directory, name)) for name in FILES), log,
                                    logging.CRITICAL)
+        self._mark = store.read(restored.mark) if store.path is not None else 0
+        self._version = version
+        if store.path is not None:
+            # From now on it is watched.
+            store.touched()
+        #: What the database was like when it was last found overwritten.
+        self._overwritten: overwritten.Stamp | None = None
         self._told: deque[tuple[float, str]] = deque(maxlen=_MOST_TOLD)
         self._end = stop
         self._failed = ""
@@ -79,23 +86,67 @@ class DatabaseWatch:
         if what == "replaced":
             log.critical("the database %s was replaced by another file while in use: the master restarts with the new file",
                          self._store.name)
-            try:
-                part_log(self._store.path, self._store.files)
-            except OSError as error:
-                log.error("can't move the log of the old database away: %s; the next master tries again before it opens the new one", error)
+            self._part()
             return False
-        if what == "deleted":
+        if what == "deleted" and not self._is_empty():
             self._put_back()
+        elif not self._is_sound():
+            return False
         if not self._lock.in_place() and not self._taken_again():
             return False
-        self._lock.note(self._store.files)
+        if self._lock.note(self._store.files):
+            self._tell([f"the lock file {self._lock.path} was overwritten while in use: the master has written it again"])
+            log.critical("%s", self._told[-1][1])
         self._tell(self._shared.look())
         self._look_after_pid()
         return True
 
+    def _is_empty(self) -> bool:
+        """Whether the database was emptied: whoever opens it then deletes its log, and it can't be written again from that."""
+        try:
+            return self._store.path is not None and not os.path.getsize(self._store.path)
+        except OSError:
+            return False
+
+    def _is_sound(self) -> bool:
+        """Whether nobody has written into the database but this master, or only what does no harm. If not, this master has to end."""
+        if self._store.path is None:
+            return True
+        how, now = self._store.touched()
+        if not how:
+            # It may have been written again meanwhile, because its log was deleted.
+            self._overwritten, self._store.held = None, ""
+            return True
+        why = self._store.plain(overwritten.damage, self._store.path or "", self._mark, self._version())
+        if not why:
+            self._store.untouched()
+            self._overwritten, self._store.held = None, ""
+            log.info("another process has written into the database %s, and it is whole", self._store.name)
+            return True
+        if not self._store.held:
+            # What is written now would be lost, or mixed with the other content.
+            self._store.held = f"the database {self._store.name} was overwritten while in use: {why}"
+            log.critical("%s; nothing is written until another master has begun with what there is", self._store.held)
+        settled, self._overwritten = now == self._overwritten, now
+        if not settled:
+            # Whoever writes it may still be at it.
+            return True
+        # Without its log it is an old state of itself, and the kept table is newer.
+        if aside := self._store.give_up(aside=how == "cut"):
+            log.critical("the log of the database was cut: what is left is set aside as %s, and the kept table goes on", aside)
+        else:
+            self._part()
+        return False
+
+    def _part(self) -> None:
+        try:
+            part_log(self._store.path, self._store.files)
+        except OSError as error:
+            log.error("can't move the log of the old database away: %s; the next master tries again before it opens the new one", error)
+
     def problems(self) -> list[str]:
         """What is wrong with the files now, and what was put right in the last minute."""
-        wrong = [*self._shared.problems(), self._failed] if self._failed else self._shared.problems()
+        wrong = [*self._shared.problems(), *filter(None, (self._failed, self._store.held))]
         return [*wrong, *(said for at, said in self._told if clock.now() - at < _TOLD_SECONDS)]
 
     def _tell(self, said: list[str]) -> None:

@@ -29,12 +29,14 @@ _REST = 20
 
 
 class Keeper:
-    """A job that writes the file in `directory` after a change, and where somebody has removed it."""
+    """A job that writes the file in `directory` after a change, and where somebody has removed it or written into it."""
 
     def __init__(self, registry: Registry, directory: str) -> None:
         self._registry = registry
         self._path = os.path.join(directory, NAME)
         self._written = 0
+        #: The file that was written last, as it was then.
+        self._stamp: tuple[int, ...] = ()
         self._not_before = 0.0
         self._job = Job("kept-table", _PERIOD, self._look, log, first=0.0, retry=_PERIOD, expected=OSError,
                         trouble="the last table can't be kept in a file, and workers can't start without the database")
@@ -54,7 +56,8 @@ class Keeper:
             log.debug("the last table is not kept: %s", error)
 
     def _look(self) -> float | None:
-        if self._written == self._registry.version and os.path.exists(self._path):
+        what = self._lost()
+        if self._written == self._registry.version and not what:
             return None
         began = time.monotonic()
         if began < self._not_before:
@@ -64,7 +67,16 @@ class Keeper:
         finally:
             now = time.monotonic()
             self._not_before = now + _REST * (now - began)
+        if what:
+            log.warning("the kept table %s was %s while in use: the master has written it again", self._path, what)
         return max(_PERIOD, self._not_before - now)
+
+    def _lost(self) -> str:
+        """What somebody has done to the file that was written last, "" for nothing."""
+        if not self._stamp:
+            return ""
+        now = _stamp_of(self._path)
+        return "" if now == self._stamp else "overwritten" if now else "deleted"
 
     def _write(self) -> None:
         registry = self._registry
@@ -79,4 +91,13 @@ class Keeper:
             in_thread(get_hub().threadpool, file.finish)
         finally:
             file.abandon()
-        self._written = version
+        self._written, self._stamp = version, _stamp_of(self._path)
+
+
+def _stamp_of(path: str) -> tuple[int, ...]:
+    """What tells a file from others, and from itself at other times; empty where there is none, or where this user can't read it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ()
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if os.access(path, os.R_OK) else ()

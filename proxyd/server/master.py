@@ -217,7 +217,8 @@ class Master:
             orders.wake()
 
         registry.on_change = changed
-        watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, settings.master.pid_file, self._write_pid)
+        watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, lambda: registry.version,
+                              settings.master.pid_file, self._write_pid)
         log_watch = LogWatch(store, settings.database.max_log)
         size = HistorySize(store, bus, settings.database.max_size)
         wellness = Wellness(

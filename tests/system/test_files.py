@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -68,6 +69,9 @@ def lose(path: Path, how: str) -> None:
         copy = path.with_name("copy")
         shutil.copy(path, copy)
         copy.replace(path)
+    elif how == "overwritten":
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
     else:
         os.truncate(path, 0)
 
@@ -87,8 +91,8 @@ def test_a_deleted_shared_file_is_told_and_shared_again_within_a_second(system: 
     assert len(told["workers"]) == 2
 
 
-@pytest.mark.parametrize("how", ["deleted", "replaced"])
-@pytest.mark.parametrize("restarted", ["nobody", "worker", "master"])
+@pytest.mark.parametrize(("how", "restarted"), [*itertools.product(("deleted", "replaced"), ("nobody", "worker", "master")),
+                                                ("overwritten", "nobody")])
 def test_without_its_board_no_ok_is_said_too_early(system: System, ends: list[Backend], how: str, restarted: str) -> None:
     name = f"{how}{restarted}"
     client = system.client(name)
@@ -134,6 +138,29 @@ def connected(client: RegistryClient) -> bool:
         return client.command("PING|SID") == "PONG"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize("how", ["deleted", "overwritten"])
+def test_the_kept_table_is_told_and_written_again(system: System, ends: list[Backend], how: str) -> None:
+    system.client("kept").route("kept.test", ends[0].url)
+    path, since = system.directory / "proxyd.table", len(system.log())
+    wait_for(lambda: path.exists() and b"kept.test" in path.read_bytes(), 10, "the kept table")
+    if how == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(b"no table")
+    wait_for(lambda: path.exists() and b"kept.test" in path.read_bytes(), 10, "the table again")
+    wait_for(lambda: f"the kept table {path} was {how} while in use" in system.log()[since:], 10, "the message")
+
+
+@pytest.mark.parametrize("content", [b"", b"9999999\n"])
+def test_an_overwritten_lock_file_says_again_which_files_belong_together(system: System, content: bytes) -> None:
+    wait_for(system.ready, 10, "a ready system")
+    path, since = Path(f"{system.database}.lock"), len(system.log())
+    before = path.read_bytes()
+    path.write_bytes(content)
+    wait_for(lambda: path.read_bytes() == before, 10, "the lock file")
+    wait_for(lambda: f"{path} was overwritten" in system.log()[since:], 10, "the message")
 
 
 def test_a_deleted_pid_file_is_written_again(system: System) -> None:

@@ -120,7 +120,8 @@ class SharedFile:
                 mapping = mmap.mmap(fd, size)
                 if self._prepare is not None:
                     self._prepare(mapping)
-                if self._fd >= 0 and os.fstat(self._fd).st_size == size:
+                # Not from one that was cut, or that something else was written into.
+                if self._fd >= 0 and os.fstat(self._fd).st_size == size and os.pread(self._fd, 8, 0) == magic:
                     mapping[self._carried] = self.data[self._carried]
             except OSError:
                 os.unlink(path)
@@ -131,12 +132,12 @@ class SharedFile:
             return fd
 
     def in_place(self) -> bool:
-        """Whether a process that starts now maps the same file: this one may have been deleted."""
+        """Whether a process that starts now maps the same file: this one may have been deleted, or overwritten."""
         try:
             named, held = os.stat(self.path), os.fstat(self._fd)
+            return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino) and os.pread(self._fd, 8, 0) == self._magic
         except OSError:
             return False
-        return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 
     def look(self) -> str:
         """Map the file anew if it was lost to others, and make it again if need be. What had become of it, "" for nothing.

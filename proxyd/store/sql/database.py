@@ -24,8 +24,9 @@ from gevent.threadpool import ThreadPool
 from proxyd.base import private
 from proxyd.base.text import hide_password
 from proxyd.base.threads import in_thread
-from proxyd.store.sql import openfile, postgres, rescue
+from proxyd.store.sql import openfile, overwritten, postgres, rescue
 from proxyd.store.sql.openfile import Files, identity
+from proxyd.store.sql.overwritten import Stamp
 
 Result = TypeVar("Result")
 #: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
@@ -124,6 +125,11 @@ class Store:
         self.blocked = False
         #: Why no history is written now, empty where it is: see `call`.
         self.history_held = ""
+        #: Why nothing is written now, empty where it is.
+        self.held = ""
+        #: What the SQLite file was like after the last step of this process, None where nobody watches that; what others did to it.
+        self._stamp: Stamp | None = None
+        self._touched = ""
 
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
@@ -165,6 +171,7 @@ class Store:
             self.files = Files.at(self.path)
         self._durable = False
         self._again, self._failures = 0.0, 0
+        self._stamp, self._touched = None, ""
         self.generation += 1
 
     def _refuse_strangers(self) -> None:
@@ -252,6 +259,36 @@ class Store:
             self.files = Files(own.database, own.log or found.log, own.index or found.index)
         return found
 
+    def touched(self) -> tuple[str, Stamp]:
+        """What somebody else has done to the SQLite file since this was asked first, or since `untouched`: `written`, or `cut` if its log
+        alone became shorter, or "". And what the file is like now."""
+        found: tuple[str, Stamp] = self._run(self._was_touched)
+        return found
+
+    def _was_touched(self) -> tuple[str, Stamp]:
+        if self._stamp is None:
+            self._stamp = Stamp.of(self.path or "")
+        self._note(True)
+        return self._touched, self._stamp
+
+    def untouched(self) -> None:
+        """What was written by others does no harm."""
+        self._touched = ""
+
+    def _note(self, foreign: bool) -> None:
+        """Note what the file is like; `foreign`: what has changed since the last time is not of this process."""
+        before, self._stamp = self._stamp, Stamp.of(self.path or "")
+        if foreign and before is not None and before != self._stamp and self._touched != "cut":
+            self._touched = "cut" if before[:2] == self._stamp[:2] and self._stamp.log < before.log else "written"
+
+    def give_up(self, aside: bool) -> str:
+        """The SQLite file was overwritten: see `overwritten`. It takes its own place under another number, or is set `aside`. Returns
+        where it is then, "" in the first case. Raises OSError."""
+        if aside:
+            return self._run(rescue.set_aside, self.path or "")  # type: ignore[no-any-return]
+        self._run(overwritten.displace, self.path or "")
+        return ""
+
     def put_back(self) -> None:
         """Write a deleted database again, as the open connection still has it, and go on with the new file. Raises StoreError."""
         self._run(self._put_back)
@@ -286,8 +323,8 @@ class Store:
         database must not grow now. Raises StoreBusy when the lock does not come
         free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
         """
-        if history and self.history_held:
-            raise StoreBusy(self.history_held)
+        if self.held or history and self.history_held:
+            raise StoreBusy(self.held or self.history_held)
         limit = self.busy_timeout if patience is None else patience
         deadline = time.monotonic() + limit
         with self.turn(self._writing, limit):
@@ -366,6 +403,8 @@ class Store:
 
     def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any, bound: float) -> Result:
         opened = self._usable()
+        if self._stamp is not None:
+            self._note(True)
         try:
             if opened.is_closed():
                 opened.connect()
@@ -379,6 +418,9 @@ class Store:
                 self._database = None
                 raise self._unreachable(_first(error)) from error
             raise explain(_first(error), self.name) from error
+        finally:
+            if self._stamp is not None:
+                self._note(False)
 
 
 def _first(error: Exception) -> Exception:

@@ -11,6 +11,9 @@ from proxyd.base import private
 from proxyd.store.sql import openfile
 from proxyd.store.sql.database import StoreError
 
+#: Bytes of the file; there are fewer.
+_MOST = 512
+
 
 class MasterLock:
     """The lock file `<database>.lock` (in `directory` for a database server). Its first line is its holder's pid, the second one says
@@ -41,18 +44,26 @@ class MasterLock:
         self._write()
         return True
 
-    def note(self, files: openfile.Files) -> None:
-        """Say which files belong together, for those who open the database later."""
-        if files != self.noted:
-            self.noted = files
-            self._write()
+    def note(self, files: openfile.Files) -> bool:
+        """Say which files belong together, for those who open the database later. Returns whether somebody had overwritten what it said
+        before."""
+        overwritten = self._fd >= 0 and os.pread(self._fd, _MOST, 0) != self._text()
+        if files == self.noted and not overwritten:
+            return False
+        self.noted = files
+        return self._write() and overwritten
 
-    def _write(self) -> None:
-        text = f"{os.getpid()}\n{self.noted or ''}\n".encode()
+    def _text(self) -> bytes:
+        return f"{os.getpid()}\n{self.noted or ''}\n".encode()
+
+    def _write(self) -> bool:
+        text = self._text()
         # On a full disk the lock holds without it.
         with contextlib.suppress(OSError):
             os.pwrite(self._fd, text, 0)
             os.ftruncate(self._fd, len(text))
+            return True
+        return False
 
     def in_place(self) -> bool:
         """Whether the lock that is held is still the one that another master would try to take: its file may be deleted."""

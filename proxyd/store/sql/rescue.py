@@ -87,6 +87,15 @@ def is_corrupt(path: str) -> str | None:
     return None if result is None or result[0] == "ok" else str(result[0])
 
 
+def set_aside(path: str) -> str:
+    """Rename a file, and what belongs to it, out of the way; returns the new name. Raises OSError."""
+    aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    for suffix in ("", "-wal", "-shm"):
+        if os.path.exists(path + suffix):
+            os.rename(path + suffix, aside + suffix)
+    return aside
+
+
 def set_aside_if_corrupt(path: str | None) -> str | None:
     """Rename a corrupt file, and what belongs to it, out of the way; the new name, or None. For the lock's holder alone."""
     if path is None:
@@ -94,10 +103,7 @@ def set_aside_if_corrupt(path: str | None) -> str | None:
     reason = is_corrupt(path)
     if reason is None:
         return None
-    aside = f"{path}.corrupt-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
-    for suffix in ("", "-wal", "-shm"):
-        if os.path.exists(path + suffix):
-            os.rename(path + suffix, aside + suffix)
+    aside = set_aside(path)
     log.critical("the database %s is corrupt (%s): set aside as %s, starting with an empty one and the site files; "
                  "scripts/restore brings a backup back", path, reason, aside)
     return aside

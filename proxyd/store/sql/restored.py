@@ -56,6 +56,11 @@ def _was_restored(mark: int | None, version: int, board: Board) -> bool:
     return board.version > version and board.is_of_this_boot()
 
 
+def mark() -> int:
+    """The mark of the database. Runs in the database thread."""
+    return counter(MARK)
+
+
 def _state() -> tuple[int | None, int]:
     values = {row.name: row.value for row in StoredCounter.select().where(StoredCounter.name.in_((MARK, "config_version")))}
     return values.get(MARK), values["config_version"]

@@ -1,0 +1,97 @@
+"""What somebody else writes into the file of a database is found out, and what this process writes is not taken for it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from proxyd.store.sql import overwritten, restored
+from proxyd.store.sql.changes import bump
+from proxyd.store.sql.database import Store, StoreBusy, database
+from proxyd.store.sql.migrations import migrate
+from proxyd.store.sql.models import StoredCounter
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store(f"sqlite:///{tmp_path}/p.db")
+    opened.open()
+    migrate(opened)
+    opened.call(lambda: StoredCounter.create(name=restored.MARK, value=77))
+    assert opened.touched()[0] == ""
+    yield opened
+    opened.close()
+
+
+def shell(store: Store, statement: str) -> None:
+    assert store.path is not None
+    with closing(sqlite3.connect(store.path)) as connection:
+        connection.execute(statement)
+
+
+def damage(store: Store, mark: int = 77, version: int = 1) -> str:
+    return store.plain(overwritten.damage, store.path or "", mark, version)
+
+
+def test_what_the_process_does_itself_is_no_touch(store: Store) -> None:
+    for _ in range(3):
+        store.call(bump, "config_version")
+        store.plain(lambda: sqlite3.connect(":memory:").close())
+        store.plain(lambda: database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+    assert store.touched()[0] == ""
+
+
+def test_a_shell_touches_it_and_does_no_harm(store: Store) -> None:
+    store.call(bump, "config_version")
+    shell(store, "PRAGMA wal_checkpoint(TRUNCATE)")
+    store.call(bump, "config_version")
+    assert store.touched()[0] == "written"
+    assert damage(store) == ""
+    store.untouched()
+    assert store.touched()[0] == ""
+
+
+def test_a_cut_log_is_told_from_a_file_that_was_written_into(store: Store) -> None:
+    shell(store, "PRAGMA wal_checkpoint(TRUNCATE)")
+    store.touched()
+    store.untouched()
+    for _ in range(3):
+        store.call(bump, "config_version")
+    os.truncate(f"{store.path}-wal", 0)
+    assert store.touched()[0] == "cut"
+    assert "corrupt" in damage(store)
+    assert store.path is not None and store.give_up(aside=True).startswith(f"{store.path}.corrupt-")
+    assert not os.path.exists(store.path)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage" * 20_000])
+def test_a_file_that_is_no_database_is_found_out_and_gets_another_number(store: Store, content: bytes) -> None:
+    assert store.path is not None
+    shell(store, "PRAGMA wal_checkpoint(TRUNCATE)")
+    with open(store.path, "wb") as file:
+        file.write(content)
+    assert store.touched()[0] == "written"
+    assert damage(store).startswith("it is corrupt" if content else "it is empty")
+    assert store.give_up(aside=False) == ""
+    assert store.displaced() == "replaced"
+    assert Path(store.path).read_bytes() == content
+    assert sorted(Path(store.path).parent.glob("*.again")) == []
+
+
+def test_another_database_is_found_out_by_its_mark_and_by_its_version(store: Store) -> None:
+    assert damage(store) == ""
+    for mark, version in ((76, 1), (77, 2)):
+        assert damage(store, mark, version) == "another database was written into it"
+
+
+def test_nothing_is_written_while_that_is_held(store: Store) -> None:
+    store.held = "the database was overwritten"
+    with pytest.raises(StoreBusy, match="was overwritten"):
+        store.call(bump, "config_version")
+    store.held = ""
+    store.call(bump, "config_version")
