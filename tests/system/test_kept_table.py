@@ -156,6 +156,11 @@ def test_the_last_table_is_served_until_services_are_back(kept: Bounded, backend
     assert kept.get().status == 404
     assert kept.get(host="other.test").status == 200
     assert statuses == {200}
+    # One that comes back to say that it goes takes along what went on for it.
+    gone = kept.client("other")
+    assert kept.get(host="other.test").status == 200
+    assert gone.command("CLIENT_SHUTDOWN|SID") == "SHUTDOWN_OK"
+    assert {kept.get(host="other.test").status for _ in range(6)} == {404}
 
 
 def test_what_is_kept_ends_with_the_grace(tmp_path: Path, backend: Backend) -> None:

@@ -103,7 +103,7 @@ def client_shutdown(caller: Caller) -> str:
                  session.instance, count)
         return "SHUTDOWN_OK"
     before = registry.kept.get((session.service, session.instance))
-    ending = [session] if before is None or not before.replaced or registry.active.held(before.routes) else [session, before]
+    ending = [session] if before is None or registry.active.held(before.routes) else [session, before]
     registry.end(ending, caller.actor, "CLIENT_SHUTDOWN")
     caller.closing = True
     log.info("%s/%s ended its session: its %d routes are removed", session.service, session.instance, count)
