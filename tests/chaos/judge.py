@@ -127,7 +127,7 @@ class Judge:
             self.breach("answered", begin, f"{service}: {line} -> {answer}")
 
     def forgotten(self, service: str, begin: float, end: float) -> None:
-        """A RECONNECT that was answered REREGISTER."""
+        """A RECONNECT that was answered REREGISTER. `begin`: when the session was last known to be there."""
         if not self.excuses.holds("forgotten", begin, end):
             self.breach("kept", begin, f"{service}: RECONNECT was answered REREGISTER")
 

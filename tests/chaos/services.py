@@ -54,6 +54,8 @@ class Service(threading.Thread):
         self._leaving = False
         self._staged = False
         self._heard = 0.0
+        #: When a command of the session was last done: then it was there.
+        self._known = 0.0
 
     def run(self) -> None:
         """One thing after the other until told to end; the session stays, for the end to look at."""
@@ -199,6 +201,7 @@ class Service(threading.Thread):
         if answer.startswith("ERROR"):
             self._judge.refused(self._service, begin, time.monotonic(), _named(line), answer)
             raise Refused(answer)
+        self._known = begin
         return answer
 
     def _take_up(self, drop: bool = True) -> None:
@@ -212,8 +215,8 @@ class Service(threading.Thread):
             raise
 
     def _enter(self, drop: bool) -> None:
-        begin = time.monotonic()
         if self._session:
+            known = self._known
             answer = self._ask(f"RECONNECT|{self._session}")
             if answer == "OK":
                 self.reconnects += 1
@@ -224,7 +227,7 @@ class Service(threading.Thread):
                     self._drop_staged()
                 return
             if not self._leaving:
-                self._judge.forgotten(self._service, begin, time.monotonic())
+                self._judge.forgotten(self._service, known, time.monotonic())
             self._leaving = False
             self._session = ""
         self._routes.clear()

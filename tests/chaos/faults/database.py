@@ -77,7 +77,7 @@ def _read_only(stage: Stage) -> Iterator[None]:
         subprocess.run(["umount", "-l", stage.var], check=True)
 
 
-@fault(0, "database", missing=_no_disk)
+@fault(2, "database", missing=_no_disk)
 def read_only_folder(stage: Stage, chance: random.Random) -> None:
     """The folder of the database can't be written by what opens it anew; a worker is killed meanwhile."""
     seconds = chance.uniform(0.5, 3.0)
@@ -89,7 +89,7 @@ def read_only_folder(stage: Stage, chance: random.Random) -> None:
         time.sleep(seconds)
 
 
-@fault(0, "database", "master")
+@fault(2, "database", "master")
 def corrupt_database(stage: Stage, chance: random.Random) -> None:
     """The master is killed, and its database is destroyed before the next one starts."""
     begin, size = chance.choice((0, 100, 4096)), chance.choice((100, 5000))
@@ -106,7 +106,30 @@ def corrupt_database(stage: Stage, chance: random.Random) -> None:
         time.sleep(2.0)
 
 
-@fault(0, WHOLE)
+@fault(1, "database", "files", "master")
+def overwrite_database(stage: Stage, chance: random.Random) -> None:
+    """Somebody writes into the database while it is in use: garbage, or an end before its end; or cuts its log."""
+    how, part = chance.choice(("garbage", "cut", "cut log")), chance.choice((0.0, 0.3, 0.9))
+    stage.say("overwrite_database", how)
+    path, master, since = Path(stage.system.database), stage.system.master_pid(), len(stage.system.log())
+    with stage.excuse("overwrite_database", "master", "refused", "forgotten", after=3.0), contextlib.suppress(FileNotFoundError):
+        if how == "cut log":
+            os.truncate(f"{path}-wal", 0)
+        elif how == "cut":
+            os.truncate(path, int(path.stat().st_size * part))
+        else:
+            with path.open("r+b") as file:
+                file.write(chance.randbytes(path.stat().st_size))
+        # A log that has just been brought into the file is not missed, and one that has all of the file makes it whole.
+        stage.wait(lambda: "was overwritten while in use" in stage.system.log()[since:] or "and it is whole" in stage.system.log()[since:],
+                   30, "what is said of the database", invariant="told")
+        if "was overwritten while in use" in stage.system.log()[since:]:
+            stage.wait(lambda: stage.system.master_pid() not in (0, master), 60, "another master")
+        stage.wait_for_master()
+        time.sleep(2.0)
+
+
+@fault(1, WHOLE)
 def restore_backup(stage: Stage, chance: random.Random) -> None:
     """A backup is made, and put back after some seconds, while everything is stopped."""
     seconds = chance.uniform(0.5, 3.0)

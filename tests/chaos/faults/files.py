@@ -18,9 +18,9 @@ def _chosen(stage: Stage, chance: random.Random) -> Path | None:
     return stage.var / chance.choice(names) if names else None
 
 
-@fault(2, "database", "files")
+@fault(2, "database", "files", "master")
 def remove_file(stage: Stage, chance: random.Random) -> None:
-    """A file of the database or of the shared memory is deleted."""
+    """A file of the database or of the shared memory is deleted, while there is a master: without one, the database would be lost."""
     path = _chosen(stage, chance)
     if path is None:
         return

@@ -14,7 +14,7 @@ from tests.chaos.faults.declared import fault
 from tests.chaos.stage import Stage
 
 
-@fault(0, "master")
+@fault(2, "master")
 def few_descriptors(stage: Stage, chance: random.Random) -> None:
     """The master may open few files more, and 400 connect to it: the registry refuses, and the admin HTTP answers all the same."""
     seconds, pid = chance.uniform(0.5, 2.0), stage.system.master_pid()
