@@ -39,19 +39,20 @@ class DatabaseWatch:
     """A job that looks four times a second.
 
     `opened`: the shared memory files in `directory` that this process maps. Files that it does not map are watched only for
-    their deletion: workers make them again. `stop`: called when the master can't go on with the files that it has open. `version`: the
-    config version that is committed. `write_pid` writes `pid_file`.
+    their deletion: workers make them again. `stop`: called when the master can't go on with the files that it has open. `committed`: the
+    config version that is committed, and what each route is in it. `write_pid` writes `pid_file`.
     """
 
     def __init__(self, store: Store, lock: MasterLock, directory: str, opened: Iterable[SharedFile], stop: Callable[[], None],
-                 version: Callable[[], int] = lambda: 0, pid_file: str = "", write_pid: Callable[[], None] = lambda: None) -> None:
+                 committed: Callable[[], tuple[int, dict[str, overwritten.Stamped]]] = lambda: (0, {}), pid_file: str = "",
+                 write_pid: Callable[[], None] = lambda: None) -> None:
         self._store = store
         self._lock = lock
         known = {os.path.basename(file.path): file for file in opened}
         self._shared = SharedWatch((known.get(name) or ForeignFile(os.path.join(directory, name)) for name in FILES), log,
                                    logging.CRITICAL)
         self._mark = store.read(restored.mark) if store.path is not None else 0
-        self._version = version
+        self._committed = committed
         if store.path is not None:
             # From now on it is watched.
             store.touched()
@@ -117,7 +118,9 @@ class DatabaseWatch:
             # It may have been written again meanwhile, because its log was deleted.
             self._overwritten, self._store.held = None, ""
             return True
-        why = self._store.plain(overwritten.damage, self._store.path or "", self._mark, self._version())
+        why = self._store.plain(overwritten.damage, self._store.path or "", self._mark, *self._committed())
+        if why is None:
+            return True
         if not why:
             self._store.untouched()
             self._overwritten, self._store.held = None, ""

@@ -180,6 +180,10 @@ class Registry:
         if session.is_kept():
             self.kept[session.service, session.instance] = session
 
+    def known(self) -> tuple[int, dict[str, tuple[int, str]]]:
+        """The config version, and for each active route the version in which it was changed last, and when."""
+        return self.version, {route_id: (row["version"], row["updated_at"]) for route_id, row in self.active.rows.items()}
+
     # -- writing
 
     def commit(self, change: RegistryChange, durable: bool = True) -> int:

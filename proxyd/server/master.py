@@ -217,7 +217,7 @@ class Master:
             orders.wake()
 
         registry.on_change = changed
-        watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, lambda: registry.version,
+        watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, registry.known,
                               settings.master.pid_file, self._write_pid)
         log_watch = LogWatch(store, settings.database.max_log)
         size = HistorySize(store, bus, settings.database.max_size)

@@ -16,6 +16,7 @@ import os
 import shutil
 import sqlite3
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -28,6 +29,10 @@ _LOOK_SECONDS = 1.0
 _STEPS = 10_000
 #: What SQLite says of a file that is not what it was: its log may be shorter than the index of the log says.
 _DAMAGE = ("malformed", "not a database", "disk I/O", "no such table")
+
+
+#: The version in which a route was changed last, and when.
+Stamped = tuple[int, str]
 
 
 class Stamp(NamedTuple):
@@ -49,9 +54,10 @@ class Stamp(NamedTuple):
         return cls(size, changed, log)
 
 
-def damage(path: str, mark: int, version: int) -> str:
-    """What is wrong with the content of the database, "" for nothing. `mark`: that of its master, `version`: the config version that it
-    has at least. For the database thread. A database that is too large to be looked at as a whole is looked at in part."""
+def damage(path: str, mark: int, version: int, routes: Mapping[str, Stamped]) -> str | None:
+    """What is wrong with the content of the database, "" for nothing, None if it has changed meanwhile. `mark`: that of its master,
+    `version` and `routes`: the config version that it has, and what each of its routes has to be. For the database thread. A database
+    that is too large to be looked at as a whole is looked at in part."""
     try:
         if not os.path.getsize(path):
             # SQLite would delete the log of an empty file.
@@ -61,7 +67,11 @@ def damage(path: str, mark: int, version: int) -> str:
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True, timeout=_LOOK_SECONDS)) as look:
             values = dict(look.execute("SELECT name, value FROM counters WHERE name IN ('mark', 'config_version')"))
-            if values.get("mark") != mark or values.get("config_version", 0) < version:
+            if values.get("config_version", 0) > version and values.get("mark") == mark:
+                return None
+            # What its log has may lie over what is not its own.
+            if values != {"mark": mark, "config_version": version} or routes != {
+                    name: (changed, at) for name, changed, at in look.execute("SELECT route_id, version, updated_at FROM routes")}:
                 return "another database was written into it"
             until = time.monotonic() + _LOOK_SECONDS
             look.set_progress_handler(lambda: time.monotonic() > until, _STEPS)

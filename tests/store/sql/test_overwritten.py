@@ -34,8 +34,8 @@ def shell(store: Store, statement: str) -> None:
         connection.execute(statement)
 
 
-def damage(store: Store, mark: int = 77, version: int = 1) -> str:
-    return store.plain(overwritten.damage, store.path or "", mark, version)
+def damage(store: Store, mark: int = 77, version: int = 1, routes: dict[str, tuple[int, str]] | None = None) -> str | None:
+    return store.plain(overwritten.damage, store.path or "", mark, version, routes or {})
 
 
 def test_what_the_process_does_itself_is_no_touch(store: Store) -> None:
@@ -51,7 +51,7 @@ def test_a_shell_touches_it_and_does_no_harm(store: Store) -> None:
     shell(store, "PRAGMA wal_checkpoint(TRUNCATE)")
     store.call(bump, "config_version")
     assert store.touched()[0] == "written"
-    assert damage(store) == ""
+    assert damage(store, version=3) == ""
     store.untouched()
     assert store.touched()[0] == ""
 
@@ -64,7 +64,7 @@ def test_a_cut_log_is_told_from_a_file_that_was_written_into(store: Store) -> No
         store.call(bump, "config_version")
     os.truncate(f"{store.path}-wal", 0)
     assert store.touched()[0] == "cut"
-    assert "corrupt" in damage(store)
+    assert "corrupt" in str(damage(store, version=4))
     assert store.path is not None and store.give_up(aside=True).startswith(f"{store.path}.corrupt-")
     assert not os.path.exists(store.path)
 
@@ -76,17 +76,18 @@ def test_a_file_that_is_no_database_is_found_out_and_gets_another_number(store: 
     with open(store.path, "wb") as file:
         file.write(content)
     assert store.touched()[0] == "written"
-    assert damage(store).startswith("it is corrupt" if content else "it is empty")
+    assert str(damage(store)).startswith("it is corrupt" if content else "it is empty")
     assert store.give_up(aside=False) == ""
     assert store.displaced() == "replaced"
     assert Path(store.path).read_bytes() == content
     assert sorted(Path(store.path).parent.glob("*.again")) == []
 
 
-def test_another_database_is_found_out_by_its_mark_and_by_its_version(store: Store) -> None:
+def test_another_database_is_found_out_by_its_mark_its_version_and_its_routes(store: Store) -> None:
     assert damage(store) == ""
-    for mark, version in ((76, 1), (77, 2)):
-        assert damage(store, mark, version) == "another database was written into it"
+    assert damage(store, version=0) is None
+    for mark, version, routes in ((76, 1, {}), (77, 2, {}), (76, 0, {}), (77, 1, {"r1": (1, "")})):
+        assert damage(store, mark, version, routes) == "another database was written into it"
 
 
 def test_nothing_is_written_while_that_is_held(store: Store) -> None:
