@@ -6,10 +6,7 @@ import logging
 import os
 import time
 
-from gevent import get_hub
-
 from proxyd.base.jobs import Job
-from proxyd.base.threads import in_thread
 from proxyd.net import tickets
 
 log = logging.getLogger("proxyd.tls")
@@ -45,7 +42,7 @@ class TicketKeeper:
 
     def _look(self) -> float | None:
         if not self._tried:
-            if not in_thread(get_hub().threadpool, tickets.works):
+            if not tickets.works():
                 log.warning("this Python's TLS library does not let session tickets be shared: clients resume their sessions at the same "
                             "worker alone")
                 if os.path.exists(self._path):
