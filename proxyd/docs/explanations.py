@@ -227,8 +227,7 @@ EXPLANATIONS: dict[str, str] = {
         "8 days. Days, incidents, deploys, events and routes stay: if they alone are too much, proxyctl status says so. "
         "The log and the event history_dropped say it when history begins to go, proxyd_history_dropped_rows_total counts "
         "the rows. Set it where there are many targets: 10,000 that are checked every 10 s make 86 million single checks a "
-        "day, of which a bound of 3g keeps some hours, and all of the sums. On PostgreSQL the size is an estimate from the server's "
-        "statistics, and the files keep their size.",
+        "day. On PostgreSQL the size is an estimate from the server's statistics, and the files keep their size.",
     "database.retain_health":
         "A check every 10 s makes 60,000 rows per route and week. This setting decides how far back uptime queries can "
         "look.",
