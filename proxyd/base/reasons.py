@@ -33,7 +33,7 @@ GROUPS: tuple[tuple[str, tuple[Reason, ...]], ...] = (
         Reason("no_route", 404, "A route names this host, but none covers this path. `proxyctl routes` lists the paths"),
         Reason("no_service", 503, "The host has a certificate by `[acme]`, but no route any more: its service is away. `proxyctl sessions` "
                "lists those that are there"),
-        Reason("ambiguous_path", 400, "Read leniently, as some backends do, the path (its `%2F`, `;` or backslash) belongs to another "
+        Reason("ambiguous_path", 400, "Read leniently, the path (its `%2F`, `;` or backslash) belongs to another "
                "route, or leads out of the path of the backend url. The route option `ambiguous_path = pass` lets it through. Or the "
                "option `rewrite` makes dot segments of it"),
         Reason("no_table", 503, "The worker has not read the routes yet: proxyd has just started, or the database cannot be read"),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxyd.base.paths import normalize_path, request_path
+from proxyd.base.paths import climbs, normalize_path, request_path
 from tests.edge.conftest import make_route
 from tests.edge.wire import Recorder, Wire, get, read_message
 from tests.support.backends import RawBackend
@@ -240,7 +240,8 @@ def test_no_target_climbs_out_of_the_backend_s_path(
         status = wire.send(get(based[kind], target + "?q=/../x")).response().status
     inside, readings = request_path(target)
     matched = covered(kind, inside)
-    ambiguous = matched and not all(covered(kind, reading) for reading in readings)
+    meant = inside if kind == "base" else inside.removeprefix("/api") or "/"
+    ambiguous = matched and (climbs(meant) or not all(covered(kind, reading) for reading in readings))
     assert status == (400 if ambiguous else 200 if matched else 404)
     if status != 200:
         assert recorder.requests() == []
@@ -248,7 +249,6 @@ def test_no_target_climbs_out_of_the_backend_s_path(
     (request,) = recorder.requests()
     arrived = request.line.split()[1]
     assert arrived.endswith("?q=/../x")
-    meant = inside if kind == "base" else inside.removeprefix("/api") or "/"
     assert normalize_path(arrived) == normalize_path(("" if kind == "strip" else "/base") + meant)
 
 
