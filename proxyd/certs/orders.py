@@ -219,6 +219,8 @@ class Orders:
             dnscommand.record(self._acme.dns_command, action, name, value)
 
         chain = ca.obtain(domain, private, order["order_url"], self._store.read(rows.chain, domain, kind), Hooks(post, end, placed, record))
+        # A master that was killed amid its order has left them: the CA asked, and does not ask again.
+        self._store.call(rows.end_challenges_of, domain)
         self._shelf.keep(domain, kind, chain, order["private_key"])
         self._advice.forget((domain, kind), time.time())
         self._orders.pop((domain, kind), None)

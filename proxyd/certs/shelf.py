@@ -52,7 +52,8 @@ class Shelf:
             box.unlock(secret)
         if self._store.read(rows.local_ca) is None:
             chain, key = localca.make(datetime.datetime.now(datetime.UTC))
-            self._write(rows.LOCAL_CA, "ecdsa256", chain, box.lock(key))
+            # Workers of the first start may have looked before; it is not worth a wait.
+            self._board.post_certificates(self._write(rows.LOCAL_CA, "ecdsa256", chain, box.lock(key)))
         self.certificates = {(row["domain"], row["key_type"]): row for row in self._store.read(rows.certificates)}
         self._box = box
 

@@ -187,6 +187,11 @@ def end_challenge(token: str) -> int:
     return bump(COUNTER)
 
 
+def end_challenges_of(domain: str) -> None:
+    """Forget the challenges of a name. The next version that is posted is without them."""
+    AcmeChallenge.delete().where(AcmeChallenge.domain == domain).execute()
+
+
 def end_challenges(before: float) -> None:
     """Drop what a master that was killed left behind."""
     AcmeChallenge.delete().where(AcmeChallenge.posted_at < rfc3339(before)).execute()
