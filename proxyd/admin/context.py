@@ -36,7 +36,7 @@ class Context:
         self.tails = Tails(os.path.dirname(os.path.abspath(state.board.file.path)))
         self.wellness = state.wellness or Wellness(state.store, state.board, state.circuits, state.started, state.problems,
                                                    state.certificates, state.health_alive)
-        self._kept: OrderedDict[Hashable, tuple[float, Any]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[float, int, Any]] = OrderedDict()
         self._reading: dict[Hashable, BoundedSemaphore] = {}
 
     def _refused(self, address: str, reason: str) -> None:
@@ -50,19 +50,21 @@ class Context:
             raise RequestRefused(503, "database", str(error)) from None
 
     def kept(self, key: Hashable, read: Callable[[], Result]) -> Result:
-        """What `read` gives, at most half a second old: many open status pages cost the database what one does."""
+        """What `read` gives, at most half a second old, and not from before the last apply: many open status pages cost the database what
+        one does."""
+        version = self.state.board.version
         lock = self._reading.setdefault(key, BoundedSemaphore(1))
         with lock:
             try:
                 found = self._kept.get(key)
-                if found is None or time.monotonic() - found[0] > _KEPT_SECONDS:
-                    found = self._kept[key] = (time.monotonic(), read())
+                if found is None or found[1] != version or time.monotonic() - found[0] > _KEPT_SECONDS:
+                    found = self._kept[key] = (time.monotonic(), version, read())
                     self._kept.move_to_end(key)
                     while len(self._kept) > _KEPT:
                         self._kept.popitem(last=False)
             finally:
                 self._reading.pop(key, None)
-        value: Result = found[1]
+        value: Result = found[2]
         return value
 
     def forget(self) -> None:

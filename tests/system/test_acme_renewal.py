@@ -200,8 +200,8 @@ def test_a_master_that_is_killed_at_any_step_orders_nothing_twice(aging: Aging) 
             aging.ca.after = lambda _: None
         assert killed, step
         named = [order for order in aging.ca.orders[placed:] if domain in str(order["identifiers"])]
-        # Of an order whose URL never arrived nothing can be known.
-        assert len(named) == (2 if step == "/order-plz" else 1), (step, named)
+        # Of an order whose URL did not arrive before the kill nothing can be known.
+        assert len(named) in ((1, 2) if step == "/order-plz" else (1,)), (step, named)
     wait_for(aging.system.ready, 30, "a master")
     wait_for(lambda: aging.system.sql("SELECT COUNT(*) FROM acme_challenges") == [(0,)], 20, "no challenge left")
 

@@ -192,3 +192,11 @@ def test_errors_are_grouped_and_unknown_hosts_are_named(used: Used) -> None:
     assert (unknown["service"], unknown["requests"], unknown["last_url"]) == ("", 3, "nobody.test/a/b")
     assert used.system.sql("SELECT requests FROM v_errors WHERE status_code = 500") == [(6,)]
     assert all(one["made_by"] == "client" for one in used.system.admin("/api/v1/errors?made_by=client").json()["errors"])
+
+
+def test_what_was_just_applied_is_in_the_answer_although_answers_are_kept_for_a_moment(used: Used) -> None:
+    client = used.system.client("kept")
+    for number in range(3):
+        used.system.admin("/api/v1/routes")
+        route_id = client.route(f"kept{number}.test", used.backend.url)
+        assert route_id in used.system.admin("/api/v1/routes").text
