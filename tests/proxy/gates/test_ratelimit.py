@@ -392,7 +392,7 @@ def test_a_redis_that_does_not_answer_costs_a_moment_once_and_no_request(new_lim
         limiter = new_limiter(storage=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         begun = time.monotonic()
         assert limiter.passed(limited((5, 60.0)), 500) == 5
-        assert time.monotonic() - begun < patience(2.0)
+        assert time.monotonic() - begun < patience(3.0)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
