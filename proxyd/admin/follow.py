@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gevent.queue import Empty, Full, Queue
-
+from proxyd.admin.feed import HEARTBEAT_SECONDS, Feed
 from proxyd.admin.http import RequestRefused
 
 if TYPE_CHECKING:
     from proxyd.events.bus import Event, EventBus
 
-HEARTBEAT_SECONDS = 15.0
 _MAX_FOLLOWERS = 64
-_MAX_WAITING = 1000
 
 
 class Followers:
@@ -36,37 +32,18 @@ class Followers:
         self.count -= 1
 
 
-class Follower:
-    """An answer's body that goes on until the client leaves; a client that is too slow misses events and is told so."""
+class Follower(Feed):
+    """The events of a type."""
 
     def __init__(self, bus: EventBus, type_: str, heartbeat: float, left: Callable[[], None]) -> None:
+        super().__init__("events", heartbeat)
         self._type = type_
-        self._heartbeat = heartbeat
-        self._waiting: Queue[Event] = Queue(_MAX_WAITING)
-        self._missed = 0
         self._left: Callable[[], None] | None = left
         self._unsubscribe = bus.subscribe(self._take)
 
     def _take(self, event: Event) -> None:
-        if self._type and event.type != self._type:
-            return
-        try:
-            self._waiting.put_nowait(event)
-        except Full:
-            self._missed += 1
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield b"retry: 2000\n: proxyd events\n\n"
-        while True:
-            try:
-                event = self._waiting.get(timeout=self._heartbeat)
-            except Empty:
-                yield b": heartbeat\n\n"
-                continue
-            if self._missed:
-                yield block("missed", {"type": "missed", "missed": self._missed})
-                self._missed = 0
-            yield block(event.type, _shown(event))
+        if not self._type or event.type == self._type:
+            self.put(event.type, _shown(event))
 
     def close(self) -> None:
         """The client is gone."""
@@ -79,9 +56,3 @@ class Follower:
 def _shown(event: Event) -> dict[str, object]:
     return {"type": event.type, "at": event.at, "route_id": event.route_id, "session_id": event.session_id, "actor": event.actor,
             "data": event.data}
-
-
-def block(type_: str, data: dict[str, object]) -> bytes:
-    """One event; JSON text holds no line break, and neither may the type."""
-    name = "".join(char for char in type_ if char.isprintable())
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False, default=str)}\n\n".encode()

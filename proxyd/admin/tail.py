@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import gevent
-from gevent.queue import Empty, Full, Queue
 
-from proxyd.admin.follow import HEARTBEAT_SECONDS, block
+from proxyd.admin.feed import HEARTBEAT_SECONDS, Feed
 from proxyd.admin.http import RequestRefused
 from proxyd.store.memory.tail import MAX_LINE, Listener, Place, tidy
 
 log = logging.getLogger("proxyd.admin")
 
 _MAX_FOLLOWERS = 16
-_MAX_WAITING = 1000
 
 
 class Tails:
@@ -77,37 +75,19 @@ class Tails:
                     tail.take(line)
 
 
-class Tail:
-    """An answer's body that goes on until the client leaves. A client that is too slow misses requests and is told how many."""
+class Tail(Feed):
+    """The requests to a place."""
 
     def __init__(self, place: Place, heartbeat: float, left: Callable[[Tail], None]) -> None:
+        super().__init__("requests", heartbeat)
         self.place = place
-        self._heartbeat = heartbeat
-        self._waiting: Queue[dict[str, object]] = Queue(_MAX_WAITING)
-        self._missed = 0
         self._left: Callable[[Tail], None] | None = left
 
     def take(self, line: dict[str, object]) -> None:
         """One request that has ended."""
         missed = line.pop("missed", 0)
-        self._missed += missed if isinstance(missed, int) else 0
-        try:
-            self._waiting.put_nowait(line)
-        except Full:
-            self._missed += 1
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield b"retry: 2000\n: proxyd requests\n\n"
-        while True:
-            try:
-                line = self._waiting.get(timeout=self._heartbeat)
-            except Empty:
-                yield b": heartbeat\n\n"
-                continue
-            if self._missed:
-                yield block("missed", {"type": "missed", "missed": self._missed})
-                self._missed = 0
-            yield block("request", line)
+        self.miss(missed if isinstance(missed, int) else 0)
+        self.put("request", line)
 
     def close(self) -> None:
         """The client is gone."""
