@@ -6,7 +6,6 @@ import argparse
 import random
 import signal
 import sys
-import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.plan import planned
 from tests.chaos.report import shown
 from tests.chaos.world import Size, World
+from tests.support.guard import guarded
 
 ABOUT = """\
 Runs a whole proxyd in a folder of its own under requests and changes, while faults come at random and overlap, and holds every
@@ -79,8 +79,8 @@ def main() -> int:
     size = Size(workers=options.workers, services=options.services, clients=options.clients, requests=options.requests,
                 applies=options.applies)
     print(f"seed {seed}: {len(plan)} faults in {seconds:g} s", flush=True)
-    with tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True) as folder:
-        verdict = World(options.keep or Path(folder) / "run", seed, size, partial(print, flush=True)).run(plan, seconds)
+    with guarded("chaos-") as folder:
+        verdict = World(options.keep or folder / "run", seed, size, partial(print, flush=True)).run(plan, seconds)
         words = [word for word in sys.argv[1:] if not word.startswith("--seed") and word != str(options.seed)]
         print(shown(verdict, " ".join(["scripts/chaos --seed", str(seed), *words])), flush=True)
     return 1 if verdict.judge.breaches else 0

@@ -6,12 +6,12 @@ import argparse
 import random
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from tests.chaos.life import Broken, Life
 from tests.chaos.signalled import planned
+from tests.support.guard import guarded
 from tests.support.program import BackendProcess
 
 ABOUT = """\
@@ -72,8 +72,8 @@ def main() -> int:
             print(f"{number:4d}  {kind:<7} {', '.join(map(str, sendings))}")
         return 0
     print(f"seed {seed}: {len(numbers)} starts", flush=True)
-    with tempfile.TemporaryDirectory(prefix="starts-", ignore_cleanup_errors=True) as folder:
-        wrong = run(options.keep or Path(folder) / "run", seed, numbers)
+    with guarded("starts-") as folder:
+        wrong = run(options.keep or folder / "run", seed, numbers)
     print(f"VERDICT {len(wrong)} of {len(numbers)} starts were not as they should be. Again: scripts/starts --seed {seed}" if wrong
           else f"VERDICT all {len(numbers)} starts were as they should be", flush=True)
     return 1 if wrong else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tests.deploys.programs import KINDS, Service, missing
 from tests.deploys.stories import STORIES, tell
+from tests.support.guard import guarded
 from tests.support.system import System
 
 ABOUT = """\
@@ -66,8 +66,7 @@ def main() -> int:
     if missing():
         parser.error(f"this machine lacks {missing()}")
     requests = again = failed = 0
-    with tempfile.TemporaryDirectory(prefix="proxyd-deploys-", ignore_cleanup_errors=True) as directory, \
-            running(Path(directory)) as services:
+    with guarded("proxyd-deploys-") as directory, running(directory) as services:
         for number in range(options.times):
             for name, kind, count, resent, failures, seconds in tell_all(services, stories):
                 requests, again, failed = requests + count, again + resent, failed + len(failures)

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import psutil
 from tests.soak.churn import Churn
 from tests.soak.measure import MIB, Memory, files, later_half, memory_of, slope, tables, too_much, unbounded
 from tests.support.certificates import Authority
+from tests.support.guard import guarded
 from tests.support.program import ROOT, BackendProcess
 from tests.support.system import System
 from tests.support.waiting import free_port
@@ -109,8 +109,8 @@ def main() -> int:
     # So that a run that is ended takes its processes with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True))
-        system, load, churn = stack.enter_context(running(Path(place), options))
+        place = stack.enter_context(guarded("soak-"))
+        system, load, churn = stack.enter_context(running(place, options))
         names = {pid: f"worker {number}" for number, pid in enumerate(sorted(system.worker_pids()))} | {system.master_pid(): "master"}
         points: dict[int, list[Memory]] = {pid: [] for pid in names}
         rows: list[tuple[float, dict[str, int]]] = []
