@@ -126,14 +126,30 @@ def units() -> list[Path]:
     return sorted((CONF / "systemd").glob("proxyd*"))
 
 
-def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    # The program has to be there to be accepted.
-    (tmp_path / "proxyd").write_text("#!/bin/sh\n")
-    (tmp_path / "proxyd").chmod(0o755)
-    for unit in units():
-        (tmp_path / unit.name).write_text(unit.read_text().replace("/opt/proxyd/bin/proxyd", f"{tmp_path}/proxyd"))
-    code, text = output_of("systemd-analyze", "verify", "--man=no", *(str(tmp_path / unit.name) for unit in units()))
+def recipe() -> str:
+    """The unit in docs/deploys.md."""
+    text = (CONF.parent / "docs" / "deploys.md").read_text(encoding="utf-8")
+    found = re.search(r"```ini\n(\[Unit\]\n.*?)```", text, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_systemd_takes_the_units_and_that_of_the_docs(tmp_path: Path) -> None:
+    # The programs have to be there to be accepted.
+    for name in ("proxyd", "proxyctl"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    texts = {"shop.service": recipe(), **{unit.name: unit.read_text() for unit in units()}}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text.replace("/opt/proxyd/bin/", f"{tmp_path}/"))
+    code, text = output_of("systemd-analyze", "verify", "--man=no", *(str(tmp_path / name) for name in texts))
     assert (code, text) == (0, "")
+
+
+def test_systemd_starts_what_it_runs_again_however_often_it_ends() -> None:
+    for text in (recipe(), *(unit.read_text() for unit in units() if unit.suffix == ".service")):
+        assert "\nRestart=always\n" in text and "\nStartLimitIntervalSec=0\n" in text, text
+        assert not re.search(r"^RestartPreventExitStatus=", text, re.MULTILINE), text
 
 
 def test_the_units_start_what_there_is_and_agree_on_the_directories() -> None:
