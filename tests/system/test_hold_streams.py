@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hyperframe.frame import RstStreamFrame
 
 from tests.edge.wire import Wire
 from tests.support.backends import Backend, RawBackend
@@ -57,6 +59,58 @@ def test_a_stream_of_http2_waits_while_the_others_of_its_connection_go_on(
         wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{held}")["queued"] == 3, what="the streams in the queue")
         client.ok(f"TRAFFIC_RELEASE|SID|{held}")
         assert [connection.answer(stream).status for stream in waits] == [200] * 3
+
+
+def test_streams_go_in_the_order_in_which_they_came_and_one_that_was_reset_does_not(system: System) -> None:
+    came: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve() -> None:
+            """One connection after the other, in the order in which they were opened."""
+            while len(came) < 19:
+                sock, _ = listener.accept()
+                with sock:
+                    if head := sock.recv(65536):
+                        came.append(head.decode().split()[1])
+                        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        client = system.client("order")
+        route_id = client.route("order.test", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        client.ok("TRAFFIC_HOLD|SID|ALL|30s")
+        # All of a connection are in the queue of one worker.
+        with FrameClient(system.proxy_port, None, "order.test") as connection, ThreadPoolExecutor(1) as pool:
+            waits = [connection.ask(f"/{number}") for number in range(20)]
+            wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 20, what="the streams in the queue")
+            connection.send(RstStreamFrame(waits.pop(7), 8))
+            wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 19, what="one less")
+            serving = pool.submit(serve)
+            client.ok("TRAFFIC_RELEASE|SID|ALL")
+            assert {answer.status for answer in connection.answers(*waits)} == {200}
+            serving.result(10)
+    assert came == [f"/{number}" for number in range(20) if number != 7]
+
+
+def test_a_large_body_of_a_stream_that_waits_keeps_no_other_one_from_going_on(
+        system: System, new_backend: Callable[..., Backend]) -> None:
+    client = system.client("large")
+    held_backend = new_backend("held")
+    client.route("large.test", new_backend("open").url, "/")
+    held = client.route("large.test", held_backend.url, "/held")
+    client.ok(f"TRAFFIC_HOLD|SID|{held}|30s")
+    with FrameClient(system.proxy_port, None, "large.test") as connection:
+        wait_for(lambda: connection.frame() is not None and connection.settings, what="the window of streams")
+        # More than is kept, and less than the window of the stream.
+        large = connection.ask("/held", "POST", [("content-length", str(12 * 16384))], end=False)
+        for number in range(12):
+            connection.data(large, b"x" * 16384, end=number == 11)
+        for _ in range(3):
+            assert connection.answer(connection.ask("/")).status == 200
+            small = connection.ask("/small", "POST", [("content-length", "3000")], end=False)
+            connection.data(small, b"y" * 3000, end=True)
+            assert connection.answer(small).status == 200
+        wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{held}")["queued"] == 1, what="the stream in the queue")
+        client.ok(f"TRAFFIC_RELEASE|SID|{held}")
+        assert connection.answer(large).status == 200
+    assert [len(body) for *_, body in held_backend.seen("/held")] == [12 * 16384]
 
 
 def test_one_instance_that_is_killed_and_started_again_under_200_requests_a_second_fails_none(system: System) -> None:

@@ -7,10 +7,11 @@ just started is slow.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Pool, PoolKey, Upstream
     from proxyd.proxy.upstream.circuit import Circuits
+
+T = TypeVar("T")
 
 #: Seconds between two looks, or between two turns of requests that go.
 _TURN = 0.02
@@ -83,7 +86,21 @@ class _Queue:
 
     def __init__(self) -> None:
         self.unreached = False
-        self.waiting: OrderedDict[_Waiting, None] = OrderedDict()
+        #: Those who came first are first, by time.monotonic() seconds.
+        self.waiting: OrderedDict[_Waiting, float] = OrderedDict()
+
+
+def put(queue: OrderedDict[T, float], one: T, came: float) -> None:
+    """Put `one` into a queue, behind those who came before it, and before those who came after it: it may have been out of the queue for
+    an attempt that failed."""
+    last = queue[next(reversed(queue))] if queue else came
+    queue[one] = came
+    if last > came:
+        # Few, as a rule: those who were let go with it, and failed, too.
+        ahead = [other for other, _ in itertools.takewhile(lambda item: item[1] <= came, queue.items())]
+        queue.move_to_end(one, last=False)
+        for other in reversed(ahead):
+            queue.move_to_end(other, last=False)
 
 
 class Holds:
@@ -137,11 +154,7 @@ class Holds:
         elif len(queue.waiting) >= pool.members[0].options.hold_size:
             return _FULL
         waiting = _Waiting(ex)
-        older = bool(queue.waiting) and ex.started < next(iter(queue.waiting)).ex.started
-        queue.waiting[waiting] = None
-        if older:
-            # It has waited before.
-            queue.waiting.move_to_end(waiting, last=False)
+        put(queue.waiting, waiting, ex.started)
         queue.unreached = queue.unreached or ex.attempts > 0
         try:
             ex.expired = None
