@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
-from tests.support.system import System
+from tests.support.system import ROOT, System
 from tests.support.waiting import free_port, patience, wait_for
 
 
@@ -55,7 +58,8 @@ def test_a_program_is_served_through_the_death_of_the_master_and_its_own_until_i
             waits = pool.submit(system.get, host="run.test")
             run = start()
             assert waits.result().status == 200, "it waits for the next start"
-        assert said.read_text().count("registered run/") == 3
+        # It says so after the apply, which the answer did not wait for the end of.
+        wait_for(lambda: said.read_text().count("registered run/") == 3, 10, "the third registration")
     finally:
         _end(run)
 
@@ -155,6 +159,40 @@ def test_a_port_must_be_known(system: System) -> None:
     done = subprocess.run([sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "over.test", "--", "true"], env=system.environment,
                           capture_output=True, text=True, timeout=30)
     assert done.returncode == 2 and "--port" in done.stderr
+
+
+def test_the_recipe_of_the_docs_is_process_1_of_a_container_and_finishes_what_is_under_way(system: System, tmp_path: Path) -> None:
+    inside = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if shutil.which("unshare") is None or subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("this user may make no process 1")
+    found = re.search(r"^CMD ((?:.*\\\n)*.*)$", (ROOT / "docs" / "deploys.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert found is not None
+    (tmp_path / "token").write_text("a token that a registry on loopback does not ask for\n")
+    (tmp_path / "shop.py").write_text("import os, time\ndef app(environ, start):\n"
+                                      "    time.sleep(1 if environ['PATH_INFO'] == '/slow' else 0)\n    start('200 OK', [])\n"
+                                      "    return [str(os.getppid()).encode()]\n")
+    command = found[1]
+    for old, new in {"proxyctl run": f"{sys.executable} -m proxyd.ctl.main run", "proxyd:8181": f"127.0.0.1:{system.registry_port}",
+                     '"$(hostname -i)"': "127.0.0.1", "5000": str(free_port()), "/run/secrets/registry_token": f"{tmp_path}/token",
+                     "shop.example.com": "contained.test", "-- gunicorn": f"-- {sys.executable} -m gunicorn"}.items():
+        assert old in command, old
+        command = command.replace(old, new)
+    with ThreadPoolExecutor(1) as pool, subprocess.Popen([*inside, "/bin/sh", "-c", command], cwd=tmp_path, env=system.environment,
+                                                         stderr=(tmp_path / "said").open("w")) as run:
+        try:
+            wait_for(lambda: system.get("/", "contained.test").status == 200, 20, "the program in the container")
+            slow = pool.submit(system.get, "/slow", "contained.test")
+            wait_for(lambda: system.sql("SELECT in_flight FROM route_in_flight JOIN routes USING (route_id) "
+                                        "WHERE service_name = 'contained'") == [(1,)], what="the request under way")
+            (first,) = psutil.Process(run.pid).children()
+            assert "proxyd.ctl.main" in first.cmdline(), "the shell is gone, so that signals reach proxyctl"
+            first.terminate()
+            answer = slow.result(20)
+            assert answer.status == 200 and int(answer.text) > 1
+            assert run.wait(20) in (0, 128 + signal.SIGTERM)
+            assert not first.is_running()
+        finally:
+            _end(run)
 
 
 def _end(run: subprocess.Popen[bytes]) -> None:
