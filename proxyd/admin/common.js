@@ -72,5 +72,10 @@ window.proxyd = (() => {
 
   const HEALTH = {healthy: "good", down: "bad", degraded: "warn"};
   const CIRCUIT = {closed: "", half_open: "warn", open: "bad"};
-  return {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, HEALTH, CIRCUIT};
+  // Each host has circuits of its own: this one's, and those of others that are not closed.
+  const circuitTags = (circuit) => [tag(circuit.state.replace("_", "-"), CIRCUIT[circuit.state]),
+    ...circuit.hosts.filter((one) => one.state !== "closed").map(
+      (one) => element("div", "sub", one.host + ": " + one.state.replace("_", "-")))];
+  const notClosed = (circuit) => circuit.state !== "closed" || circuit.hosts.some((one) => one.state !== "closed");
+  return {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, HEALTH, CIRCUIT, circuitTags, notClosed};
 })();

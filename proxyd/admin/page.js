@@ -2,7 +2,7 @@
 // The status page: polls the API, follows events, and draws with textContent and elements alone, never with HTML text.
 (() => {
   const POLL_MS = 2000, SLOW_MS = 10000, GROUPS = 20, SHOWN = 50, EVENTS = 50, ASKED = 200, FINDINGS = 10, MOST = 200;
-  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, rows, row, HEALTH, CIRCUIT} = window.proxyd;
+  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, rows, row, HEALTH, circuitTags, notClosed} = window.proxyd;
   const actionsOn = document.querySelector('meta[name="actions"]').content === "on";
   let csrf = document.querySelector('meta[name="csrf-token"]').content;
   const eventTypes = document.querySelector('meta[name="events"]').content.split(" ");
@@ -102,7 +102,7 @@
         if (sure !== null) change("DELETE", path);
       }));
     }
-    if (route.circuit.state !== "closed") {
+    if (notClosed(route.circuit)) {
       buttons.push(act("Reset circuit", "Reset circuit of " + name, () => change("POST", path + "/circuit/reset")));
     }
     if (route.maintenance.active) {
@@ -125,7 +125,7 @@
     const title = element("td", "", element("div", "name", link),
       element("div", "sub", route.service + " " + route.instance + ", " + route.route_id + " to " + route.backend));
     return element("tr", "", title, cell("State", "", ...states(route, found)),
-      cell("Circuit", "", tag(route.circuit.state.replace("_", "-"), CIRCUIT[route.circuit.state])),
+      cell("Circuit", "", ...circuitTags(route.circuit)),
       cell("Last 30 min", "wide", sparkline(series)), cell("Requests", "number", whole.format(stats.requests)),
       cell("Errors", "number" + (failed >= 1 ? " bad-text" : ""), whole.format(stats.errors),
         stats.errors ? element("div", "sub", failed.toFixed(1) + " %") : null),

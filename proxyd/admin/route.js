@@ -1,7 +1,7 @@
 "use strict";
 // The page of a route: what its place served in the last hour, day or week, whichever instance did it.
 (() => {
-  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, HEALTH, CIRCUIT} = window.proxyd;
+  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, HEALTH, CIRCUIT, circuitTags} = window.proxyd;
   const POLL_MS = 5000, WIDTH = 600, HEIGHT = 160, LEFT = 44, BELOW = 18;
   const id = decodeURIComponent(location.pathname.split("/").pop());
   const path = "../api/v1/routes/" + encodeURIComponent(id);
@@ -94,7 +94,7 @@
   const memberRow = ({route, session}) => row(
     element("td", "", element("div", "name", route.instance + ", " + route.route_id), element("div", "sub", route.backend)),
     cell("State", "", ...stateOf(route), route.health && route.health.reason ? element("div", "sub", route.health.reason) : null),
-    cell("Circuit", "", tag(route.circuit.state.replace("_", "-"), CIRCUIT[route.circuit.state])),
+    cell("Circuit", "", ...circuitTags(route.circuit)),
     cell("Requests", "number", whole.format(route.stats.requests)), cell("Errors", "number", whole.format(route.stats.errors)),
     cell("Session", "wide", route.source === "registry" ? route.session_id : route.source === "site" ? "site file" : "by hand",
       session ? element("div", "sub", session.state + ", " + session.address) : null));

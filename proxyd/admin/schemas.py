@@ -61,7 +61,8 @@ SCHEMAS: dict[str, Schema] = {
         rate_limit=TEXT,
         health={"oneOf": [thing(status=TEXT, reason=TEXT, last_check=MAYBE_INSTANT, response_time_ms=MAYBE_NUMBER,
                                 success_rate_percent=MAYBE_NUMBER, consecutive_failures=WHOLE), {"type": "null"}]},
-        circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
+        circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT,
+                      hosts=many("HostCircuit")),
         maintenance=thing(
             active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, until=MAYBE_INSTANT, hits=WHOLE,
             planned={"oneOf": [thing(at=INSTANT, seconds=NUMBER, page_url=TEXT, by=TEXT), {"type": "null"}]}),
@@ -77,7 +78,8 @@ SCHEMAS: dict[str, Schema] = {
         success_rate_percent=MAYBE_NUMBER, response_time_ms=MAYBE_NUMBER, consecutive_failures=WHOLE),
     "Circuit": thing(
         route_id=TEXT, state=_CIRCUIT_STATE, reason=TEXT, failures=WHOLE, successes=WHOLE, opened_at=MAYBE_INSTANT,
-        last_failure=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
+        last_failure=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT, host=TEXT, hosts=many("HostCircuit")),
+    "HostCircuit": thing(host=TEXT, state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT),
     "Event": thing(
         id=WHOLE, type=TEXT, at=INSTANT, route_id=MAYBE_TEXT, session_id=MAYBE_TEXT, actor=TEXT, data=ANYTHING),
     "Stats": thing(

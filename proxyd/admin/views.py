@@ -22,7 +22,7 @@ from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import CLIENTLESS, Route, Session
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteMinute
 from proxyd.store.sql.query import dicts, tuples
-from proxyd.store.sql.status import instant
+from proxyd.store.sql.status import instant, other_circuits
 from proxyd.store.sql.traffic import route_stats
 
 _CHUNK = 500
@@ -79,11 +79,12 @@ def routes(circuits: CircuitBoard, wanted: Wanted, now: float) -> tuple[list[dic
     found, total = find_routes(wanted)
     ids = [row.route_id for row in found]
     health_of = {row["route_id"]: row for row in health(ids)}
-    stats_of = route_stats(ids)
-    return [_route(row, circuits, health_of.get(row.route_id), stats_of[row.route_id], now) for row in found], total
+    stats_of, elsewhere = route_stats(ids), other_circuits(circuits.host, ids)
+    return [_route(row, {**_live_circuit(circuits, row), "hosts": elsewhere.get(row.route_id, [])}, health_of.get(row.route_id),
+                   stats_of[row.route_id], now) for row in found], total
 
 
-def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sums: dict[str, Any], now: float) -> dict[str, Any]:
+def _route(row: Route, circuit: dict[str, Any], state: dict[str, Any] | None, sums: dict[str, Any], now: float) -> dict[str, Any]:
     if state is not None:
         state = {name: value for name, value in state.items() if name not in ("route_id", "url", "since")}
     return {
@@ -92,7 +93,7 @@ def _route(row: Route, circuits: CircuitBoard, state: dict[str, Any] | None, sum
         "domains": json.loads(row.domains), "path": row.path, "backend": row.backend_url, "priority": row.priority,
         "enabled": bool(row.enabled), "options": json.loads(row.options), "headers": json.loads(row.headers),
         "request_headers": json.loads(row.request_headers), "rate_limit": written_limits(row.rate_limits), "health": state,
-        "circuit": _live_circuit(circuits, row),
+        "circuit": circuit,
         "maintenance": {"active": row.maintenance_since is not None, "page_url": row.maintenance_page_url or "",
                         "entered_at": row.maintenance_since, "until": row.maintenance_until, "hits": sums["maintenance_hits"],
                         "planned": json.loads(row.maintenance_plan) if row.maintenance_plan else None},
@@ -125,14 +126,16 @@ def _live_circuit(circuits: CircuitBoard, row: Route) -> dict[str, Any]:
 def circuit_list(circuits: CircuitBoard, wanted: Wanted) -> tuple[list[dict[str, Any]], int]:
     """The circuits of the routes as the workers have them now; the reason is that of the last change."""
     found, total = find_routes(wanted)
-    reasons = dict(tuples(Circuit.select(Circuit.route_id, Circuit.reason)))
+    reasons = dict(tuples(Circuit.select(Circuit.route_id, Circuit.reason).where(Circuit.host == circuits.host)))
+    elsewhere = other_circuits(circuits.host, [row.route_id for row in found])
     items = []
     for row in found:
         slot = circuits.read(row.slot, route_number(row.route_id))
         items.append({
             "route_id": row.route_id, "state": STATE_NAMES[slot.state], "reason": reasons.get(row.route_id, ""),
             "failures": slot.failures, "successes": slot.successes, "opened_at": instant(slot.opened_at),
-            "last_failure": instant(slot.last_failure), "next_attempt": instant(slot.next_attempt)})
+            "last_failure": instant(slot.last_failure), "next_attempt": instant(slot.next_attempt), "host": circuits.host,
+            "hosts": elsewhere.get(row.route_id, [])})
     return items, total
 
 

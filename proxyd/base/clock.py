@@ -6,12 +6,14 @@ same for all processes of a host. `now` gives it as Unix seconds: it begins at t
 started, and then runs evenly. What is shown goes by the time of day (`shown`).
 
 What other processes read holds seconds since the boot (`to_boot`). What may outlive the boot, or is read by another host, is a
-`mark` and the time of day beside it: on the same boot the mark counts, elsewhere the time of day does.
+`mark` and the time of day beside it: on the same boot the mark counts, and so it does elsewhere as long as that boot's clock is known
+(`learn`). Else the time of day tells.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -32,6 +34,9 @@ def _boot_id() -> str:
 BOOT_ID = _boot_id()
 #: The same in 16 bytes, for files of shared memory.
 BOOT_MARK = blake2b(BOOT_ID.encode(), digest_size=16).digest()
+
+#: Other boots whose clocks are known, and the instant of `now` at which each of them began.
+_begins: dict[str, float] = {}
 
 
 def now() -> float:
@@ -64,10 +69,23 @@ def mark(moment: float) -> str:
     return f"{BOOT_ID} {to_boot(moment):.3f}"
 
 
-def remembered(marked: str | None, unix: float) -> float:
-    """The instant, as `now` has it, of a mark and its time of day. Of another boot or host only the time of day tells, but no
-    instant lies in the future."""
+def learn(clocks: Iterable[tuple[str, float]]) -> None:
+    """Learn the clocks of other hosts, each as the mark of an instant and the instant, in place of all that were known."""
+    found = {}
+    for marked, moment in clocks:
+        boot, _, seconds = marked.partition(" ")
+        if boot and boot != BOOT_ID:
+            found[boot] = moment - float(seconds)
+    _begins.clear()
+    _begins.update(found)
+
+
+def remembered(marked: str | None, unix: float, ahead: bool = False) -> float:
+    """The instant, as `now` has it, of a mark and its time of day. Of a boot whose clock nobody knows any more only the time of day tells;
+    no instant lies in the future then, unless it may (`ahead`)."""
     boot, _, seconds = (marked or "").partition(" ")
     if boot and boot == BOOT_ID:
         return from_boot(float(seconds))
-    return min(unix - shift(), now())
+    if boot in _begins:
+        return _begins[boot] + float(seconds)
+    return unix - shift() if ahead else min(unix - shift(), now())

@@ -31,6 +31,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("certificate_expired", CRITICAL, "Renew the certificate and send SIGHUP to gunicorn."),
     Kind("problem", WARNING, "Put right what the sentence names."),
     Kind("member_down", WARNING, "The other members carry its traffic: start it again, or repair what it fails with."),
+    Kind("circuit_elsewhere", WARNING, "Look whether that host reaches the backend: each host has circuits of its own."),
     Kind("circuit_half_open", WARNING, "Nothing yet: trial requests decide whether the circuit closes."),
     Kind("degraded", WARNING, "Look why some health checks fail."),
     Kind("certificate_expiring", WARNING, "Renew the certificate, or look why its renewal failed."),

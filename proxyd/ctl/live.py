@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused
 from proxyd.ctl.screen import Screen, printable, span
-from proxyd.ctl.show import OK, route_state
+from proxyd.ctl.show import OK, circuit_words, route_state
 from proxyd.events.types import ALL
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _show_top(rated: Rated, state: dict[str, Any], screen: Screen) -> None:
     for rate, error_rate, one in rated[:screen.console.height] if screen.is_terminal else rated:
         sums = one.get("stats") or {}
         rows.append((one.get("route_id"), one.get("service"), one.get("domains"), route_state(one),
-                     (one.get("circuit") or {}).get("state"), rate, error_rate, sums.get("p50_latency_ms"),
+                     circuit_words(one.get("circuit") or {}), rate, error_rate, sums.get("p50_latency_ms"),
                      sums.get("p99_latency_ms"), sums.get("in_flight")))
     screen.table(_TOP_HEADER, rows, "no routes", _SPARE_OF_TOP)
 

@@ -92,6 +92,12 @@ def route_state(route: dict[str, Any]) -> str:
     return str((route.get("health") or {}).get("status") or "unchecked")
 
 
+def circuit_words(circuit: dict[str, Any]) -> str:
+    """The state of a circuit, and where it is another one on other hosts."""
+    others = [f"{one['state']} on {one['host']}" for one in circuit.get("hosts") or [] if one.get("state") != circuit.get("state")]
+    return ", ".join([str(circuit.get("state")), *others])
+
+
 def route_rows(routes: Sequence[dict[str, Any]]) -> list[tuple[object, ...]]:
     """Routes as rows under ROUTE_HEADER."""
     rows: list[tuple[object, ...]] = []
@@ -99,7 +105,7 @@ def route_rows(routes: Sequence[dict[str, Any]]) -> list[tuple[object, ...]]:
         sums = one.get("stats") or {}
         rows.append((
             one.get("route_id"), f"{one.get('service')}/{one.get('instance')}", one.get("domains"), one.get("path"),
-            one.get("backend"), one.get("priority"), route_state(one), (one.get("circuit") or {}).get("state"),
+            one.get("backend"), one.get("priority"), route_state(one), circuit_words(one.get("circuit") or {}),
             sums.get("requests"), sums.get("errors"), sums.get("p99_latency_ms")))
     return rows
 
@@ -130,7 +136,11 @@ def route(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
                 flat[name] = value
         screen.pairs(flat)
     down = (found.get("health") or {}).get("status") in _DOWN
-    return BAD if down or (found.get("circuit") or {}).get("state") == "open" else OK
+    return BAD if down or _open_somewhere(found.get("circuit") or {}) else OK
+
+
+def _open_somewhere(circuit: dict[str, Any]) -> bool:
+    return any(one.get("state") == "open" for one in (circuit, *(circuit.get("hosts") or [])))
 
 
 def health(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
@@ -152,10 +162,14 @@ def circuits(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     if screen.as_json:
         screen.json(found)
     else:
-        screen.table(("ROUTE", "STATE", "FAILURES", "NEXT TRY", "REASON"), [
-            (one.get("route_id"), one.get("state"), one.get("failures"), ago(one.get("next_attempt") or "", now),
-             one.get("reason")) for one in found], "no circuits", ("FAILURES", "NEXT TRY"))
-    return BAD if any(one.get("state") == "open" for one in found) else OK
+        several = any(one.get("hosts") for one in found)
+        rows = [(one.get("route_id"), which.get("host"), which.get("state"), which.get("failures"),
+                 ago(which.get("next_attempt") or "", now), which.get("reason", "")) for one in found
+                for which in (one, *(one.get("hosts") or []))]
+        shown = ("ROUTE", "HOST", "STATE", "FAILURES", "NEXT TRY", "REASON")
+        screen.table(shown if several else (shown[0], *shown[2:]), rows if several else [(one[0], *one[2:]) for one in rows],
+                     "no circuits", ("FAILURES", "NEXT TRY"))
+    return BAD if any(map(_open_somewhere, found)) else OK
 
 
 def hosts(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:

@@ -187,6 +187,13 @@ COLUMN_NOTES: dict[str, str] = {
     "route_removals.version": "Config version that removed the route.",
     "pid": "Process id of the worker.",
     "host": "Name of the host that the worker runs on (`[hosts] name`).",
+    "circuits.host": "Name of the host whose circuit it is (`[hosts] name`): each host judges its own way to the upstream.",
+    "v_circuits.host": "Name of the host whose circuit it is. NULL for a route whose circuit was never other than closed.",
+    "circuit_transitions.host": "Name of the host whose circuit changed. Empty before version 25 of the schema.",
+    "counted_at": "Up to when all that the worker counted is in the tables: Unix seconds by the clock of the database server. NULL with "
+                  "SQLite.",
+    "clock": "What the clock of the host says: a mark of its boot and seconds since then. Drains and holds go by it on all hosts.",
+    "clock_at": "When it said so: Unix seconds by the clock of the database server.",
     "boot": "Mark of the host's boot and of its namespace of process ids. Process ids mean nothing beyond them.",
     "hosts.name": "Name of the host (`[hosts] name`).",
     "hosts.pid": "Process id of its master.",
@@ -408,7 +415,8 @@ VIEW_NOTES: dict[str, str] = {
     "v_routes": "Every active route: its traffic, and everything that can keep traffic from it.",
     "v_health_now": "Health of each checked route.",
     "v_uptime_24h": "Share of good health checks in the last 24 hours, by route.",
-    "v_circuits": "The circuit of each route as it is now, and how often it opened in the last 24 hours.",
+    "v_circuits": "The circuit of each route as it is now, on each host that has seen a failure, "
+                  "and how often it opened in the last 24 hours.",
     "v_errors": "The errors of the last seven days, grouped by service, place, status and reason, with the last one of each group. "
                 "`proxyctl errors` shows the same.",
     "v_unknown_hosts": "The hundred hosts that are asked for most and that no route names.",

@@ -132,7 +132,7 @@ def _health(connection: sqlite3.Connection) -> None:
     _insert(connection, "unwell", rank=1, severity="critical", kind="out_of_service", service_name="search", routes='["r3"]',
             what="search (shop.example.com/search) is out of service", why=why, since=at("07:41:10"),
             todo="Start the service again, or repair what its members fail with.")
-    _insert(connection, "circuits", route_id="r3", state="open", reason="health_down", opened_at=at("07:41:10"),
+    _insert(connection, "circuits", host="web1", route_id="r3", state="open", reason="health_down", opened_at=at("07:41:10"),
             last_failure=at("07:41:10"), changed_at=at("07:41:10"))
 
 

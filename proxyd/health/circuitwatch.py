@@ -7,12 +7,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from peewee import chunked
+from peewee import chunked, fn
 
 from proxyd.base import clock
 from proxyd.base.jobs import Glance, Job
 from proxyd.base.text import rfc3339, route_number
-from proxyd.events.bus import EventBus
+from proxyd.events.remote import Publishes
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, LoggedTransition
 from proxyd.store.memory.transitions import CLOSED, OPEN, STATE_NAMES
 from proxyd.store.sql.database import Store, StoreError
@@ -27,16 +27,25 @@ _TICK = 0.02
 _REFRESH = 0.5
 #: Seconds between two searches through all slots. A search takes a few milliseconds.
 _SEARCH = 0.9
+#: Seconds after which the rows of circuits that are not closed are written again: the leader drops those of a host that it takes for dead.
+_AGAIN = 5.0
 _COUNTER = "circuit_sequence"
 
 
 class CircuitWatch:
-    """Reads the ring's sequence number fifty times a second, which is one memory access."""
+    """Reads the ring's sequence number fifty times a second, which is one memory access.
 
-    def __init__(self, store: Store, bus: EventBus, circuits: CircuitBoard) -> None:
+    `claims`: whether this process gives slots to routes; else the database says which are taken.
+    """
+
+    def __init__(self, store: Store, bus: Publishes, circuits: CircuitBoard, claims: bool = True) -> None:
         self._store = store
         self._bus = bus
         self._circuits = circuits
+        self._host = circuits.host
+        self._claims = claims
+        # On an SQLite database there is no other host.
+        self._told: dict[str, Any] = {"host": circuits.host} if store.path is None else {}
         self._seen = 0
         self._waiting: list[LoggedTransition] = []
         self._live: dict[int, _Row] = {}
@@ -47,16 +56,21 @@ class CircuitWatch:
         self._rows = Job("circuit-rows", _REFRESH, self._write, log, wakes=True, gap=_TICK, retry=_REFRESH, expected=StoreError,
                          trouble="circuit rows wait", level=logging.DEBUG)
         self.jobs = (self._events, self._rows)
-        self._searched = 0.0
+        self._searched = self._renewed = 0.0
 
     def start(self) -> None:
         """Continue after the last transition that the database has."""
-        self._seen = self._store.read(_last_sequence)
+        found = self._store.read(_last_sequence, self._counter())
+        # A host that comes to a database which others use already has no history there.
+        self._seen = found if found is not None else self._circuits.sequence if self._told else 0
         if self._seen > self._circuits.sequence:
             # The shared memory is new, and counts from the beginning.
             self._seen = 0
+        if self._store.path is not None:
+            # The host was called something else before.
+            self._store.call(_drop_others, self._host)
         # Watch the circuits of rows that the last master left, too. After a reboot those rows would stay wrong otherwise.
-        for row in self._store.read(_left_behind):
+        for row in self._store.read(_left_behind, self._host):
             self._live[route_number(row["route_id"])] = _Row(row["slot"], row["reason"])
         self._glance.start()
         for job in self.jobs:
@@ -67,6 +81,9 @@ class CircuitWatch:
         self._glance.stop()
         for job in self.jobs:
             job.stop()
+
+    def _counter(self) -> str:
+        return f"{_COUNTER}/{self._host}" if self._told else _COUNTER
 
     def _look(self) -> None:
         """Called by the event loop."""
@@ -83,8 +100,8 @@ class CircuitWatch:
             route_id = f"r{transition.number}"
             log.log(logging.WARNING if transition.after == OPEN else logging.INFO, "circuit of %s is %s (was %s): %s", route_id, after,
                     before, transition.reason)
-            self._bus.publish("circuit_state_changed", {"state": after, "from": before, "to": after, "reason": transition.reason},
-                              route_id, at=clock.shown(transition.at))
+            data = {"state": after, "from": before, "to": after, "reason": transition.reason, **self._told}
+            self._bus.publish("circuit_state_changed", data, route_id, at=clock.shown(transition.at))
             self._waiting.append(transition)
             self._live[transition.number] = _Row(transition.slot, transition.reason)
             self._seen = transition.sequence
@@ -95,21 +112,26 @@ class CircuitWatch:
         if time.monotonic() - self._searched >= _SEARCH:
             self._searched = time.monotonic()
             self._circuits.keep_time()
-            for slot, number in self._circuits.busy(self._circuits.claimed):
+            taken = self._circuits.claimed if self._claims else self._store.read(_slots)
+            for slot, number in self._circuits.busy(taken):
                 if number not in self._live:
                     self._live[number] = _Row(slot, "")
+            if self._told and time.monotonic() - self._renewed >= _AGAIN:
+                self._renewed = time.monotonic()
+                for known in self._live.values():
+                    known.facts = known.facts if known.facts[:1] == (CLOSED,) else ()
         rows = {}
         for number, known in self._live.items():
             slot_now = self._circuits.read(known.slot, number)
             facts = (slot_now.state, slot_now.failures, slot_now.successes, slot_now.opened_at, slot_now.next_attempt, slot_now.changed_at)
             if known.facts != facts:
                 known.facts = facts
-                rows[number] = _row(number, slot_now, known.reason)
+                rows[number] = {"host": self._host, **_row(number, slot_now, known.reason)}
         if not rows and not self._waiting:
             return
         waiting, self._waiting = self._waiting, []
         try:
-            slots = self._store.call(_write_rows, list(rows.values()), waiting, self._seen, patience=0.25)
+            slots = self._store.call(_write_rows, self._host, list(rows.values()), waiting, (self._counter(), self._seen), patience=0.25)
         except StoreError:
             self._waiting = waiting + self._waiting
             for known in self._live.values():
@@ -148,18 +170,27 @@ def _row(number: int, slot: CircuitSlot, reason: str) -> dict[str, Any]:
         "changed_at": rfc3339(clock.shown(slot.changed_at or clock.now()))}
 
 
-def _left_behind() -> list[dict[str, Any]]:
+def _left_behind(host: str) -> list[dict[str, Any]]:
     return dicts(Circuit.select(Circuit.route_id, Circuit.reason, Route.slot).join(Route, on=Circuit.route_id == Route.route_id)
-                 .where((Circuit.state != STATE_NAMES[CLOSED]) | (Circuit.failures > 0)))
+                 .where(Circuit.host == host, (Circuit.state != STATE_NAMES[CLOSED]) | (Circuit.failures > 0)))
 
 
-def _last_sequence() -> int:
-    row = StoredCounter.get_or_none(StoredCounter.name == _COUNTER)
-    return row.value if row else 0
+def _drop_others(host: str) -> None:
+    Circuit.delete().where(Circuit.host != host).execute()
 
 
-def _write_rows(rows: list[dict[str, Any]], transitions: list[LoggedTransition], sequence: int) -> dict[str, int]:
-    """Write; returns the slots of the routes that rows are about, without those that are gone."""
+def _last_sequence(counter: str) -> int | None:
+    row = StoredCounter.get_or_none(StoredCounter.name == counter)
+    return row.value if row else None
+
+
+def _slots() -> int:
+    return (Route.select(fn.MAX(Route.slot)).scalar() or 0) + 1
+
+
+def _write_rows(host: str, rows: list[dict[str, Any]], transitions: list[LoggedTransition], seen: tuple[str, int]) -> dict[str, int]:
+    """Write, and up to which transition all were `seen` (a counter's name and value). Returns the slots of the routes that rows are about,
+    without those that are gone."""
     slots: dict[str, int] = {}
     for ids in chunked([row["route_id"] for row in rows], 400):
         found = dicts(Route.select(Route.route_id, Route.slot).where(Route.route_id.in_(ids)))
@@ -167,6 +198,6 @@ def _write_rows(rows: list[dict[str, Any]], transitions: list[LoggedTransition],
     upsert(Circuit, [row for row in rows if row["route_id"] in slots])
     upsert(CircuitTransition, [
         {"route_id": f"r{item.number}", "at": rfc3339(item.at), "from_state": STATE_NAMES[item.before],
-         "to_state": STATE_NAMES[item.after], "reason": item.reason} for item in transitions])
-    upsert(StoredCounter, [{"name": _COUNTER, "value": sequence}])
+         "to_state": STATE_NAMES[item.after], "reason": item.reason, "host": host} for item in transitions])
+    upsert(StoredCounter, [dict(zip(("name", "value"), seen, strict=True))])
     return slots

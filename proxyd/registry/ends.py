@@ -174,4 +174,4 @@ def planned(row: dict[str, Any]) -> dict[str, Any] | None:
 
 def _end(row: dict[str, Any], name: str) -> float:
     """When the hold or the maintenance of a row ends, an instant of `base.clock`."""
-    return clock.remembered(row[f"{name}_clock"], parse_rfc3339(row[f"{name}_until"]))
+    return clock.remembered(row[f"{name}_clock"], parse_rfc3339(row[f"{name}_until"]), True)

@@ -27,6 +27,7 @@ from proxyd.registry.http2ask import ask_http2
 from proxyd.registry.rollouts import Rollouts
 from proxyd.registry.state import LiveSession, Registry
 from proxyd.store.sql.changes import RegistryChange
+from proxyd.store.sql.sharing import counts_missing, server_time
 from proxyd.store.sql.status import drain_state
 from proxyd.store.sql.traffic import route_stats
 
@@ -51,7 +52,7 @@ _MOST_UNKNOWN, _MOST_SAID = 32, 10_000
 #: A url that is asked, and how its TLS is meant.
 Asked = tuple[str, BackendTls]
 #: Seconds. Workers write their counts twice a second, but a locked database can delay that.
-_COUNTS_PERIOD, _COUNTS_PATIENCE = 0.6, 30.0
+_COUNTS_PERIOD, _COUNTS_PATIENCE, _COUNTS_PAUSE = 0.6, 30.0, 0.2
 
 
 class Operations:
@@ -186,12 +187,17 @@ class Operations:
                 bus.publish("drain_completed", {"traffic_percent": 0.0, "in_flight": 0}, None, session.session_id)
 
     def _await_counts(self, moment: float) -> None:
-        """Wait until the database has what the workers had counted at `moment` (time.monotonic() seconds), so that no request
-        that they took just before is missing. Workers of other hosts are not on the board, but write as often."""
-        deadline = moment + _COUNTS_PATIENCE
+        """Wait until the database has what the workers of all hosts had counted at `moment` (time.monotonic() seconds), so that no request
+        that they took just before is missing."""
+        registry, deadline = self.registry, moment + _COUNTS_PATIENCE
+        gevent.sleep(max(0.0, moment - time.monotonic()))
+        there = registry.store.read(server_time) if registry.others is not None else None
         gevent.sleep(_COUNTS_PERIOD)
-        while any(worker.counted < moment for worker in self.registry.board.workers()) and time.monotonic() < deadline:
+        while any(worker.counted < moment for worker in registry.board.workers()) and time.monotonic() < deadline:
             gevent.sleep(_TICK)
+        # Those of other hosts are not on the board. Each says with its heartbeat how far it has come.
+        while there is not None and registry.store.read(counts_missing, there) and time.monotonic() < deadline:
+            gevent.sleep(_COUNTS_PAUSE)
 
     def _still(self, session: LiveSession, generation: int) -> dict[str, Any] | None:
         if self._drains.get(session.session_id) != generation:
@@ -214,10 +220,13 @@ class Operations:
     # -- circuits
 
     def reset_circuit(self, route_id: str, actor: str) -> None:
-        """Close a route's circuit in every worker."""
+        """Close a route's circuit in every worker of every host."""
         self._check_known([route_id])
-        row = self.registry.active.rows[route_id]
-        self.registry.circuits.move(row["slot"], route_number(route_id), "reset", clock.now())
+        registry = self.registry
+        row = registry.active.rows[route_id]
+        registry.circuits.move(row["slot"], route_number(route_id), "reset", clock.now())
+        if registry.others is not None:
+            registry.others.ask({"kind": "reset", "slot": row["slot"], "route_id": route_id}, registry.settings.registry.apply_wait)
         self.registry.bus.publish("circuit_reset", {}, route_id, row["session"], actor)
         log.info("the circuit of route %s is reset (%s)", route_id, actor)
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import gevent
 
 from proxyd.base.findings import Finding
 from proxyd.events.bus import EventBus
+from proxyd.store.sql import words
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.membership import LEASE
 from proxyd.store.sql.models import Host
@@ -41,6 +44,8 @@ class _Other:
     lives: bool = True
     behind_since: float = 0.0
     told: int = 0
+    #: Whether it understands words (`store/sql/words.py`): its proxyd is not of an older version.
+    speaks: bool = False
 
 
 class OtherHosts:
@@ -52,6 +57,8 @@ class OtherHosts:
         self._bus = bus
         self._hosts: dict[str, _Other] = {}
         self._looked = 0.0
+        #: The hosts that have not yet said that they have done what they were asked, by the mark of the question.
+        self._asked: dict[str, set[str]] = {}
 
     def look(self, version: int) -> None:
         """Read who is there; `version` is the current one. Raises StoreError."""
@@ -59,7 +66,7 @@ class OtherHosts:
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
         names = set()
-        for name, boot, beat, reached in rows:
+        for name, boot, beat, reached, speaks in rows:
             if name == self._own:
                 continue
             names.add(name)
@@ -71,6 +78,7 @@ class OtherHosts:
             host.reached = max(reached, host.reached) if host.beat[0] == boot and reached else reached
             if host.beat != (boot, beat) or gap > _LONGEST_GAP:
                 host.beat, host.since = (boot, beat), now
+            host.speaks = bool(speaks)
             self._judge(name, host, version, now)
         for name in self._hosts.keys() - names:
             del self._hosts[name]
@@ -105,6 +113,31 @@ class OtherHosts:
                 return
             gevent.sleep(_TICK)
 
+    def ask(self, what: dict[str, Any], seconds: float) -> None:
+        """Ask every host that lives to do something for its own workers, and wait until each has said that it has, `seconds` at most. The
+        log names those that have not by then. Raises StoreError."""
+        asked = {name for name, host in self._hosts.items() if host.lives and host.speaks}
+        if not asked:
+            return
+        mark, deadline = secrets.token_hex(8), time.monotonic() + seconds
+        self._asked[mark] = asked
+        try:
+            self._store.call(words.say, {**what, "mark": mark})
+            while asked and time.monotonic() < deadline:
+                gevent.sleep(_TICK)
+        finally:
+            del self._asked[mark]
+        if asked:
+            log.warning("host %s has not yet done what was asked of all hosts: %s", ", ".join(sorted(asked)), what)
+
+    def did(self, name: str, mark: str) -> None:
+        """A host has done what it was asked."""
+        self._asked.get(mark, set()).discard(name)
+
+    def living(self) -> set[str]:
+        """The other hosts that give signs of life."""
+        return {name for name, host in self._hosts.items() if host.lives}
+
     def _tell(self, version: int, late: dict[str, int]) -> None:
         log.warning("config version %d is committed, but not yet taken by host %s", version,
                     ", ".join(f"{name} (at {reached})" for name, reached in late.items()))
@@ -133,6 +166,5 @@ class OtherHosts:
                 if host.lives and host.behind_since and now - host.behind_since > _LATE]
 
 
-def _rows() -> list[tuple[str, str, int, int]]:
-    return [(name, boot, beat, reached) for name, boot, beat, reached in tuples(
-        Host.select(Host.name, Host.boot, Host.beat, Host.config_version))]
+def _rows() -> list[tuple[Any, ...]]:
+    return list(tuples(Host.select(Host.name, Host.boot, Host.beat, Host.config_version, Host.clock.is_null(False))))

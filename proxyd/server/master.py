@@ -172,7 +172,7 @@ class Master:
             member = Membership(store, settings.host_name(), settings.registry_address())
             self._stopping.append(member.close)
             leadership = Leadership(store, member)
-            standby = Standby(member, board, settings.registry)
+            standby = Standby(settings, store, member, board)
             try:
                 if not self._take_lead(leadership, standby, wait):
                     return False
@@ -194,7 +194,7 @@ class Master:
         if leadership is not None:
             leadership.begin(rfc3339(clock.shown(clock.now())))
         _take_up_kept(store, os.path.join(directory, kept.NAME), board.newest())
-        circuits = CircuitBoard(directory)
+        circuits = CircuitBoard(directory, settings.host_name())
         if aside := restored.look(store, board):
             log.warning("the database %s is a backup: its %d sessions can't be resumed, their clients register again", store.name, aside)
         bus = self._bus = EventBus(store)

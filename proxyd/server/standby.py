@@ -1,5 +1,5 @@
-"""What the master of a host does while another one leads: it takes the config version to the workers of its own host, and the
-registry connections that come here to the leader.
+"""What the master of a host does while another one leads: it takes the config version to the workers of its own host, the registry
+connections that come here to the leader, and looks after what is each host's own (`ownhost.py`).
 
 The server tells it of a commit; if that gets lost, it asks four times a second. It posts the version on the board of its host, waits until
 every live worker routes by it, and reports that. The leader's `OK` waits for the report.
@@ -12,10 +12,12 @@ import time
 
 import gevent
 
-from proxyd.config.sections import RegistrySettings
+from proxyd.config.settings import Settings
+from proxyd.server.ownhost import OwnHost
 from proxyd.server.relay import Relay
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.watch import SharedWatch
+from proxyd.store.sql.database import Store
 from proxyd.store.sql.membership import Membership
 
 log = logging.getLogger("proxyd.master")
@@ -26,9 +28,10 @@ _TICK = 0.001
 class Standby:
     """The followed lead: `board` is that of this host."""
 
-    def __init__(self, member: Membership, board: Board, registry: RegistrySettings) -> None:
+    def __init__(self, settings: Settings, store: Store, member: Membership, board: Board) -> None:
         self._member = member
-        self._relay = Relay(registry)
+        self._relay = Relay(settings.registry)
+        self._own = OwnHost(settings, store, member.name)
         self._board = board
         # The workers may have another one, which was deleted.
         board.awaited = True
@@ -37,11 +40,13 @@ class Standby:
     def stop(self) -> None:
         """This host leads now, or its master ends: pass on no more. Clients connect again, and find who leads."""
         self._relay.stop()
+        self._own.stop()
 
     def follow(self, seconds: float) -> None:
         """Wait at most `seconds` for news, then take the current version to the workers. Raises StoreError if the server can't be asked."""
-        self._member.news(seconds)
+        self._own.hear(self._member.news(seconds))
         self._files.look()
+        self._own.look()
         self._relay.leader = self._member.leaders_registry()
         self._relay.start()
         version = self._member.version()

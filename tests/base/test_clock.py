@@ -50,3 +50,14 @@ def test_without_a_mark_of_this_boot_the_time_of_day_counts(step: float) -> None
 
 def test_no_remembered_instant_lies_in_the_future() -> None:
     assert clock.remembered(None, time.time() + HOUR) <= clock.now()
+
+
+def test_a_mark_of_another_boot_counts_as_long_as_its_clock_is_known() -> None:
+    began = clock.now() - 1000.0
+    clock.learn([("another-boot 600.0", began + 600.0), (clock.mark(clock.now()), 5.0), ("", 1.0)])
+    try:
+        assert clock.remembered("another-boot 1060.0", 0.0) == pytest.approx(began + 1060.0)
+        assert clock.remembered(clock.mark(began), 0.0) == pytest.approx(began, abs=0.01)
+    finally:
+        clock.learn([])
+    assert clock.remembered("another-boot 1060.0", 12.0, True) == 12.0 - clock.shift()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
@@ -26,6 +27,8 @@ from proxyd.store.memory.shared import SharedMemoryError
 from proxyd.store.sql import kept
 from proxyd.store.sql.database import Store, StoreEmpty, StoreError
 from proxyd.store.sql.observed import Worker
+from proxyd.store.sql.schema import HOSTS_TOGETHER, has_step
+from proxyd.store.sql.sharing import server_time
 from proxyd.store.sql.snapshot import Snapshot, Stamp, load_difference, load_snapshot
 from proxyd.store.sql.traffic import forget_worker, of_worker
 
@@ -245,14 +248,19 @@ class Sync:
         if self._store.path is not None:
             # The master writes the rows of an SQLite database: see store.sql.outbox.
             return
-        if self._store.call(_beat_row, self._worker, clock.shown(self._started), clock.shown(now), self._table.version, patience=0.25):
+        if self._store.call(_beat_row, self._worker, clock.shown(self._started), clock.shown(now), self._table.version, self._board.counted,
+                            patience=0.25):
             self._on_dropped()
 
 
-def _beat_row(worker: WorkerKey, started: float, now: float, version: int) -> bool:
-    """Renew a worker's row. Returns whether it had to be made."""
+def _beat_row(worker: WorkerKey, started: float, now: float, version: int, counted: float) -> bool:
+    """Renew a worker's row. `counted`: up to when its counts are in the tables (time.monotonic() seconds). Returns whether the row had to
+    be made."""
     host, boot, pid = worker
-    said = {"heartbeat_at": rfc3339(now), "config_version": version}
+    said: dict[str, Any] = {"heartbeat_at": rfc3339(now), "config_version": version}
+    if has_step(HOSTS_TOGETHER):
+        # Its age as it is when the answer is here: the time that the answer took only makes the counts seem older.
+        said["counted_at"] = server_time() - (time.monotonic() - counted)
     if Worker.update(**said).where(of_worker(Worker, worker)).execute():
         return False
     Worker.insert(host=host, boot=boot, pid=pid, started_at=rfc3339(started), **said).execute()

@@ -18,7 +18,7 @@ from proxyd.registry.fields import Field
 from proxyd.registry.framing import compressed, to_json
 from proxyd.registry.operations import HTTP3_UNSPOKEN
 from proxyd.registry.protocol import ROUTE_ID, CommandError, command
-from proxyd.store.sql.status import circuit_state, route_facts, route_status
+from proxyd.store.sql.status import circuit_state, other_circuits, route_facts, route_status
 from proxyd.store.sql.traffic import route_stats
 
 TOPIC = "Live state"
@@ -42,8 +42,10 @@ def _row(caller: Caller, route_id: str, field: str = "route_id") -> dict[str, An
          help="Show everything about one active route, as the workers have it.", repeatable=True)
 def route_status_command(caller: Caller, route_id: str) -> str:
     row = _row(caller, route_id)
-    written, stats = caller.registry.store.read(route_facts, route_id)
+    written, stats, elsewhere = caller.registry.store.read(route_facts, route_id, caller.registry.circuits.host)
     status = route_status(row, caller.registry.live_health(route_id) or written, stats, caller.registry.circuits, clock.now())
+    if elsewhere:
+        status["circuit"]["hosts"] = elsewhere
     options = status.pop("options")
     told = _told_of(options, caller.session.unknown_options)
     # Only where there is something to tell: older clients compare the whole.
@@ -61,13 +63,17 @@ def _told_of(options: dict[str, str], unknown: Sequence[str] = ()) -> dict[str, 
 
 @command("CIRCUIT_BREAKER_STATUS", TOPIC, ROUTE_ID,
          answer="`CIRCUIT_STATUS_OK|{state: closed/open/half_open, failures, successes, opened_at, last_failure, next_attempt, healthy, "
-                "in_maintenance, draining}`",
-         help="Show the circuit as the workers have it now.", repeatable=True)
+                "in_maintenance, draining}`, and `hosts:[{host, state, failures, opened_at, next_attempt}]` of other hosts where it "
+                "is not closed or has failures counted",
+         help="Show the circuit as the workers of the host that leads have it now. Each host has circuits of its own.", repeatable=True)
 def circuit_status(caller: Caller, route_id: str) -> str:
-    return "CIRCUIT_STATUS_OK|" + to_json(circuit_state(_row(caller, route_id), caller.registry.circuits, clock.now()))
+    circuits = caller.registry.circuits
+    state = circuit_state(_row(caller, route_id), circuits, clock.now())
+    elsewhere = caller.registry.store.read(other_circuits, circuits.host, [route_id]).get(route_id) if caller.registry.others else None
+    return "CIRCUIT_STATUS_OK|" + to_json(state if elsewhere is None else {**state, "hosts": elsewhere})
 
 
-@command("CIRCUIT_BREAKER_RESET", TOPIC, ROUTE_ID, answer="`CIRCUIT_OK`", help="Close the circuit in every worker.",
+@command("CIRCUIT_BREAKER_RESET", TOPIC, ROUTE_ID, answer="`CIRCUIT_OK`", help="Close the circuit in every worker of every host.",
          repeatable=True)
 def circuit_reset(caller: Caller, route_id: str) -> str:
     _row(caller, route_id)

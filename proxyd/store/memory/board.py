@@ -157,6 +157,11 @@ class Board:
         if self._slot is not None:
             put(self._file.data, _WORKERS_AT + self._slot * _WORKER_SIZE + _COUNTED_AT, _COUNTED.pack(now))
 
+    @property
+    def counted(self) -> float:
+        """Up to when all that this worker counted is in the database (time.monotonic() seconds); 0.0: since never."""
+        return self._counted
+
     def connections(self, count: int | None) -> None:
         """This worker has `count` client connections; None: it takes none."""
         self._connections = count

@@ -156,9 +156,10 @@ class LoggedTransition:
 
 
 class CircuitBoard:
-    """The circuits in `directory`; every process of the host maps the same file. Open it after fork."""
+    """The circuits in `directory`; every process of the host maps the same file. Open it after fork. `host`: its name, for rows."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, host: str = "") -> None:
+        self.host = host
         self._file = SharedFile(os.path.join(directory, CIRCUITS), _SIZE, b"circuit3", carried=slice(_SEQUENCE_AT, _SIZE))
         self._file.mapped_anew = self._set_clock
         self._data = self._file.data

@@ -11,7 +11,7 @@ from typing import Any
 
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
-from proxyd.store.sql import identity, rollouts
+from proxyd.store.sql import hostclocks, identity, rollouts
 from proxyd.store.sql.database import database
 from proxyd.store.sql.membership import COMMITTED
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
@@ -157,6 +157,7 @@ class Loaded:
 
 def load() -> Loaded:
     """Read the live sessions with their settings, staged changes and routes."""
+    hostclocks.learn()
     sessions = dicts(Session.select().where(Session.state != "ended"))
     settings: dict[str, dict[SettingKey, str]] = {}
     for row in dicts(SessionSetting.select()):

@@ -152,6 +152,8 @@ class Store:
                 private.tighten(self.path + suffix)
         if time.monotonic() < self._again:
             raise StoreError(self._why)
+        if self.path is None and self._database is not None:
+            self._leave()
         for _ in range(_OPENINGS):
             self._refuse_strangers()
             self._pin = openfile.pin(self.path) if self.path is not None else None

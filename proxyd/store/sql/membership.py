@@ -30,7 +30,7 @@ from proxyd.base import clock
 from proxyd.base.hosts import BOOT
 from proxyd.base.text import rfc3339
 from proxyd.base.threads import in_thread
-from proxyd.store.sql import postgres
+from proxyd.store.sql import postgres, words
 from proxyd.store.sql.database import Store, StoreError, explain
 
 log = logging.getLogger("proxyd.master")
@@ -65,7 +65,8 @@ WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objs
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
-#: A statement of its own: until the first leader of this version has made the column, the sign of life must be written without it.
+#: Statements of their own: until the first leader of this version has made the columns, the sign of life must be written without them.
+_CLOCK = "UPDATE hosts SET clock = %s, clock_at = EXTRACT(EPOCH FROM clock_timestamp()) WHERE name = %s"
 _REGISTRY = "UPDATE hosts SET registry = %s WHERE name = %s"
 _LEADERS_REGISTRY = """
 SELECT h.name, COALESCE(h.registry, '') FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""
@@ -159,6 +160,7 @@ class Membership:
         server.execute_sql("SET synchronous_commit = off")
         server.execute_sql(f"LISTEN {COMMITTED}")
         server.execute_sql(f"LISTEN {REACHED}")
+        server.execute_sql(f"LISTEN {words.CHANNEL}")
         # A lock that is held counts how often it was taken, so each is taken once a connection.
         if not server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_key(self.name),)).fetchone()[0]:
             raise NameTaken(f"another host of the database {self._store.name} is called {self.name}: give each a [hosts] name of its own")
@@ -190,6 +192,7 @@ class Membership:
         values = (self.name, BOOT, os.getpid(), __version__, self.reached, self._started, rfc3339(clock.shown(clock.now())), self._beat)
         if _known(server, _SIGN, values):
             self._beaten = now
+            _known(server, _CLOCK, (clock.mark(clock.now()), self.name))
             self._registry_told = self._registry_told or bool(_known(server, _REGISTRY, (self._registry, self.name)))
 
     def _depose(self, server: Any) -> None:

@@ -61,6 +61,7 @@ from proxyd.store.sql.rollups import (
     TrafficHour,
     UnwellRow,
 )
+from proxyd.store.sql.schema import HOSTS_TOGETHER
 from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
@@ -210,6 +211,24 @@ def _registry_of_hosts() -> None:
     _add_column(Host, "registry")
 
 
+def _hosts_together() -> None:
+    """The rows of circuits are written anew from the shared memory of each host."""
+    kind = "REAL" if is_sqlite() else "DOUBLE PRECISION"
+    if is_sqlite():
+        database.execute_sql("DROP TABLE circuits")
+        database.create_tables([Circuit])
+    elif "host" not in {column.name for column in database.get_columns("circuits")}:
+        # Views hang on the table.
+        database.execute_sql("DELETE FROM circuits")
+        database.execute_sql("ALTER TABLE circuits ADD COLUMN host TEXT NOT NULL, DROP CONSTRAINT circuits_pkey, "
+                             "ADD PRIMARY KEY (host, route_id)")
+        database.execute_sql("CREATE INDEX circuits_route_id ON circuits (route_id)")
+    _add_column(CircuitTransition, "host", "TEXT NOT NULL DEFAULT ''")
+    _add_column(Worker, "counted_at", kind)
+    _add_column(Host, "clock")
+    _add_column(Host, "clock_at", kind)
+
+
 def _slowest_by_index() -> None:
     """The hundred slowest requests of all that are kept were found by sorting them. A new table has the index already."""
     database.execute_sql("CREATE INDEX IF NOT EXISTS slow_requests_total_ms ON slow_requests (total_ms)")
@@ -248,6 +267,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (22, "status classes by the minute", _classes_by_minute),
     (23, "where the registry of a host is reached", _registry_of_hosts),
     (24, "an index of slow requests by how slow they were", _slowest_by_index),
+    (HOSTS_TOGETHER, "circuits by host, and the clocks of hosts", _hosts_together),
 )
 NEWEST = STEPS[-1][0]
 

@@ -70,6 +70,9 @@ class Host(StoredTable):
     beat = BigIntegerField()
     #: Where its master's registry is reached while that leads. None: a master of an older version wrote the row.
     registry = TextField(null=True)
+    #: What its clock said (a mark of `base.clock`), and when, in Unix seconds by the clock of the database server.
+    clock = TextField(null=True)
+    clock_at = DoubleField(null=True)
 
     class Meta:
         table_name = "hosts"

@@ -18,6 +18,8 @@ class Worker(StoredTable):
     started_at = TextField()
     heartbeat_at = TextField()
     config_version = BigIntegerField()
+    #: All that it had counted until then is in the tables; Unix seconds by the clock of the database server. None: nobody knows.
+    counted_at = DoubleField(null=True)
 
     class Meta:
         table_name = "workers"
@@ -62,9 +64,10 @@ class HealthResult(StoredTable):
 
 
 class Circuit(StoredTable):
-    """The circuit breaker of a route's upstream, as the workers agree on it."""
+    """The circuit breaker of a route's upstream on one host, as the workers of that host agree on it."""
 
-    route_id = TextField(primary_key=True)
+    host = TextField()
+    route_id = TextField(index=True)
     state = TextField()
     reason = TextField(default="")
     failures = BigIntegerField(default=0)
@@ -76,6 +79,7 @@ class Circuit(StoredTable):
 
     class Meta:
         table_name = "circuits"
+        primary_key = CompositeKey("host", "route_id")
 
 
 class CircuitTransition(StoredTable):
@@ -87,6 +91,7 @@ class CircuitTransition(StoredTable):
     from_state = TextField()
     to_state = TextField()
     reason = TextField()
+    host = TextField(default="", constraints=[SQL("DEFAULT ''")])
 
     class Meta:
         table_name = "circuit_transitions"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -12,6 +12,7 @@ from typing import Any, cast
 from proxyd.base import clock
 from proxyd.base.drain import began
 from proxyd.base.text import parse_rfc3339
+from proxyd.store.sql import hostclocks
 from proxyd.store.sql.database import database
 from proxyd.store.sql.models import Route, RouteRemoval, StoredCounter
 
@@ -77,7 +78,7 @@ def load_snapshot(since: int) -> Snapshot:
     query = Route.select()
     if not full:
         query = query.where(Route.version > since)
-    routes = tuple(_record(row) for row in cast(Iterable[tuple[Any, ...]], query.tuples()))
+    routes = tuple(_records(query))
     removed = () if full else tuple(
         row.route_id for row in RouteRemoval.select().where(RouteRemoval.version > since))
     return Snapshot(version, full, routes, removed)
@@ -101,14 +102,14 @@ def load_difference(known: Mapping[str, Stamp], version: int) -> Snapshot:
     routes: list[RouteRecord] = []
     for first in range(0, len(different), _AT_ONCE):
         query = Route.select().where(Route.route_id.in_(different[first:first + _AT_ONCE]))
-        routes.extend(_record(row) for row in cast(Iterable[tuple[Any, ...]], query.tuples()))
+        routes.extend(_records(query))
     return Snapshot(current, False, tuple(routes), tuple(route_id for route_id in known if route_id not in stamps))
 
 
 def load_hosts(domains: Sequence[str]) -> tuple[RouteRecord, ...]:
     """The routes that name one of these domains. Runs in the database thread."""
     named = Route.select().where(reduce(or_, (Route.domains.contains(json.dumps(domain)) for domain in domains)))
-    return tuple(record for record in map(_record, cast(Iterable[tuple[Any, ...]], named.tuples()))
+    return tuple(record for record in _records(named)
                  if not set(record.domains).isdisjoint(domains))
 
 
@@ -119,8 +120,15 @@ def _instant(value: str | None) -> float:
 _COLUMNS = [field.name for field in Route._meta.sorted_fields]
 
 
-def _record(row: tuple[Any, ...]) -> RouteRecord:
-    return record_of(dict(zip(_COLUMNS, row, strict=True)))
+#: Where the columns stand that say by which clock a drain began, or a hold ends.
+_CLOCKS = tuple(_COLUMNS.index(name) for name in ("drain_clock", "hold_clock"))
+
+
+def _records(query: Any) -> Iterator[RouteRecord]:
+    rows = list(cast(Iterable[tuple[Any, ...]], query.tuples()))
+    if any(hostclocks.is_foreign(row[place]) for row in rows for place in _CLOCKS):
+        hostclocks.learn()
+    return (record_of(dict(zip(_COLUMNS, row, strict=True))) for row in rows)
 
 
 def record_of(value: Mapping[str, Any]) -> RouteRecord:
@@ -135,6 +143,6 @@ def record_of(value: Mapping[str, Any]) -> RouteRecord:
         maintenance_since=_instant(value["maintenance_since"]), maintenance_page_url=value["maintenance_page_url"] or "",
         drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0,
         updated=value["updated_at"],
-        held_until=clock.remembered(value["hold_clock"], parse_rfc3339(value["hold_until"])) if value["hold_until"] else 0.0,
+        held_until=clock.remembered(value["hold_clock"], parse_rfc3339(value["hold_until"]), True) if value["hold_until"] else 0.0,
         request_headers=tuple(json.loads(value["request_headers"]).items()),
         rollout=1.0 if value["rollout_share"] is None else value["rollout_share"] / 100.0)

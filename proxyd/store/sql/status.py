@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
+
+from peewee import chunked
 
 from proxyd.base import clock
 from proxyd.base.drain import began, drain_share
 from proxyd.base.text import rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
-from proxyd.store.memory.transitions import OPEN, STATE_NAMES
-from proxyd.store.sql.observed import HealthStatus
+from proxyd.store.memory.transitions import CLOSED, OPEN, STATE_NAMES
+from proxyd.store.sql.observed import Circuit, HealthStatus
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.traffic import route_stats
+
+#: Routes that are asked for in one query.
+_CHUNK = 400
 
 
 def instant(seconds: float) -> str | None:
@@ -29,6 +35,19 @@ def drain_state(row: dict[str, Any], now: float) -> dict[str, Any]:
     return {"active": True, "started_at": row["drain_started_at"], "duration_seconds": seconds,
             "elapsed_seconds": round(elapsed, 3), "traffic_percent": round(100.0 * drain_share(started, seconds, now), 1),
             "remaining_seconds": round(max(0.0, seconds - elapsed), 3)}
+
+
+def other_circuits(host: str, route_ids: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The circuits of routes on the hosts that are not called `host`, by route id; those that are closed and without failures are left
+    out. The rows are at most a second old. Runs in the database thread."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    fields = (Circuit.route_id, Circuit.host, Circuit.state, Circuit.failures, Circuit.opened_at, Circuit.next_attempt)
+    for piece in chunked(route_ids, _CHUNK):
+        query = Circuit.select(*fields).where(Circuit.route_id.in_(piece), Circuit.host != host,
+                                              (Circuit.state != STATE_NAMES[CLOSED]) | (Circuit.failures > 0)).order_by(Circuit.host)
+        for row in dicts(query):
+            found.setdefault(row.pop("route_id"), []).append(row)
+    return found
 
 
 def circuit_state(row: dict[str, Any], circuits: CircuitBoard, now: float) -> dict[str, Any]:
@@ -58,9 +77,9 @@ def health_state(row: dict[str, Any] | None) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-def route_facts(route_id: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Health row and statistics of a route. Runs in the database thread."""
-    return health_rows([route_id]).get(route_id), route_stats([route_id])[route_id]
+def route_facts(route_id: str, host: str) -> tuple[dict[str, Any] | None, dict[str, Any], list[dict[str, Any]]]:
+    """Health row and statistics of a route, and its circuits on other hosts than the one called `host`. Runs in the database thread."""
+    return health_rows([route_id]).get(route_id), route_stats([route_id])[route_id], other_circuits(host, [route_id]).get(route_id, [])
 
 
 def route_status(row: dict[str, Any], health: dict[str, Any] | None, stats: dict[str, Any], circuits: CircuitBoard,

@@ -53,7 +53,14 @@ def route_findings(circuits: CircuitBoard) -> list[Finding]:
     """What is unwell about routes. Runs in the database thread; costs four queries, however many routes there are."""
     health = {row[0]: row[1:] for row in tuples(HealthStatus.select(
         HealthStatus.route_id, HealthStatus.status, HealthStatus.reason, HealthStatus.since).where(HealthStatus.status != "healthy"))}
-    reasons = dict(tuples(Circuit.select(Circuit.route_id, Circuit.reason).where(Circuit.state != "closed")))
+    reasons: dict[str, str] = {}
+    elsewhere: dict[str, list[str]] = {}
+    for host, route_id, state, reason in tuples(Circuit.select(Circuit.host, Circuit.route_id, Circuit.state, Circuit.reason).where(
+            Circuit.state != "closed").order_by(Circuit.host)):
+        if host == circuits.host:
+            reasons[route_id] = reason
+        elif state == "open":
+            elsewhere.setdefault(route_id, []).append(f"{host} ({reason})")
     lost = dict(tuples(Session.select(Session.session_id, Session.disconnected_at).where(Session.state == "disconnected")))
     failing = _failing()
     found: list[Finding] = []
@@ -86,6 +93,9 @@ def route_findings(circuits: CircuitBoard) -> list[Finding]:
             elif status == "unknown":
                 found.append(Finding("starting", route_id, f"{member.name} is starting", "its health check has no result yet", since,
                                      service, (route_id,)))
+        if route_id in elsewhere and not member.fault:
+            found.append(Finding("circuit_elsewhere", route_id, f"{member.name} takes no requests from another host",
+                                 f"its circuit is open on {', '.join(elsewhere[route_id][:5])}", None, service, (route_id,)))
         asked = conditions_of_row(options)
         for domain in member.domains:
             places.setdefault((domain, path, priority, asked), []).append(member)

@@ -13,14 +13,13 @@ VIEWS: dict[str, str] = {
         SELECT r.route_id, r.service_name, r.instance_name, r.domains, r.path, r.priority, r.backend_url,
                CASE WHEN r.enabled THEN 'yes' ELSE 'no' END AS enabled,
                COALESCE(h.status, 'unchecked') AS health,
-               COALESCE(c.state, 'closed') AS circuit,
+               COALESCE((SELECT c.state FROM circuits c WHERE c.route_id = r.route_id ORDER BY c.state DESC LIMIT 1), 'closed') AS circuit,
                CASE WHEN r.maintenance_since IS NULL THEN 'no' ELSE 'yes' END AS maintenance,
                CASE WHEN r.drain_started_at IS NULL THEN 'no' ELSE 'yes' END AS draining, r.rollout_share,
                COALESCE(s.requests, 0) AS requests, COALESCE(s.errors, 0) AS errors,
                COALESCE(s.rate_limited, 0) AS rate_limited
         FROM routes r
         LEFT JOIN health_status h ON h.route_id = r.route_id
-        LEFT JOIN circuits c ON c.route_id = r.route_id
         LEFT JOIN route_stats s ON s.route_id = r.route_id""",
     "v_health_now": """
         SELECT h.route_id, r.service_name, r.instance_name, h.url, h.status, h.reason, h.since, h.last_check,
@@ -36,11 +35,12 @@ VIEWS: dict[str, str] = {
               GROUP BY {unindexed}route_id) x
         JOIN routes r ON r.route_id = x.route_id""",
     "v_circuits": """
-        SELECT r.route_id, r.service_name, r.instance_name, r.backend_url, COALESCE(c.state, 'closed') AS state,
+        SELECT r.route_id, r.service_name, r.instance_name, r.backend_url, c.host, COALESCE(c.state, 'closed') AS state,
                COALESCE(c.reason, '') AS reason, COALESCE(c.failures, 0) AS failures, c.opened_at, c.last_failure,
                c.next_attempt, c.changed_at,
                (SELECT COUNT(*) FROM circuit_transitions t
-                WHERE t.route_id = r.route_id AND t.to_state = 'open' AND t.at >= {at:day}) AS opened_24h
+                WHERE t.route_id = r.route_id AND (c.host IS NULL OR t.host IN ('', c.host)) AND t.to_state = 'open'
+                  AND t.at >= {at:day}) AS opened_24h
         FROM routes r LEFT JOIN circuits c ON c.route_id = r.route_id""",
     "v_slowest": """
         SELECT s.at, s.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, s.level, s.method, s.url, s.status_code,

@@ -1,0 +1,115 @@
+"""Live state over hosts: what is declared takes effect on all of them at the same time, and what is shown is of all of them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.hosts.conftest import Elsewhere, database, making
+from tests.hosts.test_applies import reached
+from tests.support.backends import Backend
+from tests.support.postgres import Postgres
+from tests.support.registry import RegistryClient
+from tests.support.system import System
+from tests.support.waiting import patience, wait_for
+
+
+@pytest.fixture(scope="module")
+def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, System]]:
+    """Two hosts that know of each other; the first one leads, the clocks of the second one are others."""
+    with making(postgres, tmp_path_factory.mktemp("pair")) as make:
+        first, second = make("web1"), make("web2", kind=Elsewhere)
+        wait_for(lambda: reached(postgres, first, "web2"), 10, "the report of the second host")
+        yield first, second
+
+
+def timed(host: System, name: str) -> tuple[int, float]:
+    """The status of a request, and how long it took in seconds."""
+    began = time.monotonic()
+    return host.get("/", name).status, time.monotonic() - began
+
+
+def next_event(client: RegistryClient, type_: str) -> dict[str, Any]:
+    while not (line := client.line()).startswith(f"EVENT|{type_}|"):
+        assert line, "the registry ended the connection"
+    found: dict[str, Any] = json.loads(line.split("|", 2)[2])
+    return found
+
+
+def test_holds_drains_and_maintenance_go_by_one_clock_on_hosts_whose_clocks_differ(
+        pair: tuple[System, System], backend: Backend) -> None:
+    first, second = pair
+    client = first.client("shop")
+    client.route("short.test", backend.url)
+    # Both hosts let requests wait until somebody lets them go on.
+    held = first.client("held")
+    route = held.route("wait.test", backend.url)
+    assert held.command(f"TRAFFIC_HOLD|SID|{route}|60s").startswith("HOLD_OK")
+    with ThreadPoolExecutor(2) as threads:
+        waits = [threads.submit(timed, host, "wait.test") for host in (first, second)]
+        wait_for(lambda: held.json(f"ROUTE_STATUS|SID|{route}")["queued"] == 2, 10, "both requests in the queues")
+        held.ok(f"TRAFFIC_RELEASE|SID|{route}")
+        assert [wait.result()[0] for wait in waits] == [200, 200]
+    # A hold ends on both at its time.
+    assert held.command(f"TRAFFIC_HOLD|SID|{route}|2s").startswith("HOLD_OK")
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda host: timed(host, "wait.test"), (first, second)))
+    assert [status for status, _ in found] == [200, 200]
+    assert all(1.0 < seconds < patience(4) for _, seconds in found), found
+    # A drain of a minute has only just begun on a host that is two minutes ahead.
+    assert client.command("DRAIN_START|SID|60s").startswith("DRAIN_OK")
+    for host in (first, second):
+        assert sum(host.get("/", "short.test").status == 200 for _ in range(20)) > 8
+    client.ok("DRAIN_CANCEL|SID")
+
+
+def test_a_drain_is_completed_when_no_host_has_a_request_under_way(pair: tuple[System, System], backend: Backend) -> None:
+    first, second = pair
+    client = first.client("drained")
+    client.route("drained.test", backend.url)
+    client.ok("SUBSCRIBE|SID|drain_progress")
+    assert client.command("DRAIN_START|SID|1s").startswith("DRAIN_OK")
+    # It comes just before the end, and its host has yet to say so.
+    threading.Thread(target=second.get, args=("/slow?s=3", "drained.test"), daemon=True).start()
+    assert [next_event(client, "drain_completed")["in_flight"] for _ in range(2)] == [1, 0]
+
+
+def test_each_host_has_circuits_of_its_own_which_are_shown_and_reset_together(
+        pair: tuple[System, System], postgres: Postgres, backend: Backend) -> None:
+    first, second = pair
+    client = first.client("broken")
+    route = client.route("broken.test", backend.url, apply=False)
+    client.ok(f"CIRCUIT_BREAKER_SET|SID|{route}|1|60s|1")
+    client.apply()
+    client.ok("SUBSCRIBE|SID|circuit_state_changed")
+    backend.failing = 503
+    assert second.get("/", "broken.test").status == 503
+    event = next_event(client, "circuit_state_changed")
+    assert (event["route_id"], event["to"], event["host"]) == (route, "open", "web2")
+    backend.failing = 0
+    assert (first.get("/", "broken.test").status, second.get("/", "broken.test").headers["X-Proxyd-Reason"]) == (200, "circuit_open")
+
+    def elsewhere(answer: dict[str, Any]) -> list[tuple[str, str]]:
+        return [(one["host"], one["state"]) for one in answer.get("hosts", [])]
+
+    shown: Callable[[], dict[str, Any]] = lambda: first.admin(f"/api/v1/routes/{route}").json()["circuit"]  # noqa: E731
+    wait_for(lambda: elsewhere(shown()) == [("web2", "open")], 5, "the circuit of the other host")
+    assert shown()["state"] == "closed"
+    assert elsewhere(client.json(f"CIRCUIT_BREAKER_STATUS|SID|{route}")) == [("web2", "open")]
+    assert elsewhere(client.json(f"ROUTE_STATUS|SID|{route}")["circuit"]) == [("web2", "open")]
+    assert postgres.sql(f"SELECT host, state FROM v_circuits WHERE route_id = '{route}'", database(first)) == "web2|open"
+    wait_for(lambda: "its circuit is open on web2" in first.admin("/api/v1/status").text, 10, "the finding")
+    client.ok(f"CIRCUIT_BREAKER_RESET|SID|{route}")
+    assert second.get("/", "broken.test").status == 200
+    # What was open on a host that is gone is nobody's concern.
+    backend.failing = 503
+    assert second.get("/", "broken.test").status == 503
+    wait_for(lambda: elsewhere(shown()) == [("web2", "open")], 5, "the circuit of the other host")
+    second.kill()
+    wait_for(lambda: not elsewhere(shown()), 10, "the end of the dead host's circuits")
