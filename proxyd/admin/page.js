@@ -76,6 +76,7 @@
     if (route.drain.active) {
       tags.push(tag("draining " + Math.round(route.drain.traffic_percent) + " %", "warn", span(route.drain.remaining_seconds) + " left"));
     }
+    if (route.hold.active) tags.push(tag("held", "warn", "until " + route.hold.until));
     if (route.health) tags.push(tag(route.health.status, HEALTH[route.health.status] || "", route.health.reason));
     if (route.health && HEALTH[route.health.status] !== "good" && route.health.reason) tags.push(element("div", "sub", route.health.reason));
     return tags.length ? tags : [tag("not checked", "")];
@@ -130,7 +131,8 @@
       cell("Errors", "number" + (failed >= 1 ? " bad-text" : ""), whole.format(stats.errors),
         stats.errors ? element("div", "sub", failed.toFixed(1) + " %") : null),
       cell("p50 / p99", "number wide", stats.requests ? milliseconds(stats.p50_latency_ms) + " / " + milliseconds(stats.p99_latency_ms) : "\u2013"),
-      cell("Open", "number", whole.format(stats.in_flight + stats.websocket_active)),
+      cell("Open", "number", whole.format(stats.in_flight + stats.websocket_active),
+        stats.queued ? element("div", "sub", whole.format(stats.queued) + " waiting") : null),
       element("td", "acts", ...routeActions(route)));
   }
 

@@ -87,6 +87,8 @@
     if (!route.enabled) tags.push(tag("disabled", ""));
     if (route.maintenance.active) tags.push(tag("maintenance", "warn", "since " + route.maintenance.entered_at));
     if (route.drain.active) tags.push(tag("draining " + Math.round(route.drain.traffic_percent) + " %", "warn"));
+    if (route.hold.active) tags.push(tag("held", "warn"));
+    if (route.stats.queued) tags.push(tag(route.stats.queued + " waiting", "warn"));
     tags.push(route.health ? tag(route.health.status, HEALTH[route.health.status] || "", route.health.reason) : tag("not checked", ""));
     return tags;
   }

@@ -89,6 +89,8 @@ def route_state(route: dict[str, Any]) -> str:
     drain = route.get("drain") or {}
     if drain.get("active"):
         return f"drain {printable(drain.get('traffic_percent'))}%"
+    if (route.get("hold") or {}).get("active"):
+        return "held"
     return str((route.get("health") or {}).get("status") or "unchecked")
 
 

@@ -8,6 +8,7 @@ import pytest
 from proxyd.base.text import rfc3339
 from proxyd.events.types import NAMES
 from proxyd.store.sql.models import Route
+from proxyd.store.sql.traffic import TrafficBatch
 from tests.admin.browser import CHROMIUM, Browser
 from tests.admin.harness import TOKEN, Master, add_event, add_health, add_route
 
@@ -95,6 +96,8 @@ def test_of_many_routes_the_worst_come_first_a_page_at_a_time(master: Master) ->
         for share in (90, 80, 70):
             add_event("drain_progress", session_id="s7", detail=f'{{"traffic_percent":{share}}}')
         Route.update(drain_started_at=rfc3339(time.time() - 15), drain_seconds=60.0).where(Route.route_id == "r1").execute()
+        Route.update(hold_until=rfc3339(time.time() + 600)).where(Route.route_id == "r2").execute()
+        TrafficBatch(("web1", "b1", 4711), rfc3339(time.time()), {}, {"r2": (0, 0, 7)}).write()
 
     master.write(fill)
     with Browser(1280, 900) as browser:
@@ -114,6 +117,12 @@ def test_of_many_routes_the_worst_come_first_a_page_at_a_time(master: Master) ->
         browser.until("document.querySelectorAll('#route-rows tr').length === 1")
         assert browser.evaluate("document.querySelector('#session-rows progress').value") >= 24
         assert browser.evaluate("document.getElementById('pages').hidden")
+        browser.evaluate("const held = document.getElementById('filter'); held.value = 'held'; held.dispatchEvent(new Event('change'))")
+        browser.until("document.querySelector('#route-rows').textContent.includes('d2.example')")
+        held = browser.evaluate("document.querySelector('#route-rows tr').textContent")
+        assert "held" in held and "7 waiting" in held
+        browser.open(master.url + "/route/r2")
+        browser.until("document.body.textContent.includes('7 waiting')")
         assert browser.problems == []
 
 

@@ -61,9 +61,11 @@ def test_lists_come_as_json_before_and_after_the_command(admin: AdminStub, ctl: 
 
 def test_routes_show_what_keeps_traffic_away(admin: AdminStub, ctl: Ctl) -> None:
     draining = route("r3", drain={"active": True, "traffic_percent": 40.0})
-    admin.answers["GET", "routes"] = (200, {"routes": [route("r1"), route("r2", maintenance={"active": True}), draining]})
+    admin.answers["GET", "routes"] = (200, {"routes": [route("r1"), route("r2", maintenance={"active": True}), draining,
+                                                          route("r4", hold={"active": True, "until": "2026-01-31T12:00:00Z"})]})
     lines = ctl("routes", "--admin", admin.url).out.splitlines()
     assert "healthy" in lines[1] and "maintenance" in lines[2] and "drain 40%" in lines[3]
+    assert "held" in lines[4]
 
 
 def test_a_search_that_finds_nothing_is_a_bad_answer(admin: AdminStub, ctl: Ctl) -> None:

@@ -137,6 +137,16 @@ def test_signals_are_passed_on(start: Start, registry: ScriptedRegistry, tmp_pat
     assert process.wait(10) == 128 + signal.SIGTERM
 
 
+def test_requests_that_do_not_end_are_waited_for_up_to_the_stop_timeout(start: Start, registry: ScriptedRegistry, port: int) -> None:
+    registry.answers["ROUTE_STATUS"] = lambda *_: 'ROUTE_STATUS_OK|{"replicas": 1, "in_flight": 1}'
+    process = start("--drain", "100ms", "--stop-timeout", "1s")
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(20) == 128 + signal.SIGTERM and time.monotonic() - began >= 1.0
+    assert process.stderr is not None and "requests are still under way after 1s" in process.stderr.read()
+
+
 def test_a_second_request_to_stop_skips_the_drain(start: Start, registry: ScriptedRegistry) -> None:
     process = start("--drain", "60s")
     until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
