@@ -271,10 +271,14 @@ class ServiceRunner:
             return False
         try:
             alone = self._is_alone(client)
+            if not alone:
+                client.drain_start(seconds)
+                # Told to stop at one instant, each of two replicas counts on the other. What drains counts for nobody.
+                alone = self._is_alone(client)
+                if alone:
+                    client.drain_cancel()
             if alone:
                 client.traffic_hold(longest + _HELD)
-            else:
-                client.drain_start(seconds)
         except ClientError as error:
             self._say(f"can't drain: {error}")
             return False

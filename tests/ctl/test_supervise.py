@@ -26,6 +26,8 @@ from tests.client.test_client import ScriptedRegistry, until
 def registry() -> Iterator[ScriptedRegistry]:
     server = ScriptedRegistry()
     server.answers["DRAIN_START"] = lambda *_: "DRAIN_OK|2026-01-31T12:00:00Z"
+    server.answers["DRAIN_CANCEL"] = lambda *_: "DRAIN_OK"
+    server.answers["TRAFFIC_HOLD"] = lambda *_: "HOLD_OK|2026-01-31T12:00:00Z"
     yield server
     server.stop()
 
@@ -85,7 +87,7 @@ def test_a_program_is_registered_once_it_answers_then_drained_and_stopped(
         "REGISTER|files|files-1|0|{}", "SUBSCRIBE|sid-1|session_replaced",
         f"ROUTE_ADD|sid-1|a.test,b.test|/|http://127.0.0.1:{port}|0",
         "HEALTH_SET|sid-1|r1|/|10s|5s", "OPTIONS_SET|sid-1|r1|timeout|5s", "CONFIG_APPLY|sid-1",
-        "SESSION_INFO|sid-1", "ROUTE_STATUS|sid-1|r1", "DRAIN_START|sid-1|300ms", "ROUTE_STATUS|sid-1|r1",
+        "SESSION_INFO|sid-1", "ROUTE_STATUS|sid-1|r1", "DRAIN_START|sid-1|300ms", "ROUTE_STATUS|sid-1|r1", "ROUTE_STATUS|sid-1|r1",
         "CLIENT_SHUTDOWN|sid-1"]
 
 
@@ -135,6 +137,19 @@ def test_signals_are_passed_on(start: Start, registry: ScriptedRegistry, tmp_pat
     until(mark.exists)
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 128 + signal.SIGTERM
+
+
+def test_of_two_replicas_that_stop_at_one_instant_requests_wait_for_the_next_start(start: Start, registry: ScriptedRegistry) -> None:
+    # The other one serves when this one asks, and drains when this one does.
+    registry.answers["ROUTE_STATUS"] = lambda *_: (
+        f'ROUTE_STATUS_OK|{{"replicas": {int("DRAIN_START" not in registry.commands())}, "in_flight": 0}}')
+    process = start("--drain", "60s")
+    until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
+    process.terminate()
+    assert process.wait(20) == 128 + signal.SIGTERM
+    stop = registry.commands()
+    assert stop[stop.index("DRAIN_START"):][:4] == ["DRAIN_START", "ROUTE_STATUS", "DRAIN_CANCEL", "TRAFFIC_HOLD"]
+    assert "CLIENT_SHUTDOWN" not in stop, "the routes stay"
 
 
 def test_requests_that_do_not_end_are_waited_for_up_to_the_stop_timeout(start: Start, registry: ScriptedRegistry, port: int) -> None:
