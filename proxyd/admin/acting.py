@@ -181,10 +181,10 @@ def test_backend(context: Context, request: Request) -> Response:
 
 
 def login(context: Context, request: Request) -> Response:
-    """Trade the admin token for a session cookie and the CSRF token that goes with it."""
+    """Trade a token for a session cookie, the CSRF token that goes with it, and whose it is: operator or viewer."""
     token = request.json_object()["token"]
-    cookie = context.guard.login(request, token)
-    response = as_json({"csrf_token": context.guard.csrf(cookie)})
+    cookie, role = context.guard.login(request, token)
+    response = as_json({"csrf_token": context.guard.csrf(cookie, role), "role": role})
     return Response(response.status, response.body, response.content_type,
                     cookies=(f"{COOKIE}={cookie}; Path=/; HttpOnly; SameSite=Strict; Max-Age={SESSION_SECONDS:.0f}",))
 

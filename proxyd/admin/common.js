@@ -70,6 +70,71 @@ window.proxyd = (() => {
   }
   const row = (...cells) => element("tr", "", ...cells);
 
+  // Who is logged in, and the dialog to log in with. `base` leads to the status page; `changed` is called after a login, and a logout after
+  // which the page may still be read.
+  function access(base, changed) {
+    const meta = (name) => document.querySelector(`meta[name="${name}"]`).content;
+    const who = {csrf: "", role: ""};
+    let kind = meta("login"), begged = false;
+    const become = (csrf, role) => {
+      who.csrf = csrf;
+      who.role = role;
+      $("open-login").hidden = kind === "off" || role !== "";
+      $("logout").hidden = role === "";
+      $("logout").textContent = role === "viewer" ? "Log out (viewer)" : "Log out";
+    };
+    const open = () => {
+      $("login-error").textContent = "";
+      $("login").showModal();
+    };
+    who.acts = () => who.role === "operator";
+    // Whether this page may not even be read. Asks for the token, once.
+    who.shut = () => {
+      const shut = kind === "reading" && who.role === "";
+      if (shut && !begged) {
+        begged = true;
+        if (!document.querySelector("dialog[open]")) open();
+        $("state").className = "state warn";
+        setText("state", "Log in to look");
+      }
+      return shut;
+    };
+    // What was refused: the session may be over, or reading needs a login now that it needed none before.
+    who.refused = (failure, reading) => {
+      if (failure.status !== 401 && failure.code !== "bad_csrf_token") return false;
+      if (reading) kind = "reading";
+      become("", "");
+      changed();
+      return true;
+    };
+    $("open-login").addEventListener("click", open);
+    $("login-cancel").addEventListener("click", () => $("login").close());
+    $("login-form").addEventListener("submit", async (event) => {
+      event.preventDefault();
+      try {
+        const [answer] = await ask("POST", base + "login", {token: $("token").value});
+        begged = false;
+        become(answer.csrf_token, answer.role);
+        $("login").close();
+        $("logout").focus();
+        changed();
+      } catch (failure) {
+        $("login-error").textContent = failure.message;
+      }
+      $("token").value = "";
+    });
+    $("logout").addEventListener("click", async () => {
+      try { await ask("POST", base + "logout"); } catch { /* the session is over for this page all the same */ }
+      // What only a login showed is not to stay.
+      if (kind === "reading") { location.reload(); return; }
+      become("", "");
+      $("open-login").focus();
+      changed();
+    });
+    become(meta("csrf-token"), meta("role"));
+    return who;
+  }
+
   const HEALTH = {healthy: "good", down: "bad", degraded: "warn"};
   const CIRCUIT = {closed: "", half_open: "warn", open: "bad"};
   // Each host has circuits of its own: this one's, and those of others that are not closed.
@@ -77,5 +142,5 @@ window.proxyd = (() => {
     ...circuit.hosts.filter((one) => one.state !== "closed").map(
       (one) => element("div", "sub", one.host + ": " + one.state.replace("_", "-")))];
   const notClosed = (circuit) => circuit.state !== "closed" || circuit.hosts.some((one) => one.state !== "closed");
-  return {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, HEALTH, CIRCUIT, circuitTags, notClosed};
+  return {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, access, HEALTH, CIRCUIT, circuitTags, notClosed};
 })();

@@ -67,10 +67,10 @@ def document(context: Context, request: Request) -> Response:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("GET", "/livez", reading.livez, "200 while the master runs.", "text/plain"),
+    Endpoint("GET", "/livez", reading.livez, "200 while the master runs.", "text/plain", public=True),
     Endpoint("GET", "/readyz", reading.readyz,
              "Whether traffic can be served as configured (503: no), and why not; verbose: all that is unwell.", "Ready",
-             (_VERBOSE,), also=(503,)),
+             (_VERBOSE,), also=(503,), public=True),
     Endpoint("GET", "/metrics", reading.prometheus, "Metrics for Prometheus.", "text/plain application/openmetrics-text"),
     Endpoint("GET", "/api/v1/status", reading.status, "The master, its workers and what is wrong.", "Status"),
     Endpoint("GET", "/api/v1/routes", reading.routes, "Routes with health, circuit, maintenance, drain and traffic.",
@@ -159,12 +159,12 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("POST", "/api/v1/alerts/test", acting.test_alerts, "Send a test message to each webhook, or to the one with a name.",
              "SentAlerts", body={"type": "object", "properties": {"name": {**TEXT, "maxLength": 64, "examples": [""]}}}, action=True),
     Endpoint("POST", "/api/v1/test", acting.test_backend, "Try a backend url.", "Tested", body=_URL, action=True),
-    Endpoint("POST", "/login", acting.login, "Trade the token for a session.", "Login", body=_TOKEN, hidden=True),
-    Endpoint("POST", "/logout", acting.logout, "End the session.", "Done", hidden=True),
-    Endpoint("GET", "/", page.page, "The status page.", "text/html", hidden=True),
-    Endpoint("GET", "/page.css", page.style, "Its style.", "text/css", hidden=True),
-    Endpoint("GET", "/route/{route_id}", page.route_page, "The page of a route.", "text/html", hidden=True),
-    Endpoint("GET", "/common.js", page.common, "What the scripts share.", "text/javascript", hidden=True),
-    Endpoint("GET", "/page.js", page.script, "The status page's script.", "text/javascript", hidden=True),
-    Endpoint("GET", "/route.js", page.route_script, "The script of a route's page.", "text/javascript", hidden=True),
+    Endpoint("POST", "/login", acting.login, "Trade the token for a session.", "Login", body=_TOKEN, hidden=True, public=True),
+    Endpoint("POST", "/logout", acting.logout, "End the session.", "Done", hidden=True, public=True),
+    Endpoint("GET", "/", page.page, "The status page.", "text/html", hidden=True, public=True),
+    Endpoint("GET", "/page.css", page.style, "Its style.", "text/css", hidden=True, public=True),
+    Endpoint("GET", "/route/{route_id}", page.route_page, "The page of a route.", "text/html", hidden=True, public=True),
+    Endpoint("GET", "/common.js", page.common, "What the scripts share.", "text/javascript", hidden=True, public=True),
+    Endpoint("GET", "/page.js", page.script, "The status page's script.", "text/javascript", hidden=True, public=True),
+    Endpoint("GET", "/route.js", page.route_script, "The script of a route's page.", "text/javascript", hidden=True, public=True),
 )

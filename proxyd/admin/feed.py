@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 
 from gevent.queue import Empty, Full, Queue
 
 HEARTBEAT_SECONDS = 15.0
 _MAX_WAITING = 1000
+_ASK_SECONDS = 1.0
 
 #: The type of what is sent, and what it says.
 Item = tuple[str, dict[str, object]]
@@ -47,6 +49,31 @@ class Feed:
                 yield _block("missed", {"type": "missed", "missed": self._missed})
                 self._missed = 0
             yield _block(*item)
+
+
+class WhileAllowed:
+    """The body of an answer that goes on, until its reader may not read any more: the token was changed, or the login is over. `allowed` is
+    asked once a second at most, and with each heartbeat."""
+
+    def __init__(self, body: Iterable[bytes], allowed: Callable[[], bool]) -> None:
+        self._body = body
+        self._allowed = allowed
+
+    def __iter__(self) -> Iterator[bytes]:
+        asked = time.monotonic()
+        for piece in self._body:
+            now = time.monotonic()
+            if now - asked >= _ASK_SECONDS:
+                if not self._allowed():
+                    return
+                asked = now
+            yield piece
+
+    def close(self) -> None:
+        """The client is gone, or was sent away."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            close()
 
 
 def _block(type_: str, data: dict[str, object]) -> bytes:

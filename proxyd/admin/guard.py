@@ -1,11 +1,13 @@
-"""Who may do what: the admin token, the page's login sessions, and the checks against other sites' pages.
+"""Who may do what: the tokens, the page's login sessions, and the checks against other sites' pages.
 
-Reading needs no token (the listener is loopback by default), but a Host that is ours: a page elsewhere whose name was
-rebound to 127.0.0.1 must not read. Actions need the token, or a login made with it plus the CSRF token of the page.
+There are two tokens, of those who look on and of those who act. Reading needs either once there is a viewer token; without
+one it needs none (the listener is loopback by default). It always needs a Host that is ours: a page elsewhere whose name was
+rebound to 127.0.0.1 must not read. Actions need the admin token, or a login made with it plus the CSRF token of the page.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -34,6 +36,10 @@ _MAX_FAILURES = 10
 _MAX_ENDED = 4096
 _MAX_TOKEN = 4096
 _FOREIGN_SITES = ("cross-site", "same-site")
+#: Who a token makes somebody. What an operator may do, a viewer may not; what a viewer may read, an operator may as well.
+OPERATOR, VIEWER = "operator", "viewer"
+_SETTINGS = {OPERATOR: "token_file", VIEWER: "viewer_token_file"}
+_NEEDED = {"WWW-Authenticate": 'Bearer realm="proxyd admin"'}
 
 
 class Guard:
@@ -45,7 +51,7 @@ class Guard:
 
     def __init__(self, settings: Settings, told: Callable[[str, str], None]) -> None:
         self._told = told
-        self._token_file = settings.admin.token_file
+        self._files = {OPERATOR: settings.admin.token_file, VIEWER: settings.admin.viewer_token_file}
         self._bind = settings.admin.bind
         self._key = secrets.token_bytes(32)
         self._failures = FailedAttempts(_MAX_FAILURES)
@@ -80,56 +86,77 @@ class Guard:
         if origin and urlsplit(origin).netloc.lower() != request.header("Host").lower():
             raise RequestRefused(403, "foreign_origin", f'the request comes from a page of "{origin[:100]}"')
 
-    def login(self, request: Request, token: str) -> str:
-        """A session for a right token: the cookie's value. Raises RequestRefused."""
+    def login(self, request: Request, token: str) -> tuple[str, str]:
+        """A session for a right token: the cookie's value, and whose it is. Raises RequestRefused."""
         self.check_origin(request)
-        self._check_token(request, token)
-        return self._signer("session").sign(secrets.token_urlsafe(12)).decode()
+        role = self._check_token(request, token)
+        return self._signer("session", role).sign(secrets.token_urlsafe(12)).decode(), role
 
     def logout(self, request: Request) -> None:
         """End the session of the request's cookie."""
         cookie = request.cookie(COOKIE)
-        if self._valid(cookie):
+        if self._role_of(cookie):
             self._ended[cookie] = clock.now() + SESSION_SECONDS
             while len(self._ended) > _MAX_ENDED:
                 self._ended.popitem(last=False)
 
-    def csrf(self, cookie: str) -> str:
+    def csrf(self, cookie: str, role: str) -> str:
         """The CSRF token of a session."""
-        return self._signer("csrf").get_signature(cookie).decode()
+        return self._signer("csrf", role).get_signature(cookie).decode()
 
-    def logged_in(self, request: Request) -> bool:
-        """Whether the request's cookie is that of a session."""
-        return self._valid(request.cookie(COOKIE))
+    def logged_in(self, request: Request) -> str:
+        """Whose session the request's cookie is of, empty where it is of none."""
+        return self._role_of(request.cookie(COOKIE))
 
-    def knows(self, request: Request) -> bool:
-        """Whether the request comes with the token or a session: it may then read what is secret."""
-        if self.logged_in(request):
-            return True
+    @property
+    def reading_needs_login(self) -> bool:
+        """Whether those that have neither token may not even look."""
+        return bool(self._files[VIEWER])
+
+    @property
+    def can_log_in(self) -> bool:
+        """Whether there is a token to log in with."""
+        return any(self._files.values())
+
+    def may_read(self, request: Request) -> bool:
+        """Whether what may be read is for this request. Counts no wrong tokens."""
+        return not self.reading_needs_login or bool(self.logged_in(request) or self._role_by(_bearer(request)))
+
+    def check_read(self, request: Request) -> None:
+        """Let a request that reads pass. Raises RequestRefused."""
+        if not self.reading_needs_login or self.logged_in(request):
+            return
         if not request.header("Authorization"):
-            return False
+            raise RequestRefused(401, "token_needed", "reading needs the viewer token or the admin token: send Authorization: Bearer "
+                                                      "TOKEN, or log in on the status page", _NEEDED)
         self._check_token(request, _bearer(request))
-        return True
 
     def check_action(self, request: Request) -> str:
         """Let an action pass, and say by whom it is done, for the audit trail. Raises RequestRefused."""
         self.check_origin(request)
-        self._token()
+        self._token(OPERATOR)
         if request.header("Authorization"):
-            self._check_token(request, _bearer(request))
-            return f"admin token from {request.address}"
-        cookie = request.cookie(COOKIE)
-        if not self._valid(cookie):
-            raise RequestRefused(401, "token_needed", "actions need the admin token: send Authorization: Bearer TOKEN",
-                          {"WWW-Authenticate": 'Bearer realm="proxyd admin"'})
-        if not hmac.compare_digest(request.header("X-CSRF-Token").encode(), self.csrf(cookie).encode()):
-            raise RequestRefused(403, "bad_csrf_token", "the X-CSRF-Token is missing or not that of this session; reload the page")
-        return f"status page from {request.address}"
+            role = self._check_token(request, _bearer(request))
+        else:
+            cookie = request.cookie(COOKIE)
+            role = self._role_of(cookie)
+            if not role:
+                raise RequestRefused(401, "token_needed", "actions need the admin token: send Authorization: Bearer TOKEN", _NEEDED)
+            if not hmac.compare_digest(request.header("X-CSRF-Token").encode(), self.csrf(cookie, role).encode()):
+                raise RequestRefused(403, "bad_csrf_token", "the X-CSRF-Token is missing or not that of this session; reload the page")
+        if role != OPERATOR:
+            raise RequestRefused(403, "viewer", "the viewer token is for looking; actions need the admin token")
+        return f"{'admin token' if request.header('Authorization') else 'status page'} from {request.address}"
 
-    def _check_token(self, request: Request, token: str) -> None:
+    def _check_token(self, request: Request, token: str) -> str:
+        """Whose token it is."""
         # The token first: whoever shares an address with somebody that guesses must not be locked out with him.
-        if hmac.compare_digest(hashlib.sha256(token.encode()).digest(), hashlib.sha256(self._token()).digest()):
-            return
+        role = self._role_by(token)
+        if role:
+            return role
+        for known, path in self._files.items():
+            if path or not self.can_log_in:
+                self._token(known)
         now = time.monotonic()
         wait = self._failures.wait(request.address, now)
         if wait:
@@ -138,34 +165,51 @@ class Guard:
         self._failures.count(request.address, now)
         log.warning("a wrong admin token came from %s", request.address)
         self._told(request.address, "wrong admin token")
-        raise RequestRefused(401, "wrong_token", "that is not the admin token",
+        wanted = "the admin token or the viewer token" if self.reading_needs_login else "the admin token"
+        raise RequestRefused(401, "wrong_token", f"that is not {wanted}",
                       {"WWW-Authenticate": 'Bearer realm="proxyd admin", error="invalid_token"'})
 
-    def _token(self) -> bytes:
-        """The first line of the token file as it is now. Raises RequestRefused."""
-        if not self._token_file:
+    def _role_by(self, token: str) -> str:
+        """Whose token it is, empty for none's. One that is in both files is the operator's."""
+        digest = hashlib.sha256(token.encode()).digest()
+        for role in (OPERATOR, VIEWER):
+            try:
+                known = hashlib.sha256(self._token(role)).digest()
+            except RequestRefused:
+                continue
+            if hmac.compare_digest(digest, known):
+                return role
+        return ""
+
+    def _token(self, role: str) -> bytes:
+        """The first line of a token file as it is now. Raises RequestRefused."""
+        path, setting = self._files[role], f"[admin] {_SETTINGS[role]}"
+        if not path:
             raise RequestRefused(403, "no_token_set", "actions are off: set [admin] token_file to a file that holds a token")
         try:
-            with Path(self._token_file).open("rb") as file:
+            with Path(path).open("rb") as file:
                 token = file.readline(_MAX_TOKEN).strip()
         except OSError as error:
-            raise RequestRefused(403, "no_token_set",
-                          f"can't read the [admin] token_file {self._token_file}: {error.strerror}") from None
+            raise RequestRefused(403, "no_token_set", f"can't read the {setting} {path}: {error.strerror}") from None
         if not token:
-            raise RequestRefused(403, "no_token_set", f"the first line of the [admin] token_file {self._token_file} is empty")
+            raise RequestRefused(403, "no_token_set", f"the first line of the {setting} {path} is empty")
         return token
 
-    def _valid(self, cookie: str) -> bool:
-        try:
-            self._signer("session").unsign(cookie, max_age=SESSION_SECONDS)
-        except (BadSignature, RequestRefused):
-            return False
-        return cookie not in self._ended
+    def _role_of(self, cookie: str) -> str:
+        """Whose session a cookie is of, empty for none."""
+        if not cookie or cookie in self._ended:
+            return ""
+        for role in (OPERATOR, VIEWER):
+            with contextlib.suppress(BadSignature, RequestRefused):
+                self._signer("session", role).unsign(cookie, max_age=SESSION_SECONDS)
+                return role
+        return ""
 
-    def _signer(self, purpose: str) -> _Signer:
-        """Signs with the token too, so that a new token ends all sessions; `purpose` keeps a cookie from passing as a CSRF token."""
-        key = self._key + hashlib.sha256(self._token()).digest()
-        return _Signer(key, salt=f"proxyd admin {purpose}", key_derivation="hmac", digest_method=hashlib.sha256)
+    def _signer(self, purpose: str, role: str) -> _Signer:
+        """Signs with the token too, so that a new token ends all sessions made with the old one; `purpose` keeps a cookie from passing as
+        a CSRF token."""
+        key = self._key + hashlib.sha256(self._token(role)).digest()
+        return _Signer(key, salt=f"proxyd admin {purpose} {role}", key_derivation="hmac", digest_method=hashlib.sha256)
 
 
 class _Signer(TimestampSigner):

@@ -2,9 +2,7 @@
 // The status page: polls the API, follows events, and draws with textContent and elements alone, never with HTML text.
 (() => {
   const POLL_MS = 2000, SLOW_MS = 10000, GROUPS = 20, SHOWN = 50, EVENTS = 50, ASKED = 200, FINDINGS = 10, MOST = 200;
-  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, rows, row, HEALTH, circuitTags, notClosed} = window.proxyd;
-  const actionsOn = document.querySelector('meta[name="actions"]').content === "on";
-  let csrf = document.querySelector('meta[name="csrf-token"]').content;
+  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, rows, row, access, HEALTH, circuitTags, notClosed} = window.proxyd;
   const eventTypes = document.querySelector('meta[name="events"]').content.split(" ");
   let first = 0, polling = false, again = false, stream = null, saidTimer = 0;
 
@@ -19,7 +17,7 @@
     const known = new Map([...body.children].map((row) => [row.dataset.key, row]));
     let place = body.firstElementChild;
     for (const item of items) {
-      const print = JSON.stringify([item, csrf !== ""]);
+      const print = JSON.stringify([item, who.acts()]);
       let row = known.get(key(item));
       known.delete(key(item));
       if (!row || row.print !== print) {
@@ -27,17 +25,39 @@
         fresh.dataset.key = key(item);
         fresh.print = print;
         if (row) {
-          const focused = row.contains(document.activeElement) ? document.activeElement.dataset.act : null;
+          const focused = row.contains(document.activeElement) ? document.activeElement.dataset.act || "" : null;
           if (place === row) place = fresh;
           row.replaceWith(fresh);
-          if (focused) fresh.querySelector(`[data-act="${CSS.escape(focused)}"]`)?.focus();
+          if (focused !== null) focusIn(fresh, focused);
         }
         row = fresh;
       }
       if (row === place) place = place.nextElementSibling;
       else body.insertBefore(row, place);
     }
-    for (const row of known.values()) row.remove();
+    for (const row of known.values()) {
+      const focused = row.contains(document.activeElement), next = row.nextElementSibling || row.previousElementSibling;
+      row.remove();
+      if (focused) focusIn(next || body, "");
+    }
+  }
+
+  // Give the focus to the button of that name, else to what else can take it in a row, else to the part of the page that the row was in:
+  // whoever goes by the keyboard is not to begin anew because something was drawn.
+  function focusIn(row, act) {
+    const target = (act && row.querySelector(`[data-act="${CSS.escape(act)}"]`)) || row.querySelector("button") || row.querySelector("a")
+      || row.closest("[tabindex]");
+    if (target) target.focus();
+  }
+
+  // Open a dialog, and give the focus back when it closes, though its row was drawn anew meanwhile.
+  function open(dialog) {
+    const here = document.activeElement, row = here.closest("tr"), body = row && row.parentElement;
+    dialog.showModal();
+    dialog.addEventListener("close", () => {
+      if (!row || document.activeElement !== document.body) return;
+      focusIn([...body.children].find((one) => one.dataset.key === row.dataset.key) || body, here.dataset.act);
+    }, {once: true});
   }
 
   function sparkline(series) {
@@ -92,7 +112,7 @@
   }
 
   function routeActions(route) {
-    if (!csrf) return [];
+    if (!who.acts()) return [];
     const path = "api/v1/routes/" + encodeURIComponent(route.route_id), name = route.service + " " + route.route_id;
     const buttons = [];
     if (route.source === "hand") {
@@ -140,7 +160,7 @@
     const path = "api/v1/sessions/" + encodeURIComponent(session.session_id) + "/drain";
     const name = session.service_name + " " + session.instance_name;
     const buttons = [];
-    if (csrf && session.state === "connected" && session.routes_active) {
+    if (who.acts() && session.state === "connected" && session.routes_active) {
       buttons.push(session.draining ? act("Cancel drain", "Cancel drain of " + name, () => change("DELETE", path))
         : act("Drain", "Drain " + name, async () => {
           const seconds = await confirmed("Drain " + name, "Its share of new requests falls to zero over this time.", "Seconds", "60", "Drain");
@@ -239,6 +259,7 @@
   }
 
   async function poll() {
+    if (who.shut()) return;
     if (polling) { again = true; return; }
     polling = true;
     try {
@@ -271,6 +292,8 @@
         (item) => String(item.event.id), eventRow);
       note("events-note", events.events.length ? "" : "Nothing has happened yet.");
     } catch (failure) {
+      polling = false;
+      if (who.refused(failure, true)) return;
       $("state").className = "state bad";
       setText("state", failure.status ? failure.message : "proxyd does not answer. This page shows old data.");
     }
@@ -280,6 +303,7 @@
 
   // What changes seldom, or is asked for seldom.
   async function pollSlowly() {
+    if (who.shut()) return;
     try {
       const [[errors], [certificates], [hosts], [unknown]] = await Promise.all([
         ask("GET", "api/v1/errors?hours=24&limit=" + GROUPS), ask("GET", "api/v1/certificates"), ask("GET", "api/v1/hosts"),
@@ -331,10 +355,10 @@
 
   async function change(method, path, body) {
     try {
-      const [answer] = await ask(method, path, body, {"X-CSRF-Token": csrf});
+      const [answer] = await ask(method, path, body, {"X-CSRF-Token": who.csrf});
       say(answer.done ? answer.done[0].toUpperCase() + answer.done.slice(1) : "Done");
     } catch (failure) {
-      if (failure.status === 401 || failure.code === "bad_csrf_token") loggedIn("");
+      who.refused(failure);
       say(failure.message);
     }
     poll();
@@ -349,7 +373,7 @@
     $("ask-value").value = value;
     $("ask-do").textContent = button;
     dialog.returnValue = "";
-    dialog.showModal();
+    open(dialog);
     return new Promise((resolve) => dialog.addEventListener("close",
       () => resolve(dialog.returnValue === "yes" ? $("ask-value").value : null), {once: true}));
   }
@@ -366,7 +390,7 @@
     $("hand-priority").value = route ? route.priority : 0;
     $("hand-options").value = route ? Object.entries(route.options).map(([key, value]) => key + " = " + value).join("\n") : "";
     $("hand-error").textContent = "";
-    $("hand").showModal();
+    open($("hand"));
   }
 
   async function take(event) {
@@ -381,47 +405,28 @@
       path: $("hand-path").value, priority: Number($("hand-priority").value), options};
     try {
       const [answer] = await ask(edited ? "PATCH" : "POST", "api/v1/routes" + (edited ? "/" + encodeURIComponent(edited.route_id) : ""), body,
-        {"X-CSRF-Token": csrf});
+        {"X-CSRF-Token": who.csrf});
       $("hand").close();
       say(answer.done[0].toUpperCase() + answer.done.slice(1));
     } catch (failure) {
-      if (failure.status === 401 || failure.code === "bad_csrf_token") loggedIn("");
+      who.refused(failure);
       $("hand-error").textContent = failure.message;
     }
     poll();
   }
 
-  function loggedIn(token) {
-    csrf = token;
-    $("add-route").hidden = token === "";
-    $("open-login").hidden = !actionsOn || token !== "";
-    $("logout").hidden = token === "";
-  }
+  const who = access("", () => {
+    $("add-route").hidden = !who.acts();
+    if (!who.shut() && (!stream || stream.readyState === EventSource.CLOSED)) follow();
+    poll();
+    pollSlowly();
+  });
 
   $("ask-form").addEventListener("submit", (event) => { event.preventDefault(); $("ask").close("yes"); });
   $("ask-cancel").addEventListener("click", () => $("ask").close(""));
   $("add-route").addEventListener("click", () => edit(null));
   $("hand-form").addEventListener("submit", take);
   $("hand-cancel").addEventListener("click", () => $("hand").close());
-  $("open-login").addEventListener("click", () => { $("login-error").textContent = ""; $("login").showModal(); });
-  $("login-cancel").addEventListener("click", () => $("login").close());
-  $("login-form").addEventListener("submit", async (event) => {
-    event.preventDefault();
-    try {
-      const [answer] = await ask("POST", "login", {token: $("token").value});
-      loggedIn(answer.csrf_token);
-      $("login").close();
-      poll();
-    } catch (failure) {
-      $("login-error").textContent = failure.message;
-    }
-    $("token").value = "";
-  });
-  $("logout").addEventListener("click", async () => {
-    try { await ask("POST", "logout"); } catch { /* the session is over for this page all the same */ }
-    loggedIn("");
-    poll();
-  });
   let typing = 0;
   const turn = (by) => { first = Math.max(0, first + by); $("routes").scrollIntoView(); poll(); };
   $("earlier").addEventListener("click", () => turn(-SHOWN));
@@ -431,8 +436,8 @@
   $("unwell").addEventListener("change", () => { first = 0; poll(); });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   window.addEventListener("pagehide", () => stream && stream.close());
-  loggedIn(csrf);
-  follow();
+  $("add-route").hidden = !who.acts();
+  if (!who.shut()) follow();
   poll();
   pollSlowly();
   setInterval(() => { if (!document.hidden) poll(); }, POLL_MS);

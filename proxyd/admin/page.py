@@ -23,7 +23,7 @@ def _file(name: str) -> str:
 
 
 def page(context: Context, request: Request) -> Response:
-    """The status page, with the CSRF token of a reader who is logged in."""
+    """The status page, with the CSRF token and the role of a reader who is logged in."""
     return _html(context, request, "page.html")
 
 
@@ -34,10 +34,13 @@ def route_page(context: Context, request: Request, route_id: str) -> Response:
 
 def _html(context: Context, request: Request, name: str) -> Response:
     nonce = secrets.token_urlsafe(16)
-    csrf = context.guard.csrf(request.cookie(COOKIE)) if context.guard.logged_in(request) else ""
-    text = _file(name)
+    guard = context.guard
+    role = guard.logged_in(request)
+    csrf = guard.csrf(request.cookie(COOKIE), role) if role else ""
+    text = _file(name).replace("{{access}}", _file("access.html"))
     for name, value in (("nonce", nonce), ("csrf", csrf), ("version", __version__), ("events", " ".join(NAMES)),
-                        ("actions", "on" if context.settings.admin.token_file else "off")):
+                        ("role", role),
+                        ("login", "reading" if guard.reading_needs_login else "actions" if guard.can_log_in else "off")):
         text = text.replace("{{" + name + "}}", html.escape(value))
     return Response(200, text.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": _POLICY.format(nonce=nonce)})
 

@@ -44,9 +44,14 @@ def livez(context: Context, request: Request) -> Response:
 
 def readyz(context: Context, request: Request) -> Response:
     """Whether traffic can be served as configured, and why not."""
+    verbose = request.query.get("verbose", "0") != "0"
+    if verbose:
+        context.guard.check_read(request)
     reasons = _not_ready(context, _CATCH_UP_SECONDS)
+    if reasons and not context.guard.may_read(request):
+        reasons = ["why not is said to those who come with a token"]
     answer: dict[str, Any] = {"ready": not reasons, "reasons": reasons}
-    if request.query.get("verbose", "0") != "0":
+    if verbose:
         found = context.wellness.findings()
         answer |= {"state": state_of(found), "findings": [item.shown() for item in found[:MAX_FINDINGS]]}
     return as_json(answer, 503 if reasons else 200)

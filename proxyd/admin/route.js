@@ -1,7 +1,7 @@
 "use strict";
 // The page of a route: what its place served in the last hour, day or week, whichever instance did it.
 (() => {
-  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, HEALTH, CIRCUIT, circuitTags} = window.proxyd;
+  const {$, element, cell, tag, setText, note, whole, milliseconds, span, clock, ask, svg, rows, row, access, HEALTH, CIRCUIT, circuitTags} = window.proxyd;
   const POLL_MS = 5000, WIDTH = 600, HEIGHT = 160, LEFT = 44, BELOW = 18;
   const id = decodeURIComponent(location.pathname.split("/").pop());
   const path = "../api/v1/routes/" + encodeURIComponent(id);
@@ -126,7 +126,7 @@
   }
 
   async function poll() {
-    if (polling) return;
+    if (polling || who.shut()) return;
     polling = true;
     const wanted = chosen();
     try {
@@ -162,6 +162,8 @@
       $("state").className = "state " + (wrong.length === members.length ? "bad" : wrong.length ? "warn" : "good");
       setText("state", !wrong.length ? members.length + (members.length === 1 ? " member serves" : " members serve") : wrong.length + " of " + members.length + " members down");
     } catch (failure) {
+      polling = false;
+      if (who.refused(failure, true)) return;
       $("state").className = "state bad";
       setText("state", failure.status === 404 ? "Route " + id + " is gone: a redeploy gives routes new ids" : failure.status ? failure.message : "proxyd does not answer. This page shows old data.");
     }
@@ -169,6 +171,7 @@
     if (wanted !== chosen()) poll();
   }
 
+  const who = access("../", poll);
   for (const input of document.querySelectorAll('input[name="span"]')) input.addEventListener("change", poll);
   document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
   poll();

@@ -141,6 +141,6 @@ SCHEMAS: dict[str, Schema] = {
     "Webhooks": thing(webhooks={"type": "array", "items": thing(
         name=TEXT, host=TEXT, format=_is("string", enum=list(FORMATS)), types=TEXTS, services=TEXTS, resolved=FLAG)}),
     "SentAlerts": thing(sent={"type": "array", "items": thing(name=TEXT, host=TEXT, error=TEXT)}),
-    "Login": thing(csrf_token=TEXT),
+    "Login": thing(csrf_token=TEXT, role=TEXT),
     "Problem": thing(type=TEXT, title=TEXT, status=WHOLE, code=TEXT, detail=TEXT),
 }

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +18,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer, _InvalidClientInput
 from proxyd.admin.context import Context
 from proxyd.admin.crowd import PROBE_SLOTS, PROBES, Crowd, Guest, RequestReader
 from proxyd.admin.endpoints import ENDPOINTS
+from proxyd.admin.feed import WhileAllowed
 from proxyd.admin.http import SECURITY_HEADERS, Request, RequestRefused, Response, as_problem
 from proxyd.admin.state import MasterState
 from proxyd.admin.table import find
@@ -153,11 +155,16 @@ class AdminServer:
         try:
             self._context.guard.check_host(request)
             endpoint, arguments = find(ENDPOINTS, request.method, request.path)
+            if not (endpoint.public or endpoint.action):
+                self._context.guard.check_read(request)
             for item in endpoint.parameters:
                 check_parameter(item.name, item.schema, item.required, request.query)
             if endpoint.body is not None:
                 request.check_body = partial(check_body, endpoint.body)
-            return endpoint.handler(self._context, request, **arguments)
+            response = endpoint.handler(self._context, request, **arguments)
+            if isinstance(response.body, bytes):
+                return response
+            return replace(response, body=WhileAllowed(response.body, lambda: self._context.guard.may_read(request)))
         except RequestRefused as refusal:
             return as_problem(refusal)
         except Exception:

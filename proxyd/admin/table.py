@@ -28,7 +28,8 @@ class Endpoint:
 
     `answers` names the schema of the answer, `key: [Name]` for an object with an array of it, or media types where it is
     no JSON.
-    `action`: it changes something and needs the token. `body`: schema of the request's JSON. `hidden`: not in the document.
+    `action`: it changes something and needs the admin token. `public`: it answers those who may not even read; all others need a token once
+    [admin] viewer_token_file is set. `body`: schema of the request's JSON. `hidden`: not in the document.
     `also`: statuses beside 200 that answer with the same schema. `stream`: it may answer with server-sent events.
     """
 
@@ -40,6 +41,7 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     body: Schema | None = None
     action: bool = False
+    public: bool = False
     hidden: bool = False
     also: tuple[int, ...] = ()
     stream: bool = False
@@ -80,7 +82,8 @@ def openapi(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": SCHEMAS,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "[admin] token_file"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer",
+                                          "description": "The token of [admin] token_file, or for reading that of viewer_token_file."}},
         },
     }
 
@@ -106,6 +109,9 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
                                     "content": {"application/json": {"schema": endpoint.body}}}
     if endpoint.action:
         operation["security"] = [{"token": []}]
+    elif not endpoint.public:
+        # Reading needs a token where [admin] viewer_token_file is set.
+        operation["security"] = [{}, {"token": []}]
     return operation
 
 

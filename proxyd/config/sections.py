@@ -255,8 +255,9 @@ class AdminSettings:
     max_connections_per_client: int = declare(integer(1, 100_000), "64", "Most connections at once from one address (IPv6: /64).")
     request_timeout: float = declare(DURATION, "10s", "Longest time from the first byte of a request to its last, the body included.")
     token_file: str = declare(TEXT, "", "File with the token that actions need. Empty: all actions are refused.")
+    viewer_token_file: str = declare(TEXT, "", "File with the token that reading needs. Empty: whoever can connect may read.")
     allow_unprotected: bool = declare(
-        BOOL, "no", "Listen beyond loopback. Anyone who can connect can then read routes, sessions and traffic.")
+        BOOL, "no", "Listen beyond loopback without viewer_token_file. Anyone who can connect can then read routes, sessions and traffic.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import ssl
@@ -110,15 +111,18 @@ def _registry_tls(options: argparse.Namespace, default: bool) -> ssl.SSLContext 
 
 
 def _admin_token(options: argparse.Namespace, known: settings.Settings) -> str:
-    """The token that the options name, or that of the settings if this user may read it. Empty is enough for reading commands."""
+    """The token that the options name, or one of the settings that this user may read, that of operators first. Empty is enough for reading
+    where reading needs none."""
     if options.token_file:
         return read_token(options.token_file)
     if options.admin and not _is_here(options.admin):
         return ""
-    try:
-        return read_token(known.admin.token_file)
-    except Refused:
-        return ""
+    for path in (known.admin.token_file, known.admin.viewer_token_file):
+        with contextlib.suppress(Refused):
+            token = read_token(path)
+            if token:
+                return token
+    return ""
 
 
 def _is_here(url: str) -> bool:

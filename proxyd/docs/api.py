@@ -14,8 +14,9 @@ from proxyd.docs.markdown import code, fenced, generated, table
 _HEAD = """# Admin API
 
 What the admin HTTP (`[admin] bind`) answers, apart from the status page at `/`. `GET /api/v1/openapi.json` has the same for programs.
-Whoever reaches the port may read. A `session_id` is the public number of a session (`s7`), not the secret id that its client has. What
-changes something needs the token of `[admin] token_file`. The examples take it from the variable `TOKEN`:
+Whoever reaches the port may read, unless `[admin] viewer_token_file` is set: then reading needs the viewer token or the admin token, and
+only /livez and /readyz (without its reasons) answer everybody. A `session_id` is the public number of a session (`s7`), not the secret id
+that its client has. What changes something needs the token of `[admin] token_file`. The examples take it from the variable `TOKEN`:
 
 ```sh
 TOKEN=$(head -n 1 /etc/proxyd/admin.token)

@@ -195,11 +195,16 @@ EXPLANATIONS: dict[str, str] = {
         "separately. Without a master, traffic goes on by the last known routes. Only changes, health checks and the "
         "admin HTTP server wait for it.",
     "admin.bind":
-        "It shows routes, addresses and events to anyone who can connect. Keep it on loopback or behind a front with a "
-        "login. Actions need the token in any case.",
+        "Without viewer_token_file, it shows routes, addresses and events to anyone who can connect, so that it must be "
+        "loopback then. It speaks plain HTTP, in which tokens can be read on the way: beyond loopback, use a network of your "
+        "own, or a route of proxyd's with TLS. Actions need the token in any case.",
     "admin.token_file":
         "One line, of 16 characters or more. Only the proxyd user should be able to read the file. Without a token file, "
         "the page and the API show things but change nothing.",
+    "admin.viewer_token_file":
+        "One line, of 16 characters or more, and not that of token_file. Once it is set, the page, the API and /metrics ask "
+        "everybody for it; the token of token_file does as well, and still only that one may act. /livez and /readyz stay "
+        "open and say no more than yes or no. Prometheus sends it by authorization and credentials_file.",
     "database.url":
         "SQLite is a file. It needs no server and is enough for one host. A relative path starts at the working "
         "directory. The file must be on a local disk, because WAL does not work over NFS. With PostgreSQL, several hosts "

@@ -16,7 +16,7 @@ def exposed(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "registry", (
             f"{registry.bind} is not loopback, and neither tokens_file nor tls_client_ca is set: anyone who can connect could take your "
             "traffic. Set one of them, or allow_unprotected = yes if your network is the protection.")
-    if admin.enabled and not admin.allow_unprotected and not is_loopback(admin.bind):
+    if admin.enabled and not (admin.viewer_token_file or admin.allow_unprotected or is_loopback(admin.bind)):
         yield "admin", (
             f"{admin.bind} is not loopback, and reading needs no login: anyone who can connect could see routes, sessions and traffic. "
-            "Bind it to loopback, or set allow_unprotected = yes if your network is the protection.")
+            "Bind it to loopback, set viewer_token_file, or allow_unprotected = yes if your network is the protection.")

@@ -101,18 +101,23 @@ def _registry(settings: Settings, places: Places) -> Iterator[Problem]:
 
 
 def _admin(settings: Settings, places: Places) -> Iterator[Problem]:
-    path = settings.admin.token_file
-    if not path:
-        return
-    try:
-        with Path(path).open("rb") as file:
-            token = file.readline(4096).strip()
+    known: dict[bytes, str] = {}
+    for setting, path in (("token_file", settings.admin.token_file), ("viewer_token_file", settings.admin.viewer_token_file)):
+        if not path:
+            continue
+        try:
+            with Path(path).open("rb") as file:
+                token = file.readline(4096).strip()
+        except OSError as error:
+            yield places.problem("admin", setting, f"can't read {path}: {error.strerror}")
+            continue
         if not token:
-            yield places.problem("admin", "token_file", f"the first line of {path} is empty; it should hold the token")
+            yield places.problem("admin", setting, f"the first line of {path} is empty; it should hold the token")
         elif not (token.isascii() and token.decode("ascii").isprintable()):
-            yield places.problem("admin", "token_file", f"the first line of {path} is not printable ASCII: no header can carry it")
-    except OSError as error:
-        yield places.problem("admin", "token_file", f"can't read {path}: {error.strerror}")
+            yield places.problem("admin", setting, f"the first line of {path} is not printable ASCII: no header can carry it")
+        elif token in known:
+            yield places.problem("admin", setting, f"{path} has the token of {known[token]}: whoever may look could act, too")
+        known[token] = path
 
 
 def _database(settings: Settings, places: Places) -> Iterator[Problem]:

@@ -90,7 +90,7 @@ def open_secrets(settings: Settings) -> Iterator[tuple[str, str]]:
     """Section of each file with keys or tokens that everybody may read, and what to do about it. Everything starts all the same."""
     files = [("tls", path) for path in (settings.tls.certificates if settings.tls.bind else ())]
     files += [("registry", settings.registry.tls_certificate), ("registry", settings.registry.tokens_file),
-              ("admin", settings.admin.token_file), ("tracing", settings.tracing.headers_file)]
+              ("admin", settings.admin.token_file), ("admin", settings.admin.viewer_token_file), ("tracing", settings.tracing.headers_file)]
     files += [("users", path) for path in settings.users.values()]
     for section, path in files:
         told = private.open_to_all(path) if path else None

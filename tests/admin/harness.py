@@ -39,6 +39,7 @@ from proxyd.store.sql.traffic import Traffic, TrafficBatch
 
 Result = TypeVar("Result")
 TOKEN = "a token that nobody guesses"
+VIEWER = "a token to look on with"
 SESSION = "s7"
 
 _WORKER = """
@@ -55,9 +56,9 @@ sys.stdin.read()
 class Master:
     """The running admin server; `run` runs a function in the master's hub and returns its result."""
 
-    def __init__(self, directory: Path, bind: str, token_file: str) -> None:
+    def __init__(self, directory: Path, bind: str, token_file: str, viewer_token_file: str = "") -> None:
         self.directory = directory
-        self.settings = Settings(admin=AdminSettings(bind=bind, token_file=token_file))
+        self.settings = Settings(admin=AdminSettings(bind=bind, token_file=token_file, viewer_token_file=viewer_token_file))
         self.problems: list[str] = []
         self.health_alive = True
         self.job = Job("tidying", None, self._tidy, logging.getLogger("tests.tidying"), retry=600)
@@ -158,11 +159,13 @@ class Master:
 
 
 @contextlib.contextmanager
-def running(directory: Path, bind: str = "127.0.0.1:0", token: bool = True) -> Iterator[Master]:
-    """A running master; its token file holds TOKEN."""
+def running(directory: Path, bind: str = "127.0.0.1:0", token: bool = True, viewer: bool = False) -> Iterator[Master]:
+    """A running master; its token file holds TOKEN, that of viewers VIEWER."""
     token_file = directory / "token"
     token_file.write_text(TOKEN + "\nnot this line\n")
-    master = Master(directory, bind, str(token_file) if token else "")
+    viewer_file = directory / "viewer-token"
+    viewer_file.write_text(VIEWER + "\n")
+    master = Master(directory, bind, str(token_file) if token else "", str(viewer_file) if viewer else "")
     try:
         yield master
     finally:

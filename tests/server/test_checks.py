@@ -115,6 +115,8 @@ def test_defaults_are_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ("[admin]\nbind = 0.0.0.0:8383\n", 6, "anyone who can connect could see routes, sessions and traffic"),
     ("[admin]\ntoken_file = {dir}/none\n", 6, "can't read none: No such file"),
     ("[admin]\ntoken_file = {dir}/empty\n", 6, "the first line of empty is empty"),
+    ("[admin]\nviewer_token_file = {dir}/none\n", 6, "can't read none: No such file"),
+    ("[admin]\ntoken_file = {dir}/text\nviewer_token_file = {dir}/text\n", 7, "whoever may look could act, too"),
     ("[maintenance]\npage = {dir}/none.html\n", 6, "can't read none.html"),
     ("[proxy]\nbuffer_directory = {dir}/text\n", 6, "text is not a directory that this user can write to"),
     ("[log]\naccess = {dir}/text/access.log\n", 6, "text is not a directory"),
