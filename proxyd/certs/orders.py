@@ -87,7 +87,7 @@ class Orders:
 
     def numbers(self) -> dict[str, int]:
         """For the metrics: certificates obtained and orders failed since the start, and names that are failing now."""
-        failing = {domain for (domain, _), row in self._orders.items() if row["state"] == "failed"}
+        failing = {domain for (domain, _), row in self._orders.items() if row["state"] == rows.FAILED}
         return {"obtained": self.obtained, "failed": self.failed, "failing": len(failing)}
 
     def rests(self) -> float:
@@ -125,11 +125,11 @@ class Orders:
         """Other names are wanted than before."""
         for domain in sorted(filter(self._impossible, wanted)):
             if (domain, self._acme.key_type[0]) not in self._orders:
-                self._note({**_order(domain, self._acme.key_type[0]), "state": "failed", "error": _WILDCARD})
+                self._note({**_order(domain, self._acme.key_type[0]), "state": rows.FAILED, "error": _WILDCARD})
         keys = {(domain, kind) for domain in wanted for kind in self._acme.key_type}
         gone = [key for key in self._orders if key not in keys and key not in self._running]
         if gone:
-            self._store.call(rows.forget_orders, gone)
+            self._board.post_certificates(self._store.call(rows.forget_orders, gone))
             for key in gone:
                 del self._orders[key]
         self._dues = {key: self._due(key) for key in keys}
@@ -200,7 +200,7 @@ class Orders:
         order = self._orders.get((domain, kind)) or _order(domain, kind)
         if not order["private_key"]:
             order = {**order, "private_key": self._shelf.lock(in_thread(self._pool, new_key, kind))}
-        self._note({**order, "state": "ordering", "next_attempt": None})
+        self._note({**order, "state": rows.ORDERING, "next_attempt": None})
         private = self._shelf.unlock(order["private_key"])
 
         def placed(url: str) -> None:
@@ -256,7 +256,7 @@ class Orders:
         if failure.limited:
             self._rested_until = time.time() + min(rest, LONGEST)
         # A failed order leads nowhere: the next attempt begins anew.
-        row = {**order, "state": "failed", "order_url": "", "challenge": failure.challenge or order["challenge"], "error": str(failure),
+        row = {**order, "state": rows.FAILED, "order_url": "", "challenge": failure.challenge or order["challenge"], "error": str(failure),
                "attempts": attempts, "next_attempt": rfc3339(time.time() + rest)}
         self.failed += 1
         log.error("no certificate for %s: %s; tried again at %s%s", key[0], failure, row["next_attempt"],
@@ -269,8 +269,13 @@ class Orders:
             log.warning("that is not written: %s", error)
 
     def _note(self, row: dict[str, Any]) -> None:
-        self._store.call(rows.note_order, row, durable=True)
-        self._orders[row["domain"], row["key_type"]] = row
+        """Write how an order stands. Workers are told of another state: they wait for the first order of a name."""
+        key = row["domain"], row["key_type"]
+        if key in self._orders and self._orders[key]["state"] == row["state"]:
+            self._store.call(rows.note_order, row, durable=True)
+        else:
+            self._board.post_certificates(self._store.call(rows.turn_order, row, durable=True))
+        self._orders[key] = row
 
     def publish(self, domain: str) -> None:
         """Tell how the certificate of a name stands. Raises StoreError."""
@@ -279,5 +284,5 @@ class Orders:
 
 
 def _order(domain: str, kind: str) -> dict[str, Any]:
-    return {"domain": domain, "key_type": kind, "state": "ordering", "order_url": "", "private_key": "", "challenge": "", "error": "",
+    return {"domain": domain, "key_type": kind, "state": rows.ORDERING, "order_url": "", "private_key": "", "challenge": "", "error": "",
             "attempts": 0, "next_attempt": None}

@@ -90,6 +90,19 @@ def size_between(low: str, high: str) -> Kind:
     return Kind(f"size, {low} to {high}", parse)
 
 
+def duration_or_off(longest: str) -> Kind:
+    """A duration up to a bound, or 0 for off."""
+    most = text.parse_duration(longest)
+
+    def parse(value: str) -> float:
+        seconds = text.parse_duration_or_zero(value)
+        if seconds > most:
+            raise ValueError(f'"{value}" is longer than {longest}')
+        return seconds
+
+    return Kind(f"duration up to {longest}, 0 for off", parse)
+
+
 def choice(*words: str) -> Kind:
     """One of the words."""
 

@@ -25,6 +25,7 @@ from proxyd.config.declare import (
     Kind,
     choice,
     declare,
+    duration_or_off,
     integer,
     number,
     size_between,
@@ -187,6 +188,10 @@ class AcmeSettings:
         "How the CA may check that a name is yours, the preferred way first. Wildcards need dns-01.")
     dns_command: str = declare(
         TEXT, "", "Program for dns-01. It is run as COMMAND present|cleanup NAME VALUE, and returns when name servers have the TXT record.")
+    handshake_wait: float = declare(
+        duration_or_off("30s"), "3s",
+        "How long a handshake waits at most for the first certificate of its name, while that is on order. After that, and with 0 at "
+        "once, it is shown the local CA's.")
     renew_before: float = declare(DURATION_OR_OFF, "0", "How long before its end a certificate is renewed. 0: a third of its lifetime.")
     domains: tuple[str, ...] = declare(
         LIST, "", "Names that certificates are ordered for; *.example.com stands for all names below it. Names that a token lists are "

@@ -122,6 +122,11 @@ EXPLANATIONS: dict[str, str] = {
     "acme.challenges":
         "http-01 needs port 80 and tls-alpn-01 port 443 to lead here; dns-01 needs neither, but a program that writes into your DNS. "
         "A challenge that fails is not followed by the next one: the CA counts failures, and the error says what to mend.",
+    "acme.handshake_wait":
+        "Who comes in the seconds between the declaration of a name and its certificate waits a moment, rather than being warned of the "
+        "local CA. Only the first order of a name is waited for: while it is renewed the old one is shown, and after an order that "
+        "failed the local CA's at once. If it is long, a CA that is slow keeps first visitors waiting for it, and each of them takes one "
+        "of worker_connections meanwhile.",
     "acme.profile":
         "Certificates that live for days need a proxy that is up: one that was off for longer starts with the local CA's until the "
         "new one is there. Renewal follows the lifetime by itself.",

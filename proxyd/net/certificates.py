@@ -22,10 +22,15 @@ log = logging.getLogger("proxyd.tls")
 
 
 class MoreCertificates(Protocol):
-    """Where names are looked up that no file has, and what proves names to a CA by tls-alpn-01."""
+    """Where names are looked up that no file has, what proves names to a CA by tls-alpn-01, and what is worth a wait."""
 
     @property
     def proofs(self) -> Mapping[str, str]: ...
+
+    @property
+    def patience(self) -> float: ...
+
+    def await_order(self, name: str) -> None: ...
 
     def context_for(self, name: str) -> ssl.SSLContext | None: ...
 
@@ -76,19 +81,27 @@ class Certificates:
 
     def begin(self, sock: Any) -> tuple[ssl.SSLContext | None, bool]:
         """The context for a handshake that begins on a socket, and whether it asks for a certificate. None: there is none. Where that
-        depends on the client's first message, it is waited for. Raises OSError, CertificateError."""
+        depends on the client's first message, it is waited for, and so is the first certificate of a name that is on order (`patience`).
+        Raises OSError, CertificateError."""
         more = self._more
-        proving = more is not None and bool(more.proofs)
-        if not proving and self._asking is None:
+        if self._asking is None and (more is None or not (more.proofs or more.patience)):
             return self.context, False
         hello = peek_hello(sock)
         if hello is None:
             return self.context, False
-        if proving and more is not None and wants_proof(hello) and (proof := more.proof_for(hello.name)) is not None:
-            return proof, False
+        if more is not None and wants_proof(hello):
+            if (proof := more.proof_for(hello.name)) is not None:
+                return proof, False
+        elif more is not None and more.patience and hello.name and self._of_files(hello.name) is None:
+            more.await_order(hello.name)
         if self._asking is not None and hello.name and self._asks(hello.name):
             return self._asking, True
         return self.context, False
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a handshake which begins now may take longer than another one, since it may wait for a certificate."""
+        return self._more.patience if self._more is not None else 0.0
 
     def _trust(self) -> bool:
         """Read the CAs of clients; whether that could be done."""
@@ -162,7 +175,7 @@ class Certificates:
             self._unnamed(sock)
             return None
         name = name.lower()
-        chosen = self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
+        chosen = self._of_files(name)
         if chosen is None and self._more is not None:
             try:
                 chosen = self._more.context_for(name)
@@ -173,6 +186,9 @@ class Certificates:
         if chosen is not None and chosen is not context:
             sock.context = chosen
         return None
+
+    def _of_files(self, name: str) -> ssl.SSLContext | None:
+        return self._by_name.get(name) or self._by_name.get("*." + name.partition(".")[2])
 
     def _unnamed(self, sock: Any) -> None:
         """A client that names nobody, and asks for the address that it connected to: a file's certificate, else one for that address."""

@@ -8,6 +8,8 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+import gevent.event
+
 from proxyd.base.urls import is_local_name
 from proxyd.net.localca import LocalAuthority
 from proxyd.net.tls import load_pem
@@ -21,11 +23,15 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class Served:
-    """`blank` makes a context without a certificate, for CAs of clients as DER, and `known` tells whether a route names a host."""
+    """`blank` makes a context without a certificate, for CAs of clients as DER, and `known` tells whether a route names a host.
+    `patience`: longest time, in seconds, that a handshake waits for the first certificate of its name."""
 
-    def __init__(self, blank: Callable[[bytes], ssl.SSLContext], known: Callable[[str], bool]) -> None:
+    def __init__(self, blank: Callable[[bytes], ssl.SSLContext], known: Callable[[str], bool], patience: float = 0.0) -> None:
         self._blank = blank
         self._known = known
+        self._patience = patience
+        #: Names whose first certificate is on order, and what handshakes for them wait for.
+        self._ordered: dict[str, gevent.event.Event] = {}
         self._authorities = b""
         self._pairs: dict[str, dict[str, tuple[str, str]]] = {}
         self._local: LocalAuthority | None = None
@@ -73,6 +79,24 @@ class Served:
             found.set_alpn_protocols([PROTOCOL])
             self._proof_contexts[name, answer] = found
         return found
+
+    def expect(self, ordered: Iterable[str]) -> None:
+        """These names are on order for the first time, and no others: who waited for another one waits no more."""
+        before = self._ordered
+        self._ordered = {name: before.get(name) or gevent.event.Event() for name in ordered} if self._patience else {}
+        for name in before.keys() - self._ordered.keys():
+            before[name].set()
+
+    @property
+    def patience(self) -> float:
+        """Longest time, in seconds, that a handshake which begins now waits for a certificate; 0 where nothing is on order."""
+        return self._patience if self._ordered else 0.0
+
+    def await_order(self, name: str) -> None:
+        """Wait until the first order of a name has come to its end, good or bad, but not for longer than it is patient."""
+        awaited = self._ordered.get(name) or self._ordered.get("*." + name.partition(".")[2])
+        if awaited is not None and not self.covers(name):
+            awaited.wait(self._patience)
 
     def covers(self, host: str) -> bool:
         """Whether a host has a certificate of a CA."""

@@ -229,10 +229,14 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def _handshake(self, client: Any) -> tuple[Any, bool]:
         """The client's connection after its TLS handshake, or None, and whether a certificate was asked for. The handshake's time limit is
-        that of a request header."""
+        that of a request header, and longer where it may wait for a certificate."""
+        certificates = self._certificates
+        if certificates is None:
+            client.close()
+            return None, False
         try:
-            with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
-                context, asks = self._certificates.begin(client) if self._certificates is not None else (None, False)
+            with gevent.Timeout(self._runtime.settings.proxy.header_timeout + certificates.patience):
+                context, asks = certificates.begin(client)
                 if context is not None:
                     return context.wrap_socket(client, server_side=True), asks
         except (OSError, CertificateError, gevent.Timeout) as error:

@@ -36,7 +36,8 @@ class Aging:
         (directory / "pebble").mkdir()
         self.system = System(
             directory / "system", workers=4, start=False, tls__bind=f"127.0.0.1:{self.tls_port}", acme__enabled="yes",
-            acme__terms_agreed="yes", acme__challenges="tls-alpn-01", acme__profile="shortlived", database__busy_timeout="20s")
+            acme__terms_agreed="yes", acme__challenges="tls-alpn-01", acme__profile="shortlived", acme__handshake_wait="8s",
+            database__busy_timeout="20s")
         self.token = directory / "token"
         self.token.write_text("a-token-of-the-operator\n")
         self.token.chmod(0o600)
@@ -95,6 +96,30 @@ def test_a_name_is_proved_by_tls_alpn(aging: Aging) -> None:
     found = aging.shown("alpn.example.com", "acme-tls/1", "http/1.1")
     assert found is not None and found[1] == "http/1.1"
     assert not [path for path in aging.system.access_log().splitlines() if "acme-challenge" in path]
+
+
+def test_a_handshake_waits_for_the_first_certificate_of_its_name(aging: Aging) -> None:
+    asked, answer, found = threading.Event(), threading.Event(), list[object]()
+
+    def slow(path: str) -> None:
+        if path.startswith("/chalZ/"):
+            asked.set()
+            answer.wait(30)
+
+    aging.ca.after = slow
+    waiting = threading.Thread(target=lambda: found.append(aging.shown("patient.example.com")))
+    try:
+        aging.client.route("patient.example.com", aging.backend.url)
+        assert asked.wait(30), "the workers know of the order"
+        waiting.start()
+        waiting.join(0.3)
+        assert aging.shown("other.example.org") is None, "others don't wait"
+        assert waiting.is_alive()
+    finally:
+        aging.ca.after = lambda _: None
+        answer.set()
+        waiting.join(30)
+    assert found and found[0] is not None, "it is shown the CA's, and never the local CA's"
 
 
 def test_what_the_ca_advises_is_renewed_and_says_what_it_replaces(aging: Aging) -> None:

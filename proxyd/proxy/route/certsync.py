@@ -75,6 +75,7 @@ class CertificateSync:
         self._take_up(news)
         self.challenges = {token: answer for token, (answer, _) in news.challenges.items()}
         self.served.prove({domain: answer for answer, domain in news.challenges.values()})
+        self.served.expect(news.ordered)
         self._version = news.version
         self._board.report_certificates(news.version)
 

@@ -21,6 +21,8 @@ from proxyd.store.sql.upsert import upsert
 COUNTER = "certificates_version"
 #: In place of a domain: the local CA.
 LOCAL_CA = "(local CA)"
+#: States of an order.
+ORDERING, FAILED = "ordering", "failed"
 
 
 class StoredCertificate(StoredTable):
@@ -85,12 +87,13 @@ class AcmeAccount(StoredTable):
 @dataclass(frozen=True, slots=True)
 class CertificateNews:
     """What a worker takes up: the certificates that are new since its version, all that there are, and all challenges:
-    what is answered by token, and the name that it proves."""
+    what is answered by token, and the name that it proves. `ordered`: names that have none yet, and whose first order is under way."""
 
     version: int
     fresh: tuple[tuple[str, str, str, str], ...]
     there: frozenset[tuple[str, str]]
     challenges: Mapping[str, tuple[str, str]]
+    ordered: frozenset[str] = frozenset()
 
 
 def news(since: int) -> CertificateNews:
@@ -103,7 +106,10 @@ def news(since: int) -> CertificateNews:
     there = frozenset((domain, kind) for domain, kind in tuples(model.select(model.domain, model.key_type)))
     challenges = {token: (answer, domain) for token, answer, domain in tuples(
         AcmeChallenge.select(AcmeChallenge.token, AcmeChallenge.answer, AcmeChallenge.domain))}
-    return CertificateNews(version, tuple(fresh), there, challenges)
+    orders = CertificateOrder
+    ordered = frozenset(domain for (domain,) in tuples(orders.select(orders.domain).where(
+        orders.state == ORDERING, orders.attempts == 0))) - {domain for domain, _ in there}
+    return CertificateNews(version, tuple(fresh), there, challenges, ordered)
 
 
 def current() -> int:
@@ -168,10 +174,17 @@ def note_order(row: dict[str, Any]) -> None:
     upsert(CertificateOrder, [row])
 
 
-def forget_orders(keys: Iterable[tuple[str, str]]) -> None:
-    """Drop orders of names that are no more wanted."""
+def turn_order(row: dict[str, Any]) -> int:
+    """The same for another state, which workers are to know. Returns the version."""
+    upsert(CertificateOrder, [row])
+    return bump(COUNTER)
+
+
+def forget_orders(keys: Iterable[tuple[str, str]]) -> int:
+    """Drop orders of names that are no more wanted. Returns the version."""
     for domain, key_type in keys:
         CertificateOrder.delete().where(CertificateOrder.domain == domain, CertificateOrder.key_type == key_type).execute()
+    return bump(COUNTER)
 
 
 def post_challenge(token: str, answer: str, domain: str, now: float) -> int:
