@@ -31,6 +31,8 @@ from proxyd.config.settings import Settings
 log = logging.getLogger("proxyd.admin")
 
 COOKIE = "proxyd_admin"
+#: A field of what a host that does not lead passes on: who it is, and who asked there.
+PASSED_ON = "X-Proxyd-Passed-On"
 SESSION_SECONDS = 12 * 3600
 _MAX_FAILURES = 10
 _MAX_ENDED = 4096
@@ -146,7 +148,9 @@ class Guard:
                 raise RequestRefused(403, "bad_csrf_token", "the X-CSRF-Token is missing or not that of this session; reload the page")
         if role != OPERATOR:
             raise RequestRefused(403, "viewer", "the viewer token is for looking; actions need the admin token")
-        return f"{'admin token' if request.header('Authorization') else 'status page'} from {request.address}"
+        passed = "".join(char for char in request.header(PASSED_ON)[:200] if char.isprintable())
+        return (f"{'admin token' if request.header('Authorization') else 'status page'} from {request.address}"
+                f"{f' for host {passed}' if passed else ''}")
 
     def _check_token(self, request: Request, token: str) -> str:
         """Whose token it is."""
@@ -180,6 +184,10 @@ class Guard:
             if hmac.compare_digest(digest, known):
                 return role
         return ""
+
+    def token(self) -> str:
+        """The admin token, for another host's admin HTTP. Raises RequestRefused."""
+        return self._token(OPERATOR).decode("latin-1")
 
     def _token(self, role: str) -> bytes:
         """The first line of a token file as it is now. Raises RequestRefused."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 from proxyd.base.text import read_json
 
@@ -73,6 +73,12 @@ class Request:
         self.address: str = environ.get("REMOTE_ADDR") or "unix"
         #: Holds the body against the endpoint's schema, and raises RequestRefused.
         self.check_body: Callable[[dict[str, Any]], None] = lambda body: None
+
+    @property
+    def target(self) -> str:
+        """Path and query as they came, but for what must be escaped."""
+        query = self._environ.get("QUERY_STRING", "")
+        return quote(self.path, safe="/%:@!$&'()*+,;=-._~") + (f"?{query}" if query else "")
 
     @property
     def query(self) -> dict[str, str]:

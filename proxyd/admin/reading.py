@@ -189,8 +189,7 @@ def circuits(context: Context, request: Request) -> Response:
 
 def hosts(context: Context, request: Request) -> Response:
     """The hosts that share a PostgreSQL database; none with SQLite, which is one host's."""
-    registry = context.state.operations.registry
-    others, current = registry.others, registry.version
+    others, current = context.state.others, context.state.board.version
     if others is None:
         return as_json({"config_version": current, "hosts": []})
     found = []

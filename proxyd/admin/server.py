@@ -161,6 +161,8 @@ class AdminServer:
                 check_parameter(item.name, item.schema, item.required, request.query)
             if endpoint.body is not None:
                 request.check_body = partial(check_body, endpoint.body)
+            if endpoint.action and self._context.state.passing is not None:
+                return self._context.state.passing(self._context, request)
             response = endpoint.handler(self._context, request, **arguments)
             if isinstance(response.body, bytes):
                 return response

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from proxyd.admin.http import Request, Response
 from proxyd.base.jobs import Job
 from proxyd.events.bus import EventBus
 from proxyd.registry.operations import Operations
+from proxyd.registry.otherhosts import OtherHosts
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
@@ -72,3 +74,7 @@ class MasterState:
     certificate_actions: CertificateActions | None = None
     #: The webhooks, None for a master without.
     alerts: Webhooks | None = None
+    #: The other hosts of a database server's, None with SQLite.
+    others: OtherHosts | None = None
+    #: Has the leader do what is asked of a host that does not lead: given the context and a request, gives its answer. None: this leads.
+    passing: Callable[[Any, Request], Response] | None = None

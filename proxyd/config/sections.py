@@ -299,6 +299,10 @@ class HostsSettings:
         Kind("host:port", _other_hosts_address), "",
         "Where the masters of the other hosts reach this host's registry, to pass connections on while this one leads. Empty: [registry] "
         "bind, with the host name where that is every address.")
+    admin: str = declare(
+        Kind("host:port", _other_hosts_address), "",
+        "Where the masters of the other hosts reach this host's admin HTTP, to pass on what operators have done while this one leads. "
+        "Empty: [admin] bind, unless that is this host's alone (a loopback address or a Unix socket).")
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,14 @@ class Settings:
         host, port = text.split_address(bind)
         return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "::") else bind
 
+    def admin_address(self) -> str:
+        """Where other hosts reach the admin HTTP of this host (host:port), empty if they can't."""
+        bind = self.admin.bind
+        if self.hosts.admin or not self.admin.enabled or bind.startswith("unix:") or text.is_loopback(bind):
+            return self.hosts.admin
+        host, port = text.split_address(bind)
+        return f"{socket.gethostname()}:{port}" if host in ("0.0.0.0", "::") else bind
+
     def worker_count(self) -> int:
         """Worker processes to start."""
         return self.proxy.workers or os.cpu_count() or 1

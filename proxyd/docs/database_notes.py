@@ -193,6 +193,9 @@ COLUMN_NOTES: dict[str, str] = {
     "counted_at": "Up to when all that the worker counted is in the tables: Unix seconds by the clock of the database server. NULL with "
                   "SQLite.",
     "clock": "What the clock of the host says: a mark of its boot and seconds since then. Drains and holds go by it on all hosts.",
+    "hosts.admin": "Where the masters of other hosts reach its admin HTTP while it leads (`[hosts] admin`). Empty: they can't.",
+    "drained_at": "Since when `proxyctl host drain` keeps it from serving. NULL: nothing does.",
+    "drained_by": "Who asked for that.",
     "clock_at": "When it said so: Unix seconds by the clock of the database server.",
     "boot": "Mark of the host's boot and of its namespace of process ids. Process ids mean nothing beyond them.",
     "hosts.name": "Name of the host (`[hosts] name`).",

@@ -49,7 +49,7 @@ class EventBus:
         self._callbacks: list[Callable[[Event], None]] = []
         self._pending: deque[Event] = deque(maxlen=_MAX_PENDING)
         self._job = Job("event-rows", None, self._write, log, gap=0.1, expected=StoreError, trouble="events wait for the database")
-        self.jobs = (self._job,)
+        self.jobs: tuple[Job, ...] = (self._job,)
 
     def start(self) -> None:
         """Begin to write rows."""

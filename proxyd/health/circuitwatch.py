@@ -12,7 +12,7 @@ from peewee import chunked, fn
 from proxyd.base import clock
 from proxyd.base.jobs import Glance, Job
 from proxyd.base.text import rfc3339, route_number
-from proxyd.events.remote import Publishes
+from proxyd.events.bus import EventBus
 from proxyd.store.memory.circuits import CircuitBoard, CircuitSlot, LoggedTransition
 from proxyd.store.memory.transitions import CLOSED, OPEN, STATE_NAMES
 from proxyd.store.sql.database import Store, StoreError
@@ -38,7 +38,7 @@ class CircuitWatch:
     `claims`: whether this process gives slots to routes; else the database says which are taken.
     """
 
-    def __init__(self, store: Store, bus: Publishes, circuits: CircuitBoard, claims: bool = True) -> None:
+    def __init__(self, store: Store, bus: EventBus, circuits: CircuitBoard, claims: bool = True) -> None:
         self._store = store
         self._bus = bus
         self._circuits = circuits

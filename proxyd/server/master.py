@@ -169,7 +169,7 @@ class Master:
         leadership: Leadership | None = None
         member: Membership | None = None
         if store.path is None:
-            member = Membership(store, settings.host_name(), settings.registry_address())
+            member = Membership(store, settings.host_name(), settings.registry_address(), settings.admin_address())
             self._stopping.append(member.close)
             leadership = Leadership(store, member)
             standby = Standby(settings, store, member, board)
@@ -242,7 +242,7 @@ class Master:
             store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
             wellness.certificates, checker.alive, checker.numbers, (*bus.jobs, *(job for part in chores for job in part.jobs)), wellness,
-            orders.numbers, size.numbers, orders.by_hand, alerts)
+            orders.numbers, size.numbers, orders.by_hand, alerts, others)
         parts: list[Any] = [*chores, server]
         for part in parts:
             part.start()

@@ -1,65 +1,122 @@
-"""What is each host's own, and what the master of a host that does not lead looks after: the circuits, which judge the way from this host
-to each upstream. It writes their rows, tells the leader of what happens to them, and resets them when the leader asks all hosts to."""
+"""What the master of a host that does not lead looks after, beside the applies: what is each host's own.
+
+That is the circuits, which judge the way from this host to each upstream: it writes their rows, tells the leader of what happens to them,
+and resets them when the leader asks all hosts to. And the admin HTTP: it reads here, and has the leader do what changes something.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+import time
+from collections.abc import Callable
 
+from proxyd.admin.http import RequestRefused
+from proxyd.admin.passing import Leader, Passing
+from proxyd.admin.server import AdminServer
+from proxyd.admin.state import MasterState
 from proxyd.base import clock
 from proxyd.base.text import route_number
+from proxyd.base.trouble import Trouble
 from proxyd.config.settings import Settings
 from proxyd.events.remote import ToLeader
 from proxyd.health.circuitwatch import CircuitWatch
+from proxyd.net.listen import ListenError
+from proxyd.registry.operations import Operations
+from proxyd.registry.otherhosts import OtherHosts
+from proxyd.registry.state import Registry
+from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import SLOTS, CircuitBoard
 from proxyd.store.memory.watch import SharedWatch
 from proxyd.store.sql import words
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.schema import HOSTS_TOGETHER, has_step
+from proxyd.store.sql.hostlist import leader_admin
+from proxyd.store.sql.membership import BEAT
+from proxyd.store.sql.schema import HOSTS_DRAINED, has_step
+from proxyd.store.sql.wellness import Wellness
 
 log = logging.getLogger("proxyd.master")
 
+#: Seconds before another attempt to listen.
+_LISTEN_AGAIN = 2.0
+
 
 class OwnHost:
-    """The host called `name`. It begins when the database has what it needs: the leader may be of an older version."""
+    """The host called `name`, which does not lead. It begins with the first look."""
 
-    def __init__(self, settings: Settings, store: Store, name: str) -> None:
+    def __init__(self, settings: Settings, store: Store, board: Board, name: str) -> None:
         self._settings = settings
         self._store = store
+        self._board = board
         self._name = name
         self._circuits: CircuitBoard | None = None
         self._files: SharedWatch | None = None
-        self._parts: list[Any] = []
+        self._others: OtherHosts | None = None
+        self._bus = ToLeader(store, name)
+        self._watch: CircuitWatch | None = None
+        self._admin: AdminServer | None = None
+        self._listens_again = self._looked = 0.0
+        self._no_admin = Trouble(log, "this host has no admin HTTP")
+        self._stopping: list[Callable[[], None]] = []
 
     def look(self) -> None:
-        """Begin if that has not happened and can. To be called a few times a second."""
-        if self._files is not None:
-            self._files.look()
-            return
+        """Do what is due. To be called a few times a second."""
+        if self._circuits is None or self._files is None or self._others is None:
+            self._circuits = CircuitBoard(self._settings.shared_memory_directory(), self._name)
+            self._files = SharedWatch((self._circuits.file,), log, logging.WARNING)
+            self._others = OtherHosts(self._store, self._name, self._bus)
+            self._stopping.append(self._circuits.file.close)
+        self._files.look()
         try:
-            if not self._store.read(has_step, HOSTS_TOGETHER):
-                return
-        except StoreError:
+            self._follow(self._circuits, self._others)
+        except StoreError as error:
+            # The leader may be of an older version, or the server away: that is told elsewhere.
+            log.debug("what is this host's own waits for the database: %s", error)
+        if self._settings.admin.enabled and self._admin is None and time.monotonic() >= self._listens_again:
+            self._start_admin(self._circuits, self._others)
+
+    def _follow(self, circuits: CircuitBoard, others: OtherHosts) -> None:
+        now = time.monotonic()
+        if now - self._looked < BEAT:
             return
-        self._circuits = CircuitBoard(self._settings.shared_memory_directory(), self._name)
-        self._files = SharedWatch((self._circuits.file,), log, logging.WARNING)
-        to_leader = ToLeader(self._store, self._name)
-        for part in (to_leader, CircuitWatch(self._store, to_leader, self._circuits, claims=False)):
-            try:
-                part.start()
-            except StoreError as error:
-                log.info("what is this host's own waits for the database: %s", error)
-                self.stop()
-                return
-            self._parts.append(part)
+        self._looked = now
+        if not self._store.read(has_step, HOSTS_DRAINED):
+            return
+        others.look(self._board.version)
+        if self._watch is None:
+            watch = CircuitWatch(self._store, self._bus, circuits, claims=False)
+            watch.start()
+            self._bus.start()
+            self._watch = watch
+            self._stopping += (self._bus.stop, watch.stop)
+
+    def _start_admin(self, circuits: CircuitBoard, others: OtherHosts) -> None:
+        settings, store = self._settings, self._store
+        registry = Registry(settings, store, self._board, self._bus, circuits)
+        wellness = Wellness(store, self._board, circuits, clock.now(), list, list, None, others.findings)
+        admin = AdminServer(settings, MasterState(
+            store, self._bus, self._board, circuits, Operations(registry), wellness.started, jobs=self._bus.jobs, wellness=wellness,
+            others=others, passing=Passing(self._name, self._leader)))
+        try:
+            admin.start()
+        except ListenError as error:
+            self._no_admin.goes_on(f"{error} ([admin] bind)")
+            self._listens_again = time.monotonic() + _LISTEN_AGAIN
+            return
+        self._no_admin.is_over()
+        self._admin = admin
+        self._stopping.append(admin.stop)
+
+    def _leader(self) -> Leader:
+        try:
+            return Leader(*self._store.read(leader_admin))
+        except StoreError as error:
+            raise RequestRefused(503, "database", str(error)) from None
 
     def stop(self) -> None:
-        """End."""
-        while self._parts:
-            self._parts.pop().stop()
-        if self._circuits is not None:
-            self._circuits.file.close()
-        self._circuits = self._files = None
+        """End. After that it may begin again."""
+        while self._stopping:
+            self._stopping.pop()()
+        self._circuits = self._files = self._others = self._watch = self._admin = None
 
     def hear(self, news: list[tuple[str, str]]) -> None:
         """Do what the leader asks all hosts to do, and say that it is done. Raises StoreError."""

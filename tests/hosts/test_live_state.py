@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,14 +21,29 @@ from tests.support.registry import RegistryClient
 from tests.support.system import System
 from tests.support.waiting import patience, wait_for
 
+TOKEN = "correct-horse-battery"
+
 
 @pytest.fixture(scope="module")
 def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, System]]:
     """Two hosts that know of each other; the first one leads, the clocks of the second one are others."""
     with making(postgres, tmp_path_factory.mktemp("pair")) as make:
-        first, second = make("web1"), make("web2", kind=Elsewhere)
+        folder = tmp_path_factory.mktemp("token")
+        (folder / "token").write_text(TOKEN)
+        first, second = (make(name, start=False, kind=kind, admin__token_file=folder / "token")
+                         for name, kind in (("web1", System), ("web2", Elsewhere)))
+        for host in (first, second):
+            host.settings["hosts__admin"] = f"127.0.0.1:{host.admin_port}"
+            host.start()
         wait_for(lambda: reached(postgres, first, "web2"), 10, "the report of the second host")
         yield first, second
+
+
+def proxyctl(host: System, *arguments: str) -> tuple[int, str]:
+    """The exit code of a command at the host's admin HTTP, and what it printed."""
+    done = subprocess.run([sys.executable, "-m", "proxyd.ctl.main", *arguments, "--admin", f"127.0.0.1:{host.admin_port}"],
+                          env=host.environment, cwd=host.directory, capture_output=True, text=True, check=False)
+    return done.returncode, (done.stdout + done.stderr).strip()
 
 
 def timed(host: System, name: str) -> tuple[int, float]:
@@ -78,6 +95,34 @@ def test_a_drain_is_completed_when_no_host_has_a_request_under_way(pair: tuple[S
     # It comes just before the end, and its host has yet to say so.
     threading.Thread(target=second.get, args=("/slow?s=3", "drained.test"), daemon=True).start()
     assert [next_event(client, "drain_completed")["in_flight"] for _ in range(2)] == [1, 0]
+
+
+def test_the_admin_http_of_any_host_reads_and_has_the_leader_do_what_changes_something(
+        pair: tuple[System, System], backend: Backend) -> None:
+    first, second = pair
+    client = first.client("asked")
+    route = client.route("asked.test", backend.url)
+    wait_for(lambda: second.get("/", "asked.test").status == 200, 10, "the route")
+    wait_for(lambda: second.admin(f"/api/v1/routes/{route}").json()["stats"]["requests"], 10, "the request in the sums")
+    assert first.admin(f"/api/v1/routes/{route}").json()["stats"]["requests"] == 1
+    assert second.admin("/readyz").status == 200
+    assert b'proxyd_requests_total{code="200",domain="asked.test",service="asked"} 1.0' in second.admin("/metrics").body
+    shown = ("name", "leads", "lives", "behind")
+    wait_for(lambda: [tuple(one[key] for key in shown) for one in second.admin("/api/v1/hosts").json()["hosts"]] == [
+        ("web1", True, True, 0), ("web2", False, True, 0)], 10, "the hosts as the one that follows sees them")
+    path = f"/api/v1/routes/{route}/maintenance"
+    assert second.admin(path, "POST", b"{}").status == 401
+    token = f"Bearer {TOKEN}"
+    assert second.admin(path, "POST", b"{}", Authorization=token).json() == {"done": f"route {route} in maintenance"}
+    assert [host.get("/", "asked.test").status for host in pair] == [503, 503]
+    event = wait_for(lambda: next(iter(second.admin("/api/v1/events?type=maintenance_changed").json()["events"]), None))
+    assert event["actor"] == "admin token from 127.0.0.1 for host web2: admin token from 127.0.0.1"
+    # Whom the leader refuses is told why.
+    refused = second.admin("/api/v1/routes/r999/maintenance", "DELETE", Authorization=token)
+    assert (refused.status, refused.json()["code"]) == (404, "no_such_route")
+    # proxyctl need not know who leads.
+    assert proxyctl(second, "maint", "exit", route) == (0, f"{route}: maintenance lifted")
+    assert [host.get("/", "asked.test").status for host in pair] == [200, 200]
 
 
 def test_each_host_has_circuits_of_its_own_which_are_shown_and_reset_together(

@@ -11,6 +11,12 @@ from proxyd.store.sql.observed import Worker
 from proxyd.store.sql.query import dicts, tuples
 
 
+def leader_admin() -> tuple[str, str]:
+    """The name of the host that leads, and where its admin HTTP is reached; empty where that is not known. Runs in the database thread."""
+    row = next(iter(tuples(Host.select(Host.name, Host.admin).join(Lead, on=Lead.host == Host.name).where(Lead.id == 1))), None)
+    return (row[0], row[1] or "") if row is not None else ("", "")
+
+
 def host_rows() -> list[dict[str, Any]]:
     """The hosts by name: `leads`, and since when and by which term; `workers`: their number. Runs in the database thread."""
     lead = Lead.get_or_none(Lead.id == 1)

@@ -68,6 +68,7 @@ WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objs
 #: Statements of their own: until the first leader of this version has made the columns, the sign of life must be written without them.
 _CLOCK = "UPDATE hosts SET clock = %s, clock_at = EXTRACT(EPOCH FROM clock_timestamp()) WHERE name = %s"
 _REGISTRY = "UPDATE hosts SET registry = %s WHERE name = %s"
+_ADMIN = "UPDATE hosts SET admin = %s WHERE name = %s"
 _LEADERS_REGISTRY = """
 SELECT h.name, COALESCE(h.registry, '') FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""
 
@@ -77,14 +78,14 @@ class NameTaken(StoreError):
 
 
 class Membership:
-    """The connection of this host's master, whose registry others reach at `registry`. Use it after fork; `close` ends its thread.
-    Methods raise StoreError if the server can't be asked, and NameTaken."""
+    """The connection of this host's master, whose registry and admin HTTP others reach at `registry` and `admin`. Use it after
+    fork; `close` ends its thread. Methods raise StoreError if the server can't be asked, and NameTaken."""
 
-    def __init__(self, store: Store, name: str, registry: str = "") -> None:
+    def __init__(self, store: Store, name: str, registry: str = "", admin: str = "") -> None:
         self._store = store
         self.name = name
-        self._registry = registry
-        self._registry_told = False
+        self._registry, self._admin = registry, admin
+        self._registry_told = self._admin_told = False
         self._server: peewee.Database | None = None
         self._pool = ThreadPool(1)
         self._leads = False
@@ -194,6 +195,7 @@ class Membership:
             self._beaten = now
             _known(server, _CLOCK, (clock.mark(clock.now()), self.name))
             self._registry_told = self._registry_told or bool(_known(server, _REGISTRY, (self._registry, self.name)))
+            self._admin_told = self._admin_told or bool(_known(server, _ADMIN, (self._admin, self.name)))
 
     def _depose(self, server: Any) -> None:
         """End the connection of a leader that gives no sign of life."""
@@ -211,7 +213,7 @@ class Membership:
                 log.warning("host %s leads, but has given no sign of life for %.1f s: it is deposed", row[0], LEASE)
 
     def _drop(self) -> None:
-        self._leads = self._registry_told = False
+        self._leads = self._registry_told = self._admin_told = False
         if self._server is not None:
             with contextlib.suppress(peewee.PeeweeException):
                 self._server.close()

@@ -61,7 +61,7 @@ from proxyd.store.sql.rollups import (
     TrafficHour,
     UnwellRow,
 )
-from proxyd.store.sql.schema import HOSTS_TOGETHER
+from proxyd.store.sql.schema import HOSTS_DRAINED, HOSTS_TOGETHER
 from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
@@ -229,6 +229,11 @@ def _hosts_together() -> None:
     _add_column(Host, "clock_at", kind)
 
 
+def _drained_hosts() -> None:
+    for column in ("admin", "drained_at", "drained_by"):
+        _add_column(Host, column)
+
+
 def _slowest_by_index() -> None:
     """The hundred slowest requests of all that are kept were found by sorting them. A new table has the index already."""
     database.execute_sql("CREATE INDEX IF NOT EXISTS slow_requests_total_ms ON slow_requests (total_ms)")
@@ -268,6 +273,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (23, "where the registry of a host is reached", _registry_of_hosts),
     (24, "an index of slow requests by how slow they were", _slowest_by_index),
     (HOSTS_TOGETHER, "circuits by host, and the clocks of hosts", _hosts_together),
+    (HOSTS_DRAINED, "where the admin HTTP of a host is reached, and which hosts are drained", _drained_hosts),
 )
 NEWEST = STEPS[-1][0]
 

@@ -73,6 +73,11 @@ class Host(StoredTable):
     #: What its clock said (a mark of `base.clock`), and when, in Unix seconds by the clock of the database server.
     clock = TextField(null=True)
     clock_at = DoubleField(null=True)
+    #: Where its admin HTTP is reached, for what is to be done by the leader.
+    admin = TextField(null=True)
+    #: Since when, and at whose wish, it is drained for an upgrade. None: it is not.
+    drained_at = TextField(null=True)
+    drained_by = TextField(null=True)
 
     class Meta:
         table_name = "hosts"

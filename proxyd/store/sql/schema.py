@@ -9,6 +9,8 @@ from proxyd.store.sql.database import database
 
 #: The step (`migrations.STEPS`) that brought circuits by host, the clocks of hosts, and the words between them.
 HOSTS_TOGETHER = 25
+#: The step that brought where a host's admin HTTP is, and whether the host is drained.
+HOSTS_DRAINED = 26
 _NEWEST = "SELECT MAX(version) FROM schema_version"
 #: The newest step that the database was seen to have. It never goes back while a process runs.
 _seen = 0
