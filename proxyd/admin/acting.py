@@ -11,6 +11,7 @@ from proxyd.admin.guard import COOKIE, SESSION_SECONDS
 from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.admin.reading import no_route
 from proxyd.base.text import parse_rfc3339, rfc3339
+from proxyd.registry import fields
 from proxyd.registry.ends import Conflict
 from proxyd.registry.rollouts import EVERY, MAX_ERRORS, MAX_SLOWER, STEPS, Wanted, parse_steps
 from proxyd.store.sql.database import StoreError
@@ -69,7 +70,8 @@ def cancel_drain(context: Context, request: Request, session_id: str) -> Respons
 
 
 def enter_maintenance(context: Context, request: Request, route_id: str) -> Response:
-    """Put a route into maintenance; page_url empty or absent: the built-in page. `seconds`: it ends by itself. `at`: it begins then."""
+    """Put a route into maintenance; page_url empty or absent: the built-in page. `seconds`: it ends by itself. `at`: it begins then.
+    `reason`: why, for the history."""
     actor = context.guard.check_action(request)
     asked = request.json_object()
     page_url = asked.get("page_url", "")
@@ -81,8 +83,12 @@ def enter_maintenance(context: Context, request: Request, route_id: str) -> Resp
         except ValueError:
             raise RequestRefused(400, "bad_body", f"at: {asked['at']!r:.40} is not a time (like 2026-03-02T02:00:00Z)") from None
     seconds = _seconds(asked) if "seconds" in asked else None
+    try:
+        reason = fields.reason(asked.get("reason", ""))
+    except ValueError as error:
+        raise RequestRefused(400, "bad_body", f"reason: {error}") from None
     return done(context, f"route {route_id} in maintenance{f' from {rfc3339(at)} on' if at is not None else ''}",
-                 context.state.operations.enter_maintenance, [route_id], page_url, actor, seconds, at)
+                 context.state.operations.enter_maintenance, [route_id], page_url, actor, seconds, at, reason)
 
 
 def exit_maintenance(context: Context, request: Request, route_id: str) -> Response:

@@ -26,7 +26,8 @@ _SECONDS = {"type": "object", "properties": {"seconds": {**NUMBER, "exclusiveMin
 _PAGE_URL = {"type": "object", "dependentRequired": {"at": ["seconds"]}, "properties": {
     "page_url": {**TEXT, "maxLength": 8000, "default": ""},
     "seconds": {**NUMBER, "exclusiveMinimum": 0, "maximum": acting.MAX_SECONDS},
-    "at": {**TEXT, "maxLength": 40}}}
+    "at": {**TEXT, "maxLength": 40},
+    "reason": {**TEXT, "maxLength": 200, "default": ""}}}
 _ROLLOUT = {"type": "object", "required": ["to"], "properties": {
     "to": {**TEXT, "minLength": 1, "maxLength": 200, "examples": ["v2"]},
     "steps": {**TEXT, "maxLength": 400, "default": rollouts.STEPS},

@@ -96,7 +96,7 @@ def _route(row: Route, circuit: dict[str, Any], state: dict[str, Any] | None, su
         "circuit": circuit,
         "maintenance": {"active": row.maintenance_since is not None, "page_url": row.maintenance_page_url or "",
                         "entered_at": row.maintenance_since, "until": row.maintenance_until, "hits": sums["maintenance_hits"],
-                        "planned": json.loads(row.maintenance_plan) if row.maintenance_plan else None},
+                        "planned": {"reason": "", **json.loads(row.maintenance_plan)} if row.maintenance_plan else None},
         "hold": {"active": row.hold_until is not None, "until": row.hold_until},
         "rollout_share": row.rollout_share, "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},
     }

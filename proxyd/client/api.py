@@ -214,9 +214,10 @@ class Client:
         """Let the requests that wait go on."""
         self._ask("TRAFFIC_RELEASE", target)
 
-    def maint_enter(self, target: str = "ALL", page_url: str = "", duration: Duration | None = None) -> str:
-        """Maintenance for ALL, ids, a path or a domain, which ends by itself after `duration`; returns the target once the page answers."""
-        more = () if duration is None else (_duration(duration),)
+    def maint_enter(self, target: str = "ALL", page_url: str = "", duration: Duration | None = None, reason: str = "") -> str:
+        """Maintenance for ALL, ids, a path or a domain, which ends by itself after `duration`; returns the target once the page answers.
+        `reason` is for the history."""
+        more = () if duration is None and not reason else ("" if duration is None else _duration(duration), *filter(None, (reason,)))
         return self._ask("MAINT_ENTER", target, page_url, *more, then=MAINT_WAIT)
 
     def maint_exit(self, target: str = "ALL") -> str:

@@ -93,7 +93,7 @@ def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 
 def _maintenance_wanted(options: argparse.Namespace) -> tuple[dict[str, object], str]:
     """What to ask for on entering maintenance, and what is said when it is done."""
-    wanted: dict[str, object] = {"page_url": options.page}
+    wanted: dict[str, object] = {"page_url": options.page, **({"reason": options.reason} if options.reason else {})}
     done = "maintenance entered"
     if options.at is not None and options.seconds is None:
         raise Refused("--at needs --for: planned maintenance begins and ends by itself")

@@ -339,6 +339,7 @@ def _maint(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) 
                        "ends it)")
     enter.add_argument("--at", type=moment, metavar="WHEN", help="it begins by itself then, and needs --for: HH:MM, 'YYYY-MM-DD HH:MM' "
                        "(local time), or RFC 3339; exit before that cancels it")
+    enter.add_argument("--reason", default="", metavar="TEXT", help="why, for the history (v_maintenance)")
     return {"maint enter": enter, "maint exit": leave, "maint status": action("status", "which routes are in maintenance")}
 
 

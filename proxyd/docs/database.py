@@ -59,12 +59,16 @@ and backends move. `route_history` leads from a route's id to its endpoint.
                  │
                  ├──< health_minutes, health_hours, health_days      seconds up, down, in maintenance
                  ├──< traffic_hours, traffic_days, latency_hours     requests, errors, how long they took
+                 ├──< maintenance_windows                            planned, going on, over: who, why
                  └──< incidents (endpoint)
 
  a service at a place (service, domain, path), whichever instance serves it
                  ├──< service_hours, service_days                    was anybody served?
                  ├──< incidents (service)
                  └──< objectives                                     what was promised: v_slo
+
+ an instance of a service
+                 └──< deploys, rollouts                              who changed what, from which version to which
 
  a service at a domain
                  └──< service_stats, service_latency,                what /metrics counts

@@ -23,6 +23,8 @@ TABLE_NOTES: dict[str, str] = {
     "health_status": "`down` takes no traffic while `[health] drive_circuits` is on.",
 }
 
+_ENDED = ("`exited`, `over` (by itself), `removed` (with its route), `cancelled`, or `missed` (no master was there in its time). "
+          "NULL: it has not ended.")
 #: By `table.column`, or by column for all tables and views that have it. Each column has one: a test looks.
 COLUMN_NOTES: dict[str, str] = {
     "id": "Number of the row, ascending.",
@@ -108,9 +110,41 @@ COLUMN_NOTES: dict[str, str] = {
     "v_websockets.reason": "How it ended.",
     "v_events.became": "The state that health or circuit changed to, where the event is about one.",
     "v_events.reason": "Why, where the event says it.",
-    "v_deploys.changed_routes": "Routes that were added or changed.",
+    "deploy_id": "Number of the deploy, ascending.",
+    "version_before": "Version that the same service and instance told at their deploy before. NULL: there is none, or it told none.",
+    "version_after": "Version that the client told in the metadata of REGISTER (`{\"version\":\"1.4.2\"}`). NULL: it told none.",
+    "deploys.config_version": "Config version that the apply made. NULL: it was before this was noted.",
+    "v_deploys.config_version": "Config version that the apply made. NULL: it was before this was noted.",
+    "places_added": "Places (domain and path) that the instance serves since then. NULL: it was before this was noted.",
+    "places_changed": "Places whose backend, options or headers are others since then. NULL: it was before this was noted.",
+    "places_removed": "Places that the instance serves no more. NULL: it was before this was noted.",
+    "routes_set": "Routes that were added or changed. A new registration adds all of its routes.",
+    "routes_removed": "Routes that were removed.",
+    "settings_changed": "Settings that were changed.",
+    "v_deploys.changed_routes": "Routes that were added or changed. A new registration adds all of its routes.",
     "v_deploys.removed_routes": "Routes that were removed.",
     "v_deploys.changed_settings": "Settings that were changed.",
+    "change": "What changed, as a JSON object: `added`, `changed` and `removed` are lists of places; in `changed`, what differs has the "
+              "value before and the one after. Of request headers there are only the names. `left_off` says how many places more there "
+              "are than fit into 16 KiB.",
+    "window_id": "Number of the window, ascending.",
+    "maintenance_windows.endpoint_id": "The endpoint. Its names stand here too, so that the row outlives it.",
+    "maintenance_windows.route_id": "The route that the endpoint had then.",
+    "v_maintenance.route_id": "The route that the endpoint had then.",
+    "planned_start": "When it was planned to begin. NULL: it was entered at once.",
+    "planned_end": "When it is to end by itself. NULL: somebody must end it.",
+    "maintenance_windows.started_at": "When it began. NULL: it has not.",
+    "v_maintenance.started_at": "When it began. NULL: it has not.",
+    "entered_by": "Who entered or planned it.",
+    "maintenance_windows.reason": "Why, as whoever entered it said. Empty: nobody said.",
+    "v_maintenance.reason": "Why, as whoever entered it said. Empty: nobody said.",
+    "maintenance_windows.ended_at": "When it ended, or the plan for it. NULL: it has not.",
+    "v_maintenance.ended_at": "When it ended, or the plan for it. NULL: it has not.",
+    "ended_by": "Who ended it. NULL: it has not ended.",
+    "maintenance_windows.ended_how": _ENDED,
+    "v_maintenance.ended_how": _ENDED,
+    "v_maintenance.state": "`planned`, `running`, `ended` or `cancelled` (it never began).",
+    "v_maintenance.seconds": "How long it lasted, or has lasted. NULL: it never began.",
     "v_websockets.seconds": "How long it was open.",
     "leadership.id": "Always 1.",
     "leadership.term": "How often the lead was taken. A master whose number is not this one can write nothing.",
@@ -438,7 +472,8 @@ VIEW_NOTES: dict[str, str] = {
     "v_endpoints": "Every endpoint that ever was, and how often it was deployed.",
     "v_route_history": "Every route, also those that are gone, with its endpoint.",
     "v_traffic": "Traffic by the minute, with the endpoint it was for: sums by endpoint or service are complete over redeploys.",
-    "v_deploys": "Each apply: who changed how much.",
+    "v_deploys": "Each deploy: who changed what, by an apply, a site file or by hand, and from which version to which.",
+    "v_maintenance": "Maintenance of each endpoint: planned, going on, or over, by whom and why.",
     "v_rollouts": "Every rollout: how far it came, why it went back, and the figures of its last step.",
     "v_websockets": "The WebSockets that ended, and how long they were open.",
     "v_flapping": "Endpoints with three outages or more in the last 24 hours: unplanned incidents, and circuits that requests opened.",
@@ -540,9 +575,12 @@ GROUP BY r.route_id, f.route_id HAVING SUM(f.websocket_active) > 0 ORDER BY open
     ("Which WebSockets ended, and how?", "", """
 SELECT route_id, client, opened_at, seconds, bytes_sent, reason
 FROM v_websockets ORDER BY closed_at DESC LIMIT 10;"""),
-    ("Who applied what?", "", """
-SELECT at, actor, service_name, changed_routes, removed_routes, changed_settings
+    ("Who deployed what?", "`change` has it in full.", """
+SELECT at, service_name, instance_name, version_before, version_after, places_added, places_changed, places_removed, actor
 FROM v_deploys ORDER BY at DESC LIMIT 10;"""),
+    ("When was maintenance, who entered it, and why?", "Plans too.", """
+SELECT service_name, instance_name, path, state, started_at, planned_end, ended_at, ended_how, entered_by, reason
+FROM v_maintenance ORDER BY window_id DESC LIMIT 10;"""),
     ("Which rollouts were there, and why did one go back?", "", """
 SELECT started_at, service_name, instance_name, state, share, requests, errors, other_requests, other_errors, why
 FROM v_rollouts ORDER BY rollout_id DESC LIMIT 10;"""),

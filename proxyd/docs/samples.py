@@ -194,9 +194,29 @@ def _events(connection: sqlite3.Connection) -> None:
         _insert(connection, "events", at=at(moment), type=kind, route_id=route_id, session_id=session_id, actor=actor,
                 detail=json.dumps(detail))
 
-    for moment, version in (("2026-03-01T21:38:47", 2), ("2026-03-01T21:40:03", 1)):
-        applied = {"service": "search", "instance": "search-1", "routes": version, "removed": [], "settings": 3}
+    for number, (moment, added, before, change) in enumerate((
+            ("2026-03-01T21:38:47", 1, "2.3.1", {"added": [{"route_id": "r4", "domains": ["shop.example.com"], "path": "/find",
+                                                            "backend_url": "http://10.0.0.21:9000"}],
+                                                 "changed": [{"route_id": "r3", "domain": "shop.example.com", "path": "/search",
+                                                              "backend_url": ["http://10.0.0.20:9000", "http://10.0.0.21:9000"]}]}),
+            ("2026-03-01T21:40:03", 0, "2.4.0", {"changed": [{"route_id": "r3", "domain": "shop.example.com", "path": "/search",
+                                                              "options": {"timeout": [None, "2s"]}}]})), 1):
+        applied = {"service": "search", "instance": "search-1", "routes": added + 1, "removed": [], "settings": 3}
         event(moment, "config_applied", None, applied, "s3", "search/search-1@10.0.0.21:51422")
+        _insert(connection, "deploys", deploy_id=number, at=at(moment), service_name="search", instance_name="search-1",
+                actor="search/search-1@10.0.0.21:51422", version_before=before, version_after="2.4.0", config_version=10 + number,
+                places_added=added, places_changed=1, places_removed=0, routes_set=added + 1, settings_changed=3,
+                change=json.dumps(change))
+    for number, (planned, start, end, ended, how, reason) in enumerate((
+            (None, "2026-02-28T23:00:00", None, "2026-02-28T23:04:10", "exited", "new disk"),
+            ("06:00:00", "06:00:00", "06:20:00", "06:20:00", "over", "upgrade of the database"),
+            ("2026-03-03T06:00:00", None, "2026-03-03T06:20:00", None, None, "the same for shop-1")), 1):
+        endpoint = 1 if ended is None else 2
+        _insert(connection, "maintenance_windows", window_id=number, endpoint_id=endpoint, service_name="shop",
+                instance_name=f"shop-{endpoint}", domain="shop.example.com", path="/", route_id=f"r{endpoint}",
+                planned_start=planned and at(planned), planned_end=end and at(end), started_at=start and at(start),
+                entered_by="admin token from 127.0.0.1", reason=reason, ended_at=ended and at(ended), ended_how=how,
+                ended_by={"over": "the end of its time", "exited": "admin token from 127.0.0.1"}.get(how or ""))
     night = (("2026-03-01T22:10:10", "down", "closed", "open", "health_down"),
              ("2026-03-01T22:13:20", "healthy", "open", "half_open", "health_recovered"),
              ("2026-03-01T22:14:00", "", "half_open", "closed", "health_checks_passed"),

@@ -14,6 +14,7 @@ import gevent
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.registry.state import Registry
+from proxyd.store.sql import maintenance
 from proxyd.store.sql.changes import RegistryChange
 from proxyd.store.sql.database import StoreError
 
@@ -87,16 +88,19 @@ class Ends:
             # By the time of day, as people plan. It may be set meanwhile, so nobody sleeps through.
             self.watch(min(max(0.0, min(planned) - time.time()), _LOOK_AGAIN))
 
-    def plan(self, route_ids: list[str], plan: dict[str, Any] | None, actor: str) -> None:
-        """Let maintenance begin by itself: `at` (Unix seconds), `seconds`, `page_url`. None: nothing is planned any more. A route has one
-        plan, the last."""
+    def plan(self, route_ids: list[str], plan: dict[str, Any] | None, actor: str, how: str = maintenance.CANCELLED) -> None:
+        """Let maintenance begin by itself: `at` (Unix seconds), `seconds`, `page_url`, `reason`. None: nothing is planned any more, which
+        the history calls `how`. A route has one plan, the last."""
         registry = self._registry
         with registry.exclusive():
             for route_id in route_ids:
                 if route_id not in registry.active.rows:
                     raise Conflict(f'"{route_id}" is not an active route')
             text = None if plan is None else json.dumps({**plan, "at": rfc3339(plan["at"]), "by": actor})
-            registry.commit(RegistryChange(routes=registry.active.changed(route_ids, {"maintenance_plan": text})))
+            now = rfc3339(time.time())
+            turn = maintenance.Turn(maintenance.UNPLAN, route_ids, now, actor, how=how) if plan is None else maintenance.Turn(
+                maintenance.PLAN, route_ids, now, actor, rfc3339(plan["at"] + plan["seconds"]), rfc3339(plan["at"]), plan["reason"])
+            registry.commit(RegistryChange(routes=registry.active.changed(route_ids, {"maintenance_plan": text}), maintenance=turn))
         for route_id in route_ids:
             log.info("route %s: maintenance %s (%s)", route_id, f"planned: {text}" if text else "not planned any more", actor)
         self.resume()
@@ -106,10 +110,14 @@ class Ends:
 
     def _begin(self, route_id: str, plan: dict[str, Any]) -> None:
         """Planned maintenance begins, for what is left of its time: the master may have been away."""
-        self.plan([route_id], None, f"planned by {plan['by']}")
+        actor = f"planned by {plan['by']}"
         left = plan["at"] + plan["seconds"] - time.time()
         if left > 0:
-            self.maintain([route_id], maintained(plan["page_url"], left), True, f"planned by {plan['by']}")
+            # One commit: whoever is killed between two would have forgotten the plan.
+            self.maintain([route_id], {**maintained(plan["page_url"], left), "maintenance_plan": None}, True, actor,
+                          start=rfc3339(plan["at"]), reason=plan.get("reason", ""))
+        else:
+            self.plan([route_id], None, actor, maintenance.MISSED)
 
     def _ending(self, name: str) -> list[tuple[str, float]]:
         """The routes that have an end of that kind, and when it is."""
@@ -134,8 +142,9 @@ class Ends:
         else:
             self.resume()
 
-    def maintain(self, route_ids: list[str], columns: dict[str, Any], active: bool, actor: str) -> None:
-        """Put routes into maintenance, or take them out of it."""
+    def maintain(self, route_ids: list[str], columns: dict[str, Any], active: bool, actor: str, reason: str = "",
+                 start: str | None = None) -> None:
+        """Put routes into maintenance, or take them out of it. `reason`: why, for the history; `start`: when it was planned to begin."""
         registry = self._registry
         with registry.exclusive():
             for route_id in route_ids:
@@ -147,13 +156,20 @@ class Ends:
             for route_id in route_ids:
                 kept = before[route_id] if active and before[route_id] else columns["maintenance_since"]
                 changed += registry.active.changed([route_id], {**columns, "maintenance_since": kept})
-            version = registry.commit(RegistryChange(routes=changed))
+            now = rfc3339(time.time())
+            turn = maintenance.Turn(maintenance.BEGIN, route_ids, columns["maintenance_since"], actor, columns["maintenance_until"], start,
+                                    reason) if active else maintenance.Turn(maintenance.END, route_ids, now, actor, how=_how(actor))
+            version = registry.commit(RegistryChange(routes=changed, maintenance=turn))
         registry.await_workers(version)
         for route_id in route_ids:
             if bool(before[route_id]) is not active:
                 log.info("route %s is %s maintenance (%s)", route_id, "in" if active else "out of", actor)
                 registry.bus.publish("maintenance_changed", {"active": active, "page_url": columns["maintenance_page_url"] or ""},
                                      route_id, owners[route_id], actor)
+
+
+def _how(actor: str) -> str:
+    return maintenance.OVER if actor == _ITSELF else maintenance.EXITED
 
 
 def maintained(page_url: str, seconds: float | None) -> dict[str, Any]:

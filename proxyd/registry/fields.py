@@ -206,6 +206,14 @@ def duration_or_none(value: str) -> float | None:
     return duration(value) if value.strip() else None
 
 
+def reason(value: str) -> str:
+    """Why something is done, in words for people. May be empty."""
+    value = value.strip()
+    if len(value) > 200 or not value.isprintable():
+        raise ValueError("a reason has 200 printable characters at most")
+    return value
+
+
 def scopes(value: str) -> tuple[str, ...]:
     """Scopes with commas between them."""
     items = text.split_list(value)

@@ -71,10 +71,10 @@ class Operations:
     # -- maintenance
 
     def enter_maintenance(self, route_ids: list[str], page_url: str, actor: str, seconds: float | None = None,
-                          at: float | None = None) -> None:
+                          at: float | None = None, reason: str = "") -> None:
         """Put routes into maintenance, for `seconds` if it is to end by itself. An empty url means the built-in page. `at`: when it is to
-        begin, in Unix seconds, if not now. Raises ValueError for a url that can't have a page, for more seconds than [maintenance]
-        max_duration, and for a plan without an end or in the past."""
+        begin, in Unix seconds, if not now. `reason`: for the history. Raises ValueError for a url that can't have a page, for more seconds
+        than [maintenance] max_duration, and for a plan without an end or in the past."""
         longest = self.registry.settings.maintenance.max_duration
         if longest and seconds is not None and seconds > longest:
             raise ValueError(f"duration: {seconds:g}s is longer than [maintenance] max_duration ({longest:g}s)")
@@ -88,9 +88,9 @@ class Operations:
                 raise ValueError("planned maintenance needs a duration: it begins and ends by itself")
             if not time.time() <= at <= time.time() + _PLANNED_AHEAD:
                 raise ValueError(f"at: {rfc3339(at)} is not within the next {_PLANNED_AHEAD / 86400:.0f} days")
-            self.ends.plan(route_ids, {"at": at, "seconds": seconds, "page_url": page_url}, actor)
+            self.ends.plan(route_ids, {"at": at, "seconds": seconds, "page_url": page_url, "reason": reason}, actor)
             return
-        self.ends.maintain(route_ids, maintained(page_url, seconds), True, actor)
+        self.ends.maintain(route_ids, maintained(page_url, seconds), True, actor, reason)
         if seconds is not None:
             self.ends.watch(seconds)
 

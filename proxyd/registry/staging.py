@@ -16,6 +16,7 @@ from proxyd.config.options import option_of
 from proxyd.registry import configuration
 from proxyd.registry.activeroutes import places_of, sorted_ids
 from proxyd.registry.configuration import EVERY, Index, Place, RouteSpec, SettingTexts, Staged, by_target, effective_of, staged_routes
+from proxyd.registry.deployed import note
 from proxyd.registry.ends import NO_MAINTENANCE
 from proxyd.registry.fields import SCOPES
 from proxyd.registry.stagedcopy import StagedCopy, entry_size
@@ -207,14 +208,11 @@ def apply(registry: Registry, session: LiveSession, scopes: tuple[str, ...], act
             change.ended, change.ended_at = [kept.session_id], rfc3339(now)
             change.removed += sorted_ids(kept.routes)
         change.routes = _rows(registry, session, planned, kept, rfc3339(now))
-        if change.routes or change.removed or change.settings:
-            change.events.append({
-                "at": rfc3339(now), "type": "config_applied", "session_id": session.session_id, "actor": actor,
-                "detail": json.dumps({"service": session.service, "instance": session.instance, "routes": len(change.routes),
-                                      "removed": change.removed, "settings": len(change.settings)})})
         active = registry.active
-        before = active.overridden(session.service, [active.rows[row["route_id"]] for row in change.routes
-                                                     if row["route_id"] in active.rows])
+        changed = [active.rows[row["route_id"]] for row in change.routes if row["route_id"] in active.rows]
+        if change.routes or change.removed or change.settings:
+            note(change, session, rfc3339(now), [*changed, *(active.rows[route_id] for route_id in change.removed)])
+        before = active.overridden(session.service, changed)
         try:
             version = registry.commit(change)
         except BaseException:

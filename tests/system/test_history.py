@@ -111,3 +111,78 @@ def test_a_session_that_a_redeploy_replaces_ends_when_its_successor_applies(syst
     told = wait_for(lambda: len(found := story(system, "redeployed")) == 4 and found)
     assert [type_ for type_, _, _ in told] == ["session_registered", "session_replaced", "session_registered", "session_ended"]
     assert told[3][1] == told[0][1] and told[3][2]["reason"].startswith(f"redeployed: session {told[2][1]} ")
+
+
+def deploys(system: System, service: str) -> list[dict[str, Any]]:
+    """The deploys of a service, the oldest first."""
+    names = ("version_before", "version_after", "places_added", "places_changed", "places_removed", "config_version", "actor", "change")
+    rows = system.sql(f"SELECT {', '.join(names)} FROM v_deploys WHERE service_name = ? ORDER BY deploy_id", service)
+    return [{**dict(zip(names, row, strict=True)), "change": json.loads(row[-1])} for row in rows]
+
+
+def test_a_deploy_tells_what_it_changed_and_a_redeploy_that_changes_nothing_changes_nothing(system: System, backend: Backend) -> None:
+    first = system.client("told", metadata='{"version": "1.4\\u0000"}')
+    one = first.route("told.test", backend.url)
+    first.route("told.test", backend.url, path="/old")
+    again = system.client("told", metadata='{"version": 2}')
+    two = again.route("told.test", backend.url, apply=False)
+    again.route("told.test", backend.url, path="/old", apply=False)
+    again.apply()
+    again.ok(f"OPTIONS_SET|SID|{two}|timeout|3s")
+    again.ok(f"REQUEST_HEADERS_SET|SID|{two}|X-Key|a secret")
+    again.ok(f"ROUTE_UPDATE|SID|{two}|backend_url|{backend.url}/v2")
+    again.apply()
+    again.ok(f"ROUTE_REMOVE|SID|{two}")
+    again.apply()
+    again.apply()
+    told = deploys(system, "told")
+    assert [(row["version_before"], row["version_after"]) for row in told] == [
+        (None, "1.4"), ("1.4", "1.4"), ("1.4", "2"), ("2", "2"), ("2", "2")]
+    assert [(row["places_added"], row["places_changed"], row["places_removed"]) for row in told] == [
+        (1, 0, 0), (1, 0, 0), (0, 0, 0), (0, 1, 0), (0, 0, 1)]
+    added = {"route_id": one, "domains": ["told.test"], "path": "/", "backend_url": backend.url}
+    assert told[0]["change"] == {"added": [added]} and told[2]["change"] == {}
+    assert told[3]["change"] == {"changed": [{
+        "route_id": two, "domain": "told.test", "path": "/", "backend_url": [backend.url, f"{backend.url}/v2"],
+        "options": {"timeout": [None, "3s"]}, "request_headers": ["X-Key"]}]}
+    assert told[4]["change"] == {"removed": [{**added, "route_id": two, "backend_url": f"{backend.url}/v2"}]}
+    versions = [row["config_version"] for row in told]
+    assert versions == sorted(set(versions)) and all(row["actor"].startswith("told/i1@127.0.0.1:") for row in told)
+
+
+def test_a_deploy_of_many_routes_tells_as_many_as_there_is_room_for(system: System, backend: Backend) -> None:
+    client = system.client("many")
+    for first in (0, 150):
+        client.ok("ROUTE_ADD_BULK|SID|" + json.dumps([{"domains": f"many-{number}.test", "backend_url": backend.url}
+                                                      for number in range(first, first + 150)]))
+    client.apply()
+    told, = deploys(system, "many")
+    assert told["places_added"] == 300 == len(told["change"]["added"]) + told["change"]["left_off"]
+    assert len(json.dumps(told["change"])) < 17_000
+
+
+def windows(system: System, service: str) -> list[tuple[Any, ...]]:
+    """The maintenance of a service, the oldest first."""
+    return system.sql("SELECT path, state, ended_how, reason, planned_end IS NOT NULL, ended_at >= started_at FROM v_maintenance "
+                      "WHERE service_name = ? ORDER BY window_id", service)
+
+
+def test_maintenance_is_kept_with_who_when_and_why_until_it_is_over_or_its_route_is_gone(system: System, backend: Backend) -> None:
+    client = system.client("mended")
+    route_id = client.route("mended.test", backend.url)
+    other = client.route("mended.test", backend.url, path="/other")
+    for line in (f"MAINT_ENTER|SID|{route_id}|||a new disk", f"MAINT_ENTER|SID|{route_id}||1h", f"MAINT_EXIT|SID|{route_id}",
+                 f"MAINT_EXIT|SID|{route_id}", "MAINT_ENTER|SID|ALL||50ms"):
+        assert client.command(line) == "ACK" and client.line().startswith("MAINT_OK|")
+    first = ("/", "ended", "exited", "a new disk", 1, 1)
+    over = wait_for(lambda: len(found := windows(system, "mended")) == 3 and found[2][1] == "ended" and found)
+    assert over == [first, ("/", "ended", "over", "", 1, 1), ("/other", "ended", "over", "", 1, 1)]
+    assert client.command(f"MAINT_ENTER|SID|{other}|") == "ACK" and client.line() == f"MAINT_OK|{other}"
+    assert windows(system, "mended")[3] == ("/other", "running", None, "", 0, None)
+    assert client.command(f"MAINT_ENTER|SID|{other}|||{'x' * 201}") == "ERROR|reason: a reason has 200 printable characters at most"
+    client.ok(f"ROUTE_REMOVE|SID|{other}")
+    client.apply()
+    assert windows(system, "mended")[3] == ("/other", "ended", "removed", "", 0, 1)
+    who = system.sql("SELECT DISTINCT entered_by, w.endpoint_id = p.endpoint_id FROM v_maintenance w JOIN endpoints p "
+                     "ON p.service_name = w.service_name AND p.path = w.path WHERE w.service_name = 'mended'")
+    assert len(who) == 1 and who[0][0].startswith("mended/i1@127.0.0.1:") and who[0][1] == 1

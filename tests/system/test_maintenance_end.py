@@ -93,10 +93,14 @@ def test_planned_maintenance_begins_and_ends_by_itself_though_the_master_dies_in
     assert "planned" not in client.json("MAINT_STATUS|SID")
     assert system.get("/", "night.test").status == 200
     begin = time.time() + patience(4.0)
-    assert proxyctl("enter", "night", "--at", rfc3339(begin), "--for", f"{math.ceil(patience(3.0))}s") == 0
+    assert proxyctl("enter", "night", "--at", rfc3339(begin), "--for", f"{math.ceil(patience(3.0))}s", "--reason", "new disk") == 0
     old = system.master_pid()
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: system.get("/", "night.test").headers["X-Proxyd-Reason"] == "maintenance", 20)
     assert time.time() >= begin - 0.1
     wait_for(lambda: system.get("/", "night.test").headers["X-Proxyd-Reason"] != "maintenance", 20)
     wait_for(lambda: system.sql("SELECT count(*) FROM events WHERE type = 'maintenance_changed' AND route_id = ?", route_id) == [(2,)])
+    told = system.sql("SELECT state, reason, entered_by, ended_by, ended_how, started_at >= planned_start FROM v_maintenance "
+                      "WHERE route_id = ? ORDER BY window_id", route_id)
+    who = "admin token from 127.0.0.1"
+    assert told == [("cancelled", "", who, who, "cancelled", None), ("ended", "new disk", who, "the end of its time", "over", 1)]

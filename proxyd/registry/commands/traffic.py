@@ -84,13 +84,14 @@ def _routes(caller: Caller, target: str) -> list[str]:
 @command("MAINT_ENTER", TOPIC, _TARGET,
          Field("page_url", fields.page_url, "Url of the service's own page. Empty: the built-in page.", True, ""),
          Field("duration", fields.duration_or_none, "Time after which maintenance ends by itself. Empty: MAINT_EXIT ends it.", True, None),
+         Field("reason", fields.reason, "Why, in words for the history (`v_maintenance`).", True, ""),
          answer="`ACK`, then `MAINT_OK|target` once the page answers (25 s at most), else `ERROR|...`",
          help="Put routes into maintenance. It is on before the `ACK` is sent. An error concerns only the page: then maintenance is on "
               "with the built-in page.")
-def maint_enter(caller: Caller, target: str, page_url: str, duration: float | None) -> Iterator[str]:
+def maint_enter(caller: Caller, target: str, page_url: str, duration: float | None, reason: str) -> Iterator[str]:
     route_ids = _routes(caller, target)
     try:
-        caller.operations.enter_maintenance(route_ids, page_url, caller.actor, duration)
+        caller.operations.enter_maintenance(route_ids, page_url, caller.actor, duration, reason=reason)
     except ValueError as error:
         raise CommandError(str(error)) from None
     # Verify as strictly as the workers do. Otherwise a page could answer here and never be shown.

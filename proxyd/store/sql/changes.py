@@ -11,12 +11,13 @@ from typing import Any
 
 from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
-from proxyd.store.sql import hostclocks, identity, rollouts
+from proxyd.store.sql import deploys, hostclocks, identity, maintenance, rollouts
 from proxyd.store.sql.database import database
 from proxyd.store.sql.membership import COMMITTED
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
 from proxyd.store.sql.query import dicts, is_sqlite
+from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.upsert import delete, upsert
 
 SettingKey = tuple[str, str, str]
@@ -52,6 +53,9 @@ class RegistryChange:
     #: The row of a rollout as it is from now on. A new one gets its number here.
     rollout: dict[str, Any] | None = None
     declares: bool = False
+    #: What the history tells of it: the row of a deploy, and what becomes of the maintenance of routes.
+    deploy: dict[str, Any] | None = None
+    maintenance: maintenance.Turn | None = None
 
 
 def bump(name: str, by: int = 1) -> int:
@@ -81,7 +85,9 @@ def write(change: RegistryChange) -> int:
         for model in (Route, HealthStatus, Circuit, RouteInFlight):
             delete(model, ("route_id",), gone)
         upsert(RouteRemoval, [{"route_id": route_id, "version": version} for route_id in change.removed])
-        identity.went(change.removed, rfc3339(time.time()), change.by, change.why, change.ended, change.ended_why)
+        at = rfc3339(time.time())
+        identity.went(change.removed, at, change.by, change.why, change.ended, change.ended_why)
+        maintenance.routes_went(change.removed, at, change.by)
         upsert(Route, [{**row, "version": version} for row in change.routes])
         if change.declares:
             identity.came(change.routes, change.by)
@@ -98,6 +104,10 @@ def write(change: RegistryChange) -> int:
         EventRow.create(**row)
     if change.rollout is not None:
         rollouts.write(change.rollout)
+    if change.deploy is not None:
+        deploys.write(change.deploy, version or counter("config_version"))
+    if change.maintenance is not None:
+        maintenance.write(change.maintenance)
     return version
 
 

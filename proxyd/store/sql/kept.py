@@ -22,7 +22,7 @@ from typing import Any
 
 from proxyd.base import clock, private
 from proxyd.base.text import hash_of, rfc3339, route_number
-from proxyd.store.sql import identity
+from proxyd.store.sql import identity, maintenance
 from proxyd.store.sql.models import CLIENTLESS, Route, Session, StoredCounter
 from proxyd.store.sql.snapshot import RouteRecord, Snapshot, counter
 from proxyd.store.sql.upsert import upsert
@@ -184,6 +184,7 @@ def take_up(kept: KeptTable, newest: int = 0) -> bool:
     for first in range(0, len(rows), SLICE):
         upsert(Route, rows[first:first + SLICE])
         identity.came(rows[first:first + SLICE], "kept table")
+        maintenance.found(rows[first:first + SLICE])
     number = max((route_number(record.route_id) for record in kept.snapshot.routes), default=0) + _GAP
     # Ids that are kept must not meet those of new sessions, should this database be lost too.
     session_number = max((int(found[1]) for name in sessions if (found := _KEPT_NUMBER.fullmatch(name))), default=0) + _GAP

@@ -10,10 +10,13 @@ from collections.abc import Callable
 
 from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
+from proxyd.store.sql import deploys, maintenance
 from proxyd.store.sql.certificates import COUNTER, AcmeAccount, AcmeChallenge, CertificateOrder, StoredCertificate
 from proxyd.store.sql.database import Store, StoreError, database
+from proxyd.store.sql.deploys import Deploy
 from proxyd.store.sql.errors import ErrorHour, UnknownHost
 from proxyd.store.sql.identity import came
+from proxyd.store.sql.maintenance import MaintenanceWindow
 from proxyd.store.sql.models import (
     Endpoint,
     Host,
@@ -87,8 +90,9 @@ V18: list[type[StoredTable]] = [Host]
 V19: list[type[StoredTable]] = [ServiceHour, ServiceDay, Objective, UnwellRow]
 V20: list[type[StoredTable]] = [ServiceStats, ServiceStatusCode, ServiceLatency]
 V21: list[type[StoredTable]] = [ErrorHour, UnknownHost]
+V27: list[type[StoredTable]] = [MaintenanceWindow, Deploy]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20, *V21)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20, *V21, *V27)
 
 
 def _first() -> None:
@@ -239,6 +243,15 @@ def _slowest_by_index() -> None:
     database.execute_sql("CREATE INDEX IF NOT EXISTS slow_requests_total_ms ON slow_requests (total_ms)")
 
 
+def _maintenance_and_deploys() -> None:
+    """With what the events tell of both."""
+    database.create_tables(V27)
+    events = EventRow.select(EventRow.at, EventRow.route_id, EventRow.actor, EventRow.detail).order_by(EventRow.id)
+    maintenance.from_events(dicts(events.where(EventRow.type == "maintenance_changed")))
+    maintenance.found(dicts(Route.select().where(Route.maintenance_since.is_null(False) | Route.maintenance_plan.is_null(False))))
+    deploys.from_events(dicts(events.where(EventRow.type == "config_applied")))
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -274,6 +287,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (24, "an index of slow requests by how slow they were", _slowest_by_index),
     (HOSTS_TOGETHER, "circuits by host, and the clocks of hosts", _hosts_together),
     (HOSTS_DRAINED, "where the admin HTTP of a host is reached, and which hosts are drained", _drained_hosts),
+    (27, "maintenance windows and deploys", _maintenance_and_deploys),
 )
 NEWEST = STEPS[-1][0]
 

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from proxyd.store.sql.deploys import Deploy
 from proxyd.store.sql.errors import ErrorHour, UnknownHost
+from proxyd.store.sql.maintenance import MaintenanceWindow
 from proxyd.store.sql.models import Endpoint, Host, Route, RouteHistory, Service, Session, StoredTable
 from proxyd.store.sql.observed import (
     CircuitTransition,
@@ -120,6 +122,9 @@ RETAINED: tuple[Retained, ...] = (
     Retained(TrafficDay, "retain_days", lambda before: TrafficDay.day < before),
     # An incident that goes on has no age yet.
     Retained(Rollout, "retain_days", lambda before: Rollout.ended_at < before, "It is kept for {} after its end."),
+    Retained(MaintenanceWindow, "retain_days", lambda before: MaintenanceWindow.ended_at < before, "It is kept for {} after its end."),
+    # A service that applies without end must not fill the disk.
+    Retained(Deploy, "retain_days", lambda before: Deploy.at < before, early=_sums(Deploy.at)),
     Retained(Incident, "retain_days", lambda before: Incident.ended_at < before, "It is kept for {} after its end."),
     Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before, early=_raw(RouteMinute.minute)),
     Retained(RateLimitRejection, "retain_stats", lambda before: RateLimitRejection.minute < before, early=_raw(RateLimitRejection.minute)),

@@ -94,10 +94,18 @@ VIEWS: dict[str, str] = {
         FROM route_minutes m LEFT JOIN route_history h ON h.route_id = m.route_id
         LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_deploys": """
-        SELECT e.at, {epoch:e.at} AS at_epoch, {json:e.detail,service} AS service_name, {json:e.detail,instance} AS instance_name,
-               {whole:e.detail,routes} AS changed_routes, {length:e.detail,removed} AS removed_routes,
-               {whole:e.detail,settings} AS changed_settings, e.actor
-        FROM events e WHERE e.type = 'config_applied'""",
+        SELECT d.deploy_id, d.at, {epoch:d.at} AS at_epoch, d.service_name, d.instance_name, d.version_before, d.version_after,
+               d.places_added, d.places_changed, d.places_removed, d.routes_set AS changed_routes, d.routes_removed AS removed_routes,
+               d.settings_changed AS changed_settings, d.actor, d.config_version, d.change
+        FROM deploys d""",
+    "v_maintenance": """
+        SELECT w.window_id, w.service_name, w.instance_name, w.domain, w.path, w.endpoint_id, w.route_id,
+               CASE WHEN w.ended_at IS NULL AND w.started_at IS NULL THEN 'planned' WHEN w.ended_at IS NULL THEN 'running'
+                    WHEN w.started_at IS NULL THEN 'cancelled' ELSE 'ended' END AS state,
+               w.reason, w.entered_by, w.planned_start, w.started_at, {epoch:w.started_at} AS started_at_epoch, w.planned_end, w.ended_at,
+               {epoch:w.ended_at} AS ended_at_epoch, COALESCE({epoch:w.ended_at}, {epoch_now}) - {epoch:w.started_at} AS seconds,
+               w.ended_by, w.ended_how
+        FROM maintenance_windows w""",
     "v_rollouts": """
         SELECT r.rollout_id, r.service_name, r.instance_name, r.state, r.share, r.steps, r.started_at,
                {epoch:r.started_at} AS started_at_epoch, r.started_by, r.ended_at, {epoch:r.ended_at} AS ended_at_epoch, r.why,

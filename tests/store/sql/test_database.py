@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -16,8 +17,10 @@ from typing import Any
 import gevent
 import pytest
 
-from proxyd.store.sql import migrations, models
+from proxyd.store.sql import identity, migrations, models
 from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, database
+from proxyd.store.sql.observed import EventRow
+from proxyd.store.sql.query import dicts
 from tests.support.waiting import patience
 
 NOW = "2026-01-31T23:59:59.125Z"
@@ -167,6 +170,40 @@ def test_tables_of_an_older_schema_get_the_new_columns(store: Store, path: Path)
     with by_another(path) as look:
         for table, column in columns:
             assert column in {row[1] for row in look.execute(f"PRAGMA table_info({table})")}
+
+
+def test_what_events_tell_of_maintenance_and_deploys_is_kept_where_there_were_no_tables_for_it(store: Store, path: Path) -> None:
+    def rows() -> None:
+        add_session("s1")
+        for route_id in ("r1", "r2", "r3"):
+            add_route(route_id, "s1")
+        identity.came(dicts(models.Route.select()), "a@1")
+        plan = {"at": "2026-11-02T00:00:00.000Z", "seconds": 60, "page_url": "", "by": "bob"}
+        models.Route.update(maintenance_since="2026-11-01T10:00:00.000Z", maintenance_plan=json.dumps(plan)).where(
+            models.Route.route_id == "r2").execute()
+        models.Route.delete().where(models.Route.route_id == "r3").execute()
+        identity.went(["r3"], "2026-11-01T12:00:00.000Z", "carl", "CONFIG_APPLY")
+        for at, route_id, active in (("08", "r1", True), ("09", "r1", False), ("10", "r2", True), ("11", "r3", True)):
+            EventRow.create(at=f"2026-11-01T{at}:00:00.000Z", type="maintenance_changed", route_id=route_id, actor="alice",
+                            detail=json.dumps({"active": active}))
+        EventRow.create(at="2026-11-01T07:00:00.000Z", type="config_applied", actor="alice", detail=json.dumps(
+            {"service": "shop", "instance": "shop-1", "routes": 2, "removed": ["r0"], "settings": 3}))
+
+    store.call(rows)
+    with by_another(path) as other:
+        for (view,) in other.execute("SELECT name FROM sqlite_master WHERE type = 'view'").fetchall():
+            other.execute(f"DROP VIEW {view}")
+        for model in migrations.V27:
+            other.execute(f"DROP TABLE {model._meta.table_name}")
+        other.execute("DELETE FROM schema_version WHERE version > 26")
+    migrations.migrate(store)
+    with by_another(path) as look:
+        told = look.execute("SELECT route_id, state, substr(started_at, 12, 2), substr(ended_at, 12, 2), entered_by, ended_by, ended_how "
+                            "FROM v_maintenance ORDER BY route_id, state").fetchall()
+        assert told == [("r1", "ended", "08", "09", "alice", "alice", "exited"), ("r2", "planned", None, None, "bob", None, None),
+                        ("r2", "running", "10", None, "", None, None), ("r3", "ended", "11", "12", "alice", "carl", "removed")]
+        assert look.execute("SELECT service_name, actor, places_added, changed_routes, removed_routes, changed_settings FROM v_deploys"
+                            ).fetchall() == [("shop", "alice", None, 2, 1, 3)]
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(store: Store, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ import pytest
 from proxyd.base.histogram import bounds, bucket_of
 from proxyd.events.bus import Event, write_events
 from proxyd.health.outages import ServiceSums, Sums
-from proxyd.store.sql import identity, incidents, ledger, rollouts
+from proxyd.store.sql import deploys, identity, incidents, ledger, maintenance, rollouts
 from proxyd.store.sql.database import Store, database
 from proxyd.store.sql.errors import ErrorBatch
 from proxyd.store.sql.migrations import migrate
@@ -66,11 +66,12 @@ def _routes() -> None:
     Session.create(session_id="s1", service_name="shop", instance_name="shop-1", state="connected", connected_at=early, last_activity=early)
     for name in ("r1", "r2", "r10", "r20", "r30"):
         identity.came([row(name, early)], f"{ROUTES[name][1]}@10.0.0.1")
-    for old, new, when in (("r10", "r11", at("09:00")), ("r11", "r12", at("14:00"))):
+    for old, new, when, release in (("r10", "r11", at("09:00"), "2.3"), ("r11", "r12", at("14:00"), "2.4")):
         identity.came([row(new, when)], "search-1@10.0.0.9")
         identity.went([old], when, "search-1@10.0.0.9", "redeployed")
-        write_events([Event("config_applied", when, None, {"service": "search", "instance": "search-1", "routes": 1, "removed": [old],
-                                                           "settings": 0}, "s1", "search-1@10.0.0.9")])
+        deploys.write({"at": when, "service_name": "search", "instance_name": "search-1", "actor": "search-1@10.0.0.9",
+                       "version_after": release, "places_added": 0, "places_changed": 1, "places_removed": 0, "routes_set": 1,
+                       "routes_removed": 1, "settings_changed": 0, "change": "{}"}, 7)
     identity.went(["r20"], at("23:00", BEFORE), "operator@admin", "removed by an operator")
     # Those that are there now, with the promise of shop.
     Route.insert_many([row(name, early, options='{"slo_availability": "99%"}' if name in ("r1", "r2") else "{}")
@@ -170,9 +171,12 @@ def _events() -> None:
     def event(kind: str, when: str, route_id: str | None = None, actor: str = "shop-2@10.0.0.2", **data: Any) -> Event:
         return Event(kind, when, route_id, data, "s1", actor)
 
+    maintenance.write(maintenance.Turn(maintenance.PLAN, ["r1"], at("20:00", BEFORE), "alice@admin", at("02:40"), at("02:00"), "new disk"))
+    maintenance.write(maintenance.Turn(maintenance.BEGIN, ["r1"], at("02:00"), "planned by alice@admin", at("02:40"), at("02:00")))
+    maintenance.write(maintenance.Turn(maintenance.END, ["r1"], at("02:30"), "bob@admin", how=maintenance.EXITED))
+    maintenance.write(maintenance.Turn(maintenance.PLAN, ["r30"], at("12:00"), "bob@admin", at("14:00"), at("13:00"), "a trial"))
+    maintenance.write(maintenance.Turn(maintenance.UNPLAN, ["r30"], at("12:30"), "bob@admin", how=maintenance.CANCELLED))
     write_events([
-        event("maintenance_changed", at("02:00"), "r1", "alice@admin", active=True), event("maintenance_changed", at("02:30"), "r1",
-                                                                                         "alice@admin", active=False),
         event("session_lost", at("12:00"), service="shop", instance="shop-2", address="10.0.0.2", grace=60),
         event("session_back", at("12:00:20"), service="shop", instance="shop-2", address="10.0.0.2", away=20),
         event("session_lost", at("22:59", BEFORE), service="legacy", instance="legacy-1", address="10.0.0.3", grace=60),
@@ -251,9 +255,16 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [("endpoint", "shop", "shop-1"), ("endpoint", "shop", "shop-2"), ("service", "shop", "")]),
     "Which outages were planned?": (
         "SELECT instance_name, started_at, ended_at FROM v_incidents WHERE planned = 'yes'", [("shop-1", at("02:05"), at("02:20"))]),
-    "When was maintenance, and who began it?": (
-        "SELECT at, instance_name, actor FROM v_events WHERE type = 'maintenance_changed' ORDER BY at",
-        [(at("02:00"), "shop-1", "alice@admin"), (at("02:30"), "shop-1", "alice@admin")]),
+    "When was maintenance, who entered it, why, and how did it end?": (
+        "SELECT instance_name, state, started_at, planned_end, ended_at, seconds, entered_by, ended_by, ended_how, reason "
+        "FROM v_maintenance WHERE service_name = 'shop'",
+        [("shop-1", "ended", at("02:00"), at("02:40"), at("02:30"), 1800, "alice@admin", "bob@admin", "exited", "new disk")]),
+    "Which maintenance was planned and never began?": (
+        "SELECT service_name, planned_start, planned_end, started_at, seconds, ended_how FROM v_maintenance WHERE state = 'cancelled'",
+        [("idle", at("13:00"), at("14:00"), None, None, "cancelled")]),
+    "Which outages fell into maintenance, and into which?": (
+        "SELECT i.incident_id, w.reason FROM v_incidents i JOIN v_maintenance w ON w.endpoint_id = i.endpoint_id "
+        "AND i.started_at BETWEEN w.started_at AND w.ended_at", [(4, "new disk")]),
     "How much of the error budget is left?": (
         "SELECT requests, spent, budget, budget_left FROM v_slo WHERE service_name = 'shop'", [(20_105, 167, 201.1, 34.1)]),
     "How fast is the budget spent now?": ("SELECT burn_1h FROM v_slo WHERE service_name = 'shop'", [(2.0,)]),
@@ -271,8 +282,15 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         [("r10", at("09:00"), "redeployed"), ("r11", at("14:00"), "redeployed"), ("r12", None, None),
          ("r20", at("23:00", BEFORE), "removed by an operator")]),
     "Who deployed what?": (
-        "SELECT at, service_name, changed_routes, removed_routes, actor FROM v_deploys ORDER BY at",
-        [(at("09:00"), "search", 1, 1, "search-1@10.0.0.9"), (at("14:00"), "search", 1, 1, "search-1@10.0.0.9")]),
+        "SELECT at, service_name, version_before, version_after, places_changed, changed_routes, removed_routes, actor "
+        "FROM v_deploys ORDER BY at",
+        [(at("09:00"), "search", None, "2.3", 1, 1, 1, "search-1@10.0.0.9"),
+         (at("14:00"), "search", "2.3", "2.4", 1, 1, 1, "search-1@10.0.0.9")]),
+    "Which version brought the errors?": (
+        "SELECT d.version_after, SUM(t.backend_errors), SUM(t.requests) FROM v_traffic_by_hour t JOIN v_deploys d ON d.service_name = "
+        "t.service_name AND d.at = (SELECT MAX(e.at) FROM v_deploys e WHERE e.service_name = t.service_name AND substr(e.at, 1, 13) <= "
+        f"substr(t.hour, 1, 13)) WHERE t.hour {SPAN} GROUP BY d.version_after ORDER BY d.version_after",
+        [("2.3", 3, 315), ("2.4", 40, 700)]),
     "Who hit the limits?": (
         "SELECT r.address, p.service_name, SUM(r.rejected) AS n FROM rate_limit_rejections r JOIN route_history h "
         f"ON h.route_id = r.route_id JOIN endpoints p ON p.endpoint_id = h.endpoint_id WHERE r.minute {SPAN} "
