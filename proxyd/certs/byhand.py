@@ -17,6 +17,7 @@ from proxyd.base.urls import normalize_domain
 from proxyd.certs.schedule import Key
 from proxyd.certs.shelf import Shelf
 from proxyd.registry.ends import Conflict
+from proxyd.store.sql import certhistory
 from proxyd.store.sql import certificates as rows
 from proxyd.store.sql.database import Store
 
@@ -71,7 +72,7 @@ class ByHand:
             except OrderFailed as failure:
                 raise Conflict(f"not revoked: {failure}") from None
             log.warning("%s: the certificate for %s (%s) is revoked: %s", actor, name, self._shelf.certificates[key]["serial"], reason)
-            self._shelf.drop(*key)
+            self._shelf.drop(*key, certhistory.REVOKED, actor, reason)
         self._orders.order_now(name)
         self._orders.publish(name)
 
@@ -79,7 +80,7 @@ class ByHand:
         """Show the certificates for a name no more, without a word to the CA: for imported ones."""
         name = self._name(domain)
         for key in self._there(name):
-            self._shelf.drop(*key)
+            self._shelf.drop(*key, certhistory.REMOVED, actor)
             log.info("%s: the certificate for %s is removed", actor, name)
         self._orders.order_now(name)
         self._orders.publish(name)
@@ -90,7 +91,7 @@ class ByHand:
         chain, key, names = read_pair(pem, datetime.datetime.now(datetime.UTC))
         kind = "rsa2048" if isinstance(load_pem_private_key(key.encode(), None), rsa.RSAPrivateKey) else "ecdsa256"
         for name in names:
-            self._shelf.keep(name, kind, chain, self._shelf.lock(key))
+            self._shelf.keep(name, kind, chain, self._shelf.lock(key), certhistory.IMPORTED, actor)
             self._orders.publish(name)
         log.info("%s: a certificate for %s is imported", actor, ", ".join(names))
         return names

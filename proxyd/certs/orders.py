@@ -25,8 +25,8 @@ from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
 from proxyd.registry.auth import Grant
 from proxyd.store.memory.board import Board
+from proxyd.store.sql import certhistory, keybox
 from proxyd.store.sql import certificates as rows
-from proxyd.store.sql import keybox
 from proxyd.store.sql.database import Store, StoreError
 
 log = logging.getLogger("proxyd.certs")
@@ -125,7 +125,7 @@ class Orders:
         """Other names are wanted than before."""
         for domain in sorted(filter(self._impossible, wanted)):
             if (domain, self._acme.key_type[0]) not in self._orders:
-                self._note({**_order(domain, self._acme.key_type[0]), "state": rows.FAILED, "error": _WILDCARD})
+                self._note({**_order(domain, self._acme.key_type[0]), "state": rows.FAILED, "error": _WILDCARD}, certhistory.FAILED)
         keys = {(domain, kind) for domain in wanted for kind in self._acme.key_type}
         gone = [key for key in self._orders if key not in keys and key not in self._running]
         if gone:
@@ -200,7 +200,8 @@ class Orders:
         order = self._orders.get((domain, kind)) or _order(domain, kind)
         if not order["private_key"]:
             order = {**order, "private_key": self._shelf.lock(in_thread(self._pool, new_key, kind))}
-        self._note({**order, "state": rows.ORDERING, "next_attempt": None})
+        self._note({**order, "state": rows.ORDERING, "next_attempt": None},
+                   certhistory.ORDERED if (domain, kind) not in self._orders else "")
         private = self._shelf.unlock(order["private_key"])
 
         def placed(url: str) -> None:
@@ -221,7 +222,8 @@ class Orders:
         chain = ca.obtain(domain, private, order["order_url"], self._store.read(rows.chain, domain, kind), Hooks(post, end, placed, record))
         # A master that was killed amid its order has left them: the CA asked, and does not ask again.
         self._store.call(rows.end_challenges_of, domain)
-        self._shelf.keep(domain, kind, chain, order["private_key"])
+        what = certhistory.RENEWED if (domain, kind) in self._shelf.certificates else certhistory.OBTAINED
+        self._shelf.keep(domain, kind, chain, order["private_key"], what, challenge=self._orders[domain, kind]["challenge"])
         self._advice.forget((domain, kind), time.time())
         self._orders.pop((domain, kind), None)
         self.obtained += 1
@@ -262,19 +264,22 @@ class Orders:
         log.error("no certificate for %s: %s; tried again at %s%s", key[0], failure, row["next_attempt"],
                   ", the one that it has stays" if key in self._shelf.certificates else "")
         try:
-            self._note(row)
+            self._note(row, certhistory.FAILED)
             self.publish(key[0])
         except StoreError as error:
             self._orders[key] = row
             log.warning("that is not written: %s", error)
 
-    def _note(self, row: dict[str, Any]) -> None:
-        """Write how an order stands. Workers are told of another state: they wait for the first order of a name."""
+    def _note(self, row: dict[str, Any], what: str = "") -> None:
+        """Write how an order stands. Workers are told of another state: they wait for the first order of a name. `what` happened is for
+        the history, if anything."""
         key = row["domain"], row["key_type"]
-        if key in self._orders and self._orders[key]["state"] == row["state"]:
+        told = certhistory.told(what, *key, time.time(), challenge=row["challenge"], why=row["error"] if what == certhistory.FAILED else ""
+                                ) if what else None
+        if told is None and key in self._orders and self._orders[key]["state"] == row["state"]:
             self._store.call(rows.note_order, row, durable=True)
         else:
-            self._board.post_certificates(self._store.call(rows.turn_order, row, durable=True))
+            self._board.post_certificates(self._store.call(rows.turn_order, row, told, durable=True))
         self._orders[key] = row
 
     def publish(self, domain: str) -> None:

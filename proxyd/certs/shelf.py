@@ -16,8 +16,8 @@ from proxyd.certs.schedule import Key
 from proxyd.config.settings import Settings
 from proxyd.net import localca
 from proxyd.store.memory.board import Board
+from proxyd.store.sql import certhistory, keybox
 from proxyd.store.sql import certificates as rows
-from proxyd.store.sql import keybox
 from proxyd.store.sql.database import Store
 
 #: Longest wait, in seconds, for the workers to take certificates and challenges up.
@@ -67,13 +67,17 @@ class Shelf:
         assert self._box is not None
         return self._box.unlock(locked)
 
-    def keep(self, domain: str, kind: str, chain: str, locked: str) -> None:
-        """Write a certificate, with its key encrypted, in place of the one before, and have the workers show it. Raises StoreError."""
-        self.tell(self._write(domain, kind, chain, locked))
+    def keep(self, domain: str, kind: str, chain: str, locked: str, what: str, actor: str = "", challenge: str = "") -> None:
+        """Write a certificate, with its key encrypted, in place of the one before, and have the workers show it. `what` happened, who did
+        it, and the challenge that proved its name are for the history. Raises StoreError."""
+        self.tell(self._write(domain, kind, chain, locked, what, actor, challenge))
 
-    def drop(self, domain: str, kind: str) -> None:
-        """Show it no more. Raises StoreError."""
-        version = self._store.call(rows.drop, domain, kind, durable=True)
+    def drop(self, domain: str, kind: str, what: str, actor: str, why: str = "") -> None:
+        """Show it no more. `what` happened, who did it, and why are for the history. Raises StoreError."""
+        known = self.certificates[domain, kind]
+        told = certhistory.told(what, domain, kind, time.time(), actor=actor, why=why, **{
+            name: known[name] for name in ("serial", "issuer", "not_before", "not_after")})
+        version = self._store.call(rows.drop, domain, kind, told, durable=True)
         self.certificates.pop((domain, kind), None)
         self.tell(version)
 
@@ -86,12 +90,24 @@ class Shelf:
         if self._store.path is None:
             gevent.sleep(self._settings.database.poll)
 
-    def _write(self, domain: str, kind: str, chain: str, locked: str) -> int:
+    def _write(self, domain: str, kind: str, chain: str, locked: str, what: str = "", actor: str = "", challenge: str = "") -> int:
         leaf = x509.load_pem_x509_certificate(chain.encode())
         issuer = leaf.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME) or leaf.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
         row = {"domain": domain, "key_type": kind, "chain": chain, "private_key": locked, "serial": f"{leaf.serial_number:x}",
                "issuer": str(issuer[0].value) if issuer else "", "not_before": rfc3339(leaf.not_valid_before_utc.timestamp()),
                "not_after": rfc3339(leaf.not_valid_after_utc.timestamp())}
-        version: int = self._store.call(rows.keep, row, durable=True)
-        self.certificates[domain, kind] = {name: value for name, value in row.items() if name not in ("chain", "private_key")}
+        shown = {name: value for name, value in row.items() if name not in ("chain", "private_key")}
+        about = {**shown, "actor": actor, "challenge": challenge}
+        told = certhistory.told(what, names=_names(leaf), now=time.time(), **about) if what else None
+        version: int = self._store.call(rows.keep, row, told, durable=True)
+        self.certificates[domain, kind] = shown
         return version
+
+
+def _names(leaf: x509.Certificate) -> list[str]:
+    """The names in a certificate."""
+    try:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name) for name in found.get_values_for_type(x509.DNSName)]

@@ -23,6 +23,8 @@ TABLE_NOTES: dict[str, str] = {
     "health_status": "`down` takes no traffic while `[health] drive_circuits` is on.",
 }
 
+_BECAME = ("`ordered` (the first attempt), `obtained`, `renewed`, `imported`, `failed`, `revoked`, `removed` (by an operator) or "
+           "`expired`.")
 _ENDED = ("`exited`, `over` (by itself), `removed` (with its route), `cancelled`, or `missed` (no master was there in its time). "
           "NULL: it has not ended.")
 #: By `table.column`, or by column for all tables and views that have it. Each column has one: a test looks.
@@ -43,6 +45,26 @@ COLUMN_NOTES: dict[str, str] = {
     "issuer": "Who signed it.",
     "not_before": "From when it is valid.",
     "not_after": "Until when it is valid.",
+    "certificate_history.what": _BECAME,
+    "v_certificate_history.what": _BECAME,
+    "certificate_history.domain": "The name that it was ordered for; of a file, its first name.",
+    "v_certificate_history.domain": "The name that it was ordered for; of a file, its first name.",
+    "v_certificates.domain": "The name that it was ordered for, or `(local CA)`.",
+    "names": "All names in it, as a JSON list.",
+    "file": "The file, for those of `[tls] certificates` and `[registry] tls_certificate`. Empty: it is in the database.",
+    "certificate_history.why": "Why it failed, in words, or the reason of a revocation. Empty else.",
+    "v_certificate_history.why": "Why it failed, in words, or the reason of a revocation. Empty else.",
+    "times": "How often it failed so, one after the other. 1 for all else.",
+    "certificate_history.last_at": "When that was last.",
+    "v_certificate_history.last_at": "When that was last.",
+    "certificate_history.actor": "Who did it. Empty: proxyd itself.",
+    "v_certificate_history.actor": "Who did it. Empty: proxyd itself.",
+    "certificate_history.not_before": "From when it is valid. NULL: there is none yet, or it is a file.",
+    "v_certificate_history.not_before": "From when it is valid. NULL: there is none yet, or it is a file.",
+    "certificate_history.not_after": "Until when it is valid. NULL: there is none yet.",
+    "v_certificate_history.not_after": "Until when it is valid. NULL: there is none yet.",
+    "not_after_epoch": "The same in Unix seconds, for tools.",
+    "days_left": "How many whole days are left. Negative: it has expired.",
     "certificates.version": "Value of the counter `certificates_version` when it was stored.",
     "certificate_orders.domain": "The name.",
     "certificate_orders.state": "`ordering`, or `failed`.",
@@ -473,6 +495,8 @@ VIEW_NOTES: dict[str, str] = {
     "v_route_history": "Every route, also those that are gone, with its endpoint.",
     "v_traffic": "Traffic by the minute, with the endpoint it was for: sums by endpoint or service are complete over redeploys.",
     "v_deploys": "Each deploy: who changed what, by an apply, a site file or by hand, and from which version to which.",
+    "v_certificates": "The certificates that proxyd has in the database now, without their keys.",
+    "v_certificate_history": "What became of certificates, and why one was not to be had.",
     "v_maintenance": "Maintenance of each endpoint: planned, going on, or over, by whom and why.",
     "v_rollouts": "Every rollout: how far it came, why it went back, and the figures of its last step.",
     "v_websockets": "The WebSockets that ended, and how long they were open.",
@@ -581,6 +605,10 @@ FROM v_deploys ORDER BY at DESC LIMIT 10;"""),
     ("When was maintenance, who entered it, and why?", "Plans too.", """
 SELECT service_name, instance_name, path, state, started_at, planned_end, ended_at, ended_how, entered_by, reason
 FROM v_maintenance ORDER BY window_id DESC LIMIT 10;"""),
+    ("Which certificates end first?", "", """
+SELECT domain, key_type, issuer, not_after, days_left FROM v_certificates ORDER BY not_after LIMIT 5;"""),
+    ("What became of certificates, and why did orders fail?", "", """
+SELECT at, what, domain, issuer, not_after, times, why, actor FROM v_certificate_history ORDER BY at DESC LIMIT 10;"""),
     ("Which rollouts were there, and why did one go back?", "", """
 SELECT started_at, service_name, instance_name, state, share, requests, errors, other_requests, other_errors, why
 FROM v_rollouts ORDER BY rollout_id DESC LIMIT 10;"""),

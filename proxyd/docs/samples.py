@@ -207,6 +207,15 @@ def _events(connection: sqlite3.Connection) -> None:
                 actor="search/search-1@10.0.0.21:51422", version_before=before, version_after="2.4.0", config_version=10 + number,
                 places_added=added, places_changed=1, places_removed=0, routes_set=added + 1, settings_changed=3,
                 change=json.dumps(change))
+    for moment, what, why, times, last in (
+            ("2026-02-27T09:12:02", "ordered", "", 1, "2026-02-27T09:12:02"), ("2026-02-27T09:12:09", "failed", "http-01: 10.0.0.9 was "
+             "asked: connection refused", 3, "2026-02-27T09:26:40"), ("2026-02-27T10:01:12", "obtained", "", 1, "2026-02-27T10:01:12")):
+        got = {"issuer": "Let's Encrypt", "serial": "4a1f", "not_before": at("2026-02-27T09:02:00"),
+               "not_after": at("2026-05-28T09:02:00")} if what == "obtained" else {}
+        _insert(connection, "certificate_history", at=at(moment), what=what, domain="shop.example.com", key_type="ecdsa256",
+                names='["shop.example.com"]', why=why, times=times, last_at=at(last), challenge="http-01", **got)
+        if got:
+            _insert(connection, "certificates", domain="shop.example.com", key_type="ecdsa256", version=4, **got)
     for number, (planned, start, end, ended, how, reason) in enumerate((
             (None, "2026-02-28T23:00:00", None, "2026-02-28T23:04:10", "exited", "new disk"),
             ("06:00:00", "06:00:00", "06:20:00", "06:20:00", "over", "upgrade of the database"),

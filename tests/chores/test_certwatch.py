@@ -15,7 +15,7 @@ from proxyd.config.settings import Settings
 from proxyd.events.bus import Event, EventBus
 from proxyd.net.tls import read_certificate, tls_listeners
 from proxyd.store.sql import certificates
-from proxyd.store.sql.database import Store
+from proxyd.store.sql.database import Store, database
 from proxyd.store.sql.migrations import migrate
 from tests.support.certificates import Authority
 
@@ -72,11 +72,15 @@ def test_certificates_in_the_database_are_told_of_when_their_renewal_is_late(tmp
             "not_before": rfc3339(0.0), "not_after": rfc3339(days * DAY)})
         for left in (20, 6.9, 1.9, 0.9, -0.1):
             watch.check_rows((days - left) * DAY)
+        # Another master tells of it once more, and the history has it already.
+        CertificateWatch(settings, EventBus(store), store).check_rows((days + 1) * DAY)
         store.call(certificates.drop, domain, "ecdsa256")
+    history = store.read(lambda: database.execute_sql("SELECT what, domain, serial, file FROM certificate_history ORDER BY id").fetchall())
     store.close()
     assert [(event.data["names"][0], event.data["days"]) for event in events] == [
         ("long.test", 6.9), ("long.test", 0.9), ("long.test", -0.1), ("short.test", 0.9), ("short.test", -0.1)]
     assert events[0].data["path"] == "in the database"
+    assert history == [("expired", "long.test", "1f", ""), ("expired", "short.test", "1f", "")]
 
 
 @pytest.mark.parametrize(("bind", "plain", "found"), [

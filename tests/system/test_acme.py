@@ -151,6 +151,8 @@ def test_a_ca_that_is_down_is_told_and_a_missing_key_file_stops_all(tmp_path: Pa
         found = client.json("CERT_STATUS|SID|down.example.com")[0]
         assert "can't be reached" in found["error"] and found["next_attempt"]
         assert system.admin("/api/v1/certificates").json()["certificates"][1] == found
+        assert system.sql("SELECT DISTINCT what, why FROM v_certificate_history WHERE domain = 'down.example.com'") == [
+            ("failed", found["error"])]
         assert "dns-01" in client.json("CERT_STATUS|SID|*.example.com")[0]["error"]
         metrics = system.admin("/metrics").text
         assert 'proxyd_certificate_orders_total{result="failed"} 1.0' in metrics and "proxyd_certificates_failing 2.0" in metrics

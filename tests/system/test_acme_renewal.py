@@ -163,6 +163,14 @@ def test_an_operator_renews_revokes_imports_and_removes(aging: Aging, tmp_path: 
     assert refused.returncode == 1 and "not revoked" in refused.stderr
     assert aging.proxyctl("remove", "own.example.net").returncode == 0
     assert aging.serials("own.example.net") == []
+    history = aging.system.sql("SELECT domain, what, why, actor <> '', serial <> '' FROM v_certificate_history WHERE domain IN "
+                               "('hand.example.com', 'own.example.net') AND what <> 'ordered' ORDER BY id")
+    assert history == [("hand.example.com", "obtained", "", 0, 1), ("hand.example.com", "renewed", "", 0, 1),
+                       ("hand.example.com", "revoked", "superseded", 1, 1), ("hand.example.com", "obtained", "", 0, 1),
+                       *((name, "imported", "", 1, 1) for name in ("own.example.net", "hand.example.com")),
+                       ("own.example.net", "removed", "", 1, 1)]
+    names = aging.system.sql("SELECT DISTINCT names, issuer, file FROM v_certificate_history WHERE what = 'imported'")
+    assert names == [('["own.example.net", "hand.example.com"]', "test authority", "")]
     for words, said in ((("remove", "own.example.net"), "no certificate"), (("renew", "own.example.net"), "no live route"),
                         (("import", str(authority.file)), "no private key"), (("renew", "a b"), "400")):
         refused = aging.proxyctl(*words)
@@ -272,5 +280,7 @@ def test_a_ca_that_errs_is_told_in_words_and_not_stormed(aging: Aging) -> None:
     limited = told("limited.example.com", lambda path: (
         429, {"Content-Type": "application/problem+json", "Retry-After": "7200"}, problem) if path == "/order-plz" else None)
     assert "too many certificates" in limited["error"]
+    failures = dict(aging.system.sql("SELECT domain, why FROM v_certificate_history WHERE what = 'failed'"))
+    assert all(failures[f"{name}.example.com"] == row["error"] for name, row in (("chain", wrong), ("down", down), ("limited", limited)))
     # A limit means all names: nothing is ordered before its end, by hand neither.
     assert "wants no orders" in aging.proxyctl("renew", "down.example.com").stderr

@@ -11,6 +11,7 @@ from peewee import BigIntegerField, CompositeKey, TextField
 
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.base.urls import is_local_name
+from proxyd.store.sql import certhistory
 from proxyd.store.sql.changes import bump
 from proxyd.store.sql.models import StoredTable
 from proxyd.store.sql.query import dicts, tuples
@@ -155,16 +156,20 @@ def any_secret() -> str | None:
     return None
 
 
-def keep(row: dict[str, Any]) -> int:
-    """Write a certificate, and drop its order. Returns the version."""
+def keep(row: dict[str, Any], told: dict[str, Any] | None = None) -> int:
+    """Write a certificate, and drop its order; `told` is what the history says of it. Returns the version."""
+    if told is not None:
+        certhistory.write(told)
     version = bump(COUNTER)
     upsert(StoredCertificate, [{**row, "version": version}])
     CertificateOrder.delete().where(CertificateOrder.domain == row["domain"], CertificateOrder.key_type == row["key_type"]).execute()
     return version
 
 
-def drop(domain: str, key_type: str) -> int:
-    """Delete a certificate. Returns the version."""
+def drop(domain: str, key_type: str, told: dict[str, Any] | None = None) -> int:
+    """Delete a certificate; `told` is what the history says of it. Returns the version."""
+    if told is not None:
+        certhistory.write(told)
     StoredCertificate.delete().where(StoredCertificate.domain == domain, StoredCertificate.key_type == key_type).execute()
     return bump(COUNTER)
 
@@ -174,8 +179,10 @@ def note_order(row: dict[str, Any]) -> None:
     upsert(CertificateOrder, [row])
 
 
-def turn_order(row: dict[str, Any]) -> int:
-    """The same for another state, which workers are to know. Returns the version."""
+def turn_order(row: dict[str, Any], told: dict[str, Any] | None = None) -> int:
+    """The same for another state, which workers are to know; `told` is what the history says of it. Returns the version."""
+    if told is not None:
+        certhistory.write(told)
     upsert(CertificateOrder, [row])
     return bump(COUNTER)
 

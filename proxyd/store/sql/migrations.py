@@ -11,6 +11,7 @@ from collections.abc import Callable
 from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
 from proxyd.store.sql import deploys, maintenance
+from proxyd.store.sql.certhistory import CertificateHistory
 from proxyd.store.sql.certificates import COUNTER, AcmeAccount, AcmeChallenge, CertificateOrder, StoredCertificate
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.deploys import Deploy
@@ -91,8 +92,10 @@ V19: list[type[StoredTable]] = [ServiceHour, ServiceDay, Objective, UnwellRow]
 V20: list[type[StoredTable]] = [ServiceStats, ServiceStatusCode, ServiceLatency]
 V21: list[type[StoredTable]] = [ErrorHour, UnknownHost]
 V27: list[type[StoredTable]] = [MaintenanceWindow, Deploy]
+V28: list[type[StoredTable]] = [CertificateHistory]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
-TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20, *V21, *V27)
+TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20, *V21,
+                                         *V27, *V28)
 
 
 def _first() -> None:
@@ -252,6 +255,10 @@ def _maintenance_and_deploys() -> None:
     deploys.from_events(dicts(events.where(EventRow.type == "config_applied")))
 
 
+def _history_of_certificates() -> None:
+    database.create_tables(V28)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -288,6 +295,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (HOSTS_TOGETHER, "circuits by host, and the clocks of hosts", _hosts_together),
     (HOSTS_DRAINED, "where the admin HTTP of a host is reached, and which hosts are drained", _drained_hosts),
     (27, "maintenance windows and deploys", _maintenance_and_deploys),
+    (28, "the history of certificates", _history_of_certificates),
 )
 NEWEST = STEPS[-1][0]
 

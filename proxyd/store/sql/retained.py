@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from proxyd.store.sql.certhistory import CertificateHistory
 from proxyd.store.sql.deploys import Deploy
 from proxyd.store.sql.errors import ErrorHour, UnknownHost
 from proxyd.store.sql.maintenance import MaintenanceWindow
@@ -123,7 +124,8 @@ RETAINED: tuple[Retained, ...] = (
     # An incident that goes on has no age yet.
     Retained(Rollout, "retain_days", lambda before: Rollout.ended_at < before, "It is kept for {} after its end."),
     Retained(MaintenanceWindow, "retain_days", lambda before: MaintenanceWindow.ended_at < before, "It is kept for {} after its end."),
-    # A service that applies without end must not fill the disk.
+    # Orders that fail in other words each time, and a service that applies without end, must not fill the disk.
+    Retained(CertificateHistory, "retain_days", lambda before: CertificateHistory.at < before, early=_sums(CertificateHistory.at)),
     Retained(Deploy, "retain_days", lambda before: Deploy.at < before, early=_sums(Deploy.at)),
     Retained(Incident, "retain_days", lambda before: Incident.ended_at < before, "It is kept for {} after its end."),
     Retained(RouteMinute, "retain_stats", lambda before: RouteMinute.minute < before, early=_raw(RouteMinute.minute)),

@@ -98,6 +98,14 @@ VIEWS: dict[str, str] = {
                d.places_added, d.places_changed, d.places_removed, d.routes_set AS changed_routes, d.routes_removed AS removed_routes,
                d.settings_changed AS changed_settings, d.actor, d.config_version, d.change
         FROM deploys d""",
+    "v_certificates": """
+        SELECT c.domain, c.key_type, c.issuer, c.not_before, c.not_after, {epoch:c.not_after} AS not_after_epoch,
+               ({epoch:c.not_after} - {epoch_now}) / 86400 AS days_left, c.serial
+        FROM certificates c""",
+    "v_certificate_history": """
+        SELECT h.id, h.at, {epoch:h.at} AS at_epoch, h.what, h.domain, h.names, h.key_type, h.file, h.issuer, h.not_before, h.not_after,
+               {epoch:h.not_after} AS not_after_epoch, h.challenge, h.why, h.times, h.last_at, h.actor, h.serial
+        FROM certificate_history h""",
     "v_maintenance": """
         SELECT w.window_id, w.service_name, w.instance_name, w.domain, w.path, w.endpoint_id, w.route_id,
                CASE WHEN w.ended_at IS NULL AND w.started_at IS NULL THEN 'planned' WHEN w.ended_at IS NULL THEN 'running'
