@@ -169,6 +169,18 @@ def remove_route(context: Context, request: Request, route_id: str) -> Response:
     return done(context, f"route {route_id} removed", context.state.operations.by_hand.remove, route_id, actor)
 
 
+def drain_host(context: Context, request: Request, name: str) -> Response:
+    """Take a host out of service for an upgrade."""
+    actor = context.guard.check_action(request)
+    return done(context, f"host {name[:100]} is drained", context.state.operations.host_drains.drain, name, actor)
+
+
+def undrain_host(context: Context, request: Request, name: str) -> Response:
+    """Let a host serve again."""
+    actor = context.guard.check_action(request)
+    return done(context, f"host {name[:100]} serves again", context.state.operations.host_drains.undrain, name, actor)
+
+
 def reset_circuit(context: Context, request: Request, route_id: str) -> Response:
     """Close a route's circuit in every worker."""
     actor = context.guard.check_action(request)

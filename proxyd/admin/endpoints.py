@@ -148,6 +148,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("DELETE", "/api/v1/routes/{route_id}/hold", acting.release, "Let them go on.", "Done", action=True),
     Endpoint("POST", "/api/v1/routes/{route_id}/circuit/reset", acting.reset_circuit, "Close a circuit in every worker.", "Done",
              action=True),
+    Endpoint("POST", "/api/v1/hosts/{name}/drain", acting.drain_host, "Take a host out of service for an upgrade.", "Done", action=True),
+    Endpoint("DELETE", "/api/v1/hosts/{name}/drain", acting.undrain_host, "Let a host serve again.", "Done", action=True),
     Endpoint("GET", "/api/v1/services/{service}/rollout", reading.rollout, "The rollout of a service that goes on, or its last one.",
              "Rollout"),
     Endpoint("POST", "/api/v1/services/{service}/rollout", acting.start_rollout, "Roll a service out to one of its instances.", "Done",

@@ -336,7 +336,8 @@
 
   const hostRow = (item) => row(
     element("td", "", element("div", "name", item.name), element("div", "sub", item.release)),
-    cell("State", "", tag(!item.lives ? "no sign of life" : item.leads ? "leads" : "follows", !item.lives ? "bad" : "good")),
+    cell("State", "", tag(!item.lives ? "no sign of life" : item.leads ? "leads" : "follows", !item.lives ? "bad" : "good"),
+      item.drained_at ? tag("drained", "warn", "since " + item.drained_at + ", by " + item.drained_by) : null),
     cell("Behind", "number", whole.format(item.behind)), cell("Workers", "number", whole.format(item.workers)),
     cell("Sign of life", "", clock(item.heartbeat_at)));
 

@@ -59,7 +59,8 @@ def readyz(context: Context, request: Request) -> Response:
 
 def _not_ready(context: Context, patience: float) -> list[str]:
     """Why traffic can't be served as configured; workers have so many seconds to catch up."""
-    reasons = []
+    others = context.state.others
+    reasons = [others.drained] if others is not None and others.drained else []
     try:
         with gevent.Timeout(_DATABASE_SECONDS):
             context.read(counter, "config_version")
@@ -191,14 +192,14 @@ def hosts(context: Context, request: Request) -> Response:
     """The hosts that share a PostgreSQL database; none with SQLite, which is one host's."""
     others, current = context.state.others, context.state.board.version
     if others is None:
-        return as_json({"config_version": current, "hosts": []})
+        return as_json({"config_version": current, "drain_delay_seconds": 0.0, "hosts": []})
     found = []
     for row in context.kept("hosts", lambda: context.read(host_rows)):
         # The rows are a little older than what is known here.
         reached = others.reached(row["name"])
         version = current if reached is None else reached
         found.append({**row, "lives": others.lives(row["name"]), "config_version": version, "behind": max(0, current - version)})
-    return as_json({"config_version": current, "hosts": found})
+    return as_json({"config_version": current, "drain_delay_seconds": context.settings.hosts.drain_delay, "hosts": found})
 
 
 def certificates(context: Context, request: Request) -> Response:

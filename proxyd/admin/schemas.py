@@ -117,8 +117,9 @@ SCHEMAS: dict[str, Schema] = {
         challenge=TEXT, error=TEXT, next_attempt=MAYBE_INSTANT),
     "Host": thing(
         name=TEXT, leads=FLAG, term=_is(["integer", "null"]), leads_since=MAYBE_INSTANT, lives=FLAG, release=TEXT, config_version=WHOLE,
-        behind=WHOLE, workers=WHOLE, started_at=INSTANT, heartbeat_at=INSTANT),
-    "Hosts": thing(config_version=WHOLE, hosts=many("Host")),
+        behind=WHOLE, workers=WHOLE, in_flight=WHOLE, websocket_active=WHOLE, connections=WHOLE, drained_at=MAYBE_INSTANT,
+        drained_by=MAYBE_TEXT, started_at=INSTANT, heartbeat_at=INSTANT),
+    "Hosts": thing(config_version=WHOLE, drain_delay_seconds=NUMBER, hosts=many("Host")),
     "Certificates": thing(certificates=many("Certificate"), local_ca=MAYBE_TEXT),
     "Error": thing(
         service=TEXT, domain=TEXT, path=TEXT, status=WHOLE, reason=TEXT, made_by=_is("string", enum=["backend", "proxy", "client"]),

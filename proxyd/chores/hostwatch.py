@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Job, JobOver
 from proxyd.events.remote import publish_word
 from proxyd.registry.otherhosts import OtherHosts
 from proxyd.registry.state import Registry
@@ -18,16 +19,25 @@ log = logging.getLogger("proxyd.master")
 
 #: Longest wait for news at a time: the sign of life has to wait for it, because both use one connection.
 _WAIT = 0.1
+#: Seconds in which the clients of a host that is drained come back by another one.
+_MOVING = 20.0
 
 
 class HostWatch:
-    """A job that hears of each host that has taken a version as soon as it says so, and reads twice a second which hosts live."""
+    """A job that hears of each host that has taken a version as soon as it says so, and reads twice a second which hosts live.
 
-    def __init__(self, registry: Registry, member: Membership, others: OtherHosts) -> None:
+    `connections` tells how many registry connections there are. `hand_over` ends this master, so that another host leads."""
+
+    def __init__(self, registry: Registry, member: Membership, others: OtherHosts, connections: Callable[[], int],
+                 hand_over: Callable[[], None]) -> None:
         self._registry = registry
         self._member = member
         self._others = others
+        self._connections, self._hand_over = connections, hand_over
         self._looked = 0.0
+        #: Since when this host is drained (monotonic seconds), 0.0: it is not; and the other hosts that are.
+        self._drained_since = 0.0
+        self._drains: set[str] = set()
         self._living: set[str] = set()
         self._job = Job("hosts", 0.0, self._look, log, first=0.0, retry=BEAT, expected=StoreError,
                         trouble="nothing is heard from the other hosts")
@@ -57,11 +67,28 @@ class HostWatch:
             if not board.behind(version):
                 # It is written with the next sign of life.
                 self._member.reached = version
+            self._member.connections = self._connections()
             self._others.look(version)
+            self._look_at_drains(now)
             living = {self._member.name, *self._others.living()}
             if living != self._living:
                 self._registry.store.call(_drop_others, living)
                 self._living = living
+
+    def _look_at_drains(self, now: float) -> None:
+        delay, drains = self._registry.settings.hosts.drain_delay, self._others.drains()
+        if drains - self._drains:
+            # The clients of these hosts come back by another one in a moment.
+            self._registry.expect_moves(delay + _MOVING)
+        self._drains = drains
+        if not self._others.drained:
+            self._drained_since = 0.0
+            return
+        self._drained_since = self._drained_since or now
+        if now - self._drained_since >= delay and (able := self._others.could_lead()):
+            log.warning("%s, and hands the lead over: %s can lead", self._others.drained, ", ".join(sorted(able)))
+            self._hand_over()
+            raise JobOver
 
 
 def _drop_others(living: set[str]) -> None:

@@ -303,6 +303,9 @@ class HostsSettings:
         Kind("host:port", _other_hosts_address), "",
         "Where the masters of the other hosts reach this host's admin HTTP, to pass on what operators have done while this one leads. "
         "Empty: [admin] bind, unless that is this host's alone (a loopback address or a Unix socket).")
+    drain_delay: float = declare(
+        DURATION_OR_OFF, "5s", "How long /readyz of a host that is drained fails before its sessions are told to connect to another host, "
+        "and the lead is handed over: fronts must have noticed by then. 0: not at all.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from proxyd.base import text
 from proxyd.client import ClientError, ConnectionLost
 from proxyd.config import settings
-from proxyd.ctl import act, byhand, certs, completion, deploy, live, passwd, rollout, show, sql, tail
+from proxyd.ctl import act, byhand, certs, completion, deploy, hosts, live, passwd, rollout, show, sql, tail
 from proxyd.ctl.adminhttp import Admin, CannotConnect, Refused, as_url, read_token
 from proxyd.ctl.parser import build
 from proxyd.ctl.screen import Screen
@@ -24,7 +24,7 @@ BAD, USAGE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 130
 
 _COMMANDS: dict[str, Callable[[Admin, Screen, argparse.Namespace], int]] = {
     "status": show.status, "routes": show.routes, "route": show.route, "health": show.health, "circuits": show.circuits,
-    "hosts": show.hosts, "certs": certs.certs, "ca": show.ca,
+    "hosts": show.hosts, "host": hosts.host, "certs": certs.certs, "ca": show.ca,
     "sessions": show.sessions, "stats": show.stats, "errors": show.errors,
     "drain": act.drain, "maint": act.maint, "hold": act.hold, "reset": act.reset, "alerts": act.alerts,
     "add": byhand.add, "remove": byhand.remove,

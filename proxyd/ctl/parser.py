@@ -162,6 +162,7 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     command("circuits", "the circuit breakers", "Exits with 1 if one is open.")
     command("hosts", "the hosts that share a PostgreSQL database: who leads, and by which version each routes",
             "Exits with 1 if one is behind or gives no sign of life.")
+    named |= _host(command("host", "take a host out of service for an upgrade, and back"), shared)
     named |= _certs(command("certs", "the certificates that [acme] orders; renew, revoke, import and remove them",
                            "Without an action, it lists them, and exits with 1 if an order has failed."), shared)
     command("ca", "the certificate of the local CA, as PEM", "It signs for localhost, .test, .internal and addresses.")
@@ -283,6 +284,22 @@ def _deploy(one: argparse.ArgumentParser) -> None:
                      help="longest run of the command, before KILL (default: 2m)")
     one.add_argument("--start-timeout", type=duration, default=60.0, metavar="TIME",
                      help="longest wait for the service after the command (default: 60s)")
+
+
+def _host(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:
+    actions = one.add_subparsers(dest="action", metavar="drain|undrain", required=True)
+
+    def action(name: str, help: str, more: str = "") -> argparse.ArgumentParser:
+        made = actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}. {more}".strip(), parents=shared,
+                                  allow_abbrev=False)
+        made.add_argument("host", metavar="NAME", help="name of the host, as proxyctl hosts has it")
+        return made
+
+    drain = action("drain", "let a host serve no more, and wait until it may be upgraded",
+                   "Its /readyz fails first, then its sessions go to other hosts, and another host leads. It stays drained over restarts. "
+                   "Exits with 1 if something is still open there in the end.")
+    drain.add_argument("--timeout", type=duration, default=60.0, metavar="TIME", help="longest wait (default: 60s)")
+    return {"host drain": drain, "host undrain": action("undrain", "let a host serve again")}
 
 
 def _certs(one: argparse.ArgumentParser, shared: list[argparse.ArgumentParser]) -> dict[str, argparse.ArgumentParser]:

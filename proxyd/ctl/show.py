@@ -191,7 +191,8 @@ def hosts(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
 def _state_of_host(one: dict[str, Any]) -> str:
     if not one.get("lives"):
         return "no sign of life"
-    return f"leads (term {one.get('term')})" if one.get("leads") else "follows"
+    drained = ", drained" if one.get("drained_at") else ""
+    return (f"leads (term {one.get('term')})" if one.get("leads") else "follows") + drained
 
 
 def ca(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:

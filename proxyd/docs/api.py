@@ -28,7 +28,7 @@ as things are now, 503 where the database doesn't answer. `HEAD` is `GET` withou
 at 1000, and events at 100); `X-Total-Count` has the number of all.
 """
 _HOST = "http://127.0.0.1:8282"
-_PLACES = {"route_id": "r1", "session_id": "SESSION", "service": "shop", "domain": "shop.example.com"}
+_PLACES = {"route_id": "r1", "session_id": "SESSION", "service": "shop", "domain": "shop.example.com", "name": "web1"}
 
 
 def text() -> str:

@@ -252,6 +252,7 @@ COLUMN_NOTES: dict[str, str] = {
     "hosts.admin": "Where the masters of other hosts reach its admin HTTP while it leads (`[hosts] admin`). Empty: they can't.",
     "drained_at": "Since when `proxyctl host drain` keeps it from serving. NULL: nothing does.",
     "drained_by": "Who asked for that.",
+    "connections": "Registry connections that are open there: to the leader itself, or passed on to it.",
     "clock_at": "When it said so: Unix seconds by the clock of the database server.",
     "boot": "Mark of the host's boot and of its namespace of process ids. Process ids mean nothing beyond them.",
     "hosts.name": "Name of the host (`[hosts] name`).",

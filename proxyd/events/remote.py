@@ -100,4 +100,5 @@ def publish_word(bus: EventBus, word: dict[str, Any]) -> None:
     type_, data, route_id, at, actor = (word.get(name) for name in ("type", "data", "route_id", "at", "actor"))
     if (word.get("kind") == _KIND and type_ in NAMES and isinstance(data, dict) and isinstance(route_id, str | None)
             and isinstance(at, float | int | None) and isinstance(actor, str)):
-        bus.publish(str(type_), data, route_id, actor=actor, at=at)
+        publish = bus.publish
+        publish(str(type_), data, route_id, actor=actor, at=at)

@@ -57,6 +57,8 @@ TYPES: tuple[EventType, ...] = (
               ("service", "place", "by_route", "by_service", "count"), "route_overridden"),
     EventType("host_late", "An apply was answered before the workers of another host routed by it. `reached`: the version that they have.",
               ("host", "version", "reached")),
+    EventType("host_changed", "A host that shares the database is drained or serves again (`drained`, `undrained`), gives no sign of life, "
+              "or does so again (`gone`, `back`).", ("host", "state"), "host_changed"),
     EventType("cert_renewed", "A certificate of the proxy was replaced.", ("path", "names", "expires"), "cert_renewed"),
     EventType("certificate_changed", "A certificate was obtained or renewed, or could not be. `state`: as in CERT_STATUS.",
               ("domain", "state", "not_after", "issuer", "challenge", "error", "next_attempt"), "certificate_changed"),

@@ -23,6 +23,7 @@ from proxyd.registry import fields
 from proxyd.registry.activeroutes import sorted_ids
 from proxyd.registry.byhand import ByHand
 from proxyd.registry.ends import NO_MAINTENANCE, Conflict, Ends, maintained
+from proxyd.registry.hostdrains import HostDrains
 from proxyd.registry.http2ask import ask_http2
 from proxyd.registry.rollouts import Rollouts
 from proxyd.registry.state import LiveSession, Registry
@@ -64,6 +65,7 @@ class Operations:
         self.ends = Ends(registry)
         self.rollouts = Rollouts(registry)
         self.by_hand = ByHand(registry)
+        self.host_drains = HostDrains(registry)
         self._said: set[str] = set()
         self._drains: dict[str, int] = {}
         self._generations = itertools.count(1)

@@ -46,6 +46,8 @@ class _Other:
     told: int = 0
     #: Whether it understands words (`store/sql/words.py`): its proxyd is not of an older version.
     speaks: bool = False
+    #: It is about to be upgraded: it takes no sessions, and leads only if no other host can.
+    drained: bool = False
 
 
 class OtherHosts:
@@ -59,6 +61,8 @@ class OtherHosts:
         self._looked = 0.0
         #: The hosts that have not yet said that they have done what they were asked, by the mark of the question.
         self._asked: dict[str, set[str]] = {}
+        #: Why this host is not to serve, in a sentence; empty: it is.
+        self.drained = ""
 
     def look(self, version: int) -> None:
         """Read who is there; `version` is the current one. Raises StoreError."""
@@ -66,8 +70,9 @@ class OtherHosts:
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
         names = set()
-        for name, boot, beat, reached, speaks in rows:
+        for name, boot, beat, reached, speaks, drained_at, drained_by in rows:
             if name == self._own:
+                self.drained = f"this host is drained since {drained_at} ({drained_by})" if drained_at else ""
                 continue
             names.add(name)
             host = self._hosts.get(name)
@@ -78,7 +83,7 @@ class OtherHosts:
             host.reached = max(reached, host.reached) if host.beat[0] == boot and reached else reached
             if host.beat != (boot, beat) or gap > _LONGEST_GAP:
                 host.beat, host.since = (boot, beat), now
-            host.speaks = bool(speaks)
+            host.speaks, host.drained = bool(speaks), bool(drained_at)
             self._judge(name, host, version, now)
         for name in self._hosts.keys() - names:
             del self._hosts[name]
@@ -87,8 +92,10 @@ class OtherHosts:
         lived, host.lives = host.lives, now - host.since <= LEASE
         if host.lives and not lived:
             log.info("host %s is back", name)
+            self._bus.publish("host_changed", {"host": name, "state": "back"})
         elif lived and not host.lives:
             log.warning("host %s has given no sign of life for %g s: changes do not wait for it", name, LEASE)
+            self._bus.publish("host_changed", {"host": name, "state": "gone"})
         behind = host.lives and host.reached < version
         host.behind_since = (host.behind_since or now) if behind else 0.0
 
@@ -134,6 +141,14 @@ class OtherHosts:
         """A host has done what it was asked."""
         self._asked.get(mark, set()).discard(name)
 
+    def drains(self) -> set[str]:
+        """The other hosts that are drained."""
+        return {name for name, host in self._hosts.items() if host.drained}
+
+    def could_lead(self) -> set[str]:
+        """The other hosts that live and are not drained."""
+        return {name for name, host in self._hosts.items() if host.lives and not host.drained}
+
     def living(self) -> set[str]:
         """The other hosts that give signs of life."""
         return {name for name, host in self._hosts.items() if host.lives}
@@ -167,4 +182,5 @@ class OtherHosts:
 
 
 def _rows() -> list[tuple[Any, ...]]:
-    return list(tuples(Host.select(Host.name, Host.boot, Host.beat, Host.config_version, Host.clock.is_null(False))))
+    return list(tuples(Host.select(Host.name, Host.boot, Host.beat, Host.config_version, Host.clock.is_null(False),
+                                   Host.drained_at, Host.drained_by)))

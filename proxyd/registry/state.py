@@ -33,7 +33,7 @@ from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange
-from proxyd.store.sql.database import Store
+from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.kept import PREFIX
 from proxyd.store.sql.models import CLIENTLESS, SITE_PREFIX
 
@@ -41,6 +41,8 @@ log = logging.getLogger("proxyd.registry")
 
 CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
 _POLL = 0.001
+#: Seconds that a client has to come back by another host before its routes take no traffic any more.
+_MOVE = 5.0
 #: The setting that stores what a session's token lets it claim, so that a restart can't widen it.
 GRANT = ("grant", "", "")
 
@@ -118,6 +120,8 @@ class Registry:
         self.on_change: Callable[[int], None] = lambda version: None
         self.live_health: Callable[[str], dict[str, Any] | None] = lambda route_id: None
         self._lock = RLock()
+        #: Until when connections are lost because their host is drained (an instant of `base.clock`).
+        self._moves_until = 0.0
 
     # -- reading
 
@@ -336,7 +340,8 @@ class Registry:
             self._forget(older, by, f"redeployed: session {session.session_id} of the same names has applied")
 
     def disconnect(self, session: LiveSession, holder: Any) -> None:
-        """The holder's connection is lost. The routes take no traffic from now on, and wait for RECONNECT until the grace ends.
+        """The holder's connection is lost. The routes take no traffic from now on, and wait for RECONNECT until the grace ends. While
+        clients move to other hosts, the routes have a moment more.
 
         Nothing happens if another connection has resumed the session meanwhile.
         """
@@ -344,14 +349,30 @@ class Registry:
             if session.state != CONNECTED or session.holder is not holder:
                 return
             now = clock.now()
+            moves = now < self._moves_until
             self.commit(RegistryChange(
-                session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": False}),
+                session_id=session.session_id, routes=[] if moves else self.active.changed(session.routes, {"enabled": False}),
                 session_updates={"state": DISCONNECTED, "disconnected_at": rfc3339(clock.shown(now)),
                                  "disconnected_clock": clock.mark(now), "last_activity": rfc3339(session.last_activity)}), durable=False)
             session.state = DISCONNECTED
             session.holder = None
             session.expires = now + self.settings.registry.reconnect_grace
             self._log.lost(session.service, session.instance, session.session_id, session.address, self.settings.registry.reconnect_grace)
+        if moves:
+            gevent.spawn_later(_MOVE, self._not_moved, session)
+
+    def expect_moves(self, seconds: float) -> None:
+        """For so long, connections that are lost are those of clients that move to another host."""
+        self._moves_until = max(self._moves_until, clock.now() + seconds)
+
+    def _not_moved(self, session: LiveSession) -> None:
+        """A client that was to move is not back: its routes take no traffic any more."""
+        try:
+            with self.exclusive():
+                if session.state == DISCONNECTED and not session.replaced:
+                    self.commit(RegistryChange(routes=self.active.changed(session.routes, {"enabled": False})), durable=False)
+        except StoreError as error:
+            log.warning("the routes of %s/%s, which is not back, can't be disabled: %s", session.service, session.instance, error)
 
     def reconnect(self, session: LiveSession, address: str, holder: Any) -> None:
         """The client is back. Its routes are live again in every worker when this returns."""

@@ -237,7 +237,8 @@ class Master:
             Counts(store, board, directory, settings.host_name()),
             TicketKeeper(bool(settings.tls.bind) and settings.tls.shared_tickets, directory),
             watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness), log_watch, size,
-            *([HostWatch(registry, member, others)] if member is not None and others is not None else []))
+            *([HostWatch(registry, member, others, lambda: len(server.connections), self._fail)]
+              if member is not None and others is not None else []))
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,
             lambda: [*registry.takeovers.sentences(), *registry.active.overridden_now(_MOST_NOTICES)],
@@ -266,7 +267,7 @@ class Master:
         said, taken = False, 0
         while not self._stop.is_set():
             try:
-                if leadership.take():
+                if leadership.take(standby.spare()):
                     trouble.is_over()
                     return True
             except NameTaken as error:

@@ -6,6 +6,7 @@ and resets them when the leader asks all hosts to. And the admin HTTP: it reads 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -29,9 +30,9 @@ from proxyd.store.memory.circuits import SLOTS, CircuitBoard
 from proxyd.store.memory.watch import SharedWatch
 from proxyd.store.sql import words
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.hostlist import leader_admin
+from proxyd.store.sql.hostlist import is_drained, leader_admin
 from proxyd.store.sql.membership import BEAT
-from proxyd.store.sql.schema import HOSTS_DRAINED, has_step
+from proxyd.store.sql.schema import HOSTS_CONNECTIONS, has_step
 from proxyd.store.sql.wellness import Wellness
 
 log = logging.getLogger("proxyd.master")
@@ -57,6 +58,22 @@ class OwnHost:
         self._listens_again = self._looked = 0.0
         self._no_admin = Trouble(log, "this host has no admin HTTP")
         self._stopping: list[Callable[[], None]] = []
+        #: Since when it is known to be drained (monotonic seconds), 0.0: it is not.
+        self._drained_since = 0.0
+
+    @property
+    def drained(self) -> bool:
+        """Whether this host is drained."""
+        if self._others is None:
+            # Before the first look, which is before the first attempt to lead.
+            with contextlib.suppress(StoreError):
+                return self._store.read(is_drained, self._name)
+        return bool(self._drained_since)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it is drained, and has been for as long as fronts need to notice."""
+        return bool(self._drained_since) and time.monotonic() - self._drained_since >= self._settings.hosts.drain_delay
 
     def look(self) -> None:
         """Do what is due. To be called a few times a second."""
@@ -79,9 +96,10 @@ class OwnHost:
         if now - self._looked < BEAT:
             return
         self._looked = now
-        if not self._store.read(has_step, HOSTS_DRAINED):
+        if not self._store.read(has_step, HOSTS_CONNECTIONS):
             return
         others.look(self._board.version)
+        self._drained_since = (self._drained_since or now) if others.drained else 0.0
         if self._watch is None:
             watch = CircuitWatch(self._store, self._bus, circuits, claims=False)
             watch.start()

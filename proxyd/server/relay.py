@@ -20,6 +20,7 @@ from proxyd.config.sections import RegistrySettings
 from proxyd.net.dial import resolver
 from proxyd.net.listen import ListenError, PatientServer, listen
 from proxyd.net.proxyprotocol import header
+from proxyd.registry.framing import answer_line
 from proxyd.registry.server import refuse, tune
 
 log = logging.getLogger("proxyd.master")
@@ -29,6 +30,8 @@ _PIECE = 65536
 _REFUSALS = 64
 #: Seconds to reach the leader, name resolution included; and those that it has to end after the client has.
 _CONNECT_SECONDS, _END_SECONDS = 3.0, 30.0
+#: Seconds that a client has to use another host after it was told to; and after which all of them are cut.
+_MOVE_SECONDS, _GOODBYE_SECONDS = 2.0, 10.0
 
 
 class Relay:
@@ -39,12 +42,17 @@ class Relay:
         self._settings = settings
         self._server: PatientServer | None = None
         self._open = Pool(settings.max_connections + _REFUSALS)
+        self._passed: set[_Passed] = set()
+        self._ending: gevent.Greenlet | None = None
         self._trouble = Trouble(log, "registry connections to this host are not passed on to the leader")
 
     def start(self) -> None:
         """Listen, if it does not yet. If the address is taken, that is logged once, and the next call tries again."""
         if self._server is not None:
             return
+        if self._ending is not None:
+            self._ending.kill()
+            self._ending = None
         try:
             listener = listen(self._settings.bind, self._settings.max_connections)
         except ListenError as error:
@@ -54,11 +62,31 @@ class Relay:
         self._server = PatientServer(listener, self._accepted, spawn=self._open)
         self._server.start()
 
+    @property
+    def count(self) -> int:
+        """The connections that are passed on now."""
+        return len(self._passed)
+
+    def leave(self) -> None:
+        """Listen no more, and tell those whose connections are open to use another host. They have a moment to do so."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        if self._passed:
+            log.info("%d registry connections are told to use another host", len(self._passed))
+        for passed in list(self._passed):
+            # Of what is encrypted nobody here can write a line: its end has to do.
+            gevent.spawn(passed.goodbye, not self._settings.tls_certificate)
+        self._ending = gevent.spawn_later(_GOODBYE_SECONDS, self._open.kill, timeout=1.0)
+
     def stop(self) -> None:
         """Listen no more, and end what is open."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        if self._ending is not None:
+            self._ending.kill()
         self._open.kill(timeout=1.0)
 
     def _accepted(self, sock: Any, address: Any) -> None:
@@ -78,12 +106,15 @@ class Relay:
                 if not self._settings.tls_certificate:
                     refuse(sock, "this host can't reach the master that leads now: try again, or another host")
                 return
-            back = gevent.spawn(_copy, leader, sock)
+            passed = _Passed(sock)
+            self._passed.add(passed)
+            back = gevent.spawn(_copy, leader, passed)
             back.link(lambda _: _shut(sock, constants.SHUT_RD))
             try:
                 _copy(sock, leader)
                 back.join(_END_SECONDS)
             finally:
+                self._passed.discard(passed)
                 back.kill()
         except OSError:
             pass
@@ -111,6 +142,33 @@ class Relay:
                     raise
                 return leader
         raise failed
+
+
+class _Passed:
+    """A client's connection, to which the leader's answers are copied."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        #: Whether all that was sent ends with a whole line.
+        self._between_lines = True
+
+    def sendall(self, data: bytes) -> None:
+        """Send a piece of what the leader says. Raises OSError."""
+        self._between_lines = False
+        self._sock.sendall(data)
+        self._between_lines = data.endswith(b"\n")
+
+    def shutdown(self, how: int) -> None:
+        """As of a socket."""
+        self._sock.shutdown(how)
+
+    def goodbye(self, says_so: bool) -> None:
+        """Tell the client to connect elsewhere, if a line can be written just now; then nothing more comes from it."""
+        with contextlib.suppress(OSError):
+            if says_so and self._between_lines:
+                self._sock.sendall(answer_line("SHUTDOWN"))
+        gevent.sleep(_MOVE_SECONDS)
+        _shut(self._sock, constants.SHUT_RD)
 
 
 def _copy(source: Any, sink: Any) -> None:

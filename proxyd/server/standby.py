@@ -42,13 +42,21 @@ class Standby:
         self._relay.stop()
         self._own.stop()
 
+    def spare(self) -> bool:
+        """Whether this host is to lead only if no other can, as one that is drained."""
+        return self._own.drained
+
     def follow(self, seconds: float) -> None:
         """Wait at most `seconds` for news, then take the current version to the workers. Raises StoreError if the server can't be asked."""
         self._own.hear(self._member.news(seconds))
         self._files.look()
         self._own.look()
         self._relay.leader = self._member.leaders_registry()
-        self._relay.start()
+        if self._own.leaves:
+            self._relay.leave()
+        else:
+            self._relay.start()
+        self._member.connections = self._relay.count
         version = self._member.version()
         if not version:
             return

@@ -19,7 +19,7 @@ from tests.admin.harness import SESSION, TOKEN, Master
 Schema = dict[str, Any]
 DOCUMENT = openapi(ENDPOINTS)
 #: In path templates of the document.
-PLACES = {"route_id": "r1", "session_id": SESSION, "service": "shop", "domain": "shop.example.com"}
+PLACES = {"name": "web1", "route_id": "r1", "session_id": SESSION, "service": "shop", "domain": "shop.example.com"}
 GOOD: dict[str, Any] = {"client": "127.0.0.1", "q": "shop", "seconds": 60, "at": rfc3339(time.time() + 3600)}
 
 

@@ -28,9 +28,10 @@ class Leadership:
         #: The number of this lead; 0 before `begin`.
         self.term = 0
 
-    def take(self) -> bool:
-        """Take the lead; False if another master has it. Raises StoreError if the server can't be asked."""
-        return self._member.look(lead=True)
+    def take(self, spare: bool = False) -> bool:
+        """Take the lead; False if another master has it. `spare`: only if no other host does for a while. Raises StoreError if the server
+        can't be asked."""
+        return self._member.look(lead=True, spare=spare)
 
     def begin(self, now: str) -> None:
         """Begin a term at `now` (RFC 3339), after `take`. Raises StoreError."""

@@ -44,6 +44,8 @@ _ANSWER = 2.0
 BEAT = 0.5
 #: A host that gave no sign of life for so long is gone.
 LEASE = 2.5
+#: Seconds without a leader that lives after which a host that is drained leads all the same.
+_SPARE = 5.0
 #: If the last look was longer ago than this, it was not the other host that was away.
 _LONGEST_GAP = 1.0
 _SIGN = """
@@ -68,6 +70,7 @@ WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objs
 #: Statements of their own: until the first leader of this version has made the columns, the sign of life must be written without them.
 _CLOCK = "UPDATE hosts SET clock = %s, clock_at = EXTRACT(EPOCH FROM clock_timestamp()) WHERE name = %s"
 _REGISTRY = "UPDATE hosts SET registry = %s WHERE name = %s"
+_CONNECTIONS = "UPDATE hosts SET connections = %s WHERE name = %s"
 _ADMIN = "UPDATE hosts SET admin = %s WHERE name = %s"
 _LEADERS_REGISTRY = """
 SELECT h.name, COALESCE(h.registry, '') FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""
@@ -92,15 +95,21 @@ class Membership:
         self._started = rfc3339(time.time())
         #: The config version that all workers of this host route by.
         self.reached = 0
+        #: The registry connections that are open here.
+        self.connections = 0
         self._beat, self._beaten = 0, 0.0
         #: What the leader's row said, since when, and when it was read last (monotonic seconds).
         self._leader: tuple[Any, ...] = ()
         self._since = self._looked = 0.0
+        #: The same as a host sees it that leads only if no other does.
+        self._spared: tuple[Any, ...] = ()
+        self._spared_since = time.monotonic()
 
-    def look(self, lead: bool = False) -> bool:
-        """Make sure that the connection is there, and give a sign of life. `lead`: take the lead, too, if it is free. Returns whether
-        this host has the lead. A connection that was lost is made again, and the lead with it."""
-        return self._run(self._look, lead)
+    def look(self, lead: bool = False, spare: bool = False) -> bool:
+        """Make sure that the connection is there, and give a sign of life. `lead`: take the lead, too, if it is free; `spare`: only if no
+        other host has taken it for a while. Returns whether this host has the lead. A connection that was lost is made again, and the lead
+        with it."""
+        return self._run(self._look, lead, spare)
 
     def news(self, seconds: float) -> list[tuple[str, str]]:
         """What others have told since the last call, by channel and text. Waits for the first at most `seconds`."""
@@ -144,10 +153,10 @@ class Membership:
             self._drop()
             raise
 
-    def _look(self, lead: bool) -> bool:
+    def _look(self, lead: bool, spare: bool) -> bool:
         server = self._server or self._connect()
         self._sign(server)
-        if not self._leads and lead:
+        if not self._leads and lead and (not spare or self._is_vacant(server)):
             self._leads = bool(server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LEAD,)).fetchone()[0])
             if not self._leads:
                 self._depose(server)
@@ -171,13 +180,11 @@ class Membership:
         return postgres.notified(self._server or self._connect(), seconds)
 
     def _version(self) -> int:
-        found = _known(self._server or self._connect(), _VERSION)
-        row = found.fetchone() if found else None
+        row = _first(_known(self._server or self._connect(), _VERSION))
         return int(row[0]) if row else 0
 
     def _leaders_registry(self) -> str:
-        found = _known(self._server or self._connect(), _LEADERS_REGISTRY)
-        row = found.fetchone() if found else None
+        row = _first(_known(self._server or self._connect(), _LEADERS_REGISTRY))
         return str(row[1]) if row is not None and row[0] != self.name else ""
 
     def _report(self, version: int) -> None:
@@ -194,15 +201,24 @@ class Membership:
         if _known(server, _SIGN, values):
             self._beaten = now
             _known(server, _CLOCK, (clock.mark(clock.now()), self.name))
+            _known(server, _CONNECTIONS, (self.connections, self.name))
             self._registry_told = self._registry_told or bool(_known(server, _REGISTRY, (self._registry, self.name)))
             self._admin_told = self._admin_told or bool(_known(server, _ADMIN, (self._admin, self.name)))
+
+    def _is_vacant(self, server: Any) -> bool:
+        """Whether no other host that lives has had the lead for some time."""
+        now = time.monotonic()
+        row = _first(_known(server, _LEADER))
+        found = tuple(row[:4]) if row is not None and row[0] != self.name else ()
+        if found != self._spared:
+            self._spared, self._spared_since = found, now
+        return now - self._spared_since > _SPARE
 
     def _depose(self, server: Any) -> None:
         """End the connection of a leader that gives no sign of life."""
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
-        found = _known(server, _LEADER)
-        row = found.fetchone() if found else None
+        row = _first(_known(server, _LEADER))
         if row is None or row[:4] != self._leader or gap > _LONGEST_GAP:
             self._leader, self._since = tuple(row[:4]) if row is not None else (), now
             return
@@ -238,6 +254,11 @@ def _known(server: Any, sql: str, values: tuple[Any, ...] = ()) -> Any:
         if "does not exist" not in str(error):
             raise
         return None
+
+
+def _first(found: Any) -> Any:
+    """The first row of what `_known` gave; None where there is none."""
+    return found.fetchone() if found else None
 
 
 def _key(name: str) -> int:

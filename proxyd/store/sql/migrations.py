@@ -65,7 +65,7 @@ from proxyd.store.sql.rollups import (
     TrafficHour,
     UnwellRow,
 )
-from proxyd.store.sql.schema import HOSTS_DRAINED, HOSTS_TOGETHER
+from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER
 from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
@@ -241,6 +241,10 @@ def _drained_hosts() -> None:
         _add_column(Host, column)
 
 
+def _connections_of_hosts() -> None:
+    _add_column(Host, "connections", "INTEGER" if is_sqlite() else "BIGINT")
+
+
 def _slowest_by_index() -> None:
     """The hundred slowest requests of all that are kept were found by sorting them. A new table has the index already."""
     database.execute_sql("CREATE INDEX IF NOT EXISTS slow_requests_total_ms ON slow_requests (total_ms)")
@@ -296,6 +300,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (HOSTS_DRAINED, "where the admin HTTP of a host is reached, and which hosts are drained", _drained_hosts),
     (27, "maintenance windows and deploys", _maintenance_and_deploys),
     (28, "the history of certificates", _history_of_certificates),
+    (HOSTS_CONNECTIONS, "how many registry connections a host has", _connections_of_hosts),
 )
 NEWEST = STEPS[-1][0]
 

@@ -78,6 +78,8 @@ class Host(StoredTable):
     #: Since when, and at whose wish, it is drained for an upgrade. None: it is not.
     drained_at = TextField(null=True)
     drained_by = TextField(null=True)
+    #: Registry connections that are open there, its own or passed on.
+    connections = BigIntegerField(null=True)
 
     class Meta:
         table_name = "hosts"

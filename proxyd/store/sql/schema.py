@@ -11,6 +11,8 @@ from proxyd.store.sql.database import database
 HOSTS_TOGETHER = 25
 #: The step that brought where a host's admin HTTP is, and whether the host is drained.
 HOSTS_DRAINED = 26
+#: The step that brought how many registry connections a host has.
+HOSTS_CONNECTIONS = 29
 _NEWEST = "SELECT MAX(version) FROM schema_version"
 #: The newest step that the database was seen to have. It never goes back while a process runs.
 _seen = 0
