@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxyd.base.counters import COUNTERS
 from proxyd.events.types import NAMES
+from proxyd.store.sql.viewparts import GOES_ON
 
 #: Behind the model's own description.
 TABLE_NOTES: dict[str, str] = {
@@ -445,6 +446,14 @@ COLUMN_NOTES: dict[str, str] = {
     "v_slo.left_percent": "The same as a share of the budget.",
     "v_slo.burn_1h": "How fast the budget is spent, over the last hour.",
     "v_slo.burn_6h": "How fast it is spent, over the last six hours and the hour's part before them.",
+    "v_down_at.kind": "`endpoint`, `service` (no instance was up at this domain and path: what users see), or `maintenance`.",
+    "v_down_at.instance_name": "Name of the instance. Empty for a service.",
+    "v_down_at.planned": "`yes` for maintenance, and for outages within it.",
+    "v_down_at.since": "When it began.",
+    "v_down_at.until": f"When it ended. `{GOES_ON}` while it goes on, so that `BETWEEN` finds it.",
+    "v_down_at.why": "What the check found, or the reason of the maintenance.",
+    "v_down_at.incident_id": "Its row in `v_incidents`. NULL for maintenance.",
+    "v_down_at.window_id": "Its row in `v_maintenance`. NULL for an outage.",
     "rank": "1 is the worst.",
     "severity": "`critical`, `warning` or `starting`.",
     "unwell.kind": "What kind of thing it is, like `out_of_service` or `member_down`.",
@@ -502,6 +511,8 @@ VIEW_NOTES: dict[str, str] = {
     "v_rollouts": "Every rollout: how far it came, why it went back, and the figures of its last step.",
     "v_websockets": "The WebSockets that ended, and how long they were open.",
     "v_flapping": "Endpoints with three outages or more in the last 24 hours: unplanned incidents, and circuits that requests opened.",
+    "v_down_at": "What was down or in maintenance from when to when: ask for an instant with `WHERE '2026-03-02T03:12' BETWEEN since AND "
+                 "until`. Write the `T`: with a blank in its place, an instant is before all of its day.",
     "v_incidents": "Every outage: what was down from when to when, why, how it ended, and how many requests failed meanwhile.",
     "v_uptime": "Uptime by time: of the last 24 hours, 7, 30, 90 days and the last year (`period`). Planned outages are neither up nor "
                 "down. A period begins with a whole hour (`24h`, `7d`) or day, in UTC.",
@@ -574,10 +585,12 @@ ORDER BY id;"""),
     ("Which outages were there, how long did they last, and what did users see?", "", """
 SELECT kind, service_name, instance_name, started_at, seconds, ended_how, failed_requests, planned, cause
 FROM v_incidents ORDER BY started_at DESC, kind LIMIT 10;"""),
-    ("What was down at 22:12 last night?", "Put the instant that you ask about in place of the first line.", """
-WITH asked AS (SELECT yesterday || 'T22:12:00.000Z' AS at FROM v_now)
-SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, i.started_at, i.ended_at, i.cause
-FROM v_incidents i JOIN asked ON i.started_at <= asked.at AND COALESCE(i.ended_at, '9999') > asked.at ORDER BY i.incident_id;"""),
+    ("What was down at 22:12 last night?", "The minute is enough; write it as the tables do, with the `T`, in UTC.", """
+SELECT kind, service_name, instance_name, domain, path, planned, since, until, why
+FROM v_down_at WHERE '2026-03-01T22:12' BETWEEN since AND until ORDER BY kind, service_name;"""),
+    ("What is down or in maintenance now?", "", """
+SELECT kind, service_name, instance_name, path, planned, since, why
+FROM v_down_at WHERE (SELECT now FROM v_now) BETWEEN since AND until ORDER BY since;"""),
     ("How available was each endpoint, without planned maintenance?", "", """
 SELECT period, service_name, instance_name, path, uptime_percent, down_seconds, maintenance_seconds, unknown_seconds
 FROM v_uptime WHERE period IN ('24h', '30d') ORDER BY period, uptime_percent, instance_name;"""),

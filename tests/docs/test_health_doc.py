@@ -25,7 +25,7 @@ OTHERS = {"v_errors", "v_unknown_hosts",
           "v_slo", "v_unwell", "v_uptime_services", "v_slowest_endpoints", "v_incidents", "v_uptime", "v_unused", "v_traffic_by_hour",
           "v_latency_by_hour", "v_endpoints", "v_route_history", "v_traffic",
           "v_now", "v_events", "v_deploys", "v_maintenance",
-          "v_certificates", "v_certificate_history", "v_rollouts", "v_websockets"}
+          "v_certificates", "v_certificate_history", "v_down_at", "v_rollouts", "v_websockets"}
 
 assert commands.__all__, "importing the handlers fills the command table"
 TEXT = (Path(__file__).resolve().parents[2] / "docs/health.md").read_text(encoding="utf-8")

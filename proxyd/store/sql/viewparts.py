@@ -29,6 +29,8 @@ _PERCENTILE = Part("""(SELECT MIN(x.upper_ms) FROM (
                           SUM(l.requests) OVER (ORDER BY l.bucket) AS so_far, SUM(l.requests) OVER () AS total
                    FROM latency_hours l WHERE l.endpoint_id = t.endpoint_id AND l.hour = t.hour) x
                 WHERE x.so_far >= $1 * x.total)""")
+#: Until when something lasts that goes on: it sorts behind every instant.
+GOES_ON = "9999-12-31T23:59:59.999Z"
 _SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "hours6": "6 hours", "day": "1 day", "week": "7 days",
           "month": "30 days", "quarter": "90 days", "year": "365 days"}
 _JSON = "json_extract($1, '$.$2')"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxyd.store.sql.database import database
 from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.uptimeviews import UPTIME, UPTIME_SERVICES
-from proxyd.store.sql.viewparts import POSTGRES, SQLITE
+from proxyd.store.sql.viewparts import GOES_ON, POSTGRES, SQLITE
 
 #: Name and text of each view; what differs between database engines stands in braces.
 VIEWS: dict[str, str] = {
@@ -143,6 +143,24 @@ VIEWS: dict[str, str] = {
                   AND (i.kind = 'service' OR p.instance_name = i.instance_name)
                   AND m.minute >= substr(i.first_failed_at, 1, 16) AND m.minute <= COALESCE(i.ended_at, {at:now})) AS failed_requests
         FROM incidents i""",
+    # What has ended is found by its end: most questions are about the last days of years. What goes on is little.
+    "v_down_at": f"""
+        SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, CASE WHEN i.planned THEN 'yes' ELSE 'no' END AS planned,
+               {{unindexed}}i.started_at AS since, i.ended_at AS until, i.cause AS why, i.incident_id,
+               CAST(NULL AS {{whole_type}}) AS window_id
+        FROM incidents i WHERE i.ended_at IS NOT NULL
+        UNION ALL
+        SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, CASE WHEN i.planned THEN 'yes' ELSE 'no' END,
+               i.started_at, '{GOES_ON}', i.cause, i.incident_id, CAST(NULL AS {{whole_type}})
+        FROM incidents i WHERE i.ended_at IS NULL
+        UNION ALL
+        SELECT 'maintenance', w.service_name, w.instance_name, w.domain, w.path, 'yes', {{unindexed}}w.started_at, w.ended_at, w.reason,
+               CAST(NULL AS {{whole_type}}), w.window_id
+        FROM maintenance_windows w WHERE w.ended_at IS NOT NULL AND w.started_at IS NOT NULL
+        UNION ALL
+        SELECT 'maintenance', w.service_name, w.instance_name, w.domain, w.path, 'yes', w.started_at, '{GOES_ON}', w.reason,
+               CAST(NULL AS {{whole_type}}), w.window_id
+        FROM maintenance_windows w WHERE w.ended_at IS NULL AND w.started_at IS NOT NULL""",
     "v_uptime": UPTIME,
     "v_uptime_services": UPTIME_SERVICES,
     "v_slo": """

@@ -16,7 +16,8 @@ HISTORY = {kept.model._meta.table_name for kept in RETAINED} - {
     "service_stats", "service_latency", "service_status_codes", "unknown_hosts"}
 #: What is asked for with a span of time, and the column that has it. The others say themselves how far back they look.
 BY_TIME = {"v_events": "at", "v_traffic": "minute", "v_traffic_by_hour": "hour", "v_latency_by_hour": "hour", "v_incidents": "started_at",
-           "v_deploys": "at", "v_maintenance": "started_at", "v_certificate_history": "at", "v_websockets": "opened_at"}
+           "v_down_at": "until", "v_deploys": "at", "v_maintenance": "started_at",
+           "v_certificate_history": "at", "v_websockets": "opened_at"}
 #: The first hundred of an index; and all that is kept where that is little: one row for each rollout.
 SMALL = {"v_slowest", "v_rollouts"}
 
@@ -47,6 +48,14 @@ def test_uptime_of_one_service_is_found_by_its_keys(name: str) -> None:
     with sample() as connection:
         steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {name} WHERE service_name = 'shop'")]
     assert sum("(service_name=?" in step for step in steps) == 5, steps
+
+
+def test_what_was_down_at_an_instant_is_found_by_the_end_of_each_outage() -> None:
+    with sample() as connection:
+        steps = [row[3] for row in connection.execute(
+            "EXPLAIN QUERY PLAN SELECT * FROM v_down_at WHERE '2026-03-01T22:12' BETWEEN since AND until")]
+    assert sum("ended_at>?" in step for step in steps) == 2, steps
+    assert {step for step in steps if step.startswith("SCAN")} <= {"SCAN v_down_at"}, steps
 
 
 def test_a_scan_would_be_seen() -> None:

@@ -5,7 +5,8 @@ The story is written by the writers that proxyd uses. It is that of the day befo
 - `shop` (two instances at /) has a planned maintenance of shop-1 at 02:00 yesterday for half an hour. At 03:10 both instances go down:
   shop-2 for 4 minutes, shop-1 for 6. Its objective is 99 %.
 - `search` is deployed twice yesterday, at 09:00 and 14:00; the deploy of 14:00 brings errors until it is put right. It flaps.
-- `legacy` is down since 20:00 the day before yesterday, and removed while it is, at 23:00. `idle` was never asked.
+- `legacy` is down since 20:00 the day before yesterday, and removed while it is, at 23:00. `idle` was never asked. `lone` is
+  down since 23:30 yesterday.
 - From 05:00 to 06:00 yesterday no master was there. At 16:00 shop-2 drains. 203.0.113.9 hits the limits of search.
 """
 
@@ -40,7 +41,8 @@ WORKER = ("web1", "b1", 1)
 ROUTES = {"r1": ("shop", "shop-1", "shop.test", "/"), "r2": ("shop", "shop-2", "shop.test", "/"),
           "r10": ("search", "search-1", "shop.test", "/search"), "r11": ("search", "search-1", "shop.test", "/search"),
           "r12": ("search", "search-1", "shop.test", "/search"),
-          "r20": ("legacy", "legacy-1", "old.test", "/"), "r30": ("idle", "idle-1", "idle.test", "/")}
+          "r20": ("legacy", "legacy-1", "old.test", "/"), "r30": ("idle", "idle-1", "idle.test", "/"),
+          "r40": ("lone", "lone-1", "lone.test", "/")}
 AWAY = YESTERDAY + timedelta(hours=5)
 
 
@@ -64,7 +66,7 @@ def row(route_id: str, created: str, **others: Any) -> dict[str, Any]:
 def _routes() -> None:
     early = at("00:00", BEFORE)
     Session.create(session_id="s1", service_name="shop", instance_name="shop-1", state="connected", connected_at=early, last_activity=early)
-    for name in ("r1", "r2", "r10", "r20", "r30"):
+    for name in ("r1", "r2", "r10", "r20", "r30", "r40"):
         identity.came([row(name, early)], f"{ROUTES[name][1]}@10.0.0.1")
     for old, new, when, release in (("r10", "r11", at("09:00"), "2.3"), ("r11", "r12", at("14:00"), "2.4")):
         identity.came([row(new, when)], "search-1@10.0.0.9")
@@ -99,6 +101,7 @@ def _health() -> None:
         _incident(2, "r2", "endpoint", at("03:10"), at("03:14"), "recovered", refused),
         _incident(3, "r1", "service", at("03:10"), at("03:14"), "recovered", refused),
         _incident(4, "r1", "endpoint", at("02:05"), at("02:20"), "recovered", refused, planned=True),
+        _incident(6, "r40", "endpoint", at("23:30"), None, None, refused),
         _incident(5, "r20", "endpoint", at("20:00", BEFORE), at("23:00", BEFORE), "removed", slow)], [], at("03:16"))
     # What flaps does so within the last 24 hours, whenever that is; it has three outages of a second.
     flaps = [NOW - timedelta(minutes=60 - 10 * number) for number in range(3)]
@@ -250,9 +253,16 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         "SELECT ended_at, ended_how, seconds FROM v_incidents WHERE service_name = 'legacy'",
         [(at("23:00", BEFORE), "removed", 10_800)]),
     "What was down at 03:12?": (
-        f"SELECT kind, service_name, instance_name FROM v_incidents WHERE started_at <= '{at('03:12')}' "
-        f"AND (ended_at IS NULL OR ended_at > '{at('03:12')}') ORDER BY incident_id",
-        [("endpoint", "shop", "shop-1"), ("endpoint", "shop", "shop-2"), ("service", "shop", "")]),
+        f"SELECT kind, service_name, instance_name, why FROM v_down_at WHERE '{at('03:12')[:16]}' BETWEEN since AND until "
+        "ORDER BY kind, instance_name",
+        [("endpoint", "shop", "shop-1", "connection refused"), ("endpoint", "shop", "shop-2", "connection refused"),
+         ("service", "shop", "", "connection refused")]),
+    "What was in maintenance at 02:10, and was something else down then?": (
+        f"SELECT kind, planned, since, until, why FROM v_down_at WHERE '{at('02:10')}' BETWEEN since AND until ORDER BY kind",
+        [("endpoint", "yes", at("02:05"), at("02:20"), "connection refused"),
+         ("maintenance", "yes", at("02:00"), at("02:30"), "new disk")]),
+    "What is down and goes on?": ("SELECT service_name, until FROM v_down_at WHERE (SELECT now FROM v_now) BETWEEN since AND until",
+                                  [("lone", "9999-12-31T23:59:59.999Z")]),
     "Which outages were planned?": (
         "SELECT instance_name, started_at, ended_at FROM v_incidents WHERE planned = 'yes'", [("shop-1", at("02:05"), at("02:20"))]),
     "When was maintenance, who entered it, why, and how did it end?": (
@@ -316,7 +326,7 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "Which single requests were slow?": (
         "SELECT service_name, url, total_ms FROM v_slowest ORDER BY total_ms DESC LIMIT 2",
         [("search", "shop.test/search?n=24", 824.0), ("search", "shop.test/search?n=23", 823.0)]),
-    "Which routes are used by nobody?": ("SELECT service_name, path FROM v_unused", [("idle", "/")]),
+    "Which routes are used by nobody?": ("SELECT service_name, path FROM v_unused ORDER BY service_name", [("idle", "/"), ("lone", "/")]),
     "What flaps?": ("SELECT service_name, outages_24h FROM v_flapping", [("search", 3)]),
     "Which sessions were lost, and for how long?": (
         "SELECT l.service_name, b.at_epoch - l.at_epoch FROM v_events l LEFT JOIN v_events b ON b.instance_name = l.instance_name "
