@@ -36,6 +36,7 @@ from proxyd.store.sql.observed import HealthStatus
 from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.refusals import refusal_counts
 from proxyd.store.sql.servicesums import NOWHERE, Place, ServiceLatency, ServiceStats, ServiceStatusCode
+from proxyd.store.sql.tablesizes import HistoryNumbers
 from proxyd.store.sql.traffic import open_requests
 
 #: Upper bounds of the duration histogram, in seconds.
@@ -72,7 +73,7 @@ class Process:
     jobs: tuple[Job, ...] = ()
     findings: Sequence[Finding] = ()
     orders: dict[str, int] = field(default_factory=dict)
-    history: dict[str, float] = field(default_factory=dict)
+    history: HistoryNumbers = field(default_factory=HistoryNumbers)
 
 
 def read(circuits: CircuitBoard) -> Readings:
@@ -243,15 +244,19 @@ class ProxydCollector(Collector):
         yield self._unwell()
 
     def _history(self) -> Iterator[Metric]:
-        tables = dict(self._process.history)
-        for name, key in (("proxyd_database_bytes", "used"), ("proxyd_database_max_bytes", "bound")):
-            family = gauge(name)
-            family.add_metric((), tables.pop(key, 0))
+        known = self._process.history
+        alone = {"database_bytes": known.used, "database_max_bytes": known.bound, "access_log_bytes": known.access_log}
+        for name, value in alone.items():
+            family = gauge(f"proxyd_{name}")
+            if value is not None:
+                family.add_metric((), value)
             yield family
-        dropped = counter("proxyd_history_dropped_rows_total")
-        for table, rows in sorted(tables.items()):
-            dropped.add_metric((table,), rows)
-        yield dropped
+        rows, size = ({table: found[place] for table, found in known.tables.items()} for place in (0, 1))
+        for metric, by_table in ((counter("proxyd_history_dropped_rows_total"), known.dropped), (gauge("proxyd_history_rows"), rows),
+                                 (gauge("proxyd_history_bytes"), size)):
+            for table, number in sorted(by_table.items()):
+                metric.add_metric((table,), number)
+            yield metric
 
     def _unwell(self) -> Metric:
         family, found = gauge("proxyd_unwell"), Counter(item.kind for item in self._process.findings)

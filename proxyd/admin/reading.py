@@ -23,6 +23,7 @@ from proxyd.store.sql.hostlist import host_rows
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.refusals import refusal_counts
 from proxyd.store.sql.snapshot import counter
+from proxyd.store.sql.tablesizes import HistoryNumbers
 from proxyd.store.sql.traffic import route_stats
 
 MAX_LIMIT, MAX_OFFSET = 10_000, 10_000_000
@@ -113,7 +114,15 @@ def status(context: Context, request: Request) -> Response:
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
                          for item in state.certificates()],
         "jobs": [{"name": job.name, "runs": job.runs, "errors": job.errors, "last_run_at": rfc3339(job.last_run) if job.last_run else None,
-                  "duration_seconds": round(job.duration, 6), "error": job.error} for job in state.jobs]})
+                  "duration_seconds": round(job.duration, 6), "error": job.error} for job in state.jobs],
+        "history": _history(state.history())})
+
+
+def _history(known: HistoryNumbers) -> dict[str, Any]:
+    """What the history costs, the largest table first."""
+    tables = sorted(known.tables.items(), key=lambda item: (-item[1].bytes, item[0]))
+    return {"bytes": known.used, "max_bytes": known.bound, "access_log_bytes": known.access_log,
+            "tables": [{"table": name, "rows": size.rows, "bytes": size.bytes} for name, size in tables]}
 
 
 def _counts() -> tuple[int, dict[str, int], dict[str, Any]]:

@@ -54,7 +54,9 @@ SCHEMAS: dict[str, Schema] = {
         problems=TEXTS, notices=TEXTS, unknown_hosts=thing(requests=WHOLE, most_asked=many("UnknownHost")),
         certificates={"type": "array", "items": thing(path=TEXT, names=TEXTS, expires_at=INSTANT)},
         jobs={"type": "array", "items": thing(name=TEXT, runs=WHOLE, errors=WHOLE, last_run_at=MAYBE_INSTANT, duration_seconds=NUMBER,
-                                              error=TEXT)}),
+                                              error=TEXT)},
+        history=thing(bytes=WHOLE, max_bytes=WHOLE, access_log_bytes=_is(["integer", "null"]), tables={
+            "type": "array", "items": thing(table=TEXT, rows=WHOLE, bytes=WHOLE)})),
     "Route": thing(
         route_id=TEXT, session_id=TEXT, source=_is("string", enum=SOURCES), service=TEXT, instance=TEXT,
         domains=TEXTS, path=TEXT, backend=TEXT, priority=WHOLE, enabled=FLAG, options=_NAMED, headers=_NAMED, request_headers=_NAMED,

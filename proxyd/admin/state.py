@@ -14,6 +14,7 @@ from proxyd.registry.otherhosts import OtherHosts
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.tablesizes import HistoryNumbers
 from proxyd.store.sql.wellness import Wellness
 
 
@@ -69,8 +70,8 @@ class MasterState:
     wellness: Wellness | None = None
     #: Certificates by [acme] since the start: obtained, failed, and the names that are failing now.
     orders: Callable[[], dict[str, int]] = dict
-    #: The size of the database, and rows that went early: `HistorySize.numbers`.
-    history: Callable[[], dict[str, float]] = dict
+    #: What the history costs: `HistorySize.numbers`.
+    history: Callable[[], HistoryNumbers] = HistoryNumbers
     certificate_actions: CertificateActions | None = None
     #: The webhooks, None for a master without.
     alerts: Webhooks | None = None

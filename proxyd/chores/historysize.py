@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from math import inf
 
@@ -13,8 +14,9 @@ from proxyd.base.jobs import Job, Working
 from proxyd.base.text import format_size
 from proxyd.base.trouble import Trouble
 from proxyd.events.bus import EventBus
-from proxyd.store.sql import cost
+from proxyd.store.sql import cost, tablesizes
 from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.tablesizes import HistoryNumbers, TableSize
 
 log = logging.getLogger("proxyd.retention")
 
@@ -26,14 +28,16 @@ _SAID_AGAIN = 86400.0
 
 
 class HistorySize(Working):
-    """A job that looks once a minute. `bound`: bytes (`[database] max_size`), 0 for none."""
+    """A job that looks once a minute. `bound`: bytes (`[database] max_size`), 0 for none. `access_log`: where the access log goes, as
+    `[log] access` says."""
 
-    def __init__(self, store: Store, bus: EventBus, bound: int) -> None:
-        self._store, self._bus, self._bound = store, bus, bound
+    def __init__(self, store: Store, bus: EventBus, bound: int, access_log: str = "off") -> None:
+        self._store, self._bus, self._bound, self._access_log = store, bus, bound, access_log
         self._said_at = -inf
         self._trouble = Trouble(log, "the history is too large")
         #: Bytes in use as the last look found them, and rows that went early since the start, by table.
         self.used, self.dropped = 0, dict[str, int]()
+        self._tables: dict[str, TableSize] = {}
         self.jobs = (Job("history-size", _PERIOD, self._round, log, first=_FIRST, retry=_PERIOD, expected=StoreError,
                          trouble="history that is too large waits for the next round"),)
 
@@ -41,12 +45,23 @@ class HistorySize(Working):
         """What keeps the database from being as small as it should be."""
         return [self._trouble.reason] if self._trouble.reason else []
 
-    def numbers(self) -> dict[str, float]:
-        """For metrics: `used` and `bound` in bytes, and rows that went early by the name of their table."""
-        return {"used": self.used, "bound": self._bound, **self.dropped}
+    def numbers(self) -> HistoryNumbers:
+        """What the last look found, for metrics and the status."""
+        return HistoryNumbers(self.used, self._bound, dict(self.dropped), self._tables, self._log_bytes())
+
+    def _log_bytes(self) -> int | None:
+        try:
+            return os.path.getsize(self._access_log) if self._access_log not in ("-", "off") else None
+        except OSError:
+            return None
 
     def _round(self) -> None:
         self.look(time.time())
+        self.measure()
+
+    def measure(self) -> None:
+        """Find out what each table costs. Raises StoreError."""
+        self._tables = self._store.read(tablesizes.sizes)
 
     def look(self, now: float) -> dict[str, int]:
         """Look once, and delete what is too much. `now`: Unix seconds. Returns the rows by table. Raises StoreError; what was deleted

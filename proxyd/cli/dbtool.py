@@ -151,19 +151,19 @@ def _report(store: Store, options: argparse.Namespace) -> int:
 # stats
 
 def _stats(store: Store) -> int:
-    rows = store.read(_row_counts)
-    sizes = store.read(_sizes)
+    rows = store.read(row_counts)
+    found = store.read(sizes)
     head = ("table", "rows", "bytes")
     print(f"{head[0]:<24} {head[1]:>12} {head[2]:>14}")
-    for name, count in sorted(rows.items(), key=lambda item: (-sizes.get(item[0], 0), item[0])):
-        print(f"{name:<24} {count:>12} {sizes.get(name, '-'):>14}")
-    print(f"{'all':<24} {sum(rows.values()):>12} {size_of(store.path) if store.path else sum(sizes.values()):>14}")
-    if not sizes:
+    for name, count in sorted(rows.items(), key=lambda item: (-found.get(item[0], 0), item[0])):
+        print(f"{name:<24} {count:>12} {found.get(name, '-'):>14}")
+    print(f"{'all':<24} {sum(rows.values()):>12} {size_of(store.path) if store.path else sum(found.values()):>14}")
+    if not found:
         print("bytes of each table are not known: this Python's SQLite was built without dbstat")
     return 0
 
 
-def _row_counts() -> dict[str, int]:
+def row_counts() -> dict[str, int]:
     """Rows by table; a table that this schema version does not have yet is left out. Runs in the database thread."""
     there = set(database.get_tables())
     counts = {model._meta.table_name: model.select().count() for model in TABLES if model._meta.table_name in there}
@@ -172,7 +172,7 @@ def _row_counts() -> dict[str, int]:
     return counts
 
 
-def _sizes() -> dict[str, int]:
+def sizes() -> dict[str, int]:
     """Bytes by table, its indexes included; empty where they can't be known. Runs in the database thread."""
     if is_sqlite():
         try:

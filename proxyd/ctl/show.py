@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from proxyd.ctl.adminhttp import Admin, Refused, segment
 from proxyd.ctl.screen import Screen, ago, printable, span
+from proxyd.ctl.sizes import history_pairs
 
 OK, BAD = 0, 1
 _DOWN = {"down", "unhealthy"}
@@ -35,7 +36,8 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
         **({"state": state} if state else {}),
         "version": found.get("version"), "up": span(found.get("uptime_seconds") or 0), "config": found.get("config_version"),
         "workers": f"{len(workers)}{f', {behind} behind' if behind else ''}",
-        "sessions": found.get("sessions"), "routes": found.get("routes"), **_unknown(found.get("unknown_hosts") or {})})
+        "sessions": found.get("sessions"), "routes": found.get("routes"), **_unknown(found.get("unknown_hosts") or {}),
+        **history_pairs(found.get("history") or {})})
     if workers:
         screen.line()
         screen.table(("WORKER", "CONFIG", "HEARTBEAT"), [

@@ -220,7 +220,7 @@ class Master:
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, registry.known,
                               settings.master.pid_file, self._write_pid)
         log_watch = LogWatch(store, settings.database.max_log)
-        size = HistorySize(store, bus, settings.database.max_size)
+        size = HistorySize(store, bus, settings.database.max_size, settings.log.access)
         wellness = Wellness(
             store, board, circuits, clock.now(),
             lambda: [*map(str, sites.problems), *watch.problems(), *log_watch.problems(), *size.problems(), *boots.read(directory),

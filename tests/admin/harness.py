@@ -20,6 +20,7 @@ from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
+from proxyd.chores.historysize import HistorySize
 from proxyd.config.sections import AdminSettings
 from proxyd.config.settings import Settings
 from proxyd.events.bus import Event as Published
@@ -88,11 +89,12 @@ class Master:
             self.bus.subscribe(self.events.append)
             self.registry = Registry(self.settings, self.store, self.board, self.bus, self.circuits)
             self.operations = Operations(self.registry)
+            self.size = HistorySize(self.store, self.bus, 0, str(self.directory / "access.log"))
             state = MasterState(
                 store=self.store, bus=self.bus, board=self.board, circuits=self.circuits, operations=self.operations,
                 started=time.time() - 90, problems=lambda: self.problems, health_alive=lambda: self.health_alive,
                 certificates=lambda: [{"path": "/etc/a.pem", "names": ["a.example"], "expires": 1900000000.0}],
-                jobs=(self.job,))
+                jobs=(self.job,), history=self.size.numbers)
             self.job.start()
             self.server = AdminServer(self.settings, state)
             self.server.start()

@@ -7,6 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from proxyd.admin.families import FAMILIES
 from proxyd.base.text import rfc3339
+from proxyd.cli.dbtool import row_counts
 from proxyd.store.sql.models import Route
 from tests.admin.harness import Master, add_health, add_route, add_session, add_traffic, open_circuit
 from tests.support.waiting import wait_for
@@ -88,6 +89,21 @@ def test_a_scrape_has_the_metrics_that_are_declared_and_no_others(master: Master
         found[name] = family.type, family.documentation, {label for sample in family.samples for label in sample.labels} - {"le"}
     assert found == {family.name: (family.kind, family.help, set(family.labels) if found[family.name][2] else set())
                      for family in FAMILIES.values()}
+
+
+def test_what_the_history_costs_is_told_by_table(master: Master) -> None:
+    (master.directory / "access.log").write_text("a line\n")
+    master.run(master.size.measure)
+    found = samples(master.get("/metrics").text)
+    status = master.get("/api/v1/status").json()["history"]
+    assert found["proxyd_access_log_bytes", frozenset()] == status["access_log_bytes"] == 7
+    tables = {one["table"]: one for one in status["tables"]}
+    counted = master.run(lambda: master.store.read(row_counts))
+    for name in ("route_history", "events", "certificate_history"):
+        label = frozenset({("table", name)})
+        assert found["proxyd_history_rows", label] == tables[name]["rows"] == counted[name]
+        assert found["proxyd_history_bytes", label] == tables[name]["bytes"]
+    assert [one["bytes"] for one in status["tables"]] == sorted((one["bytes"] for one in status["tables"]), reverse=True)
 
 
 def test_duration_buckets_grow_and_end_with_all_requests(master: Master) -> None:

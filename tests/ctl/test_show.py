@@ -24,6 +24,15 @@ def test_status_tells_version_workers_and_who_is_behind(admin: AdminStub, ctl: C
     assert "0.1.0" in outcome.out and "1, 1 behind" in outcome.out and "2h" in outcome.out
 
 
+def test_status_tells_what_the_history_costs(admin: AdminStub, ctl: Ctl) -> None:
+    tables = [{"table": name, "rows": rows, "bytes": size} for name, rows, size in (
+        ("health_results", 5_000_000, 900 << 20), ("events", 1000, 200 << 10), ("deploys", 3, 900))]
+    admin.answers["GET", "status"][1]["history"] = {"bytes": 1200 << 20, "max_bytes": 5 << 30, "access_log_bytes": 7, "tables": tables}
+    out = " ".join(ctl("status", "--admin", admin.url).out.split())
+    assert ("history 1.2 GiB of 5.0 GiB, most in health_results 900.0 MiB (5000000 rows), events 200.0 KiB (1000 rows), "
+            "deploys 900 bytes (3 rows)") in out and "access log 7 bytes" in out
+
+
 def test_status_with_problems_is_a_bad_answer(admin: AdminStub, ctl: Ctl) -> None:
     admin.answers["GET", "status"][1]["problems"] = ["worker 77 is behind"]
     outcome = ctl("--admin", admin.url, "status")

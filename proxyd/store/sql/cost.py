@@ -36,14 +36,19 @@ def used() -> int:
         pages, free, size = (int(database.execute_sql(f"PRAGMA {name}").fetchone()[0])
                              for name in ("page_count", "freelist_count", "page_size"))
         return (pages - free) * size
-    return sum(size for _, size, _ in database.execute_sql(_LIVE).fetchall())
+    return sum(size for _, size, _ in live_tables())
 
 
 def row_sizes() -> dict[str, float]:
     """Bytes of a row by table, for a server; nothing for SQLite, whose `used` tells at once what a deletion has brought."""
     if is_sqlite():
         return {}
-    return {name: size / rows for name, size, rows in database.execute_sql(_LIVE).fetchall() if rows}
+    return {name: size / rows for name, size, rows in live_tables() if rows}
+
+
+def live_tables() -> list[tuple[str, int, int]]:
+    """Name, bytes and rows of each table of a server, by its statistics."""
+    return [(name, size, rows) for name, size, rows in database.execute_sql(_LIVE).fetchall()]
 
 
 def analyze() -> None:
