@@ -16,6 +16,7 @@ from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.query import is_sqlite
+from proxyd.store.sql.running import Reckoning
 from proxyd.store.sql.views import VIEWS
 
 DAY = 86400
@@ -152,6 +153,9 @@ def fill(store: Store, endpoints: int) -> None:
         for first in range(0, count, step):
             store.call(_copy, name, columns, row, span, more, first, first + step, bound=_BOUND)
         print(f"{name:<24} {time.monotonic() - began:7.1f} s", flush=True)
+    reckoning = Reckoning()
+    while store.call(reckoning.piece, bound=_BOUND):
+        pass
     for table in ("story_endpoints", "story_times", "story_buckets"):
         store.call(database.execute_sql, f"DROP TABLE {table}")
     store.call(database.execute_sql, "ANALYZE", bound=_BOUND)

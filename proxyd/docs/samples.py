@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from proxyd.base.histogram import bucket_of
+from proxyd.store.sql import running
 
 #: The instant at which the sample is looked at.
 NOW = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
@@ -124,6 +125,11 @@ def _health(connection: sqlite3.Connection) -> None:
             lost = down * (length == 28800)
             _insert(connection, "service_days", service_name=service, domain="shop.example.com", path=path, day=at(f"{day}T00:00:00"),
                     up_seconds=float(length - lost), down_seconds=float(lost), maintenance_seconds=0.0)
+    for summed in running.KINDS:
+        for model, column in summed.tables:
+            for span in connection.execute(f"SELECT DISTINCT {column} FROM {model._meta.table_name} ORDER BY {column}").fetchall():
+                for statement in running.reckoning(summed, model, column, "?"):
+                    connection.execute(statement, span)
     _insert(connection, "objectives", service_name="search", domain="shop.example.com", path="/search", objective="availability",
             target_percent=99.0)
     _insert(connection, "objectives", service_name="shop", domain="shop.example.com", path="/", objective="latency", target_percent=99.5,

@@ -353,9 +353,10 @@ class Store:
                                       self.busy_timeout + _ANSWER)
         return result
 
-    def plain(self, function: Callable[..., Result], *args: Any) -> Result:
-        """Run a function in the database thread, outside a transaction: for what SQLite does to the file as a whole. Raises as `call`."""
-        result: Result = self._run(self._guarded, function, args, {}, self.busy_timeout + _ANSWER)
+    def plain(self, function: Callable[..., Result], *args: Any, bound: float | None = None) -> Result:
+        """Run a function in the database thread, outside a transaction: for what is done to the file, or a table, as a whole. `bound` and
+        what it raises are as for `call`."""
+        result: Result = self._run(self._guarded, function, args, {}, self.busy_timeout + _ANSWER if bound is None else bound)
         return result
 
     def _insist(self, deadline: float, writes: bool, function: Callable[..., Any], *args: Any) -> Any:

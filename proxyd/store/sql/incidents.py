@@ -8,17 +8,17 @@ from typing import Any
 
 from peewee import fn
 
+from proxyd.store.sql import running
 from proxyd.store.sql.identity import endpoints_of
 from proxyd.store.sql.query import dicts
-from proxyd.store.sql.rollups import HealthDay, HealthHour, HealthMinute, Incident, ServiceDay, ServiceHour
+from proxyd.store.sql.rollups import HealthMinute, Incident
 from proxyd.store.sql.upsert import add, upsert
 
-_SUMS = ("up_seconds", "down_seconds", "maintenance_seconds", "good", "bad")
-#: Each table of sums, its column, and how much of an instant's text names its span.
-_SPANS: tuple[tuple[Any, str, int, str], ...] = ((HealthMinute, "minute", 16, ":00.000Z"), (HealthHour, "hour", 13, ":00:00.000Z"),
-                                                 (HealthDay, "day", 10, "T00:00:00.000Z"))
-_SERVICE_SUMS = ("up_seconds", "down_seconds", "maintenance_seconds")
-_SERVICE_SPANS: tuple[tuple[Any, str, int, str], ...] = ((ServiceHour, *_SPANS[1][1:]), (ServiceDay, *_SPANS[2][1:]))
+_SUMS = running.ENDPOINTS.sums
+_SERVICE_SUMS = running.SERVICES.sums
+#: How much of an instant's text names its minute, hour and day, and what follows.
+_MINUTE = (16, ":00.000Z")
+_SPANS = {"hour": (13, ":00:00.000Z"), "day": (10, "T00:00:00.000Z")}
 #: Incidents that are read back at a start.
 _MOST_OPEN = 20_000
 
@@ -51,12 +51,11 @@ def write(incidents: list[dict[str, Any]], sums: list[Any], at: str, services: S
         if endpoint is not None:
             before = added.setdefault(endpoint, [0] * len(_SUMS))
             added[endpoint] = [old + getattr(item, name) for old, name in zip(before, _SUMS, strict=True)]
-    for model, column, length, rest in _SPANS:
-        span = at[:length] + rest
-        add(model, ("endpoint_id", column, *_SUMS), [(endpoint, span, *values) for endpoint, values in added.items()], _SUMS)
-    for service_model, column, length, rest in _SERVICE_SPANS:
-        span = at[:length] + rest
-        # The key of a service is its kind, its name, no instance, the domain and the path.
-        add(service_model, ("service_name", "domain", "path", column, *_SERVICE_SUMS),
-            sorted((item.key[1], item.key[3], item.key[4], span, *(getattr(item, name) for name in _SERVICE_SUMS)) for item in services),
-            _SERVICE_SUMS)
+    rows = [(endpoint, *values) for endpoint, values in added.items()]
+    add(HealthMinute, ("endpoint_id", "minute", *_SUMS), [(row[0], at[:_MINUTE[0]] + _MINUTE[1], *row[1:]) for row in rows], _SUMS)
+    # The key of a service is its kind, its name, no instance, the domain and the path.
+    of_services = sorted((item.key[1], item.key[3], item.key[4], *(getattr(item, name) for name in _SERVICE_SUMS)) for item in services)
+    for kind, found in ((running.ENDPOINTS, rows), (running.SERVICES, of_services)):
+        for table, column in kind.tables:
+            length, rest = _SPANS[column]
+            running.add(kind, table, column, at[:length] + rest, found)

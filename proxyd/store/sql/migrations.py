@@ -1,6 +1,8 @@
 """Schema migrations: each is a step with a number and a description; a database is brought up to the newest at start.
 
-A file of a newer proxyd is refused. Steps run in one transaction each, so that a crash leaves the step before or after.
+A file of a newer proxyd is refused. Steps run in one transaction each, so that a crash leaves the step before or after. What a step must
+do to every row of a history (`PIECES`) is done before it, in many short transactions: workers write their counts in between, and a
+migration that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ from collections.abc import Callable
 
 from proxyd.base.counters import COUNTERS, Counter
 from proxyd.base.text import rfc3339
-from proxyd.store.sql import deploys, maintenance
+from proxyd.store.sql import deploys, longsteps, maintenance
 from proxyd.store.sql.certhistory import CertificateHistory
 from proxyd.store.sql.certificates import COUNTER, AcmeAccount, AcmeChallenge, CertificateOrder, StoredCertificate
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.deploys import Deploy
 from proxyd.store.sql.errors import ErrorHour, UnknownHost
 from proxyd.store.sql.identity import came
+from proxyd.store.sql.longsteps import LONGEST
 from proxyd.store.sql.maintenance import MaintenanceWindow
 from proxyd.store.sql.models import (
     Endpoint,
@@ -65,15 +68,18 @@ from proxyd.store.sql.rollups import (
     TrafficHour,
     UnwellRow,
 )
+from proxyd.store.sql.running import KINDS, Reckoning
+from proxyd.store.sql.running import before as before_column
 from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER
 from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
 
-#: The longest time in seconds that a step may take on a server: the tables of years are written anew.
-_LONGEST_STEP = 3600.0
 #: What PostgreSQL calls the types of older tables, and what they become.
 _WIDER = {"integer": "BIGINT", "real": "DOUBLE PRECISION"}
+
+#: The step that brought sums that run on.
+RUNNING_SUMS = 30
 
 #: Which step made which tables.
 V1: list[type[StoredTable]] = [Session, StoredCounter, SessionSetting, StagedChange, Route, RouteRemoval, Worker, EventRow]
@@ -263,6 +269,15 @@ def _history_of_certificates() -> None:
     database.create_tables(V28)
 
 
+def _running_sums() -> None:
+    """Columns for what earlier rows add up to: `Reckoning` fills those of the rows that are there."""
+    real, whole = ("REAL", "INTEGER") if is_sqlite() else ("DOUBLE PRECISION", "BIGINT")
+    for kind in KINDS:
+        for model, _ in kind.tables:
+            for name in kind.sums:
+                _add_column(model, before_column(name), real if name.endswith("_seconds") else whole)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -301,7 +316,13 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (27, "maintenance windows and deploys", _maintenance_and_deploys),
     (28, "the history of certificates", _history_of_certificates),
     (HOSTS_CONNECTIONS, "how many registry connections a host has", _connections_of_hosts),
+    (RUNNING_SUMS, "what earlier hours and days of health add up to", _running_sums),
 )
+#: Steps after whose first run every row of a history is changed, and what does that. Such a step runs twice, and notes its number in the
+#: end.
+PIECES: dict[int, Callable[[], Reckoning]] = {RUNNING_SUMS: Reckoning}
+#: Steps that make an index on what is there: a server makes it beside its writers, before the step. Its name, and what it is on.
+INDEXES: dict[int, tuple[str, str]] = {24: ("slow_requests_total_ms", "slow_requests (total_ms)")}
 NEWEST = STEPS[-1][0]
 
 
@@ -325,7 +346,12 @@ def migrate(store: Store) -> tuple[int, int]:
                          "install the newer proxyd, or restore a backup made before the upgrade")
     for number, description, step in STEPS:
         if number > before:
-            store.call(_run, number, description, step, durable=True, bound=_LONGEST_STEP)
+            if before and number in INDEXES:
+                longsteps.index(store, *INDEXES[number])
+            if before and number in PIECES:
+                store.call(step, durable=True, bound=LONGEST)
+                longsteps.in_pieces(store, description, PIECES[number]())
+            store.call(_run, number, description, step, durable=True, bound=LONGEST)
             if step is hide_session_ids and before and store.path is not None:
                 forget_log(store.path)
     if store.read(_missing_counters):

@@ -29,7 +29,17 @@ class HealthMinute(_HealthSums):
         primary_key = CompositeKey("endpoint_id", "minute")
 
 
-class HealthHour(_HealthSums):
+class _RunningHealthSums(_HealthSums):
+    """The same, with what all earlier rows of the endpoint add up to: see `running.py`."""
+
+    up_seconds_before = DoubleField(null=True)
+    down_seconds_before = DoubleField(null=True)
+    maintenance_seconds_before = DoubleField(null=True)
+    good_before = BigIntegerField(null=True)
+    bad_before = BigIntegerField(null=True)
+
+
+class HealthHour(_RunningHealthSums):
     """The same by the hour."""
 
     hour = TextField(index=True)
@@ -39,7 +49,7 @@ class HealthHour(_HealthSums):
         primary_key = CompositeKey("endpoint_id", "hour")
 
 
-class HealthDay(_HealthSums):
+class HealthDay(_RunningHealthSums):
     """The same by the day, in UTC."""
 
     day = TextField(index=True)
@@ -58,6 +68,9 @@ class _ServiceSums(StoredTable):
     up_seconds = DoubleField()
     down_seconds = DoubleField()
     maintenance_seconds = DoubleField()
+    up_seconds_before = DoubleField(null=True)
+    down_seconds_before = DoubleField(null=True)
+    maintenance_seconds_before = DoubleField(null=True)
 
 
 class ServiceHour(_ServiceSums):

@@ -1,51 +1,59 @@
-"""The views of uptime: sums by the hour or the day over the periods that people ask for.
+"""The views of uptime over the periods that people ask for: the difference of two rows of sums that run on (`running.py`), the newest and
+the first of the period.
 
-Each period is a part of its own that is grouped by itself, so that a condition on the service or the period reaches the keys of the tables:
-SQLite brings none through a GROUP BY over several parts.
+Each period is a part of its own that finds its rows by the keys of the tables, so that a condition on the service or the period reaches
+those: SQLite brings none through a join with a list of periods.
 """
 
 from __future__ import annotations
 
-#: Each period: its name, its span as the views' parts call it, table and column, how much of an instant names its beginning, and the rest.
-_PERIODS = (("24h", "day", "hours", "hour", 13, ":00:00.000Z"), ("7d", "week", "hours", "hour", 13, ":00:00.000Z"),
-            ("30d", "month", "days", "day", 10, "T00:00:00.000Z"), ("90d", "quarter", "days", "day", 10, "T00:00:00.000Z"),
-            ("1y", "year", "days", "day", 10, "T00:00:00.000Z"))
-_PLACE = ("service_name", "domain", "path")
-_ENDPOINT = ("endpoint_id", "service_name", "instance_name", "domain", "path", "first_seen")
+from proxyd.store.sql.running import ENDPOINTS, SERVICES, Kind, before, same
+
+#: Each period: its name, its span as the views' parts call it, which of the tables has it, how much of an instant names its beginning, and
+#: the rest.
+_PERIODS = (("24h", "day", 0, 13, ":00:00.000Z"), ("7d", "week", 0, 13, ":00:00.000Z"), ("30d", "month", 1, 10, "T00:00:00.000Z"),
+            ("90d", "quarter", 1, 10, "T00:00:00.000Z"), ("1y", "year", 1, 10, "T00:00:00.000Z"))
 
 
-def _seconds(state: str) -> str:
-    return f"CAST(ROUND(SUM(h.{state}_seconds)) AS {{whole_type}}) AS {state}"
+def _sum(name: str) -> str:
+    """A sum over the period: what all rows up to the newest add up to, without what came before the first."""
+    difference = f"l.{before(name)} + l.{name} - f.{before(name)}"
+    if not name.endswith("_seconds"):
+        return f"{difference} AS {name}"
+    return f"CAST(ROUND({difference}) AS {{whole_type}}) AS {name.removesuffix('_seconds')}"
 
 
-def _parts(name: str, tables: str, where: str, key: tuple[str, ...], more: str) -> str:
-    """The parts of all periods. `name`: how the table's name begins, which stands for $ in `tables`. `key`: the columns of `e` that name
-    what is summed up."""
-    keys = ", ".join(f"e.{column}" for column in key)
+def _parts(kind: Kind, shown: tuple[str, ...]) -> str:
+    """The parts of all periods. `shown`: the columns of what is summed up. CROSS JOIN lets SQLite begin with that, rather than read all
+    sums in the order of their key."""
+    columns = ", ".join(f"e.{column}" for column in shown)
+    sums = ", ".join(map(_sum, kind.sums))
     parts = []
-    for period, span, table, column, length, rest in _PERIODS:
+    for period, span, number, length, rest in _PERIODS:
+        model, column = kind.tables[number]
+        table = model._meta.table_name
         since = f"substr({{at:{span}}}, 1, {length}) || '{rest}'"
         parts.append(f"""
-              SELECT '{period}' AS period, {keys}, {since} AS since, {_seconds('up')}, {_seconds('down')}, {_seconds('maintenance')}{more}
-              FROM {tables.replace("$", f"{name}_{table}")} WHERE {where}h.{column} >= {since} GROUP BY {keys}""")
+              SELECT '{period}' AS period, {columns}, {since} AS since, {sums}
+              FROM {kind.whole} e CROSS JOIN {table} l CROSS JOIN {table} f
+              WHERE {same(kind, 'l', 'e')} AND {same(kind, 'f', 'e')}
+                AND l.{column} = (SELECT MAX(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'e')})
+                AND f.{column} = (SELECT MIN(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'e')} AND x.{column} >= {since})""")
     return "\n              UNION ALL".join(parts)
 
 
 _PERCENT = "ROUND(CAST(100.0 * y.up / NULLIF(y.up + y.down, 0) AS {decimal}), 3) AS uptime_percent"
-_WATCHED = "CAST(ROUND(SUM(h.up_seconds + h.down_seconds + h.maintenance_seconds)) AS {whole_type}) AS watched"
-_CHECKS = "CAST(SUM(h.good) AS {whole_type}) AS good, CAST(SUM(h.bad) AS {whole_type}) AS bad"
-#: From the places to their sums: SQLite would read all sums in the order of their key, rather than sort those of the period.
-_PLACES = "(SELECT DISTINCT p.service_name, p.domain, p.path FROM endpoints p) e CROSS JOIN $ h"
-_AT_PLACE = "h.service_name = e.service_name AND h.domain = e.domain AND h.path = e.path AND "
 #: Seconds since the period or the endpoint began.
-_LENGTH = "({epoch_now} - CASE WHEN y.first_seen > y.since THEN {epoch:y.first_seen} ELSE {epoch:y.since} END)"
+_LENGTH = "{epoch_now} - CASE WHEN y.first_seen > y.since THEN {epoch:y.first_seen} ELSE {epoch:y.since} END"
+#: Those of them in which nobody watched.
+_UNKNOWN = f"{_LENGTH} - y.up - y.down - y.maintenance"
 
 UPTIME = f"""
         SELECT y.period, y.endpoint_id, y.service_name, y.instance_name, y.domain, y.path, {_PERCENT},
                y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds,
-               CASE WHEN y.watched < {_LENGTH} THEN {_LENGTH} - y.watched ELSE 0 END AS unknown_seconds, y.good, y.bad
-        FROM ({_parts("health", "$ h JOIN endpoints e ON e.endpoint_id = h.endpoint_id", "", _ENDPOINT, f", {_WATCHED}, {_CHECKS}")}) y"""
+               CASE WHEN {_UNKNOWN} > 0 THEN {_UNKNOWN} ELSE 0 END AS unknown_seconds, y.good, y.bad
+        FROM ({_parts(ENDPOINTS, ("endpoint_id", "service_name", "instance_name", "domain", "path", "first_seen"))}) y"""
 UPTIME_SERVICES = f"""
         SELECT y.period, y.service_name, y.domain, y.path, {_PERCENT},
                y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds
-        FROM ({_parts("service", _PLACES, _AT_PLACE, _PLACE, "")}) y"""
+        FROM ({_parts(SERVICES, SERVICES.key)}) y"""
