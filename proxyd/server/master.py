@@ -264,10 +264,16 @@ class Master:
         """Become the master of a database server's. `wait`: if another host's leads, follow it until the lead is free. Returns whether
         this one leads now. Raises StoreError."""
         trouble = Trouble(log, "can't ask who leads")
+        too_old = Trouble(log, "this host follows, and can't lead")
         said, taken = False, 0
         while not self._stop.is_set():
             try:
-                if leadership.take(standby.spare()):
+                newer = leadership.newer_schema(migrations.NEWEST)
+                if newer and wait:
+                    # While hosts are upgraded one after the other.
+                    too_old.goes_on(f"the database has schema version {newer}, this proxyd knows {migrations.NEWEST}: upgrade it")
+                    leadership.follow()
+                elif leadership.take(standby.spare()):
                     trouble.is_over()
                     return True
             except NameTaken as error:

@@ -55,3 +55,16 @@ def test_a_second_host_of_one_name_is_refused_and_told(new_host: MakeHost, backe
     # It takes the name when that is free.
     first.kill()
     wait_for(lambda: double.master_pid() and double.ready(), 10, "the lead of the one that waited")
+
+
+def test_a_master_that_is_older_than_the_database_follows_and_does_not_lead(new_host: MakeHost, postgres: Postgres) -> None:
+    first = new_host("web1")
+    postgres.sql("INSERT INTO schema_version VALUES (9999, 'of a newer proxyd', 'now')", database(first))
+    second = new_host("web2")
+    first.kill()
+    wait_for(lambda: "this host follows, and can't lead: the database has schema version 9999" in second.log(), 10, "the reason")
+    # It waits, and its workers serve.
+    assert second.get("/", "unknown.test").status == 404
+    assert "starting it again" not in second.log()
+    postgres.sql("DELETE FROM schema_version WHERE version = 9999", database(first))
+    wait_for(lambda: second.master_pid() and second.ready(), 10, "the lead")

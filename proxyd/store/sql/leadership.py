@@ -33,6 +33,15 @@ class Leadership:
         can't be asked."""
         return self._member.look(lead=True, spare=spare)
 
+    def newer_schema(self, known: int) -> int:
+        """The version of the database's schema if it is newer than `known`, else 0. Raises StoreError if the server can't be asked."""
+        found = self._member.schema()
+        return found if found > known else 0
+
+    def follow(self) -> None:
+        """Give a sign of life, and leave the lead to others. Raises StoreError if the server can't be asked."""
+        self._member.look()
+
     def begin(self, now: str) -> None:
         """Begin a term at `now` (RFC 3339), after `take`. Raises StoreError."""
         self.term = self._store.call(_next_term, self._member.name, os.getpid(), now, durable=True)

@@ -56,6 +56,7 @@ ON CONFLICT (name) DO UPDATE SET boot = EXCLUDED.boot, pid = EXCLUDED.pid, backe
     started_at = EXCLUDED.started_at, heartbeat_at = EXCLUDED.heartbeat_at, beat = EXCLUDED.beat"""
 #: Channels of NOTIFY: a config version was committed; all workers of a host route by one ("VERSION HOST").
 COMMITTED, REACHED = "proxyd_committed", "proxyd_reached"
+_SCHEMA = "SELECT MAX(version) FROM schema_version"
 _VERSION = "SELECT value FROM counters WHERE name = 'config_version'"
 _REACHED = f"WITH said AS (UPDATE hosts SET config_version = %s WHERE name = %s) SELECT pg_notify('{REACHED}', %s)"
 _LEADER = """
@@ -118,6 +119,10 @@ class Membership:
     def version(self) -> int:
         """The config version that was committed last; 0 while there is none."""
         return self._run(self._version)
+
+    def schema(self) -> int:
+        """The version of the database's schema; 0 for an empty database."""
+        return self._run(self._schema)
 
     def leaders_registry(self) -> str:
         """Where the registry of the other host that leads is reached; empty if that is not known, or if this one led last."""
@@ -182,6 +187,10 @@ class Membership:
     def _version(self) -> int:
         row = _first(_known(self._server or self._connect(), _VERSION))
         return int(row[0]) if row else 0
+
+    def _schema(self) -> int:
+        row = _first(_known(self._server or self._connect(), _SCHEMA))
+        return int(row[0] or 0) if row else 0
 
     def _leaders_registry(self) -> str:
         row = _first(_known(self._server or self._connect(), _LEADERS_REGISTRY))
