@@ -7,6 +7,7 @@ gives typed access, `declarations(cls)` gives everything else (config file, envi
 from __future__ import annotations
 
 import dataclasses
+import keyword
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,10 +42,16 @@ def declare(kind: Kind, default: str, help: str) -> Any:
     return dataclasses.field(default=kind.parse(default), metadata={"kind": kind, "default": default, "help": help})
 
 
+def field_of(key: str) -> str:
+    """The name of the field that has the value of a key."""
+    return f"{key}_" if keyword.iskeyword(key) else key
+
+
 def declarations(cls: type) -> dict[str, Declaration]:
-    """The declarations of a dataclass made with `declare`, by key, in order."""
+    """The declarations of a dataclass made with `declare`, by key, in order. A key that is a word of Python has a field with an underscore
+    behind it."""
     return {
-        field.name: Declaration(field.name, field.metadata["kind"], field.metadata["default"], field.metadata["help"])
+        (key := field.name.rstrip("_")): Declaration(key, field.metadata["kind"], field.metadata["default"], field.metadata["help"])
         for field in dataclasses.fields(cls)
         if "kind" in field.metadata
     }

@@ -312,6 +312,8 @@ class HostsSettings:
 class HealthSettings:
     """The health checker."""
 
+    from_: str = declare(choice("leader", "each"), "leader", "Who checks where several hosts share a database: the leader for all hosts, "
+                         "or each host for itself.")
     default_check: bool = declare(BOOL, "no", "Check routes without a health check of their own, at default_path.")
     default_path: str = declare(Kind("path or tcp://", parse_check), "/", "Path of the default check.")
     pool: int = declare(integer(1, 10_000), "256", "Most health checks of quick targets that run at once, and as many of slow ones.")

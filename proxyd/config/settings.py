@@ -17,7 +17,7 @@ from typing import Any
 from proxyd.base import text
 from proxyd.base.hosts import machine_name
 from proxyd.base.webhooks import Webhook, parse_webhook
-from proxyd.config.declare import Declaration, declarations
+from proxyd.config.declare import Declaration, declarations, field_of
 from proxyd.config.defaults import SECTIONS as DEFAULTS
 from proxyd.config.defaults import Defaults, is_free, parse_default
 from proxyd.config.ini import COMMENTS, Problem, read_ini
@@ -172,7 +172,7 @@ def load(path: str | None = None, environment: Mapping[str, str] | None = None) 
                 problems.append(Problem(f"environment {name}", 0, message))
     if problems:
         raise SettingsError(problems)
-    sections = {name: cls(**values[name]) for name, cls in SECTIONS.items()}
+    sections = {name: cls(**{field_of(key): value for key, value in values[name].items()}) for name, cls in SECTIONS.items()}
     beneath = Defaults(**{kind: values[name] for name, kind in DEFAULTS.items()})
     return Settings(**sections, lists=values["lists"], users=values["users"], webhooks=values["webhooks"], defaults=beneath, file=chosen)
 

@@ -55,14 +55,17 @@ class Check:
 
 
 class Checker:
-    """Checks the targets of all routes. Start it once. `changed` tells it of a new config version."""
+    """Checks the targets of all routes. Start it once. `changed` tells it of a new config version. `keeps`: it writes what it finds; else
+    it drives the circuits of its host alone."""
 
-    def __init__(self, settings: HealthSettings, store: Store, bus: EventBus, circuits: CircuitBoard) -> None:
+    def __init__(self, settings: HealthSettings, store: Store, bus: EventBus, circuits: CircuitBoard, keeps: bool = True) -> None:
+        self._keeps = keeps
+        self._told: dict[str, Any] = {"host": circuits.host} if settings.from_ == "each" and store.path is None else {}
         self._settings = settings
         self._store = store
         self._bus = bus
         self._circuits = circuits
-        self._records = HealthRecords(store, settings.queue)
+        self._records = HealthRecords(store, settings.queue, keeps)
         self._schedule = Schedule(settings.pool, settings.jitter)
         self._checks: dict[Target, Check] = {}
         self._by_route: dict[str, Check] = {}
@@ -71,12 +74,13 @@ class Checker:
                               trouble="the checked routes can't be read")
         self._history = HealthHistory(store)
         self._outages = self._history.outages
-        self.jobs = (self._following, self._records.job, self._history.job)
+        self.jobs = (self._following, *((self._records.job, self._history.job) if keeps else ()))
 
     def start(self) -> None:
         """Begin to follow and to check."""
-        self._records.start()
-        self._history.job.start()
+        if self._keeps:
+            self._records.start()
+            self._history.job.start()
         self._schedule.start()
         self._following.start()
 
@@ -88,8 +92,9 @@ class Checker:
         """Stop checking, and write the results that wait."""
         self._following.stop()
         self._schedule.stop()
-        self._records.stop()
-        self._history.stop()
+        if self._keeps:
+            self._records.stop()
+            self._history.stop()
 
     def current(self, route_id: str) -> dict[str, Any] | None:
         """The current row of a checked route for table health_status. It may not have been written yet. None without a check."""
@@ -112,7 +117,7 @@ class Checker:
 
     def _follow(self) -> None:
         snapshot = self._store.read(load_snapshot, max(self._version, 0))
-        if self._version < 0:
+        if self._version < 0 and self._keeps:
             self._records.load()
             self._history.load()
         self._take_up(snapshot)
@@ -132,7 +137,12 @@ class Checker:
                 gevent.sleep(0)
         if snapshot.full:
             self._records.forget_others(self._by_route)
-        self._outages.settle(clock.now())
+        self._settle(clock.now())
+
+    def _settle(self, now: float) -> None:
+        self._outages.settle(now)
+        if not self._keeps:
+            self._outages.changed = {}
 
     def _take(self, record: RouteRecord, within: float) -> None:
         """Add, change or remove the check of one route. A new check begins within `within` seconds."""
@@ -222,9 +232,9 @@ class Checker:
             if changed:
                 self._bus.publish("backend_health_changed", {
                     "healthy": standing.status != DOWN, "status": standing.status, "previous": before, "reason": standing.reason,
-                    "url": check.target.url}, watched.route_id, at=clock.shown(now))
+                    "url": check.target.url, **self._told}, watched.route_id, at=clock.shown(now))
         if changed:
-            self._outages.settle(now)
+            self._settle(now)
         if standing.status == DOWN and any(watched.options.hold_when_down for watched in check.routes.values()):
             check.turn.interval = min(_AWAITED, check.target.interval)
         if changed:

@@ -34,7 +34,9 @@ _PAUSE_WHILE_LOCKED = 0.5
 class HealthRecords:
     """Rows that wait to be written, and the job that writes them."""
 
-    def __init__(self, store: Store, queue: int) -> None:
+    def __init__(self, store: Store, queue: int, keeps: bool = True) -> None:
+        #: Whether rows are written; else the current state is known here alone.
+        self._keeps = keeps
         self._store = store
         self._history: deque[dict[str, Any]] = deque()
         self._queue = queue
@@ -81,6 +83,8 @@ class HealthRecords:
 
     def result(self, route_id: str, result: Result, now: float) -> None:
         """Add a row to the history."""
+        if not self._keeps:
+            return
         if len(self._history) >= self._queue:
             self._history.popleft()
             self.dropped += 1
@@ -114,7 +118,8 @@ class HealthRecords:
         """Forget a route that is no longer checked."""
         if self._current.pop(route_id, None) is not None:
             self._dirty.discard(route_id)
-            self._forgotten.add(route_id)
+            if self._keeps:
+                self._forgotten.add(route_id)
 
     def now(self, route_id: str) -> dict[str, Any] | None:
         """The current row of a route that is checked, or None."""

@@ -20,7 +20,9 @@ from proxyd.base.text import route_number
 from proxyd.base.trouble import Trouble
 from proxyd.config.settings import Settings
 from proxyd.events.remote import ToLeader
+from proxyd.health.checker import Checker
 from proxyd.health.circuitwatch import CircuitWatch
+from proxyd.health.ofleader import HealthOfLeader
 from proxyd.net.listen import ListenError
 from proxyd.registry.operations import Operations
 from proxyd.registry.otherhosts import OtherHosts
@@ -54,6 +56,9 @@ class OwnHost:
         self._others: OtherHosts | None = None
         self._bus = ToLeader(store, name)
         self._watch: CircuitWatch | None = None
+        #: With `[health] from = each`; and the config version that it was told of.
+        self._checker: Checker | None = None
+        self._checked = 0
         self._admin: AdminServer | None = None
         self._listens_again = self._looked = 0.0
         self._no_admin = Trouble(log, "this host has no admin HTTP")
@@ -99,6 +104,9 @@ class OwnHost:
         if not self._store.read(has_step, HOSTS_CONNECTIONS):
             return
         others.look(self._board.version)
+        if self._checker is not None and self._checked != self._board.version:
+            self._checked = self._board.version
+            self._checker.changed(self._checked)
         self._drained_since = (self._drained_since or now) if others.drained else 0.0
         if self._watch is None:
             watch = CircuitWatch(self._store, self._bus, circuits, claims=False)
@@ -106,6 +114,19 @@ class OwnHost:
             self._bus.start()
             self._watch = watch
             self._stopping += (self._bus.stop, watch.stop)
+            self._start_health(circuits)
+
+    def _start_health(self, circuits: CircuitBoard) -> None:
+        settings = self._settings.health
+        if settings.from_ == "each":
+            self._checker = Checker(settings, self._store, self._bus, circuits, keeps=False)
+            self._checker.start()
+            self._checker.changed(self._board.version)
+            self._stopping.append(self._checker.stop)
+        elif settings.drive_circuits:
+            of_leader = HealthOfLeader(self._store, circuits)
+            of_leader.start()
+            self._stopping.append(of_leader.stop)
 
     def _start_admin(self, circuits: CircuitBoard, others: OtherHosts) -> None:
         settings, store = self._settings, self._store
@@ -134,7 +155,7 @@ class OwnHost:
         """End. After that it may begin again."""
         while self._stopping:
             self._stopping.pop()()
-        self._circuits = self._files = self._others = self._watch = self._admin = None
+        self._circuits = self._files = self._others = self._watch = self._admin = self._checker = None
 
     def hear(self, news: list[tuple[str, str]]) -> None:
         """Do what the leader asks all hosts to do, and say that it is done. Raises StoreError."""

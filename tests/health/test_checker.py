@@ -493,3 +493,25 @@ def test_outages_become_incidents_and_uptime_over_a_redeploy_and_a_restart_of_th
     assert found == [(1, 1, 1, 1, 1)]
     wait_until(lambda: running.sql(
         "SELECT COUNT(DISTINCT period) FROM v_uptime WHERE service_name = 'svc' AND uptime_percent < 100") == [(5,)], 6)
+
+
+def test_a_host_that_checks_for_itself_drives_its_own_circuits_and_writes_nothing(
+        running: Running, counted: Counted, tmp_path: Path) -> None:
+    # `[health] from = each`: the checker of the host that leads writes, those of the others do not.
+    (tmp_path / "other").mkdir()
+    circuits = CircuitBoard(str(tmp_path / "other"), "web2")
+    other = Checker(HealthSettings(from_="each"), running.store, running.bus, circuits, keeps=False)
+    other.start()
+    counted.health = 503
+    running.checker.stop()
+    running.put(1, counted.url, **FAST)
+    circuits.claim(1, 1)
+    other.changed(1)
+    try:
+        wait_until(lambda: circuits.read(1, 1).by_health, 10)
+        assert running.sql("SELECT route_id FROM health_results UNION SELECT route_id FROM health_status") == []
+        counted.health = 200
+        wait_until(lambda: not circuits.read(1, 1).by_health, 10)
+    finally:
+        other.stop()
+        circuits.close()

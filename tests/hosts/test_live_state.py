@@ -154,6 +154,20 @@ def test_each_host_has_circuits_of_its_own_which_are_shown_and_reset_together(
     assert second.get("/", "broken.test").status == 200
 
 
+def test_what_the_leader_finds_down_gets_no_request_from_any_host(pair: tuple[System, System], backend: Backend) -> None:
+    first, second = pair
+    client = first.client("checked")
+    route = client.route("checked.test", backend.url, apply=False)
+    client.ok(f"HEALTH_SET|SID|{route}|/health|200ms|1s")
+    client.apply()
+    assert second.get("/", "checked.test").status == 200
+    backend.failing = 503
+    wait_for(lambda: '"status":"down"' in first.admin(f"/api/v1/routes/{route}").text, 10, "the end of its health")
+    wait_for(lambda: second.get("/page", "checked.test").headers["X-Proxyd-Reason"] == "upstream_down", 10, "the open circuit")
+    backend.failing = 0
+    wait_for(lambda: second.get("/page", "checked.test").status == 200, 10, "its return")
+
+
 def test_a_host_is_drained_for_an_upgrade_and_serves_again(
         pair: tuple[System, System], postgres: Postgres, backend: Backend) -> None:
     first, second = pair
