@@ -24,6 +24,7 @@ from proxyd.certs.shelf import Shelf
 from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
 from proxyd.registry.auth import Grant
+from proxyd.registry.otherhosts import OtherHosts
 from proxyd.store.memory.board import Board
 from proxyd.store.sql import certhistory, keybox
 from proxyd.store.sql import certificates as rows
@@ -41,16 +42,17 @@ _WILDCARD = ("a certificate for a wildcard needs the challenge dns-01: add it to
 
 
 class Orders:
-    """`grant_named`: what the token of that name may claim."""
+    """`grant_named`: what the token of that name may claim. `others`: the hosts that share the database, None where none can."""
 
-    def __init__(self, settings: Settings, store: Store, board: Board, bus: EventBus, grant_named: Callable[[str], Grant]) -> None:
+    def __init__(self, settings: Settings, store: Store, board: Board, bus: EventBus, grant_named: Callable[[str], Grant],
+                 others: OtherHosts | None = None) -> None:
         self._settings = settings
         self._acme = settings.acme
         self._store = store
         self._board = board
         self._bus = bus
         self._names = Names(settings, store, grant_named)
-        self._shelf = Shelf(settings, store, board)
+        self._shelf = Shelf(settings, store, board, others)
         self._prepared = False
         self._ca: Any = None
         self._ca_lock = gevent.lock.BoundedSemaphore(1)

@@ -1,7 +1,8 @@
-"""Where certificates are kept: rows with encrypted keys, and the word to the workers that there are new ones."""
+"""Where certificates are kept: rows with encrypted keys, and the word to the workers of all hosts that there are new ones."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import time
@@ -15,22 +16,25 @@ from proxyd.base.text import rfc3339
 from proxyd.certs.schedule import Key
 from proxyd.config.settings import Settings
 from proxyd.net import localca
+from proxyd.registry.otherhosts import OtherHosts
 from proxyd.store.memory.board import Board
 from proxyd.store.sql import certhistory, keybox
 from proxyd.store.sql import certificates as rows
-from proxyd.store.sql.database import Store
+from proxyd.store.sql.database import Store, StoreError
 
 #: Longest wait, in seconds, for the workers to take certificates and challenges up.
 _WORKERS_SECONDS = 5.0
 
 
 class Shelf:
-    """`certificates`: the rows without chains and keys, by name and kind of key. Call `open` before anything else."""
+    """`certificates`: the rows without chains and keys, by name and kind of key. `others`: the hosts that share the database, None where
+    none can. Call `open` before anything else."""
 
-    def __init__(self, settings: Settings, store: Store, board: Board) -> None:
+    def __init__(self, settings: Settings, store: Store, board: Board, others: OtherHosts | None = None) -> None:
         self._settings = settings
         self._store = store
         self._board = board
+        self._others = others
         self._box: keybox.Keybox | None = None
         self.certificates: dict[Key, dict[str, Any]] = {}
 
@@ -82,13 +86,22 @@ class Shelf:
         self.tell(version)
 
     def tell(self, version: int) -> None:
-        """Post a version, and wait until the workers have it: those of this host by the board, others by their poll."""
+        """Post a version, and wait until the workers of all hosts have it."""
         self._board.post_certificates(version)
+        elsewhere = gevent.spawn(self._tell_others, version)
         until = time.monotonic() + _WORKERS_SECONDS
         while self._board.without_certificates(version) and time.monotonic() < until:
             gevent.sleep(0.005)
-        if self._store.path is None:
-            gevent.sleep(self._settings.database.poll)
+        elsewhere.join()
+
+    def _tell_others(self, version: int) -> None:
+        """Have the other hosts take a version up. One that can't be asked, like one of an older version, finds it by its poll."""
+        if self._others is None:
+            return
+        with contextlib.suppress(StoreError):
+            if self._others.ask({"kind": "certificates", "version": version}, _WORKERS_SECONDS):
+                return
+        gevent.sleep(self._settings.database.poll)
 
     def _write(self, domain: str, kind: str, chain: str, locked: str, what: str = "", actor: str = "", challenge: str = "") -> int:
         leaf = x509.load_pem_x509_certificate(chain.encode())

@@ -96,6 +96,8 @@ class OtherHosts:
         elif lived and not host.lives:
             log.warning("host %s has given no sign of life for %g s: changes do not wait for it", name, LEASE)
             self._bus.publish("host_changed", {"host": name, "state": "gone"})
+            for asked in self._asked.values():
+                asked.discard(name)
         behind = host.lives and host.reached < version
         host.behind_since = (host.behind_since or now) if behind else 0.0
 
@@ -120,12 +122,14 @@ class OtherHosts:
                 return
             gevent.sleep(_TICK)
 
-    def ask(self, what: dict[str, Any], seconds: float) -> None:
+    def ask(self, what: dict[str, Any], seconds: float) -> bool:
         """Ask every host that lives to do something for its own workers, and wait until each has said that it has, `seconds` at most. The
-        log names those that have not by then. Raises StoreError."""
-        asked = {name for name, host in self._hosts.items() if host.lives and host.speaks}
+        log names those that have not by then. Returns whether all that live could be asked: one of an older version can't. Raises
+        StoreError."""
+        living = {name: host.speaks for name, host in self._hosts.items() if host.lives}
+        asked = {name for name, speaks in living.items() if speaks}
         if not asked:
-            return
+            return not living
         mark, deadline = secrets.token_hex(8), time.monotonic() + seconds
         self._asked[mark] = asked
         try:
@@ -136,6 +140,7 @@ class OtherHosts:
             del self._asked[mark]
         if asked:
             log.warning("host %s has not yet done what was asked of all hosts: %s", ", ".join(sorted(asked)), what)
+        return all(living.values())
 
     def did(self, name: str, mark: str) -> None:
         """A host has done what it was asked."""

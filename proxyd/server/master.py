@@ -210,7 +210,7 @@ class Master:
         checker = self._checker = Checker(settings.health, store, bus, circuits)
         registry.live_health = checker.current
         checker.changed(registry.version)
-        orders = Orders(settings, store, board, bus, server.gate.grant_named)
+        orders = Orders(settings, store, board, bus, server.gate.grant_named, others)
 
         def changed(version: int) -> None:
             checker.changed(version)

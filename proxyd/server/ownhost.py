@@ -1,7 +1,8 @@
 """What the master of a host that does not lead looks after, beside the applies: what is each host's own.
 
 That is the circuits, which judge the way from this host to each upstream: it writes their rows, tells the leader of what happens to them,
-and resets them when the leader asks all hosts to. And the admin HTTP: it reads here, and has the leader do what changes something.
+and resets them when the leader asks all hosts to. And the admin HTTP: it reads here, and has the leader do what changes something. It
+takes certificates and challenges to the workers, too, when the leader says that there are new ones.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
+
+import gevent
 
 from proxyd.admin.http import RequestRefused
 from proxyd.admin.passing import Leader, Passing
@@ -41,6 +45,9 @@ log = logging.getLogger("proxyd.master")
 
 #: Seconds before another attempt to listen.
 _LISTEN_AGAIN = 2.0
+#: Longest wait, in seconds, for the workers to take certificates and challenges up, and the time between two looks.
+_WORKERS_SECONDS, _TICK = 5.0, 0.005
+_HIGHEST = 2**63 - 1
 
 
 class OwnHost:
@@ -164,5 +171,26 @@ class OwnHost:
                 slot, number = word.get("slot"), route_number(str(word.get("route_id")))
                 if isinstance(slot, int) and 0 <= slot < SLOTS and number:
                     self._circuits.move(slot, number, "reset", clock.now())
-            if "mark" in word and word.get("kind") != "done":
-                self._store.call(words.say, {"kind": "done", "host": self._name, "mark": str(word["mark"])})
+            if word.get("kind") == "certificates":
+                # Others must not wait for workers that take long.
+                gevent.spawn(self._take_certificates, word)
+            elif word.get("kind") != "done":
+                self._done(word)
+
+    def _take_certificates(self, word: dict[str, Any]) -> None:
+        version = word.get("version")
+        if isinstance(version, int) and 0 < version <= _HIGHEST and self._settings.acme.enabled and self._settings.tls.bind:
+            self._board.post_certificates(version)
+            until = time.monotonic() + _WORKERS_SECONDS
+            while self._board.without_certificates(version):
+                if time.monotonic() > until:
+                    return
+                gevent.sleep(_TICK)
+        try:
+            self._done(word)
+        except StoreError as error:
+            log.info("the leader is not told that the certificates are taken up: %s", error)
+
+    def _done(self, word: dict[str, Any]) -> None:
+        if "mark" in word:
+            self._store.call(words.say, {"kind": "done", "host": self._name, "mark": str(word["mark"])})
