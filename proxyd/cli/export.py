@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import IO, Any
 
@@ -21,8 +22,10 @@ from proxyd.store.sql.views import VIEWS
 
 FORMATS = ("csv", "sql", "parquet")
 #: The columns that say when something was, the first that a table has.
-_INSTANTS = ("at", "minute", "hour", "day", "checked_at", "started_at", "added_at", "opened_at", "connected_at")
+_INSTANTS = ("at", "minute", "hour", "day", "checked_at", "started_at", "added_at", "opened_at", "connected_at", "since")
 _AT_ONCE = 5000
+#: The beginning of an instant, up to any of its parts.
+_INSTANT = re.compile(r"\d{4}(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01])(T([01]\d|2[0-3])(:[0-5]\d(:[0-5]\d(\.\d{1,6})?)?)?)?)?)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ def export(store: Store, wanted: Wanted) -> int:
     columns = [name for name in store.read(_columns, wanted.name) if (wanted.name, name) not in HIDDEN]
     fields = models[wanted.name]._meta.columns if wanted.name in models else {}
     truths = {name for name, field in fields.items() if isinstance(field, BooleanField)}
-    where, values = _span(wanted, columns)
+    where, values = _span(replace(wanted, since=_instant("--since", wanted.since), until=_instant("--until", wanted.until)), columns)
     rows = _rows(store, f"SELECT {_quoted(columns)} FROM {wanted.name}{where}", values, [name in truths for name in columns])
     try:
         if wanted.format == "parquet":
@@ -64,6 +67,14 @@ def _columns(name: str) -> list[str]:
     return [item[0] for item in database.execute_sql(f"SELECT * FROM {name} LIMIT 0").description]
 
 
+def _instant(option: str, text: str) -> str:
+    """An instant as the tables have it, or the beginning of one: they are compared as text. Raises StoreError."""
+    found = text.strip().removesuffix("Z").replace(" ", "T", 1)
+    if found and not _INSTANT.fullmatch(found):
+        raise StoreError(f"{option}: {text!r:.40} is no instant like 2026-11, 2026-11-01 or 2026-11-01T10:30 (UTC)")
+    return found
+
+
 def _span(wanted: Wanted, columns: Sequence[str]) -> tuple[str, list[str]]:
     """The condition for the span of time, and its values."""
     if not (wanted.since or wanted.until):
@@ -71,6 +82,8 @@ def _span(wanted: Wanted, columns: Sequence[str]) -> tuple[str, list[str]]:
     instant = next((name for name in _INSTANTS if name in columns), None)
     if instant is None:
         raise StoreError(f"{wanted.name} has no column that says when, so --since and --until mean nothing there")
+    if wanted.since and wanted.until and wanted.since >= wanted.until:
+        raise StoreError(f"--until ({wanted.until}) is not after --since ({wanted.since})")
     tests = [(f'"{instant}" >= ', wanted.since), (f'"{instant}" < ', wanted.until)]
     given = [(test, value) for test, value in tests if value]
     return " WHERE " + " AND ".join(f"{test}$" for test, _ in given), [value for _, value in given]

@@ -66,16 +66,25 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", parents=[common], help="bring the database to this version's schema")
     migrate.set_defaults(run=_migrate)
 
-    db = commands.add_parser("db", parents=[common], help="look after the database")
-    db.add_argument("action", choices=["check", "vacuum", "stats", "export", "report"],
-                    help="check: is it sound; vacuum: give space back; stats: rows and bytes of each table; export TABLE: its rows; "
-                         "report SERVICE --month M: uptime, outages, traffic")
-    db.add_argument("name", nargs="?", default="", help="table or view (export), or service (report)")
-    db.add_argument("--format", default="", help="export: csv, sql or parquet; report: text, html or json")
-    db.add_argument("--since", default="", metavar="AT", help="export: first instant, like 2026-11-01 or 2026-11-01T10")
-    db.add_argument("--until", default="", metavar="AT", help="export: end, which is left out")
-    db.add_argument("--output", default="", metavar="FILE", help="write there, not to standard output")
-    db.add_argument("--month", default="", help="report: like 2026-11")
+    db = commands.add_parser("db", help="look after the database")
+    actions = db.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for action, what in (("check", "is it sound, and has it this version's schema"),
+                         ("vacuum", "give free space back to the disk, while proxyd runs"),
+                         ("stats", "count the rows and bytes of each table")):
+        actions.add_parser(action, parents=[common], help=what, description=f"{what[0].upper()}{what[1:]}.")
+    export = actions.add_parser("export", parents=[common], help="write the rows of a table or view",
+                                description="Write the rows of a table or view, without columns with secrets.")
+    export.add_argument("name", metavar="TABLE", help="table or view, like v_incidents")
+    export.add_argument("--format", choices=["csv", "sql", "parquet"], default="csv", help="(default: csv; parquet needs --output)")
+    export.add_argument("--since", default="", metavar="AT", help="first instant, in UTC, like 2026-11-01 or 2026-11-01T10:30")
+    export.add_argument("--until", default="", metavar="AT", help="end, which is left out")
+    report = actions.add_parser("report", parents=[common], help="tell what was with a service in a month",
+                                description="Tell uptime, objectives, outages, maintenance, deploys, traffic and percentiles of a service.")
+    report.add_argument("name", metavar="SERVICE", help="service, as registered")
+    report.add_argument("--month", required=True, metavar="MONTH", help="in UTC, like 2026-11")
+    report.add_argument("--format", choices=["text", "html", "json"], default="text", help="(default: text)")
+    for one in (export, report):
+        one.add_argument("--output", default="", metavar="FILE", help="write there, not to standard output")
     db.set_defaults(run=_db)
 
     token = commands.add_parser("token", parents=[common], help="make a registry token and its section for the tokens file")

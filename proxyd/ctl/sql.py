@@ -7,7 +7,9 @@ import contextlib
 import sqlite3
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from proxyd.ctl.adminhttp import Refused
@@ -16,6 +18,7 @@ from proxyd.ctl.screen import Screen, columns, printable
 if TYPE_CHECKING:
     from proxyd.store.sql.readonly import Found, Reader
 
+_TABLE_INFO = "PRAGMA table_info"
 _PROMPT, _MORE = "sql> ", "...> "
 _HELP = "A statement ends with ;   tables: the tables and views   describe NAME: its columns   quit: leave"
 #: Longest statement that is read, in characters.
@@ -30,13 +33,13 @@ def sql(screen: Screen, options: argparse.Namespace, url: str) -> int:
     try:
         with reader(url, options.timeout) as opened:
             if options.statement:
-                texts: Iterator[str] = iter(options.statement)
+                texts: Iterator[str] = chain.from_iterable(statements(text) for text in options.statement)
             elif sys.stdin.isatty():
                 return _talk(screen, options, opened)
             else:
                 texts = statements(sys.stdin.read(_LONGEST))
             for text in texts:
-                _show(screen, options.json, opened.run(_spoken(text, url), options.rows))
+                _show(screen, options.json, _run(opened, text, _spoken(text, url), options.rows))
     except StoreError as error:
         raise Refused(str(error)) from None
     return 0
@@ -47,7 +50,8 @@ def statements(text: str) -> Iterator[str]:
     start = 0
     for place, char in enumerate(text):
         if char == ";" and sqlite3.complete_statement(text[start:place + 1]):
-            yield text[start:place + 1].strip()
+            if text[start:place].strip():
+                yield text[start:place + 1].strip()
             start = place + 1
     if text[start:].strip():
         yield text[start:].strip()
@@ -79,10 +83,23 @@ def _talk(screen: Screen, options: argparse.Namespace, opened: Reader) -> int:
             text = text[:_LONGEST]
             continue
         try:
-            _show(screen, options.json, opened.run(spoken, options.rows))
+            _show(screen, options.json, _run(opened, text, spoken, options.rows))
         except StoreError as error:
             screen.line(f"error: {error}")
         text = ""
+
+
+def _run(opened: Reader, text: str, spoken: str, rows: int) -> Found:
+    """Run what was asked for, as SQL. Raises StoreError, for a table that there is not, too."""
+    from proxyd.store.sql.database import StoreError
+
+    found = opened.run(spoken, rows)
+    if spoken != text and not found.rows:
+        raise StoreError(f"there is no table or view {text.strip().rstrip(';').split()[-1]} (tables lists them)")
+    if spoken.startswith(_TABLE_INFO):
+        # As a server tells it. SQLite knows no type of a computed column.
+        return replace(found, columns=["name", "type"], rows=[(row[1], str(row[2]).lower()) for row in found.rows])
+    return found
 
 
 def _spoken(text: str, url: str) -> str:
@@ -95,7 +112,7 @@ def _spoken(text: str, url: str) -> str:
                 "FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY type DESC, name")
     if len(words) == 2 and words[0].lower() in ("describe", "\\d") and words[1].replace("_", "").isalnum():
         name = words[1].lower()
-        return (f"PRAGMA table_info('{name}')" if file else
+        return (f"{_TABLE_INFO}('{name}')" if file else
                 "SELECT column_name AS name, data_type AS type FROM information_schema.columns WHERE table_schema = current_schema() "
                 f"AND table_name = '{name}' ORDER BY ordinal_position")
     return text

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxyd.cli.dbtool import run
+from proxyd.cli.main import main
 from proxyd.config.sections import DatabaseSettings
 from proxyd.config.settings import Settings
 from proxyd.docs.samples import fill
@@ -64,6 +65,9 @@ def test_what_is_secret_is_not_exported(filled: Store, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(("name", "given", "told"), [
     ("nothing", {}, "there is no table or view nothing; there are: schema_version, "),
     ("counters", {"since": "2026"}, "counters has no column that says when"),
+    ("events", {"since": "yesterday"}, "--since: 'yesterday' is no instant like 2026-11"),
+    ("events", {"until": "2026-13"}, "--until: '2026-13' is no instant"),
+    ("events", {"since": "2026-11-02 03:12", "until": "2026-11-02T03:12Z"}, "--until (2026-11-02T03:12) is not after --since"),
     ("events", {"format": "xml"}, "usage: proxyd db export TABLE [--format csv|sql|parquet]"),
     ("events", {"format": "parquet"}, "--output FILE"),
     ("events", {"output": "/nowhere/at/all"}, "can't write /nowhere/at/all: No such file or directory"),
@@ -123,3 +127,12 @@ def test_a_month_of_a_service_is_reported(filled: Store, capsys: pytest.CaptureF
     assert db(filled.url, "report", "search", month="2025-03", format="json") == 1
     assert db(filled.url, "report", "nobody", month="2026-03") == 1 and db(filled.url, "report", "search", month="march") == 1
     assert "is no month like 2026-11" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("export",), "TABLE"), (("check", "--month", "2026-11"), "unrecognized arguments: --month"), (("report", "shop"), "--month"),
+    (("report", "shop", "--month", "2026-11", "--format", "csv"), "invalid choice: 'csv'"), ((), "ACTION")])
+def test_what_an_action_does_not_take_is_refused(words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["db", *words])
+    assert ended.value.code == 2 and said in capsys.readouterr().err

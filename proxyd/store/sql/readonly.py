@@ -129,10 +129,32 @@ class _Server:
         try:
             self._connection: Any = psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS, application_name="proxyctl sql",
                                                      options=f"-c statement_timeout={round(seconds * 1000)}")
+            self._connection.set_session(autocommit=True)
+            self._hide()
             self._connection.set_session(readonly=True, autocommit=True)
             self._hidden = self._places()
         except self._error as error:
             raise StoreError(f"the database {hide_password(url)} can't be opened: {str(error).strip()}") from None
+
+    def _hide(self) -> None:
+        """Put views of this connection in the place of tables with secrets, so that no expression over one shows it either. A server that
+        takes none (a standby, or a role without the right) still gives NULL for the columns themselves."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), quote_ident(n.nspname) FROM pg_class c "
+                           "JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid "
+                           "WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND n.nspname = current_schema() "
+                           "ORDER BY a.attnum")
+            columns: dict[str, list[str]] = {}
+            schemas = {}
+            for table, column, kind, schema in cursor.fetchall():
+                secret = (table, column) in HIDDEN
+                columns.setdefault(table, []).append(f'CAST(NULL AS {kind}) AS "{column}"' if secret else f'"{column}"')
+                schemas[table] = schema
+            try:
+                for table in sorted({table for table, _ in HIDDEN} & columns.keys()):
+                    cursor.execute(f'CREATE TEMP VIEW "{table}" AS SELECT {", ".join(columns[table])} FROM {schemas[table]}."{table}"')
+            except self._error:
+                pass
 
     def _places(self) -> set[tuple[int, int]]:
         """The hidden columns, as the server numbers tables and columns."""
