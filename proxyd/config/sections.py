@@ -279,6 +279,7 @@ class DatabaseSettings:
         "Size of the database at which the oldest history goes before its time, raw rows first. off: no bound.")
     retain_health: float = declare(DURATION, "2d", "Age at which health results are pruned.")
     retain_minutes: float = declare(DURATION, "2d", "Age at which health by the minute is pruned.")
+    retain_latency: float = declare(DURATION, "2h", "Age at which latencies by the minute are pruned.")
     retain_hours: float = declare(DURATION, "90d", "Age at which health and traffic by the hour are pruned.")
     retain_days: float = declare(DURATION, "1095d", "Age at which health and traffic by the day, and incidents, are pruned.")
     retain_stats: float = declare(DURATION, "30d", "Age at which traffic per minute and rejections are pruned.")

@@ -59,6 +59,7 @@ and backends move. `route_history` leads from a route's id to its endpoint.
                  │
                  ├──< health_minutes, health_hours, health_days      seconds up, down, in maintenance
                  ├──< traffic_hours, traffic_days, latency_hours     requests, errors, how long they took
+                 ├──< latency_minutes                                how long they took, in the last hour
                  ├──< maintenance_windows                            planned, going on, over: who, why
                  └──< incidents (endpoint)
 

@@ -435,6 +435,7 @@ COLUMN_NOTES: dict[str, str] = {
     "status_3xx": "Answers with a status from 300 to 399.",
     "status_4xx": "Answers with a status from 400 to 499.",
     "status_5xx": "Answers with a status from 500 to 599, the proxy's own included.",
+    "latency_minutes.requests": "How many requests took this long.",
     "latency_hours.requests": "How many requests took this long.",
     "proxy_errors": "Those of the errors that no backend made: proxyd refused (circuit open, queue full, drained), or failed itself.",
     "backend_errors": "Those of the errors that a backend made: its own answers, and those that it did not give (502, 504).",

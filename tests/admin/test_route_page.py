@@ -60,6 +60,9 @@ def test_history_is_of_the_place_over_deploys_and_instances(busy: Master) -> Non
     hour = busy.get("/api/v1/routes/r5/history").json()
     assert len(hour["points"]) == 60 and sum(point["requests"] for point in hour["points"]) == 15
     assert sum(point["status_4xx"] for point in hour["points"]) == 1
+    drawn = [point for point in hour["points"] if point["p99_ms"]]
+    assert drawn and all(point["p50_ms"] <= point["p95_ms"] <= point["p99_ms"] for point in drawn)
+    assert drawn == [point for point in hour["points"] if point["requests"]], "each minute with traffic has its percentiles"
     found = busy.get("/api/v1/routes/r5/requests").json()
     assert [one["request_id"] for one in found["slow"]] == ["id-1"]
     assert [(one["status"], one["requests"]) for one in found["errors"]] == [(503, 10)]
@@ -88,6 +91,7 @@ def test_a_route_has_a_page_that_a_person_reaches_by_the_keyboard(busy: Master, 
         assert part in text, part
     assert browser.evaluate("document.getElementById('state').textContent") == "1 of 1 members down"
     browser.tab_to("here.name === 'span'")
+    assert browser.evaluate("document.querySelectorAll('.line-p99_ms').length") == 2, "of the hour, too"
     browser.press("ArrowRight", 39)
     browser.press("ArrowRight", 39)
     browser.until("document.querySelector('#figures dd').textContent === '115'")

@@ -61,6 +61,7 @@ from proxyd.store.sql.rollups import (
     HealthMinute,
     Incident,
     LatencyHour,
+    LatencyMinute,
     Objective,
     ServiceDay,
     ServiceHour,
@@ -70,7 +71,7 @@ from proxyd.store.sql.rollups import (
 )
 from proxyd.store.sql.running import KINDS, Reckoning
 from proxyd.store.sql.running import before as before_column
-from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER
+from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER, LATENCY_BY_MINUTE
 from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
@@ -99,9 +100,10 @@ V20: list[type[StoredTable]] = [ServiceStats, ServiceStatusCode, ServiceLatency]
 V21: list[type[StoredTable]] = [ErrorHour, UnknownHost]
 V27: list[type[StoredTable]] = [MaintenanceWindow, Deploy]
 V28: list[type[StoredTable]] = [CertificateHistory]
+V31: list[type[StoredTable]] = [LatencyMinute]
 #: All tables, in an order in which rows can be copied: what a row refers to comes before it.
 TABLES: tuple[type[StoredTable], ...] = (SchemaVersion, *V1, *V2, *V3, *V4, *V8, *V12, *V13, *V14, *V15, *V17, *V18, *V19, *V20, *V21,
-                                         *V27, *V28)
+                                         *V27, *V28, *V31)
 
 
 def _first() -> None:
@@ -278,6 +280,10 @@ def _running_sums() -> None:
                 _add_column(model, before_column(name), real if name.endswith("_seconds") else whole)
 
 
+def _latency_by_minute() -> None:
+    database.create_tables(V31)
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -317,6 +323,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (28, "the history of certificates", _history_of_certificates),
     (HOSTS_CONNECTIONS, "how many registry connections a host has", _connections_of_hosts),
     (RUNNING_SUMS, "what earlier hours and days of health add up to", _running_sums),
+    (LATENCY_BY_MINUTE, "latencies by the minute", _latency_by_minute),
 )
 #: Steps after whose first run every row of a history is changed, and what does that. Such a step runs twice, and notes its number in the
 #: end.

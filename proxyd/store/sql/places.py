@@ -14,7 +14,8 @@ from proxyd.base.text import rfc3339
 from proxyd.store.sql.models import Endpoint, Route, RouteHistory
 from proxyd.store.sql.observed import CircuitTransition, HealthResult, RouteMinute, SlowRequest
 from proxyd.store.sql.query import column, dicts, tuples
-from proxyd.store.sql.rollups import HealthHour, HealthMinute, LatencyHour, TrafficHour
+from proxyd.store.sql.rollups import HealthHour, HealthMinute, LatencyHour, LatencyMinute, TrafficHour
+from proxyd.store.sql.schema import LATENCY_BY_MINUTE, has_step
 
 #: Service, (first) domain and path.
 Place = tuple[str, str, str]
@@ -56,20 +57,14 @@ _CHECKS, _TRANSITIONS, _DEPLOYS = 20, 20, 10
 
 def history(place: Place, name: str, now: float) -> dict[str, Any]:
     """What was at a place in the last hour, by the minute, or in the last day or week, by the hour: traffic, percentiles, checks, changes
-    of its circuits, and deploys. The last step is not over yet. Percentiles are by the hour, so those of the last hour are of all of it
-    and what went before in the hour that it began in."""
+    of its circuits, and deploys. The last step is not over yet."""
     span = SPANS[name]
     last = int(now // span.step)
     labels = [rfc3339((last - back) * span.step * 1.0) for back in range(span.steps - 1, -1, -1)]
     endpoints = column(Endpoint.select(Endpoint.endpoint_id).where(at_place(place)))
     by_minute = span.step == 60
     counted = {row["at"]: row for row in (_minutes if by_minute else _hours)(endpoints, labels[0])}
-    latencies: dict[str, dict[int, int]] = defaultdict(dict)
-    for hour, bucket, count in tuples(
-            LatencyHour.select(LatencyHour.hour, LatencyHour.bucket, fn.SUM(LatencyHour.requests)).where(
-                LatencyHour.endpoint_id.in_(endpoints), LatencyHour.hour >= labels[0][:13] + ":00:00.000Z")
-            .group_by(LatencyHour.hour, LatencyHour.bucket)):
-        latencies[hour][bucket] = int(count)
+    latencies = _latencies(endpoints, labels[0], by_minute)
     all_of: dict[int, int] = defaultdict(int)
     for buckets in latencies.values():
         for bucket, count in buckets.items():
@@ -83,10 +78,23 @@ def history(place: Place, name: str, now: float) -> dict[str, Any]:
             "at": label, "requests": requests, "errors": int(row.get("errors") or 0),
             **{key: int(row.get(key) or 0) for key in CLASSES},
             "avg_ms": round(row["latency_ms_sum"] / requests, 3) if requests else None,
-            **(dict.fromkeys(_SHARES) if by_minute else _percentiles(latencies.get(label, {}))),
+            **_percentiles(latencies.get(label, {})),
             "down_seconds": round(down.get(label, 0.0), 1)})
     return {"span": name, "step_seconds": span.step, "from": labels[0], "points": points, **_percentiles(all_of),
             "checks": _checks(place), "transitions": _transitions(place), "deploys": _deploys(place)}
+
+
+def _latencies(endpoints: list[int], since: str, by_minute: bool) -> dict[str, dict[int, int]]:
+    """Requests by bucket of the histogram, by step."""
+    if by_minute and not has_step(LATENCY_BY_MINUTE):
+        return {}
+    model = LatencyMinute if by_minute else LatencyHour
+    at = LatencyMinute.minute if by_minute else LatencyHour.hour
+    found: dict[str, dict[int, int]] = defaultdict(dict)
+    for step, bucket, count in tuples(model.select(at, model.bucket, fn.SUM(model.requests)).where(
+            model.endpoint_id.in_(endpoints), at >= since).group_by(at, model.bucket)):
+        found[step][bucket] = int(count)
+    return found
 
 
 def _percentiles(buckets: dict[int, int]) -> dict[str, float | None]:

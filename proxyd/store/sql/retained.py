@@ -34,6 +34,7 @@ from proxyd.store.sql.rollups import (
     HealthMinute,
     Incident,
     LatencyHour,
+    LatencyMinute,
     ServiceDay,
     ServiceHour,
     TrafficDay,
@@ -119,6 +120,7 @@ RETAINED: tuple[Retained, ...] = (
     Retained(ServiceHour, "retain_hours", lambda before: ServiceHour.hour < before, early=_sums(ServiceHour.hour)),
     Retained(ServiceDay, "retain_days", lambda before: ServiceDay.day < before),
     Retained(TrafficHour, "retain_hours", lambda before: TrafficHour.hour < before, early=_sums(TrafficHour.hour)),
+    Retained(LatencyMinute, "retain_latency", lambda before: LatencyMinute.minute < before, early=_raw(LatencyMinute.minute)),
     Retained(LatencyHour, "retain_hours", lambda before: LatencyHour.hour < before, early=_sums(LatencyHour.hour)),
     Retained(TrafficDay, "retain_days", lambda before: TrafficDay.day < before),
     # An incident that goes on has no age yet.

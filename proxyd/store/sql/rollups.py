@@ -188,6 +188,19 @@ class TrafficDay(_TrafficSums):
         primary_key = CompositeKey("endpoint_id", "day")
 
 
+class LatencyMinute(StoredTable):
+    """Latency histogram of an endpoint in one minute, for the last hour alone: `latency_hours` has the rest."""
+
+    endpoint_id = BigIntegerField()
+    minute = TextField(index=True)
+    bucket = BigIntegerField()
+    requests = BigIntegerField()
+
+    class Meta:
+        table_name = "latency_minutes"
+        primary_key = CompositeKey("endpoint_id", "minute", "bucket")
+
+
 class LatencyHour(StoredTable):
     """Latency histogram of an endpoint in one hour: requests in bucket `bucket`. Hours and endpoints add up."""
 

@@ -13,6 +13,8 @@ HOSTS_TOGETHER = 25
 HOSTS_DRAINED = 26
 #: The step that brought how many registry connections a host has.
 HOSTS_CONNECTIONS = 29
+#: That which brought latencies by the minute.
+LATENCY_BY_MINUTE = 31
 _NEWEST = "SELECT MAX(version) FROM schema_version"
 #: The newest step that the database was seen to have. It never goes back while a process runs.
 _seen = 0

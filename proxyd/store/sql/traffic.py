@@ -26,7 +26,8 @@ from proxyd.store.sql.observed import (
     Worker,
 )
 from proxyd.store.sql.query import dicts, tuples
-from proxyd.store.sql.rollups import LatencyHour, TrafficDay, TrafficHour
+from proxyd.store.sql.rollups import LatencyHour, LatencyMinute, TrafficDay, TrafficHour
+from proxyd.store.sql.schema import LATENCY_BY_MINUTE, has_step
 from proxyd.store.sql.servicesums import add_to_services
 from proxyd.store.sql.upsert import add
 
@@ -100,6 +101,10 @@ class TrafficBatch:
         add(TrafficHour, ("endpoint_id", "hour", *columns), [(endpoint, hour, *values) for endpoint, values in rows], columns)
         day = self.at[:10] + "T00:00:00.000Z"
         add(TrafficDay, ("endpoint_id", "day", *columns), [(endpoint, day, *values) for endpoint, values in rows], columns)
+        if has_step(LATENCY_BY_MINUTE):
+            minute = self.at[:16] + ":00.000Z"
+            add(LatencyMinute, ("endpoint_id", "minute", "bucket", "requests"),
+                [(endpoint, minute, bucket, count) for (endpoint, bucket), count in sorted(latency.items())], ("requests",))
         add(LatencyHour, ("endpoint_id", "hour", "bucket", "requests"),
             [(endpoint, hour, bucket, count) for (endpoint, bucket), count in sorted(latency.items())], ("requests",))
 
