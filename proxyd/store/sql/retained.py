@@ -44,6 +44,8 @@ from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceSt
 
 #: The route id of requests that matched no route (see proxyd.admin.metrics); it is never a route, and stays.
 _NO_ROUTE = "-"
+#: What has a route's id, but the names of the endpoint, too.
+_OUTLIVES = (Incident, MaintenanceWindow)
 _KEPT = "Kept for {}."
 _SERVICE_GONE = "The rows of a service without routes are kept for {}."
 _ROUTE_GONE = "The rows of a route that is gone are kept for {}."
@@ -84,7 +86,7 @@ class Retained:
 
     def age(self, settings: object) -> float:
         """The age in seconds at which rows go, by the `[database]` settings."""
-        by_route = {kept.setting for kept in RETAINED if "route_id" in kept.model._meta.fields and kept.model is not Incident}
+        by_route = {kept.setting for kept in RETAINED if "route_id" in kept.model._meta.fields and kept.model not in _OUTLIVES}
         names = {self.setting} | (by_route if self.last else set())
         return float(max(getattr(settings, name) for name in names))
 
