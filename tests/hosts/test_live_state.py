@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
+import re
+import shutil
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +25,8 @@ from tests.hosts.test_applies import reached
 from tests.support.backends import Backend
 from tests.support.postgres import Postgres
 from tests.support.registry import RegistryClient
-from tests.support.system import System
-from tests.support.waiting import patience, wait_for
+from tests.support.system import ROOT, System
+from tests.support.waiting import free_port, patience, wait_for
 
 TOKEN = "correct-horse-battery"
 
@@ -44,6 +51,64 @@ def proxyctl(host: System, *arguments: str) -> tuple[int, str]:
     done = subprocess.run([sys.executable, "-m", "proxyd.ctl.main", *arguments, "--admin", f"127.0.0.1:{host.admin_port}"],
                           env=host.environment, cwd=host.directory, capture_output=True, text=True, check=False)
     return done.returncode, (done.stdout + done.stderr).strip()
+
+
+class Front:
+    """HAProxy as conf/hosts has it, before two hosts: but for its own and their addresses, and the PROXY protocol, which is for others."""
+
+    def __init__(self, directory: Path, hosts: tuple[System, System]) -> None:
+        self.port, registry = free_port(), free_port()
+        text = (ROOT / "conf" / "hosts" / "haproxy.cfg").read_text()
+        # The part for TLS goes by the checks of the other one.
+        parts = re.split(r"(?m)^(?=(?:frontend|backend) )", text)
+        text = "".join(part for part in parts if "traffic_tls" not in part.partition("\n")[0])
+        for old, new in ((" send-proxy-v2", ""), ("inter 1s", "inter 100ms"),
+                         ("bind :80", f"bind 127.0.0.1:{self.port}"), ("bind :8181", f"bind 127.0.0.1:{registry}"),
+                         *((f"10.0.0.{number}{port}", f"127.0.0.1{own}") for number, host in zip((11, 12), hosts, strict=True)
+                           for port, own in ((":80 ", f":{host.proxy_port} "), (" port 8282", f" port {host.admin_port}"),
+                                             (":8181", f":{host.registry_port}")))):
+            assert old in text, f"conf/hosts/haproxy.cfg has no {old}"
+            text = text.replace(old, new)
+        (directory / "haproxy.cfg").write_text(text)
+        self._process = subprocess.Popen(["haproxy", "-db", "-f", str(directory / "haproxy.cfg")], stdout=subprocess.DEVNULL,
+                                         stderr=subprocess.DEVNULL)
+        self.statuses: Counter[int] = Counter()
+        self._over = threading.Event()
+        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", self.port)) == 0, 10, "the front")
+        self._asking = threading.Thread(target=self._ask, daemon=True)
+
+    def begin(self) -> None:
+        """Ask again and again, and count what is answered."""
+        self._asking.start()
+
+    def get(self, name: str) -> int:
+        """The status of a request on a connection of its own."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)) as connection:
+            connection.request("GET", "/", headers={"Host": name})
+            return connection.getresponse().status
+
+    def _ask(self) -> None:
+        while not self._over.wait(0.05):
+            for name in ("stays.test", "moves.test"):
+                self.statuses[self.get(name)] += 1
+
+    def stop(self) -> None:
+        """Ask no more, and end."""
+        self._over.set()
+        if self._asking.is_alive():
+            self._asking.join(20)
+        self._process.terminate()
+        self._process.wait(10)
+
+
+@pytest.fixture
+def front(pair: tuple[System, System], tmp_path: Path) -> Iterator[Front]:
+    """HAProxy before both hosts."""
+    if shutil.which("haproxy") is None:
+        pytest.skip("no haproxy here")
+    made = Front(tmp_path, pair)
+    yield made
+    made.stop()
 
 
 def timed(host: System, name: str) -> tuple[int, float]:
@@ -169,7 +234,7 @@ def test_what_the_leader_finds_down_gets_no_request_from_any_host(pair: tuple[Sy
 
 
 def test_a_host_is_drained_for_an_upgrade_and_serves_again(
-        pair: tuple[System, System], postgres: Postgres, backend: Backend) -> None:
+        pair: tuple[System, System], postgres: Postgres, backend: Backend, front: Front) -> None:
     first, second = pair
     stays, moves = first.client("stays"), RegistryClient(second.registry_port).register("moves")
     for client, name in ((stays, "stays.test"), (moves, "moves.test")):
@@ -177,16 +242,26 @@ def test_a_host_is_drained_for_an_upgrade_and_serves_again(
         client.apply()
     rows: Callable[[], dict[str, Any]] = lambda: {one["name"]: one for one in second.admin("/api/v1/hosts").json()["hosts"]}  # noqa: E731
     wait_for(lambda: rows()["web2"]["connections"] == 1, 10, "the connection that is passed on")
+    front.begin()
     # One that follows: its clients are told to use another host, and traffic does not notice.
     assert proxyctl(first, "host", "drain", "web2", "--timeout", "30s") == (
         0, "web2 is drained: /readyz fails there\nweb2 may be upgraded; after that: proxyctl host undrain web2")
     assert moves.line() == "SHUTDOWN" and moves.line() == ""
     again = first.connect()
-    assert first.get("/", "moves.test").status == 200
     assert again.command(f"RECONNECT|{moves.session_id}") == "OK"
     refused = second.admin("/readyz")
     assert refused.status == 503 and "this host is drained since" in refused.text
     assert proxyctl(first, "host", "drain", "web1")[0] == 1
+
+    def asked(host: System) -> int:
+        return host.access_log().count("moves.test")
+
+    def is_left_alone() -> bool:
+        before, there = asked(second), asked(first)
+        wait_for(lambda: asked(first) > there + 8, 10, "requests by the front")
+        return asked(second) == before
+
+    wait_for(is_left_alone, 15, "a front that has noticed")
     assert proxyctl(second, "host", "undrain", "web2") == (0, "host web2 serves again")
     wait_for(lambda: second.admin("/readyz").status == 200, 10, "the end of the drain")
     # The one that leads hands the lead over, and does not take it back.
@@ -195,6 +270,7 @@ def test_a_host_is_drained_for_an_upgrade_and_serves_again(
     assert (rows()["web1"]["leads"], rows()["web2"]["leads"]) == (False, True)
     for name in ("stays.test", "moves.test"):
         assert [host.get("/", name).status for host in pair] == [200, 200]
+    assert set(front.statuses) == {200}, front.statuses
     assert proxyctl(first, "host", "undrain", "web1") == (0, "host web1 serves again")
     # What was open on a host that is gone is nobody's concern.
     rows_of_first: Callable[[], str] = lambda: postgres.sql(  # noqa: E731
