@@ -59,6 +59,12 @@ TABLES: tuple[tuple[str, str, str, int, int, str], ...] = (
      "upstream", "'r' || e.n, t.at, 'warning', 'GET', 'svc.test/', 200, 500.0 + mix * 7, 0.0, 1.0, 490.0, 1.0, 'q', 'b'", 3600, 14, ""),
     ("events", "at, type, route_id, actor, detail", "t.at, CASE WHEN mix < 20 THEN 'config_applied' ELSE 'backend_health_changed' END, "
      "'r' || e.n, 'year', '{{\"service\": \"svc\", \"instance\": \"i\", \"routes\": 1, \"removed\": [], \"settings\": 0}}'", DAY, 90, ""),
+    ("deploys", "at, service_name, instance_name, actor, config_version, places_added, places_changed, places_removed, routes_set, "
+     "routes_removed, settings_changed, change", "t.at, 'svc' || (e.n / 2), 'i' || e.n, 'year', t.k, 0, 1, 0, 1, 1, 0, '{{}}'", DAY, 365,
+     "AND mix < 20"),
+    ("maintenance_windows", "endpoint_id, service_name, instance_name, domain, path, route_id, started_at, entered_by, reason, ended_at, "
+     "ended_by, ended_how", "e.n, 'svc' || (e.n / 2), 'i' || e.n, 'svc' || (e.n / 2) || '.test', '/', 'r' || e.n, t.at, 'year', '', "
+     "t.soon, 'year', 'exited'", DAY, 365, "AND mix < 3"),
     ("circuit_transitions", "route_id, at, from_state, to_state, reason", "'r' || e.n, t.at, 'closed', 'open', 'failures'", DAY, 90,
      "AND mix < 10"),
     ("rate_limit_rejections", "route_id, minute, address, rejected", "'r' || e.n, t.at, '192.0.2.' || mix, 3", 6 * 3600, 30, ""),
@@ -74,7 +80,8 @@ _ONE = "service_name = 'svc100'"
 ASKED = {"v_events": f"at >= {_DAY_AGO}", "v_traffic": "minute >= (SELECT hour_ago FROM v_now)",
          "v_traffic_by_hour": f"{_ONE} AND hour >= (SELECT week_ago FROM v_now)",
          "v_latency_by_hour": f"{_ONE} AND hour >= {_DAY_AGO}", "v_incidents": f"started_at >= {_DAY_AGO}",
-         "v_deploys": f"at >= {_DAY_AGO}", "v_websockets": f"opened_at >= {_DAY_AGO}"}
+         "v_deploys": f"at >= {_DAY_AGO}", "v_maintenance": f"started_at >= {_DAY_AGO}", "v_certificate_history": f"at >= {_DAY_AGO}",
+         "v_down_at": f"{_DAY_AGO} BETWEEN since AND until", "v_websockets": f"opened_at >= {_DAY_AGO}"}
 
 
 def _now(epoch: int) -> list[tuple[int, str]]:

@@ -1,4 +1,5 @@
-"""`proxyd db report SERVICE --month 2026-11`: uptime, outages, traffic and percentiles of a service in a month, as text, HTML or JSON."""
+"""`proxyd db report SERVICE --month 2026-11`: uptime, outages, maintenance, deploys, traffic and percentiles of a service in a month, as
+text, HTML or JSON."""
 
 from __future__ import annotations
 
@@ -13,12 +14,15 @@ from peewee import fn
 from proxyd.base.histogram import percentile
 from proxyd.base.text import format_size
 from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.deploys import Deploy
+from proxyd.store.sql.maintenance import MaintenanceWindow
 from proxyd.store.sql.models import Endpoint
 from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.rollups import HealthDay, Incident, LatencyHour, Objective, ServiceDay, TrafficDay
 
 FORMATS = ("text", "html", "json")
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
+_MOST_DEPLOYS = 200
 _SHARES = (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99))
 _COLUMNS = ("instance", "place", "uptime %", "down s", "maintenance s", "requests", "errors", "p50 ms", "p95 ms", "p99 ms", "sent")
 
@@ -62,7 +66,26 @@ def _found(service: str, month: str) -> dict[str, Any]:
     told = ("kind", "instance_name", "domain", "path", "started_at", "ended_at", "ended_how", "planned", "cause")
     incidents = [{name: bool(row[name]) if name == "planned" else row[name] for name in told} for row in dicts(outages)]
     return {"service": service, "month": month, "places": _places(service, month), "objectives": _objectives(service, month, places),
-            "endpoints": endpoints, "incidents": incidents}
+            "endpoints": endpoints, "incidents": incidents, "maintenance": _maintenance(service, month), **_deployed(service, month)}
+
+
+def _maintenance(service: str, month: str) -> list[dict[str, Any]]:
+    """The windows that were in the month, those that began before or go on included."""
+    model = MaintenanceWindow
+    query = model.select(model.instance_name, model.domain, model.path, model.started_at, model.ended_at, model.entered_by, model.reason)
+    return dicts(query.where(
+        model.service_name == service, model.started_at < month + "~", model.ended_at.is_null() | (model.ended_at >= month),
+    ).order_by(model.started_at, model.window_id))
+
+
+def _deployed(service: str, month: str) -> dict[str, Any]:
+    """How many deploys there were, and the last of them."""
+    model = Deploy
+    there = (model.service_name == service) & _in(model.at, month)
+    query = model.select(model.at, model.instance_name, model.version_before, model.version_after, model.places_added,
+                         model.places_changed, model.places_removed, model.actor)
+    last = dicts(query.where(there).order_by(model.deploy_id.desc()).limit(_MOST_DEPLOYS))
+    return {"deploys": model.select().where(there).count(), "last_deploys": last[::-1]}
 
 
 def _places(service: str, month: str) -> list[dict[str, Any]]:
@@ -111,6 +134,25 @@ def _outages(found: dict[str, Any]) -> list[str]:
             f"({row['ended_how'] or 'goes on'}{', planned' if row['planned'] else ''})" for row in found["incidents"]]
 
 
+def _windows(found: dict[str, Any]) -> list[str]:
+    return [f"{row['started_at'][:19]}  to {(row['ended_at'] or 'now')[:19]:<19}  {row['instance_name']} {row['domain']}{row['path']}"
+            f"{': ' if row['reason'] else ''}{row['reason']} ({row['entered_by'] or 'unknown'})" for row in found["maintenance"]]
+
+
+def _deploys(found: dict[str, Any]) -> list[str]:
+    lines = [f"the last {len(found['last_deploys'])} of {found['deploys']}"] if found["deploys"] > len(found["last_deploys"]) else []
+    for row in found["last_deploys"]:
+        before, after = row["version_before"], row["version_after"]
+        version = f" {before} to {after}" if before and after and before != after else f" {after}" if after else ""
+        counts = [f"{row[f'places_{what}']} {what}" for what in ("added", "changed", "removed") if row[f"places_{what}"]]
+        lines.append(f"{row['at'][:19]}  {row['instance_name']}{version}: {', '.join(counts) or 'no place is another'} ({row['actor']})")
+    return lines
+
+
+#: Each list of the report: its heading, and what makes its lines.
+_LISTS = (("Outages", _outages), ("Maintenance", _windows), ("Deploys", _deploys))
+
+
 def _summary(found: dict[str, Any]) -> list[str]:
     """A line for each place and each objective."""
     lines = [f"{row['place']}: users were served {row['uptime_percent']:.3f} % of the time, down {row['down_seconds']} s"
@@ -126,10 +168,10 @@ def _text(found: dict[str, Any]) -> str:
     table = [list(_COLUMNS), *_rows(found)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    outages = _outages(found) or ["none"]
     summary = _summary(found)
+    lists = [text for heading, make in _LISTS for text in ("", heading, "", *(make(found) or ["none"]))]
     head = [f"{found['service']} in {found['month']} (UTC)", "", *summary, *([""] if summary else [])]
-    return "\n".join([*head, *lines, "", "Outages", "", *outages, ""])
+    return "\n".join([*head, *lines, *lists, ""])
 
 
 def _html(found: dict[str, Any]) -> str:
@@ -137,6 +179,7 @@ def _html(found: dict[str, Any]) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in _COLUMNS)
     rows = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in _rows(found))
     summary = "".join(f"<p>{html.escape(line)}</p>\n" for line in _summary(found))
-    outages = "\n".join(f"<li>{html.escape(line)}</li>" for line in _outages(found)) or "<li>none</li>"
+    lists = "\n".join(f"<h2>{heading}</h2>\n<ul>\n" + "\n".join(f"<li>{html.escape(line)}</li>" for line in make(found) or ["none"]) +
+                      "\n</ul>" for heading, make in _LISTS)
     return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head><body>\n<h1>{title}</h1>\n{summary}'
-            f"<table border=\"1\">\n<tr>{head}</tr>\n{rows}\n</table>\n<h2>Outages</h2>\n<ul>\n{outages}\n</ul>\n</body></html>\n")
+            f"<table border=\"1\">\n<tr>{head}</tr>\n{rows}\n</table>\n{lists}\n</body></html>\n")

@@ -153,7 +153,8 @@ a service reaches no further than the result where a view sums up over `GROUP BY
 The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, migrates an older database. proxyd
 refuses a database that a newer proxyd wrote. `proxyd db check`, `proxyd db stats` and `proxyd db vacuum` maintain the file.
 `proxyd db export events --since 2026-11-01 --output events.csv` writes the rows of any table or view as CSV, SQL or (extra `parquet`)
-a Parquet file. `proxyd db report shop --month 2026-11` tells uptime, outages, traffic and percentiles of a service, as text, HTML or JSON.
+a Parquet file. `proxyd db report shop --month 2026-11` tells uptime, outages, maintenance, deploys, traffic and
+percentiles of a service, as text, HTML or JSON.
 To back it up while proxyd runs: `sqlite3 var/proxyd.db ".backup proxyd-backup.db"`.
 
 """

@@ -122,8 +122,15 @@ def test_a_month_of_a_service_is_reported(filled: Store, capsys: pytest.CaptureF
     text = capsys.readouterr().out
     assert "shop.example.com/search: objective 99 % without an error missed: 540 of 8700 requests were bad, 87 may be" in text
     assert "shop.example.com/search" in text and "goes on" in text and text.count("recovered") == 4
+    assert ("2026-03-01T21:38:47  search-1 2.3.1 to 2.4.0: 1 added, 1 changed (search/search-1@10.0.0.21:51422)\n"
+            "2026-03-01T21:40:03  search-1 2.4.0: 1 changed") in text and "\nMaintenance\n\nnone\n" in text
+    assert found["deploys"] == len(found["last_deploys"]) == 2 and found["maintenance"] == []
     assert db(filled.url, "report", "search", month="2026-03", format="html") == 0
-    assert "<td>8700</td>" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "<td>8700</td>" in page and page.count("<h2>") == 3
+    assert db(filled.url, "report", "shop", month="2026-03") == 0
+    assert ("2026-03-02T06:00:00  to 2026-03-02T06:20:00  shop-2 shop.example.com/: upgrade of the database (admin token from 127.0.0.1)"
+            ) in capsys.readouterr().out
     assert db(filled.url, "report", "search", month="2025-03", format="json") == 1
     assert db(filled.url, "report", "nobody", month="2026-03") == 1 and db(filled.url, "report", "search", month="march") == 1
     assert "is no month like 2026-11" in capsys.readouterr().err

@@ -51,9 +51,12 @@ def sizes() -> dict[str, TableSize]:
 
 
 def _rows(name: str) -> int:
-    """Rows are numbered as they come, and the oldest go first."""
+    """Rows are numbered as they come, and the oldest go first. The newest tell how many numbers are left out."""
     span = _one(f'SELECT (SELECT MAX(rowid) FROM "{name}") - (SELECT MIN(rowid) FROM "{name}") + 1') or 0
-    return int(span if span > _COUNTED else _one(f'SELECT COUNT(*) FROM "{name}"'))
+    if span > _COUNTED:
+        return int(span * _one(f'SELECT COUNT(*) * 1.0 / (MAX(r) - MIN(r) + 1) FROM (SELECT rowid AS r FROM "{name}" '
+                               f'ORDER BY rowid DESC LIMIT {_SAMPLE})'))
+    return int(_one(f'SELECT COUNT(*) FROM "{name}"'))
 
 
 def _row_bytes(name: str) -> float:
