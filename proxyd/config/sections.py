@@ -167,6 +167,8 @@ class TlsSettings:
     client_ca: str = declare(
         TEXT, "", "PEM file of the CAs whose certificates clients may show. Routes ask for them by the option client_certificate. "
                   "Empty: nobody is asked.")
+    client_crl: str = declare(
+        TEXT, "", "PEM file with the lists of revoked certificates (CRL) of the CAs in client_ca, one of each. Empty: none is looked at.")
 
 
 @dataclass(frozen=True, slots=True)

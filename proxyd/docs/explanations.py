@@ -119,6 +119,10 @@ EXPLANATIONS: dict[str, str] = {
     "tls.http2":
         "Clients that do not ask for HTTP/2 get HTTP/1.1. The bounds are in [proxy]: http2_max_streams, "
         "http2_stream_window and http2_connection_window.",
+    "tls.client_crl":
+        "The file is read again when it changes, so whatever fetches the lists replaces it. A list that is past its next update counts for "
+        "nothing: no client of its CA is let in until there is a newer one, and the log says so. Every worker keeps the lists in memory "
+        "once for each name that asks for certificates.",
     "acme.challenges":
         "http-01 needs port 80 and tls-alpn-01 port 443 to lead here; dns-01 needs neither, but a program that writes into your DNS. "
         "A challenge that fails is not followed by the next one: the CA counts failures, and the error says what to mend.",

@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from proxyd.config.sections import TlsSettings
 from proxyd.net import tickets
-from proxyd.net.clientcert import read_authorities
+from proxyd.net.clientcert import read_trust
 from proxyd.net.hello import peek_hello
-from proxyd.net.tls import Certificate, CertificateError, Files, load_pem, read_pem, server_context
+from proxyd.net.tls import Certificate, CertificateError, Files, Trust, load_pem, read_pem, server_context
 from proxyd.net.tlsalpn import wants_proof
 
 log = logging.getLogger("proxyd.tls")
@@ -32,11 +33,11 @@ class MoreCertificates(Protocol):
 
     def await_order(self, name: str) -> None: ...
 
-    def context_for(self, name: str) -> ssl.SSLContext | None: ...
+    def context_for(self, name: str, asked: bool = False) -> ssl.SSLContext | None: ...
 
     def proof_for(self, name: str) -> ssl.SSLContext | None: ...
 
-    def trust(self, authorities: bytes) -> None: ...
+    def trust(self, trust: Trust) -> None: ...
 
 
 class Certificates:
@@ -52,11 +53,13 @@ class Certificates:
         self._paths = paths = tls.certificates
         self._more = more
         self._asks = asks
-        self._authorities = b""
+        self._trusted = Trust()
+        #: When a list of revoked certificates is out of date, in Unix seconds; inf once that is told.
+        self._lists_end = float("inf")
         self._secret = secret
         self._by_name: dict[str, ssl.SSLContext] = {}
         self._loaded: dict[str, tuple[Certificate, bytes]] = {}
-        self._files = Files((*paths, *filter(None, (tls.client_ca, secret))))
+        self._files = Files((*paths, *filter(None, (tls.client_ca, tls.client_crl, secret))))
         self.context: ssl.SSLContext | None = None
         #: The same for those who are asked for a certificate: that is settled when a handshake begins. None without a CA for them.
         self._asking: ssl.SSLContext | None = None
@@ -71,11 +74,15 @@ class Certificates:
         if self._secret in changed:
             changed.remove(self._secret)
             self._share_tickets()
-        if self._tls.client_ca in changed and self._trust():
-            changed.remove(self._tls.client_ca)
+        of_clients = [path for path in changed if path in (self._tls.client_ca, self._tls.client_crl)]
+        changed = [path for path in changed if path not in of_clients]
+        if of_clients and self._trust():
             log.info("the CAs of clients are read again")
             if self.context is not None:
                 self._arrange()
+        if time.time() > self._lists_end:
+            self._lists_end = float("inf")
+            log.error("a list of revoked certificates in %s is out of date: no client of its CA is let in", self._tls.client_crl)
         if changed and self._load(changed):
             log.info("certificates reloaded")
 
@@ -108,12 +115,12 @@ class Certificates:
         if not self._tls.client_ca:
             return False
         try:
-            self._authorities = read_authorities(self._tls.client_ca)
+            self._trusted, self._lists_end = read_trust(self._tls)
         except CertificateError as error:
-            log.error("%s; %s", error, "those read before stay in use" if self._authorities else "no client's certificate is good")
+            log.error("%s; %s", error, "those read before stay in use" if self._trusted.authorities else "no client's certificate is good")
             return False
         if self._more is not None:
-            self._more.trust(self._authorities)
+            self._more.trust(self._trusted)
         return True
 
     def _load(self, paths: Sequence[str]) -> bool:
@@ -146,7 +153,7 @@ class Certificates:
         if known:
             paths = tuple(shown[known[0].names[0]].values()) if known[0].names else (known[0].path,)
         self.context = context(paths)
-        if self._authorities:
+        if self._trusted.authorities:
             self._asking = self._context(paths)
             self._asking.verify_mode = ssl.CERT_OPTIONAL
         self._by_name = {name: context(tuple(kinds.values())) for name, kinds in shown.items()}
@@ -154,16 +161,16 @@ class Certificates:
 
     def _share_tickets(self) -> None:
         """Encrypt session tickets as the other workers do. All handshakes begin in one of these contexts, whose tickets are those of the
-        connection. Who was not asked for a certificate, or by another CA, must not resume as one who was."""
+        connection. Who was not asked for a certificate, or by another CA or list, must not resume as one who was."""
         secret = tickets.read(self._secret) if self._secret else None
         if secret is None:
             return
-        for context, label in ((self.context, b""), (self._asking, b"asked by " + hashlib.sha256(self._authorities).digest())):
+        for context, label in ((self.context, b""), (self._asking, b"asked by " + hashlib.sha256(b"".join(self._trusted)).digest())):
             if context is not None:
                 tickets.use(context, secret, label)
 
     def _context(self, paths: tuple[str, ...]) -> ssl.SSLContext:
-        context = server_context(self._tls, self._authorities)
+        context = server_context(self._tls, self._trusted)
         for path in paths:
             load_pem(context, self._loaded[path][1], path)
         context.sni_callback = self._choose
@@ -178,7 +185,7 @@ class Certificates:
         chosen = self._of_files(name)
         if chosen is None and self._more is not None:
             try:
-                chosen = self._more.context_for(name)
+                chosen = self._more.context_for(name, context.verify_mode != ssl.CERT_NONE)
             except CertificateError as error:
                 log.error("no certificate for %s: %s", name, error)
             if chosen is None and not self._loaded:

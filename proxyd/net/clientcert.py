@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from proxyd.net.tls import CertificateError
+from proxyd.config.sections import TlsSettings
+from proxyd.net.tls import CertificateError, Trust
 
 log = logging.getLogger("proxyd.tls")
 
@@ -22,8 +25,9 @@ log = logging.getLogger("proxyd.tls")
 SUBJECT_FIELD, FINGERPRINT_FIELD = "X-Forwarded-Client-Subject", "X-Forwarded-Client-Fingerprint"
 #: Longer subjects are not told: a backend would refuse the whole request.
 _LONGEST = 2048
-#: Largest file of CAs.
+#: Largest file of CAs, and of their lists.
 _LARGEST = 4 << 20
+_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----\s*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +63,48 @@ def _printable(text: str) -> str:
     return "".join([one if " " <= one <= "~" else "".join([f"\\{byte:02X}" for byte in one.encode()]) for one in text])
 
 
-def read_authorities(path: str) -> bytes:
-    """The certificates of CAs in a PEM file, as DER one after the other. Raises CertificateError."""
+def read_trust(tls: TlsSettings) -> tuple[Trust, float]:
+    """What the files of the settings hold, and when the first list of revoked certificates is out of date, in Unix seconds. Raises
+    CertificateError: for a CA without a list, too, where there is a file of them, since none of its clients would be let in."""
+    content = _read(tls.client_ca, "the CAs of clients")
+    try:
+        authorities = x509.load_pem_x509_certificates(content)
+    except ValueError:
+        raise CertificateError(f"{tls.client_ca} holds no PEM certificates of CAs") from None
+    trust = Trust(b"".join(one.public_bytes(Encoding.DER) for one in authorities))
+    if not tls.client_crl:
+        return trust, float("inf")
+    texts = _LIST.findall(_read(tls.client_crl, "the lists of revoked certificates"))
+    try:
+        lists = [x509.load_pem_x509_crl(text) for text in texts]
+    except ValueError:
+        raise CertificateError(f"{tls.client_crl} holds a list that can't be read") from None
+    ends = float("inf")
+    for authority in authorities:
+        mine = [one for one in lists if _is_by(one, authority)]
+        if not mine:
+            raise CertificateError(f"{tls.client_crl} holds no list of revoked certificates (PEM, X509 CRL) signed by the CA "
+                                   f"{authority.subject.rfc4514_string()}")
+        ends = min(ends, max(one.next_update_utc.timestamp() if one.next_update_utc else float("inf") for one in mine))
+    return trust._replace(lists=b"".join(texts)), ends
+
+
+def _read(path: str, what: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
             content = file.read(_LARGEST + 1)
-        if len(content) > _LARGEST:
-            raise CertificateError(f"{path} is larger than {_LARGEST} bytes")
-        return b"".join(one.public_bytes(Encoding.DER) for one in x509.load_pem_x509_certificates(content))
     except OSError as error:
-        raise CertificateError(f"can't read the CAs of clients in {path}: {error.strerror}") from None
-    except ValueError:
-        raise CertificateError(f"{path} holds no PEM certificates of CAs") from None
+        raise CertificateError(f"can't read {what} in {path}: {error.strerror}") from None
+    if len(content) > _LARGEST:
+        raise CertificateError(f"{path} is larger than {_LARGEST} bytes")
+    return content
+
+
+def _is_by(one: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    try:
+        return one.issuer == authority.subject and one.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        return False
 
 
 _there = False

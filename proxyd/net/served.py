@@ -12,7 +12,7 @@ import gevent.event
 
 from proxyd.base.urls import is_local_name
 from proxyd.net.localca import LocalAuthority
-from proxyd.net.tls import load_pem
+from proxyd.net.tls import Trust, load_pem
 from proxyd.net.tlsalpn import PROTOCOL, proof
 
 #: Contexts that are kept; the longest unused go first.
@@ -23,19 +23,19 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 
 class Served:
-    """`blank` makes a context without a certificate, for CAs of clients as DER, and `known` tells whether a route names a host.
-    `patience`: longest time, in seconds, that a handshake waits for the first certificate of its name."""
+    """`blank` makes a context without a certificate, for those who are asked for theirs or not, and `known` tells whether a route names a
+    host. `patience`: longest time, in seconds, that a handshake waits for the first certificate of its name."""
 
-    def __init__(self, blank: Callable[[bytes], ssl.SSLContext], known: Callable[[str], bool], patience: float = 0.0) -> None:
+    def __init__(self, blank: Callable[[Trust | None], ssl.SSLContext], known: Callable[[str], bool], patience: float = 0.0) -> None:
         self._blank = blank
         self._known = known
         self._patience = patience
         #: Names whose first certificate is on order, and what handshakes for them wait for.
         self._ordered: dict[str, gevent.event.Event] = {}
-        self._authorities = b""
+        self._trust = Trust()
         self._pairs: dict[str, dict[str, tuple[str, str]]] = {}
         self._local: LocalAuthority | None = None
-        self._contexts: dict[str, tuple[ssl.SSLContext, float]] = {}
+        self._contexts: dict[tuple[str, bool], tuple[ssl.SSLContext, float]] = {}
         self._proof_contexts: dict[tuple[str, str], ssl.SSLContext] = {}
         #: What a CA is shown by tls-alpn-01 (RFC 8737), by name; empty where nothing is on order.
         self.proofs: Mapping[str, str] = {}
@@ -57,9 +57,9 @@ class Served:
         self._local = local or self._local
         self._contexts.clear()
 
-    def trust(self, authorities: bytes) -> None:
-        """Take certificates of clients by these CAs (DER) from now on."""
-        self._authorities = authorities
+    def trust(self, trust: Trust) -> None:
+        """Take certificates of clients by these CAs from now on."""
+        self._trust = trust
         self._contexts.clear()
 
     def prove(self, proofs: Mapping[str, str]) -> None:
@@ -74,7 +74,7 @@ class Served:
             return None
         found = self._proof_contexts.get((name, answer))
         if found is None:
-            found = self._blank(b"")
+            found = self._blank(None)
             load_pem(found, "".join(proof(name, answer, datetime.datetime.now(datetime.UTC))).encode(), f"that proves {name}")
             found.set_alpn_protocols([PROTOCOL])
             self._proof_contexts[name, answer] = found
@@ -102,13 +102,14 @@ class Served:
         """Whether a host has a certificate of a CA."""
         return host in self._pairs or "*" + host[max(0, host.find(".")):] in self._pairs
 
-    def context_for(self, name: str) -> ssl.SSLContext | None:
-        """The context for a name that a client asks for, in lower case, or an address; None: it is nobody's name."""
+    def context_for(self, name: str, asked: bool = False) -> ssl.SSLContext | None:
+        """The context for a name that a client asks for, in lower case, or an address; None: it is nobody's name. `asked`: the handshake
+        asks for the client's certificate, by which the context is to judge it."""
         wildcard = "*." + name.partition(".")[2]
-        key = name if name in self._pairs else wildcard if wildcard in self._pairs else name
+        key = (name if name in self._pairs or wildcard not in self._pairs else wildcard, asked)
         found = self._contexts.pop(key, None)
         if found is None or found[1] < time.monotonic():
-            found = self._make(key)
+            found = self._make(*key)
         if found is None:
             return None
         self._contexts[key] = found
@@ -116,7 +117,7 @@ class Served:
             del self._contexts[next(iter(self._contexts))]
         return found[0]
 
-    def _make(self, name: str) -> tuple[ssl.SSLContext, float] | None:
+    def _make(self, name: str, asked: bool) -> tuple[ssl.SSLContext, float] | None:
         pairs = self._pairs.get(name)
         until = float("inf")
         if pairs is None:
@@ -127,7 +128,7 @@ class Served:
                 return None
             pairs = {"": self._local.issue(name, datetime.datetime.now(datetime.UTC))}
             until = time.monotonic() + _LOCAL_SECONDS
-        context = self._blank(self._authorities)
+        context = self._blank(self._trust if asked else None)
         for chain, key in pairs.values():
             load_pem(context, (key + chain).encode(), f"for {name}")
         return context, until

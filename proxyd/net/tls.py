@@ -5,15 +5,16 @@ A certificate that can't be loaded is a clear message; handshakes never touch a 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -86,14 +87,22 @@ def load_pem(context: ssl.SSLContext, pem: bytes, path: str) -> None:
     """Load chain and key from memory. `path`: where they are from. Raises CertificateError. Python's ssl reads files only, so the kernel
     makes one that has no place on a disk."""
     try:
-        fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
-        try:
-            os.write(fd, pem)
-            _load(context, f"/proc/self/fd/{fd}", path)
-        finally:
-            os.close(fd)
+        with _file_of(pem) as file:
+            _load(context, file, path)
     except OSError as error:
         raise CertificateError(f"can't load the certificate {path} from memory: {error}") from None
+
+
+@contextlib.contextmanager
+def _file_of(content: bytes) -> Iterator[str]:
+    fd = os.memfd_create("certificate", os.MFD_CLOEXEC)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(fd, left):]
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def load_chain(context: ssl.SSLContext, path: str) -> None:
@@ -150,8 +159,15 @@ def days_left(certificate: Certificate, now: float) -> float:
     return (certificate.expires - now) / 86400
 
 
-def server_context(tls: TlsSettings, authorities: bytes = b"") -> ssl.SSLContext:
-    """A context for handshakes with clients, without a certificate. `authorities`: CAs of clients, as DER."""
+class Trust(NamedTuple):
+    """Whose certificates clients may show: CAs as DER one after the other, and their lists of revoked ones as PEM, empty for none."""
+
+    authorities: bytes = b""
+    lists: bytes = b""
+
+
+def server_context(tls: TlsSettings, trust: Trust | None = None) -> ssl.SSLContext:
+    """A context for handshakes with clients, without a certificate. `trust`: for those who are asked for theirs."""
     from gevent import ssl as gevent_ssl
 
     context: ssl.SSLContext = gevent_ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -161,8 +177,13 @@ def server_context(tls: TlsSettings, authorities: bytes = b"") -> ssl.SSLContext
     # All that are left are good, and a client knows which of them its processor is fast at.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["h2", "http/1.1"] if tls.http2 else ["http/1.1"])
-    if authorities:
-        context.load_verify_locations(cadata=authorities)
+    if trust is not None and trust.authorities:
+        context.load_verify_locations(cadata=trust.authorities)
+        if trust.lists:
+            # Python takes lists from files only. A CA without a list, or with one that has ended, lets nobody in (RFC 5280 6.3.3).
+            with _file_of(trust.lists) as path:
+                context.load_verify_locations(cafile=path)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     return context
 
 

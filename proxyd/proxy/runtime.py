@@ -141,7 +141,7 @@ class Runtime:
         #: Certificates from the database; None without [acme].
         self.certificates: CertificateSync | None = None
         if settings.acme.enabled and settings.tls.bind:
-            served = Served(lambda authorities: server_context(settings.tls, authorities), lambda host: self.table.knows_host(host),
+            served = Served(lambda trust: server_context(settings.tls, trust), lambda host: self.table.knows_host(host),
                             settings.acme.handshake_wait)
             self.certificates = CertificateSync(self.store, self.board, served, settings.key_file(), settings.database.poll,
                                                 os.path.join(directory, keptcerts.NAME))

@@ -16,7 +16,7 @@ from proxyd.base import private
 from proxyd.base.text import split_address
 from proxyd.config.ini import Problem, read_ini
 from proxyd.config.settings import Settings, environment_name
-from proxyd.net.clientcert import read_authorities
+from proxyd.net.clientcert import read_trust
 from proxyd.net.exposure import exposed
 from proxyd.net.tls import CertificateError, certificate_problem
 from proxyd.store.memory.shared import BOARD, CIRCUITS
@@ -60,7 +60,7 @@ def before_start(settings: Settings, before: Settings | None) -> list[Problem]:
     places = Places(settings.file)
     problems = [*exposure(settings, places), *_listening(settings, places, before)]
     if settings.tls.bind:
-        known = (*before.tls.certificates, before.tls.client_ca) if before is not None and before.tls.bind else ()
+        known = (*before.tls.certificates, before.tls.client_ca, before.tls.client_crl) if before is not None and before.tls.bind else ()
         problems += tls(settings, places, certificate_problem, known)
     if before is not None and before.shared_memory_directory() == settings.shared_memory_directory():
         return problems
@@ -106,11 +106,14 @@ def tls(settings: Settings, places: Places, wrong: Callable[[str], str | None], 
         message = wrong(path) if path not in known else None
         if message:
             yield places.problem("tls", "certificates", message)
-    if settings.tls.client_ca and settings.tls.client_ca not in known:
+    if settings.tls.client_crl and not settings.tls.client_ca:
+        yield places.problem("tls", "client_crl", "these lists are of the CAs in [tls] client_ca, and that is empty")
+    if settings.tls.client_ca and not {settings.tls.client_ca, settings.tls.client_crl} <= {*known, ""}:
         try:
-            read_authorities(settings.tls.client_ca)
+            read_trust(settings.tls)
         except CertificateError as error:
-            yield places.problem("tls", "client_ca", str(error))
+            yield places.problem("tls", "client_crl" if settings.tls.client_crl in str(error) and settings.tls.client_crl else "client_ca",
+                                 str(error))
 
 
 def shared_memory(settings: Settings, places: Places, make: bool = False) -> Iterator[Problem]:

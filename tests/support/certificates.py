@@ -43,6 +43,17 @@ class Authority:
         os.replace(fresh, path)
         return path
 
+    def revoking(self, *revoked: Path, days: float = 7) -> bytes:
+        """Its list of revoked certificates, as PEM, that is good for so many days."""
+        now = datetime.datetime.now(datetime.UTC)
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(
+            now - datetime.timedelta(days=2)).next_update(now + datetime.timedelta(days=days))
+        for path in revoked:
+            serial = x509.load_pem_x509_certificate(path.read_bytes()).serial_number
+            builder = builder.add_revoked_certificate(
+                x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - datetime.timedelta(days=1)).build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
     def trusting(self) -> ssl.SSLContext:
         """A client's context that trusts this authority alone."""
         return ssl.create_default_context(cafile=str(self.file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import json
@@ -30,10 +31,13 @@ class Guarded:
         self.strangers = Authority(directory, "strangers")
         self.alice = self.clients.issue("alice.pem", "alice", subject="Jörg, \n Alice")
         self.stranger = self.strangers.issue("stranger.pem", "alice", subject="Jörg, \n Alice")
+        self.lists = directory / "lists.pem"
+        self.lists.write_bytes(self.clients.revoking() + self.strangers.revoking())
         self.port = free_port()
         names = ("open.test", "may.test", "must.test", "mixed.test")
         self.system = System(
             directory / "system", workers=1, tls__bind=f"127.0.0.1:{self.port}", tls__client_ca=self.clients.file,
+            tls__client_crl=self.lists,
             tls__certificates=",".join(str(self.authority.issue(f"{name}.pem", name)) for name in names))
         self.backend = Backend()
         client = self.system.client("guarded")
@@ -140,6 +144,39 @@ def test_a_ca_that_is_replaced_counts_from_then_on(guarded: Guarded) -> None:
         assert guarded.get("must.test", guarded.context(guarded.stranger)).status == 200
     finally:
         guarded.clients.file.write_bytes(before)
+
+
+def test_a_revoked_certificate_is_refused_and_so_is_everybody_by_a_list_that_is_out_of_date(guarded: Guarded) -> None:
+    bob = guarded.clients.issue("bob.pem", "bob")
+    context, before = guarded.context(guarded.alice), guarded.lists.read_bytes()
+
+    def passes(certificate: Path) -> bool:
+        try:
+            return guarded.get("must.test", guarded.context(certificate)).status == 200
+        except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
+            return False
+
+    wait_for(lambda: passes(guarded.alice), 15, "what an earlier test has put back")
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as raw, context.wrap_socket(
+            raw, server_hostname="must.test") as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: must.test\r\n\r\n")
+        assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        session = sock.session
+    try:
+        guarded.lists.write_bytes(guarded.clients.revoking(guarded.alice))
+        wait_for(lambda: not passes(guarded.alice), 15, "alice to be out")
+        assert passes(bob)
+        # Nor does she go on with the session that she had.
+        with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as raw, contextlib.suppress(OSError), context.wrap_socket(
+                raw, server_hostname="must.test", session=session) as sock:
+            assert not sock.session_reused
+            sock.sendall(b"GET / HTTP/1.1\r\nHost: must.test\r\n\r\n")
+            assert not sock.recv(65536)
+        guarded.lists.write_bytes(guarded.clients.revoking(days=-1))
+        wait_for(lambda: not passes(bob), 15, "the old list to count")
+        wait_for(lambda: "is out of date" in guarded.system.log(), 15, "the message about it")
+    finally:
+        guarded.lists.write_bytes(before)
 
 
 def test_without_a_ca_nobody_may_ask_for_certificates(tmp_path: Path, system: System) -> None:
