@@ -53,7 +53,7 @@ class ByHand:
         """Order anew, now, whatever has failed before. The order goes on in the background."""
         name = self._name(domain)
         if (left := self._orders.rests()) > 0:
-            raise Conflict(f"the CA wants no orders for another {left:.0f} s")
+            raise Conflict(f"the CA wants no orders, or can't be reached: none for another {left:.0f} s")
         if not self._orders.order_now(name):
             raise Conflict(f"no live route that [acme] orders certificates for names {name}")
         log.info("%s: the certificate for %s is ordered anew", actor, name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 import requests
 from acme import client, errors, messages
 from cryptography import x509
@@ -22,6 +23,8 @@ from proxyd.certs.proofs import Hooks, NewOrder, OrderFailed, prove
 from proxyd.config.sections import AcmeSettings
 
 _ANSWER_SECONDS = 30.0
+#: Longest time for a whole exchange: the library's limit is for each piece that arrives, so that a CA which trickles has no end.
+_EXCHANGE_SECONDS = 60.0
 _LARGEST_ANSWER = 1 << 20
 #: Longest time for the CA to check a challenge, and to issue.
 _STEP_SECONDS = 120.0
@@ -31,9 +34,10 @@ _PAUSE, _LONGEST_PAUSE = 0.25, 10.0
 
 
 class _Network(client.ClientNetwork):
-    """The library's network, with a bound on answers, and the Retry-After of refusals, which the library's errors lack."""
+    """The library's network, with bounds on answers and their time, and the Retry-After of refusals, which the library's errors lack."""
 
     retry_after = 0.0
+    exchange_seconds = _EXCHANGE_SECONDS
 
     def post(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Send again what was refused for its nonce, more often than the library does (RFC 8555 6.5): several orders use nonces up."""
@@ -51,14 +55,17 @@ class _Network(client.ClientNetwork):
         kwargs["verify"] = self.verify_ssl
         kwargs.setdefault("headers", {}).setdefault("User-Agent", self.user_agent)
         kwargs.setdefault("timeout", self._default_timeout)
-        response = self.session.request(method, url, *args, **kwargs)
-        body = b""
-        until = time.monotonic() + _ANSWER_SECONDS
-        for piece in response.iter_content(65536):
-            body += piece
-            if len(body) > _LARGEST_ANSWER or time.monotonic() > until:
+        with gevent.Timeout(self.exchange_seconds, requests.ConnectionError(f"no whole answer of {url} in {self.exchange_seconds:g} s")):
+            response = self.session.request(method, url, *args, **kwargs)
+            body = b""
+            try:
+                for piece in response.iter_content(65536):
+                    body += piece
+                    if len(body) > _LARGEST_ANSWER:
+                        raise requests.ConnectionError(f"the answer of {url} is too large")
+            except BaseException:
                 response.close()
-                raise requests.ConnectionError(f"the answer of {url} is too large or too slow")
+                raise
         response._content = body
         response.encoding = "utf-8"
         self.retry_after = _seconds(response) if response.status_code >= 400 else 0.0
@@ -68,8 +75,9 @@ class _Network(client.ClientNetwork):
 class Authority:
     """The CA of the settings, with an account. Make it with `connect`."""
 
-    def __init__(self, settings: AcmeSettings, key: str, url: str) -> None:
-        """`key`: the account's, as PEM; `url`: the account's, empty for none yet. Raises OrderFailed, for a file that can't be read."""
+    def __init__(self, settings: AcmeSettings, key: str, url: str, registered: Callable[[str], None]) -> None:
+        """`key`: the account's, as PEM; `url`: the account's, empty for none yet; `registered` is told of a new one. Raises OrderFailed,
+        for a file that can't be read."""
         private = load_pem_private_key(key.encode(), None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         self._key = jwk.JWKEC(key=private)
@@ -78,8 +86,21 @@ class Authority:
                                  verify_ssl=settings.ca_file or True,  # type: ignore[arg-type]
                                  user_agent=f"proxyd/{__version__}", timeout=int(_ANSWER_SECONDS))
         self._client = self._ask(lambda: client.ClientV2(client.ClientV2.get_directory(settings.directory, self._network), self._network))
-        self.url = url or self._ask(self._register)
-        self._network.account = messages.RegistrationResource(uri=self.url, body=messages.Registration())
+        self._registered = registered
+        if url:
+            self._use(url)
+        else:
+            self._ask(self._take_account)
+
+    def _take_account(self) -> None:
+        """Register, and go on with that account."""
+        self._network.account = None
+        url = self._register()
+        self._registered(url)
+        self._use(url)
+
+    def _use(self, url: str) -> None:
+        self._network.account = messages.RegistrationResource(uri=url, body=messages.Registration())
 
     def _register(self) -> str:
         settings = self._settings
@@ -103,7 +124,18 @@ class Authority:
     def obtain(self, domain: str, key: str, order_url: str, replaced: str, hooks: Hooks) -> str:
         """Take an order through all its steps, from where it stands. `key`: the certificate's, as PEM; `replaced`: the chain of the one
         that it follows, or empty. Returns the chain, checked, as PEM. Raises OrderFailed."""
-        return str(self._ask(lambda: self._obtain(domain, key, order_url, replaced, hooks)))
+
+        def obtain() -> str:
+            try:
+                return self._obtain(domain, key, order_url, replaced, hooks)
+            except messages.Error as error:
+                if error.code != "accountDoesNotExist":
+                    raise
+            # The CA has forgotten it, like one that keeps nothing over a restart. Our key stays.
+            self._take_account()
+            return self._obtain(domain, key, "", replaced, hooks)
+
+        return str(self._ask(obtain))
 
     def advice(self, chain: str) -> tuple[float, float] | None:
         """When the CA wants a certificate renewed (RFC 9773), and when it is to be asked again, both in Unix seconds. None: it tells
@@ -205,7 +237,7 @@ class Authority:
         except requests.exceptions.SSLError as error:
             raise OrderFailed(f"the CA's own certificate does not verify ([acme] ca_file): {str(error)[:300]}") from None
         except requests.RequestException as error:
-            raise OrderFailed(f"the CA can't be reached ([acme] directory): {str(error)[:300]}") from None
+            raise OrderFailed(f"the CA can't be reached ([acme] directory): {str(error)[:300]}", away=True) from None
         except (ValueError, KeyError, AttributeError, TypeError, OverflowError, josepy_errors.Error) as error:
             raise OrderFailed(f"the CA's answer can't be read: {type(error).__name__} {str(error)[:300]}") from None
 

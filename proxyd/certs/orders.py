@@ -19,7 +19,7 @@ from proxyd.base.threads import in_thread
 from proxyd.certs import dnscommand
 from proxyd.certs.byhand import ByHand
 from proxyd.certs.names import Names
-from proxyd.certs.schedule import LONGEST, Advice, Key, pause, renewal
+from proxyd.certs.schedule import LONGEST, Advice, Key, backoff, pause, renewal
 from proxyd.certs.shelf import Shelf
 from proxyd.config.settings import Settings
 from proxyd.events.bus import EventBus
@@ -246,10 +246,9 @@ class Orders:
                     known = {"directory": directory, "url": "", "private_key": self._shelf.lock(new_key("ecdsa256"))}
                     # Before the account is made: one whose key was lost would be nobody's.
                     self._store.call(rows.keep_account, known, durable=True)
-                ca = Authority(self._acme, self._shelf.unlock(known["private_key"]), known["url"])
-                if ca.url != known["url"]:
-                    self._store.call(rows.keep_account, {**known, "url": ca.url}, durable=True)
-                self._ca = ca
+                account = known
+                self._ca = Authority(self._acme, self._shelf.unlock(account["private_key"]), account["url"], lambda url: self._store.call(
+                    rows.keep_account, {**account, "url": url}, durable=True))
         return self._ca
 
     def _fail(self, key: Key, failure: Any) -> None:
@@ -257,8 +256,9 @@ class Orders:
         attempts = order["attempts"] + 1
         known = self._shelf.certificates.get(key)
         rest = pause(attempts, failure.retry_after, parse_rfc3339(known["not_after"]) - time.time() if known else float("inf"))
-        if failure.limited:
-            self._rested_until = time.time() + min(rest, LONGEST)
+        if failure.limited or failure.away:
+            # One name is enough to see that a CA is away.
+            self._rested_until = time.time() + min(rest if failure.limited else backoff(1), LONGEST)
         # A failed order leads nowhere: the next attempt begins anew.
         row = {**order, "state": rows.FAILED, "order_url": "", "challenge": failure.challenge or order["challenge"], "error": str(failure),
                "attempts": attempts, "next_attempt": rfc3339(time.time() + rest)}

@@ -16,12 +16,13 @@ from proxyd.net.tlsalpn import PROTOCOL
 
 class OrderFailed(Exception):
     """No certificate; the message says what the CA said, and what to do. `retry_after`: seconds for which the CA wants peace.
-    `limited`: it means all orders, not this one."""
+    `limited`: it means all orders, not this one. `away`: so does this, since nothing was heard of the CA."""
 
-    def __init__(self, message: str, retry_after: float = 0.0, limited: bool = False, challenge: str = "") -> None:
+    def __init__(self, message: str, retry_after: float = 0.0, limited: bool = False, challenge: str = "", away: bool = False) -> None:
         super().__init__(message[:1000])
         self.retry_after = retry_after
         self.limited = limited
+        self.away = away
         self.challenge = challenge
 
 

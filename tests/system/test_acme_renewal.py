@@ -270,6 +270,15 @@ def test_a_ca_that_errs_is_told_in_words_and_not_stormed(aging: Aging) -> None:
         finally:
             aging.ca.trouble = lambda _: None
 
+    # One that has forgotten the account gets it again.
+    forgotten = json.dumps({"type": "urn:ietf:params:acme:error:accountDoesNotExist", "detail": "who are you?"}).encode()
+    seen = len(aging.ca.asked)
+    aging.ca.trouble = lambda path: (400, {"Content-Type": "application/problem+json"}, forgotten) if (
+        path == "/order-plz" and "/sign-me-up" not in aging.ca.asked[seen:]) else None
+    try:
+        aging.has("account.example.com")
+    finally:
+        aging.ca.trouble = lambda _: None
     stranger, _ = make(datetime.datetime.now(datetime.UTC))
     wrong = told("chain.example.com", lambda path: (
         200, {"Content-Type": "application/pem-certificate-chain"}, stranger.encode()) if path.startswith("/certZ/") else None)
