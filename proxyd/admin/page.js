@@ -55,7 +55,8 @@
     const here = document.activeElement, row = here.closest("tr"), body = row && row.parentElement;
     dialog.showModal();
     dialog.addEventListener("close", () => {
-      if (!row || document.activeElement !== document.body) return;
+      // Until it is drawn, a closed dialog may still have the focus.
+      if (!row || (document.activeElement !== document.body && !dialog.contains(document.activeElement))) return;
       focusIn([...body.children].find((one) => one.dataset.key === row.dataset.key) || body, here.dataset.act);
     }, {once: true});
   }

@@ -48,12 +48,14 @@ class Said(NamedTuple):
 def doctor(admin: Admin, screen: Screen, settings: Settings) -> int:
     """Look at everything; BAD where something is wrong."""
     found: list[Said] = []
-    status, date = None, ""
+    status, differs = None, None
+    asked = time.time()
     try:
         status, date = admin.get_with_date("status")
+        differs = _apart(date, asked, time.time()) if date else None
     except (CannotConnect, Refused) as error:
         found.append(Said("running", WRONG, f"{error}. Is it started? Its error log says why it ended"))
-    found += [*_configuration(settings), *_running(status), *_clocks(date, settings), *_modes(settings), *_limits(status, settings),
+    found += [*_configuration(settings), *_running(status), *_clocks(differs, settings), *_modes(settings), *_limits(status, settings),
               *_versions(status), *_disk(settings)]
     wrong = sum(one.state == WRONG for one in found)
     if screen.as_json:
@@ -98,17 +100,24 @@ def _running(status: dict[str, Any] | None) -> Iterator[Said]:
                f"{len(workers)} workers, {behind} behind the configuration, {status['routes']} routes")
 
 
-def _clocks(date: str, settings: Settings) -> Iterator[Said]:
-    """The host's clock, and by how much those that proxyd talks to differ from it."""
+def _apart(date: str, asked: float, answered: float) -> float:
+    """By how many seconds at least a clock differs that told `date` (RFC 9110, 5.6.7) between two instants of this one: an answer that
+    takes long is no clock that is wrong. Positive: it is ahead."""
+    told = parsedate_to_datetime(date).timestamp()
+    # The field has whole seconds.
+    return max(0.0, told - answered) + min(0.0, told + 1 - asked)
+
+
+def _clocks(differs: float | None, settings: Settings) -> Iterator[Said]:
+    """The host's clock, and by how much those that proxyd talks to differ from it. `differs`: the admin HTTP's, None where it told none."""
     steered = clock_is_steered()
     if steered is not None:
         yield Said("clock", GOOD if steered else WARNING, "the clock of this host is steered" if steered else
                    "nobody steers the clock of this host (adjtimex says unsynchronised): run chrony, systemd-timesyncd or ntpd. Events and "
                    "certificates go by it")
     others = []
-    if date:
-        # The field has whole seconds.
-        others.append(("the admin HTTP's host", parsedate_to_datetime(date).timestamp() + 0.5 - time.time()))
+    if differs is not None:
+        others.append(("the admin HTTP's host", differs))
     if settings.database.url.startswith(("postgresql://", "postgres://")):
         try:
             others.append(("the database server", _server_time(settings) - time.time()))

@@ -160,3 +160,69 @@ def test_ten_thousand_routes_stay_quick(busy: Master, browser: Browser) -> None:
     # On an idle machine it takes a quarter of a second, of which the page waits 0.2 s for more to be typed.
     assert time.monotonic() - began < 10
     assert browser.problems == []
+
+
+@pytest.mark.slow
+@in_browser
+def test_every_dialog_is_used_by_the_keyboard_and_the_focus_stays_where_it_was(busy: Master, browser: Browser) -> None:
+    def focus() -> str:
+        return str(browser.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.id"))
+
+    def to_button(name: str) -> None:
+        browser.tab_to(f"(here.getAttribute('aria-label') || here.textContent).startsWith('{name}')")
+        browser.press("Enter", 13)
+
+    busy.load()
+    browser.forget()
+    browser.open(busy.url + "/")
+    browser.until("document.querySelectorAll('#route-rows tr').length === 1")
+    browser.press("Tab", 9)
+    assert browser.evaluate("document.activeElement.className") == "skip"
+    to_button("Log in")
+    browser.until("document.getElementById('login').open")
+    assert focus() == "token"
+    browser.press("Escape", 27)
+    browser.until("!document.getElementById('login').open")
+    assert focus() == "open-login"
+    browser.press("Enter", 13)
+    browser.enter(TOKEN)
+    browser.press("Enter", 13)
+    browser.until("document.querySelectorAll('#route-rows button').length > 0")
+    assert focus() == "logout"
+    to_button("Maintenance of shop")
+    browser.until("document.getElementById('ask').open")
+    assert focus() == "ask-value"
+    # Its row is drawn anew under the dialog.
+    busy.write(lambda: add_traffic("r5", {200: 100}, {100: 100}, at=time.time(), latency_ms_sum=50.0))
+    browser.until("document.querySelector('#route-rows').textContent.includes('105')")
+    browser.press("Escape", 27)
+    browser.until("!document.getElementById('ask').open")
+    browser.until("(document.activeElement.getAttribute('aria-label') || '').startsWith('Maintenance of shop')")
+    browser.press("Enter", 13)
+    browser.until("document.getElementById('ask').open")
+    browser.press("Enter", 13)
+    # Another button is in its place: that one has the focus.
+    browser.until("document.querySelector('#route-rows').textContent.includes('End maintenance')")
+    browser.until("(document.activeElement.getAttribute('aria-label') || '').startsWith('End maintenance')")
+    browser.evaluate("scrollTo(0, 0)")
+    browser.press("Enter", 13)
+    browser.until("!document.querySelector('#route-rows').textContent.includes('End maintenance')")
+    browser.until("(document.activeElement.getAttribute('aria-label') || '').startsWith('Maintenance of shop')")
+    to_button("Add route")
+    browser.until("document.getElementById('hand').open")
+    assert focus() == "hand-domains"
+    browser.enter("typed.example")
+    browser.press("Tab", 9)
+    browser.enter("http://127.0.0.1:3000")
+    browser.press("Enter", 13)
+    browser.until("document.querySelector('#route-rows').textContent.includes('typed.example')")
+    assert focus() == "add-route"
+    to_button("Remove typed.example")
+    browser.until("document.getElementById('ask').open")
+    # Without a field, Cancel has the focus: what is removed takes one step more.
+    assert focus() == "ask-cancel"
+    browser.press("Tab", 9)
+    browser.press("Enter", 13)
+    browser.until("!document.querySelector('#route-rows').textContent.includes('typed.example')")
+    browser.until("document.activeElement.closest('#routes') !== null")
+    assert browser.problems == []
