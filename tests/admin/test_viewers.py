@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def closed(tmp_path: Path) -> Iterator[Master]:
 def test_without_a_token_only_probes_and_the_empty_page_are_answered(closed: Master) -> None:
     statuses = {}
     for endpoint in ENDPOINTS:
-        path = endpoint.path.format(route_id="r1", session_id="s7", service="shop", domain="shop.example")
+        path = re.sub(r"\{\w+\}", "r1", endpoint.path)
         statuses[endpoint.method, path] = requests.request(endpoint.method, closed.url + path, timeout=5).status_code
     assert {path for (_, path), status in statuses.items() if status != 401} == OPEN
     assert closed.get("/nowhere").status_code == 404
