@@ -11,7 +11,8 @@ from proxyd.docs.markdown import fenced, generated
 _HEAD = """# proxyctl
 
 `proxyctl` shows and steers a running proxyd. It asks the admin HTTP (`run` and `send` ask the registry), so it works on another host
-too: name both with `--admin` and `--registry`. Looking needs no token; what changes something needs the admin token.
+too: name both with `--admin` and `--registry`. Looking needs no token, or that of viewers where
+`[admin] viewer_token_file` is set; what changes something needs the admin token.
 """
 _WIDTH = 120
 
