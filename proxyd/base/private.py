@@ -41,6 +41,20 @@ def tighten(path: str) -> None:
         log.warning("%s was open to everybody (mode %04o): it has mode %04o now", path, mode, mode & ~_OTHERS)
 
 
+def regain(path: str, needed: int = 0o600) -> bool:
+    """Give the owner of a file, if that is this user, the right to read and write it again, where somebody took away what is `needed`
+    (mode bits), and log it. Whether that was done. A missing file, and one of another user, stay as they are."""
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        if mode & needed == needed:
+            return False
+        os.chmod(path, mode | MODE)
+    except OSError:
+        return False
+    log.warning("%s could not be opened by processes that start (mode %04o): it has mode %04o now", path, mode, mode | MODE)
+    return True
+
+
 def open_to_all(path: str) -> str | None:
     """What to tell of a file with a secret that everybody on the host may read, or None."""
     try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 import gevent
 
-from proxyd.base import clock
+from proxyd.base import clock, private
 from proxyd.base.jobs import Job, JobOver
 from proxyd.base.trouble import Trouble
 from proxyd.store.memory.shared import FILES, ForeignFile, SharedFile
@@ -83,6 +83,7 @@ class DatabaseWatch:
 
     def _look(self) -> bool:
         """Look once. False if this master has to end."""
+        self._make_readable()
         what = self._store.displaced()
         if what == "replaced":
             log.critical("the database %s was replaced by another file while in use: the master restarts with the new file",
@@ -101,6 +102,14 @@ class DatabaseWatch:
         self._tell(self._shared.look())
         self._look_after_pid()
         return True
+
+    def _make_readable(self) -> None:
+        """Workers, and another master, that start from now on must be able to open what this one has open."""
+        path = self._store.path
+        own = [*((path, path + openfile.LOG, path + openfile.INDEX) if path is not None else ()), self._lock.path,
+               *([self._pid_file] if self.has_pid_file else [])]
+        self._tell([f"{name} could not be opened by processes that start: its mode lets its owner read it again"
+                    for name in own if private.regain(name, 0o400)])
 
     def _is_empty(self) -> bool:
         """Whether the database was emptied: whoever opens it then deletes its log, and it can't be written again from that."""

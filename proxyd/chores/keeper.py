@@ -76,7 +76,7 @@ class Keeper:
         if not self._stamp:
             return ""
         now = _stamp_of(self._path)
-        return "" if now == self._stamp else "overwritten" if now else "deleted"
+        return "" if now == self._stamp else "overwritten" if now else "made unreadable" if os.path.exists(self._path) else "deleted"
 
     def _write(self) -> None:
         registry = self._registry

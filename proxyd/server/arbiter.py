@@ -56,7 +56,7 @@ class ProxydArbiter(OwnArbiter):
             return
         self._told.add(first)
         serving = sum(worker.accepts and not worker.asked for worker in self._seen())
-        said = f"a worker can't start: {first}; {f'{serving} others go on' if serving else 'no other serves'}"
+        said = f"a worker can't start: {first}; {_others(serving)}"
         log.error("%s; it is tried again in %.1f s, and then ever more seldom%s", said, pause, f"\n{more}" if more else "")
         boots_written(self.directory, said)
 
@@ -75,6 +75,12 @@ class ProxydArbiter(OwnArbiter):
 
     def _seen(self) -> list[Seen]:
         return [Seen(pid, worker.age, accepts(worker), pid in self.asked) for pid, worker in self.WORKERS.items()]
+
+
+def _others(serving: int) -> str:
+    if not serving:
+        return "no other serves"
+    return "1 other goes on" if serving == 1 else f"{serving} others go on"
 
 
 def boots_written(directory: str, said: str) -> None:

@@ -193,7 +193,7 @@ class Master:
         lock.note(store.files)
         if leadership is not None:
             leadership.begin(rfc3339(clock.shown(clock.now())))
-        _take_up_kept(store, os.path.join(directory, kept.NAME), board.newest())
+        take_up_kept(store, os.path.join(directory, kept.NAME), board.newest())
         circuits = CircuitBoard(directory, settings.host_name())
         if aside := restored.look(store, board):
             log.warning("the database %s is a backup: its %d sessions can't be resumed, their clients register again", store.name, aside)
@@ -371,7 +371,7 @@ class Master:
         self._stop.set()
 
 
-def _take_up_kept(store: Store, path: str, newest: int) -> None:
+def take_up_kept(store: Store, path: str, newest: int) -> None:
     """Fill a new database with the table that was kept in a file: the old one was lost, and its services are still there. `newest`: the
     highest version of the old one that is known."""
     if not store.read(kept.is_new):
@@ -381,9 +381,11 @@ def _take_up_kept(store: Store, path: str, newest: int) -> None:
     except kept.KeptError as error:
         log.error("the kept table %s is not used: %s", path, error)
         return
-    if found is not None and store.call(kept.take_up, found, newest, durable=True):
-        log.warning("the database %s is new: %d routes of the kept table %s go on until their services are back, or reconnect_grace has "
-                    "passed", store.name, len(found.snapshot.routes), path)
+    # An empty one, of a database that was never used, is not worth a word.
+    if found is not None and store.call(kept.take_up, found, newest, durable=True) and found.snapshot.routes:
+        log.warning("the database %s is new: %s until their services are back, or reconnect_grace has passed (the kept table %s)",
+                    store.name, "1 route goes on" if len(found.snapshot.routes) == 1 else f"{len(found.snapshot.routes)} routes go on",
+                    path)
 
 
 def _notify(state: str) -> None:

@@ -88,9 +88,10 @@ class SharedFile:
         except OSError as error:
             raise SharedMemoryError(
                 f"can't set up the shared memory file {self.path}: {error.strerror}; it needs {self._size >> 20} MiB "
-                "and a writable directory ([database] shared_memory)") from None
+                "and a writable directory ([database] shared_memory), and if it is there, to belong to this user") from None
 
     def _opened(self, path: str, size: int, magic: bytes) -> int:
+        regained = False
         while True:
             try:
                 fd, made = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, private.MODE), True
@@ -98,6 +99,12 @@ class SharedFile:
                 try:
                     fd, made = os.open(path, os.O_RDWR | os.O_CLOEXEC), False
                 except FileNotFoundError:
+                    continue
+                except PermissionError:
+                    # Once: another process may have done it meanwhile, and one that is somebody else's can't be opened at all.
+                    if regained:
+                        raise
+                    regained = private.regain(path) or True
                     continue
             fcntl.lockf(fd, fcntl.LOCK_EX, 1, _LOCK_BASE - 1)
             status = os.fstat(fd)
@@ -224,6 +231,7 @@ class ForeignFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self._known: tuple[int, bytes] | None = None
         self._known = self._identity()
 
     def look(self) -> str:
@@ -240,6 +248,9 @@ class ForeignFile:
         try:
             with open(self.path, "rb") as file:
                 return os.fstat(file.fileno()).st_ino, file.read(8).rstrip(b"\0")
+        except PermissionError:
+            # Those that map it make it readable again.
+            return self._known
         except OSError:
             return None
 

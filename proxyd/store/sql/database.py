@@ -149,6 +149,7 @@ class Store:
             with contextlib.suppress(OSError):
                 private.make(self.path)
             for suffix in ("", "-wal", "-shm"):
+                private.regain(self.path + suffix, 0o400)
                 private.tighten(self.path + suffix)
         if time.monotonic() < self._again:
             raise StoreError(self._why)
@@ -280,8 +281,22 @@ class Store:
     def _note(self, foreign: bool) -> None:
         """Note what the file is like; `foreign`: what has changed since the last time is not of this process."""
         before, self._stamp = self._stamp, Stamp.of(self.path or "")
+        if not foreign and self._touched != "cut" and before is not None and before[:2] != self._stamp[:2] \
+                and self._pin is not None and not self._pin.is_database():
+            # In the middle of a step of this process, which has brought its log into the file or has not.
+            self._touched = "written"
         if foreign and before is not None and before != self._stamp and self._touched != "cut":
             self._touched = "cut" if before[:2] == self._stamp[:2] and self._stamp.log < before.log else "written"
+
+    def _suspect(self, error: str) -> None:
+        """Somebody may have written into the file in the middle of a step of this process: its own work looks the same from outside, and
+        only what SQLite says afterwards tells."""
+        if self._stamp is None or self._touched == "cut":
+            return
+        if "disk I/O" in error and Stamp.of(self.path or "").log < self._stamp.log:
+            self._touched = "cut"
+        elif "malformed" in error or "not a database" in error:
+            self._touched = "written"
 
     def give_up(self, aside: bool) -> str:
         """The SQLite file was overwritten: see `overwritten`. It takes its own place under another number, or is set `aside`. Returns
@@ -416,6 +431,7 @@ class Store:
         except (peewee.OperationalError, peewee.DatabaseError, peewee.InterfaceError, sqlite3.Error, postgres.ServerSilent) as error:
             if isinstance(error, peewee.IntegrityError):
                 raise
+            self._suspect(str(error))
             if self.path is None and postgres.lost(opened):
                 # What it was connected to may be gone for good, so the next call connects anew, to whichever host answers.
                 self._database = None

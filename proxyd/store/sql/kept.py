@@ -109,6 +109,7 @@ class KeptFile:
 
 def read(path: str) -> KeptTable | None:
     """What the file has, or None if there is none. Raises KeptError."""
+    private.regain(path, 0o400)
     try:
         with open(path, "rb") as file:
             content = file.read()

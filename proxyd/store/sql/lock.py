@@ -29,6 +29,7 @@ class MasterLock:
         try:
             os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
             private.make(self.path)
+            private.regain(self.path)
             private.tighten(self.path)
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, private.MODE)
         except OSError as error:

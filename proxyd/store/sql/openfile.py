@@ -22,6 +22,8 @@ from dataclasses import dataclass
 #: What tells a file from another one under its name; None where there is none.
 Identity = tuple[int, int] | None
 
+#: How a database begins: https://www.sqlite.org/fileformat2.html, section 1.3.1.
+_HEAD = b"SQLite format 3\0"
 LOG, INDEX = "-wal", "-shm"
 #: Behind the name of a database, with LOG or INDEX behind it: what belongs to the last one that lost its place. The index is kept as well,
 #: though it is of no use: a new file would soon have the number of one that is deleted, and be taken for it.
@@ -108,6 +110,10 @@ class Pin:
         """That of the file."""
         status = os.fstat(self._fd)
         return status.st_dev, status.st_ino
+
+    def is_database(self) -> bool:
+        """Whether the file still begins as a database does. Read by this descriptor: closing another one would free SQLite's locks."""
+        return os.pread(self._fd, len(_HEAD), 0) == _HEAD
 
     def keep(self) -> None:
         """Until this is closed, the database is in use for whoever closes a connection. So SQLite leaves the log as it is. Raises

@@ -12,7 +12,7 @@ import pytest
 
 from proxyd.store.sql import overwritten, restored
 from proxyd.store.sql.changes import bump
-from proxyd.store.sql.database import Store, StoreBusy, database
+from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
 from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.models import StoredCounter
 
@@ -54,6 +54,27 @@ def test_a_shell_touches_it_and_does_no_harm(store: Store) -> None:
     assert damage(store, version=3) == ""
     store.untouched()
     assert store.touched()[0] == ""
+
+
+@pytest.mark.parametrize("how", ["garbage", "emptied"])
+def test_what_comes_in_the_middle_of_an_own_step_is_a_touch_too(store: Store, how: str) -> None:
+    store.call(bump, "config_version")
+
+    def in_between() -> None:
+        path = Path(store.path or "")
+        path.write_bytes(os.urandom(path.stat().st_size) if how == "garbage" else b"")
+
+    store.plain(in_between)
+    assert store.touched()[0] == "written"
+
+
+def test_what_sqlite_says_of_a_database_that_was_written_into_is_a_touch(store: Store) -> None:
+    def broken() -> None:
+        raise sqlite3.DatabaseError("file is not a database")
+
+    with pytest.raises(StoreError, match="corrupt"):
+        store.plain(broken)
+    assert store.touched()[0] == "written"
 
 
 def test_a_cut_log_is_told_from_a_file_that_was_written_into(store: Store) -> None:
