@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--http2", action="store_true",
                         help=f"HTTP/2 over TLS and gRPC instead of HTTP/1.1, with h2load; --only takes {', '.join(http2.PROXIES)}")
     parser.add_argument("--handshakes", action="store_true",
-                        help="TLS handshakes a second, full and resumed, with openssl s_time; prints the table alone")
+                        help="TLS handshakes a second, full and resumed, in TLS 1.2 and 1.3; prints the table alone")
     parser.add_argument("--compare", metavar="REV", default="",
                         help="proxyd alone, beside that revision of the repository, in alternating rounds; prints the ratios of processor "
                              "time, and exits with 1 if a scenario is slower than 0.97 of REV")

@@ -88,7 +88,7 @@ def nginx(folder: Path, upstream: int, pem: Path, grpc: bool) -> Target:
     port = free_port()
     passing = "grpc_pass grpc://u;" if grpc else 'proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection "";'
     config = targets.nginx_config(folder, f"""upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; keepalive_requests 100000000; }}
-server {{ listen 127.0.0.1:{port} ssl http2 backlog=4096; ssl_certificate {pem}; ssl_certificate_key {pem};
+server {{ listen 127.0.0.1:{port} ssl http2 backlog=4096; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {pem}; ssl_certificate_key {pem};
   location / {{ {passing} proxy_set_header Host $host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
     proxy_request_buffering off; proxy_max_temp_file_size 0; }} }}""", 16384)
     program = Program([need("nginx"), "-c", str(config)], folder)
