@@ -25,7 +25,7 @@ from proxyd.net.dial import dial
 from proxyd.net.handshake import EITHER, fault, wrap
 from proxyd.net.proxyprotocol import header
 from proxyd.net.targets import TargetDenied
-from proxyd.net.watched import let_others_run
+from proxyd.net.turns import let_others_run
 
 #: The fields of a check for which a route says nothing.
 STANDARD = (("User-Agent", USER_AGENT[1]), ("Accept", "*/*"))

@@ -16,9 +16,13 @@ from gevent import monkey
 from gevent import socket as gevent_socket
 
 from proxyd.net.peer import acknowledged
-from proxyd.net.watched import SLICE, Watched, let_others_run, turn
+from proxyd.net.pipes import Pipe
+from proxyd.net.turns import SLICE, let_others_run, turn
+from proxyd.net.watched import Watched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proxyd.net.clientcert import ClientCertificate
 
 RECV_SIZE = 65536
@@ -149,13 +153,45 @@ class PlainStream(Watched):
         if sent == len(data):
             return
         rest = memoryview(data)[sent:]
+
+        def send_more() -> bool:
+            nonlocal rest
+            rest = rest[self.sock.send(rest):]
+            return not rest
+
+        self._send_rest(send_more)
+
+    def recv_pipe(self, pipe: Pipe, most: int) -> int:
+        """Fill some of an empty pipe, as `recv_into` does a buffer, with `most` bytes at most; 0 at the end."""
+        if monotonic() - turn.began > SLICE:
+            let_others_run()
+        while True:
+            try:
+                return pipe.fill_from(self.sock.fileno(), most)
+            except BlockingIOError:
+                self._wait_to_read()
+
+    def send_pipe_now(self, pipe: Pipe) -> bool:
+        """Send what there is room for of what waits in a pipe. Returns whether that was all."""
+        with contextlib.suppress(BlockingIOError):
+            pipe.empty_into(self.sock.fileno())
+        return not pipe.waiting
+
+    def send_pipe(self, pipe: Pipe) -> None:
+        """Send all that waits in a pipe."""
+        if not self.send_pipe_now(pipe):
+            self._send_rest(lambda: self.send_pipe_now(pipe))
+
+    def _send_rest(self, send_more: Callable[[], bool]) -> None:
+        """Wait for room, and send, until `send_more` says that this was all."""
         self._taken = acknowledged(self.sock)
         self._full = True
         try:
-            while rest:
+            while True:
                 self._wait_to_write()
                 with contextlib.suppress(BlockingIOError):
-                    rest = rest[self.sock.send(rest):]
+                    if send_more():
+                        return
         finally:
             self._full = False
 

@@ -16,7 +16,8 @@ from gevent import socket as gevent_socket
 from proxyd.net.clientcert import shown_certificate
 from proxyd.net.peer import Peer
 from proxyd.net.stream import RECV_SIZE, RESET_AT_CLOSE, PlainStream, Stream
-from proxyd.net.watched import SLICE, Watched, let_others_run, turn
+from proxyd.net.turns import SLICE, let_others_run, turn
+from proxyd.net.watched import Watched
 
 _poll = monkey.get_original("select", "poll")
 

@@ -1,4 +1,4 @@
-"""Waiting for a socket with watchers of our own, and giving way to others: what streams have in common.
+"""Waiting for a socket with watchers of our own: what streams have in common.
 
 A gevent socket makes a timer per wait and an exception per read that has to wait. Here deadlines are the watchdog's (one scan for all),
 and a watcher stays started from one wait to the next.
@@ -11,44 +11,9 @@ from time import monotonic
 from typing import Any
 
 from gevent import getcurrent
-from gevent.hub import Waiter, get_hub
+from gevent.hub import get_hub
 
-#: How long a greenlet may work without a wait until it lets others run, seconds.
-SLICE = 0.001
-#: How long it waits for others at most, seconds: where all are busy without a pause, it has a slice in every twenty.
-_LONGEST_WAIT = 0.02
-
-
-class Turn:
-    """Since when the greenlet that runs now has done so (`began`, monotonic seconds). One runs at a time, and its turn begins anew when
-    it has waited for a stream."""
-
-    __slots__ = ("began",)
-
-    def __init__(self) -> None:
-        self.began = monotonic()
-
-
-#: The turn of this process.
-turn = Turn()
-
-
-def let_others_run() -> None:
-    """Go on when nobody else has anything to do, or after 20 ms, with a new turn.
-
-    gevent.sleep(0) would not do: greenlets that call it in turn run one after another, and the loop looks at no socket.
-    """
-    hub = get_hub()
-    waiter: Any = Waiter(hub)
-    idle, timer = hub.loop.idle(), hub.loop.timer(_LONGEST_WAIT)
-    try:
-        idle.start(waiter.switch, None)
-        timer.start(waiter.switch, None)
-        waiter.get()
-    finally:
-        idle.close()
-        timer.close()
-        turn.began = monotonic()
+from proxyd.net.turns import SLICE, let_others_run, turn
 
 
 class Watched:

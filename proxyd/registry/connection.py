@@ -17,7 +17,7 @@ from gevent.lock import BoundedSemaphore
 from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.events.types import ALL, SUBSCRIBED
-from proxyd.net.watched import SLICE, let_others_run
+from proxyd.net.turns import SLICE, let_others_run
 from proxyd.registry.caller import Caller, carry_out
 from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
 from proxyd.registry.protocol import CommandError, CommandErrorWith, UnknownCommand, parse

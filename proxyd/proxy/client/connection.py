@@ -13,6 +13,7 @@ from gevent.hub import get_hub
 
 from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, RequestHead, encode_last_chunk, find_head_end, parse_request_head
 from proxyd.http1.grammar import head_too_large
+from proxyd.net.stream import PlainStream
 from proxyd.proxy.client.http2 import Http2Connection
 from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
@@ -21,6 +22,7 @@ from proxyd.proxy.core.origin import forwarded_fields
 from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
+    from proxyd.net.pipes import Pipe
     from proxyd.net.stream import Stream
     from proxyd.proxy.client.front import ClientStream, Front
 
@@ -90,6 +92,16 @@ class ClientConnection:
         self._decoder: ChunkedDecoder | None = None
         self._chunked_out = False
         self._answered_100 = False
+
+    @property
+    def by_pipe(self) -> ClientConnection | None:
+        return self if isinstance(self.stream, PlainStream) else None
+
+    @property
+    def _plain(self) -> PlainStream:
+        """The stream, which is not TLS's: only then is `by_pipe` there."""
+        assert isinstance(self.stream, PlainStream)
+        return self.stream
 
     # -- the connection -------------------------------------------------------------------------------------------
 
@@ -310,20 +322,39 @@ class ClientConnection:
             raise
 
     def _receive(self, size: int) -> bytes:
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.wait_for_body(REQUEST_BODY, time.monotonic() + self._settings.body_timeout)
+        self._wait_for_body()
         try:
             data = self.stream.recv(size)
         except OSError:
             data = b""
-        if not data:
+        self._received(len(data))
+        return data
+
+    def body_for_pipe(self) -> int:
+        return self._left if self._left > 0 and not self._buffer else 0
+
+    def read_body_to(self, pipe: Pipe) -> None:
+        self._wait_for_body()
+        try:
+            count = self._plain.recv_pipe(pipe, self._left)
+        except OSError:
+            count = 0
+        self._received(count)
+        self._left -= count
+
+    def _wait_for_body(self) -> None:
+        """The client has body_timeout to send some of it."""
+        if self.exchange is not None:
+            self.exchange.wait_for_body(REQUEST_BODY, time.monotonic() + self._settings.body_timeout)
+
+    def _received(self, count: int) -> None:
+        """So many bytes of the body have come; none: the client sends no more."""
+        if not count:
             self.keep_alive = False
-            if exchange is not None and exchange.expired is not None:
+            if self.exchange is not None and self.exchange.expired is not None:
                 raise BodyTimeout
             raise ClientGone
-        self._came += len(data)
-        return data
+        self._came += count
 
     def trailers(self) -> list[tuple[str, str]]:
         return self._decoder.trailers if self._decoder is not None else []
@@ -395,18 +426,31 @@ class ClientConnection:
         if self._chunked_out:
             self._send(encode_last_chunk(list(trailers)) if trailers else LAST_CHUNK)
 
+    def write_pipe(self, pipe: Pipe) -> None:
+        stream = self._plain
+        try:
+            if not stream.send_pipe_now(pipe):
+                self._wait_for_room()
+                stream.send_pipe(pipe)
+        except OSError:
+            self.keep_alive = False
+            raise ClientGone from None
+
     def _send(self, data: bytes | memoryview) -> None:
         try:
             sent = self.stream.send_now(data)
             if sent == len(data):
                 return
-            exchange = self.exchange
-            if exchange is not None:
-                exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._settings.body_timeout)
+            self._wait_for_room()
             self.stream.send_all(memoryview(data)[sent:] if sent else data)
         except OSError:
             self.keep_alive = False
             raise ClientGone from None
+
+    def _wait_for_room(self) -> None:
+        """The client has body_timeout to take some of what is sent."""
+        if self.exchange is not None:
+            self.exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._settings.body_timeout)
 
     def close_after(self) -> None:
         self.keep_alive = False

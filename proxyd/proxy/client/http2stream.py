@@ -72,6 +72,8 @@ class Http2Stream:
         "exchange", "fault", "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
+    by_pipe = None
+
     def __init__(self, connection: Carrier, state: Http2State) -> None:
         self._connection = connection
         self._engine = connection.engine

@@ -40,6 +40,8 @@ class WsgiClient:
     asked: bool = False
     buffers: list[memoryview]
 
+    by_pipe = None
+
     def __init__(self, environ: dict[str, Any], start_response: Callable[..., Any], front: Front) -> None:
         self.head = RequestHead("-", "-", 11, [], [])
         # gunicorn knows no address of the peer of a UNIX socket.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from proxyd.net.clientcert import ClientCertificate
+    from proxyd.net.pipes import Pipe
     from proxyd.net.stream import Stream
     from proxyd.proxy.core.pace import Rates
 
@@ -17,6 +18,19 @@ class ClientGone(Exception):
 
 class BodyTimeout(Exception):
     """The client sent nothing of its body for longer than body_timeout, or too little for longer than min_rate_window."""
+
+
+class PipeSide(Protocol):
+    """What a client's side can do besides, where its bytes go over a plain socket as they are."""
+
+    def body_for_pipe(self) -> int:
+        """How many bytes of the request's body come next that `read_body_to` can move. 0 where only `read_body` can read them."""
+
+    def read_body_to(self, pipe: Pipe) -> None:
+        """Move the next piece of the body into an empty pipe. Raises ClientGone, BodyTimeout."""
+
+    def write_pipe(self, pipe: Pipe) -> None:
+        """Send what waits in a pipe as the next piece of an answer of known length. Raises ClientGone."""
 
 
 class ClientSide(Protocol):
@@ -37,6 +51,10 @@ class ClientSide(Protocol):
     forwarded: str
     buffers: list[memoryview]
     rates: Rates
+
+    @property
+    def by_pipe(self) -> PipeSide | None:
+        """This side, if bodies can go through a pipe."""
 
     def has_body(self) -> bool:
         """Whether a part of the request's body has not been read yet."""

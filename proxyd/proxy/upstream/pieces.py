@@ -79,6 +79,11 @@ def encoded(encoder: Encoder | None, piece: bytes, body: BodyReader | LegBody) -
     return encoder.flush(piece) if piece else piece
 
 
+def missing(ex: Exchange, left: int, length: int) -> Exception:
+    """The exception for a body that ended when `left` of its bytes had not come."""
+    return cut(ex, f"{left} of {length} bytes missing")
+
+
 def cut(ex: Exchange, reason: str, code: str = "", error: int = 0) -> Exception:
     """The exception for a body that ended early. The client's connection is cut."""
     if ex.client_gone:

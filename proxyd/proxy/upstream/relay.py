@@ -14,7 +14,8 @@ from proxyd.proxy.core.putback import put_back
 from proxyd.proxy.core.setfields import filled, replace_fields, without_set
 from proxyd.proxy.upstream import compress
 from proxyd.proxy.upstream.ahead import relay_ahead
-from proxyd.proxy.upstream.pieces import RELAY_SIZE, ResponseCut, body_of, cut, encoded, length_to_send, next_piece, too_large
+from proxyd.proxy.upstream.pieces import RELAY_SIZE, ResponseCut, body_of, cut, encoded, length_to_send, missing, next_piece, too_large
+from proxyd.proxy.upstream.piped import relay_piped
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
@@ -99,7 +100,16 @@ def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     if not left:
         return reusable
     timeout = upstream.options.read_timeout
-    buffers = ex.client.buffers
+    left = relay_piped(ex, stream, left, length, timeout)
+    if left:
+        _relay_copied(ex, stream, left, length, timeout)
+    return reusable
+
+
+def _relay_copied(ex: Exchange, stream: Stream, left: int, length: int, timeout: float) -> None:
+    """Read and write what is left of a body, piece by piece."""
+    client = ex.client
+    buffers = client.buffers
     buffer = buffers.pop() if buffers else memoryview(bytearray(RELAY_SIZE))
     try:
         while left:
@@ -109,13 +119,12 @@ def _relay_length(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
             except OSError as error:
                 raise cut(ex, str(error)) from None
             if not count:
-                raise cut(ex, f"{left} of {length} bytes missing")
+                raise missing(ex, left, length)
             left -= count
             client.write(buffer[:count])
             ex.bytes_sent += count
     finally:
         buffers.append(buffer)
-    return reusable
 
 
 def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: ResponseHead, headers: list[tuple[str, str]],

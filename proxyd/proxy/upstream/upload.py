@@ -10,6 +10,7 @@ import gevent
 from proxyd.http1 import LAST_CHUNK, ProtocolError, encode_last_chunk
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.phases import REQUEST_SEND, RESPONSE_HEAD
+from proxyd.proxy.upstream.piped import upload_piped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,6 +74,8 @@ class Upload:
                 if self._sent is not None:
                     self._keep(data)
                 stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            if not chunked:
+                upload_piped(ex, stream, limit)
             while True:
                 data = client.read_body()
                 if not data:
@@ -84,6 +87,8 @@ class Upload:
                 if self._sent is not None:
                     self._keep(data)
                 stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+                if not chunked:
+                    upload_piped(ex, stream, limit)
             if leg is not None:
                 leg.finish(client.trailers())
             elif chunked:
