@@ -11,6 +11,8 @@ import contextlib
 import fcntl
 import os
 
+from proxyd.net.descriptors import taken
+
 #: From so many bytes on, what is left of a body goes through a pipe.
 PIPED = 131072
 #: What a pipe holds at most, bytes: what a user without privileges may ask for (/proc/sys/fs/pipe-max-size).
@@ -30,6 +32,7 @@ class Pipe:
         """Raises OSError where there can be none of a useful size."""
         self.waiting = 0
         self.reader, self.writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        taken(self.writer)
         try:
             if fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, SIZE) < _WORTH:
                 raise OSError(f"a pipe holds less than {_WORTH} bytes")
