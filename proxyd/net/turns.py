@@ -1,7 +1,7 @@
 """Turns: how long a greenlet works without a wait before others run, and who is next of those that gave way.
 
-One of them goes on at a time, and between two of them the loop looks at all sockets. So what a connection that has little to do waits for
-is one turn, however many others never pause.
+In each round of the loop, those go on whose turns together take a slice, and the loop looks at all sockets before the next ones do. So
+what a connection that has little to do waits for is one turn or two, however many others never pause.
 """
 
 from __future__ import annotations
@@ -38,12 +38,13 @@ class _Line:
         self._waiting: deque[Any] = deque()
         self._idle = hub.loop.idle()
         self._timer = hub.loop.timer(0)
+        self._in_turn = False
 
     def wait(self) -> None:
         """Until it is this greenlet's turn again."""
         waiter: Any = Waiter(self.hub)
         self._waiting.append(waiter)
-        if len(self._waiting) == 1:
+        if len(self._waiting) == 1 and not self._in_turn:
             self._watch()
         try:
             waiter.get()
@@ -58,15 +59,19 @@ class _Line:
         self._timer.start(self._next)
 
     def _next(self) -> None:
-        """The loop's call, in the hub: whose turn it is goes on, until it waits for something."""
+        """The loop's call, in the hub: whose turn it is goes on until it waits for something. If that took little, so does the next one:
+        of many that have little to do, like new connections, more may come in each round of the loop than one."""
         self._idle.stop()
         self._timer.close()
-        if not self._waiting:
-            return
-        waiter = self._waiting.popleft()
+        self._in_turn = True
+        until = monotonic() + SLICE
+        while self._waiting:
+            self._waiting.popleft().switch(None)
+            if monotonic() > until:
+                break
+        self._in_turn = False
         if self._waiting:
             self._watch()
-        waiter.switch(None)
 
 
 #: The turn of this process.

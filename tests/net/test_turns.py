@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 from gevent import socket
 
@@ -11,6 +13,9 @@ from proxyd.net.turns import SLICE, let_others_run
 def _busy(name: str, order: list[str], ended: list[bool]) -> None:
     while not ended:
         order.append(name)
+        until = time.monotonic() + SLICE
+        while time.monotonic() <= until:
+            pass
         let_others_run()
 
 
@@ -49,6 +54,30 @@ def test_they_go_on_in_turn() -> None:
     ended.append(True)
     gevent.joinall(busy, timeout=10, raise_error=True)
     assert order[:30] == ["0", "1", "2"] * 10
+
+
+def test_many_that_have_little_to_do_go_on_together() -> None:
+    rounds = 0
+
+    def look() -> None:
+        nonlocal rounds
+        rounds += 1
+        check.start(look)
+
+    ended: list[int] = []
+
+    def work() -> None:
+        let_others_run()
+        ended.append(rounds)
+
+    little = [gevent.spawn(work) for _ in range(200)]
+    check = gevent.get_hub().loop.check()
+    check.start(look)
+    gevent.joinall(little, timeout=10, raise_error=True)
+    check.close()
+    assert len(ended) == 200
+    # One in a round would be two hundred.
+    assert rounds < 100
 
 
 def test_one_that_is_killed_leaves_the_line() -> None:
