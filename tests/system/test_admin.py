@@ -142,6 +142,9 @@ def test_every_endpoint_answers_as_the_document_says(used: Used) -> None:
                 elif path.startswith("/api/v1/certificates") and method != "get":
                     # There is none, and no PEM to take.
                     known = (400, 404, 409)
+                elif path.startswith("/api/v1/hosts/"):
+                    # There is one host.
+                    known = (409,)
                 assert answer.status in known, (method, concrete, answer.text)
                 asked += 1
     assert asked == 2 * sum(map(len, document["paths"].values())) > 30
