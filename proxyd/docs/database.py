@@ -137,8 +137,8 @@ it was up to three times as much.
 | `v_incidents`, `v_deploys`, `v_events` | | 1.3, 0.4, 3.2 (a day) |
 | `v_traffic` | | 13.5 (an hour) |
 | `v_slo` | 63 | 51 |
-| `v_uptime` | 42 (five periods) | 0.2 (one service), 8.5 (`24h`), 7.6 (`1y`) |
-| `v_uptime_services` | 26 (five periods) | 0.1 (one service), 5 (`24h`), 4 (`1y`) |
+| `v_uptime` | 48 (five periods) | 0.2 (one service), 8.5 (`24h`), 7.6 (`1y`) |
+| `v_uptime_services` | 28 (five periods) | 0.1 (one service), 5 (`24h`), 4 (`1y`) |
 | `v_errors`, `v_slowest_endpoints` | 39, 17 | 0.1 |
 | `v_endpoints`, `v_unused`, `v_circuits` | 41, 5, 4 | |
 | `v_routes`, `v_slowest`, `v_flapping` | 2, 0.3, 0.2 | |

@@ -25,7 +25,7 @@ def _sum(name: str) -> str:
 
 def _parts(kind: Kind, shown: tuple[str, ...]) -> str:
     """The parts of all periods. `shown`: the columns of what is summed up. CROSS JOIN lets SQLite begin with that, rather than read all
-    sums in the order of their key."""
+    sums in the order of their key; a fence keeps PostgreSQL from looking for the first row of a period anew at each row of a key."""
     columns = ", ".join(f"e.{column}" for column in shown)
     sums = ", ".join(map(_sum, kind.sums))
     parts = []
@@ -35,10 +35,10 @@ def _parts(kind: Kind, shown: tuple[str, ...]) -> str:
         since = f"substr({{at:{span}}}, 1, {length}) || '{rest}'"
         parts.append(f"""
               SELECT '{period}' AS period, {columns}, {since} AS since, {sums}
-              FROM {kind.whole} e CROSS JOIN {table} l CROSS JOIN {table} f
-              WHERE {same(kind, 'l', 'e')} AND {same(kind, 'f', 'e')}
-                AND l.{column} = (SELECT MAX(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'e')})
-                AND f.{column} = (SELECT MIN(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'e')} AND x.{column} >= {since})""")
+              FROM (SELECT d.*, (SELECT MAX(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'd')}) AS newest,
+                           (SELECT MIN(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'd')} AND x.{column} >= {since}) AS oldest
+                    FROM {kind.whole} d {{fence}}) e CROSS JOIN {table} l CROSS JOIN {table} f
+              WHERE {same(kind, 'l', 'e')} AND l.{column} = e.newest AND {same(kind, 'f', 'e')} AND f.{column} = e.oldest""")
     return "\n              UNION ALL".join(parts)
 
 

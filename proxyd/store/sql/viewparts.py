@@ -43,6 +43,7 @@ SQLITE: dict[str, str | Part] = {
     "json": Part(f"CAST({_JSON} AS TEXT)"),
     "decimal": "REAL",
     "whole_type": "INTEGER",
+    "fence": "",
     "unindexed": "+",
     "percentile": _PERCENTILE,
 }
@@ -55,6 +56,7 @@ POSTGRES: dict[str, str | Part] = {
     "json": Part("(CAST($1 AS JSON) ->> '$2')"),
     "decimal": "NUMERIC",
     "whole_type": "BIGINT",
+    "fence": "OFFSET 0",
     "unindexed": "",
     "percentile": _PERCENTILE,
 }
