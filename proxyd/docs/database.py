@@ -137,16 +137,18 @@ it was up to three times as much.
 | `v_incidents`, `v_deploys`, `v_events` | | 1.3, 0.4, 3.2 (a day) |
 | `v_traffic` | | 13.5 (an hour) |
 | `v_slo` | 63 | 51 |
-| `v_uptime` | 48 (five periods) | 0.2 (one service), 8.5 (`24h`), 7.6 (`1y`) |
-| `v_uptime_services` | 28 (five periods) | 0.1 (one service), 5 (`24h`), 4 (`1y`) |
+| `v_uptime` | 42 (five periods) | 0.1 (one service), 7.5 (`24h`), 7.6 (`1y`) |
+| `v_uptime_services` | 24 (five periods) | 0.1 (one service), 5 (`24h`), 4 (`1y`) |
 | `v_errors`, `v_slowest_endpoints` | 39, 17 | 0.1 |
 | `v_endpoints`, `v_unused`, `v_circuits` | 41, 5, 4 | |
 | `v_routes`, `v_slowest`, `v_flapping` | 2, 0.3, 0.2 | |
 | `v_uptime_24h` | 660 (it reads 1,440,000 single checks) | |
 
 The views of uptime read two rows for each period, however long it is: every hour and day of health has beside its own sums what all
-earlier rows of the endpoint, or the service, add up to (the columns that end in `_before`). Your own queries can do so, too. A condition on
-a service reaches no further than the result where a view sums up over `GROUP BY` as a whole, as `v_slo` does.
+earlier rows of the endpoint, or the service, add up to (the columns that end in `_before`). Your own queries can do so, too. On
+PostgreSQL, by the clock and beside other work, `v_uptime` as a whole took 125 to 200 ms, `v_uptime_services` 80 to 110 ms, `v_slo` 230 ms,
+`v_incidents` of a day 940 ms, `v_uptime_24h` 1.4 s. A condition on a service reaches
+no further than the result where a view sums up over `GROUP BY` as a whole, as `v_slo` does.
 
 ## Looking after it
 

@@ -15,9 +15,14 @@ _PERIODS = (("24h", "day", 0, 13, ":00:00.000Z"), ("7d", "week", 0, 13, ":00:00.
             ("90d", "quarter", 1, 10, "T00:00:00.000Z"), ("1y", "year", 1, 10, "T00:00:00.000Z"))
 
 
+def _all(name: str) -> str:
+    """The column for what all rows up to the newest add up to."""
+    return f"{name}_all"
+
+
 def _sum(name: str) -> str:
-    """A sum over the period: what all rows up to the newest add up to, without what came before the first."""
-    difference = f"l.{before(name)} + l.{name} - f.{before(name)}"
+    """A sum over the period: that of all rows, without what came before the first of the period."""
+    difference = f"e.{_all(name)} - f.{before(name)}"
     if not name.endswith("_seconds"):
         return f"{difference} AS {name}"
     return f"CAST(ROUND({difference}) AS {{whole_type}}) AS {name.removesuffix('_seconds')}"
@@ -25,8 +30,10 @@ def _sum(name: str) -> str:
 
 def _parts(kind: Kind, shown: tuple[str, ...]) -> str:
     """The parts of all periods. `shown`: the columns of what is summed up. CROSS JOIN lets SQLite begin with that, rather than read all
-    sums in the order of their key; a fence keeps PostgreSQL from looking for the first row of a period anew at each row of a key."""
+    sums in the order of their key. A fence keeps PostgreSQL from joining the first row of a period by the key of the newest one alone: it
+    would read all rows of the key."""
     columns = ", ".join(f"e.{column}" for column in shown)
+    inner = ", ".join([*(f"d.{column}" for column in shown), *(f"l.{before(name)} + l.{name} AS {_all(name)}" for name in kind.sums)])
     sums = ", ".join(map(_sum, kind.sums))
     parts = []
     for period, span, number, length, rest in _PERIODS:
@@ -35,10 +42,12 @@ def _parts(kind: Kind, shown: tuple[str, ...]) -> str:
         since = f"substr({{at:{span}}}, 1, {length}) || '{rest}'"
         parts.append(f"""
               SELECT '{period}' AS period, {columns}, {since} AS since, {sums}
-              FROM (SELECT d.*, (SELECT MAX(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'd')}) AS newest,
+              FROM (SELECT {inner},
                            (SELECT MIN(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'd')} AND x.{column} >= {since}) AS oldest
-                    FROM {kind.whole} d {{fence}}) e CROSS JOIN {table} l CROSS JOIN {table} f
-              WHERE {same(kind, 'l', 'e')} AND l.{column} = e.newest AND {same(kind, 'f', 'e')} AND f.{column} = e.oldest""")
+                    FROM {kind.whole} d CROSS JOIN {table} l
+                    WHERE {same(kind, 'l', 'd')} AND l.{column} = (SELECT MAX(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'd')})
+                    {{fence}}) e CROSS JOIN {table} f
+              WHERE {same(kind, 'f', 'e')} AND f.{column} = e.oldest""")
     return "\n              UNION ALL".join(parts)
 
 

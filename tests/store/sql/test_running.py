@@ -120,6 +120,22 @@ def test_uptime_is_the_same_as_the_sum_of_the_rows(store: Store) -> None:
     assert store.read(lambda: database.execute_sql("SELECT up_seconds FROM v_uptime_services WHERE period = '24h'").fetchall()) == [(10,)]
 
 
+def test_a_server_finds_both_rows_of_a_period_by_the_whole_key(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    name = url.rpartition("/")[2]
+    store = Store(url)
+    store.open()
+    migrations.migrate(store)
+    store.close()
+    postgres.sql("INSERT INTO services SELECT n, 'svc' || n, '2020' FROM generate_series(1, 100) n; "
+                 "INSERT INTO endpoints SELECT n, n, 'svc' || n, 'i', n || '.test', '/', '2020' FROM generate_series(1, 100) n; "
+                 "INSERT INTO service_hours SELECT 'svc' || n, n || '.test', '/', 1, 0, 0, 0, 0, 0, "
+                 "to_char(now() - k * interval '1 hour', 'YYYY-MM-DD\"T\"HH24:00:00.000\"Z\"') "
+                 "FROM generate_series(1, 100) n, generate_series(1, 300) k; ANALYZE", name)
+    plan = postgres.sql("EXPLAIN SELECT * FROM v_uptime_services WHERE period = '24h'", name)
+    assert "Join Filter" not in plan and plan.count("(hour = ") == 2, plan
+
+
 #: A slow request.
 SLOW = ("INSERT INTO slow_requests (route_id, at, level, method, url, status_code, total_ms, queue_ms, connect_ms, first_byte_ms, body_ms, "
         "request_id, upstream) VALUES ('r1', '2026', 'w', 'GET', 'u', 200, 1, 0, 0, 0, 0, 'q', 'b')")
