@@ -57,6 +57,8 @@ class CircuitWatch:
                          trouble="circuit rows wait", level=logging.DEBUG)
         self.jobs = (self._events, self._rows)
         self._searched = self._renewed = 0.0
+        # On an SQLite database all rows are this host's, which may have been called something else before.
+        self._renamed = store.path is not None
 
     def start(self) -> None:
         """Continue after the last transition that the database has."""
@@ -66,9 +68,6 @@ class CircuitWatch:
         if self._seen > self._circuits.sequence:
             # The shared memory is new, and counts from the beginning.
             self._seen = 0
-        if self._store.path is not None:
-            # The host was called something else before.
-            self._store.call(_drop_others, self._host)
         # Watch the circuits of rows that the last master left, too. After a reboot those rows would stay wrong otherwise.
         for row in self._store.read(_left_behind, self._host):
             self._live[route_number(row["route_id"])] = _Row(row["slot"], row["reason"])
@@ -109,6 +108,10 @@ class CircuitWatch:
 
     def _write(self) -> None:
         """Write rows of the transitions, and the current rows of all circuits that were ever open or had failures counted."""
+        if self._renamed:
+            # Not at the start, which a database that is locked must not keep.
+            self._store.call(_drop_others, self._host)
+            self._renamed = False
         if time.monotonic() - self._searched >= _SEARCH:
             self._searched = time.monotonic()
             self._circuits.keep_time()
