@@ -22,6 +22,10 @@ from tests.support.waiting import patience
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+class NavigatedError(Exception):
+    """The page that was asked has given way to another one."""
+
+
 class Browser:
     """One page of a fresh browser; `problems` collects errors of its console and violations of its policy. `options`: more of the
     command line's."""
@@ -77,6 +81,8 @@ class Browser:
             if message.get("method") == "Runtime.exceptionThrown":
                 self.problems.append(str(message["params"]["exceptionDetails"]))
             if message.get("id") == self._number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise NavigatedError
                 assert "error" not in message, message
                 result: dict[str, Any] = message["result"]
                 return result
@@ -89,9 +95,16 @@ class Browser:
 
     def until(self, expression: str, seconds: float = 10) -> None:
         deadline = time.monotonic() + patience(seconds)
-        while not self.evaluate(expression):
+        while not self._holds(expression):
             assert time.monotonic() < deadline, f"never true: {expression}"
             time.sleep(0.02)
+
+    def _holds(self, expression: str) -> Any:
+        """Whether it is true; not yet, where the page goes while it is asked."""
+        try:
+            return self.evaluate(expression)
+        except NavigatedError:
+            return False
 
     def before_each_page(self, script: str) -> None:
         """Run a script in every page before its own."""

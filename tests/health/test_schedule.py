@@ -47,7 +47,8 @@ def test_a_turn_comes_each_interval_without_drift(new_schedule: Callable[..., Sc
     # The first two are spread by chance.
     steps = [later - earlier for earlier, later in zip(work.times[1:], work.times[2:], strict=False)]
     assert patience(1.0) > 1.0 or 12 <= len(work.times) <= 16
-    assert all(0.07 < step < patience(0.2) for step in steps), steps
+    # Behind a turn that a busy machine made late, the next one comes sooner.
+    assert all(0.07 / patience(1.0) < step < patience(0.2) for step in steps), steps
     assert abs(sum(steps) / len(steps) - 0.1) < 0.01
 
 
