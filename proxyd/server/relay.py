@@ -35,10 +35,10 @@ _MOVE_SECONDS, _GOODBYE_SECONDS = 2.0, 10.0
 
 
 class Relay:
-    """Listens where this host's registry would. `leader`: where that of the leader is reached; empty while nobody knows."""
+    """Listens where this host's registry would, and passes on what comes to the leader."""
 
     def __init__(self, settings: RegistrySettings) -> None:
-        self.leader = ""
+        self._leader = ""
         self._settings = settings
         self._server: PatientServer | None = None
         self._open = Pool(settings.max_connections + _REFUSALS)
@@ -61,6 +61,17 @@ class Relay:
         self._trouble.is_over()
         self._server = PatientServer(listener, self._accepted, spawn=self._open)
         self._server.start()
+
+    def use(self, leader: str) -> None:
+        """Pass connections on to the registry that is reached at `leader`; empty while nobody knows. What was passed on to another one
+        ends: that may be stopped or cut off, so that its kernel says nothing, and the client would wait for ever."""
+        self._leader = leader
+        if not leader:
+            return
+        if old := [passed for passed in self._passed if passed.where != leader]:
+            log.info("the master at %s leads: %d registry connections that were passed on to another one end", leader, len(old))
+        for passed in old:
+            passed.cut()
 
     @property
     def count(self) -> int:
@@ -94,19 +105,21 @@ class Relay:
             refuse(sock, f"too many connections (max {self._settings.max_connections})")
             return
         client = address[0] if isinstance(address, tuple) and address else ""
-        leader, where = None, self.leader
+        leader, where = None, self._leader
         try:
             tune(sock, self._settings)
             try:
                 if not where:
                     raise OSError("none is known now")
                 leader = self._connect(where, client)
+                if self._leader not in ("", where):
+                    raise OSError("another one leads by now")
             except (OSError, gevent.Timeout) as error:
                 log.debug("registry connection from %s: the leader at %s can't be reached: %s", client, where, error)
                 if not self._settings.tls_certificate:
                     refuse(sock, "this host can't reach the master that leads now: try again, or another host")
                 return
-            passed = _Passed(sock)
+            passed = _Passed(sock, leader, where)
             self._passed.add(passed)
             back = gevent.spawn(_copy, leader, passed)
             back.link(lambda _: _shut(sock, constants.SHUT_RD))
@@ -145,10 +158,12 @@ class Relay:
 
 
 class _Passed:
-    """A client's connection, to which the leader's answers are copied."""
+    """A client's connection, to which the answers of the leader at `where` are copied."""
 
-    def __init__(self, sock: Any) -> None:
+    def __init__(self, sock: Any, leader: Any, where: str) -> None:
         self._sock = sock
+        self._leader = leader
+        self.where = where
         #: Whether all that was sent ends with a whole line.
         self._between_lines = True
 
@@ -161,6 +176,11 @@ class _Passed:
     def shutdown(self, how: int) -> None:
         """As of a socket."""
         self._sock.shutdown(how)
+
+    def cut(self) -> None:
+        """End it on both sides, without waiting for either."""
+        _shut(self._leader, constants.SHUT_RDWR)
+        _shut(self._sock, constants.SHUT_RD)
 
     def goodbye(self, says_so: bool) -> None:
         """Tell the client to connect elsewhere, if a line can be written just now; then nothing more comes from it."""

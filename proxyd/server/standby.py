@@ -51,7 +51,7 @@ class Standby:
         self._own.hear(self._member.news(seconds))
         self._files.look()
         self._own.look()
-        self._relay.leader = self._member.leaders_registry()
+        self._relay.use(self._member.leaders_registry())
         if self._own.leaves:
             self._relay.leave()
         else:

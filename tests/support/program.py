@@ -1,6 +1,6 @@
 """A backend in a process of its own: it tells its name and the path that was asked for, and does wrong what it is told to do wrong.
 
-`python -m tests.support.program NAME PORT` serves:
+`python -m tests.support.program NAME PORT ADDRESS` serves:
 
 - `/_mode/MODE` (asked directly, not through the proxy) sets what happens to all further requests: see MODES.
 - a path that ends in `/events` gets ten server-sent events, `/bytes/N` gets N bytes of text that compresses well.
@@ -41,25 +41,26 @@ MODES = {
 class BackendProcess:
     """The process. It can be killed, stopped, told to misbehave, and started again on the same port."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, address: str = "127.0.0.1") -> None:
         self.name = name
+        self.address = address
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.support.program", self.name, str(self.port)], cwd=ROOT,
+        self._process = subprocess.Popen([sys.executable, "-m", "tests.support.program", self.name, str(self.port), self.address], cwd=ROOT,
                                          env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
         wait_for(self._listens, 20, f"the backend {self.name}")
 
     def _listens(self) -> bool:
         with socket.socket() as sock:
-            return sock.connect_ex(("127.0.0.1", self.port)) == 0
+            return sock.connect_ex((self.address, self.port)) == 0
 
     def kill(self) -> None:
         """End it at once."""
@@ -79,7 +80,7 @@ class BackendProcess:
 
     def behave(self, mode: str) -> None:
         """Set one of MODES."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection(self.address, self.port, timeout=20)
         with contextlib.closing(connection):
             connection.request("GET", f"/_mode/{mode}")
             assert connection.getresponse().status == 200
@@ -88,8 +89,9 @@ class BackendProcess:
 class _Server:
     """The inside of the process."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, address: str = "127.0.0.1") -> None:
         self.name = name
+        self.address = address
         self.mode = "well"
 
     def serve(self, sock: Any, address: object) -> None:
@@ -180,7 +182,7 @@ def main() -> None:
     import gevent
     from gevent.server import StreamServer
 
-    name, port = sys.argv[1:]
+    name, port, address = sys.argv[1:]
 
     def watch(parent: int) -> None:
         while os.getppid() == parent:
@@ -188,7 +190,7 @@ def main() -> None:
         os._exit(0)
 
     gevent.spawn(watch, os.getppid())
-    StreamServer(("127.0.0.1", int(port)), _Server(name).serve, backlog=1024).serve_forever()
+    StreamServer((address, int(port)), _Server(name).serve, backlog=1024).serve_forever()
 
 
 if __name__ == "__main__":

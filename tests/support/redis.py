@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,15 @@ _PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/bin", "/usr/local/b
 class Redis:
     """Keeps nothing on disk; what is counted is gone when it stops."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: str = "127.0.0.1") -> None:
         program = shutil.which("redis-server", path=_PLACES)
         if program is None:
             pytest.fail("redis-server is not installed; Debian's package redis-server has it", pytrace=False)
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._command = [program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                         "--dir", str(directory)]
+        self._address = address
+        self.url = f"redis://{address}:{self.port}/0"
+        self._command = [program, "--port", str(self.port), "--bind", address, "--save", "", "--appendonly", "no",
+                         "--protected-mode", "no", "--dir", str(directory)]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -36,11 +39,20 @@ class Redis:
     def says(self, command: bytes) -> bytes:
         """The beginning of its answer to a command, nothing where there is none."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 1.0) as connection:
+            with socket.create_connection((self._address, self.port), 1.0) as connection:
                 connection.sendall(command + b"\r\n")
                 return connection.recv(65536)
         except OSError:
             return b""
+
+    def pause(self, seconds: float) -> None:
+        """Stop it (SIGSTOP) for a while: connections are taken by the kernel, and nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            time.sleep(seconds)
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Kill -9: connections are reset, nothing is said."""

@@ -11,8 +11,8 @@ from typing import Any
 class RegistryClient:
     """A raw connection. `command` sends a line (with `SID` for the session id) and returns the answer line."""
 
-    def __init__(self, port: int, timeout: float = 15.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    def __init__(self, port: int, timeout: float = 15.0, address: str = "127.0.0.1") -> None:
+        self.socket = socket.create_connection((address, port), timeout=timeout)
         self._file = self.socket.makefile("rb")
         self.session_id = ""
 

@@ -51,6 +51,8 @@ class System:
             "master__pid_file": f"{directory}/master.pid", "proxy__workers": workers, "sites__directory": f"{directory}/sites",
             "log__access": f"{directory}/access.log", **settings}
         self.database = f"{directory}/proxyd.db"
+        #: Where all of it is reached, and the tree that it runs from.
+        self.address, self.root = "127.0.0.1", ROOT
         self.process: subprocess.Popen[bytes] | None = None
         self.command = [sys.executable, "-m", "gunicorn"]
         self.gunicorn_config = ROOT / "gunicorn.conf.py"
@@ -64,14 +66,14 @@ class System:
     def environment(self) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith("PROXYD_")}
         own = {f"PROXYD_{key.replace('__', '_', 1).upper()}": str(value) for key, value in self.settings.items()}
-        return {**kept, **own, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+        return {**kept, **own, "PYTHONPATH": os.pathsep.join(filter(None, (str(self.root), os.environ.get("PYTHONPATH"))))}
 
     def start(self, until: Callable[[], bool] | None = None) -> None:
         """Start gunicorn, and wait until every worker serves and the master answers, or until what the test waits for."""
         self._log = open(self.directory / "output.log", "ab")  # noqa: SIM115 - the process keeps it
         self.process = subprocess.Popen(
             [*self.command, "-c", str(self.gunicorn_config), "proxyd.wsgi:app"],
-            env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True)
+            env=self.environment, stdout=self._log, stderr=subprocess.STDOUT, cwd=self.root, start_new_session=True)
         try:
             wait_for(until or self.ready, self.patience, f"a ready system (see {self.directory}/output.log)")
         except AssertionError as error:
@@ -160,14 +162,14 @@ class System:
 
     def connect(self) -> RegistryClient:
         """A registry connection without a session."""
-        client = RegistryClient(self.registry_port)
+        client = RegistryClient(self.registry_port, address=self.address)
         self._clients.append(client)
         return client
 
     def get(self, path: str = "/", host: str = "app.test", method: str = "GET", body: bytes | None = None, timeout: float = 15.0,
             **headers: str) -> Answer:
         """One HTTP request to the proxy on a connection of its own; `Accept_Encoding` stands for Accept-Encoding."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.proxy_port, timeout=timeout)
+        connection = http.client.HTTPConnection(self.address, self.proxy_port, timeout=timeout)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, body, {"Host": host, **named})
@@ -177,7 +179,7 @@ class System:
 
     def admin(self, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
         """One request to the admin HTTP."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.admin_port, timeout=10)
+        connection = http.client.HTTPConnection(self.address, self.admin_port, timeout=10)
         try:
             connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
             return Answer(connection.getresponse())
