@@ -30,7 +30,7 @@ def missing() -> str:
     for program in ("ip", "tc", "nsenter", "unshare"):
         if shutil.which(program) is None:
             return f"there is no program {program}"
-    done = subprocess.run(["unshare", "--net", "sh", "-c", "ip link add b type bridge && ip link add v type veth peer name w"],
+    done = subprocess.run(["unshare", "--net", "sh", "-c", "ip link add bridge0 type bridge && ip link add v0 type veth peer name v1"],
                           capture_output=True, text=True, check=False)
     return f"network namespaces are not allowed here: {done.stderr.strip()}" if done.returncode else ""
 
