@@ -9,6 +9,7 @@ from collections.abc import Callable
 from proxyd.base.jobs import Job, JobOver
 from proxyd.events.remote import publish_word
 from proxyd.registry.otherhosts import OtherHosts
+from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
 from proxyd.store.sql import words
 from proxyd.store.sql.database import StoreError
@@ -26,14 +27,14 @@ _MOVING = 20.0
 class HostWatch:
     """A job that hears of each host that has taken a version as soon as it says so, and reads twice a second which hosts live.
 
-    `connections` tells how many registry connections there are. `hand_over` ends this master, so that another host leads."""
+    `server` has the registry connections. `hand_over` ends this master, so that another host leads."""
 
-    def __init__(self, registry: Registry, member: Membership, others: OtherHosts, connections: Callable[[], int],
+    def __init__(self, registry: Registry, member: Membership, others: OtherHosts, server: RegistryServer,
                  hand_over: Callable[[], None]) -> None:
         self._registry = registry
         self._member = member
         self._others = others
-        self._connections, self._hand_over = connections, hand_over
+        self._server, self._hand_over = server, hand_over
         self._looked = 0.0
         #: Since when this host is drained (monotonic seconds), 0.0: it is not; and the other hosts that are.
         self._drained_since = 0.0
@@ -67,11 +68,12 @@ class HostWatch:
             if not board.behind(version):
                 # It is written with the next sign of life.
                 self._member.reached = version
-            self._member.connections = self._connections()
+            self._member.connections = len(self._server.connections)
             self._others.look(version)
             self._look_at_drains(now)
             living = {self._member.name, *self._others.living()}
             if living != self._living:
+                self._server.cut(self._living - living)
                 self._registry.store.call(_drop_others, living)
                 self._living = living
 

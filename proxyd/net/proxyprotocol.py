@@ -17,6 +17,11 @@ _LONGEST_TEXT, _LONGEST_REST = 107, 4096
 _TEXT = re.compile(r"PROXY (?:UNKNOWN(?: [ -~]*)?|TCP([46]) ([0-9A-Fa-f.:]+) ([0-9A-Fa-f.:]+) (\d{1,5}) (\d{1,5}))\r\n")
 _LOCAL, _PROXIED = 0x20, 0x21
 _TCP4, _TCP6 = 0x11, 0x21
+#: Bytes of the addresses and ports of each family.
+_ADDRESSES = {_TCP4: 12, _TCP6: 36}
+#: What is added to a header of version 2 (2.2.7: types from 0xE0 on are free to use): the proxyd host that passes the connection on.
+_HOST, _EXTRA = 0xE0, struct.Struct("!BH")
+_MOST_HOST = 64
 
 
 class ProxyHeaderError(Exception):
@@ -26,12 +31,18 @@ class ProxyHeaderError(Exception):
 def read_header(sock: Any) -> str | None:
     """Read the header from a socket, and nothing more. Returns the address of the client; None if the header names none: then the
     connection is the front's own. Sets no time limit. Raises ProxyHeaderError and OSError."""
+    return read_relayed(sock)[0]
+
+
+def read_relayed(sock: Any) -> tuple[str | None, str]:
+    """The same, and the proxyd host that passes the connection on; empty if none does."""
     begin = _exactly(sock, len(_SIGNATURE))
     if begin == _SIGNATURE:
         kind, family, length = struct.unpack("!BBH", _exactly(sock, 4))
         if length > _LONGEST_REST:
             raise ProxyHeaderError("the header is too long")
-        return _address(kind, family, _exactly(sock, length))
+        rest = _exactly(sock, length)
+        return _address(kind, family, rest), _relaying_host(rest[_ADDRESSES.get(family, length):])
     if not begin.startswith(b"PROXY "):
         raise ProxyHeaderError("the connection does not begin with a header of the PROXY protocol")
     while not begin.endswith(b"\r\n"):
@@ -42,23 +53,38 @@ def read_header(sock: Any) -> str | None:
         begin += _exactly(sock, end + 1 if end >= 0 else len(seen))
         if end >= 0:
             break
-    return _address_in_text(begin)
+    return _address_in_text(begin), ""
 
 
-def header(version: str, client: str, target: tuple[str, int] | None) -> bytes:
+def _relaying_host(extras: bytes) -> str:
+    at = 0
+    while len(extras) - at >= _EXTRA.size:
+        kind, length = _EXTRA.unpack_from(extras, at)
+        at += _EXTRA.size
+        if kind == _HOST and length <= _MOST_HOST:
+            return extras[at:at + length].decode("ascii", "replace")
+        at += length
+    return ""
+
+
+def header(version: str, client: str, target: tuple[str, int] | None, host: str = "") -> bytes:
     """The header for a connection of a client: its address, of which no port is known, and where the connection goes (None: to a UNIX
-    socket). Without an address of the client, the header says that the connection is the proxy's own."""
+    socket). Without an address of the client, the header says that the connection is the proxy's own.
+    `host`: the name of the proxyd host that passes the connection on, with version 2."""
     try:
         source: Any = ipaddress.ip_address(client)
     except ValueError:
         return b"PROXY UNKNOWN\r\n" if version == "v1" else _SIGNATURE + struct.pack("!BBH", _LOCAL, 0, 0)
-    host, port = target if target is not None else (client, 0)
-    to: Any = ipaddress.ip_address(host.partition("%")[0])
+    place, port = target if target is not None else (client, 0)
+    to: Any = ipaddress.ip_address(place.partition("%")[0])
     if source.version != to.version:
         source, to = _as_six(source), _as_six(to)
     if version == "v1":
         return f"PROXY TCP{source.version} {_text(source)} {_text(to)} 0 {port}\r\n".encode()
     addresses: bytes = source.packed + to.packed + struct.pack("!HH", 0, port)
+    if host:
+        name = host.encode()[:_MOST_HOST]
+        addresses += _EXTRA.pack(_HOST, len(name)) + name
     return _SIGNATURE + struct.pack("!BBH", _PROXIED, _TCP4 if source.version == 4 else _TCP6, len(addresses)) + addresses
 
 

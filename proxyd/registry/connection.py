@@ -52,6 +52,8 @@ class Connection:
         self._cut = False
         self._has_place = False
         self._since = time.monotonic()
+        #: The host that has passed the connection on; empty if none has, or does not say so.
+        self.via = ""
         self.caller = caller
         self.caller.unhurried = self._unhurried
         self.caller.exit_waits = self._exit_waits
@@ -210,13 +212,17 @@ class Connection:
             return
         if len(self._output) + len(data) > self._settings.max_output:
             log.warning("registry client %s does not read its answers: disconnected with %d bytes unread", self._peer, len(self._output))
-            self._cut = True
-            self._ending = True
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
-            self._wake.set()
+            self.cut()
             return
         self._output += data
+        self._wake.set()
+
+    def cut(self) -> None:
+        """End it at once, without a word."""
+        self._cut = True
+        self._ending = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._wake.set()
 
     def _end(self) -> None:

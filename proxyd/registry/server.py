@@ -19,7 +19,7 @@ from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.net.descriptors import open_limit
 from proxyd.net.listen import ListenError, PatientServer, listen
-from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
+from proxyd.net.proxyprotocol import ProxyHeaderError, read_relayed
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.caller import Caller
@@ -76,6 +76,11 @@ class RegistryServer:
             with contextlib.suppress(OSError):
                 os.unlink(self.settings.bind.removeprefix("unix:"))
 
+    def cut(self, hosts: set[str]) -> None:
+        """End the connections that these hosts have passed on: they are gone, and nothing comes from there any more."""
+        for connection in [item for item in self.connections if item.via in hosts]:
+            connection.cut()
+
     def _deliver(self, event: Event) -> None:
         for connection in list(self.connections):
             connection.deliver(event)
@@ -104,11 +109,12 @@ class RegistryServer:
             self._tell_short()
             refuse(sock, "the registry is short of file descriptors: try again later; its limit (ulimit -n, LimitNOFILE) is too low")
             return
+        via = ""
         try:
             tune(sock, self.settings)
             if isinstance(address, tuple) and self._begins_with_header(address[0]):
                 with gevent.Timeout(_HANDSHAKE_SECONDS):
-                    told = read_header(sock)
+                    told, via = read_relayed(sock)
                 peer = f"{told}:0" if told else peer
             if self._tls is not None:
                 with gevent.Timeout(_HANDSHAKE_SECONDS):
@@ -118,6 +124,7 @@ class RegistryServer:
             sock.close()
             return
         connection = Connection(sock, Caller(self.registry, self.operations, self.gate, peer), self.settings, self.working)
+        connection.via = via
         self.connections.add(connection)
         try:
             connection.serve()

@@ -237,7 +237,7 @@ class Master:
             Counts(store, board, directory, settings.host_name()),
             TicketKeeper(bool(settings.tls.bind) and settings.tls.shared_tickets, directory),
             watch, LeadWatch(leadership, self._fail), orders, Ledger(store, board, wellness), log_watch, size,
-            *([HostWatch(registry, member, others, lambda: len(server.connections), self._fail)]
+            *([HostWatch(registry, member, others, server, self._fail)]
               if member is not None and others is not None else []))
         state = MasterState(
             store, bus, board, circuits, operations, wellness.started, wellness.problems,

@@ -35,10 +35,11 @@ _MOVE_SECONDS, _GOODBYE_SECONDS = 2.0, 10.0
 
 
 class Relay:
-    """Listens where this host's registry would, and passes on what comes to the leader."""
+    """Listens where the registry of this host, which is called `host`, would, and passes on what comes to the leader."""
 
-    def __init__(self, settings: RegistrySettings) -> None:
+    def __init__(self, settings: RegistrySettings, host: str) -> None:
         self._leader = ""
+        self._host = host
         self._settings = settings
         self._server: PatientServer | None = None
         self._open = Pool(settings.max_connections + _REFUSALS)
@@ -149,7 +150,7 @@ class Relay:
                 try:
                     tune(leader, self._settings)
                     if self._settings.proxy_protocol_from:
-                        leader.sendall(header("v2", client, leader.getpeername()[:2]))
+                        leader.sendall(header("v2", client, leader.getpeername()[:2], self._host))
                 except BaseException:
                     leader.close()
                     raise

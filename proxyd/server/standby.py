@@ -30,7 +30,7 @@ class Standby:
 
     def __init__(self, settings: Settings, store: Store, member: Membership, board: Board) -> None:
         self._member = member
-        self._relay = Relay(settings.registry)
+        self._relay = Relay(settings.registry, member.name)
         self._own = OwnHost(settings, store, board, member.name)
         self._board = board
         # The workers may have another one, which was deleted.

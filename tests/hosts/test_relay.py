@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 
 from tests.hosts.conftest import MakeHost, database
+from tests.hosts.test_applies import master_of
 from tests.support.backends import Backend
 from tests.support.postgres import Postgres
 from tests.support.registry import RegistryClient
@@ -25,6 +28,7 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
         f"127.0.0.1:{first.registry_port}\n127.0.0.1:{second.registry_port}")
     client = RegistryClient(second.registry_port).register("shop")
     client.route("shop.test", backend.url)
+    session = client.session_id
     assert [host.get("/", "shop.test").status for host in (first, second)] == [200, 200]
     # An event comes back by it, and a half-closed client still gets its answers.
     client.ok("SUBSCRIBE|SID|maintenance_changed")
@@ -37,6 +41,18 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
     other.send("SESSION_INFO|SID")
     other.socket.shutdown(socket.SHUT_WR)
     assert other.line().startswith("SESSION_OK|") and other.line() == ""
+    # A host that is cut off, or stopped, keeps nobody connected.
+    gone = RegistryClient(second.registry_port).register("gone")
+    os.kill(stopped := master_of(second), signal.SIGSTOP)
+    try:
+        wait_for(lambda: postgres.sql("SELECT state FROM sessions WHERE service_name = 'gone'", database(first)) == "disconnected", 10,
+                 "the end of its session")
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    gone.close()
+    client = RegistryClient(second.registry_port)
+    assert wait_for(lambda: client.command(f"RECONNECT|{session}") == "OK", 10, "the relay")
+    client.session_id = session
     # The leader's end ends what was passed on, and the client comes back to the same address.
     first.kill()
     assert wait_for(lambda: client.line() == "" or None)
