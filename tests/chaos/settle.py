@@ -8,14 +8,13 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
+from tests.chaos.ends import without_reason
 from tests.chaos.judge import Judge, Sample
 from tests.chaos.services import Service
 from tests.chaos.stage import Stage
 
 #: Longest time (seconds) until all is well again.
 RECOVERY = 30.0
-#: Ends that the suite or the proxy itself asked for say nothing; these were nobody's wish.
-_ENDED = re.compile(r" worker (\d+) (?:was ended by (SIG\w+)|ended with status (\d+))")
 
 
 def settle(stage: Stage, services: Sequence[Service], judge: Judge) -> list[Sample]:
@@ -66,10 +65,9 @@ def _sound(stage: Stage, judge: Judge) -> None:
 
 
 def ended_by_themselves(stage: Stage, judge: Judge) -> None:
-    """Hold the ends of workers that gunicorn logged against those that were asked for."""
-    for pid, name, code in _ENDED.findall(stage.system.log()):
-        if int(pid) not in stage.killed and (name in ("SIGKILL", "SIGSEGV", "SIGBUS", "SIGABRT") or code not in ("", "0")):
-            judge.breach("alive", time.monotonic(), f"worker {pid} ended by itself: {name or f'exit status {code}'}")
+    """Hold the ends of processes that were logged against those that were asked for."""
+    for what in without_reason(stage.system.log(), stage.killed, stage.may_end):
+        judge.breach("alive", time.monotonic(), what)
     process = stage.system.process
     if process is None or process.poll() is not None:
         judge.breach("alive", time.monotonic(), f"the arbiter has ended: {process and process.returncode}")

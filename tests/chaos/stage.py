@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos.ends import MayEnd
 from tests.chaos.excuses import Excuse, Excuses
 from tests.chaos.history import History
 from tests.chaos.judge import Judge
@@ -20,6 +21,9 @@ from tests.support.shift import ShiftedSystem
 
 #: A master starts in two or three seconds of processor time. On a machine with much else to do that was half a minute.
 _MASTER_STARTS = 90.0
+
+#: Seconds after which the end of a process is in the log.
+_TOLD_AFTER = 1.5
 
 
 class Stage:
@@ -32,7 +36,8 @@ class Stage:
         self.judge = judge
         #: What the folder of the database is: "tmpfs" where a file system of its own could be mounted, else "folder".
         self.disk = disk
-        self.killed: list[int] = []
+        self.killed: set[int] = set()
+        self.may_end: list[MayEnd] = []
         self.ending = False
         self._histories = histories
         self._said = said
@@ -60,6 +65,18 @@ class Stage:
             for excuse in excuses:
                 excuse.end = time.monotonic() + after
 
+    @contextlib.contextmanager
+    def ends(self, signal: str = "", master: bool = False) -> Iterator[None]:
+        """For as long as the block lasts, workers may end by this signal, or the master by itself."""
+        part = MayEnd(len(self.system.log()), signal=signal, master=master)
+        self.may_end.append(part)
+        try:
+            yield
+        finally:
+            # The arbiter looks after its children once a second at least, and says then how they ended.
+            time.sleep(_TOLD_AFTER)
+            part.end = len(self.system.log())
+
     def worker(self, number: float) -> int:
         """The pid of a worker, chosen by a number from 0 to 1; waits until there is one. Raises TimeoutError."""
         deadline = time.monotonic() + 20
@@ -72,7 +89,7 @@ class Stage:
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""
         assert pid > 1, "a signal to 0 goes to this process and all of its group"
-        self.killed.append(pid)
+        self.killed.add(pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         self.wait(lambda: not _lives(pid), 10, f"the end of {pid}")

@@ -112,7 +112,8 @@ def overwrite_database(stage: Stage, chance: random.Random) -> None:
     how, part = chance.choice(("garbage", "cut", "cut log")), chance.choice((0.0, 0.3, 0.9))
     stage.say("overwrite_database", how)
     path, master, since = Path(stage.system.database), stage.system.master_pid(), len(stage.system.log())
-    with stage.excuse("overwrite_database", "master", "refused", "forgotten", after=3.0), contextlib.suppress(FileNotFoundError):
+    with (stage.excuse("overwrite_database", "master", "refused", "forgotten", after=3.0), stage.ends(master=True),
+          contextlib.suppress(FileNotFoundError)):
         if how == "cut log":
             os.truncate(f"{path}-wal", 0)
         elif how == "cut":

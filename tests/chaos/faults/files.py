@@ -12,6 +12,9 @@ from proxyd.store.memory.shared import BOARD, CIRCUITS
 from tests.chaos.faults.declared import fault
 from tests.chaos.stage import Stage
 
+#: Longest time (seconds) that a file which was cut may be mapped: a process that is stopped looks when it goes on.
+_HEALED = 20.0
+
 
 def _chosen(stage: Stage, chance: random.Random) -> Path | None:
     """A file of the folder; the same of a kind for the same seed."""
@@ -38,11 +41,25 @@ def truncate_file(stage: Stage, chance: random.Random) -> None:
     part = chance.choice((0.0, 0.5))
     stage.say("truncate_file", f"{path.name} to {part:.0%}")
     # Who touches memory beyond the end of the file is killed by the kernel before it can look: any worker, and the master, which maps two.
-    killed = ("refused", "cut", "master") if path.name in (BOARD, CIRCUITS) else ("refused", "cut")
-    with stage.excuse("truncate_file", *killed, after=5.0), contextlib.suppress(FileNotFoundError):
-        stage.killed.extend(stage.system.worker_pids())
+    # That is over when nobody maps the file that was cut.
+    masters = path.name in (BOARD, CIRCUITS)
+    with (stage.excuse("truncate_file", *("refused", "cut", *(["master"] if masters else [])), after=1.0),
+          stage.ends("SIGBUS", masters), contextlib.suppress(FileNotFoundError)):
+        inode = path.stat().st_ino
         os.truncate(path, int(path.stat().st_size * part))
-        time.sleep(2.0)
+        stage.wait(lambda: not any(_maps(pid, path, inode) for pid in (*stage.system.worker_pids(), stage.system.master_pid())), _HEALED,
+                   f"that nobody maps the cut {path.name}")
+        stage.wait_for_master()
+
+
+def _maps(pid: int, path: Path, inode: int) -> bool:
+    """Whether a process maps this very file, also where another one has its name by now."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # Each has address, mode, offset, device and inode, and a path where there is one.
+    return any(fields[4:5] == [str(inode)] and path.name in fields[-1] for fields in (line.split(maxsplit=5) for line in lines))
 
 
 @fault(2, "database", "files")
