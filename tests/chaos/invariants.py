@@ -35,7 +35,7 @@ INVARIANTS = {invariant.name: invariant for invariant in (
               "judge.py", "Judge.refused"),
     Invariant("connected", "A registry connection ends only with the master or by its client.", "judge.py", "Judge.lost"),
     Invariant("reachable", "The admin HTTP answers whatever the registry's connections do.", "faults/host.py", "few_descriptors"),
-    Invariant("alive", "No process ends that nobody killed, and the arbiter never.", "ends.py", "without_reason"),
+    Invariant("alive", "No process ends that nobody killed, and the arbiter never.", "settle.py", "ended_by_themselves"),
     Invariant("told", "What happens to a file, and what can't be done, is in the log within a second or two.", "stage.py", "Stage.expect"),
     Invariant("settled", "When all is repaired, the proxy is ready, every service can apply, and every worker serves what was applied "
               "last.",

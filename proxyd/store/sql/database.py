@@ -285,6 +285,9 @@ class Store:
                 and self._pin is not None and not self._pin.is_database():
             # In the middle of a step of this process, which has brought its log into the file or has not.
             self._touched = "written"
+        if not foreign and before is not None and self._stamp.log < before.log and openfile.is_cut(self.path or ""):
+            # In the middle of a step, too: the log that this process shortens itself is as long as its index says.
+            self._touched = "cut"
         if foreign and before is not None and before != self._stamp and self._touched != "cut":
             self._touched = "cut" if before[:2] == self._stamp[:2] and self._stamp.log < before.log else "written"
 
@@ -293,7 +296,7 @@ class Store:
         only what SQLite says afterwards tells."""
         if self._stamp is None or self._touched == "cut":
             return
-        if "disk I/O" in error and Stamp.of(self.path or "").log < self._stamp.log:
+        if "disk I/O" in error and openfile.is_cut(self.path or ""):
             self._touched = "cut"
         elif "malformed" in error or "not a database" in error:
             self._touched = "written"

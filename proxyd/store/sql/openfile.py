@@ -30,6 +30,10 @@ LOG, INDEX = "-wal", "-shm"
 PARTED = ".replaced"
 #: The bytes whose lock says that a database is in use: https://www.sqlite.org/src/file/src/os_unix.c, SHARED_FIRST and SHARED_SIZE.
 _IN_USE, _IN_USE_SIZE = 0x40000002, 510
+#: How the index of a log begins: its version, and (after 10 bytes) the size of a page, and how many frames of the log count. A frame is a
+#: page with a head. https://www.sqlite.org/walformat.html, section 2.1; https://www.sqlite.org/fileformat2.html, section 4.1.
+_INDEX_HEAD = struct.Struct("=I10xHI")
+_INDEX_VERSION, _LOG_HEAD, _FRAME_HEAD = 3007000, 32, 24
 
 
 def identity(path: str) -> Identity:
@@ -97,6 +101,38 @@ def part(path: str, files: Files | None) -> str:
         with contextlib.suppress(FileNotFoundError):
             os.rename(name, path + PARTED + name.removeprefix(path))
     return path + PARTED + LOG if path + LOG in strangers else ""
+
+
+def is_cut(path: str) -> bool:
+    """Whether the log of a database is shorter than the index of the log says. SQLite says "disk I/O error" then, for as long as any
+    process has the index open. For the database thread: nobody may write meanwhile but other processes."""
+    index = path + INDEX
+    try:
+        size = os.path.getsize(path + LOG)
+        own = _own_descriptor(index)
+        if own is None:
+            with open(index, "rb", buffering=0) as file:
+                head = file.read(_INDEX_HEAD.size)
+        else:
+            head = os.pread(own, _INDEX_HEAD.size, 0)
+        # Who appends to the log notes it in the index afterwards; who cuts it, before.
+        size = max(size, os.path.getsize(path + LOG))
+    except OSError:
+        return False
+    if len(head) < _INDEX_HEAD.size:
+        return False
+    version, page, frames = _INDEX_HEAD.unpack(head)
+    return version == _INDEX_VERSION and bool(frames) and size < _LOG_HEAD + frames * (_FRAME_HEAD + (65536 if page == 1 else page))
+
+
+def _own_descriptor(path: str) -> int | None:
+    """The descriptor by which SQLite has this file open in this process: closing another one would free SQLite's locks."""
+    path = os.path.abspath(path)
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}") == path:
+                return int(name)
+    return None
 
 
 class Pin:

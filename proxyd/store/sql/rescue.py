@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxyd.base import private
+from proxyd.store.sql import openfile
 from proxyd.store.sql.openfile import Identity, identity
 
 log = logging.getLogger("proxyd.master")
@@ -71,7 +72,7 @@ def _remove(path: str) -> None:
 
 
 def is_corrupt(path: str) -> str | None:
-    """Why the SQLite file can't be used, or None for a sound, missing or locked one."""
+    """Why the SQLite file can't be used, or None for a sound, missing or locked one. For a process that does not have it open."""
     if not os.path.exists(path) or os.path.getsize(path) == 0:
         return None
     try:
@@ -80,8 +81,9 @@ def is_corrupt(path: str) -> str | None:
             result = connection.execute("PRAGMA quick_check(1)").fetchone()
         finally:
             connection.close()
-    except sqlite3.OperationalError:
-        return None
+    except sqlite3.OperationalError as error:
+        # Nobody could open it for as long as workers have it open.
+        return "its log was cut" if "disk I/O" in str(error) and openfile.is_cut(path) else None
     except sqlite3.DatabaseError as error:
         return str(error)
     return None if result is None or result[0] == "ok" else str(result[0])

@@ -11,7 +11,7 @@ import time
 import psutil
 
 from tests.chaos.faults.declared import WHOLE, fault
-from tests.chaos.stage import Stage
+from tests.chaos.stage import MASTER_STARTS, Stage
 
 
 @fault(8, "workers")
@@ -80,7 +80,8 @@ def reload(stage: Stage, chance: random.Random) -> None:
     before = set(stage.system.worker_pids())
     stage.say("reload", f"workers {sorted(before)}")
     stage.system.signal(signal.SIGHUP)
-    stage.wait(lambda: not before & set(stage.system.worker_pids()) and stage.system.ready(), 60, "new workers after HUP")
+    # Ready means a master as well, which another fault may have killed.
+    stage.wait(lambda: not before & set(stage.system.worker_pids()) and stage.system.ready(), 60 + MASTER_STARTS, "new workers after HUP")
 
 
 @fault(4)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -88,6 +90,33 @@ def test_a_cut_log_is_told_from_a_file_that_was_written_into(store: Store) -> No
     assert "corrupt" in str(damage(store, version=4))
     assert store.path is not None and store.give_up(aside=True).startswith(f"{store.path}.corrupt-")
     assert not os.path.exists(store.path)
+
+
+def test_a_log_that_is_cut_in_the_middle_of_an_own_step_is_found_out_and_nobody_waits_for_those_who_have_it_open(store: Store) -> None:
+    assert store.path is not None
+    for _ in range(3):
+        store.call(bump, "config_version")
+
+    def cut() -> None:
+        os.truncate(f"{store.path}-wal", 5000)
+
+    store.plain(cut)
+    assert store.touched()[0] == "cut"
+    # Another master that starts now, while this process has it open.
+    asking = f"from proxyd.store.sql.rescue import is_corrupt; print(is_corrupt({store.path!r}))"
+    assert subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, check=True).stdout == "its log was cut\n"
+
+
+def test_a_cut_log_is_found_out_by_what_sqlite_says(store: Store) -> None:
+    store.call(bump, "config_version")
+
+    def cut() -> None:
+        os.truncate(f"{store.path}-wal", 0)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.raises(StoreError, match="disk I/O"):
+        store.plain(cut)
+    assert store.touched()[0] == "cut"
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 20_000])
