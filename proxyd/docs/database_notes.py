@@ -10,7 +10,7 @@ from proxyd.store.sql.viewparts import GOES_ON
 TABLE_NOTES: dict[str, str] = {
     "schema_version": "One row for each migration that was run; the highest is the schema's version.",
     "counters": "`circuit_sequence` is the last circuit transition that became a row.",
-    "route_status_codes": "Responses by status code since the route began. 499: the client went away.",
+    "route_status_codes": "499: the client went away.",
     "route_stats": "The route `-` stands for requests that matched no route or could not be read.",
     "service_stats": "The service and domain `-` stand for requests that matched no route. /metrics shows those of services that have "
                      "a route now.",

@@ -7,7 +7,9 @@ functions read them. Durations are seconds. Lists and objects are JSON text.
 
 from __future__ import annotations
 
-from peewee import BigAutoField, BigIntegerField, BooleanField, CompositeKey, DoubleField, ForeignKeyField, Model, TextField
+from typing import Any, TypeVar
+
+from peewee import BigAutoField, BigIntegerField, BooleanField, CompositeKey, DoubleField, Field, ForeignKeyField, Model, TextField
 
 from proxyd.store.sql.database import database
 
@@ -25,6 +27,18 @@ class StoredTable(Model):
     class Meta:
         database = database
         legacy_table_names = False
+
+
+_Column = TypeVar("_Column", bound=Field)
+
+
+def of_key(column: _Column) -> _Column:
+    """A column of a key of several. It stands before those that its table has from a mix-in, which were made earlier."""
+    field: Any = column
+    # As peewee sorts them: columns that are the key alone, all others, and each of them as they were made.
+    rank, number = field._sort_key
+    field._sort_key = rank - 0.5, number
+    return column
 
 
 class SchemaVersion(StoredTable):

@@ -3,10 +3,51 @@ forms of instants and durations are explained, too."""
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from peewee import SQL, BigAutoField, BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
 from proxyd.base.counters import COUNTERS
-from proxyd.store.sql.models import StoredTable
+from proxyd.store.sql.models import StoredTable, of_key
+
+_Table = TypeVar("_Table", bound=type[StoredTable])
+
+
+def with_counters(table: _Table) -> _Table:
+    """Give a table a column for each counter (base/counters.py), behind its own."""
+    for counter in COUNTERS:
+        table._meta.add_field(counter.name, BigIntegerField(default=0) if counter.whole else DoubleField(default=0))
+    return table
+
+
+class TrafficSums(StoredTable):
+    """Columns for the traffic of something in one span of time."""
+
+    requests = BigIntegerField()
+    errors = BigIntegerField()
+    proxy_errors = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    late = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    latency_ms_sum = DoubleField()
+    bytes_sent = BigIntegerField()
+    bytes_received = BigIntegerField()
+    status_2xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    status_3xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    status_4xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    status_5xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+
+
+class StatusCodes(StoredTable):
+    """Columns for the responses of something, by status code."""
+
+    status_code = BigIntegerField()
+    responses = BigIntegerField()
+
+
+class LatencyBuckets(StoredTable):
+    """Columns for a latency histogram: requests in bucket `bucket` (bounds in docs/database.md)."""
+
+    bucket = BigIntegerField()
+    requests = BigIntegerField()
 
 
 class Worker(StoredTable):
@@ -97,10 +138,7 @@ class CircuitTransition(StoredTable):
         table_name = "circuit_transitions"
 
 
-# Made before the class, since columns stand in the order in which their fields were made.
-_SUMS = {counter.name: BigIntegerField(default=0) if counter.whole else DoubleField(default=0) for counter in COUNTERS}
-
-
+@with_counters
 class RouteStats(StoredTable):
     """Sums since the route began, over all workers; workers add what they counted about every half second."""
 
@@ -111,48 +149,31 @@ class RouteStats(StoredTable):
         table_name = "route_stats"
 
 
-for _name, _field in _SUMS.items():
-    RouteStats._meta.add_field(_name, _field)
+class RouteStatusCode(StatusCodes):
+    """Responses of a route by status code, since it began."""
 
-
-class RouteStatusCode(StoredTable):
-    route_id = TextField()
-    status_code = BigIntegerField()
-    responses = BigIntegerField()
+    route_id = of_key(TextField())
 
     class Meta:
         table_name = "route_status_codes"
         primary_key = CompositeKey("route_id", "status_code")
 
 
-class RouteLatency(StoredTable):
+class RouteLatency(LatencyBuckets):
     """Latency histogram of a route: requests in bucket `bucket` (bounds in docs/database.md)."""
 
-    route_id = TextField()
-    bucket = BigIntegerField()
-    requests = BigIntegerField()
+    route_id = of_key(TextField())
 
     class Meta:
         table_name = "route_latency"
         primary_key = CompositeKey("route_id", "bucket")
 
 
-class RouteMinute(StoredTable):
+class RouteMinute(TrafficSums):
     """Traffic of a route in one minute."""
 
-    route_id = TextField()
-    minute = TextField(index=True)
-    requests = BigIntegerField()
-    errors = BigIntegerField()
-    proxy_errors = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    late = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    latency_ms_sum = DoubleField()
-    bytes_sent = BigIntegerField()
-    bytes_received = BigIntegerField()
-    status_2xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    status_3xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    status_4xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    status_5xx = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
+    route_id = of_key(TextField())
+    minute = of_key(TextField(index=True))
 
     class Meta:
         table_name = "route_minutes"

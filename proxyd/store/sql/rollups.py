@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
+from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
-from proxyd.store.sql.models import StoredTable
+from proxyd.store.sql.models import StoredTable, of_key
+from proxyd.store.sql.observed import LatencyBuckets, TrafficSums
 
 
 class _HealthSums(StoredTable):
     """Seconds and checks of an endpoint in one span of time."""
 
-    endpoint_id = BigIntegerField()
+    endpoint_id = of_key(BigIntegerField())
     up_seconds = DoubleField()
     down_seconds = DoubleField()
     maintenance_seconds = DoubleField()
@@ -22,7 +23,7 @@ class _HealthSums(StoredTable):
 class HealthMinute(_HealthSums):
     """What the health checks of an endpoint found in one minute."""
 
-    minute = TextField(index=True)
+    minute = of_key(TextField(index=True))
 
     class Meta:
         table_name = "health_minutes"
@@ -42,7 +43,7 @@ class _RunningHealthSums(_HealthSums):
 class HealthHour(_RunningHealthSums):
     """The same by the hour."""
 
-    hour = TextField(index=True)
+    hour = of_key(TextField(index=True))
 
     class Meta:
         table_name = "health_hours"
@@ -52,7 +53,7 @@ class HealthHour(_RunningHealthSums):
 class HealthDay(_RunningHealthSums):
     """The same by the day, in UTC."""
 
-    day = TextField(index=True)
+    day = of_key(TextField(index=True))
 
     class Meta:
         table_name = "health_days"
@@ -62,9 +63,9 @@ class HealthDay(_RunningHealthSums):
 class _ServiceSums(StoredTable):
     """Seconds of a service at one place in one span of time."""
 
-    service_name = TextField()
-    domain = TextField()
-    path = TextField()
+    service_name = of_key(TextField())
+    domain = of_key(TextField())
+    path = of_key(TextField())
     up_seconds = DoubleField()
     down_seconds = DoubleField()
     maintenance_seconds = DoubleField()
@@ -76,7 +77,7 @@ class _ServiceSums(StoredTable):
 class ServiceHour(_ServiceSums):
     """Whether users were served: a service at a place is up while one of its instances is, by the hour."""
 
-    hour = TextField(index=True)
+    hour = of_key(TextField(index=True))
 
     class Meta:
         table_name = "service_hours"
@@ -86,7 +87,7 @@ class ServiceHour(_ServiceSums):
 class ServiceDay(_ServiceSums):
     """The same by the day, in UTC."""
 
-    day = TextField(index=True)
+    day = of_key(TextField(index=True))
 
     class Meta:
         table_name = "service_days"
@@ -147,67 +148,52 @@ class Incident(StoredTable):
         table_name = "incidents"
 
 
-class _TrafficSums(StoredTable):
+class _EndpointTraffic(TrafficSums):
     """Traffic of an endpoint in one span of time, over all its routes."""
 
-    endpoint_id = BigIntegerField()
-    requests = BigIntegerField()
-    errors = BigIntegerField()
-    proxy_errors = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    late = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
-    latency_ms_sum = DoubleField()
-    bytes_sent = BigIntegerField()
-    bytes_received = BigIntegerField()
+    endpoint_id = of_key(BigIntegerField())
     rate_limited = BigIntegerField()
     circuit_rejected = BigIntegerField()
     maintenance_hits = BigIntegerField()
     drain_rejected = BigIntegerField()
-    status_2xx = BigIntegerField()
-    status_3xx = BigIntegerField()
-    status_4xx = BigIntegerField()
-    status_5xx = BigIntegerField()
 
 
-class TrafficHour(_TrafficSums):
+class TrafficHour(_EndpointTraffic):
     """Traffic of an endpoint in one hour, over all its routes."""
 
-    hour = TextField(index=True)
+    hour = of_key(TextField(index=True))
 
     class Meta:
         table_name = "traffic_hours"
         primary_key = CompositeKey("endpoint_id", "hour")
 
 
-class TrafficDay(_TrafficSums):
+class TrafficDay(_EndpointTraffic):
     """The same by the day, in UTC."""
 
-    day = TextField(index=True)
+    day = of_key(TextField(index=True))
 
     class Meta:
         table_name = "traffic_days"
         primary_key = CompositeKey("endpoint_id", "day")
 
 
-class LatencyMinute(StoredTable):
+class LatencyMinute(LatencyBuckets):
     """Latency histogram of an endpoint in one minute, for the last hour alone: `latency_hours` has the rest."""
 
-    endpoint_id = BigIntegerField()
-    minute = TextField(index=True)
-    bucket = BigIntegerField()
-    requests = BigIntegerField()
+    endpoint_id = of_key(BigIntegerField())
+    minute = of_key(TextField(index=True))
 
     class Meta:
         table_name = "latency_minutes"
         primary_key = CompositeKey("endpoint_id", "minute", "bucket")
 
 
-class LatencyHour(StoredTable):
+class LatencyHour(LatencyBuckets):
     """Latency histogram of an endpoint in one hour: requests in bucket `bucket`. Hours and endpoints add up."""
 
-    endpoint_id = BigIntegerField()
-    hour = TextField(index=True)
-    bucket = BigIntegerField()
-    requests = BigIntegerField()
+    endpoint_id = of_key(BigIntegerField())
+    hour = of_key(TextField(index=True))
 
     class Meta:
         table_name = "latency_hours"

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from peewee import BigIntegerField, CompositeKey, DoubleField, TextField, fn
+from peewee import CompositeKey, TextField, fn
 
 from proxyd.base.counters import COUNTERS
 from proxyd.store.sql.database import database
-from proxyd.store.sql.models import Route, StoredTable
+from proxyd.store.sql.models import Route, StoredTable, of_key
+from proxyd.store.sql.observed import LatencyBuckets, StatusCodes, with_counters
 from proxyd.store.sql.query import among
 from proxyd.store.sql.upsert import add
 
@@ -25,10 +26,8 @@ _SUMS = tuple(counter.name for counter in COUNTERS)
 _PLACES = ("SELECT h.route_id, e.service_name, e.domain FROM route_history h JOIN endpoints e ON e.endpoint_id = h.endpoint_id "
            "WHERE h.route_id IN")
 
-# Made before the class, since columns stand in the order in which their fields were made.
-_FIELDS = {counter.name: BigIntegerField(default=0) if counter.whole else DoubleField(default=0) for counter in COUNTERS}
 
-
+@with_counters
 class ServiceStats(StoredTable):
     """Sums of a service at a domain since it was first seen, over all its instances, paths and deploys."""
 
@@ -41,30 +40,22 @@ class ServiceStats(StoredTable):
         primary_key = CompositeKey("service_name", "domain")
 
 
-for _name, _field in _FIELDS.items():
-    ServiceStats._meta.add_field(_name, _field)
-
-
-class ServiceStatusCode(StoredTable):
+class ServiceStatusCode(StatusCodes):
     """Its responses by status code."""
 
-    service_name = TextField()
-    domain = TextField()
-    status_code = BigIntegerField()
-    responses = BigIntegerField()
+    service_name = of_key(TextField())
+    domain = of_key(TextField())
 
     class Meta:
         table_name = "service_status_codes"
         primary_key = CompositeKey("service_name", "domain", "status_code")
 
 
-class ServiceLatency(StoredTable):
+class ServiceLatency(LatencyBuckets):
     """Its latency histogram: requests in bucket `bucket`."""
 
-    service_name = TextField()
-    domain = TextField()
-    bucket = BigIntegerField()
-    requests = BigIntegerField()
+    service_name = of_key(TextField())
+    domain = of_key(TextField())
 
     class Meta:
         table_name = "service_latency"

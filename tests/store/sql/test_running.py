@@ -129,8 +129,8 @@ def test_a_server_finds_both_rows_of_a_period_by_the_whole_key(postgres: Postgre
     store.close()
     postgres.sql("INSERT INTO services SELECT n, 'svc' || n, '2020' FROM generate_series(1, 100) n; "
                  "INSERT INTO endpoints SELECT n, n, 'svc' || n, 'i', n || '.test', '/', '2020' FROM generate_series(1, 100) n; "
-                 "INSERT INTO service_hours SELECT 'svc' || n, n || '.test', '/', 1, 0, 0, 0, 0, 0, "
-                 "to_char(now() - k * interval '1 hour', 'YYYY-MM-DD\"T\"HH24:00:00.000\"Z\"') "
+                 "INSERT INTO service_hours SELECT 'svc' || n, n || '.test', '/', "
+                 "to_char(now() - k * interval '1 hour', 'YYYY-MM-DD\"T\"HH24:00:00.000\"Z\"'), 1, 0, 0, 0, 0, 0 "
                  "FROM generate_series(1, 100) n, generate_series(1, 300) k; ANALYZE", name)
     plan = postgres.sql("EXPLAIN SELECT * FROM v_uptime_services WHERE period = '24h'", name)
     assert "Join Filter" not in plan and plan.count("(hour = ") == 2, plan
