@@ -54,14 +54,14 @@ class Janitor:
         if over:
             for why, sessions in ((_NOT_REPLACED, [item for item in over if item.replaced]),
                                   (_NOT_BACK, [item for item in over if not item.replaced])):
+                registry.end(sessions, "proxyd", why)
                 for session in sessions:
                     log.info("session %s of %s/%s %s: its routes are removed", session.session_id, session.service, session.instance, why)
-                registry.end(sessions, "proxyd", why)
         ttl = registry.settings.registry.staged_ttl
         for session in list(registry.sessions.values()):
             if session.staged and session.staged_at and now - session.staged_at > ttl:
-                log.info("the staged changes of %s/%s were untouched for %g s and are dropped", session.service, session.instance, ttl)
                 staging.rollback(registry, session)
+                log.info("the staged changes of %s/%s were untouched for %g s and are dropped", session.service, session.instance, ttl)
         alive = {worker.pid for worker in registry.board.workers()}
         dead = registry.store.read(self._dead, alive, now)
         if dead:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -225,5 +226,12 @@ def test_a_table_that_could_not_be_kept_is_kept_soon_after_it_can_be(tmp_path: P
             client.route("two.test", backend.url)
             wait_for(lambda: "the last table can't be kept in a file" in system.log(), 5, "the message")
         wait_for(lambda: b"two.test" in system.kept().read_bytes(), 4, "the table, in a second or two")
+        # It follows each change, and is not written for each.
+        began, seen = time.monotonic(), set()
+        for number in range(30):
+            client.route(f"n{number}.test", backend.url)
+            seen.add(system.kept().stat().st_ino)
+        wait_for(lambda: b"n29.test" in system.kept().read_bytes(), 4, "the last change")
+        assert len(seen) <= 2 + (time.monotonic() - began)
     finally:
         system.stop()
