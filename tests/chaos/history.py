@@ -98,5 +98,9 @@ class History:
                 or any(window.overlaps(begin, end) for window in self.gone))
 
     def may_be_away(self, begin: float, end: float) -> bool:
-        """Whether the service may have been disconnected at this time."""
-        return any(window.overlaps(begin, end) for window in self.away)
+        """Whether the service may have been disconnected at this time: it was, or an older state of when it was has been put back, and no
+        apply was acknowledged since."""
+        return any(window.overlaps(begin, end) for window in self.away) or any(
+            at <= end and any(window.overlaps(since, at) for window in self.away)
+            and not any(attempt.outcome == "ok" and attempt.sent >= at and attempt.ended <= begin for attempt in self.attempts)
+            for at, since in self.restored)

@@ -117,6 +117,17 @@ def test_after_a_restore_an_older_version_may_hold_until_the_next_apply(judge: J
     assert broken(judge, **OLD, begin=9.5, end=9.6) == ["fresh"]
 
 
+def test_after_a_loss_a_service_may_be_away_as_it_was_when_the_table_was_kept(judge: Judge) -> None:
+    history = judge.histories["shop"]
+    history.away.append(Window(3.6, 3.7))
+    history.restored.append((4.2, 3.5))
+    assert broken(judge, **ERROR, status=503, reason="route_disabled") == []
+    history.send(5, 8.0).end("ok", 9.0)
+    assert broken(judge, **ERROR, begin=9.5, end=9.6, status=503, reason="route_disabled") == ["served"]
+    history.restored[:] = [(4.2, 3.8)]
+    assert broken(judge, **ERROR, status=503, reason="route_disabled") == ["served"] * 2
+
+
 def test_a_loss_brings_back_nothing_older_than_what_was_kept(judge: Judge) -> None:
     history = judge.histories["shop"]
     history.restored.append((4.2, 3.5))

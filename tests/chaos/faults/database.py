@@ -39,6 +39,10 @@ def lock_database(stage: Stage, chance: random.Random) -> None:
 _KEPT_AFTER = 2.0
 
 
+#: What is said of a database that was overwritten: one of these.
+_TOLD = ("was overwritten while in use", "and it is whole", "is corrupt (")
+
+
 def _no_disk(stage: Stage) -> str:
     return "" if stage.disk == "tmpfs" else "needs the right to mount"
 
@@ -121,9 +125,9 @@ def overwrite_database(stage: Stage, chance: random.Random) -> None:
         else:
             with path.open("r+b") as file:
                 file.write(chance.randbytes(path.stat().st_size))
-        # A log that has just been brought into the file is not missed, and one that has all of the file makes it whole.
-        stage.wait(lambda: "was overwritten while in use" in stage.system.log()[since:] or "and it is whole" in stage.system.log()[since:],
-                   30, "what is said of the database", invariant="told")
+        # A log that has just been brought into the file is not missed, and one that has all of the file makes it whole. A master that is
+        # only starting ends, and its successor sets the file aside.
+        stage.wait(lambda: any(text in stage.system.log()[since:] for text in _TOLD), 30, "what is said of the database", invariant="told")
         if "was overwritten while in use" in stage.system.log()[since:]:
             stage.wait(lambda: stage.system.master_pid() not in (0, master), 60, "another master")
         stage.wait_for_master()
