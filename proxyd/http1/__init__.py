@@ -9,7 +9,7 @@ May import: base. Begin with `grammar`, then `request` and `response`.
 from proxyd.http1.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, encode_last_chunk
 from proxyd.http1.errors import ProtocolError
 from proxyd.http1.grammar import REQUEST_LIMITS, RESPONSE_LIMITS, HeadLimits, find_head_end
-from proxyd.http1.reading import BodyReader, HeadReader
+from proxyd.http1.reading import BodyReader, HeadReader, whole_head
 from proxyd.http1.request import PROTOCOLS, RequestHead, parse_request_head
 from proxyd.http1.response import ResponseHead, parse_response_head
 
@@ -30,4 +30,5 @@ __all__ = [
     "find_head_end",
     "parse_request_head",
     "parse_response_head",
+    "whole_head",
 ]

@@ -1,10 +1,14 @@
 """What each field name means to a proxy, looked up by the name exactly as it was sent.
 
 A proxy sees the same few spellings over and over, so the lower-casing and the decision are made once per
-spelling and kept in a bounded table; the parser then pays one dict lookup a field.
+spelling and kept in a bounded table. It also sees the same names in the same order, message after message: which
+of them are not plain is kept for the whole row of names, so that the parser looks at those alone.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
+from operator import itemgetter
 
 # Kinds are plain ints, because they are compared once per field of every message. The lower ones need no
 # work of the parser beyond the lookup.
@@ -87,13 +91,15 @@ _SEED = {name: _classify(name) for name in _COMMON}
 for _name in _BY_NAME:
     _SEED[_name] = _SEED[_name.title()] = _BY_NAME[_name]
 
-# Read directly by the parsers (`KINDS[name]`, then `learn` on KeyError): a call per field would cost more
-# than the lookup. Only this module writes it.
 KINDS: dict[str, int] = dict(_SEED)
+_name_of = itemgetter(0)
+#: Rows of names are remembered of heads up to this size, in bytes, and so many: a megabyte or two at most.
+_CACHED_HEAD = 2048
+_CACHED_ROWS = 512
 
 
-def learn(name: str) -> int:
-    """The kind of `name`, a valid token in any case, which was not in `KINDS` yet; remembered within bounds."""
+def _learn(name: str) -> int:
+    """The kind of `name`, a valid token in any case, which was not known yet; remembered within bounds."""
     kind = _classify(name)
     if len(name) <= _CACHE_NAME_LENGTH:
         if len(KINDS) >= _CACHE_ENTRIES:
@@ -102,6 +108,27 @@ def learn(name: str) -> int:
             KINDS.update(_SEED)
         KINDS[name] = kind
     return kind
+
+
+def _special(names: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    found = []
+    for index, name in enumerate(names):
+        try:
+            kind = KINDS[name]
+        except KeyError:
+            kind = _learn(name)
+        if kind:
+            found.append((index, kind))
+    return tuple(found)
+
+
+remembered_rows = lru_cache(maxsize=_CACHED_ROWS)(_special)
+
+
+def special_fields(headers: list[tuple[str, str]], size: int) -> tuple[tuple[int, int], ...]:
+    """The fields that are not plain: the index of each, ascending, and its kind. `size`: the head's, in bytes."""
+    names = tuple(map(_name_of, headers))
+    return remembered_rows(names) if size <= _CACHED_HEAD else _special(names)
 
 
 def may_be_nominated(option: str) -> bool:

@@ -28,6 +28,16 @@ def _lines_end(buffer: bytes) -> int:
     return found.end() if found else -1
 
 
+def whole_head(data: bytes, method: str, limits: HeadLimits) -> tuple[ResponseHead, bytes] | None:
+    """The final head, and what came behind it, if the first piece of a response has all of it. None where it takes a HeadReader: the head
+    goes on in the next piece, or is informational. Raises ProtocolError 502."""
+    end = find_head_end(data)
+    if end < 0:
+        return None
+    head = parse_response_head(data[:end], method, limits)
+    return (head, data[end:]) if head.status >= 200 else None
+
+
 class HeadReader:
     """Finds the head of the final response.
 

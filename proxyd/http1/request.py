@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from proxyd.http1 import fieldnames as kinds
 from proxyd.http1.errors import ProtocolError, shown
-from proxyd.http1.fieldnames import KINDS, learn
+from proxyd.http1.fieldnames import special_fields
 from proxyd.http1.grammar import (
     NO_OPTIONS,
     REQUEST_LIMITS,
@@ -144,15 +144,8 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
     connection: str | None = None
     upgrade = ""
     expect = ""
-    index = -1
-    for name, value in headers:
-        index += 1
-        try:
-            kind = KINDS[name]
-        except KeyError:
-            kind = learn(name)
-        if kind == 0:
-            continue
+    for index, kind in special_fields(headers, len(head)):
+        value = headers[index][1]
         skip.append(index)
         if kind == kinds.HOST:
             if host is not None:
@@ -171,7 +164,7 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
                 raise ProtocolError(400, "duplicate_transfer_encoding", detail)
             coding = value
         elif kind == kinds.EDGE:
-            request.edge.append((name.lower(), value))
+            request.edge.append((headers[index][0].lower(), value))
         elif kind == kinds.UPGRADE:
             upgrade = f"{upgrade}, {value}" if upgrade else value
         elif kind == kinds.EXPECT:
@@ -179,7 +172,7 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
         elif kind == kinds.TE:
             request.te_trailers = request.te_trailers or _takes_trailers(value)
         elif kind == kinds.UNDERSCORE:
-            request.dropped.append(name)
+            request.dropped.append(headers[index][0])
 
     if host is not None:
         check_host(host)

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from proxyd.http1 import fieldnames as kinds
 from proxyd.http1.errors import ProtocolError, shown
-from proxyd.http1.fieldnames import KINDS, learn
+from proxyd.http1.fieldnames import special_fields
 from proxyd.http1.grammar import (
     NO_OPTIONS,
     RESPONSE_LIMITS,
@@ -118,15 +118,8 @@ def parse_response_head(head: bytes, method: str, limits: HeadLimits = RESPONSE_
     coding: str | None = None
     connection: str | None = None
     upgrade = ""
-    index = -1
-    for name, value in headers:
-        index += 1
-        try:
-            kind = KINDS[name]
-        except KeyError:
-            kind = learn(name)
-        if kind == 0:
-            continue
+    for index, kind in special_fields(headers, len(head)):
+        name, value = headers[index]
         if kind == kinds.CONTENT_LENGTH:
             if length is not None:
                 detail = "the response has more than one Content-Length field"

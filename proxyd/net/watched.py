@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
-from typing import Any
 
 from gevent import getcurrent
 from gevent.hub import get_hub
@@ -27,7 +26,7 @@ class Watched:
     """
 
     __slots__ = (
-        "_hub", "_reader", "_ready", "_waiting", "_watched", "_writer", "address", "idle_limit", "idle_until", "opened_at", "served",
+        "_hub", "_reader", "_ready", "_watched", "_writer", "address", "idle_limit", "idle_until", "opened_at", "served",
     )  # fmt: skip
 
     def __init__(self, descriptor: int) -> None:
@@ -39,7 +38,6 @@ class Watched:
         self._hub = get_hub()
         self._reader = self._hub.loop.io(descriptor, 1)
         self._writer = self._hub.loop.io(descriptor, 2)
-        self._waiting: Any = None
         self._watched = False
         self._ready = False
 
@@ -53,25 +51,23 @@ class Watched:
             self._ready = False
             self.give_way()
             return
-        if not self._watched:
+        reader = self._reader
+        if self._watched:
+            reader.callback = getcurrent().switch
+        else:
             self._watched = True
-            self._reader.start(self._arrived)
-        self._waiting = getcurrent()
+            reader.start(getcurrent().switch)
         try:
             self._hub.switch()
         finally:
-            self._waiting = None
+            reader.callback = self._arrived
         turn.began = monotonic()
 
     def _arrived(self) -> None:
-        """The loop's call, in the hub: something can be read."""
-        waiting = self._waiting
-        if waiting is None:
-            self._reader.stop()
-            self._watched = False
-            self._ready = True
-        else:
-            waiting.switch()
+        """The loop's call, in the hub: something can be read, and nobody waits for it."""
+        self._reader.stop()
+        self._watched = False
+        self._ready = True
 
     def _wait_to_write(self) -> None:
         """Wait until there is room for what is sent."""

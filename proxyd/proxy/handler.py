@@ -21,7 +21,7 @@ from proxyd.proxy.core.origin import identify
 from proxyd.proxy.core.phases import REQUEST_BODY, REQUEST_RATE, RESPONSE_RATE, RESPONSE_WRITE, TOTAL
 from proxyd.proxy.core.refusal import ANSWERED, Page, Refusal, refuse
 from proxyd.proxy.core.whole import read_ahead
-from proxyd.proxy.gates import COMMON, GATES
+from proxyd.proxy.gates import COMMON, GATES, PLAIN
 from proxyd.proxy.gates.maintenance import maintenance
 from proxyd.proxy.route import balance
 from proxyd.proxy.route.choose import HELD
@@ -146,7 +146,7 @@ def _route(runtime: Runtime, ex: Exchange) -> Refusal | None:
         ex.total_deadline = ex.started + first.options.total_timeout
     if head.te_trailers and grpc.is_grpc(head):
         ex.total_deadline = min(ex.total_deadline, ex.started + grpc.time_limit(head))
-    for gate in GATES if pool.guarded else COMMON:
+    for gate in GATES if pool.guarded else COMMON if pool.maintained or pool.limited is not None else PLAIN:
         refusal = gate(runtime, ex, pool)
         if refusal is not None:
             return refusal

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxyd.http1 import BodyReader, HeadLimits, HeadReader, ProtocolError
+from proxyd.http1 import RESPONSE_LIMITS, BodyReader, HeadLimits, HeadReader, ProtocolError, whole_head
 from proxyd.http1.reading import MAX_INFORMATIONAL
 
 from .readers import h11_response, our_response
@@ -110,6 +110,19 @@ def test_the_end_of_the_connection_completes_only_a_body_without_framing(data: b
     assert body.end() is complete
     assert body.done is complete
     assert body.reusable is (data == LENGTH)
+
+
+@pytest.mark.parametrize("data", [LENGTH, CHUNKED, OK + b"\r\nhel", OK, EARLY + LENGTH, b"HTTP/1.1 101 Switching Protocols\r\n\r\n"])
+def test_a_head_in_one_piece_is_read_the_same_without_a_reader(data: bytes) -> None:
+    reader = HeadReader("GET", upgrade=True)
+    expected = reader.feed(data)
+    found = whole_head(data, "GET", RESPONSE_LIMITS)
+    if expected is None or expected.status == 101 or data.startswith(EARLY):
+        assert found is None
+    else:
+        assert found is not None
+        assert (found[0].status, found[0].headers, found[0].body_kind, found[1]) == (
+            expected.status, expected.headers, expected.body_kind, reader.rest)
 
 
 def test_a_head_that_is_not_complete_is_waited_for_and_known_to_have_begun() -> None:

@@ -351,6 +351,10 @@ def test_invented_names_neither_grow_the_name_table_nor_change_what_names_mean()
     for batch in range(40):
         parse(*[f"X-{batch}-{number}: 1" for number in range(90)])
     assert len(fieldnames.KINDS) <= 1024
+    assert fieldnames.remembered_rows.cache_info().currsize <= 512
+    before = fieldnames.remembered_rows.cache_info().currsize
+    parse("X-Large: " + "a" * 2048)
+    assert fieldnames.remembered_rows.cache_info().currsize == before
     assert parse("Content-Length: 3").content_length == 3
     assert parse("CONTENT-length: 3").content_length == 3
 

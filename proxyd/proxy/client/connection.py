@@ -43,9 +43,19 @@ class _Http2Begins(Exception):
     """The client speaks HTTP/2 without having asked (prior knowledge, RFC 9113 3.3)."""
 
 
+#: The line of a field, without its end.
+_field_line = ": ".join
+
+
 @lru_cache(maxsize=1024)
 def _status_line(status: int, reason: str) -> str:
-    return f"HTTP/1.1 {status} {reason}\r\n"
+    return f"HTTP/1.1 {status} {reason}"
+
+
+def _head_of(lines: list[str]) -> bytes:
+    """A head of these lines, which are given without their ends."""
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode("latin-1")
 
 
 class ClientConnection:
@@ -375,29 +385,26 @@ class ClientConnection:
 
     def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
         if self.version == 11:
-            text = _status_line(status, reason_phrase(status)) + "".join([f"{name}: {value}\r\n" for name, value in headers])
-            self._send(f"{text}\r\n".encode("latin-1"))
+            self._send(_head_of([_status_line(status, reason_phrase(status)), *map(_field_line, headers)]))
 
     def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
         if self._left != 0 and not self._answered_everything():
             self.keep_alive = False
-        text = _status_line(status, reason) + "".join([f"{name}: {value}\r\n" for name, value in headers])
+        lines = [_status_line(status, reason), *map(_field_line, headers)]
         self._chunked_out = False
         if length >= 0:
-            text += f"Content-Length: {length}\r\n"
+            lines.append(f"Content-Length: {length}")
         elif length == -1:
             if self.version == 11:
                 self._chunked_out = True
-                text += "Transfer-Encoding: chunked\r\n"
+                lines.append("Transfer-Encoding: chunked")
             else:
                 self.keep_alive = False
         if not self.keep_alive:
-            text += "Connection: close\r\n\r\n"
+            lines.append("Connection: close")
         elif self.version == 10:
-            text += "Connection: keep-alive\r\n\r\n"
-        else:
-            text += "\r\n"
-        data = text.encode("latin-1")
+            lines.append("Connection: keep-alive")
+        data = _head_of(lines)
         if self._chunked_out:
             if body:
                 data += b"%x\r\n%b\r\n" % (len(body), body)
@@ -478,8 +485,7 @@ class ClientConnection:
             self.stream.shutdown()
 
     def switch(self, headers: Sequence[tuple[str, str]]) -> None:
-        text = _status_line(101, "Switching Protocols") + "".join([f"{name}: {value}\r\n" for name, value in headers])
-        self._send(f"{text}\r\n".encode("latin-1"))
+        self._send(_head_of([_status_line(101, "Switching Protocols"), *map(_field_line, headers)]))
 
     def take_over(self) -> tuple[Stream, bytes] | None:
         rest, self._buffer = self._buffer, b""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
 
+#: The line of a field, without its end.
+_field_line = ": ".join
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
 #: Dot segments and repeated slashes: what is matched without them is forwarded without them.
 _UNCLEAN = re.compile(r"/(?:\.|%2e|/)", re.IGNORECASE)
@@ -69,8 +71,7 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
         fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))
         # The client's own of these names are among the fields that are taken away.
         fields += ex.granted
-    text = f"{head.method} {request_target(ex, upstream)} HTTP/1.1\r\nHost: {host}\r\n" + "".join(
-        [f"{name}: {value}\r\n" for name, value in fields])
+    text = "\r\n".join((f"{head.method} {request_target(ex, upstream)} HTTP/1.1\r\nHost: {host}", *map(_field_line, fields), ""))
     if ex.body is not None:
         text += f"Content-Length: {len(ex.body)}\r\n"
     elif ex.kept is not None and ex.kept.length >= 0:
@@ -86,7 +87,8 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     if head.edge:
         text += _edge_fields(ex, upstream)
     else:
-        text += f"{_own_fields(ex)}Via: {PROTOCOLS[head.version]} {client.via}\r\n"
+        own = _own_fields(client.forwarded, client.peer, head.host, client.secure)
+        text += f"{own}Via: {PROTOCOLS[head.version]} {client.via}\r\n"
     if upstream.strip and (prefix := told_prefix(ex, upstream)):
         text += f"X-Forwarded-Prefix: {prefix}\r\n"
     return f"{text}X-Request-ID: {ex.request_id}\r\n\r\n".encode("latin-1")
@@ -96,7 +98,9 @@ def _edge_fields(ex: Exchange, upstream: Upstream) -> str:
     """The forwarding fields for a request that already has some. They are extended if the peer is trusted, and replaced if not."""
     head, client = ex.head, ex.client
     via = ", ".join([*(value for name, value in head.edge if name == "via"), f"{PROTOCOLS[head.version]} {client.via}"])
-    text = f"{told_fields(client, head, ex.origin) if ex.origin is not None else _own_fields(ex)}Via: {via}\r\n"
+    told = (told_fields(client, head, ex.origin) if ex.origin is not None
+            else _own_fields(client.forwarded, client.peer, head.host, client.secure))
+    text = f"{told}Via: {via}\r\n"
     if client.trusted:
         ours = "x-forwarded-prefix" if told_prefix(ex, upstream) else ""
         text += "".join([f"{name.title()}: {value}\r\n" for name, value in head.edge
@@ -104,10 +108,11 @@ def _edge_fields(ex: Exchange, upstream: Upstream) -> str:
     return text
 
 
-def _own_fields(ex: Exchange) -> str:
-    """The forwarding fields about a client of whom no trusted proxy tells anything."""
-    client, host = ex.client, ex.head.host or ""
-    return f"{client.forwarded}X-Forwarded-Host: {host}\r\n{forwarded(client.peer, host, client.secure)}"
+@lru_cache(maxsize=4096)
+def _own_fields(about: str, peer: str, host: str | None, secure: bool) -> str:
+    """The forwarding fields about a client of whom no trusted proxy tells anything. `about`: those that are the same for all of its
+    requests."""
+    return f"{about}X-Forwarded-Host: {host or ''}\r\n{forwarded(peer, host or '', secure)}"
 
 
 def _joined(instead: str, stripped: str, path: str) -> str:

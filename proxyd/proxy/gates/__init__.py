@@ -39,3 +39,5 @@ _ASKED_FOR: frozenset[Gate] = frozenset((cors, addresses, preflight, client_cert
                                            own_answer))
 #: The gates of all other pools, so that a route without such options pays for none of them.
 COMMON: tuple[Gate, ...] = tuple(gate for gate in GATES if gate not in _ASKED_FOR)
+#: Those of a pool that is neither `maintained` nor `limited`.
+PLAIN: tuple[Gate, ...] = tuple(gate for gate in COMMON if gate not in (maintenance, rate_limit))

@@ -42,6 +42,11 @@ class Members:
         `place`: a place that the request holds already. Its member is the first one, if it can be."""
         circuits, client_ip, cookie = self._parts.circuits, self._client_ip, self._cookie
         upgrade = self._head.upgrade == "websocket"
+        first = self.pool.members[0]
+        if self.pool.calm and place is None and not (upgrade or first.options.max_in_flight or circuits.opened(first)):
+            # What most requests meet: nothing to choose from, nothing to count, and no circuit to ask for leave.
+            yield first, 0
+            self._tried = (first.route_id,)
         busy: Refusal | None = None
         places = self._parts.places
         while True:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import gevent
 
 from proxyd.base import clock
-from proxyd.http1 import HeadReader, ProtocolError, ResponseHead
+from proxyd.http1 import HeadReader, ProtocolError, ResponseHead, whole_head
 from proxyd.http1.response import LENGTH
 from proxyd.net.handshake import late_fault
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
@@ -139,23 +139,29 @@ def failure(ex: Exchange, reason: str | OSError, unsent: bool = False, truncated
 def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, upgrade: bool = False) -> tuple[ResponseHead, bytes]:
     """The head of the final response, and the bytes after it. Informational responses are passed on, unless this is an `upgrade`:
     for that, 101 is a final answer. Raises UpstreamError, ClientGone, BodyTimeout, ProtocolError 502."""
-    reader = HeadReader(ex.method, parts.response_limits, upgrade, upstream.options.bare_lf)
-    response: ResponseHead | None = None
-    first = True
-    while response is None:
+    try:
+        data = stream.recv_later()
+    except OSError as error:
+        raise failure(ex, error) from None
+    if not data:
+        raise failure(ex, "no response")
+    ex.first_byte_seconds = time.monotonic() - ex.upstream_started
+    bare_lf = upstream.options.bare_lf
+    if not bare_lf and (found := whole_head(data, ex.method, parts.response_limits)) is not None:
+        return found
+    reader = HeadReader(ex.method, parts.response_limits, upgrade, bare_lf)
+    while True:
+        response = reader.feed(data)
+        if reader.informational and not upgrade:
+            pass_on(ex, upstream, reader.informational)
+        if response is not None:
+            return response, reader.rest
         try:
-            data = stream.recv_later() if first else stream.recv()
+            data = stream.recv()
         except OSError as error:
             raise failure(ex, error) from None
         if not data:
             raise failure(ex, "in the response header" if reader.partial else "no response", truncated=reader.partial)
-        if first:
-            first = False
-            ex.first_byte_seconds = time.monotonic() - ex.upstream_started
-        response = reader.feed(data)
-        if reader.informational and not upgrade:
-            pass_on(ex, upstream, reader.informational)
-    return response, reader.rest
 
 
 def _first_of_body(ex: Exchange, upstream: Upstream, stream: Stream) -> bytes:
@@ -199,7 +205,8 @@ def exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, adm
         if not rest and response.body_kind == LENGTH and response.content_length and upstream.options.hold_when_down:
             rest = _first_of_body(ex, upstream, stream)
         status = response.status
-        ok = not is_failure(ex, upstream, status)
+        counted = admission or upstream.options.circuit_breaker
+        ok = not counted or not is_failure(ex, upstream, status)
         if admission or not ok or status in retry_statuses:
             parts.circuits.report(upstream, admission, ok, clock.now(), ex.pool)
             if status in retry_statuses:
@@ -210,7 +217,8 @@ def exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, adm
             # It counts as a success only when the body is complete. Otherwise failures in bodies would never add up. A trial is
             # reported before (above), because it can't wait for a body that streams for hours.
             reusable = relay(parts, ex, upstream, stream, response, rest)
-            parts.circuits.report(upstream, admission, True, clock.now())
+            if counted:
+                parts.circuits.report(upstream, admission, True, clock.now())
         return True
     except ProtocolError as error:
         if error.status != 502:

@@ -45,7 +45,9 @@ def forward(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> U
             upgrade.tunnel(parts, ex, upstream, admission, protocols)
             return None
         ask = attempt if not upstream.http2 else attempt_http2
-        if ask(parts, ex, upstream, admission, retry.statuses(ex, upstream)):
+        options = upstream.options
+        kept_back = retry.statuses(ex, upstream) if options.retry or options.error_pages_replace else retry.NONE
+        if ask(parts, ex, upstream, admission, kept_back):
             return None
         return UpstreamError("status", ex.status, f"upstream_{ex.status}", f"the upstream answered {ex.status}")
     except UpstreamError as error:

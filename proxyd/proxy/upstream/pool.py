@@ -85,15 +85,15 @@ def release(upstream: Upstream, stream: Stream, now: float) -> None:
     name no longer has its address."""
     state, options = upstream.state, upstream.options
     idle = state.idle
-    until = now + min(options.pool_idle_timeout, stream.idle_limit)
+    limit = stream.idle_limit
+    until = now + (limit if limit < options.pool_idle_timeout else options.pool_idle_timeout)
     if options.pool_max_age:
         until = min(until, stream.opened_at + options.pool_max_age)
-    moved = state.addresses is not None and stream.address not in state.addresses
     kept = len(idle)
     # Connections are opened when none is idle. So there are as many as were in use at once, and those that are not needed any more
     # lie at the bottom until their time has passed.
-    full = kept >= options.pool_size or (kept >= _SURE and _room.held >= _room.most)
-    if full or not upstream.enabled or until <= now or moved:
+    if (kept >= options.pool_size or (kept >= _SURE and _room.held >= _room.most) or until <= now or not upstream.enabled
+            or (state.addresses is not None and stream.address not in state.addresses)):
         stream.close()
         return
     _room.held += 1

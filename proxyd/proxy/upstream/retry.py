@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 #: RFC 9110 9.2.2.
 _IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"))
-_NONE: frozenset[int] = frozenset()
+#: No statuses.
+NONE: frozenset[int] = frozenset()
 
 
 @lru_cache(maxsize=1024)
@@ -45,7 +46,7 @@ def _wanted(retry_on: tuple[str, ...]) -> tuple[frozenset[str], frozenset[int]]:
 def statuses(ex: Exchange, upstream: Upstream) -> frozenset[int]:
     """The upstream's statuses that are retried, or replaced by a page, instead of passed on."""
     options = upstream.options
-    replaced = replaced_statuses(options.error_pages) if options.error_pages_replace and not is_grpc(ex.head) else _NONE
+    replaced = replaced_statuses(options.error_pages) if options.error_pages_replace and not is_grpc(ex.head) else NONE
     if not options.retry:
         return replaced
     if ex.attempts >= options.retry_max_attempts or not replayable(ex) or upstream.state.retry_budget < RETRY_COST:
