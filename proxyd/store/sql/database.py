@@ -174,7 +174,8 @@ class Store:
             self.files = Files.at(self.path)
         self._durable = False
         self._again, self._failures = 0.0, 0
-        self._stamp, self._touched = None, ""
+        # Whoever writes into the file from now on is somebody else. Only workers do not care, who follow whatever there is.
+        self._stamp, self._touched = Stamp.of(self.path) if self.path is not None and not self._follow else None, ""
         self.generation += 1
 
     def _refuse_strangers(self) -> None:

@@ -119,6 +119,15 @@ def test_a_cut_log_is_found_out_by_what_sqlite_says(store: Store) -> None:
     assert store.touched()[0] == "cut"
 
 
+def test_what_is_written_between_the_opening_and_the_watch_is_a_touch(store: Store) -> None:
+    store.call(bump, "config_version")
+    late = Store(store.url)
+    late.open()
+    os.truncate(f"{store.path}-wal", 0)
+    assert late.touched()[0] == "cut"
+    late.close()
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage" * 20_000])
 def test_a_file_that_is_no_database_is_found_out_and_gets_another_number(store: Store, content: bytes) -> None:
     assert store.path is not None
