@@ -1,0 +1,61 @@
+"""What a worker makes of the database that it finds."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+import pytest
+
+from proxyd.proxy.route.sync import Sync
+from proxyd.store.memory.board import Board
+from proxyd.store.sql.database import Store
+from proxyd.store.sql.migrations import migrate
+
+
+def until(condition: Callable[[], bool]) -> None:
+    with gevent.Timeout(10):
+        while not condition():
+            gevent.sleep(0.01)
+
+
+def test_a_database_that_is_older_than_what_was_posted_waits_for_the_masters_word(tmp_path: Path, caplog: pytest.LogCaptureFixture,
+                                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("proxyd"), "propagate", True)
+    url = f"sqlite:///{tmp_path}/p.db"
+    made = Store(url)
+    made.open()
+    migrate(made)
+    made.close()
+    master, posts = sqlite3.connect(tmp_path / "p.db"), Board(str(tmp_path))
+
+    def has(version: int) -> None:
+        with master:
+            master.execute("UPDATE counters SET value = ? WHERE name = 'config_version'", (version,))
+
+    has(7)
+    posts.post(7)
+    taken: list[int] = []
+    worker, board = Store(url, follow=True), Board(str(tmp_path))
+    sync = Sync(worker, board, lambda table, snapshot, gone: taken.append(table.version), 0.02, str(tmp_path / "none"), 60.0,
+                ("host", "boot", 1), lambda: None)
+    sync.start()
+    try:
+        until(lambda: taken == [7])
+        # Somebody has cut its log, or brought a backup.
+        has(5)
+        until(lambda: "is at version 5, older than the master said" in caplog.text)
+        assert taken == [7]
+        # A new master says what holds: its versions go on above, or, after a power cut, go back.
+        posts.post(5)
+        until(lambda: taken == [7, 5])
+        has(9)
+        posts.post(9)
+        until(lambda: taken == [7, 5, 9])
+    finally:
+        sync.stop()
+        for opened in (worker, master, board, posts):
+            opened.close()
