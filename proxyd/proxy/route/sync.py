@@ -212,12 +212,12 @@ class Sync:
             if self._store.generation != self._generation and not snapshot.full:
                 # This is another database. Its versions do not tell what this table lacks, so read it all.
                 snapshot = self._store.read(load_snapshot, 0)
+        if self._table.upstreams and snapshot.full and not snapshot.routes and snapshot.version <= kept.NEW and self._in_grace():
+            raise StoreEmpty(f"the database {self._store.name} is new and empty")
         if self._loaded and self._store.path is not None and snapshot.version < self._table.version <= self._board.version:
             # Its log was cut, or it is a backup. What came after is in the kept table, or in none: the master decides, and says so.
             raise StoreError(f"the database {self._store.name} is at version {snapshot.version}, older than the master said; waiting for "
                              "the next one")
-        if self._table.upstreams and snapshot.full and not snapshot.routes and snapshot.version <= kept.NEW and self._in_grace():
-            raise StoreEmpty(f"the database {self._store.name} is new and empty")
         self._generation = self._store.generation
         return snapshot
 
