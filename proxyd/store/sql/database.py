@@ -210,6 +210,8 @@ class Store:
         if other is not None:
             with contextlib.suppress(OSError):
                 other.keep()
+        if self.path is not None:
+            self.files = self.files.still_at(self.path)
         if opened is not None:
             opened.close()
         self._unpin()

@@ -72,6 +72,12 @@ class Files:
     def __str__(self) -> str:
         return " ".join(f"{found[0]}:{found[1]}" if found else "-" for found in (self.database, self.log, self.index))
 
+    def still_at(self, path: str) -> Files:
+        """These, without a log and an index that have lost their names. Nobody takes them for another's any more; but when the last who
+        has them open closes them, new files may get their numbers."""
+        now = Files.at(path)
+        return Files(self.database, self.log if now.log == self.log else None, self.index if now.index == self.index else None)
+
     def strangers(self, path: str) -> list[str]:
         """The log and the index of this database that lie beside another one, which has the name `path` now."""
         now = identity(path)

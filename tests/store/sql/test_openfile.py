@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proxyd.store.sql import openfile
-from proxyd.store.sql.database import Store, StoreBusy, database
+from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.openfile import Files
 
@@ -168,3 +168,24 @@ def test_new_files_are_not_taken_for_those_that_were_taken_away(path: str) -> No
             assert old.strangers(path) == []
             for file in (index, log):
                 file.unlink()
+
+
+def test_the_number_of_a_log_that_was_deleted_may_come_again(store: Store, path: str) -> None:
+    worker = Store(f"sqlite:///{path}", busy_timeout=0.3, follow=True)
+    assert worker.read(rows) == ["both", "old"]
+    number = f"{path}.number"
+    os.link(f"{path}-wal", number)
+    for suffix in ("", "-wal", "-shm"):
+        os.unlink(path + suffix)
+    Path(path).write_bytes(b"no database" * 500)
+    with pytest.raises(StoreError, match="corrupt"):
+        worker.read(rows)
+    # The next database has a log, of which the number was another's.
+    os.truncate(number, 0)
+    with contextlib.closing(sqlite3.connect(f"{path}.next")) as following:
+        following.execute("CREATE TABLE t AS SELECT 'new' AS x")
+        following.commit()
+    os.rename(number, f"{path}-wal")
+    os.replace(f"{path}.next", path)
+    assert worker.read(rows) == ["new"]
+    worker.close()
