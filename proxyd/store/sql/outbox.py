@@ -13,7 +13,7 @@ import logging
 import marshal
 import os
 import secrets
-from dataclasses import astuple
+from dataclasses import fields
 from typing import Any
 
 import gevent
@@ -41,7 +41,16 @@ _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (TrafficBatch, R
 
 
 def _packed(batches: list[Any]) -> bytes:
-    return marshal.dumps([(type(batch).__name__, astuple(batch)) for batch in batches])
+    return marshal.dumps([(type(batch).__name__, _values(batch)) for batch in batches])
+
+
+def _values(batch: Any) -> tuple[Any, ...]:
+    """The fields of a batch, as plain values. Nothing is copied (dataclasses.astuple copies each number of each route)."""
+    values = tuple(getattr(batch, field.name) for field in fields(batch))
+    if not isinstance(batch, TrafficBatch):
+        return values
+    return tuple({route_id: (counted.sums, counted.codes, counted.latency) for route_id, counted in value.items()}
+                 if value is batch.routes else value for value in values)
 
 
 def _unpacked(data: bytes) -> list[Any]:
