@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmark.processes import LOAD_CORE, Program, free_port, need, wait_for_port
+from benchmark.processes import LOAD_CORE, SERVER_CORE, Program, free_port, need, wait_for_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -247,8 +247,8 @@ def registry_lines(port: int, lines: list[str], instance: str = "one") -> tuple[
 
 
 def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1, environment: dict[str, str] | None = None,
-                  tree: Path = ROOT) -> Target:
-    """proxyd as it is in `tree`, with its master, after `commands` on one registry session."""
+                  tree: Path = ROOT, core: str = SERVER_CORE, ready: bool = True) -> Target:
+    """proxyd as it is in `tree`, with its master, after `commands` on one registry session. Without `ready` it is just started."""
     folder.mkdir(parents=True, exist_ok=True)
     port, registry, admin = free_port(), free_port(), free_port()
     settings = {
@@ -265,13 +265,16 @@ def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1
     program = Program(
         [sys.executable, "-m", "gunicorn", "-c", str(tree / "gunicorn.conf.py"), "proxyd.wsgi:app"],
         folder,
+        core=core,
         environment={**settings, "PYTHONPATH": str(tree)},
     )
-    wait_for_port(registry)
-    wait_for_port(port)
-    sock, _ = registry_lines(registry, commands)
+    sock = None
+    if ready:
+        wait_for_port(registry)
+        wait_for_port(port)
+        sock, _ = registry_lines(registry, commands)
     target = Target(name, port, program, sock)
-    target.registry_port = registry  # type: ignore[attr-defined]
+    target.registry_port, target.admin_port = registry, admin  # type: ignore[attr-defined]
     return target
 
 
