@@ -41,6 +41,18 @@ def without(*names: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Make very many objects that stay. Looking for cycles among them over and over would take most of the time."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def preload(*names: str) -> None:
     """Import modules into a process that is not patched, for children that are forked from it and patch themselves then.
 

@@ -13,6 +13,7 @@ from proxyd.base.paths import normalize_path
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _PATH = re.compile(r"/[!$-;=@-_a-z~%]*")
+_VISIBLE = re.compile(r"[!-~]{0,2048}")
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.DOTALL)
 _AUTHORITY = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?")
@@ -67,7 +68,7 @@ class Backend:
 
 def parse_backend(url: str) -> Backend:
     """The backend that an http, https, h2c, ws or wss url names. Raises ValueError saying what is wrong with it."""
-    if len(url) > 2048 or any(ord(char) <= 32 or ord(char) >= 127 for char in url):
+    if not _VISIBLE.fullmatch(url):
         raise ValueError(f'"{url[:80]}" is not a url (too long, or with spaces or control characters)')
     if (answer := parse_answer(url)) is not None:
         return Backend(url, "", 0, "", False, "", False, answer)

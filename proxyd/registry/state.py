@@ -19,6 +19,7 @@ import gevent
 from gevent.lock import RLock
 
 from proxyd.base import clock
+from proxyd.base.lean import uncollected
 from proxyd.base.text import hash_of, parse_rfc3339, rfc3339
 from proxyd.config.settings import Settings
 from proxyd.events.bus import Event, EventBus
@@ -110,6 +111,8 @@ class Registry:
         self.sessions: dict[str, LiveSession] = {}
         #: Sessions of the kept table, by service and instance. Such a session ends with the first apply of its successor.
         self.kept: dict[tuple[str, str], LiveSession] = {}
+        #: The sessions of clients by service and instance. There are seldom two.
+        self._named: dict[tuple[str, str], list[LiveSession]] = {}
         self._by_secret: dict[str, LiveSession] = {}
         self.active = ActiveRoutes(circuits)
         self.takeovers = Takeovers(bus)
@@ -130,6 +133,13 @@ class Registry:
 
         `grants`: returns what the token of that name may claim.
         """
+        with uncollected():
+            self._load(grants)
+        # They are on the board, unless somebody deleted it: then this one is new, and they find it in a moment.
+        self.board.post(self.version)
+        self.on_change(self.version)
+
+    def _load(self, grants: Callable[[str], Grant]) -> None:
         loaded = self.store.read(changes.load)
         now = clock.now()
         grace = self.settings.registry.reconnect_grace
@@ -163,10 +173,7 @@ class Registry:
             if owner is not None:
                 owner.routes[row["route_id"]] = spec_of(row)
         self.version = loaded.version
-        # They are on the board, unless somebody deleted it: then this one is new, and they find it in a moment.
         self.board.awaited = bool(loaded.workers)
-        self.board.post(loaded.version)
-        self.on_change(self.version)
 
     def find(self, session_id: str) -> LiveSession | None:
         """The session with that public number, or that site, if it has not ended."""
@@ -183,6 +190,8 @@ class Registry:
             self._by_secret[session.secret_hash] = session
         if session.is_kept():
             self.kept[session.service, session.instance] = session
+        if not session.has_no_client():
+            self._named.setdefault((session.service, session.instance), []).append(session)
 
     def known(self) -> tuple[int, dict[str, tuple[int, str]]]:
         """The config version, and for each active route the version in which it was changed last, and when."""
@@ -238,8 +247,7 @@ class Registry:
         session = LiveSession("", service, instance, metadata, maintenance_port, address, CONNECTED, now, now,
                               holder=holder, grant=grant, began=clock.now(), secret_hash=hash_of(secret))
         with self.exclusive():
-            older = [item for item in self.sessions.values()
-                     if item.service == service and item.instance == instance and not item.has_no_client()]
+            older = list(self._named.get((service, instance), ()))
             for item in older:
                 if not grant.may_replace(item.grant):
                     raise LoginRefused(f"{service}/{instance} was registered with another token, and only that one may replace it")
@@ -319,6 +327,10 @@ class Registry:
         session.staged = StagedCopy()
         self.sessions.pop(session.session_id, None)
         self._by_secret.pop(session.secret_hash, None)
+        names = session.service, session.instance
+        alike = [item for item in self._named.pop(names, ()) if item is not session]
+        if alike:
+            self._named[names] = alike
         if self.kept.get((session.service, session.instance)) is session:
             del self.kept[session.service, session.instance]
 
@@ -378,9 +390,12 @@ class Registry:
         """The client is back. Its routes are live again in every worker when this returns."""
         with self.exclusive():
             now = time.time()
+            routes = self.active.changed(session.routes, {"enabled": True})
+            # A session that the last master left is connected as the database has it: a power cut takes the new address alone.
             version = self.commit(RegistryChange(
-                session_id=session.session_id, routes=self.active.changed(session.routes, {"enabled": True}),
-                session_updates={"state": CONNECTED, "disconnected_clock": None, "address": address, "last_activity": rfc3339(now)}))
+                session_id=session.session_id, routes=routes,
+                session_updates={"state": CONNECTED, "disconnected_clock": None, "address": address, "last_activity": rfc3339(now)}),
+                durable=session.state != CONNECTED or bool(routes))
             self._tell_holder(session, "RECONNECT", address, session.grant.name)
             if session.holder is None:
                 away = clock.now() - session.expires + self.settings.registry.reconnect_grace

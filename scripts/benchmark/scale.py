@@ -43,9 +43,11 @@ class _Took:
 
 def run(folder: Path, rounds: int, quick: bool) -> str:
     """The table as Markdown. Its rows go to stderr as they are there."""
-    tenth, rows = 10 if quick else 1, []
-    for part in (starts(folder / "starts", max(3, rounds)), staging(folder / "staging", 10_000 // tenth), back(folder / "back", 1_000 // tenth),
-                 crowd(folder / "crowd", 9_800 // tenth), many_routes(folder / "routes", 100_000 // tenth)):
+    part_of, rows = 10 if quick else 1, []
+    parts = (starts(folder / "starts", max(3, rounds)), staging(folder / "staging", 10_000 // part_of),
+             back(folder / "back", 1_000 // part_of), crowd(folder / "crowd", 9_800 // part_of),
+             many_routes(folder / "routes", 100_000 // part_of))
+    for part in parts:
         for row in part:
             print(f"{row} load {os.getloadavg()[0]:.1f}", file=sys.stderr)
             rows.append(row)

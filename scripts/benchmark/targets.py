@@ -269,10 +269,14 @@ def proxyd_system(name: str, folder: Path, commands: list[str], workers: int = 1
         environment={**settings, "PYTHONPATH": str(tree)},
     )
     sock = None
-    if ready:
-        wait_for_port(registry)
-        wait_for_port(port)
-        sock, _ = registry_lines(registry, commands)
+    try:
+        if ready:
+            wait_for_port(registry)
+            wait_for_port(port)
+            sock, _ = registry_lines(registry, commands)
+    except BaseException:
+        program.stop()
+        raise
     target = Target(name, port, program, sock)
     target.registry_port, target.admin_port = registry, admin  # type: ignore[attr-defined]
     return target

@@ -43,6 +43,20 @@ def test_what_is_left_out_of_one_import_can_be_had_by_the_next() -> None:
         "print(bisect.bisect([1], 2), os.sep)") == "absent\n1 /\n"
 
 
+def test_what_is_made_to_stay_is_not_looked_at_over_and_over() -> None:
+    assert run(
+        "import gc\n"
+        "from proxyd.base.lean import uncollected\n"
+        "seen = []\n"
+        "gc.callbacks.append(lambda phase, info: seen.append(phase))\n"
+        "with uncollected(), uncollected():\n"
+        "    kept = [[number] for number in range(10_000)]\n"
+        "    print(len(seen))\n"
+        "print(gc.isenabled())\n"
+        "kept += [[number] for number in range(10_000)]\n"
+        "print(len(seen) > 10)") == "0\nTrue\nTrue\n"
+
+
 def test_no_worker_loads_libraries_that_it_does_not_use() -> None:
     assert run(
         "import sys\n"

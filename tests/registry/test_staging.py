@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -75,6 +79,69 @@ def test_a_command_costs_the_same_however_much_is_staged(registry: Registry) -> 
         staging.rollback(registry, item)
 
 
+def collections(work: Callable[[], object]) -> int:
+    """How often Python looks for cycles in `work`, which with thousands of new objects takes longer than the work."""
+    seen: list[str] = []
+
+    def told(phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            seen.append(phase)
+
+    gc.callbacks.append(told)
+    try:
+        work()
+    finally:
+        gc.callbacks.remove(told)
+    return len(seen)
+
+
+def lines(work: Callable[[], object], of: str) -> int:
+    """How many lines of a module run in `work`."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace if frame.f_code.co_filename.endswith(of) else None
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+def test_a_register_looks_at_sessions_of_its_own_names_alone(registry: Registry) -> None:
+    before = lines(lambda: session(registry, "first"), "registry/state.py")
+    for number in range(MANY):
+        registry.take(LiveSession(f"s9{number}", f"service{number}", "i1", secret_hash=f"hash {number}"))
+    assert lines(lambda: session(registry, "last"), "registry/state.py") == before > 10
+    # One of the same names is found among them, and ends: it has no route.
+    again = session(registry, "service7")
+    assert registry.find("s97") is None and registry.find(again.session_id) is again
+    registry.end(list(registry.sessions.values()), "test", "done")
+
+
+def test_a_session_that_the_last_master_left_comes_back_without_a_wait_for_the_disk(registry: Registry,
+                                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    durable: list[bool] = []
+    call = registry.store.call
+
+    def watched(*args: Any, **named: Any) -> Any:
+        durable.append(named["durable"])
+        return call(*args, **named)
+
+    owner = session(registry, "left")
+    owner.holder = None
+    monkeypatch.setattr(registry.store, "call", watched)
+    registry.reconnect(owner, "127.0.0.1:2", object())
+    registry.disconnect(owner, owner.holder)
+    registry.reconnect(owner, "127.0.0.1:3", object())
+    assert durable == [False, False, True]
+    registry.end([owner], "test", "done")
+
+
 def test_thousands_of_routes_are_applied_and_removed_and_the_database_knows(registry: Registry) -> None:
     owner = session(registry, "owner")
     ids = add(registry, owner, MANY)
@@ -84,6 +151,10 @@ def test_thousands_of_routes_are_applied_and_removed_and_the_database_knows(regi
     rows = registry.active.rows
     assert [rows[route_id]["options"] for route_id in ids[:2]] == ['{"timeout": "7s"}', '{"timeout": "8s"}']
     assert registry.store.read(lambda: StagedChange.select().count()) == 0
+    another = Registry(registry.settings, registry.store, registry.board, registry.bus, registry.circuits)
+    # One follows when they are allowed again.
+    assert collections(lambda: another.load(lambda name: EVERYTHING)) <= 1
+    assert another.active.rows == registry.active.rows
     with pytest.raises(staging.StagingError, match="max_routes_per_session"):
         add(registry, owner, 6)
     staging.remove_route(registry, owner, ids[0])

@@ -19,6 +19,7 @@ from gevent.event import Event as Signal
 from proxyd.base import clock
 from proxyd.base.hosts import WorkerKey
 from proxyd.base.jobs import Glance, Job
+from proxyd.base.lean import uncollected
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.proxy.route.table import Table
@@ -237,7 +238,8 @@ class Sync:
 
     def _take(self, snapshot: Snapshot) -> None:
         before = self._table
-        table = before.with_changes(snapshot)
+        with uncollected():
+            table = before.with_changes(snapshot)
         gone = snapshot.removed
         if snapshot.full:
             gone = tuple(route_id for route_id in before.upstreams if route_id not in table.upstreams)

@@ -7,7 +7,6 @@ another version wrote, is not used. It is read many times faster than the rows: 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import marshal
 import os
@@ -21,6 +20,7 @@ from operator import attrgetter
 from typing import Any
 
 from proxyd.base import clock, private
+from proxyd.base.lean import uncollected
 from proxyd.base.text import hash_of, rfc3339, route_number
 from proxyd.store.sql import identity, maintenance
 from proxyd.store.sql.models import CLIENTLESS, Route, Session, StoredCounter
@@ -127,14 +127,8 @@ def read(path: str) -> KeptTable | None:
     names, version, written, tokens = next(parts)
     if names != _FIELDS:
         raise KeptError("another version of proxyd wrote it")
-    # What is made here stays. Looking for cycles among it over and over would take most of the time.
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with uncollected():
         routes = tuple(RouteRecord(*values) if not values[_DRAIN] else _inside(values) for part in parts for values in part)
-    finally:
-        if collecting:
-            gc.enable()
     return KeptTable(Snapshot(version, True, routes, ()), written, dict(tokens))
 
 
