@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import signal
 import sys
 from functools import partial
@@ -81,8 +82,8 @@ def main() -> int:
     print(f"seed {seed}: {len(plan)} faults in {seconds:g} s", flush=True)
     with guarded("chaos-") as folder:
         verdict = World(options.keep or folder / "run", seed, size, partial(print, flush=True)).run(plan, seconds)
-        words = [word for word in sys.argv[1:] if not word.startswith("--seed") and word != str(options.seed)]
-        print(shown(verdict, " ".join(["scripts/chaos --seed", str(seed), *words])), flush=True)
+        words = re.sub(r"--seed[ =]\d+ ?", "", " ".join(sys.argv[1:]))
+        print(shown(verdict, f"scripts/chaos --seed {seed} {words}".rstrip()), flush=True)
     return 1 if verdict.judge.breaches else 0
 
 

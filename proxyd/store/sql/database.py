@@ -130,6 +130,7 @@ class Store:
         #: What the SQLite file was like after the last step of this process, None where nobody watches that; what others did to it.
         self._stamp: Stamp | None = None
         self._touched = ""
+        self._torn = False
 
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
@@ -176,6 +177,7 @@ class Store:
         self._again, self._failures = 0.0, 0
         # Whoever writes into the file from now on is somebody else. Only workers do not care, who follow whatever there is.
         self._stamp, self._touched = Stamp.of(self.path) if self.path is not None and not self._follow else None, ""
+        self._torn = False
         self.generation += 1
 
     def _refuse_strangers(self) -> None:
@@ -275,6 +277,10 @@ class Store:
         if self._stamp is None:
             self._stamp = Stamp.of(self.path or "")
         self._note(True)
+        # Found whole once, it is asked about again when it has become another.
+        before, self._torn = self._torn, openfile.is_torn(self.path or "")
+        if self._torn and not before:
+            self._touched = "cut"
         return self._touched, self._stamp
 
     def untouched(self) -> None:

@@ -33,6 +33,7 @@ _IN_USE, _IN_USE_SIZE = 0x40000002, 510
 #: How the index of a log begins: its version, and (after 10 bytes) the size of a page, and how many frames of the log count. A frame is a
 #: page with a head. https://www.sqlite.org/walformat.html, section 2.1; https://www.sqlite.org/fileformat2.html, section 4.1.
 _INDEX_HEAD = struct.Struct("=I10xHI")
+_LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _INDEX_VERSION, _LOG_HEAD, _FRAME_HEAD = 3007000, 32, 24
 
 
@@ -129,6 +130,18 @@ def is_cut(path: str) -> bool:
         return False
     version, page, frames = _INDEX_HEAD.unpack(head)
     return version == _INDEX_VERSION and bool(frames) and size < _LOG_HEAD + frames * (_FRAME_HEAD + (65536 if page == 1 else page))
+
+
+def is_torn(path: str) -> bool:
+    """Whether the log of a database does not begin as a log does, or has a hole: somebody cut it, and a process in the middle of a step
+    wrote on where the log had ended. For the database thread, as `is_cut`."""
+    try:
+        # SQLite locks the database and the index; nothing is lost with a descriptor of the log.
+        with open(path + LOG, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            return size > 0 and (file.read(len(_LOG_MAGIC[0])) not in _LOG_MAGIC or os.lseek(file.fileno(), 0, os.SEEK_HOLE) < size)
+    except OSError:
+        return False
 
 
 def _own_descriptor(path: str) -> int | None:

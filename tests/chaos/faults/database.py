@@ -40,7 +40,7 @@ _KEPT_AFTER = 2.0
 
 
 #: What is said of a database that was overwritten: one of these.
-_TOLD = ("was overwritten while in use", "and it is whole", "is corrupt (")
+_TOLD = ("was overwritten while in use", "and it is whole", "set aside as")
 
 
 def _no_disk(stage: Stage) -> str:

@@ -33,7 +33,8 @@ def few_descriptors(stage: Stage, chance: random.Random) -> None:
             deadline = time.monotonic() + seconds
             # Another fault may end this master (truncate_file), and without one there is no admin HTTP.
             while time.monotonic() < deadline and stage.system.master_pid() == pid:
-                stage.wait(lambda: stage.system.master_pid() != pid or stage.system.admin("/livez").status == 200, 5, "the admin HTTP beside 400 registry connections",
+                stage.wait(lambda: stage.system.master_pid() != pid or stage.system.admin("/livez").status == 200, 5,
+                           "the admin HTTP beside 400 registry connections",
                            invariant="reachable")
                 time.sleep(0.1)
         finally:

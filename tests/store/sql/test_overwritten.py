@@ -107,6 +107,22 @@ def test_a_log_that_is_cut_in_the_middle_of_an_own_step_is_found_out_and_nobody_
     assert subprocess.run([sys.executable, "-c", asking], capture_output=True, text=True, check=True).stdout == "its log was cut\n"
 
 
+@pytest.mark.parametrize("left", [0, 9000])
+def test_a_log_that_is_cut_in_the_middle_of_a_transaction_and_goes_on_behind_the_hole_is_found_out(store: Store, left: int) -> None:
+    for _ in range(5):
+        store.call(bump, "config_version")
+    before = os.path.getsize(f"{store.path}-wal")
+
+    def cut() -> None:
+        os.truncate(f"{store.path}-wal", left)
+        bump("config_version")
+
+    store.call(cut)
+    assert os.path.getsize(f"{store.path}-wal") > before, "SQLite wrote where the log had ended"
+    assert store.touched()[0] == "cut"
+    assert str(damage(store, version=7)).startswith("it is corrupt")
+
+
 def test_a_cut_log_is_found_out_by_what_sqlite_says(store: Store) -> None:
     store.call(bump, "config_version")
 
