@@ -69,7 +69,7 @@ def bump(name: str, by: int = 1) -> int:
 def write(change: RegistryChange) -> int:
     """Carry out a change; returns the config version it made, or 0 where no route changed."""
     for session_id in change.ended:
-        _end(session_id, change.ended_at)
+        end(session_id, change.ended_at)
     if change.replaced:
         Session.update(**change.replaced_columns).where(Session.session_id.in_(change.replaced)).execute()
     if change.session is not None and change.begins:
@@ -111,7 +111,8 @@ def write(change: RegistryChange) -> int:
     return version
 
 
-def _end(session_id: str, at: str) -> None:
+def end(session_id: str, at: str) -> None:
+    """End a session at that time (as text); what it has staged and set goes, its routes do not."""
     StagedChange.delete().where(StagedChange.session == session_id).execute()
     SessionSetting.delete().where(SessionSetting.session == session_id).execute()
     Session.update(state="ended", ended_at=at).where(Session.session_id == session_id).execute()

@@ -15,13 +15,16 @@ one of them would be taken for one that has the newer, and `OK` would be said to
 from __future__ import annotations
 
 import secrets
+import time
 
 from peewee import SQL
 
+from proxyd.base.text import rfc3339
 from proxyd.store.memory.board import Board
+from proxyd.store.sql.changes import end
 from proxyd.store.sql.database import Store, StoreError, database
 from proxyd.store.sql.kept import PREFIX
-from proxyd.store.sql.models import CLIENTLESS, Session, StoredCounter
+from proxyd.store.sql.models import CLIENTLESS, Route, Session, StoredCounter
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.upsert import upsert
 
@@ -76,6 +79,10 @@ def _set_aside(newest: int) -> int:
     database.execute_sql("DELETE FROM staged_changes")
     mine = " AND ".join(["state <> 'ended'", *(f"session_id NOT LIKE '{prefix}%'" for prefix in (*CLIENTLESS, PREFIX))])
     count = Session.select().where(SQL(mine)).count()
+    # One that had taken another's place, and had not applied yet, has nothing to hold: the routes are the other's, and a service that is
+    # back takes the place of one.
+    for session in Session.select().where(SQL(mine), Session.session_id.not_in(Route.select(Route.session))):
+        end(session.session_id, rfc3339(time.time()))
     for table in ("routes", "session_settings", "route_history"):
         database.execute_sql(f"UPDATE {table} SET session_id = '{PREFIX}' || session_id "
                              f"WHERE session_id IN (SELECT session_id FROM sessions WHERE {mine})")

@@ -94,6 +94,23 @@ def test_a_backup_of_an_earlier_master_is_found_out(used: Path, board: Board) ->
     again.end()
 
 
+def test_who_had_taken_anothers_place_and_not_applied_yet_holds_nothing(used: Path, board: Board) -> None:
+    """Each service finds one session whose routes its first apply replaces."""
+    bring_back(used)
+    with closing(sqlite3.connect(used / "p.db")) as database:
+        database.execute("UPDATE sessions SET ended_at = 'x' WHERE session_id = 'one'")
+        database.execute("INSERT INTO sessions SELECT * FROM sessions WHERE session_id = 'one'"
+                         .replace("*", ", ".join("'next'" if name == "session_id" else "NULL" if name == "ended_at" else name
+                                                 for _, name, *_ in database.execute("PRAGMA table_info(sessions)").fetchall())))
+        database.execute("INSERT INTO counters (name, value) VALUES ('mark', 0) ON CONFLICT (name) DO UPDATE SET value = 0")
+        database.commit()
+    life = Life(used, board)
+    assert life.aside == 2
+    going = life.store.read(lambda: [row.session_id for row in models.Session.select().where(models.Session.state != "ended")])
+    assert sorted(going) == ["kept:one", "site:two"]
+    life.end()
+
+
 def test_no_version_stands_for_two_configurations(used: Path, board: Board) -> None:
     """A worker that still has the table of the lost database would be taken for one that has the new one."""
     life = Life(used, board)
