@@ -423,6 +423,16 @@ COLUMN_NOTES: dict[str, str] = {
     "health_days.good": "How many checks passed.",
     "v_uptime.good": "How many checks passed.",
     "hour_epoch": "The same in Unix seconds, for tools.",
+    "day_epoch": "The same in Unix seconds, for tools.",
+    "response_us_sum": "How long the good checks took together, in microseconds. NULL: some of them were made before this was noted.",
+    "response_us_min": "How long the quickest good check took, in microseconds. NULL: there was none, or it was before this was noted.",
+    "response_us_max": "How long the slowest good check took, in microseconds. NULL: there was none, or it was before this was noted.",
+    "min_ms": "How long the quickest good check took. NULL: there was none, or it was before this was noted.",
+    "max_ms": "How long the slowest good check took. NULL: there was none, or it was before this was noted.",
+    **{f"v_health_by_{span}.{name}": note for span in ("minute", "hour", "day") for name, note in (
+        ("good", "How many checks passed."), ("avg_ms", "Average time of a good check. NULL: there was none, or it was before this was "
+                                                        "noted."),
+        ("unknown_seconds", "The rest of the span, up to now: nobody watched, or it is not written yet (a minute at most)."))},
     "avg_ms": "Average time of a request.",
     "p50_ms": "Half of the requests took no longer.",
     "p95_ms": "95 of 100 requests took no longer.",
@@ -522,7 +532,12 @@ VIEW_NOTES: dict[str, str] = {
     "v_incidents": "Every outage: what was down from when to when, why, how it ended, and how many requests failed meanwhile.",
     "v_uptime": "Uptime by time: of the last 24 hours, 7, 30, 90 days and the last year (`period`). Planned outages are neither up nor "
                 "down. A period begins with a whole hour (`24h`, `7d`) or day, in UTC.",
+    "v_health_by_minute": "What the health checks of each endpoint found, by the minute, over all its routes, and how long they took. No "
+                          "row: nobody watched.",
+    "v_health_by_hour": "The same by the hour.",
+    "v_health_by_day": "The same by the day, in UTC.",
     "v_traffic_by_hour": "Traffic of each endpoint by the hour, over all its routes.",
+    "v_traffic_by_day": "The same by the day, in UTC.",
     "v_latency_by_hour": "Percentiles of each endpoint by the hour: the upper end of the bucket in which each lies. For a longer span, add "
                          "up `latency_hours`.",
     "v_unused": "Endpoints that have a route and got no request in the last 7 days.",
@@ -600,6 +615,9 @@ FROM v_down_at WHERE (SELECT now FROM v_now) BETWEEN since AND until ORDER BY si
     ("How available was each endpoint, without planned maintenance?", "", """
 SELECT period, service_name, instance_name, path, uptime_percent, down_seconds, maintenance_seconds, unknown_seconds
 FROM v_uptime WHERE period IN ('24h', '30d') ORDER BY period, uptime_percent, instance_name;"""),
+    ("How did the health checks of an endpoint go by the hour?", "Also by the minute and the day; times in milliseconds.", """
+SELECT hour, instance_name, down_seconds, unknown_seconds, good, bad, min_ms, avg_ms, max_ms
+FROM v_health_by_hour WHERE service_name = 'search' AND hour >= (SELECT day_ago FROM v_now) ORDER BY hour DESC LIMIT 3;"""),
     ("What is the 95th percentile by hour?", "", """
 SELECT hour, service_name, instance_name, path, requests, p50_ms, p95_ms, p99_ms
 FROM v_latency_by_hour WHERE hour >= (SELECT day_ago FROM v_now) ORDER BY hour DESC, p95_ms DESC LIMIT 10;"""),

@@ -114,7 +114,12 @@ def _health(connection: sqlite3.Connection) -> None:
                 lost = down * last + maintained * last
                 _insert(connection, table, endpoint_id=endpoint, up_seconds=float(length - lost), down_seconds=float(down * last),
                         maintenance_seconds=float(maintained * last), good=(length - lost) // 60, bad=down * last // 60,
+                        response_us_sum=(length - lost) // 60 * 2_400, response_us_min=1_100, response_us_max=31_900 + 1_000 * hour,
                         **{column: at((datetime.fromisoformat(start) + timedelta(hours=hour)).strftime("%Y-%m-%dT%H:%M:%S"))})
+        for minute in ("07:58:00", "07:59:00"):
+            _insert(connection, "health_minutes", endpoint_id=endpoint, minute=at(minute), up_seconds=0.0 if down else 60.0,
+                    down_seconds=60.0 if down else 0.0, good=0 if down else 6, bad=6 if down else 0,
+                    **{} if down else {"response_us_sum": 14_400, "response_us_min": 1_100, "response_us_max": 5_300})
     for path, down in (("/", 0), ("/search", 1510)):
         service = "shop" if path == "/" else "search"
         for hour in range(24):

@@ -226,7 +226,7 @@ class Checker:
         for watched in list(check.routes.values()):
             self._records.result(watched.route_id, result, now)
             self._records.current(watched.route_id, check.target, standing, result, now, changed)
-            self._outages.judged(watched.route_id, result.ok, standing.status, standing.reason, now)
+            self._outages.judged(watched.route_id, result.ok, standing.status, standing.reason, now, result.seconds)
             if self._settings.drive_circuits:
                 drive(self._circuits, watched, standing, result.ok, now)
             if changed:

@@ -37,7 +37,8 @@ class _Route:
 
 @dataclass(slots=True)
 class Sums:
-    """What happened at an endpoint since the last batch: seconds by state, and checks. `route_id`: one of its routes."""
+    """What happened at an endpoint since the last batch: seconds by state, and checks. `route_id`: one of its routes. `response_us_sum` and
+    so on: how long good checks took in microseconds, None where there was none."""
 
     route_id: str
     up_seconds: float = 0.0
@@ -45,6 +46,25 @@ class Sums:
     maintenance_seconds: float = 0.0
     good: int = 0
     bad: int = 0
+    response_us_sum: int = 0
+    response_us_min: int | None = None
+    response_us_max: int | None = None
+
+    def passed(self, seconds: float) -> None:
+        """A check was good, and took so long."""
+        took = round(seconds * 1_000_000)
+        self.good += 1
+        self.response_us_sum += took
+        self.response_us_min = took if self.response_us_min is None else min(took, self.response_us_min)
+        self.response_us_max = took if self.response_us_max is None else max(took, self.response_us_max)
+
+    def plus(self, other: Sums) -> Sums:
+        """Both together."""
+        least = [took for took in (self.response_us_min, other.response_us_min) if took is not None]
+        most = [took for took in (self.response_us_max, other.response_us_max) if took is not None]
+        return Sums(self.route_id, self.up_seconds + other.up_seconds, self.down_seconds + other.down_seconds,
+                    self.maintenance_seconds + other.maintenance_seconds, self.good + other.good, self.bad + other.bad,
+                    self.response_us_sum + other.response_us_sum, min(least, default=None), max(most, default=None))
 
 
 @dataclass(slots=True)
@@ -120,14 +140,14 @@ class Outages:
                 self._counted.pop(key, None)
         self._touched.update(known.keys)
 
-    def judged(self, route_id: str, ok: bool, status: str, reason: str, now: float) -> None:
-        """A check was made, after which the route has this status."""
+    def judged(self, route_id: str, ok: bool, status: str, reason: str, now: float, seconds: float) -> None:
+        """A check was made, which took so many seconds, and after which the route has this status."""
         known = self._routes.get(route_id)
         if known is None:
             return
         sums = self._sums_of(known.keys[0], route_id)
         if ok:
-            sums.good += 1
+            sums.passed(seconds)
         else:
             sums.bad += 1
             known.failing = known.failing or now

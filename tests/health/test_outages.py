@@ -21,12 +21,12 @@ def route(number: int, instance: str = "i1", maintenance: float = 0.0, drain: fl
 
 def down(outages: Outages, *numbers: int, now: float = 1000.0) -> None:
     for number in numbers:
-        outages.judged(f"r{number}", False, DOWN, "3 checks in a row failed: refused", now)
+        outages.judged(f"r{number}", False, DOWN, "3 checks in a row failed: refused", now, 0.001)
     outages.settle(now)
 
 
 def up(outages: Outages, number: int, now: float = 1000.0) -> None:
-    outages.judged(f"r{number}", True, HEALTHY, "checks pass", now)
+    outages.judged(f"r{number}", True, HEALTHY, "checks pass", now, 0.001)
     outages.settle(now)
 
 
@@ -57,8 +57,8 @@ def test_an_outage_of_one_replica_is_no_outage_of_the_service(pair: Outages) -> 
 
 
 def test_the_first_failed_check_and_the_cause_are_told(pair: Outages) -> None:
-    pair.judged("r1", False, HEALTHY, "a check failed: refused", 990.0)
-    pair.judged("r1", False, HEALTHY, "a check failed: refused", 995.0)
+    pair.judged("r1", False, HEALTHY, "a check failed: refused", 990.0, 0.001)
+    pair.judged("r1", False, HEALTHY, "a check failed: refused", 995.0, 0.001)
     down(pair, 1)
     row, = pair.changed.values()
     assert row["first_failed_at"] < row["started_at"] and row["cause"] == "3 checks in a row failed: refused" and row["route_id"] == "r1"

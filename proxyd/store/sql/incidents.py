@@ -12,9 +12,9 @@ from proxyd.store.sql import running
 from proxyd.store.sql.identity import endpoints_of
 from proxyd.store.sql.query import dicts
 from proxyd.store.sql.rollups import HealthMinute, Incident
-from proxyd.store.sql.upsert import add, upsert
+from proxyd.store.sql.upsert import merge, upsert
 
-_SUMS = running.ENDPOINTS.sums
+_COLUMNS, _MERGING = running.ENDPOINTS.columns, running.ENDPOINTS.merging
 _SERVICE_SUMS = running.SERVICES.sums
 #: How much of an instant's text names its minute, hour and day, and what follows.
 _MINUTE = (16, ":00.000Z")
@@ -45,14 +45,14 @@ def write(incidents: list[dict[str, Any]], sums: list[Any], at: str, services: S
     and the day's."""
     endpoints = endpoints_of({row["route_id"] for row in incidents} | {item.route_id for item in sums})
     upsert(Incident, [{**row, "endpoint_id": endpoints.get(row["route_id"]) if row["kind"] == "endpoint" else None} for row in incidents])
-    added: dict[int, list[float]] = {}
+    added: dict[int, Any] = {}
     for item in sums:
         endpoint = endpoints.get(item.route_id)
         if endpoint is not None:
-            before = added.setdefault(endpoint, [0] * len(_SUMS))
-            added[endpoint] = [old + getattr(item, name) for old, name in zip(before, _SUMS, strict=True)]
-    rows = [(endpoint, *values) for endpoint, values in added.items()]
-    add(HealthMinute, ("endpoint_id", "minute", *_SUMS), [(row[0], at[:_MINUTE[0]] + _MINUTE[1], *row[1:]) for row in rows], _SUMS)
+            before = added.get(endpoint)
+            added[endpoint] = item if before is None else before.plus(item)
+    rows = [(endpoint, *[getattr(item, name) for name in _COLUMNS]) for endpoint, item in added.items()]
+    merge(HealthMinute, ("endpoint_id", "minute", *_COLUMNS), [(row[0], at[:_MINUTE[0]] + _MINUTE[1], *row[1:]) for row in rows], _MERGING)
     # The key of a service is its kind, its name, no instance, the domain and the path.
     of_services = sorted((item.key[1], item.key[3], item.key[4], *(getattr(item, name) for name in _SERVICE_SUMS)) for item in services)
     for kind, found in ((running.ENDPOINTS, rows), (running.SERVICES, of_services)):

@@ -284,6 +284,13 @@ def _latency_by_minute() -> None:
     database.create_tables(V31)
 
 
+def _response_times() -> None:
+    """Of the checks before there is none: an average of nothing is NULL."""
+    for model in (HealthMinute, HealthHour, HealthDay):
+        for name in ("response_us_sum", "response_us_min", "response_us_max"):
+            _add_column(model, name, "INTEGER" if is_sqlite() else "BIGINT")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -324,6 +331,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (HOSTS_CONNECTIONS, "how many registry connections a host has", _connections_of_hosts),
     (RUNNING_SUMS, "what earlier hours and days of health add up to", _running_sums),
     (LATENCY_BY_MINUTE, "latencies by the minute", _latency_by_minute),
+    (32, "response times of health checks, by minute, hour and day", _response_times),
 )
 #: Steps after whose first run every row of a history is changed, and what does that. Such a step runs twice, and notes its number in the
 #: end.

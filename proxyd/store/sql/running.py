@@ -26,17 +26,29 @@ _SERVER_CHUNK = 100
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What is summed up: the columns of its key, those that are summed, and the tables with the column of their span. `whole`: a select of
-    all keys, and `by` the column of it by which they are looked up."""
+    all keys, and `by` the column of it by which they are looked up. `beside`: columns that are merged in each span, but do not run on."""
 
     key: tuple[str, ...]
     sums: tuple[str, ...]
     tables: tuple[tuple[type[StoredTable], str], ...]
     whole: str
     by: str
+    beside: upsert.Merging = upsert.Merging()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns that a batch has values for, behind the key and the span."""
+        return (*self.sums, *self.beside.sums, *self.beside.least, *self.beside.most)
+
+    @property
+    def merging(self) -> upsert.Merging:
+        """How a row takes them."""
+        return upsert.Merging((*self.sums, *self.beside.sums), self.beside.least, self.beside.most)
 
 
 ENDPOINTS = Kind(("endpoint_id",), ("up_seconds", "down_seconds", "maintenance_seconds", "good", "bad"),
-                 ((HealthHour, "hour"), (HealthDay, "day")), "endpoints", "endpoint_id")
+                 ((HealthHour, "hour"), (HealthDay, "day")), "endpoints", "endpoint_id",
+                 upsert.Merging(("response_us_sum",), ("response_us_min",), ("response_us_max",)))
 SERVICES = Kind(("service_name", "domain", "path"), ("up_seconds", "down_seconds", "maintenance_seconds"),
                 ((ServiceHour, "hour"), (ServiceDay, "day")), "(SELECT DISTINCT service_name, domain, path FROM endpoints)", "service_name")
 KINDS = (ENDPOINTS, SERVICES)
@@ -53,7 +65,7 @@ def same(kind: Kind, one: str, other: str) -> str:
 
 
 def add(kind: Kind, model: type[StoredTable], column: str, span: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Add to the rows of a span, which are made where they are not there. `rows`: of each key once, its values and the sums."""
+    """Add to the rows of a span, which are made where they are not there. `rows`: of each key once, its values and those of `columns`."""
     if not rows:
         return
     table, mark, width = model._meta.table_name, database.obj.param, len(kind.key)
@@ -61,16 +73,16 @@ def add(kind: Kind, model: type[StoredTable], column: str, span: str, rows: Sequ
     there = {tuple(key) for key in found.fetchall()}
     newest = database.execute_sql(f"SELECT MAX({column}) FROM {table}").fetchone()[0]
     old = [(*row[:width], span, *row[width:]) for row in rows if row[:width] in there]
-    upsert.add(model, (*kind.key, column, *kind.sums), old, kind.sums)
+    upsert.merge(model, (*kind.key, column, *kind.columns), old, kind.merging)
     new = [row for row in rows if row[:width] not in there]
     if new:
         earlier = _earlier(kind, table, column, span, new)
         none = (0,) * len(kind.sums)
-        upsert.add(model, (*kind.key, column, *kind.sums, *map(before, kind.sums)),
+        upsert.add(model, (*kind.key, column, *kind.columns, *map(before, kind.sums)),
                    [(*row[:width], span, *row[width:], *earlier.get(row[:width], none)) for row in new])
     if newest is not None and newest > span:
         # The time of day was set back.
-        _add_to_later(kind, table, column, span, rows)
+        _add_to_later(kind, table, column, span, [row[:width + len(kind.sums)] for row in rows])
 
 
 def _earlier(kind: Kind, table: str, column: str, span: str, rows: Sequence[tuple[Any, ...]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:

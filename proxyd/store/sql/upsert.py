@@ -6,6 +6,7 @@ Not REPLACE: that deletes the old row, and with it everything that refers to it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +53,16 @@ def delete(model: type[StoredTable], names: tuple[str, ...], keys: Sequence[tupl
                              [value for key in piece for value in key])
 
 
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """The columns whose values a row that is there does not just take: they are added to its own, or the smaller or the larger of both
+    stays. NULL plus something is NULL; beside another value, NULL is neither the smaller nor the larger."""
+
+    sums: tuple[str, ...] = ()
+    least: tuple[str, ...] = ()
+    most: tuple[str, ...] = ()
+
+
 def add(model: type[StoredTable], columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]], sums: tuple[str, ...] = ()) -> None:
     """Write rows of these columns, which must be all of the table's, each key once. A row that is there takes the new values; those
     of the columns `sums` are added to its own.
@@ -59,7 +70,12 @@ def add(model: type[StoredTable], columns: tuple[str, ...], rows: Sequence[tuple
     It is for what workers write twice a second, many rows at a time: peewee takes many times as long to put a statement together
     as the database takes for a row.
     """
-    head, tail = _statement(model, columns, sums)
+    merge(model, columns, rows, Merging(sums))
+
+
+def merge(model: type[StoredTable], columns: tuple[str, ...], rows: Sequence[tuple[Any, ...]], merging: Merging) -> None:
+    """The same, where some columns are merged otherwise."""
+    head, tail = _statement(model, columns, merging)
     _execute(head, tail, len(columns), rows)
 
 
@@ -94,13 +110,21 @@ def _execute(head: str, tail: str, width: int, rows: Sequence[tuple[Any, ...]]) 
 
 
 @lru_cache(maxsize=64)
-def _statement(model: type[StoredTable], columns: tuple[str, ...], sums: tuple[str, ...]) -> tuple[str, str]:
+def _statement(model: type[StoredTable], columns: tuple[str, ...], merging: Merging) -> tuple[str, str]:
     """What stands before the values, and what stands behind them. All names are those of a declared table."""
     table, key = f'"{model._meta.table_name}"', _key(model)
-    changes = [f'"{name}" = {table}."{name}" + EXCLUDED."{name}"' if name in sums else f'"{name}" = EXCLUDED."{name}"'
-               for name in columns if name not in key]
+    changes = [f'"{name}" = {_merged(table, name, merging)}' for name in columns if name not in key]
     return (f"INSERT INTO {table} ({_quoted(columns)}) VALUES",
             f"ON CONFLICT ({_quoted(key)}) DO UPDATE SET {', '.join(changes)}")
+
+
+def _merged(table: str, name: str, merging: Merging) -> str:
+    old, new = f'{table}."{name}"', f'EXCLUDED."{name}"'
+    if name in merging.sums:
+        return f"{old} + {new}"
+    if name in merging.least or name in merging.most:
+        return f"CASE WHEN {old} IS NULL OR {new} {'<' if name in merging.least else '>'} {old} THEN {new} ELSE {old} END"
+    return new
 
 
 def _key(model: type[StoredTable]) -> list[str]:

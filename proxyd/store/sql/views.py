@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proxyd.store.sql import spanviews
 from proxyd.store.sql.database import database
 from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.uptimeviews import UPTIME, UPTIME_SERVICES
@@ -204,12 +205,11 @@ VIEWS: dict[str, str] = {
                       AND m.minute >= {at:hour}
                     GROUP BY o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms) y
               GROUP BY y.service_name, y.domain, y.path, y.objective, y.target_percent, y.limit_ms) z""",
-    "v_traffic_by_hour": """
-        SELECT t.hour, {epoch:t.hour} AS hour_epoch, t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, t.requests, t.errors,
-               t.errors - t.proxy_errors AS backend_errors, t.proxy_errors, t.late,
-               ROUND(CAST(t.latency_ms_sum / NULLIF(t.requests, 0) AS {decimal}), 3) AS avg_ms, t.rate_limited, t.circuit_rejected,
-               t.maintenance_hits, t.drain_rejected, t.status_2xx, t.status_3xx, t.status_4xx, t.status_5xx, t.bytes_sent, t.bytes_received
-        FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id""",
+    "v_health_by_minute": spanviews.health("minute"),
+    "v_health_by_hour": spanviews.health("hour"),
+    "v_health_by_day": spanviews.health("day"),
+    "v_traffic_by_hour": spanviews.traffic("hour"),
+    "v_traffic_by_day": spanviews.traffic("day"),
     "v_latency_by_hour": """
         SELECT t.hour, {epoch:t.hour} AS hour_epoch, t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
                (SELECT CAST(SUM(l.requests) AS {whole_type}) FROM latency_hours l WHERE l.endpoint_id = t.endpoint_id AND l.hour = t.hour)

@@ -15,7 +15,9 @@ HISTORY = {kept.model._meta.table_name for kept in RETAINED} - {
     "services", "endpoints", "route_history", "sessions", "hosts", "route_stats", "route_latency", "route_status_codes",
     "service_stats", "service_latency", "service_status_codes", "unknown_hosts"}
 #: What is asked for with a span of time, and the column that has it. The others say themselves how far back they look.
-BY_TIME = {"v_events": "at", "v_traffic": "minute", "v_traffic_by_hour": "hour", "v_latency_by_hour": "hour", "v_incidents": "started_at",
+BY_TIME = {"v_events": "at", "v_traffic": "minute", "v_traffic_by_hour": "hour", "v_latency_by_hour": "hour",
+           "v_health_by_minute": "minute", "v_health_by_hour": "hour", "v_health_by_day": "day", "v_traffic_by_day": "day",
+           "v_incidents": "started_at",
            "v_down_at": "until", "v_deploys": "at", "v_maintenance": "started_at",
            "v_certificate_history": "at", "v_websockets": "opened_at"}
 #: The first hundred of an index; and all that is kept where that is little: one row for each rollout.

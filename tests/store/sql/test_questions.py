@@ -124,7 +124,8 @@ def _hour(hour: datetime, seconds: float) -> None:
     sums, services = [], []
     for route_id in ("r1", "r2", "r12", "r30"):
         down, kept = LOST.get((route_id, name), (0, 0))
-        sums.append(Sums(route_id, seconds - down - kept, down, kept, int(seconds - down) // 10, down // 10))
+        good = int(seconds - down) // 10
+        sums.append(Sums(route_id, seconds - down - kept, down, kept, good, down // 10, good * 2000, 1250, 9000 if down else 4000))
     for service, domain, path in (("shop", "shop.test", "/"), ("search", "shop.test", "/search")):
         down = SERVICE_LOST.get((service, name), 0)
         services.append(ServiceSums(("service", service, "", domain, path), seconds - down, down, 0.0))
@@ -278,6 +279,16 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "How much of the error budget is left?": (
         "SELECT requests, spent, budget, budget_left FROM v_slo WHERE service_name = 'shop'", [(20_105, 167, 201.1, 34.1)]),
     "How fast is the budget spent now?": ("SELECT burn_1h FROM v_slo WHERE service_name = 'shop'", [(2.0,)]),
+    "How long did the health checks of an endpoint take, and how did they go?": (
+        "SELECT hour, down_seconds, maintenance_seconds, unknown_seconds, good, bad, min_ms, avg_ms, max_ms FROM v_health_by_hour "
+        f"WHERE instance_name = 'shop-1' AND hour BETWEEN '{at('02:00')}' AND '{at('03:00')}' ORDER BY hour",
+        [(at("02:00"), 0, 1800, 0, 360, 0, 1.25, 2.0, 4.0), (at("03:00"), 360, 0, 0, 324, 36, 1.25, 2.0, 9.0)]),
+    "And by the day?": (
+        f"SELECT down_seconds, unknown_seconds, min_ms, avg_ms, max_ms FROM v_health_by_day WHERE instance_name = 'shop-1' AND day = "
+        f"'{rfc(YESTERDAY)}'", [(360, 3600, 1.25, 2.0, 9.0)]),
+    "How much did a service answer in a day?": (
+        f"SELECT SUM(requests), SUM(errors) FROM v_traffic_by_day WHERE service_name = 'search' AND day = '{rfc(YESTERDAY)}'",
+        [(1215, 45)]),
     "What is the p95 of a service by hour?": (
         f"SELECT hour, requests, p50_ms, p95_ms, p99_ms FROM v_latency_by_hour WHERE service_name = 'search' AND hour {SPAN} "
         "AND requests > 300 ORDER BY hour",

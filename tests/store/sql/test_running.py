@@ -15,6 +15,7 @@ from proxyd.health.outages import ServiceSums, Sums
 from proxyd.store.sql import incidents, longsteps, migrations, running
 from proxyd.store.sql.database import Store, database
 from proxyd.store.sql.models import Endpoint, RouteHistory, SchemaVersion, Service
+from proxyd.store.sql.rollups import HealthMinute
 from tests.support.postgres import Postgres
 from tests.support.waiting import wait_for
 
@@ -41,6 +42,7 @@ def _begin() -> None:
     for kind in running.KINDS:
         for model, _ in kind.tables:
             model.delete().execute()
+    HealthMinute.delete().execute()
     if Endpoint.get_or_none(Endpoint.endpoint_id == 1) is None:
         Service.insert(service_id=1, service_name="shop", first_seen="2020").execute()
         for number in (1, 2):
@@ -71,6 +73,26 @@ def is_right(store: Store) -> int:
                 so_far[key] = [old + new for old, new in zip(known, values[1::2], strict=True)]
                 count += 1
     return count
+
+
+def test_the_shortest_the_longest_and_the_average_check_of_each_span(store: Store) -> None:
+    def batch(*took: float) -> None:
+        sums = Sums("r1", up_seconds=1.0)
+        for seconds in took:
+            sums.passed(seconds)
+        store.call(incidents.write, [], [sums], "2026-03-01T10:00:30.000Z")
+
+    # Without a good check there is no time; what comes later may be shorter or longer, and be of two routes of the endpoint.
+    for took in ((), (0.004, 0.002), (), (0.0015, 0.0905)):
+        batch(*took)
+    one, other = Sums("r1", bad=1), Sums("r1")
+    other.passed(0.002)
+    store.call(incidents.write, [], [one, other], "2026-03-01T10:01:00.000Z")
+    for span, times in (("minute", [(4, 1.5, 24.5, 90.5), (1, 2.0, 2.0, 2.0)]), ("hour", [(5, 1.5, 20.0, 90.5)]),
+                        ("day", [(5, 1.5, 20.0, 90.5)])):
+        rows = store.read(lambda span=span: database.execute_sql(
+            f"SELECT good, min_ms, avg_ms, max_ms FROM v_health_by_{span} WHERE {span} >= '2026-03-01' ORDER BY {span}").fetchall())
+        assert [tuple(map(float, row)) for row in rows] == times, span
 
 
 #: With a gap, with an endpoint that comes later, and a clock that is set back, which adds to an hour that is there and one that is not.
