@@ -528,7 +528,8 @@ VIEW_NOTES: dict[str, str] = {
     "v_websockets": "The WebSockets that ended, and how long they were open.",
     "v_flapping": "Endpoints with three outages or more in the last 24 hours: unplanned incidents, and circuits that requests opened.",
     "v_down_at": "What was down or in maintenance from when to when: ask for an instant with `WHERE '2026-03-02T03:12' BETWEEN since AND "
-                 "until`. Write the `T`: with a blank in its place, an instant is before all of its day.",
+                 "until`. Write the `T`: with a blank in its place, an instant is before all of its day. The instant may also be a "
+                 "parameter, a subquery or another table's column: outages are found by an index of their ends.",
     "v_incidents": "Every outage: what was down from when to when, why, how it ended, and how many requests failed meanwhile.",
     "v_uptime": "Uptime by time: of the last 24 hours, 7, 30, 90 days and the last year (`period`). Planned outages are neither up nor "
                 "down. A period begins with a whole hour (`24h`, `7d`) or day, in UTC.",

@@ -144,23 +144,24 @@ VIEWS: dict[str, str] = {
                   AND (i.kind = 'service' OR p.instance_name = i.instance_name)
                   AND m.minute >= substr(i.first_failed_at, 1, 16) AND m.minute <= COALESCE(i.ended_at, {at:now})) AS failed_requests
         FROM incidents i""",
-    # What has ended is found by its end: most questions are about the last days of years. What goes on is little.
+    # What has ended is found by its end: most questions are about the last days of years. What goes on is little. All four parts have the
+    # same affinities: only then SQLite puts a condition with a subquery or with another table's column into each.
     "v_down_at": f"""
         SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, CASE WHEN i.planned THEN 'yes' ELSE 'no' END AS planned,
-               {{unindexed}}i.started_at AS since, i.ended_at AS until, i.cause AS why, i.incident_id,
+               CAST(i.started_at AS TEXT) AS since, i.ended_at AS until, i.cause AS why, i.incident_id,
                CAST(NULL AS {{whole_type}}) AS window_id
         FROM incidents i WHERE i.ended_at IS NOT NULL
         UNION ALL
         SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, CASE WHEN i.planned THEN 'yes' ELSE 'no' END,
-               i.started_at, '{GOES_ON}', i.cause, i.incident_id, CAST(NULL AS {{whole_type}})
+               i.started_at, CAST('{GOES_ON}' AS TEXT), i.cause, i.incident_id, CAST(NULL AS {{whole_type}})
         FROM incidents i WHERE i.ended_at IS NULL
         UNION ALL
-        SELECT 'maintenance', w.service_name, w.instance_name, w.domain, w.path, 'yes', {{unindexed}}w.started_at, w.ended_at, w.reason,
-               CAST(NULL AS {{whole_type}}), w.window_id
+        SELECT CAST('maintenance' AS TEXT), w.service_name, w.instance_name, w.domain, w.path, 'yes', CAST(w.started_at AS TEXT),
+               w.ended_at, w.reason, CAST(NULL AS {{whole_type}}), w.window_id
         FROM maintenance_windows w WHERE w.ended_at IS NOT NULL AND w.started_at IS NOT NULL
         UNION ALL
-        SELECT 'maintenance', w.service_name, w.instance_name, w.domain, w.path, 'yes', w.started_at, '{GOES_ON}', w.reason,
-               CAST(NULL AS {{whole_type}}), w.window_id
+        SELECT CAST('maintenance' AS TEXT), w.service_name, w.instance_name, w.domain, w.path, 'yes', w.started_at,
+               CAST('{GOES_ON}' AS TEXT), w.reason, CAST(NULL AS {{whole_type}}), w.window_id
         FROM maintenance_windows w WHERE w.ended_at IS NULL AND w.started_at IS NOT NULL""",
     "v_uptime": UPTIME,
     "v_uptime_services": UPTIME_SERVICES,

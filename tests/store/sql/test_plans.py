@@ -52,12 +52,15 @@ def test_uptime_of_one_service_is_found_by_its_keys(name: str) -> None:
     assert sum("(service_name=?" in step for step in steps) >= 5 and {step for step in steps if "SCAN" in step} <= {"SCAN d"}, steps
 
 
-def test_what_was_down_at_an_instant_is_found_by_the_end_of_each_outage() -> None:
+def test_what_was_down_at_an_instant_is_found_by_the_end_of_each_outage_however_the_instant_is_given() -> None:
     with sample() as connection:
-        steps = [row[3] for row in connection.execute(
-            "EXPLAIN QUERY PLAN SELECT * FROM v_down_at WHERE '2026-03-01T22:12' BETWEEN since AND until")]
-    assert sum("ended_at>?" in step for step in steps) == 2, steps
-    assert {step for step in steps if step.startswith("SCAN")} <= {"SCAN v_down_at"}, steps
+        for asked in ("v_down_at d WHERE '2026-03-01T22:12' BETWEEN d.since AND d.until", "v_down_at d WHERE ? BETWEEN d.since AND d.until",
+                      "v_down_at d WHERE (SELECT hour_ago FROM v_now) BETWEEN d.since AND d.until",
+                      "v_now n JOIN v_down_at d ON n.hour_ago BETWEEN d.since AND d.until",
+                      "events e JOIN v_down_at d ON e.at BETWEEN d.since AND d.until WHERE e.id = 1"):
+            steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN SELECT d.* FROM {asked}", ("2026",) * asked.count("?"))]
+            assert sum("ended_at>?" in step for step in steps) == 2, (asked, steps)
+            assert not {step.split()[1] for step in steps if step.startswith("SCAN")} & {"i", "w", "e"}, (asked, steps)
 
 
 def test_a_scan_would_be_seen() -> None:
