@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from proxyd.docs.samples import NOW, fill
 from proxyd.store.sql import migrations, models
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.database import database as current
+from proxyd.store.sql.readonly import HIDDEN
 from proxyd.store.sql.retained import RETAINED
 from proxyd.store.sql.views import VIEWS
 
@@ -43,8 +45,14 @@ does not see a change that you make by hand, or overwrites it. Do not leave a tr
 proxyd names the process in `proxyctl status` when that grows, and writes no more history from `[database] max_log` on.
 
 If `[database] url` names PostgreSQL, it has the same tables, with `text`, `bigint`, `double precision` and `boolean` columns. All views
-and the queries below are the same for both. For a dashboard, make a role that reads views alone:
-`CREATE ROLE reader LOGIN; GRANT SELECT ON v_slo, v_uptime, v_incidents, v_traffic_by_hour, v_now TO reader;`
+and the queries below are the same for both. For a dashboard, make a role that reads all views and tables, without the columns with secrets:
+
+```sql
+{role}
+```
+
+It keeps what it was granted when a view changes with a newer proxyd. Run the statements after `CREATE` again after an upgrade that brings
+new ones.
 
 ## What belongs together
 
@@ -212,18 +220,35 @@ def sample() -> Iterator[sqlite3.Connection]:
 
 
 def queries(document: str) -> list[str]:
-    """The SQL of a document, block by block."""
-    return re.findall(r"```sql\n(.*?)```", document, re.DOTALL)
+    """The SQL that a document asks, block by block."""
+    return [sql for sql in re.findall(r"```sql\n(.*?)```", document, re.DOTALL) if not sql.startswith("CREATE")]
+
+
+def reading_role(role: str = "reader") -> str:
+    """Statements that make a role for PostgreSQL that reads all, but the columns with secrets."""
+    with_secrets = {table for table, _ in HIDDEN}
+    names = {model._meta.table_name: [field.column_name for field in model._meta.sorted_fields] for model in migrations.TABLES}
+    free = [*VIEWS, *(name for name in names if name not in with_secrets)]
+    parts = [f"CREATE ROLE {role} LOGIN;", _wrapped(f"GRANT SELECT ON {', '.join(free)} TO {role};")]
+    for name in sorted(with_secrets):
+        columns = ", ".join(column for column in names[name] if (name, column) not in HIDDEN)
+        parts.append(_wrapped(f"GRANT SELECT ({columns}) ON {name} TO {role};"))
+    return "\n".join(parts)
+
+
+def _wrapped(statement: str) -> str:
+    return "\n".join(textwrap.wrap(statement, 138, subsequent_indent="    ", break_long_words=False))
 
 
 def text() -> str:
     """The document."""
     with sample() as connection:
-        parts = [generated("proxyd/store/sql/models.py, observed.py, rollups.py and views.py"), _HEAD, _QUERIES_HEAD]
+        head = _HEAD.replace("{role}", reading_role())
+        parts = [generated("proxyd/store/sql/models.py, observed.py, rollups.py and views.py"), head, _QUERIES_HEAD]
         for question, remark, sql in QUERIES:
             parts += [f"\n## {question}\n\n", f"{remark}\n\n" if remark else "", fenced(sql.strip(), "sql"), "\n",
                       fenced(output(connection, sql))]
-        parts.append("\n# Views\n\nViews join what people ask for most. The master makes them anew when it starts.\n")
+        parts.append("\n# Views\n\nViews join what people ask for most. The master makes those anew that an upgrade changed.\n")
         parts += [_view(connection, name) for name in VIEWS]
         parts += ["\n# Tables\n", *(_table(connection, model) for model in migrations.TABLES)]
         parts += [_KEPT_HEAD, _retention(), _BUCKETS]

@@ -1,6 +1,8 @@
-"""The SQL views operators look for; made anew at each start of the master, so that they fit the schema."""
+"""The SQL views operators look for; made anew at a start of the master where their texts differ, so that they fit the schema."""
 
 from __future__ import annotations
+
+import hashlib
 
 from proxyd.store.sql import spanviews
 from proxyd.store.sql.database import database
@@ -227,21 +229,45 @@ VIEWS: dict[str, str] = {
 }
 
 
+#: What each role may do with a view, without its owner.
+_RIGHTS = """
+    SELECT a.privilege_type, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE CAST(CAST(a.grantee AS regrole) AS TEXT) END,
+           CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+    FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+    WHERE c.relname = %s AND c.relnamespace = CAST(current_schema() AS regnamespace) AND a.grantee <> c.relowner"""
+
+
 def _statements() -> dict[str, str]:
     words = SQLITE if is_sqlite() else POSTGRES
     return {name: f"CREATE VIEW {name} AS {text.format(**words)}" for name, text in VIEWS.items()}
 
 
+def _outdated() -> dict[str, str]:
+    """The statements of the views that are not there with these texts. A server does not keep a text as it was: a comment tells which."""
+    if is_sqlite():
+        there = dict(database.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
+        return {name: text for name, text in _statements().items() if there.get(name) != text}
+    there = dict(database.execute_sql("SELECT relname, obj_description(oid, 'pg_class') FROM pg_class "
+                                      "WHERE relkind = 'v' AND relnamespace = CAST(current_schema() AS regnamespace)").fetchall())
+    return {name: text for name, text in _statements().items() if there.get(name) != _mark(text)}
+
+
+def _mark(text: str) -> str:
+    return f"A view of proxyd, {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
 def views_are_current() -> bool:
-    """Whether the views are there with these texts, as far as the database keeps the text. Runs in the database thread."""
-    if not is_sqlite():
-        return False
-    there = dict(database.execute_sql("SELECT name, sql FROM sqlite_master WHERE type = 'view'").fetchall())
-    return all(there.get(name) == text for name, text in _statements().items())
+    """Whether the views are there with these texts. Runs in the database thread."""
+    return not _outdated()
 
 
 def create_views() -> None:
-    """Make the views anew. Runs in the database thread."""
-    for name, text in _statements().items():
+    """Make those views anew that are not there with these texts; who may read one on a server still may. Runs in the database thread."""
+    for name, text in _outdated().items():
+        rights = [] if is_sqlite() else database.execute_sql(_RIGHTS, [name]).fetchall()
         database.execute_sql(f"DROP VIEW IF EXISTS {name}")
         database.execute_sql(text)
+        if not is_sqlite():
+            database.execute_sql(f"COMMENT ON VIEW {name} IS '{_mark(text)}'")
+        for right, role, option in rights:
+            database.execute_sql(f"GRANT {right} ON {name} TO {role}{option}")

@@ -9,12 +9,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from peewee import BooleanField, chunked
 
 from proxyd.docs import samples
-from proxyd.docs.database import queries
+from proxyd.docs.database import queries, reading_role
 from proxyd.docs.database import sample as samples_database
+from proxyd.docs.database_notes import QUERIES
 from proxyd.store.sql import migrations, views
 from proxyd.store.sql.changes import RegistryChange, write
 from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
@@ -23,6 +25,7 @@ from proxyd.store.sql.membership import COMMITTED, LEASE, Membership, NameTaken,
 from proxyd.store.sql.migrations import NEWEST, migrate
 from proxyd.store.sql.models import Host, SchemaVersion, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthResult
+from proxyd.store.sql.readonly import HIDDEN
 from proxyd.store.sql.traffic import Traffic, TrafficBatch, route_stats
 from proxyd.store.sql.viewparts import POSTGRES
 from proxyd.store.sql.views import VIEWS
@@ -109,6 +112,27 @@ def test_a_database_of_32_bits_is_widened_with_what_is_in_it(postgres: Postgres,
 def test_every_view_can_be_read(store: Store) -> None:
     for name in VIEWS:
         assert len(store.read(lambda name=name: database.execute_sql(f"SELECT * FROM {name}").fetchall())) == (name == "v_now")
+
+
+def test_the_role_of_the_document_reads_all_but_secrets_and_goes_on_to_when_a_view_changes(
+        store: Store, postgres: Postgres, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = url.rpartition("/")[2]
+    postgres.sql(f"DROP ROLE IF EXISTS {name}_reader; {reading_role(f'{name}_reader')}", name)
+    oids = postgres.sql("SELECT oid FROM pg_class WHERE relkind = 'v' AND relname LIKE 'v\\_%'", name)
+    assert migrate(store) == (NEWEST, NEWEST)
+    # What is as it was is left alone: whoever reads it is not kept waiting, and what else is made of it stays.
+    assert postgres.sql("SELECT oid FROM pg_class WHERE relkind = 'v' AND relname LIKE 'v\\_%'", name) == oids
+    monkeypatch.setitem(views.VIEWS, "v_unwell", "SELECT u.rank, u.what FROM unwell u")
+    migrate(store)
+    with psycopg2.connect(url.replace("//proxyd@", f"//{name}_reader@")) as reader, reader.cursor() as cursor:
+        for statement in (*(sql for _, _, sql in QUERIES if "v_unwell" not in sql), "SELECT what FROM v_unwell",
+                          *(f"SELECT * FROM {view}" for view in VIEWS)):
+            cursor.execute(statement)
+        for table, column in HIDDEN:
+            cursor.execute("SAVEPOINT one")
+            with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+                cursor.execute(f"SELECT {column} FROM {table}")
+            cursor.execute("ROLLBACK TO one")
 
 
 def test_a_server_that_restarts_is_connected_to_again(store: Store, postgres: Postgres) -> None:
