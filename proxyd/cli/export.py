@@ -9,12 +9,13 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from importlib import import_module
 from typing import IO, Any
 
 import peewee
-from peewee import BooleanField, DoubleField, IntegerField
 
+from proxyd.store.sql.columnkinds import Kind, kinds_of
 from proxyd.store.sql.database import Store, StoreError, connect, database, explain
 from proxyd.store.sql.migrations import TABLES
 from proxyd.store.sql.readonly import HIDDEN
@@ -48,13 +49,12 @@ def export(store: Store, wanted: Wanted) -> int:
     if wanted.format == "parquet" and not wanted.output:
         raise StoreError("a Parquet file needs a name: --output FILE")
     columns = [name for name in store.read(_columns, wanted.name) if (wanted.name, name) not in HIDDEN]
-    fields = models[wanted.name]._meta.columns if wanted.name in models else {}
-    truths = {name for name, field in fields.items() if isinstance(field, BooleanField)}
+    kinds = kinds_of(wanted.name, columns)
     where, values = _span(replace(wanted, since=_instant("--since", wanted.since), until=_instant("--until", wanted.until)), columns)
-    rows = _rows(store, f"SELECT {_quoted(columns)} FROM {wanted.name}{where}", values, [name in truths for name in columns])
+    rows = _rows(store, f"SELECT {_quoted(columns)} FROM {wanted.name}{where}", values, [kind is Kind.TRUTH for kind in kinds])
     try:
         if wanted.format == "parquet":
-            return _parquet(wanted.output, columns, [fields.get(name) for name in columns], rows)
+            return _parquet(wanted.output, columns, kinds, rows)
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(open(wanted.output, "w", encoding="utf-8", newline="")) if wanted.output else sys.stdout
             write: Callable[..., int] = _csv if wanted.format == "csv" else _sql
@@ -140,23 +140,35 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _parquet(path: str, columns: Sequence[str], fields: Sequence[Any], rows: Iterator[list[Any]]) -> int:
-    """Write a Parquet file. Columns of views, whose types are not declared, become text."""
+#: What makes a value that Parquet takes of one from a database: a server's exact numbers are Decimals, instants are text on both.
+_MADE: dict[Kind, Callable[[Any], Any]] = {
+    Kind.TRUTH: bool, Kind.WHOLE: int, Kind.REAL: float, Kind.INSTANT: lambda text: datetime.fromisoformat(text) if text else None,
+    Kind.TEXT: str}
+
+
+def _parquet(path: str, columns: Sequence[str], kinds: Sequence[Kind], rows: Iterator[list[Any]]) -> int:
+    """Write a Parquet file, in which columns have the types of their kinds whatever is in them."""
     try:
         pyarrow: Any = import_module("pyarrow")
         parquet: Any = import_module("pyarrow.parquet")
     except ImportError:
         raise StoreError("Parquet needs pyarrow: pip install proxyd[parquet]") from None
-    kinds = ((BooleanField, pyarrow.bool_()), (IntegerField, pyarrow.int64()), (DoubleField, pyarrow.float64()))
-    types = [next((made for kind, made in kinds if isinstance(field, kind)), pyarrow.string()) for field in fields]
-    schema = pyarrow.schema(list(zip(columns, types, strict=True)))
-    texts = [made == pyarrow.string() for made in types]
+    types = {Kind.TRUTH: pyarrow.bool_(), Kind.WHOLE: pyarrow.int64(), Kind.REAL: pyarrow.float64(),
+             Kind.INSTANT: pyarrow.timestamp("ms", tz="UTC"), Kind.TEXT: pyarrow.string()}
+    schema = pyarrow.schema([(name, types[kind]) for name, kind in zip(columns, kinds, strict=True)])
     count = 0
     with parquet.ParquetWriter(path, schema) as writer:
         for piece in peewee.chunked(rows, _AT_ONCE):
-            shaped = [[str(value) if text and value is not None else value for value, text in zip(row, texts, strict=True)]
-                      for row in piece]
-            arrays = [pyarrow.array([row[place] for row in shaped], made) for place, made in enumerate(types)]
+            arrays = [pyarrow.array(_shaped(name, kind, [row[place] for row in piece]), types[kind])
+                      for place, (name, kind) in enumerate(zip(columns, kinds, strict=True))]
             writer.write_batch(pyarrow.record_batch(arrays, schema=schema))
-            count += len(shaped)
+            count += len(piece)
     return count
+
+
+def _shaped(name: str, kind: Kind, values: list[Any]) -> list[Any]:
+    made = _MADE[kind]
+    try:
+        return [None if value is None else made(value) for value in values]
+    except ValueError as error:
+        raise StoreError(f"{name} has a value that is no {kind.value}: {error}") from None

@@ -18,6 +18,7 @@ from proxyd.docs.database_notes import COLUMN_NOTES, QUERIES, TABLE_NOTES, VIEW_
 from proxyd.docs.markdown import code, fenced, generated, table
 from proxyd.docs.samples import NOW, fill
 from proxyd.store.sql import migrations, models
+from proxyd.store.sql.columnkinds import Kind, kinds_of
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.database import database as current
 from proxyd.store.sql.readonly import HIDDEN
@@ -163,7 +164,8 @@ no further than the result where a view sums up over `GROUP BY` as a whole, as `
 The schema has a version (`SELECT * FROM schema_version`). The master, or `proxyd migrate`, migrates an older database. proxyd
 refuses a database that a newer proxyd wrote. `proxyd db check`, `proxyd db stats` and `proxyd db vacuum` maintain the file.
 `proxyd db export events --since 2026-11-01 --output events.csv` writes the rows of any table or view as CSV, SQL or (extra `parquet`)
-a Parquet file. `proxyd db report shop --month 2026-11` tells uptime, outages, maintenance, deploys, traffic and
+a Parquet file, in which instants are timestamps and numbers are numbers.
+`proxyd db report shop --month 2026-11` tells uptime, outages, maintenance, deploys, traffic and
 percentiles of a service, as text, HTML or JSON.
 To back it up while proxyd runs: `sqlite3 var/proxyd.db ".backup proxyd-backup.db"`.
 
@@ -286,11 +288,11 @@ def _table(connection: sqlite3.Connection, model: type[models.StoredTable]) -> s
 
 
 def _view(connection: sqlite3.Connection, name: str) -> str:
-    """A view's columns; the type of a computed one is that of its value in the sample."""
-    described = connection.execute(f"PRAGMA table_info({name})").fetchall()
-    row = connection.execute(f"SELECT {', '.join(f'typeof({item[1]})' for item in described)} FROM {name} LIMIT 1").fetchone()
-    rows = [(code(column), (kind or seen).lower(), COLUMN_NOTES.get(f"{name}.{column}") or COLUMN_NOTES.get(column, ""))
-            for (_, column, kind, *_), seen in zip(described, row, strict=True)]
+    """A view's columns."""
+    columns = [item[1] for item in connection.execute(f"PRAGMA table_info({name})")]
+    rows = [(code(column), "text" if kind is Kind.INSTANT else kind.value,
+             COLUMN_NOTES.get(f"{name}.{column}") or COLUMN_NOTES.get(column, ""))
+            for column, kind in zip(columns, kinds_of(name, columns), strict=True)]
     return f"\n## {name}\n\n{VIEW_NOTES[name]}\n\n" + table(("column", "type", "what it is"), rows)
 
 

@@ -18,10 +18,15 @@ from proxyd.cli.main import main
 from proxyd.config.sections import DatabaseSettings
 from proxyd.config.settings import Settings
 from proxyd.docs.samples import fill
+from proxyd.store.sql.columnkinds import Kind, kinds_of
 from proxyd.store.sql.database import Store, database
 from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.observed import EventRow, HealthResult
+from proxyd.store.sql.views import VIEWS
 from tests.support.postgres import Postgres
+
+#: The types that views have, by their numbers in PostgreSQL.
+TYPES = {20: "integer", 25: "text", 701: "real", 1700: "real"}
 
 
 @pytest.fixture
@@ -88,6 +93,32 @@ def test_parquet_has_numbers_as_numbers(filled: Store, tmp_path: Path) -> None:
     assert table.num_rows == 3 * 1440 and table.column("ok").to_pylist().count(False) == 26
 
 
+@pytest.mark.parametrize(("view", "types"), [
+    ("v_incidents", {"incident_id": "int64", "planned": "string", "started_at": "timestamp[ms, tz=UTC]", "seconds": "int64",
+                     "started_at_epoch": "int64", "failed_requests": "int64", "endpoint_id": "int64"}),
+    ("v_down_at", {"since": "timestamp[ms, tz=UTC]", "until": "timestamp[ms, tz=UTC]", "window_id": "int64"}),
+    ("v_slo", {"target_percent": "double", "limit_ms": "double", "requests": "int64", "burn_1h": "double", "left_percent": "double"}),
+    ("v_health_by_hour", {"hour": "timestamp[ms, tz=UTC]", "down_seconds": "int64", "avg_ms": "double"})])
+def test_parquet_has_the_numbers_and_instants_of_views_as_such(filled: Store, tmp_path: Path, view: str, types: dict[str, str]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed (extra parquet)")
+    output = str(tmp_path / "view.parquet")
+    assert db(filled.url, "export", view, format="parquet", output=output) == 0
+    table = parquet.read_table(output)
+    assert {name: str(table.schema.field(name).type) for name in types} == types and table.num_rows
+    if view == "v_incidents":
+        first = min(table.column("started_at").to_pylist())
+        assert first.isoformat() == "2026-03-01T22:10:10+00:00" and first.timestamp() in table.column("started_at_epoch").to_pylist()
+    if view == "v_down_at":
+        assert max(table.column("until").to_pylist()).year == 9999
+
+
+def test_parquet_tells_which_column_has_what_is_none(filled: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed (extra parquet)")
+    filled.call(EventRow.update(at="soon").execute)
+    assert db(filled.url, "export", "events", format="parquet", output=str(tmp_path / "e.parquet")) == 1
+    assert "at has a value that is no instant: " in capsys.readouterr().err
+
+
 def test_a_server_exports_the_same(postgres: Postgres, capsys: pytest.CaptureFixture[str]) -> None:
     url = postgres.new_database()
     before = database.obj
@@ -97,6 +128,10 @@ def test_a_server_exports_the_same(postgres: Postgres, capsys: pytest.CaptureFix
         migrate(store)
         store.call(HealthResult.create, route_id="r1", checked_at="2026-01-31T23:59:59.125Z", ok=True, response_time_ms=2.5)
         store.call(EventRow.create, at="2026-01-31T23:59:59.125Z", type="it's", detail="100 %")
+        for view in VIEWS:
+            found = store.read(lambda view=view: database.execute_sql(f"SELECT * FROM {view} LIMIT 0").description)
+            assert [TYPES[item.type_code] for item in found] == [
+                "text" if kind is Kind.INSTANT else kind.value for kind in kinds_of(view, [item.name for item in found])], view
     finally:
         store.close()
         database.initialize(before)

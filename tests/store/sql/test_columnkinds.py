@@ -1,0 +1,30 @@
+"""The kinds of columns: those that PostgreSQL gives views, and instants wherever they are. That of every view is held against a server in
+tests/cli/test_export.py."""
+
+from __future__ import annotations
+
+import re
+
+from proxyd.docs.database import sample
+from proxyd.store.sql.columnkinds import INSTANTS, Kind, kinds_of
+from proxyd.store.sql.migrations import TABLES
+from proxyd.store.sql.views import VIEWS
+
+INSTANT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+NUMBERS: dict[Kind, tuple[type, ...]] = {Kind.TRUTH: (int,), Kind.WHOLE: (int,), Kind.REAL: (int, float)}
+
+
+def test_every_value_of_the_sample_is_of_the_kind_of_its_column() -> None:
+    seen = set()
+    with sample() as connection:
+        for name in (*(model._meta.table_name for model in TABLES), *VIEWS):
+            cursor = connection.execute(f"SELECT * FROM {name}")
+            columns = [item[0] for item in cursor.description]
+            seen.update(columns)
+            kinds = kinds_of(name, columns)
+            for row in cursor:
+                for column, kind, value in zip(columns, kinds, row, strict=True):
+                    if value is not None:
+                        assert isinstance(value, NUMBERS.get(kind, (str,))), (name, column, value)
+                        assert (kind is Kind.INSTANT) is bool(INSTANT.fullmatch(str(value))), (name, column, value)
+    assert seen >= INSTANTS
