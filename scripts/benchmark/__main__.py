@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import compare, extras, handshakes, http2, report, scale, targets
+from benchmark import compare, extras, goals, handshakes, http2, paced, report, scale, streams, targets
 from benchmark.load import Measure, wrk
 from benchmark.targets import Target
 
@@ -95,6 +95,9 @@ def main() -> int:
                         help="TLS handshakes a second, full and resumed, in TLS 1.2 and 1.3; prints the table alone")
     parser.add_argument("--scale", action="store_true",
                         help="starts, memory, 100,000 routes and 9,800 sessions: seconds and processor seconds; prints the table alone")
+    parser.add_argument("--goals", action="store_true",
+                        help="processor time beside Caddy and nginx, and what it may be; latency at a given rate; idle connections. "
+                             "--scenarios takes the table's rows, --only proxyd, nginx, caddy")
     parser.add_argument("--compare", metavar="REV", default="",
                         help="proxyd alone, beside that revision of the repository, in alternating rounds; prints the ratios of processor "
                              "time, and exits with 1 if a scenario is slower than 0.97 of REV")
@@ -106,6 +109,8 @@ def main() -> int:
     unknown = [name for name in names if name not in known]
     if unknown:
         parser.error(f"unknown target {', '.join(unknown)}; known: {', '.join(known)}")
+    if options.goals:
+        return _goals(names, options.scenarios, rounds, seconds, not options.no_extras, not options.no_write)
     if options.http2:
         return _http2(names, options.scenarios, rounds, seconds, not options.no_write)
     if options.scale:
@@ -139,6 +144,23 @@ def main() -> int:
         report.write(results, tables, rounds, seconds)
     failed = sum(measure.failed for result in results.values() for name in ("proxyd", "full") for measure in result.get(name, []))
     return 1 if failed else 0
+
+
+def _goals(names: list[str], numbers: str, rounds: int, seconds: float, more: bool, write: bool) -> int:
+    """Measure what a request costs beside others, with `more` also latency and idle connections, print the tables, and return the exit
+    status."""
+    with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:
+        folder = Path(place)
+        folder.chmod(0o755)
+        parts = [goals.run(names, numbers, folder / "goals", rounds, seconds)]
+        if more:
+            parts.append(f"#### Latency\n\n{paced.table(folder / 'paced', rounds, seconds)}")
+            parts.append(f"#### Idle connections\n\n{streams.idle_table(folder / 'idle', 10_000 if rounds > 1 else 1_000)}")
+    text = "\n\n".join(parts) + "\n"
+    print(text)
+    if write:
+        report.put(goals.BEGIN, goals.END, text)
+    return 0
 
 
 def _http2(names: list[str], numbers: str, rounds: int, seconds: float, write: bool) -> int:

@@ -24,23 +24,17 @@ class Measure:
     failed: int
 
 
-def wrk(target: Target, path: str, connections: int, seconds: float, script: str | None = None) -> Measure:
-    """Load the target from the other core. Raises RuntimeError when wrk fails."""
-    command = [
-        "taskset",
-        "-c",
-        LOAD_CORE,
-        need("wrk"),
-        "-t1",
-        f"-c{connections}",
-        f"-d{max(1, round(seconds))}s",
-        "--latency",
-        "--timeout",
-        "10s",
-    ]
+def wrk(target: Target, path: str, connections: int, seconds: float, script: str | None = None, *, tls: bool = False, anew: bool = False,
+        arguments: tuple[str, ...] = ()) -> Measure:
+    """Load the target from the other core; `anew`: with a new connection for each request. `arguments`: for the script. Raises
+    RuntimeError when wrk fails."""
+    command = ["taskset", "-c", LOAD_CORE, need("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency",
+               "--timeout", "10s"]
     command += ["-s", script] if script else []
+    command += ["-H", "Connection: close"] if anew else []
+    url = f"{'https' if tls else 'http'}://127.0.0.1:{target.port}{path}"
     cpu_before, _ = target.program.usage()
-    done = subprocess.run([*command, f"http://127.0.0.1:{target.port}{path}"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, url, *(["--", *arguments] if arguments else [])], capture_output=True, text=True, check=False)
     cpu_after, resident = target.program.usage()
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     total = re.search(r"(\d+) requests in", done.stdout)

@@ -20,6 +20,8 @@ class Target:
     def __init__(self, name: str, port: int, program: Program, registry: socket.socket | None = None) -> None:
         self.name = name
         self.port = port
+        #: How many hosts it has routes for, where that is told.
+        self.hosts = 1
         self.program = program
         self._registry = registry
 
@@ -55,7 +57,7 @@ def backend(folder: Path) -> Target:
         f"""sendfile on;
 server {{ listen 127.0.0.1:{port} backlog=4096; root {files};
   location = /chunked {{ try_files /64k =404; ssi on; ssi_types *; }}
-  location = /post {{ client_body_buffer_size 2m; client_max_body_size 2m; proxy_pass http://127.0.0.1:{sink};
+  location = /post {{ client_body_buffer_size 11m; client_max_body_size 11m; proxy_pass http://127.0.0.1:{sink};
     proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_http_version 1.1; proxy_set_header Connection ""; }} }}
 server {{ listen 127.0.0.1:{sink} backlog=4096; location / {{ return 200 "ok"; }} }}""",
     )
@@ -91,60 +93,24 @@ frontend f
     return Target("slow backend", port, program)
 
 
-def hello(folder: Path, upstream: int) -> Target:
-    """Stock gunicorn with its gevent worker and an application that says hello in 1 KiB: the ceiling to compare with."""
+def _wsgi(name: str, folder: Path, application: str, environment: dict[str, str] | None = None) -> Target:
+    """Stock gunicorn with its gevent worker and one of benchmark.apps."""
     port = free_port()
-    program = Program(
-        [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "-k",
-            "gevent",
-            "-w",
-            "1",
-            "-b",
-            f"127.0.0.1:{port}",
-            "--backlog",
-            "4096",
-            "--worker-connections",
-            "10000",
-            "--no-control-socket",
-            "benchmark.apps:hello",
-        ],
-        folder,
-        environment={"PYTHONPATH": str(HERE.parent)},
-    )
+    options = ["-k", "gevent", "-w", "1", "-b", f"127.0.0.1:{port}", "--backlog", "4096", "--worker-connections", "10000"]
+    program = Program([sys.executable, "-m", "gunicorn", *options, "--no-control-socket", f"benchmark.apps:{application}"], folder,
+                      environment={"PYTHONPATH": str(HERE.parent), **(environment or {})})
     wait_for_port(port)
-    return Target("gunicorn gevent hello", port, program)
+    return Target(name, port, program)
+
+
+def hello(folder: Path, upstream: int) -> Target:
+    """An application that says hello in 1 KiB: the ceiling to compare with."""
+    return _wsgi("gunicorn gevent hello", folder, "hello")
 
 
 def naive(folder: Path, upstream: int) -> Target:
-    """What one would write in ten lines: a WSGI proxy with requests, under gunicorn's gevent worker."""
-    port = free_port()
-    program = Program(
-        [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "-k",
-            "gevent",
-            "-w",
-            "1",
-            "-b",
-            f"127.0.0.1:{port}",
-            "--backlog",
-            "4096",
-            "--worker-connections",
-            "10000",
-            "--no-control-socket",
-            "benchmark.apps:naive",
-        ],
-        folder,
-        environment={"PYTHONPATH": str(HERE.parent), "BENCH_UPSTREAM": f"http://127.0.0.1:{upstream}"},
-    )
-    wait_for_port(port)
-    return Target("gevent + requests", port, program)
+    """What one would write in ten lines: a WSGI proxy with requests."""
+    return _wsgi("gevent + requests", folder, "naive", {"BENCH_UPSTREAM": f"http://127.0.0.1:{upstream}"})
 
 
 def nginx(folder: Path, upstream: int) -> Target:
@@ -155,7 +121,9 @@ def nginx(folder: Path, upstream: int) -> Target:
         f"""upstream u {{ server 127.0.0.1:{upstream}; keepalive 128; }}
 server {{ listen 127.0.0.1:{port} backlog=4096;
   location / {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host;
-    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_request_buffering off; proxy_max_temp_file_size 0; }} }}""",
+    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_request_buffering off; proxy_max_temp_file_size 0; }}
+  location /websocket {{ proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Host $host;
+    proxy_set_header Connection upgrade; proxy_set_header Upgrade $http_upgrade; }} }}""",
         16384,
     )
     program = Program([need("nginx"), "-c", str(config)], folder)
