@@ -45,9 +45,9 @@ class ClientCertificate:
         return (*told, (FINGERPRINT_FIELD, self.fingerprint))
 
 
-def shown_certificate(sock: Any) -> ClientCertificate | None:
-    """What the client of a TLS socket has shown; OpenSSL has verified it."""
-    data = sock.getpeercert(True)
+def shown_certificate(tls: Any) -> ClientCertificate | None:
+    """What the client of a TLS connection has shown; OpenSSL has verified it."""
+    data = tls.getpeercert(True)
     if not data:
         return None
     try:

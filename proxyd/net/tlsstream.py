@@ -1,50 +1,91 @@
-"""The TLS stream of the hot path: OpenSSL on a non-blocking socket, with watchers of our own."""
+"""The TLS stream of the hot path: OpenSSL on a non-blocking socket, with watchers of our own, from the handshake on."""
 
 from __future__ import annotations
 
 import _socket
 import contextlib
 import socket as socket_constants
+import ssl
 from ssl import SSLEOFError, SSLWantReadError, SSLWantWriteError, SSLZeroReturnError
 from time import monotonic
 from typing import Any
 
-import gevent
 from gevent import monkey
 from gevent import socket as gevent_socket
 
-from proxyd.net.clientcert import shown_certificate
+from proxyd.net.clientcert import ClientCertificate, shown_certificate
 from proxyd.net.peer import Peer
-from proxyd.net.stream import RECV_SIZE, RESET_AT_CLOSE, PlainStream, Stream
+from proxyd.net.stream import RECV_SIZE, RESET_AT_CLOSE, Stream
 from proxyd.net.turns import SLICE, let_others_run, turn
 from proxyd.net.watched import Watched
 
 _poll = monkey.get_original("select", "poll")
 
 
-class TlsStream(Watched):
-    """A TLS stream on a gevent SSLSocket, handshake done.
+class _Referred(_socket.socket):
+    """A socket that OpenSSL's side can refer to weakly, as it does."""
 
-    gevent's socket did the handshake, and does the closing. In between, OpenSSL is asked itself (`_tls`): gevent's way to it takes a
-    quarter of a small request's processor time.
+    __slots__ = ("__weakref__",)
+
+
+class TlsStream(Watched):
+    """A TLS stream on a non-blocking socket. Nothing but `shake` and what closes may be called before `shake`.
+
+    OpenSSL is asked itself (`_tls`), as the standard library's sockets do. gevent's, which were made for any use, take a third of the
+    processor time of a handshake, and a quarter of a small request's.
     """
 
-    __slots__ = ("_closed", "_drained", "_peer", "_poll", "_tls", "asked", "certificate", "sock")
+    __slots__ = ("__weakref__", "_closed", "_peer", "_poll", "_tls", "asked", "certificate", "sock")
 
     secure = True
 
-    def __init__(self, sock: gevent_socket.socket, asked: bool = False) -> None:
-        """`asked`: whether the handshake asked for a certificate."""
-        super().__init__(sock.fileno())
-        self.asked = asked
-        self.certificate = shown_certificate(sock) if asked else None
-        sock.settimeout(None)
-        self.sock = sock
-        self._tls: Any = sock._sslobj
+    def __init__(self, sock: _socket.socket | gevent_socket.socket) -> None:
+        """Take over the descriptor of `sock`."""
+        self.sock = _Referred(sock.family, sock.type, sock.proto, sock.detach())
+        self.sock.setblocking(False)
+        super().__init__(self.sock.fileno())
+        self.asked = False
+        self.certificate: ClientCertificate | None = None
+        self._tls: Any = None
         self._closed = False
-        self._drained: PlainStream | None = None
-        self._peer = Peer(sock)
+        self._peer = Peer(self.sock)
         self._poll: Any = None
+
+    def shake(self, context: ssl.SSLContext, name: str = "", asked: bool = False) -> None:
+        """Shake hands: as the server, or with a `name` as the client of the server of that name. `asked`: the context asks for a
+        certificate. Sets no time limit. Raises OSError, ssl.SSLError among them; then the stream has to be closed."""
+        make: Any = context._wrap_socket  # type: ignore[attr-defined]
+        self._tls = make(self.sock, not name, name or None, owner=self)
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except SSLWantReadError:
+                self._wait_to_read()
+            except SSLWantWriteError:
+                self._wait_to_write()
+        self.asked = asked
+        self.certificate = shown_certificate(self._tls) if asked else None
+
+    @property
+    def protocol(self) -> str | None:
+        """What was agreed on by ALPN."""
+        agreed: str | None = self._tls.selected_alpn_protocol()
+        return agreed
+
+    # What the context's `sni_callback` asks of its connection. gevent's contexts ask it for the socket first.
+
+    def _sslsock(self) -> TlsStream:
+        return self
+
+    def _choose_context(self, context: ssl.SSLContext) -> None:
+        self._tls.context = context
+
+    context = property(None, _choose_context, doc="The context that the handshake goes on with.")
+
+    def getsockname(self) -> Any:
+        """The address that the peer has connected to, or that we connect from."""
+        return self.sock.getsockname()
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
         data: bytes = self._read(size)
@@ -108,35 +149,28 @@ class TlsStream(Watched):
 
     def end(self) -> Stream:
         # A close_notify lets the peer tell an end from a cut (RFC 8446 6.1). OpenSSL looks for the peer's at once and finds fault
-        # with data there, so that what still comes is read from the socket below. Without a timeout nothing waits here.
-        self.sock.settimeout(0.0)
-        with contextlib.suppress(OSError, ValueError):
-            self.sock.unwrap()
+        # with data there, so that what still comes is read from the socket below.
+        self._say_end()
         self._shut(socket_constants.SHUT_WR)
-        raw = _duplicate(self.sock)
-        if raw is None:
-            return self
-        self._drained = PlainStream(raw)
-        return self._drained
+        self._tls = _Below(self.sock)
+        return self
+
+    def _say_end(self) -> None:
+        """Send close_notify, if there is room for it. The peer's is not waited for."""
+        if self._tls is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self._tls.shutdown()
 
     def _shut(self, how: int) -> None:
-        raw = _duplicate(self.sock)
-        if raw is not None:
-            with contextlib.suppress(OSError):
-                raw.shutdown(how)
-            raw.close()
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(how)
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
         self._end_watching()
-        if self._drained is not None:
-            self._drained.close()
-        else:
-            # It must not keep us waiting.
-            with contextlib.suppress(OSError, ValueError), gevent.Timeout(1.0, False):
-                self.sock.unwrap()
+        self._say_end()
         self.sock.close()
 
     def reset(self) -> None:
@@ -167,9 +201,24 @@ class TlsStream(Watched):
         return self._peer.taken()
 
 
-def _duplicate(sock: gevent_socket.socket) -> _socket.socket | None:
-    """The TCP socket below TLS, as a second descriptor; None when it is closed."""
-    try:
-        return _socket.socket(fileno=_socket.dup(sock.fileno()))
-    except OSError:
-        return None
+class _Below:
+    """In OpenSSL's place when our side has ended: what the peer still sends, as it comes."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._sock = sock
+
+    def read(self, size: int, buffer: memoryview | None = None) -> bytes | int:
+        """Some bytes, or their number; b"" at the end."""
+        try:
+            return self._sock.recv(size) if buffer is None else self._sock.recv_into(buffer, size)
+        except BlockingIOError:
+            raise SSLWantReadError from None
+
+    def pending(self) -> int:
+        """Bytes that were read and not given."""
+        return 0
+
+    def shutdown(self) -> None:
+        """All is said."""

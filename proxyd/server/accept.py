@@ -7,6 +7,7 @@ alone for a moment. If it is still there afterwards, the worker takes it, so no 
 
 from __future__ import annotations
 
+import _socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -84,23 +85,27 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
         self._asking = self.loop.timer(_ASK_SECONDS, _ASK_SECONDS)
 
     def do_read(self) -> Any:
-        """The next connection and its address. None if there is none, or no descriptor for it."""
+        """The next connection, a socket of the standard library's, and its address. None if there is none, or no descriptor for it."""
+        listener = self.socket
         try:
-            accepted = super().do_read()
+            descriptor, address = listener._accept()
+        except BlockingIOError:
+            return None
         except OSError as error:
             if not none_left(error):
                 raise
             self.stop_accepting()
             self._wait()
             return None
-        if accepted:
-            self._spare.taken(accepted[0].fileno())
-            left = self.pool.free_count() - 1
-            if left <= self._few:
-                self._spare.ask(self._few + 1)
-                if left <= 0:
-                    self._wait()
-        return accepted
+        # Not gevent's socket: its watchers and timeouts would be made for nothing (net/watched).
+        accepted = _socket.socket(listener.family, listener.type, listener.proto, descriptor)
+        self._spare.taken(descriptor)
+        left = self.pool.free_count() - 1
+        if left <= self._few:
+            self._spare.ask(self._few + 1)
+            if left <= 0:
+                self._wait()
+        return accepted, address
 
     def _wait(self) -> None:
         if not self._asking.active:

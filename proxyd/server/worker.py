@@ -6,6 +6,7 @@ gunicorn still does listeners, forking, signals and reloads. This class changes 
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import gc
 import os
@@ -17,6 +18,7 @@ from functools import partial
 from typing import Any
 
 import gevent
+from gevent import socket as gevent_socket
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
@@ -29,7 +31,7 @@ from proxyd.net.certificates import Certificates
 from proxyd.net.descriptors import keep_spare
 from proxyd.net.gunicorn_inner import SIGNALS
 from proxyd.net.proxyprotocol import ProxyHeaderError, read_header
-from proxyd.net.stream import no_delay, plain_stream
+from proxyd.net.stream import PlainStream, no_delay
 from proxyd.net.tls import CertificateError, tls_listeners
 from proxyd.net.tlsalpn import PROTOCOL
 from proxyd.net.tlsstream import TlsStream
@@ -194,9 +196,14 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def _proxied_peer(self, listener: Any, client: Any, peer: str) -> str | None:
         """The client's address in the PROXY header that a front sends first, `peer` if it names none. None if the connection is refused."""
+        # One that waits, on the same descriptor.
+        waiting = gevent_socket.socket(client.family, client.type, client.proto, client.fileno())
         try:
             with gevent.Timeout(self._runtime.settings.proxy.header_timeout):
-                return read_header(client) or peer
+                try:
+                    return read_header(waiting) or peer
+                finally:
+                    waiting.detach()
         except (ProxyHeaderError, OSError, gevent.Timeout) as error:
             self.log.debug("no PROXY header from %s: %s", peer, error)
             self._runtime.refusals.count(NOT_PROXIED.code)
@@ -205,11 +212,10 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def _serve(self, listener: Any, client: Any, peer: str) -> None:
         if listener in self._tls:
-            secured, asked = self._handshake(client)
-            if secured is None:
+            stream: Any = self._handshake(client)
+            if stream is None:
                 return
-            stream: Any = TlsStream(secured, asked)
-            protocol = secured.selected_alpn_protocol()
+            protocol = stream.protocol
             if protocol == PROTOCOL:
                 # RFC 8737 3: the CA has seen what it wanted, and nothing else is said.
                 stream.close()
@@ -219,7 +225,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
                     Http2Connection(stream, peer, self._runtime).serve(self._call)
                 return
         else:
-            stream = plain_stream(client)
+            stream = PlainStream(client)
         with contextlib.suppress(gevent.GreenletExit):
             ClientConnection(stream, peer, self._runtime).serve(self._call)
 
@@ -227,22 +233,30 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         """Close so many idle connections, the longest idle first. Returns how many there are."""
         return close_idlest(self._runtime, count)
 
-    def _handshake(self, client: Any) -> tuple[Any, bool]:
-        """The client's connection after its TLS handshake, or None, and whether a certificate was asked for. The handshake's time limit is
-        that of a request header, and longer where it may wait for a certificate."""
+    def _handshake(self, client: _socket.socket) -> TlsStream | None:
+        """The client's connection after its TLS handshake, or None, and it is closed. The handshake's time limit is that of a request
+        header, and longer where it may wait for a certificate."""
         certificates = self._certificates
         if certificates is None:
             client.close()
-            return None, False
+            return None
+        stream: TlsStream | None = None
+        done = False
         try:
             with gevent.Timeout(self._runtime.settings.proxy.header_timeout + certificates.patience):
                 context, asks = certificates.begin(client)
                 if context is not None:
-                    return context.wrap_socket(client, server_side=True), asks
+                    stream = TlsStream(client)
+                    stream.shake(context, asked=asks)
+                    done = True
         except (OSError, CertificateError, gevent.Timeout) as error:
             self.log.debug("TLS handshake failed: %s", error)
-        client.close()
-        return None, False
+        finally:
+            if not done:
+                if stream is not None:
+                    stream.close()
+                client.close()
+        return stream if done else None
 
     def handle_quit(self, sig: int, frame: Any) -> None:
         """Stop at once. gunicorn's own handler would end the process in the middle of its work, with a traceback, and would lose

@@ -24,7 +24,8 @@ def test_all_is_patched_and_no_package_is_read_for_it() -> None:
         "events.subscribers.append(lambda event: told.append(type(event).__name__))\n"
         "lean.patch_all()\n"
         "print(all(map(monkey.is_module_patched, ('socket', 'ssl', 'threading', 'time', 'select', 'subprocess'))), asked,\n"
-        "      'GeventDidPatchAllEvent' in told, events.notify_and_call_entry_points is search)") == "True [] True True\n"
+        "      'GeventDidPatchAllEvent' in told, events.notify_and_call_entry_points is search,\n"
+        "      __import__('gevent').spawn(int).spawning_stack)") == "True [] True True None\n"
 
 
 def test_what_is_left_out_of_one_import_can_be_had_by_the_next() -> None:

@@ -135,7 +135,7 @@ class UpstreamLinks:
         options = upstream.options
         begun = time.monotonic()
         stream = connect(upstream, options.connect_timeout, "connect_timeout", True)
-        if isinstance(stream, TlsStream) and stream.sock.selected_alpn_protocol() != "h2":
+        if isinstance(stream, TlsStream) and stream.protocol != "h2":
             self.plain_until = begun + _PLAIN_SECONDS
             release(upstream, stream, time.monotonic())
             return None

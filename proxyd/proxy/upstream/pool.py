@@ -13,7 +13,7 @@ import gevent
 from gevent import socket as gevent_socket
 
 from proxyd.net.dial import dial, resolver
-from proxyd.net.handshake import EITHER, HTTP1, fault, wrap
+from proxyd.net.handshake import EITHER, HTTP1, backend_context, fault
 from proxyd.net.proxyprotocol import header
 from proxyd.net.resolver import ResolveError
 from proxyd.net.stream import Stream, no_delay, plain_stream
@@ -178,19 +178,21 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False,
     """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError, with the code `expired` once they are over. `http2`:
     offer that too, where TLS can. `client`: the address for which it is opened, empty if it is for many (option send_proxy)."""
     where = f"{upstream.host}:{upstream.port}" if upstream.port else upstream.authority
-    opened: gevent_socket.socket | None = None
+    opened: gevent_socket.socket | Stream | None = None
     try:
         with gevent.Timeout(limit):
-            opened = dial(upstream.host, upstream.port)
-            no_delay(opened)
-            address = opened.getpeername()[0] if upstream.port else ""
+            opened = dialled = dial(upstream.host, upstream.port)
+            no_delay(dialled)
+            address = dialled.getpeername()[0] if upstream.port else ""
             if upstream.options.send_proxy != "off":
-                opened.sendall(header(upstream.options.send_proxy, client, (address, upstream.port) if upstream.port else None))
+                dialled.sendall(header(upstream.options.send_proxy, client, (address, upstream.port) if upstream.port else None))
             stream: Stream
             if upstream.scheme != "https":
-                stream = plain_stream(opened)
+                stream = plain_stream(dialled)
             else:
-                stream = TlsStream(wrap(opened, upstream.host, upstream.tls, EITHER if http2 else HTTP1))
+                context = backend_context(upstream.tls, EITHER if http2 else HTTP1)
+                opened = stream = secured = TlsStream(dialled)
+                secured.shake(context, upstream.tls.server_name or upstream.host)
             stream.address = address
             if upstream.state.addresses is not None and address not in upstream.state.addresses:
                 # The name was resolved again after the last update.
@@ -216,6 +218,6 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False,
         raise UpstreamError("connection_refused", 502, code, f"can't connect to the upstream {where}: {reason}", True) from None
 
 
-def _close(sock: gevent_socket.socket | None) -> None:
+def _close(sock: gevent_socket.socket | Stream | None) -> None:
     if sock is not None:
         sock.close()
