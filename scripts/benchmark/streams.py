@@ -67,9 +67,9 @@ def messages(kind: str, backend: int, target: Target, count: int, seconds: float
 
 
 def carrying(folder: Path, backend: int) -> Target:
-    """proxyd with one route that takes WebSockets."""
+    """proxyd with one route that takes WebSockets, for clients that speak HTTP/1.1 or HTTP/2 in the clear."""
     commands = [f"ROUTE_ADD|{{sid}}|127.0.0.1|/|http://127.0.0.1:{backend}|0", "OPTIONS_SET|{sid}|ALL|websocket|true", "CONFIG_APPLY|{sid}"]
-    return targets.proxyd_system("proxyd", folder, commands)
+    return targets.proxyd_system("proxyd", folder, commands, environment={"PROXYD_PROXY_HTTP2_CLEARTEXT": "true"})
 
 
 def idle_table(folder: Path, count: int) -> str:
@@ -82,11 +82,9 @@ def idle_table(folder: Path, count: int) -> str:
     pem = http2.certificate(folder / "certificate")
     try:
         for kind, label in KINDS.items():
-            backend = free_port()
-            if kind in ("http1", "http2"):
-                target = targets.proxyd_plain(folder / kind, upstream.port)
-            elif kind.startswith("https"):
-                target = http2.proxyd(folder / kind, upstream.port, pem, False)
+            backend = free_port() if kind in ("websocket", "events") else upstream.port
+            if kind.startswith("https"):
+                target = http2.proxyd(folder / kind, backend, pem, False)
             else:
                 target = carrying(folder / kind, backend)
             try:
