@@ -83,10 +83,7 @@ def idle_table(folder: Path, count: int) -> str:
     try:
         for kind, label in KINDS.items():
             backend = free_port() if kind in ("websocket", "events") else upstream.port
-            if kind.startswith("https"):
-                target = http2.proxyd(folder / kind, backend, pem, False)
-            else:
-                target = carrying(folder / kind, backend)
+            target = http2.proxyd(folder / kind, backend, pem, False) if kind.startswith("https") else carrying(folder / kind, backend)
             try:
                 held, cpu = _idle(kind, backend, target, count)
             finally:
