@@ -116,7 +116,8 @@ MEANT = {
     # Progress on a terminal, which the oldest `limits` that is allowed brings along.
     "rich.live", "rich.progress",
     # They ask the kernel at once, and do not wait.
-    "proxyd.net.peer", "proxyd.net.stream", "proxyd.proxy.core.busywatch", "proxyd.server.accept", "proxyd.store.sql.postgres",
+    "proxyd.net.peer", "proxyd.net.stream", "proxyd.net.tlsstream", "proxyd.proxy.core.busywatch", "proxyd.server.accept",
+    "proxyd.store.sql.postgres",
     # A wait of a tenth of a millisecond for another process, which must not give way.
     "proxyd.store.memory.shared",
 }
