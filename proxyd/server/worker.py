@@ -80,6 +80,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
             expected = isinstance(error, (OSError, SettingsError, SharedMemoryError, StoreError))
             told = f"{type(error).__name__}: {error}".replace("\n", "\\n")
             tell_failure(self, told if expected else "\n".join((told, traceback.format_exc())))
+            ignore(SIGNALS)
 
     def init_signals(self) -> None:
         """Set the handlers. The arbiter has held all signals back since before the fork: gunicorn resets each to its default, by which
