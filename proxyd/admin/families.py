@@ -30,6 +30,9 @@ class Family(NamedTuple):
         return tuple(self.name + ending for ending in ("_bucket", "_sum", "_count")) if self.kind == HISTOGRAM else (self.name,)
 
 
+#: Upper bounds of the duration histogram, in seconds.
+LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
 #: Of traffic: they stay the same over redeploys. `domain` is the first one of a route.
 _PLACE = ("service", "domain")
 #: Of the state of a route.
@@ -57,6 +60,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
     ("proxyd itself", (
         Family("proxyd_sessions", GAUGE, "Registered sessions by state.", ("state",)),
         Family("proxyd_routes", GAUGE, "Active routes."),
+        Family("proxyd_metrics_left_out", GAUGE, "Routes and services that have no series, because there would be more than [admin] "
+               "max_series: those that are as usual, and those with the fewest requests.", ("of",)),
         Family("proxyd_config_version", GAUGE, "Config version that is current."),
         Family("proxyd_worker_config_version", GAUGE, "Config version that a live worker routes by.", ("pid",)),
         Family("proxyd_certificate_expiry_seconds", GAUGE, "End of a certificate, in Unix seconds.", ("path", "names")),

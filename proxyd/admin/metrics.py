@@ -1,13 +1,12 @@
 """The metrics, in Prometheus' conventions: base units, counters that end in _total, label values of bounded number.
 
-`read` takes everything from the database in one go; `render` turns it into text, in a thread, since that is work for
+`readings.read` takes everything from the database in one go; `render` turns it into text, in a thread, since that is work for
 the processor alone and many routes make much text.
 """
 
 from __future__ import annotations
 
 import bisect
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,45 +18,21 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from proxyd import __version__
-from proxyd.admin import views
-from proxyd.admin.families import counter, gauge, histogram
+from proxyd.admin.families import LE, counter, gauge, histogram
+from proxyd.admin.readings import Readings, first_domain
 from proxyd.base import clock
 from proxyd.base.counters import COUNTERS
 from proxyd.base.drain import began, drain_share
 from proxyd.base.findings import KINDS, Finding
 from proxyd.base.histogram import bounds
 from proxyd.base.jobs import Job
-from proxyd.base.text import route_number
 from proxyd.health.thresholds import DOWN, STATUSES
-from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
-from proxyd.store.sql.models import Route
-from proxyd.store.sql.observed import HealthStatus
-from proxyd.store.sql.query import dicts, tuples
-from proxyd.store.sql.refusals import refusal_counts
-from proxyd.store.sql.servicesums import NOWHERE, Place, ServiceLatency, ServiceStats, ServiceStatusCode
+from proxyd.store.sql.servicesums import Place
 from proxyd.store.sql.tablesizes import HistoryNumbers
-from proxyd.store.sql.traffic import open_requests
 
-#: Upper bounds of the duration histogram, in seconds.
-LE = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 #: Service, instance, domain and path.
 Member = tuple[str, str, str, str]
-
-
-@dataclass(slots=True)
-class Readings:
-    """What the database says, and the circuits of its routes."""
-
-    routes: list[Route] = field(default_factory=list)
-    sums: dict[Place, dict[str, Any]] = field(default_factory=dict)
-    codes: list[tuple[Any, ...]] = field(default_factory=list)
-    latencies: list[tuple[Any, ...]] = field(default_factory=list)
-    open_now: list[tuple[Any, ...]] = field(default_factory=list)
-    health: dict[str, str] = field(default_factory=dict)
-    sessions: dict[str, int] = field(default_factory=dict)
-    circuits: dict[str, str] = field(default_factory=dict)
-    refusals: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +51,6 @@ class Process:
     history: HistoryNumbers = field(default_factory=HistoryNumbers)
 
 
-def read(circuits: CircuitBoard) -> Readings:
-    """Everything there is. Runs in the database thread."""
-    routes = list(Route.select(Route.route_id, Route.service_name, Route.instance_name, Route.domains, Route.path, Route.slot,
-                               Route.drain_started_at, Route.drain_clock,
-                               Route.drain_seconds, Route.maintenance_since))
-    wanted = {row.route_id for row in routes}
-    # A service that has no route now is no series. When it is back, its counters go on.
-    places = {(row.service_name, _domain(row)) for row in routes} | {NOWHERE}
-    found = Readings(routes=routes, sessions=views.session_counts())
-    found.sums = {place: item for item in dicts(ServiceStats.select()) if (place := (item["service_name"], item["domain"])) in places}
-    code, latency = ServiceStatusCode, ServiceLatency
-    codes = code.select(code.service_name, code.domain, code.status_code, code.responses).order_by(code.status_code)
-    found.codes = [row for row in tuples(codes) if row[:2] in places]
-    buckets = latency.select(latency.service_name, latency.domain, latency.bucket, latency.requests)
-    found.latencies = [row for row in tuples(buckets) if row[:2] in places]
-    found.open_now = [row for row in open_requests() if row[0] in wanted]
-    found.health = {row.route_id: row.status for row in HealthStatus.select(HealthStatus.route_id, HealthStatus.status)
-                    if row.route_id in wanted}
-    found.refusals = refusal_counts()
-    for row in routes:
-        found.circuits[row.route_id] = STATE_NAMES[circuits.state(row.slot, route_number(row.route_id))]
-    return found
-
-
 def render(readings: Readings, process: Process, accept: str, now: float) -> tuple[bytes, str]:
     """The exposition and its content type, in the format that the Accept field asks for."""
     registry = CollectorRegistry(auto_describe=False)
@@ -116,7 +67,7 @@ class ProxydCollector(Collector):
         self._process = process
         self._now = clock.now() if now is None else now
         self._member: dict[str, Member] = {
-            row.route_id: (row.service_name, row.instance_name, _domain(row), row.path) for row in readings.routes}
+            row.route_id: (row.service, row.instance, first_domain(row.domains), row.path) for row in readings.routes}
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
@@ -174,10 +125,9 @@ class ProxydCollector(Collector):
         websockets = gauge("proxyd_websockets_open")
         queued = gauge("proxyd_queued")
         sums: dict[Place, list[int]] = {}
-        for route_id, *numbers in self._readings.open_now:
-            service, _, domain, _ = self._member[route_id]
-            before = sums.get((service, domain), [0, 0, 0])
-            sums[service, domain] = [old + new for old, new in zip(before, numbers, strict=True)]
+        for place, *numbers in self._readings.open_now:
+            before = sums.get(place, [0, 0, 0])
+            sums[place] = [old + new for old, new in zip(before, numbers, strict=True)]
         for place, numbers in sums.items():
             for family, number in zip((requests, websockets, queued), numbers, strict=True):
                 family.add_metric(place, number)
@@ -231,7 +181,7 @@ class ProxydCollector(Collector):
         yield from (sessions, workers, certificates, build)
         health = process.health
         for family, value in (
-            (gauge("proxyd_routes"), len(self._readings.routes)), (gauge("proxyd_config_version"), process.config_version),
+            (gauge("proxyd_routes"), self._readings.total), (gauge("proxyd_config_version"), process.config_version),
             (gauge("proxyd_health_targets"), health.get("targets", 0)), (gauge("proxyd_health_lag_seconds"), health.get("lag", 0)),
             (gauge("proxyd_health_results_waiting"), health.get("waiting", 0)),
             (counter("proxyd_health_results_dropped_total"), health.get("dropped", 0)),
@@ -239,6 +189,10 @@ class ProxydCollector(Collector):
         ):
             family.add_metric((), value)
             yield family
+        left_out = gauge("proxyd_metrics_left_out")
+        for of, count in self._readings.left_out.items():
+            left_out.add_metric((of,), count)
+        yield left_out
         yield from self._history()
         yield from self._jobs()
         yield self._unwell()
@@ -289,10 +243,6 @@ class _Worst:
         for labels, number in self._found.items():
             family.add_metric(labels, number * sign)
         return family
-
-
-def _domain(row: Route) -> str:
-    return str(next(iter(json.loads(row.domains)), ""))
 
 
 def _place(bucket: int) -> int:

@@ -9,7 +9,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from proxyd import __version__
-from proxyd.admin import metrics, views
+from proxyd.admin import metrics, readings, views
 from proxyd.admin.context import Context
 from proxyd.admin.http import Request, RequestRefused, Response, as_json
 from proxyd.base import clock
@@ -88,13 +88,13 @@ def prometheus(context: Context, request: Request) -> Response:
     """Metrics for Prometheus."""
     state = context.state
     with _scrapes:
-        readings = context.read(metrics.read, state.circuits)
+        found = context.read(readings.read, state.circuits, context.settings.admin.max_series)
         process = metrics.Process(
             state.started, state.board.version, [(worker.pid, worker.version) for worker in state.board.workers()],
             state.certificates(), len(state.problems()), state.health_numbers() if state.health_numbers is not None else {},
             state.jobs, context.wellness.findings(), state.orders(), state.history())
         body, content_type = gevent.get_hub().threadpool.apply(
-            metrics.render, (readings, process, request.header("Accept"), clock.now()))
+            metrics.render, (found, process, request.header("Accept"), clock.now()))
     return Response(200, body, content_type)
 
 

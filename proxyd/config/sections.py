@@ -261,6 +261,9 @@ class AdminSettings:
     max_connections: int = declare(integer(1, 100_000), "256", "Most connections at once. /livez, /readyz and /metrics have some more.")
     max_connections_per_client: int = declare(integer(1, 100_000), "64", "Most connections at once from one address (IPv6: /64).")
     request_timeout: float = declare(DURATION, "10s", "Longest time from the first byte of a request to its last, the body included.")
+    max_series: int = declare(
+        integer(0, 10_000_000), "50000", "About the most series that /metrics has of routes and services. Beyond it, those routes are left "
+        "out that are as usual, and the services with the fewest requests. 0: no bound.")
     token_file: str = declare(TEXT, "", "File with the token that actions need. Empty: all actions are refused.")
     viewer_token_file: str = declare(TEXT, "", "File with the token that reading needs. Empty: whoever can connect may read.")
     allow_unprotected: bool = declare(

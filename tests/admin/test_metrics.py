@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from proxyd.admin import metrics, readings
 from proxyd.admin.families import FAMILIES
 from proxyd.base.text import rfc3339
 from proxyd.cli.dbtool import row_counts
@@ -89,6 +91,41 @@ def test_a_scrape_has_the_metrics_that_are_declared_and_no_others(master: Master
         found[name] = family.type, family.documentation, {label for sample in family.samples for label in sample.labels} - {"le"}
     assert found == {family.name: (family.kind, family.help, set(family.labels) if found[family.name][2] else set())
                      for family in FAMILIES.values()}
+
+
+def test_series_beyond_the_bound_are_those_that_say_least_and_their_number_is_told(master: Master) -> None:
+    def fill() -> None:
+        for number in range(2, 42):
+            add_route(number, service=f"service{number}", domains=f'["{number}.test", "www.{number}.test"]',
+                      maintenance_since=rfc3339(time.time()) if number == 40 else None)
+            add_traffic(f"r{number}", {200: number}, {10: number})
+        add_health("r30", "down")
+
+    master.write(fill)
+    master.run(lambda: open_circuit(master, 20))
+
+    def told(most: int) -> tuple[int, Counter[str], set[str], dict[str, float]]:
+        found = master.run(lambda: master.store.read(readings.read, master.circuits, most))
+        text, _ = metrics.render(found, metrics.Process(0.0, 1, [], [], 0), "", time.time())
+        lines = [sample for family in parse(text.decode()) for sample in family.samples if "service" in sample.labels]
+        left = {labels["of"]: number for name, labels, number, *_ in (
+            sample for family in parse(text.decode()) for sample in family.samples) if name == "proxyd_metrics_left_out"}
+        assert "proxyd_routes 41.0" in text.decode()
+        return (len(lines), Counter(line.name for line in lines),
+                {line.labels["service"] for line in lines if line.name == "proxyd_maintenance"}, left)
+
+    all_of_them, names, routes, left = told(0)
+    assert names["proxyd_maintenance"] == 41 and names["proxyd_retries_total"] == 41 and set(left.values()) == {0}
+    assert told(all_of_them)[0] == all_of_them
+    bound = all_of_them // 12
+    fewer, names, routes, left = told(bound)
+    assert bound // 4 < fewer <= bound
+    # Three routes are not as usual; the oldest come after them.
+    assert {"service20", "service30", "service40", "shop"} <= routes and "service39" not in routes
+    assert left == {"routes": 41 - names["proxyd_maintenance"], "services": 41 - names["proxyd_retries_total"]}
+    assert 4 <= names["proxyd_maintenance"] < 41 and 1 <= names["proxyd_retries_total"] < 41
+    asked = samples(master.get("/metrics").text)
+    assert asked["proxyd_metrics_left_out", frozenset({("of", "routes")})] == 0
 
 
 def test_what_the_history_costs_is_told_by_table(master: Master) -> None:

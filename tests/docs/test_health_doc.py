@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxyd.admin.endpoints import ENDPOINTS
-from proxyd.admin.metrics import Process, ProxydCollector, Readings
+from proxyd.admin.metrics import Process, ProxydCollector
+from proxyd.admin.readings import Readings
 from proxyd.base.histogram import bounds
 from proxyd.config.options import OPTIONS
 from proxyd.config.settings import SECTIONS, setting_declarations
