@@ -16,6 +16,8 @@ from tests.chaos.invariants import INVARIANTS
 PROMPT = 10.0
 #: What the proxy says of a backend that it does not ask, because it failed before. What it says of one that it asked is 502 or 504.
 NOT_ASKED = frozenset({"circuit_open", "upstream_down"})
+#: Seconds within which what a leader says is read from its log.
+_SAID = 0.5
 #: An answer of a backend: its name, and the path it was asked for, in which service, version and route are.
 ANSWER = re.compile(r"(\S+) /(\w+)/v(\d+)/(main|extra)(?:/\S*)?(?: \d+)?\n")
 
@@ -23,7 +25,7 @@ ANSWER = re.compile(r"(\S+) /(\w+)/v(\d+)/(main|extra)(?:/\S*)?(?: \d+)?\n")
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A request and what came of it. `status` is 0 where no answer came, `error` says then why not; `config` is the header that each
-    version sets."""
+    version sets; `host` was asked, where there are several."""
 
     service: str
     extra: bool
@@ -34,6 +36,7 @@ class Sample:
     text: str = ""
     config: str = ""
     error: str = ""
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,8 @@ class Judge:
     excuses: Excuses
     breaches: list[Breach] = field(default_factory=list)
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
+    #: When a leader said of which host that it is late, or gives no sign of life.
+    named: list[tuple[float, str]] = field(default_factory=list)
 
     def breach(self, invariant: str, at: float, what: str) -> None:
         """Note that an invariant did not hold."""
@@ -92,7 +97,9 @@ class Judge:
                 or not config.has(sample.extra)):
             self.breach("declared", sample.begin, f"{told}, which was not declared ({config})")
         elif version not in legal:
-            if version < max(legal):
+            if version < max(legal) and self._late(sample, version):
+                self.counts["late"] += 1
+            elif version < max(legal):
                 last = max((attempt.ended for attempt in history.attempts if attempt.outcome == "ok" and attempt.ended <= sample.begin),
                            default=-math.inf)
                 self.breach("fresh", sample.begin, f"{told}; legal: {sorted(legal)}, by an OK {sample.begin - last:.2f} s before")
@@ -113,6 +120,9 @@ class Judge:
             return
         if sample.status == 503 and self._excused(sample, "down"):
             return
+        if sample.reason == "stale_table" and self._excused(sample, "late"):
+            self.counts["late"] += 1
+            return
         self.breach("served", sample.begin, f"{_name(sample)}: {sample.status} {sample.reason or sample.text[:60]!r}")
 
     def broken(self, sample: Sample) -> None:
@@ -121,9 +131,9 @@ class Judge:
             return
         self.breach("unbroken", sample.begin, f"{_name(sample)}: {sample.error} after {sample.end - sample.begin:.2f} s")
 
-    def refused(self, service: str, begin: float, end: float, line: str, answer: str) -> None:
-        """A registry command that was answered with an error."""
-        if "internal error" in answer or not self.excuses.holds("refused", begin, end):
+    def refused(self, service: str, begin: float, end: float, line: str, answer: str, host: str = "") -> None:
+        """A registry command that was answered with an error, by a host."""
+        if "internal error" in answer or not self.excuses.holds("refused", begin, end, host=host):
             self.breach("answered", begin, f"{service}: {line} -> {answer}")
 
     def forgotten(self, service: str, begin: float, end: float) -> None:
@@ -131,13 +141,21 @@ class Judge:
         if not self.excuses.holds("forgotten", begin, end):
             self.breach("kept", begin, f"{service}: RECONNECT was answered REREGISTER")
 
-    def lost(self, service: str, begin: float, end: float, error: str) -> None:
-        """A registry connection that ended, or on which no answer came in time."""
-        if not (self.excuses.holds("master", begin, end) or self.excuses.holds("down", begin, end)):
-            self.breach("connected", begin, f"{service}: {error}")
+    def lost(self, service: str, begin: float, end: float, error: str, host: str = "") -> None:
+        """A registry connection to a host that ended, or on which no answer came in time."""
+        if not (self.excuses.holds("master", begin, end, host=host) or self.excuses.holds("down", begin, end, host=host)):
+            self.breach("connected", begin, f"{service}: {error}{host and f' ({host})'}")
 
     def _excused(self, sample: Sample, kind: str) -> bool:
-        return self.excuses.holds(kind, sample.begin, sample.end)
+        return self.excuses.holds(kind, sample.begin, sample.end, host=sample.host)
+
+    def _late(self, sample: Sample, version: int) -> bool:
+        """Whether the host may answer by a version that is older: something keeps it from newer ones, and it was named."""
+        legal = self.histories[sample.service].legal
+        for excuse in self.excuses.found("late", sample.begin, sample.end, host=sample.host):
+            if version in legal(sample.begin - excuse.by, sample.end) or excuse.by == math.inf:
+                return any(host == sample.host and excuse.begin <= at <= sample.end + _SAID for at, host in self.named)
+        return False
 
     def _backend_excused(self, sample: Sample) -> bool:
         history = self.histories[sample.service]
@@ -146,4 +164,4 @@ class Judge:
 
 
 def _name(sample: Sample) -> str:
-    return f"{sample.service} {'extra' if sample.extra else 'main'}"
+    return f"{sample.service} {'extra' if sample.extra else 'main'}{sample.host and f' of {sample.host}'}"

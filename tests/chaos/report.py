@@ -29,6 +29,7 @@ def shown(verdict: Verdict, command: str) -> str:
         f"registry    {sum(service.commands for service in verdict.services)} commands, "
         f"{sum(service.reconnects for service in verdict.services)} reconnects",
         f"stale       {judge.counts['fresh']}",
+        *(f"{name:<11} {note}" for name, note in verdict.notes.items()),
     ]
     seen: collections.Counter[str] = collections.Counter()
     for breach in sorted(judge.breaches, key=lambda breach: breach.at):

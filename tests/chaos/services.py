@@ -7,12 +7,23 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tests.chaos.history import Config, History, Window
-from tests.chaos.judge import Judge
+from tests.chaos.judge import Judge, Sample
 from tests.support.registry import RegistryClient
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a host is reached by clients; `host` is its name, where there are several."""
+
+    port: int
+    address: str = "127.0.0.1"
+    host: str = ""
+
 
 #: Longest wait (seconds) for the answer to a command.
 PATIENCE = 15.0
@@ -27,9 +38,12 @@ class Refused(Exception):
 
 
 class Service(threading.Thread):
-    """One service with a main route and, in some versions, an extra one. `backends` are the urls by name."""
+    """One service with a main route and, in some versions, an extra one. `backends` are the urls by name. `doors`:
+    the registry of each host; one that can't be used is followed by the next. `limited`: its routes have a rate limit that nobody
+    reaches."""
 
-    def __init__(self, name: str, port: int, backends: dict[str, str], judge: Judge, chance: random.Random, rate: float) -> None:
+    def __init__(self, name: str, doors: Sequence[Door], backends: dict[str, str], judge: Judge, chance: random.Random, rate: float,
+                 limited: bool = False) -> None:
         super().__init__(daemon=True)
         self.history = History(name)
         self.applied = 0
@@ -40,7 +54,9 @@ class Service(threading.Thread):
         self.ending = threading.Event()
         self.trouble: Exception | None = None
         self._service = name
-        self._port = port
+        self._doors = doors
+        self._door, self._host = 0, ""
+        self._limited = limited
         self._backends = backends
         self._judge = judge
         self._chance = chance
@@ -87,6 +103,10 @@ class Service(threading.Thread):
             self._wire.close()
             self._wire = None
 
+    def judge_samples(self, samples: Sequence[Sample]) -> None:
+        """Have what was asked of this service judged."""
+        self._judge.samples([sample for sample in samples if sample.service == self._service])
+
     # -- steps
 
     def apply(self) -> None:
@@ -128,6 +148,8 @@ class Service(threading.Thread):
                 host = f"extra.{self._service}.test" if route == "extra" else f"{self._service}.test"
                 self._routes[route] = self._ask(f"ROUTE_ADD|{self._session}|{host}|/|{url}|0").split("|")[1]
         self._ask(f"HEADERS_SET|{self._session}|ALL|X-Config|v{config.version}")
+        if self._limited:
+            self._ask(f"RATELIMIT_SET|{self._session}|ALL|1000000|1m")
 
     def compare(self) -> None:
         """Hold what the registry says is active against what was acknowledged."""
@@ -199,19 +221,23 @@ class Service(threading.Thread):
             raise Lost(f"{_named(line)}: the connection ended")
         self._heard = time.monotonic()
         if answer.startswith("ERROR"):
-            self._judge.refused(self._service, begin, time.monotonic(), _named(line), answer)
+            self._judge.refused(self._service, begin, time.monotonic(), _named(line), answer, self._host)
             raise Refused(answer)
         self._known = begin
         return answer
 
     def _take_up(self, drop: bool = True) -> None:
         """Connect, and RECONNECT or REGISTER."""
-        self._wire = RegistryClient(self._port, PATIENCE)
+        door = self._doors[self._door]
+        self._host = door.host
         try:
+            self._wire = RegistryClient(door.port, PATIENCE, door.address)
             self._enter(drop)
-        except Refused:
-            # A connection without a session is of no use; the next attempt makes another.
-            self.close()
+        except (Refused, Lost, OSError) as error:
+            if isinstance(error, Refused):
+                # A connection without a session is of no use; the next attempt makes another.
+                self.close()
+            self._door = (self._door + 1) % len(self._doors)
             raise
 
     def _enter(self, drop: bool) -> None:
@@ -262,7 +288,7 @@ class Service(threading.Thread):
             self._away.end, self._away = now, None
 
     def _judge_loss(self, error: Exception) -> None:
-        self._judge.lost(self._service, self._heard, time.monotonic(), str(error))
+        self._judge.lost(self._service, self._heard, time.monotonic(), str(error), self._host)
         if isinstance(error.__cause__, TimeoutError):
             # We end the connection, not the master: it may take the routes out.
             self._leave()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tests.chaos.ends import without_reason
 from tests.chaos.judge import Judge, Sample
-from tests.chaos.services import Service
+from tests.chaos.services import Door, Service
 from tests.chaos.stage import Stage
 
 #: Longest time (seconds) until all is well again.
@@ -28,7 +28,7 @@ def settle(stage: Stage, services: Sequence[Service], judge: Judge) -> list[Samp
         elif stage.wait(lambda service=service: service.attempt(service.apply), RECOVERY, f"an apply of {name}"):  # type: ignore[misc]
             service.attempt(service.compare)
     time.sleep(0.2)
-    samples = [_ask(stage.system.proxy_port, service.history.service) for service in services for _ in range(12)]
+    samples = [ask(Door(stage.system.proxy_port), service.history.service) for service in services for _ in range(12)]
     _sound(stage, judge)
     return samples
 
@@ -40,17 +40,18 @@ def _readyz(stage: Stage) -> str:
         return repr(error)
 
 
-def _ask(port: int, service: str) -> Sample:
+def ask(door: Door, service: str) -> Sample:
+    """A request for the main route of a service on a connection of its own."""
     begin = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection(door.address, door.port, timeout=10)
     try:
         connection.request("GET", "/", headers={"Host": f"{service}.test"})
         answer = connection.getresponse()
         text = answer.read().decode("latin-1")
         return Sample(service, False, begin, time.monotonic(), answer.status, answer.getheader("X-Proxyd-Reason", ""), text[:200],
-                      answer.getheader("X-Config", ""))
+                      answer.getheader("X-Config", ""), host=door.host)
     except (OSError, http.client.HTTPException) as error:
-        return Sample(service, False, begin, time.monotonic(), error=repr(error))
+        return Sample(service, False, begin, time.monotonic(), error=repr(error), host=door.host)
     finally:
         connection.close()
 

@@ -26,65 +26,32 @@ MASTER_STARTS = 90.0
 _TOLD_AFTER = 1.5
 
 
-class Stage:
-    """The part of the world that faults see."""
+class Scene:
+    """What all faults need, whatever they see of the world."""
 
-    def __init__(self, system: ShiftedSystem, backends: Sequence[BackendProcess], histories: dict[str, History], judge: Judge, disk: str,
-                 said: Callable[[str], None]) -> None:
-        self.system = system
-        self.backends = backends
+    def __init__(self, judge: Judge, said: Callable[[str], None]) -> None:
         self.judge = judge
-        #: What the folder of the database is: "tmpfs" where a file system of its own could be mounted, else "folder".
-        self.disk = disk
         self.killed: set[int] = set()
-        self.may_end: list[MayEnd] = []
         self.ending = False
-        self._histories = histories
         self._said = said
 
     @property
     def excuses(self) -> Excuses:
         return self.judge.excuses
 
-    @property
-    def var(self) -> Path:
-        """The folder of the database and of the shared memory."""
-        return Path(self.system.database).parent
-
     def say(self, name: str, text: str) -> None:
         """A line of the run's log."""
         self._said(f"{name:<20} {text}")
 
     @contextlib.contextmanager
-    def excuse(self, fault: str, *kinds: str, after: float = 0.0, backend: str = "") -> Iterator[list[Excuse]]:
+    def excuse(self, fault: str, *kinds: str, after: float = 0.0, backend: str = "", host: str = "") -> Iterator[list[Excuse]]:
         """Excuse something for as long as the block lasts, and `after` seconds more."""
-        excuses = [self.excuses.begin(kind, fault, time.monotonic(), backend if kind == "backend" else "") for kind in kinds]
+        excuses = [self.excuses.begin(kind, fault, time.monotonic(), backend if kind == "backend" else "", host) for kind in kinds]
         try:
             yield excuses
         finally:
             for excuse in excuses:
                 excuse.end = time.monotonic() + after
-
-    @contextlib.contextmanager
-    def ends(self, signal: str = "", master: bool = False) -> Iterator[None]:
-        """For as long as the block lasts, workers may end by this signal, or the master by itself."""
-        part = MayEnd(len(self.system.log()), signal=signal, master=master)
-        self.may_end.append(part)
-        try:
-            yield
-        finally:
-            # The arbiter looks after its children once a second at least, and says then how they ended.
-            time.sleep(_TOLD_AFTER)
-            part.end = len(self.system.log())
-
-    def worker(self, number: float) -> int:
-        """The pid of a worker, chosen by a number from 0 to 1; waits until there is one. Raises TimeoutError."""
-        deadline = time.monotonic() + 20
-        while not (pids := sorted(self.system.worker_pids())):
-            if time.monotonic() > deadline:
-                raise TimeoutError("no worker within 20 s")
-            time.sleep(0.02)
-        return pids[int(number * len(pids))]
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -114,6 +81,46 @@ class Stage:
             time.sleep(0.02)
         self.judge.breach(invariant, begin, f"{what} did not come within {seconds:g} s")
         return False
+
+
+class Stage(Scene):
+    """One host: the part of the world that faults see."""
+
+    def __init__(self, system: ShiftedSystem, backends: Sequence[BackendProcess], histories: dict[str, History], judge: Judge, disk: str,
+                 said: Callable[[str], None]) -> None:
+        super().__init__(judge, said)
+        self.system = system
+        self.backends = backends
+        #: What the folder of the database is: "tmpfs" where a file system of its own could be mounted, else "folder".
+        self.disk = disk
+        self.may_end: list[MayEnd] = []
+        self._histories = histories
+
+    @property
+    def var(self) -> Path:
+        """The folder of the database and of the shared memory."""
+        return Path(self.system.database).parent
+
+    @contextlib.contextmanager
+    def ends(self, signal: str = "", master: bool = False) -> Iterator[None]:
+        """For as long as the block lasts, workers may end by this signal, or the master by itself."""
+        part = MayEnd(len(self.system.log()), signal=signal, master=master)
+        self.may_end.append(part)
+        try:
+            yield
+        finally:
+            # The arbiter looks after its children once a second at least, and says then how they ended.
+            time.sleep(_TOLD_AFTER)
+            part.end = len(self.system.log())
+
+    def worker(self, number: float) -> int:
+        """The pid of a worker, chosen by a number from 0 to 1; waits until there is one. Raises TimeoutError."""
+        deadline = time.monotonic() + 20
+        while not (pids := sorted(self.system.worker_pids())):
+            if time.monotonic() > deadline:
+                raise TimeoutError("no worker within 20 s")
+            time.sleep(0.02)
+        return pids[int(number * len(pids))]
 
     def expect(self, text: str, since: int, seconds: float = 3.0) -> None:
         """Hold the log against what should be told in it."""

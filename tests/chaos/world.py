@@ -8,16 +8,16 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.excuses import Excuses
-from tests.chaos.faults import FAULTS, WHOLE
+from tests.chaos.faults import FAULTS, WHOLE, Fault
 from tests.chaos.judge import Judge, Sample
 from tests.chaos.plan import Entry
-from tests.chaos.services import Service
+from tests.chaos.services import Door, Service
 from tests.chaos.settle import ended_by_themselves, settle, tracebacks
-from tests.chaos.stage import Stage
+from tests.chaos.stage import Scene, Stage
 from tests.chaos.traffic import Client
 from tests.support.program import BackendProcess
 from tests.support.shift import ShiftedSystem
@@ -49,25 +49,27 @@ class Verdict:
     services: list[Service]
     faults: dict[str, int]
     skipped: dict[str, str]
+    #: What else is to be said of it, by its name.
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 class World:
-    """Everything of a run. `said` gets each line of it."""
+    """Everything of a run. `said` gets each line of it. `faults`: those that there are."""
 
-    def __init__(self, folder: Path, seed: int, size: Size, said: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, seed: int, size: Size, said: Callable[[str], None], faults: dict[str, Fault] = FAULTS) -> None:
         self._folder = folder
         self._seed = seed
         self._size = size
         self._print = said
         self._begun = time.monotonic()
-        self._locks = {name: threading.Lock() for fault in FAULTS.values() for name in fault.holds}
+        self._locks = {name: threading.Lock() for fault in faults.values() for name in fault.holds}
         self.faults: dict[str, int] = {}
         self.skipped: dict[str, str] = {}
         self.late = 0
 
     def run(self, plan: Sequence[Entry], seconds: float) -> Verdict:
         """Run the plan, and judge."""
-        size, seed = self._size, self._seed
+        size = self._size
         with contextlib.ExitStack() as stack:
             disk = stack.enter_context(_disk(self._folder / "var"))
             backends = [BackendProcess(f"b{number}") for number in range(size.backends)]
@@ -79,17 +81,12 @@ class World:
             stack.callback(system.stop)
             system.start()
             judge = Judge({}, Excuses())
-            urls = {backend.name: backend.url for backend in backends}
-            services = [Service(f"s{number}", system.registry_port, urls, judge, random.Random(f"{seed} service {number}"),
-                                size.applies / size.services) for number in range(size.services)]
-            judge.histories.update({service.history.service: service.history for service in services})
+            services = self._services(judge, backends, [Door(system.registry_port)])
             stage = Stage(system, backends, judge.histories, judge, disk, self._said)
             begun = self._begun = time.monotonic()
-            clients = self._traffic(system, services)
+            clients = self._traffic([Door(system.proxy_port)], services)
             self._faults(stage, plan, begun, seconds)
-            samples = self._end(stage, services, clients)
-            for service in services:
-                judge.samples([sample for sample in samples if sample.service == service.history.service])
+            samples = self._end(services, clients, lambda: settle(stage, services, judge))
             ended_by_themselves(stage, judge)
             tracebacks(stage, judge)
             if self.late:
@@ -99,7 +96,15 @@ class World:
     def _said(self, line: str) -> None:
         self._print(f"{time.monotonic() - self._begun:8.2f} s  {line}")
 
-    def _traffic(self, system: ShiftedSystem, services: Sequence[Service]) -> list[Client]:
+    def _services(self, judge: Judge, backends: Sequence[BackendProcess], doors: Sequence[Door], limited: bool = False) -> list[Service]:
+        """The registry clients, which begin with `_traffic`."""
+        size, urls = self._size, {backend.name: backend.url for backend in backends}
+        services = [Service(f"s{number}", doors, urls, judge, random.Random(f"{self._seed} service {number}"),
+                            size.applies / size.services, limited) for number in range(size.services)]
+        judge.histories.update({service.history.service: service.history for service in services})
+        return services
+
+    def _traffic(self, doors: Sequence[Door], services: Sequence[Service]) -> list[Client]:
         """Each service applies once, then everything begins."""
         for service in services:
             while not service.attempt(service.apply):
@@ -107,13 +112,13 @@ class World:
             service.start()
         names = [service.history.service for service in services]
         ending = threading.Event()
-        clients = [Client(system.proxy_port, names, self._size.requests / self._size.clients,
+        clients = [Client(doors, names, self._size.requests / self._size.clients,
                           random.Random(f"{self._seed} client {number}"), ending) for number in range(self._size.clients)]
         for client in clients:
             client.start()
         return clients
 
-    def _faults(self, stage: Stage, plan: Sequence[Entry], begun: float, seconds: float) -> None:
+    def _faults(self, stage: Scene, plan: Sequence[Entry], begun: float, seconds: float) -> None:
         """Begin each fault at its time, in a thread of its own, and wait for the last of them."""
         threads = []
         for entry in plan:
@@ -126,7 +131,7 @@ class World:
         for thread in threads:
             thread.join(120)
 
-    def _happen(self, stage: Stage, entry: Entry, begun: float) -> None:
+    def _happen(self, stage: Scene, entry: Entry, begun: float) -> None:
         fault = entry.fault
         missing = fault.missing(stage)
         if missing:
@@ -155,18 +160,20 @@ class World:
                 stack.enter_context(self._locks[name])
             yield
 
-    def _end(self, stage: Stage, services: Sequence[Service], clients: Sequence[Client]) -> list[Sample]:
+    def _end(self, services: Sequence[Service], clients: Sequence[Client], settled: Callable[[], list[Sample]]) -> list[Sample]:
+        """End what the services do, `settled`, and the clients. All that was asked is judged."""
         for service in services:
             service.ending.set()
         for service in services:
             service.join(60)
-        asked = settle(stage, services, stage.judge)
+        asked = settled()
         clients[0].ending.set()
         for client in clients:
             client.join(60)
         samples = [sample for client in clients for sample in client.samples] + asked
         for service in services:
             service.close()
+            service.judge_samples(samples)
         return samples
 
 

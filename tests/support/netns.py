@@ -35,11 +35,11 @@ def missing() -> str:
     return f"network namespaces are not allowed here: {done.stderr.strip()}" if done.returncode else ""
 
 
-def enter(module: str) -> None:
-    """Run `python -m module` again with the same arguments in a network namespace of its own, unless this is it."""
+def enter(module: str, *more: str) -> None:
+    """Run `python -m module` again with the same arguments, and `more`, in a network namespace of its own, unless this is it."""
     if not os.environ.get(_OWN):
         os.environ[_OWN] = "yes"
-        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", module, *sys.argv[1:]])
+        os.execvp("unshare", ["unshare", "--net", sys.executable, "-m", module, *sys.argv[1:], *more])
 
 
 def _run(*command: str) -> None:
@@ -53,6 +53,7 @@ class Frame:
     def __init__(self) -> None:
         assert os.environ.get(_OWN), "this process has no network of its own"
         self.places: list[Place] = []
+        self.front, self.back = FRONT, BACK
         _run("ip", "link", "set", "lo", "up")
         for bridge, address in (("front", FRONT), ("back", BACK)):
             _run("ip", "link", "add", bridge, "type", "bridge")
@@ -78,11 +79,13 @@ class Place:
         self._frame = frame
         self._number = number
         self.front, self.back = f"10.77.0.{number}", f"10.78.0.{number}"
+        #: What a program listens at to be reached over both legs.
+        self.bind = "0.0.0.0"
         # It says that it is there when it is in the namespace.
         self._holder = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 1000000"], stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline()
-        self.inside = ("nsenter", f"--net=/proc/{self._holder.pid}/ns/net")
+        self.inside: tuple[str, ...] = ("nsenter", f"--net=/proc/{self._holder.pid}/ns/net")
         for leg, address in (("front", self.front), ("back", self.back)):
             _run("ip", "link", "add", f"{leg}{number}", "type", "veth", "peer", "name", leg, "netns", str(self._holder.pid))
             _run("ip", "link", "set", f"{leg}{number}", "master", leg, "up")

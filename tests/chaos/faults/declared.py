@@ -5,15 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from tests.chaos.stage import Stage
-
-#: Makes it happen, waits as long as it lasts, and ends it.
-Happen = Callable[["Stage", random.Random], None]
+#: Makes it happen, waits as long as it lasts, and ends it. It gets the stage of its world.
+Happen = Callable[[Any, random.Random], None]
 #: Why it can't happen on this machine, or an empty text.
-Missing = Callable[["Stage"], str]
+Missing = Callable[[Any], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +25,23 @@ class Fault:
     missing: Missing
 
 
+#: Those of one host, and those of several.
 FAULTS: dict[str, Fault] = {}
+HOST_FAULTS: dict[str, Fault] = {}
 #: Held by faults that stop the whole proxy: nothing else happens meanwhile.
 WHOLE = "whole"
 
 
-def _nothing(stage: Stage) -> str:
+def _nothing(stage: Any) -> str:
     return ""
 
 
-def fault(weight: int, *holds: str, missing: Missing = _nothing) -> Callable[[Happen], Happen]:
+def fault(weight: int, *holds: str, missing: Missing = _nothing, among: dict[str, Fault] = FAULTS) -> Callable[[Happen], Happen]:
     """Declare the function as a fault of its name. Weight 0: it happens only if it is asked for."""
 
     def declare(happen: Happen) -> Happen:
         name = happen.__name__
-        FAULTS[name] = Fault(name, weight, frozenset(holds or (name,)), " ".join((happen.__doc__ or "").split()), happen, missing)
+        among[name] = Fault(name, weight, frozenset(holds or (name,)), " ".join((happen.__doc__ or "").split()), happen, missing)
         return happen
 
     return declare

@@ -1,0 +1,131 @@
+"""What a fault of several hosts may use: the hosts, the database servers and Redis, and how to wait until all is well again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from tests.chaos.excuses import Excuse
+from tests.chaos.history import History
+from tests.chaos.judge import Judge
+from tests.chaos.stage import Scene, Stage
+from tests.hosts.together import Host, Hosts
+from tests.support.netns import Place
+
+#: Longest wait (seconds) until every host has a master that leads or waits, and says so. On a busy machine that is long.
+_ALL_WELL = 90.0
+#: How a leader names hosts that do not have a version; and its own workers.
+_LATE = re.compile(r"not yet taken by host (.+)$")
+_ONE_LATE = re.compile(r"(\S+) \(at \d+\)")
+_GONE = re.compile(r"host (\S+) has given no sign of life")
+_OWN_LATE = re.compile(r"not yet taken by worker")
+_LISTEN = 0.05
+
+
+class HostsStage(Scene):
+    """Three hosts. Each of them has a stage of its own in `stages`, by its name: what it is asked for is about that host alone."""
+
+    def __init__(self, hosts: Hosts, histories: dict[str, History], judge: Judge, said: Callable[[str], None]) -> None:
+        super().__init__(judge, said)
+        self.hosts = hosts
+        self.stages = {host.name: Stage(host, hosts.backends, histories, judge, "folder", said) for host in hosts.hosts}
+        #: Seconds that a fault of the leader was over after: until another lead began, and until every host that is well took commands.
+        self.takeovers: list[tuple[str, float, float]] = []
+
+    def one(self, chance: random.Random, leads: bool | None = None) -> Host:
+        """A host by chance. `leads`: the one that leads, or another one."""
+        leader = self.leader()
+        if leads is None:
+            leads = chance.random() < 0.5
+        others = [host for host in self.hosts.hosts if host is not leader]
+        return leader if leads else chance.choice(others)
+
+    def leader(self) -> Host:
+        """The host that led last; waits for a database that does not answer."""
+        found: list[Host] = []
+
+        def look() -> bool:
+            found.append(self.hosts.leader())
+            return True
+
+        self.wait(look, 30, "an answer of the database")
+        return found[-1] if found else self.hosts.hosts[0]
+
+    @contextlib.contextmanager
+    def late(self, fault: str, *hosts: Host, by: float, after: float) -> Iterator[None]:
+        """Hosts may be late for as long as the block lasts and `after` seconds more, by so many seconds."""
+        excuses: list[Excuse] = []
+        for host in hosts:
+            excuses.append(self.excuses.begin("late", fault, time.monotonic(), host=host.name))
+            excuses[-1].by = by
+        try:
+            yield
+        finally:
+            for excuse in excuses:
+                excuse.end = time.monotonic() + after
+
+    @contextlib.contextmanager
+    def taken_over(self, fault: str, before: Host | None) -> Iterator[None]:
+        """Note how long it takes until another lead begins and every host that is well, `before` left out, takes commands; the block
+        ends the one before. None: every host is well."""
+        term, begin = self.hosts.term(), time.monotonic()
+        yield
+        if self.wait(lambda: self.hosts.term() > term, 30, f"another lead after {fault}"):
+            led = time.monotonic() - begin
+            if self.answers_everywhere(before):
+                self.takeovers.append((fault, led, time.monotonic() - begin))
+                self.say(fault, f"another lead after {led:.2f} s, commands everywhere after {time.monotonic() - begin:.2f} s")
+
+    def answers_everywhere(self, but: Host | None = None) -> bool:
+        """Wait until the registry of every host takes commands."""
+        return all(self.wait(host.answers, 30, f"the registry of {host.name}") for host in self.hosts.hosts if host is not but)
+
+    def all_well(self) -> None:
+        """Wait until every host is ready; a breach of `settled` if one is not."""
+        for host in self.hosts.hosts:
+            self.wait(host.ready, _ALL_WELL, f"a ready {host.name}")
+        self.answers_everywhere()
+
+    def place(self, host: Host) -> Place:
+        """The network of a host, where each has one."""
+        assert isinstance(host.place, Place)
+        return host.place
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Note meanwhile whom the logs of the hosts name as late, and when."""
+        over = threading.Event()
+
+        def listen() -> None:
+            with contextlib.ExitStack() as stack:
+                logs = {host: stack.enter_context((host.directory / "output.log").open(encoding="utf-8", errors="replace"))
+                        for host in self.hosts.hosts}
+                while True:
+                    last = over.wait(_LISTEN)
+                    for host, log in logs.items():
+                        for line in log:
+                            self._hear(host, line)
+                    if last:
+                        return
+
+        thread = threading.Thread(target=listen, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(30)
+
+    def _hear(self, host: Host, line: str) -> None:
+        names = []
+        if found := _LATE.search(line):
+            names = _ONE_LATE.findall(found[1])
+        elif found := _GONE.search(line):
+            names = [found[1]]
+        elif _OWN_LATE.search(line):
+            names = [host.name]
+        self.judge.named += [(time.monotonic(), name) for name in names]
