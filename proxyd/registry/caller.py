@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from proxyd.registry.protocol import Answer, CommandError, CommandLine
-from proxyd.registry.state import LiveSession, Registry
+from proxyd.registry.state import MOVE, LiveSession, Registry
 
 if TYPE_CHECKING:
     from proxyd.events.bus import Event
@@ -69,12 +69,13 @@ class Caller:
         self._session = session
         self.secret = secret
 
-    def lost(self) -> None:
-        """The connection is gone, so the session's routes take no traffic."""
+    def lost(self, moves: bool = False) -> None:
+        """The connection is gone, so the session's routes take no traffic. `moves`: not by the client's doing, who has a moment to come
+        back by another host."""
         if self._session is not None and self.has_session and not self.stopping:
-            self.registry.disconnect(self._session, self)
-            log.info("%s/%s lost its connection: its %d routes take no traffic until it reconnects", self._session.service,
-                     self._session.instance, len(self._session.routes))
+            soon = self.registry.disconnect(self._session, self, moves)
+            log.info("%s/%s lost its connection: its %d routes take no traffic %suntil it reconnects", self._session.service,
+                     self._session.instance, len(self._session.routes), f"in {MOVE:g} s " if soon else "")
         self._session = None
 
 

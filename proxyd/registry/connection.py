@@ -249,20 +249,27 @@ class Connection:
 
     def close(self) -> None:
         """Send the waiting answers, then close the socket. The session waits for RECONNECT."""
+        moves = self._moves()
         try:
-            self.caller.lost()
+            self.caller.lost(moves)
         except StoreError as error:
             log.error("%s is gone, but its routes stay until the database can be written: %s", self.caller.actor, error)
-            gevent.spawn(self._lost_later)
+            gevent.spawn(self._lost_later, moves)
         self._ending = True
         self._wake.set()
         self._writer.join(_GOODBYE_SECONDS)
         self._writer.kill()
         self._sock.close()
 
-    def _lost_later(self) -> None:
+    def _lost_later(self, moves: bool) -> None:
         while True:
             gevent.sleep(1.0)
             with contextlib.suppress(StoreError):
-                self.caller.lost()
+                self.caller.lost(moves)
                 return
+
+    def _moves(self) -> bool:
+        """Whether it was not the client that ended, but the host that has passed the connection on: then the client comes back by another
+        one."""
+        others = self.caller.registry.others
+        return bool(self.via) and self.caller.has_session and others is not None and not others.passes_on(self.via)

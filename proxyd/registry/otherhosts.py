@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import gevent
+from gevent import socket
 
 from proxyd.base.findings import Finding
+from proxyd.base.text import split_address
 from proxyd.events.bus import EventBus
+from proxyd.net.dial import resolver
 from proxyd.store.sql import words
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.membership import LEASE
@@ -31,6 +34,8 @@ _TICK = 0.001
 _LONGEST_GAP = 1.0
 #: A host takes a version within milliseconds: one that takes longer than this is late.
 _LATE = 1.0
+#: Seconds in which a host takes a connection, if it can be reached.
+_REACH_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -48,6 +53,8 @@ class _Other:
     speaks: bool = False
     #: It is about to be upgraded: it takes no sessions, and leads only if no other host can.
     drained: bool = False
+    #: Where it takes registry connections.
+    registry: str = ""
 
 
 class OtherHosts:
@@ -70,7 +77,7 @@ class OtherHosts:
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
         names = set()
-        for name, boot, beat, reached, speaks, drained_at, drained_by in rows:
+        for name, boot, beat, reached, speaks, drained_at, drained_by, registry in rows:
             if name == self._own:
                 self.drained = f"this host is drained since {drained_at} ({drained_by})" if drained_at else ""
                 continue
@@ -81,9 +88,9 @@ class OtherHosts:
                 log.info("host %s shares the database", name)
             # A report may have come after the row was read. A host that began anew has reached nothing yet.
             host.reached = max(reached, host.reached) if host.beat[0] == boot and reached else reached
-            if host.beat != (boot, beat) or gap > _LONGEST_GAP:
+            if host.beat != (boot, beat) or gap > _LONGEST_GAP and host.lives:
                 host.beat, host.since = (boot, beat), now
-            host.speaks, host.drained = bool(speaks), bool(drained_at)
+            host.speaks, host.drained, host.registry = bool(speaks), bool(drained_at), registry or ""
             self._judge(name, host, version, now)
         for name in self._hosts.keys() - names:
             del self._hosts[name]
@@ -158,6 +165,18 @@ class OtherHosts:
         """The other hosts that give signs of life."""
         return {name for name, host in self._hosts.items() if host.lives}
 
+    def passes_on(self, name: str) -> bool:
+        """Whether a host takes registry connections to pass them on. It is asked at its address, for a moment at most."""
+        host = self._hosts.get(name)
+        if host is None or not host.lives or not host.registry:
+            return False
+        at, port = split_address(host.registry)
+        with contextlib.suppress(OSError, gevent.Timeout), gevent.Timeout(_REACH_SECONDS):
+            for address in resolver().addresses(at):
+                socket.create_connection((address, port)).close()
+                return True
+        return False
+
     def _tell(self, version: int, late: dict[str, int]) -> None:
         log.warning("config version %d is committed, but not yet taken by host %s", version,
                     ", ".join(f"{name} (at {reached})" for name, reached in late.items()))
@@ -188,4 +207,4 @@ class OtherHosts:
 
 def _rows() -> list[tuple[Any, ...]]:
     return list(tuples(Host.select(Host.name, Host.boot, Host.beat, Host.config_version, Host.clock.is_null(False),
-                                   Host.drained_at, Host.drained_by)))
+                                   Host.drained_at, Host.drained_by, Host.registry)))

@@ -43,7 +43,7 @@ log = logging.getLogger("proxyd.registry")
 CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
 _POLL = 0.001
 #: Seconds that a client has to come back by another host before its routes take no traffic any more.
-_MOVE = 5.0
+MOVE = 5.0
 #: The setting that stores what a session's token lets it claim, so that a restart can't widen it.
 GRANT = ("grant", "", "")
 
@@ -351,17 +351,17 @@ class Registry:
         if older is not None:
             self._forget(older, by, f"redeployed: session {session.session_id} of the same names has applied")
 
-    def disconnect(self, session: LiveSession, holder: Any) -> None:
+    def disconnect(self, session: LiveSession, holder: Any, moves: bool = False) -> bool:
         """The holder's connection is lost. The routes take no traffic from now on, and wait for RECONNECT until the grace ends. While
-        clients move to other hosts, the routes have a moment more.
+        clients move to other hosts, or if this one `moves`, the routes have a moment more; whether they have.
 
         Nothing happens if another connection has resumed the session meanwhile.
         """
         with self.exclusive():
             if session.state != CONNECTED or session.holder is not holder:
-                return
+                return False
             now = clock.now()
-            moves = now < self._moves_until
+            moves = moves or now < self._moves_until
             self.commit(RegistryChange(
                 session_id=session.session_id, routes=[] if moves else self.active.changed(session.routes, {"enabled": False}),
                 session_updates={"state": DISCONNECTED, "disconnected_at": rfc3339(clock.shown(now)),
@@ -371,7 +371,8 @@ class Registry:
             session.expires = now + self.settings.registry.reconnect_grace
             self._log.lost(session.service, session.instance, session.session_id, session.address, self.settings.registry.reconnect_grace)
         if moves:
-            gevent.spawn_later(_MOVE, self._not_moved, session)
+            gevent.spawn_later(MOVE, self._not_moved, session)
+        return moves
 
     def expect_moves(self, seconds: float) -> None:
         """For so long, connections that are lost are those of clients that move to another host."""

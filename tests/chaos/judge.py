@@ -5,11 +5,11 @@ from __future__ import annotations
 import collections
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.chaos.excuses import Excuses
-from tests.chaos.history import History
+from tests.chaos.history import History, Window
 from tests.chaos.invariants import INVARIANTS
 
 #: Longest time (seconds) that an answer may take: the invariant `prompt` names it.
@@ -18,6 +18,8 @@ PROMPT = 10.0
 NOT_ASKED = frozenset({"circuit_open", "upstream_down"})
 #: Seconds within which what a leader says is read from its log.
 _SAID = 0.5
+#: Seconds in which a host that was named as late has caught up, if nothing keeps it from that.
+_CATCHES_UP = 4.0
 #: An answer of a backend: its name, and the path it was asked for, in which service, version and route are.
 ANSWER = re.compile(r"(\S+) /(\w+)/v(\d+)/(main|extra)(?:/\S*)?(?: \d+)?\n")
 
@@ -57,7 +59,8 @@ class Judge:
     excuses: Excuses
     breaches: list[Breach] = field(default_factory=list)
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
-    #: When a leader said of which host that it is late, or gives no sign of life.
+    #: When a host was named as one that gives no sign of life, until it is back; and the instants at which one was named as late.
+    gone: list[tuple[Window, str]] = field(default_factory=list)
     named: list[tuple[float, str]] = field(default_factory=list)
 
     def breach(self, invariant: str, at: float, what: str) -> None:
@@ -97,7 +100,7 @@ class Judge:
                 or not config.has(sample.extra)):
             self.breach("declared", sample.begin, f"{told}, which was not declared ({config})")
         elif version not in legal:
-            if version < max(legal) and self._late(sample, version):
+            if version < max(legal) and self._late(sample, lambda begin: version in history.legal(begin, sample.end)):
                 self.counts["late"] += 1
             elif version < max(legal):
                 last = max((attempt.ended for attempt in history.attempts if attempt.outcome == "ok" and attempt.ended <= sample.begin),
@@ -120,7 +123,10 @@ class Judge:
             return
         if sample.status == 503 and self._excused(sample, "down"):
             return
-        if sample.reason == "stale_table" and self._excused(sample, "late"):
+        if (sample.reason == "stale_table" and self._excused(sample, "late")
+                or sample.reason in ("unknown_host", "no_route")
+                and self._late(sample, lambda begin: history.may_lack(sample.extra, begin, sample.end))
+                or sample.reason == "route_disabled" and self._late(sample, lambda begin: history.may_be_away(begin, sample.end))):
             self.counts["late"] += 1
             return
         self.breach("served", sample.begin, f"{_name(sample)}: {sample.status} {sample.reason or sample.text[:60]!r}")
@@ -149,13 +155,16 @@ class Judge:
     def _excused(self, sample: Sample, kind: str) -> bool:
         return self.excuses.holds(kind, sample.begin, sample.end, host=sample.host)
 
-    def _late(self, sample: Sample, version: int) -> bool:
-        """Whether the host may answer by a version that is older: something keeps it from newer ones, and it was named."""
-        legal = self.histories[sample.service].legal
-        for excuse in self.excuses.found("late", sample.begin, sample.end, host=sample.host):
-            if version in legal(sample.begin - excuse.by, sample.end) or excuse.by == math.inf:
-                return any(host == sample.host and excuse.begin <= at <= sample.end + _SAID for at, host in self.named)
-        return False
+    def _late(self, sample: Sample, legal: Callable[[float], bool]) -> bool:
+        """Whether the host may answer by an older table: it has been named as late, which says that an OK did not wait any longer; or
+        something keeps it from newer ones, and it has been named as gone. `legal` says whether the answer was, at any instant from another
+        one until its end."""
+        named = [at for at, host in self.named if host == sample.host and at <= sample.end + _SAID]
+        if named and legal(sample.begin - _CATCHES_UP) and max(named) >= sample.begin - _CATCHES_UP:
+            return True
+        gone = any(host == sample.host and window.overlaps(sample.begin - _CATCHES_UP, sample.end + _SAID) for window, host in self.gone)
+        return (gone or bool(named)) and any(legal(sample.begin - excuse.by) for excuse in self.excuses.found(
+            "late", sample.begin, sample.end, host=sample.host))
 
     def _backend_excused(self, sample: Sample) -> bool:
         history = self.histories[sample.service]

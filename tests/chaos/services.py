@@ -56,6 +56,8 @@ class Service(threading.Thread):
         self._service = name
         self._doors = doors
         self._door, self._host = 0, ""
+        #: Whether the connection has got the session.
+        self._entered = False
         self._limited = limited
         self._backends = backends
         self._judge = judge
@@ -229,12 +231,14 @@ class Service(threading.Thread):
     def _take_up(self, drop: bool = True) -> None:
         """Connect, and RECONNECT or REGISTER."""
         door = self._doors[self._door]
-        self._host = door.host
+        self._host, self._entered = door.host, False
         try:
             self._wire = RegistryClient(door.port, PATIENCE, door.address)
             self._enter(drop)
         except (Refused, Lost, OSError) as error:
-            if isinstance(error, Refused):
+            if isinstance(error, Refused) and self._entered:
+                self._leave()
+            elif isinstance(error, Refused):
                 # A connection without a session is of no use; the next attempt makes another.
                 self.close()
             self._door = (self._door + 1) % len(self._doors)
@@ -245,6 +249,7 @@ class Service(threading.Thread):
             known = self._known
             answer = self._ask(f"RECONNECT|{self._session}")
             if answer == "OK":
+                self._entered = True
                 self.reconnects += 1
                 self._leaving = False
                 if self._gone is None:

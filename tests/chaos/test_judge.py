@@ -149,3 +149,25 @@ def test_a_refused_command_a_lost_connection_and_a_forgotten_session_need_an_exc
     assert len(judge.breaches) == 3
     judge.refused("shop", 2.0, 2.1, "CONFIG_APPLY|SID", "ERROR|internal error (id 7)")
     assert judge.breaches[-1].invariant == "answered"
+
+
+def test_a_host_may_be_late_where_something_keeps_it_from_newer_tables_and_a_leader_has_named_it(judge: Judge) -> None:
+    changed = {**OLD, "host": "web2"}
+    assert broken(judge, **changed) == ["fresh"]
+    judge.breaches.clear()
+    # Named as late within the apply: the OK did not wait for it any longer.
+    judge.named.append((3.9, "web2"))
+    assert broken(judge, **changed) == []
+    assert broken(judge, **{**changed, "host": "web1"}) == ["fresh"]
+    judge.breaches.clear()
+    judge.named.clear()
+    # Named as gone: only with a reason, and only as much older as that allows.
+    judge.gone.append((Window(2.0), "web2"))
+    assert broken(judge, **changed) == ["fresh"]
+    judge.breaches.clear()
+    excuse = judge.excuses.begin("late", "the fault", 3.5, host="web2")
+    excuse.by = 0.6
+    assert broken(judge, **changed) == []
+    assert broken(judge, **changed, status=503, reason="stale_table") == []
+    excuse.by = 0.4
+    assert broken(judge, **changed) == ["fresh"]

@@ -6,7 +6,10 @@ import random
 import subprocess
 import sys
 
-from tests.chaos.faults import FAULTS
+import pytest
+
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.hosts.world import HOST_FAULTS
 from tests.chaos.plan import planned
 
 
@@ -18,11 +21,12 @@ def test_a_seed_gives_one_plan_and_another_seed_another() -> None:
     assert random.Random(plan[0].seed).random() == random.Random(planned(7, 600.0, 2.0, faults)[0].seed).random()
 
 
-def test_a_plan_has_about_as_many_faults_as_asked_for_and_none_at_the_end() -> None:
-    plan = planned(7, 600.0, 2.0, list(FAULTS.values()))
+@pytest.mark.parametrize("faults", [FAULTS, HOST_FAULTS], ids=["one host", "three hosts"])
+def test_a_plan_has_about_as_many_faults_as_asked_for_and_none_at_the_end(faults: dict[str, Fault]) -> None:
+    plan = planned(7, 600.0, 2.0, list(faults.values()))
     assert 240 < len(plan) < 360
     assert max(entry.at for entry in plan) < 598.0
-    assert {entry.fault.name for entry in plan} == set(FAULTS)
+    assert {entry.fault.name for entry in plan} == set(faults)
 
 
 def test_the_command_lists_faults_and_refuses_one_that_is_not_there() -> None:

@@ -42,11 +42,17 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
     other.socket.shutdown(socket.SHUT_WR)
     assert other.line().startswith("SESSION_OK|") and other.line() == ""
     # A host that is cut off, or stopped, keeps nobody connected.
-    gone = RegistryClient(second.registry_port).register("gone")
+    gone, left = (RegistryClient(second.registry_port).register(name) for name in ("gone", "left"))
+    gone.route("gone.test", backend.url)
+    left.route("left.test", backend.url)
+    # Who leaves takes its routes along at once. Whose host is gone has a moment to come back by another one.
+    left.close()
+    wait_for(lambda: first.get("/", "left.test").headers["X-Proxyd-Reason"] == "route_disabled", 3, "the end of its traffic")
     os.kill(stopped := master_of(second), signal.SIGSTOP)
     try:
         wait_for(lambda: postgres.sql("SELECT state FROM sessions WHERE service_name = 'gone'", database(first)) == "disconnected", 10,
                  "the end of its session")
+        assert first.get("/", "gone.test").status == 200
     finally:
         os.kill(stopped, signal.SIGCONT)
     gone.close()

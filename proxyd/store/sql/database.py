@@ -29,8 +29,9 @@ from proxyd.store.sql.openfile import Files, identity
 from proxyd.store.sql.overwritten import Stamp
 
 Result = TypeVar("Result")
-#: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read.
-_TURN = 20
+#: Longest wait in SQLite itself for another process's lock, in milliseconds: it holds up the thread, and all who only read. And the same
+#: on a server, where those who wait stand in line, in seconds.
+_TURN, _SERVER_TURN = 20, 0.1
 #: Bytes to which SQLite cuts its log when it has been brought into the database; a reader that stays open makes it grow.
 _LOG_SIZE = 16 << 20
 #: Between two such waits.
@@ -79,7 +80,7 @@ def connect(url: str, busy_timeout: float, mode: str = "rwc") -> peewee.Database
     parts = urlsplit(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise StoreError(f"[database] url: {hide_password(url)!r} is neither sqlite:///... nor postgresql://...")
-    return postgres.server(url, busy_timeout)
+    return postgres.server(url, busy_timeout, _SERVER_TURN)
 
 
 def _of_a_new_file(path: str) -> dict[str, object]:

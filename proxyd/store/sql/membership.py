@@ -43,7 +43,9 @@ _ANSWER = 2.0
 #: Seconds between two signs of life.
 BEAT = 0.5
 #: A host that gave no sign of life for so long is gone.
-LEASE = 2.5
+LEASE = 2.0
+#: How often the lead is tried for after a leader was deposed, and the seconds before each time.
+_TRIES, _TRY_SECONDS = 10, 0.02
 #: Seconds without a leader that lives after which a host that is drained leads all the same.
 _SPARE = 5.0
 #: If the last look was longer ago than this, it was not the other host that was away.
@@ -162,9 +164,14 @@ class Membership:
         server = self._server or self._connect()
         self._sign(server)
         if not self._leads and lead and (not spare or self._is_vacant(server)):
-            self._leads = bool(server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LEAD,)).fetchone()[0])
-            if not self._leads:
-                self._depose(server)
+            self._leads = _take(server)
+            if not self._leads and self._depose(server):
+                # The server gives the lock back when the other process has noticed.
+                for _ in range(_TRIES):
+                    server.execute_sql("SELECT pg_sleep(%s)", (_TRY_SECONDS,))
+                    if _take(server):
+                        self._leads = True
+                        break
         return self._leads
 
     def _connect(self) -> Any:
@@ -223,19 +230,21 @@ class Membership:
             self._spared, self._spared_since = found, now
         return now - self._spared_since > _SPARE
 
-    def _depose(self, server: Any) -> None:
-        """End the connection of a leader that gives no sign of life."""
+    def _depose(self, server: Any) -> bool:
+        """End the connection of a leader that gives no sign of life. Whether that was done."""
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
         row = _first(_known(server, _LEADER))
         if row is None or row[:4] != self._leader or gap > _LONGEST_GAP:
             self._leader, self._since = tuple(row[:4]) if row is not None else (), now
-            return
+            return False
         if now - self._since > LEASE and row[0] != self.name:
             ended = server.execute_sql(_END, (_LEAD >> 32, _LEAD & 0xFFFFFFFF, row[4])).fetchall()
             self._since = now
             if ended:
                 log.warning("host %s leads, but has given no sign of life for %.1f s: it is deposed", row[0], LEASE)
+                return True
+        return False
 
     def _drop(self) -> None:
         self._leads = self._registry_told = self._admin_told = False
@@ -253,6 +262,11 @@ def reached_by(news: list[tuple[str, str]]) -> list[tuple[str, int]]:
         if channel == REACHED and host and version.isdecimal():
             found.append((host, int(version)))
     return found
+
+
+def _take(server: Any) -> bool:
+    """Take the lead if it is free."""
+    return bool(server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_LEAD,)).fetchone()[0])
 
 
 def _known(server: Any, sql: str, values: tuple[Any, ...] = ()) -> Any:

@@ -77,19 +77,20 @@ def url_problem(url: str) -> str | None:
     return None
 
 
-def server(url: str, seconds: float) -> peewee.Database:
+def server(url: str, seconds: float, turn: float = 0.0) -> peewee.Database:
     """A peewee database for a `postgresql://` url of libpq's form (several hosts, sslmode and other parameters included), not yet
-    connected. `seconds`: the longest wait for a lock, and for a connection. Needs psycopg2."""
+    connected. `seconds`: the longest wait for a connection, and for a lock; `turn`: that for a lock, if it is tried again after that.
+    Needs psycopg2."""
     with contextlib.suppress(ImportError):
         from psycopg2 import extensions
 
         extensions.set_wait_callback(_wait)
-    milliseconds = max(1, round(seconds * 1000))
+    milliseconds, for_locks = max(1, round(seconds * 1000)), max(1, round((turn or seconds) * 1000))
     return peewee.PostgresqlDatabase(
         url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url, thread_safe=False,
         connect_timeout=max(2, math.ceil(seconds)), application_name="proxyd",
         # The server ends what its client has left, so that a frozen or lost process can't keep a lock for ever.
-        options=f"-c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={milliseconds}",
+        options=f"-c lock_timeout={for_locks} -c idle_in_transaction_session_timeout={milliseconds}",
         keepalives_idle=5, keepalives_interval=2, keepalives_count=3, tcp_user_timeout=max(2000, milliseconds))
 
 

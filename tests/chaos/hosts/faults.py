@@ -45,7 +45,7 @@ def kill_leader(stage: HostsStage, chance: random.Random) -> None:
     leader = stage.leader()
     stage.say("kill_leader", leader.name)
     with stage.excuse("kill_leader", "master", "refused", after=1.0), stage.late("kill_leader", leader, by=_BY_ITSELF, after=1.0):
-        with stage.taken_over("kill_leader", None):
+        with stage.taken_over("kill_leader", leader):
             stage.stages[leader.name].kill(leader.master().pid)
         stage.all_well()
 
@@ -106,8 +106,12 @@ def stop_worker(stage: HostsStage, chance: random.Random) -> None:
     one = stage.stages[host.name]
     pid = one.worker(chance.random())
     stage.say("stop_worker", f"{host.name}, worker {pid} for {seconds:g} s")
+    begin = time.monotonic()
     with stage.excuse("stop_worker", "slow", host=host.name, after=0.5):
         one.stop(pid, seconds)
+    # Where its master is away, too, it could not find out by itself meanwhile.
+    for late in stage.excuses.found("late", begin, time.monotonic(), host=host.name):
+        late.by += seconds
 
 
 @hosts_fault(2, "hosts", "workers")
@@ -136,7 +140,7 @@ def restart_host(stage: HostsStage, chance: random.Random) -> None:
 def _whole(stage: HostsStage, name: str, host: Host, led: bool) -> Iterator[None]:
     """The block ends a host, which is started again behind it."""
     everywhere = "" if led else host.name
-    with (stage.excuse(name, "down", "cut", host=host.name, after=1.0),
+    with (stage.excuse(name, "down", "cut", "slow", host=host.name, after=1.0),
           stage.excuse(name, "master", "refused", host=everywhere, after=1.0), stage.late(name, host, by=_BY_ITSELF, after=1.0)):
         stage.stages[host.name].killed += [*host.worker_pids()]
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import re
 import threading
@@ -10,11 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 
 from tests.chaos.excuses import Excuse
-from tests.chaos.history import History
+from tests.chaos.history import History, Window
 from tests.chaos.judge import Judge
 from tests.chaos.stage import Scene, Stage
 from tests.hosts.together import Host, Hosts
 from tests.support.netns import Place
+from tests.support.waiting import patience
 
 #: Longest wait (seconds) until every host has a master that leads or waits, and says so. On a busy machine that is long.
 _ALL_WELL = 90.0
@@ -23,6 +25,8 @@ _LATE = re.compile(r"not yet taken by host (.+)$")
 _ONE_LATE = re.compile(r"(\S+) \(at \d+\)")
 _GONE = re.compile(r"host (\S+) has given no sign of life")
 _OWN_LATE = re.compile(r"not yet taken by worker")
+_BACK = re.compile(r"host (\S+) is back")
+_PROCESS = re.compile(r"\[(\d+)\]")
 _LISTEN = 0.05
 
 
@@ -33,6 +37,8 @@ class HostsStage(Scene):
         super().__init__(judge, said)
         self.hosts = hosts
         self.stages = {host.name: Stage(host, hosts.backends, histories, judge, "folder", said) for host in hosts.hosts}
+        #: The hosts that are said to be gone, by who says so.
+        self._gone: dict[tuple[str, str], Window] = {}
         #: Seconds that a fault of the leader was over after: until another lead began, and until every host that is well took commands.
         self.takeovers: list[tuple[str, float, float]] = []
 
@@ -61,17 +67,16 @@ class HostsStage(Scene):
         excuses: list[Excuse] = []
         for host in hosts:
             excuses.append(self.excuses.begin("late", fault, time.monotonic(), host=host.name))
-            excuses[-1].by = by
+            excuses[-1].by = patience(by) if by < math.inf else by
         try:
             yield
         finally:
             for excuse in excuses:
-                excuse.end = time.monotonic() + after
+                excuse.end = time.monotonic() + patience(after)
 
     @contextlib.contextmanager
-    def taken_over(self, fault: str, before: Host | None) -> Iterator[None]:
-        """Note how long it takes until another lead begins and every host that is well, `before` left out, takes commands; the block
-        ends the one before. None: every host is well."""
+    def taken_over(self, fault: str, before: Host) -> Iterator[None]:
+        """Note how long it takes until another lead begins and every host takes commands, but for `before`; the block ends its lead."""
         term, begin = self.hosts.term(), time.monotonic()
         yield
         if self.wait(lambda: self.hosts.term() > term, 30, f"another lead after {fault}"):
@@ -121,11 +126,13 @@ class HostsStage(Scene):
             thread.join(30)
 
     def _hear(self, host: Host, line: str) -> None:
-        names = []
+        now, by = time.monotonic(), " ".join((host.name, *_PROCESS.findall(line)[:1]))
         if found := _LATE.search(line):
-            names = _ONE_LATE.findall(found[1])
+            self.judge.named += [(now, name) for name in _ONE_LATE.findall(found[1])]
         elif found := _GONE.search(line):
-            names = [found[1]]
+            self._gone[by, found[1]] = window = Window(now)
+            self.judge.gone.append((window, found[1]))
+        elif (found := _BACK.search(line)) and (by, found[1]) in self._gone:
+            self._gone.pop((by, found[1])).end = now
         elif _OWN_LATE.search(line):
-            names = [host.name]
-        self.judge.named += [(time.monotonic(), name) for name in names]
+            self.judge.named.append((now, host.name))
