@@ -53,7 +53,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
     ("State of routes", (
         Family("proxyd_health_up", GAUGE, "0 where the health check finds the upstream down, else 1.", _MEMBER),
         Family("proxyd_health_status", GAUGE, "1 for the status that the health check gives the upstream.", (*_MEMBER, "status")),
-        Family("proxyd_circuit_state", GAUGE, "1 for the state that the circuit is in.", (*_MEMBER, "state")),
+        Family("proxyd_circuit_state", GAUGE, "1 for the state that the circuit is in, on the host that is scraped.", (*_MEMBER, "state")),
         Family("proxyd_drain_share", GAUGE, "Share of its traffic that a route gets: 1, falling to 0 in a drain.", _MEMBER),
         Family("proxyd_maintenance", GAUGE, "1 where the route is in maintenance.", _MEMBER),
     )),
@@ -63,7 +63,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("proxyd_metrics_left_out", GAUGE, "Routes and services that have no series, because there would be more than [admin] "
                "max_series: those that are as usual, and those with the fewest requests.", ("of",)),
         Family("proxyd_config_version", GAUGE, "Config version that is current."),
-        Family("proxyd_worker_config_version", GAUGE, "Config version that a live worker routes by.", ("pid",)),
+        Family("proxyd_worker_config_version", GAUGE, "Config version that a live worker of the host that is scraped routes by.", ("pid",)),
         Family("proxyd_certificate_expiry_seconds", GAUGE, "End of a certificate, in Unix seconds.", ("path", "names")),
         Family("proxyd_certificate_orders_total", COUNTER, "Orders of certificates by [acme] that ended: obtained or failed.", ("result",)),
         Family("proxyd_certificates_failing", GAUGE, "Names whose last order of a certificate failed."),
@@ -79,8 +79,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("proxyd_history_rows", GAUGE, "About how many rows a table of history has, as of the last minute.", ("table",)),
         Family("proxyd_history_bytes", GAUGE, "About how many bytes a table of history takes, with its indexes, as of the last minute.",
                ("table",)),
-        Family("proxyd_access_log_bytes", GAUGE, "Bytes of the access log, where it is a file."),
-        Family("proxyd_job_runs_total", COUNTER, "Runs of the master's background jobs.", ("job",)),
+        Family("proxyd_access_log_bytes", GAUGE, "Bytes of the access log of the host that leads, where it is a file."),
+        Family("proxyd_job_runs_total", COUNTER, "Runs of the background jobs of the master that is scraped.", ("job",)),
         Family("proxyd_job_errors_total", COUNTER, "Runs of a background job that failed.", ("job",)),
         Family("proxyd_job_last_run_timestamp_seconds", GAUGE,
                "Begin of a background job's last run, in Unix seconds; 0 before the first.", ("job",)),
@@ -88,8 +88,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
         Family("proxyd_unwell", GAUGE, "How many things are unwell, by kind; severity is critical, warning or starting.",
                ("kind", "severity")),
         Family("proxyd_problems", GAUGE, "Things in the configuration that are broken now."),
-        Family("proxyd_start_time_seconds", GAUGE, "Start of the master, in Unix seconds."),
-        Family("proxyd_build_info", GAUGE, "1, with the version as label.", ("version",)),
+        Family("proxyd_start_time_seconds", GAUGE, "Start of the master that is scraped, in Unix seconds."),
+        Family("proxyd_build_info", GAUGE, "1, with the version of the master that is scraped as label.", ("version",)),
     )),
 )
 FAMILIES: dict[str, Family] = {family.name: family for _, families in GROUPS for family in families}

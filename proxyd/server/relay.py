@@ -30,6 +30,8 @@ _PIECE = 65536
 _REFUSALS = 64
 #: Seconds to reach the leader, name resolution included; and those that it has to end after the client has.
 _CONNECT_SECONDS, _END_SECONDS = 3.0, 30.0
+#: Seconds of silence before the leader's host is asked for a sign of life, and between two questions; how many may go unanswered.
+_SILENCE, _UNANSWERED = 1, 2
 #: Seconds that a client has to use another host after it was told to; and after which all of them are cut.
 _MOVE_SECONDS, _GOODBYE_SECONDS = 2.0, 10.0
 
@@ -149,6 +151,7 @@ class Relay:
                     continue
                 try:
                     tune(leader, self._settings)
+                    _hurry(leader)
                     if self._settings.proxy_protocol_from:
                         leader.sendall(header("v2", client, leader.getpeername()[:2], self._host))
                 except BaseException:
@@ -190,6 +193,15 @@ class _Passed:
                 self._sock.sendall(answer_line("SHUTDOWN"))
         gevent.sleep(_MOVE_SECONDS)
         _shut(self._sock, constants.SHUT_RD)
+
+
+def _hurry(leader: Any) -> None:
+    """Notice within three seconds that the leader's host can't be reached any more: it takes the routes of those whose connections come by
+    here out soon after that, so they have to look for another way."""
+    leader.setsockopt(constants.IPPROTO_TCP, constants.TCP_KEEPIDLE, _SILENCE)
+    leader.setsockopt(constants.IPPROTO_TCP, constants.TCP_KEEPINTVL, _SILENCE)
+    leader.setsockopt(constants.IPPROTO_TCP, constants.TCP_KEEPCNT, _UNANSWERED)
+    leader.setsockopt(constants.IPPROTO_TCP, 18, _SILENCE * (_UNANSWERED + 1) * 1000)  # TCP_USER_TIMEOUT
 
 
 def _copy(source: Any, sink: Any) -> None:

@@ -74,6 +74,10 @@ class Host(ShiftedSystem):
         self.command = [*place.inside, *self.command]
         self.patience = 60.0
 
+    def use(self, tree: Path) -> None:
+        """Run from another tree at the next start."""
+        self.root, self.gunicorn_config = tree, tree / "gunicorn.conf.py"
+
     def serves(self) -> bool:
         """Whether a worker answers by a table that is loaded."""
         with contextlib.suppress(OSError):
@@ -97,9 +101,10 @@ class Host(ShiftedSystem):
 
 
 class Hosts:
-    """All of it. `settings` are those of each host."""
+    """All of it. `settings` are those of each host, and `tree` is what they run from, if not from this one."""
 
-    def __init__(self, folder: Path, stack: contextlib.ExitStack, net: Net, backends: int = 1, **settings: Any) -> None:
+    def __init__(self, folder: Path, stack: contextlib.ExitStack, net: Net, backends: int = 1, tree: Path | None = None,
+                 **settings: Any) -> None:
         # PostgreSQL's user has to get at a folder in it.
         folder.chmod(0o711)
         #: The server that takes writes comes first.
@@ -122,6 +127,8 @@ class Hosts:
         self.hosts = [Host(folder / f"web{number}", f"web{number}", net.place(), url, self.redis, **settings) for number in (1, 2, 3)]
         for host in self.hosts:
             stack.callback(host.stop)
+            if tree is not None:
+                host.use(tree)
             host.start(lambda: True)
         for host in self.hosts:
             wait_for(lambda host=host: host.serves() and host.answers(), 60, f"{host.name}")  # type: ignore[misc]

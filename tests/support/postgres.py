@@ -44,7 +44,7 @@ class Postgres:
         self.folder = Path(tempfile.mkdtemp(prefix="proxyd-postgres-", dir=within))
         self.port = free_port()
         self._bin = _programs()
-        self._server: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self._made = 0
         if os.getuid() == 0:
             entry = pwd.getpwnam(_USER)
@@ -89,7 +89,7 @@ class Postgres:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         with (self.folder / "log").open("ab") as log:
-            self._server = subprocess.Popen(
+            self.process = subprocess.Popen(
                 self._command("postgres", "-D", str(self.folder / "data"), "-p", str(self.port), "-k", str(self.folder),
                               "-c", f"listen_addresses={self.address}", "-c", "fsync=off", "-c", "max_connections=60",
                               "-c", "shared_buffers=16MB"),
@@ -99,11 +99,11 @@ class Postgres:
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT cuts all connections (fast), SIGQUIT at once without a checkpoint (immediate)."""
-        if self._server is not None:
+        if self.process is not None:
             self.thaw()
-            self._server.send_signal(how)
-            self._server.wait(30)
-            self._server = None
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
 
     def freeze(self) -> None:
         """Stop all its processes, as a host that hangs: connections stay, nothing is answered."""
@@ -115,8 +115,8 @@ class Postgres:
 
     def _signal_all(self, number: signal.Signals) -> None:
         """Signal the server and the processes of its connections, each of which is a group of its own."""
-        assert self._server is not None
-        server = psutil.Process(self._server.pid)
+        assert self.process is not None
+        server = psutil.Process(self.process.pid)
         server.send_signal(number)
         for process in server.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -66,7 +66,7 @@ def stop_leader(stage: HostsStage, chance: random.Random) -> None:
     leader, seconds = stage.leader(), chance.choice((0.5, 1.5, 4.0, 7.0))
     stage.say("stop_leader", f"{leader.name} for {seconds:g} s")
     with stage.excuse("stop_leader", "master", "refused", after=1.0), stage.late("stop_leader", leader, by=_BY_ITSELF, after=1.0):
-        master = leader.master()
+        master, term = leader.master(), stage.hosts.term()
         if seconds > LEASE + 1.0:
             with stage.taken_over("stop_leader", leader), contextlib.suppress(psutil.NoSuchProcess):
                 began = time.monotonic()
@@ -75,6 +75,7 @@ def stop_leader(stage: HostsStage, chance: random.Random) -> None:
             master.send_signal(signal.SIGCONT)
         else:
             _stop(master, seconds)
+        stage.overtaken(leader, master.pid, term)
         stage.all_well()
 
 
@@ -154,6 +155,7 @@ def cut_off(stage: HostsStage, chance: random.Random) -> None:
     way: Way = chance.choice(("both ways", "out", "in"))
     led = host is stage.leader()
     stage.say("cut_off", f"{host.name}{', which leads' if led else ''}, {way}, for {seconds:g} s")
+    pid, term = host.master().pid, stage.hosts.term()
     with (stage.excuse("cut_off", "master", "refused", host="" if led else host.name, after=_CAUGHT_UP),
           stage.late("cut_off", host, by=float("inf"), after=_CAUGHT_UP)):
         with stage.place(host).cut_off(way):
@@ -162,6 +164,8 @@ def cut_off(stage: HostsStage, chance: random.Random) -> None:
                 with stage.taken_over("cut_off", host):
                     pass
             time.sleep(max(0.0, began + seconds - time.monotonic()))
+        if led:
+            stage.overtaken(host, pid, term)
         stage.all_well()
 
 

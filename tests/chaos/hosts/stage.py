@@ -85,9 +85,14 @@ class HostsStage(Scene):
                 self.takeovers.append((fault, led, time.monotonic() - begin))
                 self.say(fault, f"another lead after {led:.2f} s, commands everywhere after {time.monotonic() - begin:.2f} s")
 
+    def overtaken(self, host: Host, pid: int, term: int) -> None:
+        """Wait until the master of a host that led by `term` has ended, if another one leads by now: only then is the next one there."""
+        if self.hosts.term() != term:
+            self.wait(lambda: host.master().pid != pid, _ALL_WELL, f"the end of the master of {host.name}, which was overtaken")
+
     def answers_everywhere(self, but: Host | None = None) -> bool:
         """Wait until the registry of every host takes commands."""
-        return all(self.wait(host.answers, 30, f"the registry of {host.name}") for host in self.hosts.hosts if host is not but)
+        return all(self.wait(host.answers, patience(30), f"the registry of {host.name}") for host in self.hosts.hosts if host is not but)
 
     def all_well(self) -> None:
         """Wait until every host is ready; a breach of `settled` if one is not."""
