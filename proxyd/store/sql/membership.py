@@ -68,6 +68,12 @@ _END = """
 SELECT pg_terminate_backend(pid) FROM pg_locks
 WHERE locktype = 'advisory' AND granted AND classid = %s AND objid = %s AND objsubid = 1 AND pid = %s
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
+#: Its store's connections, too: each write of a master looks at the lead first, and so holds this lock until its end. One that was
+#: stopped or cut off in the middle would keep the rows for as long as the server waits for it.
+_END_WRITES = """
+SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+WHERE c.relname = 'leadership' AND l.mode = 'RowShareLock' AND l.granted AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 
 #: Statements of their own: until the first leader of this version has made the columns, the sign of life must be written without them.
@@ -242,6 +248,7 @@ class Membership:
             ended = server.execute_sql(_END, (_LEAD >> 32, _LEAD & 0xFFFFFFFF, row[4])).fetchall()
             self._since = now
             if ended:
+                server.execute_sql(_END_WRITES)
                 log.warning("host %s leads, but has given no sign of life for %.1f s: it is deposed", row[0], LEASE)
                 return True
         return False

@@ -143,7 +143,6 @@ def _whole(stage: HostsStage, name: str, host: Host, led: bool) -> Iterator[None
     everywhere = "" if led else host.name
     with (stage.excuse(name, "down", "cut", "slow", host=host.name, after=1.0),
           stage.excuse(name, "master", "refused", host=everywhere, after=1.0), stage.late(name, host, by=_BY_ITSELF, after=1.0)):
-        stage.stages[host.name].killed += [*host.worker_pids()]
         yield
         host.start()
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.chaos.ends import MayEnd
 from tests.chaos.excuses import Excuses
 from tests.chaos.faults.declared import HOST_FAULTS
 from tests.chaos.hosts import faults
@@ -50,6 +51,8 @@ class HostsWorld(World):
             self._faults(stage, plan, begun, seconds)
             samples = self._end(services, clients, lambda: _settle(stage, services, doors))
             for one in stage.stages.values():
+                # One that was overtaken ends, whatever it was that kept it.
+                one.may_end.append(MayEnd(0, master=True))
                 ended_by_themselves(one, judge)
                 tracebacks(one, judge)
             return Verdict(judge, begun, samples, services, self.faults, self.skipped, _notes(stage))

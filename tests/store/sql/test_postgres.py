@@ -295,18 +295,26 @@ def test_a_leader_that_was_overtaken_writes_nothing(leads: Callable[[str], tuple
     assert new_store.read(lambda: StoredCounter.get_or_none(name="late")) is None
 
 
-def test_a_leader_that_gives_no_sign_of_life_is_deposed(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+def test_a_leader_that_gives_no_sign_of_life_is_deposed(leads: Callable[[str], tuple[Store, Leadership]], url: str) -> None:
     """As one that is stopped, or cut off: its connection is there, and the server knows no better."""
+    import psycopg2
+
     (old_store, old), (_, new) = leads("a"), leads("b")
     assert old.take()
     old.begin(NOW)
     assert not new.take()
     began = time.monotonic()
+    # What it was writing goes with it: the server would wait for it, and the next one for the server.
+    other: Any = psycopg2.connect(url)
+    other.cursor().execute("SELECT term FROM leadership WHERE id = 1 FOR SHARE")
     while not new.take():
         assert time.monotonic() - began < patience(LEASE + 2)
         time.sleep(0.1)
     assert time.monotonic() - began > LEASE - 0.5
+    took = time.monotonic()
     new.begin(NOW)
+    assert time.monotonic() - took < patience(0.5)
+    other.close()
     with pytest.raises(StoreError, match="does not lead any more: b does"):
         old_store.call(StoredCounter.create, name="late", value=1)
     with pytest.raises(LeadLost):
