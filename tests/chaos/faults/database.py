@@ -87,7 +87,8 @@ def read_only_folder(stage: Stage, chance: random.Random) -> None:
     seconds = chance.uniform(0.5, 3.0)
     pid = stage.worker(chance.random())
     stage.say("read_only_folder", f"for {seconds:.1f} s, worker {pid} is killed")
-    with stage.excuse("read_only_folder", "refused", after=5.0), _read_only(stage):
+    # A master that starts meanwhile says why it can't, and ends; it is started again and again.
+    with stage.excuse("read_only_folder", "refused", after=5.0), stage.ends(master=True), _read_only(stage):
         with stage.excuse("read_only_folder", "cut", after=0.1):
             stage.kill(pid)
         time.sleep(seconds)
