@@ -45,8 +45,11 @@ PANELS: tuple[Panel, ...] = (
     Panel("Outages of services", "table", 12, 8, "SELECT started_at, ended_at, seconds, service_name, domain, path, planned, ended_how, "
           f"cause, failed_requests FROM v_incidents WHERE kind = 'service' AND {_within('started_at')} "
           "ORDER BY started_at DESC LIMIT 200"),
-    Panel("Deploys", "table", 12, 8, "SELECT at, service_name, instance_name, changed_routes, removed_routes, actor FROM v_deploys "
-          f"WHERE {_within('at')} ORDER BY at DESC LIMIT 200"),
+    Panel("Deploys", "table", 12, 8, "SELECT at, service_name, instance_name, version_before, version_after, places_added, "
+          f"places_changed, places_removed, actor FROM v_deploys WHERE {_within('at')} ORDER BY at DESC LIMIT 200"),
+    Panel("Maintenance: planned, running, over", "table", 12, 8, "SELECT state, service_name, instance_name, path, planned_start, "
+          "started_at, planned_end, ended_at, ended_how, seconds, entered_by, reason FROM v_maintenance "
+          f"WHERE ended_at IS NULL OR {_within('ended_at')} ORDER BY window_id DESC LIMIT 200"),
     Panel("Errors of the last seven days", "table", 12, 8, "SELECT service_name, domain, path, status_code, reason, made_by, requests, "
           "last_at, last_url FROM v_errors ORDER BY requests DESC LIMIT 50"),
     Panel("Refused by rate limits", "table", 12, 8, "SELECT r.address, p.service_name, SUM(r.rejected) AS rejected, MAX(r.minute) AS last "
