@@ -93,7 +93,8 @@
       tags.push(said);
     }
     if (!route.enabled) tags.push(tag("disabled", ""));
-    if (route.maintenance.active) tags.push(tag("maintenance", "warn", "since " + route.maintenance.entered_at));
+    if (route.maintenance.active) tags.push(tag("maintenance", "warn", "since " + route.maintenance.entered_at +
+      (route.maintenance.reason ? ": " + route.maintenance.reason : "")));
     if (route.drain.active) {
       tags.push(tag("draining " + Math.round(route.drain.traffic_percent) + " %", "warn", span(route.drain.remaining_seconds) + " left"));
     }

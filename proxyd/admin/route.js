@@ -85,7 +85,8 @@
   function stateOf(route) {
     const tags = [];
     if (!route.enabled) tags.push(tag("disabled", ""));
-    if (route.maintenance.active) tags.push(tag("maintenance", "warn", "since " + route.maintenance.entered_at));
+    if (route.maintenance.active) tags.push(tag("maintenance", "warn", "since " + route.maintenance.entered_at +
+      (route.maintenance.reason ? ": " + route.maintenance.reason : "")));
     if (route.drain.active) tags.push(tag("draining " + Math.round(route.drain.traffic_percent) + " %", "warn"));
     if (route.hold.active) tags.push(tag("held", "warn"));
     if (route.stats.queued) tags.push(tag(route.stats.queued + " waiting", "warn"));

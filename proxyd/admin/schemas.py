@@ -66,7 +66,7 @@ SCHEMAS: dict[str, Schema] = {
         circuit=thing(state=_CIRCUIT_STATE, failures=WHOLE, opened_at=MAYBE_INSTANT, next_attempt=MAYBE_INSTANT,
                       hosts=many("HostCircuit")),
         maintenance=thing(
-            active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, until=MAYBE_INSTANT, hits=WHOLE,
+            active=FLAG, page_url=TEXT, entered_at=MAYBE_INSTANT, until=MAYBE_INSTANT, reason=TEXT, entered_by=TEXT, hits=WHOLE,
             planned={"oneOf": [thing(at=INSTANT, seconds=NUMBER, page_url=TEXT, by=TEXT, reason=TEXT), {"type": "null"}]}),
         hold=thing(active=FLAG, until=MAYBE_INSTANT), rollout_share=MAYBE_NUMBER,
         drain=thing(active=FLAG, started_at=MAYBE_INSTANT, duration_seconds=MAYBE_NUMBER, traffic_percent=NUMBER,

@@ -19,6 +19,7 @@ from proxyd.base.text import hash_of, rfc3339, route_number
 from proxyd.registry.byhand import written_limits
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import STATE_NAMES
+from proxyd.store.sql.maintenance import going_on
 from proxyd.store.sql.models import CLIENTLESS, Route, Session
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteMinute
 from proxyd.store.sql.query import dicts, tuples
@@ -80,11 +81,13 @@ def routes(circuits: CircuitBoard, wanted: Wanted, now: float) -> tuple[list[dic
     ids = [row.route_id for row in found]
     health_of = {row["route_id"]: row for row in health(ids)}
     stats_of, elsewhere = route_stats(ids), other_circuits(circuits.host, ids)
+    why_of = going_on([row.route_id for row in found if row.maintenance_since])
     return [_route(row, {**_live_circuit(circuits, row), "hosts": elsewhere.get(row.route_id, [])}, health_of.get(row.route_id),
-                   stats_of[row.route_id], now) for row in found], total
+                   stats_of[row.route_id], why_of.get(row.route_id, ("", "")), now) for row in found], total
 
 
-def _route(row: Route, circuit: dict[str, Any], state: dict[str, Any] | None, sums: dict[str, Any], now: float) -> dict[str, Any]:
+def _route(row: Route, circuit: dict[str, Any], state: dict[str, Any] | None, sums: dict[str, Any], why: tuple[str, str],
+           now: float) -> dict[str, Any]:
     if state is not None:
         state = {name: value for name, value in state.items() if name not in ("route_id", "url", "since")}
     return {
@@ -95,7 +98,8 @@ def _route(row: Route, circuit: dict[str, Any], state: dict[str, Any] | None, su
         "request_headers": json.loads(row.request_headers), "rate_limit": written_limits(row.rate_limits), "health": state,
         "circuit": circuit,
         "maintenance": {"active": row.maintenance_since is not None, "page_url": row.maintenance_page_url or "",
-                        "entered_at": row.maintenance_since, "until": row.maintenance_until, "hits": sums["maintenance_hits"],
+                        "entered_at": row.maintenance_since, "until": row.maintenance_until, "reason": why[0], "entered_by": why[1],
+                        "hits": sums["maintenance_hits"],
                         "planned": {"reason": "", **json.loads(row.maintenance_plan)} if row.maintenance_plan else None},
         "hold": {"active": row.hold_until is not None, "until": row.hold_until},
         "rollout_share": row.rollout_share, "drain": drain(row, now), "stats": {name: sums[name] for name in _ROUTE_STATS},

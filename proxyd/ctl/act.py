@@ -61,11 +61,9 @@ def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
         if screen.as_json:
             screen.json(active)
         else:
-            screen.table(("ROUTE", "SERVICE", "DOMAINS", "PATH", "SINCE", "UNTIL", "HITS", "PLANNED", "PAGE"), [
-                (one["route_id"], one.get("service"), one.get("domains"), one.get("path"),
-                 one["maintenance"].get("entered_at"), one["maintenance"].get("until"), one["maintenance"].get("hits"),
-                 (one["maintenance"].get("planned") or {}).get("at"), one["maintenance"].get("page_url")) for one in active],
-                "no route is in maintenance", ("HITS", "PATH", "SINCE", "SERVICE", "PAGE"))
+            screen.table(("ROUTE", "SERVICE", "DOMAINS", "PATH", "SINCE", "UNTIL", "HITS", "PLANNED", "REASON", "BY", "PAGE"), [
+                (one["route_id"], one.get("service"), one.get("domains"), one.get("path"), *_maintenance_shown(one["maintenance"]))
+                for one in active], "no route is in maintenance", ("HITS", "PATH", "SINCE", "SERVICE", "BY", "PAGE"))
         return OK
     entering, refused = options.action == "enter", []
     wanted: dict[str, object] = {}
@@ -89,6 +87,13 @@ def maint(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     if refused:
         raise Refused("; ".join(refused))
     return OK
+
+
+def _maintenance_shown(held: dict[str, Any]) -> tuple[Any, ...]:
+    """The cells of a route's maintenance; reason and who are those of the plan where there is nothing else."""
+    plan = held.get("planned") or {}
+    why, by = (held.get("reason"), held.get("entered_by")) if held.get("active") else (plan.get("reason"), plan.get("by"))
+    return held.get("entered_at"), held.get("until"), held.get("hits"), plan.get("at"), why, by, held.get("page_url")
 
 
 def _maintenance_wanted(options: argparse.Namespace) -> tuple[dict[str, object], str]:

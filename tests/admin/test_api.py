@@ -15,7 +15,9 @@ from proxyd.admin.endpoints import ENDPOINTS
 from proxyd.base.text import rfc3339
 from proxyd.events.bus import Event
 from proxyd.net.listen import ListenError
+from proxyd.store.sql import identity, maintenance
 from proxyd.store.sql.models import Route
+from proxyd.store.sql.query import dicts
 from proxyd.store.sql.traffic import route_stats
 from tests.admin.harness import SESSION, Master, add_event, add_route, add_session, open_circuit, running
 from tests.support.schema import fits
@@ -47,8 +49,17 @@ def test_a_route_comes_with_health_circuit_maintenance_drain_and_the_sums_of_sta
     started = time.time() - 15
     master.write(lambda: Route.update(drain_started_at=rfc3339(started), drain_seconds=60.0).execute())
     master.run(lambda: open_circuit(master, 1))
+    def maintained() -> None:
+        Route.update(maintenance_since=rfc3339(started)).execute()
+        identity.came(dicts(Route.select()), "shop-1")
+        for reason in ("the last one", "new disk"):
+            maintenance.write(maintenance.Turn(maintenance.END, ["r1"], rfc3339(started), "alice", how=maintenance.EXITED))
+            maintenance.write(maintenance.Turn(maintenance.BEGIN, ["r1"], rfc3339(started), "alice", reason=reason))
+
+    master.write(maintained)
     route = master.get("/api/v1/routes/r1").json()
     expected = master.run(lambda: master.store.read(route_stats, ["r1"]))["r1"]
+    assert [route["maintenance"][name] for name in ("active", "reason", "entered_by")] == [True, "new disk", "alice"]
     assert route["health"]["status"] == "healthy" and route["circuit"]["state"] == "open"
     assert route["drain"]["active"] and 74 < route["drain"]["traffic_percent"] <= 75.1
     assert route["stats"] == {name: expected[name] for name in route["stats"]}

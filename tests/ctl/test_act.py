@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.client.test_client import ScriptedRegistry
-from tests.ctl.conftest import AdminStub, Outcome
+from tests.ctl.conftest import AdminStub, Outcome, route
 
 Ctl = Callable[..., Outcome]
 
@@ -59,9 +59,12 @@ def test_maintenance_is_entered_for_a_domain_and_lifted_for_all(admin: AdminStub
                               ("DELETE", "routes/r1/maintenance", None), ("DELETE", "routes/r2/maintenance", None)]
 
 
-def test_maintenance_status_lists_the_routes_that_are_in(admin: AdminStub, ctl: Ctl) -> None:
+def test_maintenance_status_lists_the_routes_that_are_in_and_why(admin: AdminStub, ctl: Ctl) -> None:
+    admin.answers["GET", "routes"] = (200, {"routes": [
+        route("r1"), route("r2", maintenance={"active": True, "hits": 3, "reason": "new disk", "entered_by": "alice"}),
+        route("r3", maintenance={"active": False, "planned": {"at": "2026-11-02T03:00:00.000Z", "reason": "an upgrade", "by": "bob"}})]})
     lines = ctl("maint", "status", "--admin", admin.url).out.splitlines()
-    assert len(lines) == 2 and lines[1].startswith("r2")
+    assert [line.split()[0] for line in lines[1:]] == ["r2", "r3"] and "new disk" in lines[1] and "an upgrade" in lines[2]
 
 
 def test_a_refusal_names_the_reason_and_how_to_bring_a_token(admin: AdminStub, ctl: Ctl) -> None:

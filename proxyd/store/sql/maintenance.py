@@ -124,6 +124,13 @@ def _add(turn: Turn, route_ids: Iterable[str], began: str | None) -> None:
         for route_id, endpoint, service, instance, domain, path in among(_ENDPOINTS, route_ids)])
 
 
+def going_on(route_ids: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Why those of the routes are in maintenance that are, and who entered it."""
+    return {route_id: (reason, by) for route_id, reason, by in among(
+        "SELECT route_id, reason, entered_by FROM maintenance_windows WHERE ended_at IS NULL AND started_at IS NOT NULL AND route_id IN",
+        route_ids)}
+
+
 def from_events(changes: Iterable[dict[str, Any]]) -> None:
     """Note what rows of table events of type `maintenance_changed`, the oldest first, tell of the time before this table. What goes on is
     left to `found`."""
