@@ -52,6 +52,8 @@ COUNTERS: tuple[Counter, ...] = (
     Counter("unbuffered", "Bodies that were streamed although a buffer was wanted: buffer_total was used up, or the disk was full",
             "proxyd_unbuffered_total"),
     Counter("websockets", "WebSockets opened", "proxyd_websockets_total"),
+    Counter("log_dropped", "Requests whose line of the access log was lost: it could not be written, or lines came too fast",
+            "proxyd_access_log_dropped_total"),
 )
 #: Those that are summed up as they are; a latency's sum is only shown as an average.
 WHOLE: tuple[str, ...] = tuple(counter.name for counter in COUNTERS if counter.whole)

@@ -114,7 +114,7 @@ class Runtime:
             (self.limiter.take, self.limiter.give_back), (self.refusals.take, self.refusals.give_back),
             (self.errors.take, self.errors.give_back)),
             None if self.store.path is None else Outbox(directory))
-        self.access = access_log(settings.log)
+        self.access = access_log(settings.log, self._log_lost)
         self.tracer = Tracer(settings.tracing) if settings.tracing.endpoint else None
         self.idle_watch = Watchdog(0.25)
         self.busy_watch = BusyWatch()
@@ -156,6 +156,9 @@ class Runtime:
         self._pruning = Job("idle-upstreams", _PRUNE_SECONDS, self._prune, log)
         self._id_prefix = f"{secrets.token_hex(6)}-"
         self._id_count = 0
+
+    def _log_lost(self, route_id: str, lines: int) -> None:
+        self.stats.of(route_id or "-").log_dropped += lines
 
     def start(self) -> None:
         """Load the routes, begin to follow changes, and start everything that runs in the background."""

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -107,17 +108,21 @@ def common_stamp(at: float) -> str:
 
 class AccessLog:
     """Writes the lines. `target`: a path, `-` for standard output, or `off`. `form`: text, combined or json. `clock`: Unix
-    seconds. `shortened`: addresses are.
+    seconds. `shortened`: addresses are. `lost`: told how many lines of a route were lost.
 
     Lines are made a few hundred at a time. One by one, the code would be out of the processor's cache each time. By the thousand,
     requests would wait, and the data would stay in memory for long.
     """
 
-    def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time, shortened: bool = False) -> None:
+    def __init__(self, target: str, form: str, clock: Callable[[], float] = time.time, shortened: bool = False,
+                 lost: Callable[[str, int], None] = lambda route, lines: None) -> None:
         self._target = target
         self._clock = clock
         self._over: list[Finished] = []
         self._pending: list[str] = []
+        #: The route of each of them.
+        self._routes: list[str] = []
+        self._lost = lost
         self._dropped = 0
         self._second = -1
         self._stamp = ""
@@ -142,7 +147,14 @@ class AccessLog:
 
     def _make_lines(self) -> None:
         self._pending += map(self._line, self._over)
+        self._routes += [one.route for one in self._over]
         self._over.clear()
+
+    def _drop(self, routes: list[str]) -> None:
+        """Count lines of these routes as lost."""
+        self._dropped += len(routes)
+        for route, lines in Counter(routes).items():
+            self._lost(route, lines)
 
     def _text(self, one: Finished) -> str:
         return (f'{self._beginning(one)} route={one.route or "-"} upstream={one.upstream or "-"} '
@@ -217,8 +229,8 @@ class AccessLog:
             if self._pending or self._over:
                 self._writing = gevent.spawn(self._write)
         elif len(self._pending) > _MAX_PENDING:
-            self._dropped += len(self._pending) - _MAX_PENDING
-            del self._pending[_MAX_PENDING:]
+            self._drop(self._routes[_MAX_PENDING:])
+            del self._pending[_MAX_PENDING:], self._routes[_MAX_PENDING:]
             self._trouble.goes_on("lines come faster than they can be written")
 
     def flush(self) -> None:
@@ -232,12 +244,13 @@ class AccessLog:
 
     def _write(self) -> None:
         self._make_lines()
-        lines = self._pending.copy()
+        lines, routes = self._pending.copy(), self._routes.copy()
         self._pending.clear()
+        self._routes.clear()
         # Latin-1 restores the bytes that clients sent. JSON is ASCII.
         failure = self._pool.apply(self._write_all, ("".join(lines).encode("latin-1", "replace"),))
         if failure is not None:
-            self._dropped += len(lines)
+            self._drop(routes)
             self._trouble.goes_on(failure)
         else:
             self._trouble.is_over(f"; {self._dropped} lines were lost" if self._dropped else "")
@@ -256,7 +269,7 @@ class AccessLog:
         return None
 
 
-def access_log(settings: LogSettings) -> AccessLog:
-    """The access log that the settings ask for."""
+def access_log(settings: LogSettings, lost: Callable[[str, int], None] = lambda route, lines: None) -> AccessLog:
+    """The access log that the settings ask for. `lost`: told how many lines of a route were lost."""
     form = settings.format if settings.access_format == "same" else settings.access_format
-    return AccessLog(settings.access, form, shortened=settings.access_addresses == "short")
+    return AccessLog(settings.access, form, shortened=settings.access_addresses == "short", lost=lost)

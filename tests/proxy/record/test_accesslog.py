@@ -114,11 +114,13 @@ def test_a_file_that_can_not_be_opened_is_tried_again_and_what_was_lost_is_told(
         tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "proxyd")
     (tmp_path / "logs").write_text("in the way")
-    log = AccessLog(f"{tmp_path}/logs/access.log", "text")
+    lost: list[tuple[str, int]] = []
+    log = AccessLog(f"{tmp_path}/logs/access.log", "text", lost=lambda route, count: lost.append((route, count)))
     log.start()
-    for _ in range(3):
-        record(log)
+    for route in ("r7", "", "r7"):
+        record(log, route=route)
         log.flush()
+    assert lost == [("r7", 1), ("", 1), ("r7", 1)]
     (tmp_path / "logs").unlink()
     record(log)
     log.flush()
