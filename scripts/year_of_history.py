@@ -46,8 +46,9 @@ TABLES: tuple[tuple[str, str, str, int, int, str], ...] = (
     ("traffic_days", f"endpoint_id, day, {_COLUMNS}", f"e.n, t.at, {_TRAFFIC}", DAY, 365, ""),
     ("traffic_hours", f"endpoint_id, hour, {_COLUMNS}", f"e.n, t.at, {_TRAFFIC}", 3600, 90, ""),
     ("latency_hours", "endpoint_id, hour, bucket, requests", "e.n, t.at, b.bucket, 10 + mix", 3600, 90, "CROSS JOIN story_buckets b"),
-    ("health_results", "route_id, checked_at, ok, status_code, response_time_ms",
-     "'r' || e.n, t.at, {true}, 200, 2.0 + mix / 10.0", 60, 2, ""),
+    # A check a minute of a thousand routes, as `[health] results_per_second` writes them.
+    ("health_results", "route_id, checked_at, ok, status_code, response_time_ms, checks, last_checked_at, response_time_ms_min, "
+     "response_time_ms_max", "'r' || e.n, t.at, {true}, 200, 2.0 + mix / 10.0, 1 + mix * 2 / 100, t.next, 2.0, 12.0", 100, 2, ""),
     ("route_minutes", "route_id, minute, requests, errors, latency_ms_sum, bytes_sent, bytes_received",
      "'r' || e.n, t.at, 1 + mix, mix / 98, 20.0 * (1 + mix), 1000, 10", 600, 30, ""),
     ("route_history", "route_id, endpoint_id, session_id, backend_url, added_at, added_by, removed_at, removed_by, removed_why",

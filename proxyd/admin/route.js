@@ -146,8 +146,9 @@
       rows("members", members.map((one) => ({route: one, session: known.get(one.session_id)})), memberRow, "");
       rows("errors", requests.errors, errorRow, "None.");
       rows("slow", requests.slow, slowRow, "None. The options slow_warning and slow_critical say what is slow.");
-      rows("checks", history.checks, (item) => row(cell("When", "", clock(item.at), element("div", "sub", item.route_id)),
+      rows("checks", history.checks, (item) => row(cell("When", "", clock(item.last_at), element("div", "sub", item.route_id)),
         cell("Result", "", tag(item.ok ? "good" : "failed", item.ok ? "good" : "bad"), item.status === null ? null : " " + item.status,
+          item.checks > 1 ? " " + item.checks + " times" : null,
           item.error ? element("div", "sub", item.error) : null),
         cell("Took", "number", time(item.response_time_ms))), "No checks. The option health_check_path begins them.");
       rows("transitions", history.transitions, (item) => row(cell("When", "", clock(item.at), element("div", "sub", item.route_id)),

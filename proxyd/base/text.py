@@ -253,8 +253,17 @@ def is_loopback(address: str) -> bool:
 
 def rfc3339(seconds: float) -> str:
     """An instant (Unix seconds) as RFC 3339 UTC with milliseconds: `2026-01-31T23:59:59.125Z`."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    whole = math.floor(seconds)
+    millionths = round((seconds - whole) * 1e6)
+    if millionths == 1_000_000:
+        whole, millionths = whole + 1, 0
+    return f"{_to_the_second(whole)}.{millionths // 1000:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _to_the_second(whole: int) -> str:
+    """Most instants that are written lie in a second of which others were written just now."""
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_rfc3339(text: str) -> float:

@@ -65,7 +65,7 @@ class Checker:
         self._store = store
         self._bus = bus
         self._circuits = circuits
-        self._records = HealthRecords(store, settings.queue, keeps)
+        self._records = HealthRecords(store, settings, keeps)
         self._schedule = Schedule(settings.pool, settings.jitter)
         self._checks: dict[Target, Check] = {}
         self._by_route: dict[str, Check] = {}

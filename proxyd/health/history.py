@@ -13,9 +13,12 @@ from proxyd.store.sql.database import Store, StoreError
 
 log = logging.getLogger("proxyd.health")
 
-_PERIOD, _LONGEST_PERIOD = 1.0, 60.0
-#: Endpoints for whose sums one second between two batches is enough.
-_A_SECOND = 500
+#: Seconds between two looks for incidents, and between two batches of sums: the shortest that suffices for so many endpoints.
+_PERIOD = 1.0
+_STEPS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0)
+_A_SECOND = 170
+#: Endpoints, or services, whose sums are written in one transaction.
+_PIECE = 2000
 _PATIENCE = 0.25
 #: Seconds between two additions to the sums of services, which nobody looks at by the minute.
 _SERVICES = 10.0
@@ -30,8 +33,8 @@ class HealthHistory:
         self.outages = Outages()
         self._store = store
         self._waiting: list[tuple[str, list[Sums], list[ServiceSums]]] = []
-        self._services_at = 0.0
-        self.job = Job("health-history", _PERIOD, self._write, log, expected=StoreError, trouble="incidents wait for the database")
+        self._services_at = self._sums_at = self._last_sums = 0.0
+        self.job = Job("health-history", _PERIOD, self.write, log, expected=StoreError, trouble="incidents wait for the database")
 
     def load(self) -> None:
         """Go on with the incidents that the last master left. Raises StoreError."""
@@ -41,24 +44,19 @@ class HealthHistory:
     def stop(self) -> None:
         """Write what is left."""
         self.job.stop()
-        self._services_at = 0.0
+        self._services_at = self._sums_at = 0.0
         try:
-            self._write()
+            self.write()
         except StoreError as error:
             log.warning("the last incidents are not written: %s", error)
 
-    def _write(self) -> float:
-        """Write what changed. Returns the seconds until the next batch."""
+    def write(self) -> float:
+        """Write what changed. Returns the seconds until the next look. Raises StoreError; what was not written waits."""
         now = clock.now()
-        services: list[ServiceSums] = []
-        if now - self._services_at >= _SERVICES:
-            services, self._services_at = self.outages.service_sums(now), now
-        self._waiting.append((rfc3339(clock.shown(now)), self.outages.sums(now), services))
-        while sum(len(sums) + len(services) for _, sums, services in self._waiting[1:]) > _MOST_WAITING:
-            del self._waiting[0]
-        size = 0
-        while self._waiting:
-            at, sums, services = self._waiting[0]
+        if now >= self._sums_at:
+            self._take_sums(now)
+        while self._waiting or self.outages.changed:
+            at, sums, services = self._waiting[0] if self._waiting else (rfc3339(clock.shown(now)), [], [])
             changed, self.outages.changed = self.outages.changed, {}
             if changed or sums or services:
                 try:
@@ -67,6 +65,25 @@ class HealthHistory:
                 except StoreError:
                     self.outages.give_back(changed)
                     raise
-            size = max(size, len(sums))
+            del self._waiting[:1]
+        return _until_next(_PERIOD, clock.now())
+
+    def _take_sums(self, now: float) -> None:
+        """Put the sums since the last time with what waits. They count for the instant in the middle, and are taken at ends of minutes if
+        they are taken once a minute: so those of a minute count for that one."""
+        at = rfc3339(clock.shown((now + (self._last_sums or now)) / 2))
+        services: list[ServiceSums] = []
+        if now - self._services_at >= _SERVICES:
+            services, self._services_at = self.outages.service_sums(now), now
+        sums = self.outages.sums(now)
+        for first in range(0, max(len(sums), len(services)), _PIECE):
+            self._waiting.append((at, sums[first:first + _PIECE], services[first:first + _PIECE]))
+        while sum(len(sums) + len(services) for _, sums, services in self._waiting[1:]) > _MOST_WAITING:
             del self._waiting[0]
-        return min(max(_PERIOD, size / _A_SECOND), _LONGEST_PERIOD)
+        self._last_sums = now
+        self._sums_at = now + _until_next(next((step for step in _STEPS if step * _A_SECOND >= len(sums)), _STEPS[-1]), now)
+
+
+def _until_next(step: float, now: float) -> float:
+    """Seconds until the next multiple of a step, by the time of day."""
+    return step - clock.shown(now) % step

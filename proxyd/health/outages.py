@@ -210,9 +210,10 @@ class Outages:
         """Add the time of endpoints and services since the last call to the state in which they were."""
         self._look(now)
         for key in keys:
-            begun = self._counted.get(key, now)
-            self._counted[key] = now
-            self._count(key, now - begun)
+            begun = self._counted.get(key)
+            if begun is None or now > begun:
+                self._counted[key] = now
+                self._count(key, now - (now if begun is None else begun))
 
     def _look(self, now: float) -> None:
         """Somebody watches. Where nobody did for long, that time counts for nobody."""
@@ -239,14 +240,15 @@ class Outages:
             sums.up_seconds += passed
 
     def sums(self, now: float) -> list[Sums]:
-        """What happened since the last call, by endpoint."""
-        self._add_up([key for key in self._counted if key[0] == ENDPOINT], now)
+        """What happened since the last call, by endpoint. Time counts up to the last whole second: most sums are whole numbers then, which
+        take a database a byte or two."""
+        self._add_up([key for key in self._counted if key[0] == ENDPOINT], float(int(now)))
         taken, self._sums = self._sums, {}
         return list(taken.values())
 
     def service_sums(self, now: float) -> list[ServiceSums]:
         """What happened since the last call, by service and place."""
-        self._add_up([key for key in self._counted if key[0] == SERVICE], now)
+        self._add_up([key for key in self._counted if key[0] == SERVICE], float(int(now)))
         taken, self._services = self._services, {}
         return list(taken.values())
 

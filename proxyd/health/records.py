@@ -1,10 +1,13 @@
 """Writes the checker's history and current state in batches. A locked database delays both. If the queue of the history is
-full, the oldest rows are dropped and counted. The current state is one row for each route, and is never dropped."""
+full, the oldest rows are dropped and counted. The current state is one row for each route, and is never dropped.
+
+A status that changes is written at once. What else the current state says (when the last check was, how long it took) is written less
+often the more routes there are.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Container
 from typing import Any
 
@@ -14,18 +17,23 @@ from proxyd.base import clock
 from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
+from proxyd.config.sections import HealthSettings
 from proxyd.health.probe import Result, Target
+from proxyd.health.runs import Batch, Runs
 from proxyd.health.thresholds import UNKNOWN, Standing
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.models import Route
 from proxyd.store.sql.observed import HealthResult, HealthStatus
-from proxyd.store.sql.query import column, dicts
-from proxyd.store.sql.upsert import upsert
+from proxyd.store.sql.query import among, dicts
+from proxyd.store.sql.upsert import change, insert, upsert
 
 log = logging.getLogger("proxyd.health")
 
 _PERIOD = 0.1
-_BATCH = 2000
+#: Current rows in a transaction; for how many of them one second between two writings is enough, and the longest time between two.
+_BATCH, _A_SECOND, _LONGEST = 2000, 200, 60.0
+#: What changes of a row of the history as it grows, and by which columns it is found.
+_GROWS = ("checks", "last_checked_at", "response_time_ms", "response_time_ms_min", "response_time_ms_max")
+_FOUND_BY = ("route_id", "checked_at")
 #: Seconds that the database thread waits for another process's lock, and then the pause. Others need the thread, too.
 _PATIENCE = 0.25
 _PAUSE_WHILE_LOCKED = 0.5
@@ -34,19 +42,20 @@ _PAUSE_WHILE_LOCKED = 0.5
 class HealthRecords:
     """Rows that wait to be written, and the job that writes them."""
 
-    def __init__(self, store: Store, queue: int, keeps: bool = True) -> None:
+    def __init__(self, store: Store, settings: HealthSettings, keeps: bool = True) -> None:
         #: Whether rows are written; else the current state is known here alone.
         self._keeps = keeps
         self._store = store
-        self._history: deque[dict[str, Any]] = deque()
-        self._queue = queue
+        self._runs = Runs(settings.queue, settings.results_per_second)
         self._current: dict[str, dict[str, Any]] = {}
+        #: Routes whose rows are written next, those whose rows can wait, and when these were last taken.
         self._dirty: set[str] = set()
+        self._aging: set[str] = set()
+        self._aged_at = 0.0
         self._forgotten: set[str] = set()
         self._known: dict[str, dict[str, Any]] = {}
         self.job = Job("health-records", _PERIOD, self._write_some, log, trouble="health results could not be written")
         self._trouble = Trouble(log, "health results wait for the database")
-        self.dropped = 0
 
     def start(self) -> None:
         """Begin to write ten times a second."""
@@ -55,7 +64,9 @@ class HealthRecords:
     def stop(self) -> None:
         """Write what is left."""
         self.job.stop()
-        while self.flush() and self._history:
+        self._dirty |= self._aging
+        self._aging.clear()
+        while self._flush(self._runs.last()) and (self._runs.waiting() or self._dirty):
             pass
 
     def load(self) -> None:
@@ -82,15 +93,9 @@ class HealthRecords:
         return standing
 
     def result(self, route_id: str, result: Result, now: float) -> None:
-        """Add a row to the history."""
-        if not self._keeps:
-            return
-        if len(self._history) >= self._queue:
-            self._history.popleft()
-            self.dropped += 1
-        self._history.append({
-            "route_id": route_id, "checked_at": rfc3339(clock.shown(now)), "ok": result.ok, "status_code": result.status_code,
-            "response_time_ms": _milliseconds(result), "error": result.error or None})
+        """Add a check to the history."""
+        if self._keeps:
+            self._runs.take(route_id, result, now)
 
     def current(self, route_id: str, target: Target, standing: Standing, result: Result | None, now: float,
                 changed: bool = False) -> None:
@@ -111,13 +116,15 @@ class HealthRecords:
         if result is not None:
             row.update(last_check=at, response_time_ms=_milliseconds(result), checks=row["checks"] + 1)
             row["last_success" if result.ok else "last_error"] = at if result.ok else result.error
-        self._dirty.add(route_id)
+        (self._dirty if changed or result is None else self._aging).add(route_id)
         self._forgotten.discard(route_id)
 
     def forget(self, route_id: str) -> None:
         """Forget a route that is no longer checked."""
+        self._runs.forget(route_id)
         if self._current.pop(route_id, None) is not None:
             self._dirty.discard(route_id)
+            self._aging.discard(route_id)
             if self._keeps:
                 self._forgotten.add(route_id)
 
@@ -128,7 +135,12 @@ class HealthRecords:
     @property
     def waiting(self) -> int:
         """The number of results that are not written yet."""
-        return len(self._history)
+        return self._runs.waiting()
+
+    @property
+    def dropped(self) -> int:
+        """The number of checks that no row was kept of."""
+        return self._runs.dropped
 
     def forget_others(self, checked: Container[str]) -> None:
         """Drop rows that the last master left of routes without a check."""
@@ -140,28 +152,37 @@ class HealthRecords:
 
     def flush(self) -> bool:
         """Write a batch of what waits. What can't be written keeps waiting. Returns whether it was written."""
-        if not (self._history or self._dirty or self._forgotten):
+        return self._flush(self._runs.batch(clock.now()))
+
+    def _flush(self, history: Batch) -> bool:
+        self._age(clock.now())
+        if not (history or self._dirty or self._forgotten):
             return True
-        history = [self._history.popleft() for _ in range(min(_BATCH, len(self._history)))]
-        dirty, self._dirty = self._dirty, set()
+        dirty = {self._dirty.pop() for _ in range(min(_BATCH, len(self._dirty)))}
         gone, self._forgotten = self._forgotten, set()
         current = [dict(self._current[route_id]) for route_id in dirty if route_id in self._current]
         try:
-            self._store.call(_write, history, current, sorted(gone), patience=_PATIENCE, history=True)
+            self._store.call(_write, [run.row() for run in history.new], [run.row() for run in history.grown], current, sorted(gone),
+                             patience=_PATIENCE, history=True)
         except Exception as error:
             self._dirty |= dirty
             self._forgotten |= gone - set(self._current)
             if not isinstance(error, StoreError):
                 # Rows that no database accepts must not be tried again and again.
-                self.dropped += len(history)
+                self._runs.lost(history.new)
                 raise
-            room = max(0, self._queue - len(self._history))
-            self.dropped += max(0, len(history) - room)
-            self._history.extendleft(reversed(history[len(history) - min(room, len(history)):]))
+            self._runs.back(history)
             self._trouble.goes_on(error)
             return False
         self._trouble.is_over(f"; {self.dropped} of the oldest were dropped so far")
         return True
+
+    def _age(self, now: float) -> None:
+        """Rows that nothing hurries are written now and then."""
+        if self._aging and now - self._aged_at >= min(len(self._current) / _A_SECOND, _LONGEST):
+            self._dirty |= self._aging
+            self._aging.clear()
+            self._aged_at = now
 
 
 def _milliseconds(result: Result) -> float | None:
@@ -173,13 +194,11 @@ def _known() -> dict[str, dict[str, Any]]:
     return {row["route_id"]: row for row in dicts(HealthStatus.select())}
 
 
-def _write(history: list[dict[str, Any]], current: list[dict[str, Any]], gone: list[str]) -> None:
-    for piece in chunked(history, 80):
-        HealthResult.insert_many(piece).execute()
+def _write(new: list[dict[str, Any]], grown: list[dict[str, Any]], current: list[dict[str, Any]], gone: list[str]) -> None:
+    insert(HealthResult, new)
+    change(HealthResult, _FOUND_BY, _GROWS, [tuple(row[name] for name in (*_FOUND_BY, *_GROWS)) for row in grown])
     for ids in chunked(gone, 400):
         HealthStatus.delete().where(HealthStatus.route_id.in_(ids)).execute()
     # A route may have been removed while its result waited.
-    alive: set[str] = set()
-    for ids in chunked([row["route_id"] for row in current], 400):
-        alive.update(column(Route.select(Route.route_id).where(Route.route_id.in_(ids))))
+    alive = {row[0] for row in among("SELECT route_id FROM routes WHERE route_id IN", [row["route_id"] for row in current])}
     upsert(HealthStatus, [row for row in current if row["route_id"] in alive])

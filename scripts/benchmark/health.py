@@ -19,7 +19,9 @@ from benchmark.processes import LOAD_CORE, Program, free_port, wait_for_port
 HERE = Path(__file__).resolve().parent
 INTERVAL = 10.0
 _PER_SESSION = 1000
-_SETTINGS = {"PROXYD_REGISTRY_MAX_STAGED_BYTES": "1g", "PROXYD_REGISTRY_APPLY_WAIT": "30s"}
+_SETTINGS = {"PROXYD_REGISTRY_MAX_STAGED_BYTES": "1g", "PROXYD_REGISTRY_APPLY_WAIT": "30s",
+             # Each check is to have its instant.
+             "PROXYD_HEALTH_RESULTS_PER_SECOND": "100000"}
 
 
 def table(folder: Path, count: int, seconds: float) -> str:

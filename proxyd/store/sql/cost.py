@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from peewee import OP, SQL, Expression, fn
+from peewee import OP, SQL, Expression, Tuple, fn
 
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import database
@@ -88,10 +88,15 @@ def drop(kept: Retained, now: float) -> int:
 
 def delete(kept: Retained, choose: Callable[[Any], Any]) -> int:
     """Delete the rows that `choose` makes of a select, at most a batch. Returns how many."""
-    # These tables have different kinds of keys, but every row has a place where it lies.
-    place = SQL("rowid" if is_sqlite() else "ctid")
-    batch = choose(kept.model.select(place)).limit(kept.batch)
-    count: int = kept.model.delete().where(Expression(place, OP.IN, batch)).execute()
+    # These tables have different kinds of keys, but every row has a place where it lies, or lies by its key.
+    meta: Any = kept.model._meta
+    if is_sqlite() and meta.without_rowid:
+        place: Any = Tuple(*(meta.fields[name] for name in meta.primary_key.field_names))
+        batch = choose(kept.model.select(*place.args))
+    else:
+        place = SQL("rowid" if is_sqlite() else "ctid")
+        batch = choose(kept.model.select(place))
+    count: int = kept.model.delete().where(Expression(place, OP.IN, batch.limit(kept.batch))).execute()
     return count
 
 

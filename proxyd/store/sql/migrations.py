@@ -21,6 +21,7 @@ from proxyd.store.sql.errors import ErrorHour, UnknownHost
 from proxyd.store.sql.identity import came
 from proxyd.store.sql.longsteps import LONGEST
 from proxyd.store.sql.maintenance import MaintenanceWindow
+from proxyd.store.sql.minutesbytime import MinutesByTime
 from proxyd.store.sql.models import (
     Endpoint,
     Host,
@@ -71,7 +72,7 @@ from proxyd.store.sql.rollups import (
 )
 from proxyd.store.sql.running import KINDS, Reckoning
 from proxyd.store.sql.running import before as before_column
-from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER, LATENCY_BY_MINUTE
+from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER, LATENCY_BY_MINUTE, SHARED_RESULTS
 from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
@@ -291,6 +292,16 @@ def _response_times() -> None:
             _add_column(model, name, "INTEGER" if is_sqlite() else "BIGINT")
 
 
+def _shared_results() -> None:
+    """Columns of rows that stand for several checks, and the routes of an endpoint by when they went. `MinutesByTime` moves the sums of
+    minutes."""
+    real, whole = ("REAL", "INTEGER") if is_sqlite() else ("DOUBLE PRECISION", "BIGINT")
+    for name, kind in (("checks", f"{whole} NOT NULL DEFAULT 1"), ("last_checked_at", "TEXT"), ("response_time_ms_min", real),
+                       ("response_time_ms_max", real)):
+        _add_column(HealthResult, name, kind)
+    database.execute_sql(f"CREATE INDEX IF NOT EXISTS {INDEXES[SHARED_RESULTS][0]} ON {INDEXES[SHARED_RESULTS][1]}")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -332,12 +343,15 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (RUNNING_SUMS, "what earlier hours and days of health add up to", _running_sums),
     (LATENCY_BY_MINUTE, "latencies by the minute", _latency_by_minute),
     (32, "response times of health checks, by minute, hour and day", _response_times),
+    (SHARED_RESULTS, "rows that equal checks share, and minutes of health by their time", _shared_results),
 )
 #: Steps after whose first run every row of a history is changed, and what does that. Such a step runs twice, and notes its number in the
 #: end.
-PIECES: dict[int, Callable[[], Reckoning]] = {RUNNING_SUMS: Reckoning}
+PIECES: dict[int, Callable[[], longsteps.Work]] = {RUNNING_SUMS: Reckoning, SHARED_RESULTS: MinutesByTime}
 #: Steps that make an index on what is there: a server makes it beside its writers, before the step. Its name, and what it is on.
-INDEXES: dict[int, tuple[str, str]] = {24: ("slow_requests_total_ms", "slow_requests (total_ms)")}
+INDEXES: dict[int, tuple[str, str]] = {
+    24: ("slow_requests_total_ms", "slow_requests (total_ms)"),
+    SHARED_RESULTS: ("route_history_endpoint_id_removed_at", "route_history (endpoint_id, removed_at)")}
 NEWEST = STEPS[-1][0]
 
 

@@ -244,3 +244,4 @@ class RouteHistory(StoredTable):
 
     class Meta:
         table_name = "route_history"
+        indexes = ((("endpoint", "removed_at"), False),)

@@ -89,7 +89,7 @@ class HealthStatus(StoredTable):
 
 
 class HealthResult(StoredTable):
-    """One health check that was made."""
+    """One health check that was made, or several of a route in a row that had the same outcome."""
 
     id = BigAutoField()
     route_id = TextField()
@@ -98,6 +98,10 @@ class HealthResult(StoredTable):
     status_code = BigIntegerField(null=True)
     response_time_ms = DoubleField(null=True)
     error = TextField(null=True)
+    checks = BigIntegerField(default=1, constraints=[SQL("DEFAULT 1")])
+    last_checked_at = TextField(null=True)
+    response_time_ms_min = DoubleField(null=True)
+    response_time_ms_max = DoubleField(null=True)
 
     class Meta:
         table_name = "health_results"

@@ -15,7 +15,7 @@ from proxyd.store.sql.models import Endpoint, Route, RouteHistory
 from proxyd.store.sql.observed import CircuitTransition, HealthResult, RouteMinute, SlowRequest
 from proxyd.store.sql.query import column, dicts, tuples
 from proxyd.store.sql.rollups import HealthHour, HealthMinute, LatencyHour, LatencyMinute, TrafficHour
-from proxyd.store.sql.schema import LATENCY_BY_MINUTE, has_step
+from proxyd.store.sql.schema import LATENCY_BY_MINUTE, SHARED_RESULTS, has_step
 
 #: Service, (first) domain and path.
 Place = tuple[str, str, str]
@@ -130,11 +130,14 @@ def _routes(place: Place) -> Any:
 
 
 def _checks(place: Place) -> list[dict[str, Any]]:
-    """The last checks of the routes that there are now, newest first."""
-    routes = _routes(place).where(RouteHistory.removed_at.is_null())
-    query = HealthResult.select().where(HealthResult.route_id.in_(routes)).order_by(HealthResult.checked_at.desc()).limit(_CHECKS)
-    return [{"at": row.checked_at, "route_id": row.route_id, "ok": bool(row.ok), "status": row.status_code,
-             "response_time_ms": row.response_time_ms, "error": row.error} for row in query]
+    """The last checks of the routes that there are now, newest first; those that share a row stand together."""
+    model, routes = HealthResult, _routes(place).where(RouteHistory.removed_at.is_null())
+    columns = [model.checked_at, model.route_id, model.ok, model.status_code, model.response_time_ms, model.error]
+    if has_step(SHARED_RESULTS):
+        columns += [model.checks, model.last_checked_at]
+    query = model.select(*columns).where(model.route_id.in_(routes)).order_by(model.checked_at.desc()).limit(_CHECKS)
+    return [{"at": row.checked_at, "last_at": row.last_checked_at or row.checked_at, "checks": row.checks or 1, "route_id": row.route_id,
+             "ok": bool(row.ok), "status": row.status_code, "response_time_ms": row.response_time_ms, "error": row.error} for row in query]
 
 
 def _transitions(place: Place) -> list[dict[str, Any]]:

@@ -25,13 +25,15 @@ class _HealthSums(StoredTable):
 
 
 class HealthMinute(_HealthSums):
-    """What the health checks of an endpoint found in one minute."""
+    """What the health checks of an endpoint found in one minute. The rows lie by their time, so that those of a minute are written, and
+    pruned, side by side, and the table has no index beside itself."""
 
-    minute = of_key(TextField(index=True))
+    minute = of_key(TextField())
 
     class Meta:
         table_name = "health_minutes"
-        primary_key = CompositeKey("endpoint_id", "minute")
+        primary_key = CompositeKey("minute", "endpoint_id")
+        without_rowid = True
 
 
 class _RunningHealthSums(_HealthSums):

@@ -15,6 +15,8 @@ HOSTS_DRAINED = 26
 HOSTS_CONNECTIONS = 29
 #: That which brought latencies by the minute.
 LATENCY_BY_MINUTE = 31
+#: That which brought rows that several checks share.
+SHARED_RESULTS = 33
 _NEWEST = "SELECT MAX(version) FROM schema_version"
 #: The newest step that the database was seen to have. It never goes back while a process runs.
 _seen = 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql import cost
 from proxyd.store.sql.database import database
 from proxyd.store.sql.query import is_sqlite
@@ -13,6 +14,8 @@ from proxyd.store.sql.retained import RETAINED
 
 #: The tables that grow with time.
 HISTORY: tuple[str, ...] = tuple(dict.fromkeys(kept.model._meta.table_name for kept in RETAINED))
+#: Tables whose rows lie by a key that begins with their minute, and have no number.
+_BY_MINUTE = {kept.model._meta.table_name for kept in RETAINED if kept.model._meta.without_rowid}
 #: Tables with fewer rows are counted; the newest rows whose length is taken.
 _COUNTED, _SAMPLE = 10_000, 50
 #: What SQLite stores beside the values of a row, and of an entry of an index.
@@ -52,6 +55,8 @@ def sizes() -> dict[str, TableSize]:
 
 def _rows(name: str) -> int:
     """Rows are numbered as they come, and the oldest go first. The newest tell how many numbers are left out."""
+    if name in _BY_MINUTE:
+        return _rows_by_minute(name)
     span = _one(f'SELECT (SELECT MAX(rowid) FROM "{name}") - (SELECT MIN(rowid) FROM "{name}") + 1') or 0
     if span > _COUNTED:
         return int(span * _one(f'SELECT COUNT(*) * 1.0 / (MAX(r) - MIN(r) + 1) FROM (SELECT rowid AS r FROM "{name}" '
@@ -59,15 +64,28 @@ def _rows(name: str) -> int:
     return int(_one(f'SELECT COUNT(*) FROM "{name}"'))
 
 
+def _rows_by_minute(name: str) -> int:
+    """The last minute that is over tells how many rows each has."""
+    newest, oldest, rows = database.execute_sql(
+        f'SELECT n.newest, (SELECT MIN(minute) FROM "{name}"), (SELECT COUNT(*) FROM "{name}" WHERE minute = n.newest) '
+        f'FROM (SELECT COALESCE((SELECT MAX(minute) FROM "{name}" WHERE minute < (SELECT MAX(minute) FROM "{name}")), '
+        f'(SELECT MAX(minute) FROM "{name}")) AS newest) n').fetchone()
+    minutes = (parse_rfc3339(newest) - parse_rfc3339(oldest)) / 60 + 1 if newest else 0
+    return int(minutes * rows) if minutes * rows > _COUNTED else int(_one(f'SELECT COUNT(*) FROM "{name}"'))
+
+
 def _row_bytes(name: str) -> float:
     """Bytes of a row and of its entries in indexes, by the newest rows."""
     columns = [str(row[1]) for row in database.execute_sql(f'PRAGMA table_info("{name}")').fetchall()]
     lengths = ", ".join(f"AVG(CASE typeof({column}) WHEN 'text' THEN LENGTH(CAST({column} AS BLOB)) WHEN 'null' THEN 0 WHEN 'real' THEN 8 "
                         "ELSE 4 END)" for column in (f'"{column}"' for column in columns))
-    found = database.execute_sql(f'SELECT {lengths} FROM (SELECT * FROM "{name}" ORDER BY rowid DESC LIMIT {_SAMPLE})').fetchone()
+    newest = "minute" if name in _BY_MINUTE else "rowid"
+    found = database.execute_sql(f'SELECT {lengths} FROM (SELECT * FROM "{name}" ORDER BY {newest} DESC LIMIT {_SAMPLE})').fetchone()
     by_column = dict(zip(columns, (length or 0.0 for length in found), strict=True))
     total = sum(by_column.values()) + len(columns) + _HEAD
     for index in database.execute_sql(f'PRAGMA index_list("{name}")').fetchall():
+        if name in _BY_MINUTE and index[3] == "pk":
+            continue
         indexed = [str(row[2]) for row in database.execute_sql(f'PRAGMA index_info("{index[1]}")').fetchall()]
         total += sum(by_column[column] for column in indexed) + len(indexed) + _HEAD
     return total

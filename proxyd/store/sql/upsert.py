@@ -18,6 +18,8 @@ from proxyd.store.sql.query import is_sqlite
 
 #: Rows in one statement for a server: a round trip costs more than a row.
 _SERVER_CHUNK = 100
+#: What a server calls the types of fields, where that is another word.
+_SERVER_TYPES = {"DOUBLE": "DOUBLE PRECISION"}
 
 
 def upsert(model: type[StoredTable], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -38,14 +40,34 @@ def insert(model: type[StoredTable], rows: Sequence[Mapping[str, Any]]) -> None:
         _write(model, rows, "")
 
 
+def change(model: type[StoredTable], key: tuple[str, ...], names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    """Change the fields `names` of the rows that have given values in the fields `key`. `rows`: the values of the key, then the new ones.
+    Those that are not there are left out."""
+    fields: Any = model._meta.fields
+    table = f'"{model._meta.table_name}"'
+    found, changed = ([fields[name].column_name for name in part] for part in (key, names))
+    if is_sqlite():
+        if rows:
+            values = [(*row[len(key):], *row[:len(key)]) for row in rows]
+            database.cursor().executemany(f"UPDATE {table} SET {_equal(changed, ', ')} WHERE {_equal(found, ' AND ')}", values)
+        return
+    # A server can't tell the type of a column of values that are all NULL.
+    types = [_SERVER_TYPES.get(fields[name].field_type, fields[name].field_type) for name in (*key, *names)]
+    one = f"({', '.join([f'CAST(%s AS {kind})' for kind in types])})"
+    sets = ", ".join([f'"{column}" = v."{column}"' for column in changed])
+    same = " AND ".join([f't."{column}" = v."{column}"' for column in found])
+    for piece in chunked(rows, _SERVER_CHUNK):
+        database.execute_sql(f"UPDATE {table} t SET {sets} FROM (VALUES {', '.join([one] * len(piece))}) v ({_quoted([*found, *changed])}) "
+                             f"WHERE {same}", [value for row in piece for value in row])
+
+
 def delete(model: type[StoredTable], names: tuple[str, ...], keys: Sequence[tuple[Any, ...]]) -> None:
     """Delete the rows that have one of the combinations of values in the fields `names`."""
     columns = [model._meta.fields[name].column_name for name in names]
     table = model._meta.table_name
     if is_sqlite():
         if keys:
-            found = " AND ".join([f'"{column}" = ?' for column in columns])
-            database.cursor().executemany(f'DELETE FROM "{table}" WHERE {found}', keys)
+            database.cursor().executemany(f'DELETE FROM "{table}" WHERE {_equal(columns, " AND ")}', keys)
         return
     one = f"({', '.join(['%s'] * len(columns))})"
     for piece in chunked(keys, _SERVER_CHUNK):
@@ -134,3 +156,7 @@ def _key(model: type[StoredTable]) -> list[str]:
 
 def _quoted(names: Sequence[str]) -> str:
     return ", ".join([f'"{name}"' for name in names])
+
+
+def _equal(names: Sequence[str], between: str) -> str:
+    return between.join([f'"{name}" = ?' for name in names])

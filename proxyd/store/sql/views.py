@@ -32,11 +32,20 @@ VIEWS: dict[str, str] = {
         SELECT x.route_id, r.service_name, r.instance_name, x.checks, x.good,
                ROUND(100.0 * x.good / x.checks, 3) AS uptime_percent,
                ROUND(CAST(x.response_ms AS {decimal}), 3) AS avg_response_ms
-        FROM (SELECT route_id, COUNT(*) AS checks, SUM(CASE WHEN ok THEN 1 ELSE 0 END) AS good,
-                     AVG(response_time_ms) AS response_ms
+        FROM (SELECT route_id, CAST(SUM(checks) AS {whole_type}) AS checks,
+                     CAST(SUM(CASE WHEN ok THEN checks ELSE 0 END) AS {whole_type}) AS good,
+                     SUM(response_time_ms * checks) / SUM(CASE WHEN response_time_ms IS NOT NULL THEN checks END) AS response_ms
               FROM health_results WHERE checked_at >= {at:day}
               GROUP BY {unindexed}route_id) x
         JOIN routes r ON r.route_id = x.route_id""",
+    "v_checks": """
+        SELECT x.checked_at, {epoch:x.checked_at} AS checked_at_epoch, COALESCE(x.last_checked_at, x.checked_at) AS last_checked_at,
+               x.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, x.checks,
+               CASE WHEN x.ok THEN 'yes' ELSE 'no' END AS ok, x.status_code, x.response_time_ms AS avg_ms,
+               COALESCE(x.response_time_ms_min, x.response_time_ms) AS min_ms,
+               COALESCE(x.response_time_ms_max, x.response_time_ms) AS max_ms, x.error
+        FROM health_results x LEFT JOIN route_history h ON h.route_id = x.route_id
+        LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_circuits": """
         SELECT r.route_id, r.service_name, r.instance_name, r.backend_url, c.host, COALESCE(c.state, 'closed') AS state,
                COALESCE(c.reason, '') AS reason, COALESCE(c.failures, 0) AS failures, c.opened_at, c.last_failure,
@@ -167,6 +176,8 @@ VIEWS: dict[str, str] = {
         FROM maintenance_windows w WHERE w.ended_at IS NULL AND w.started_at IS NOT NULL""",
     "v_uptime": UPTIME,
     "v_uptime_services": UPTIME_SERVICES,
+    # Each part finds its rows by keys, objective by objective; an endpoint has many routes that are gone, so those of the last hour are found
+    # by when they went.
     "v_slo": """
         SELECT z.service_name, z.domain, z.path, z.objective, z.target_percent, z.limit_ms, z.requests, z.bad AS spent,
                ROUND(CAST(z.requests * z.allowed AS {decimal}), 1) AS budget,
@@ -174,7 +185,8 @@ VIEWS: dict[str, str] = {
                ROUND(CAST(100.0 * (z.requests * z.allowed - z.bad) / NULLIF(z.requests * z.allowed, 0) AS {decimal}), 1) AS left_percent,
                ROUND(CAST(1.0 * z.bad_1h / NULLIF(z.requests_1h * z.allowed, 0) AS {decimal}), 2) AS burn_1h,
                ROUND(CAST(1.0 * z.bad_6h / NULLIF(z.requests_6h * z.allowed, 0) AS {decimal}), 2) AS burn_6h
-        FROM (SELECT y.service_name, y.domain, y.path, y.objective, y.target_percent, y.limit_ms, (100 - y.target_percent) / 100 AS allowed,
+        FROM (SELECT y.service_name, y.domain, y.path, y.objective, MAX(y.target_percent) AS target_percent, MAX(y.limit_ms) AS limit_ms,
+                     (100 - MAX(y.target_percent)) / 100 AS allowed,
                      CAST(SUM(CASE WHEN y.span = 30 THEN y.requests ELSE 0 END) AS {whole_type}) AS requests,
                      CAST(SUM(CASE WHEN y.span = 30 THEN y.bad ELSE 0 END) AS {whole_type}) AS bad,
                      SUM(CASE WHEN y.span = 6 THEN y.requests ELSE 0 END) AS requests_6h,
@@ -183,31 +195,34 @@ VIEWS: dict[str, str] = {
                      SUM(CASE WHEN y.span = 1 THEN y.bad ELSE 0 END) AS bad_1h
               FROM (SELECT o.*, 0 AS span, 0 AS requests, 0 AS bad FROM objectives o
                     UNION ALL
-                    SELECT o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms,
-                           30, SUM(d.requests - d.maintenance_hits),
+                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 30, SUM(d.requests - d.maintenance_hits),
                            SUM(CASE WHEN o.objective = 'latency' THEN d.late ELSE d.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN traffic_days d
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path
                       AND d.endpoint_id = p.endpoint_id AND d.day >= substr({at:month}, 1, 10) || 'T00:00:00.000Z'
-                    GROUP BY o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms
+                    GROUP BY o.service_name, o.domain, o.path, o.objective
                     UNION ALL
-                    SELECT o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms,
-                           6, SUM(t.requests - t.maintenance_hits),
+                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 6, SUM(t.requests - t.maintenance_hits),
                            SUM(CASE WHEN o.objective = 'latency' THEN t.late ELSE t.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN traffic_hours t
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path
                       AND t.endpoint_id = p.endpoint_id AND t.hour >= substr({at:hours6}, 1, 13) || ':00:00.000Z'
-                    GROUP BY o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms
+                    GROUP BY o.service_name, o.domain, o.path, o.objective
                     UNION ALL
-                    SELECT o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms,
-                           1, SUM(m.requests),
+                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 1, SUM(m.requests),
                            SUM(CASE WHEN o.objective = 'latency' THEN m.late ELSE m.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN route_history h CROSS JOIN route_minutes m
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path AND h.endpoint_id = p.endpoint_id
-                      AND (h.removed_at IS NULL OR h.removed_at >= {at:hour}) AND m.route_id = h.route_id
-                      AND m.minute >= {at:hour}
-                    GROUP BY o.service_name, o.domain, o.path, o.objective, o.target_percent, o.limit_ms) y
-              GROUP BY y.service_name, y.domain, y.path, y.objective, y.target_percent, y.limit_ms) z""",
+                      AND h.removed_at IS NULL AND m.route_id = h.route_id AND m.minute >= {at:hour}
+                    GROUP BY o.service_name, o.domain, o.path, o.objective
+                    UNION ALL
+                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 1, SUM(m.requests),
+                           SUM(CASE WHEN o.objective = 'latency' THEN m.late ELSE m.errors END)
+                    FROM objectives o CROSS JOIN endpoints p CROSS JOIN route_history h CROSS JOIN route_minutes m
+                    WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path AND h.endpoint_id = p.endpoint_id
+                      AND h.removed_at >= {at:hour} AND m.route_id = h.route_id AND m.minute >= {at:hour}
+                    GROUP BY o.service_name, o.domain, o.path, o.objective) y
+              GROUP BY y.service_name, y.domain, y.path, y.objective) z""",
     "v_health_by_minute": spanviews.health("minute"),
     "v_health_by_hour": spanviews.health("hour"),
     "v_health_by_day": spanviews.health("day"),

@@ -15,7 +15,8 @@ HISTORY = {kept.model._meta.table_name for kept in RETAINED} - {
     "services", "endpoints", "route_history", "sessions", "hosts", "route_stats", "route_latency", "route_status_codes",
     "service_stats", "service_latency", "service_status_codes", "unknown_hosts"}
 #: What is asked for with a span of time, and the column that has it. The others say themselves how far back they look.
-BY_TIME = {"v_events": "at", "v_traffic": "minute", "v_traffic_by_hour": "hour", "v_latency_by_hour": "hour",
+BY_TIME = {"v_events": "at", "v_checks": "checked_at", "v_traffic": "minute", "v_traffic_by_hour": "hour",
+           "v_latency_by_hour": "hour",
            "v_health_by_minute": "minute", "v_health_by_hour": "hour", "v_health_by_day": "day", "v_traffic_by_day": "day",
            "v_incidents": "started_at",
            "v_down_at": "until", "v_deploys": "at", "v_maintenance": "started_at",
