@@ -66,7 +66,7 @@ class HealthRecords:
         self.job.stop()
         self._dirty |= self._aging
         self._aging.clear()
-        while self._flush(self._runs.last()) and (self._runs.waiting() or self._dirty):
+        while self._flush(self._runs.last()) and (self._runs.left() or self._dirty):
             pass
 
     def load(self) -> None:

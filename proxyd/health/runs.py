@@ -121,6 +121,10 @@ class Runs:
         """How many new rows are not written yet."""
         return len(self._new)
 
+    def left(self) -> bool:
+        """Whether anything is not written as it is."""
+        return bool(self._new or self._over or self._due or self._growing)
+
     def batch(self, now: float) -> Batch:
         """Take what is to be written now; give it to `written`, or to `back`."""
         if not self._due and now - self._shown_at >= _SHOWN:
