@@ -99,7 +99,7 @@ def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[flo
     """Write the checks of a span of time. Returns the seconds of processor time that writing took, and the rest. Raises StoreError."""
     records = store.call(_declare, count, bound=600.0)
     told = Told()
-    clock.now = lambda: told.now
+    clock.now, clock.shift = lambda: told.now, lambda: 0.0
     written, history = HealthRecords(store, HealthSettings()), HealthHistory(store)
     targets = [_target(record, interval) for record in records]
     standings = [Standing(target.rise, target.fall, 100) for target in targets]

@@ -42,6 +42,8 @@ class Run:
     least_ms: float = 0.0
     most_ms: float = 0.0
     written: bool = False
+    #: How the instant of the first check is written: the row is found by it, also when the time of day was set meanwhile.
+    at: str = ""
 
     def takes(self, result: Result, now: float) -> bool:
         """Whether a check goes on with this run."""
@@ -58,9 +60,10 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         """The row of table health_results."""
+        self.at = self.at or rfc3339(clock.shown(self.first))
         answered, several = self.ok or self.status_code is not None, self.checks > 1
         return {
-            "route_id": self.route_id, "checked_at": rfc3339(clock.shown(self.first)), "ok": self.ok, "status_code": self.status_code,
+            "route_id": self.route_id, "checked_at": self.at, "ok": self.ok, "status_code": self.status_code,
             "response_time_ms": round(self.total_ms / self.checks, 3) if answered else None, "error": self.error or None,
             "checks": self.checks, "last_checked_at": rfc3339(clock.shown(self.last)) if several else None,
             "response_time_ms_min": round(self.least_ms, 3) if answered and several else None,

@@ -90,6 +90,15 @@ def test_rows_that_grow_are_written_once_a_minute() -> None:
     assert sum(1 for run, checks in before.items() if story.rows[run] > checks) > 2000
 
 
+def test_a_row_is_found_again_when_the_time_of_day_was_set_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Story(1000)
+    story.pass_time(60)
+    run = next(run for run in story.rows if run.checks > 1)
+    at = run.row()["checked_at"]
+    monkeypatch.setattr(clock, "shift", lambda: 3600.0)
+    assert run.row()["checked_at"] == at and str(run.row()["last_checked_at"]) > at
+
+
 def test_what_can_t_be_written_waits_and_the_oldest_go_first() -> None:
     story = Story(4, queue=10)
     story.pass_time(20, write=False)

@@ -67,9 +67,9 @@ def _rows(name: str) -> int:
 def _rows_by_minute(name: str) -> int:
     """The last minute that is over tells how many rows each has."""
     newest, oldest, rows = database.execute_sql(
-        f'SELECT n.newest, (SELECT MIN(minute) FROM "{name}"), (SELECT COUNT(*) FROM "{name}" WHERE minute = n.newest) '
-        f'FROM (SELECT COALESCE((SELECT MAX(minute) FROM "{name}" WHERE minute < (SELECT MAX(minute) FROM "{name}")), '
-        f'(SELECT MAX(minute) FROM "{name}")) AS newest) n').fetchone()
+        f'SELECT n.newest, n.oldest, (SELECT COUNT(*) FROM "{name}" WHERE minute = '
+        f'(SELECT MAX(minute) FROM "{name}" WHERE minute < n.newest OR minute = n.oldest)) '
+        f'FROM (SELECT (SELECT MAX(minute) FROM "{name}") AS newest, (SELECT MIN(minute) FROM "{name}") AS oldest) n').fetchone()
     minutes = (parse_rfc3339(newest) - parse_rfc3339(oldest)) / 60 + 1 if newest else 0
     return int(minutes * rows) if minutes * rows > _COUNTED else int(_one(f'SELECT COUNT(*) FROM "{name}"'))
 
