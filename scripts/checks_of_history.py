@@ -37,6 +37,8 @@ _MISSED = 1 / 2000
 #: An outage is this long in seconds; of so many targets, one has one in an hour.
 _OUTAGE, _ONE_IN = 300.0, 200
 _SESSION = "s1"
+#: Seconds at the beginning whose rows do not count for the week: at a start each check has its own.
+_BEGINNING = 120.0
 
 
 class Told:
@@ -95,8 +97,9 @@ def _results(told: Told, count: int, interval: float, seconds: float) -> Iterato
         place = upto
 
 
-def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[float, float]:
-    """Write the checks of a span of time. Returns the seconds of processor time that writing took, and the rest. Raises StoreError."""
+def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[float, float, dict[str, int]]:
+    """Write the checks of a span of time. Returns the seconds of processor time that writing took, those of judging, and the rows of each
+    table after the beginning. Raises StoreError."""
     records = store.call(_declare, count, bound=600.0)
     told = Told()
     clock.now, clock.shift = lambda: told.now, lambda: 0.0
@@ -107,6 +110,7 @@ def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[flo
         history.outages.take(record, standing.status, standing.reason, told.now)
         written.current(record.route_id, target, standing, None, told.now)
     judging, next_batch, next_sums = 0.0, told.now, told.now
+    end, early = told.now + min(_BEGINNING, seconds / 2), {}
     began = time.process_time()
     for number, result in _results(told, count, interval, seconds):
         record, standing = records[number], standings[number]
@@ -123,6 +127,8 @@ def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[flo
             next_batch = told.now + _STEP
         if told.now >= next_sums:
             next_sums = told.now + history.write()
+        if not early and told.now >= end:
+            early = store.read(row_counts)
     written.stop()
     history.stop()
     whole = time.process_time() - began
@@ -130,18 +136,19 @@ def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[flo
     before = time.process_time()
     for _ in _results(Told(), count, interval, seconds):
         time.thread_time(), time.thread_time()
-    return whole - judging - (time.process_time() - before), judging
+    return whole - judging - (time.process_time() - before), judging, early
 
 
-def _week(name: str, size: int, seconds: float) -> float:
-    """Bytes of a table after a week, by those of `seconds`: what is kept for less is pruned."""
+def _week(name: str, size: int, rate: float, hours: float) -> float:
+    """Bytes of a table after a week, by those that it takes now and those that it takes more each second: what is kept for less is
+    pruned. `hours`: how many hours it has rows of."""
     kept = [item.age(DatabaseSettings()) for item in RETAINED if item.model._meta.table_name == name]
     if name.endswith("_days"):
         return size * 7.0
     if name.endswith("_hours"):
-        return size / max(1.0, seconds / 3600) * WEEK / 3600
+        return size * WEEK / 3600 / hours
     if name in ("health_results", "health_minutes", "incidents"):
-        return size / seconds * min([WEEK, *kept])
+        return rate * min([WEEK, *kept])
     return float(size)
 
 
@@ -152,7 +159,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("url", help="as [database] url, of a new database")
     parser.add_argument("--targets", type=int, default=10_000)
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between two checks of a target")
-    parser.add_argument("--minutes", type=float, default=60.0, help="span of the history that is written")
+    parser.add_argument("--minutes", type=float, default=30.0, help="span of the history that is written")
     given = parser.parse_args(arguments)
     store = Store(given.url, busy_timeout=60.0)
     try:
@@ -160,7 +167,7 @@ def main(arguments: list[str]) -> int:
         migrate(store)
         before = store.read(sizes)
         seconds = given.minutes * 60
-        spent, judging = feed(store, given.targets, given.interval, seconds)
+        spent, judging, early = feed(store, given.targets, given.interval, seconds)
         rows, found = store.read(row_counts), store.read(sizes)
     except StoreError as error:
         print(f"scripts/checks: {error}", file=sys.stderr)
@@ -171,10 +178,11 @@ def main(arguments: list[str]) -> int:
     print(f"{given.targets} targets each {given.interval:g} s for {given.minutes:g} min: {spent:.1f} s of processor time for writing, "
           f"{100 * spent / seconds:.2f} % of a core, {1e6 * spent / checks:.1f} us a check ({1e6 * judging / checks:.1f} us for judging)")
     print(f"{'table':<20} {'rows':>10} {'bytes':>12} {'a row':>8} {'MB in a week':>13}")
-    total = 0.0
+    total, hours = 0.0, max(1.0, rows["health_hours"] / given.targets)
     for name, size in sorted(found.items(), key=lambda item: -item[1]):
         if name in rows and size > before.get(name, 0):
-            week = _week(name, size, seconds)
+            more = (rows[name] - early[name]) / (seconds - min(_BEGINNING, seconds / 2))
+            week = _week(name, size, more * size / max(1, rows[name]), hours)
             total += week
             print(f"{name:<20} {rows[name]:>10} {size:>12} {size / max(1, rows[name]):>8.0f} {week / 1e6:>13.1f}")
     print(f"{'all':<20} {'':>10} {'':>12} {'':>8} {total / 1e6:>13.1f}")
