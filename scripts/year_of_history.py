@@ -48,7 +48,7 @@ TABLES: tuple[tuple[str, str, str, int, int, str], ...] = (
     ("latency_hours", "endpoint_id, hour, bucket, requests", "e.n, t.at, b.bucket, 10 + mix", 3600, 90, "CROSS JOIN story_buckets b"),
     # A check a minute of a thousand routes, as `[health] results_per_second` writes them.
     ("health_results", "route_id, checked_at, ok, status_code, response_time_ms, checks, last_checked_at, response_time_ms_min, "
-     "response_time_ms_max", "'r' || e.n, t.at, {true}, 200, 2.0 + mix / 10.0, 1 + mix * 2 / 100, t.next, 2.0, 12.0", 100, 2, ""),
+     "response_time_ms_max", "'r' || e.n, t.at, {true}, 200, 2.0 + mix / 10.0, 3 + mix / 67, t.next, 2.0, 12.0", 200, 2, ""),
     ("route_minutes", "route_id, minute, requests, errors, latency_ms_sum, bytes_sent, bytes_received",
      "'r' || e.n, t.at, 1 + mix, mix / 98, 20.0 * (1 + mix), 1000, 10", 600, 30, ""),
     ("route_history", "route_id, endpoint_id, session_id, backend_url, added_at, added_by, removed_at, removed_by, removed_why",
@@ -78,7 +78,7 @@ _MIX = "((e.n * 7919 + t.k * 104729) - (e.n * 7919 + t.k * 104729) / 100 * 100)"
 #: How each view is asked: as a person would, for the last day, or for one service.
 _DAY_AGO = "(SELECT day_ago FROM v_now)"
 _ONE = "service_name = 'svc100'"
-ASKED = {"v_events": f"at >= {_DAY_AGO}", "v_traffic": "minute >= (SELECT hour_ago FROM v_now)",
+ASKED = {"v_events": f"at >= {_DAY_AGO}", "v_checks": "checked_at >= (SELECT hour_ago FROM v_now)", "v_traffic": "minute >= (SELECT hour_ago FROM v_now)",
          "v_traffic_by_hour": f"{_ONE} AND hour >= (SELECT week_ago FROM v_now)",
          "v_latency_by_hour": f"{_ONE} AND hour >= {_DAY_AGO}", "v_incidents": f"started_at >= {_DAY_AGO}",
          "v_deploys": f"at >= {_DAY_AGO}", "v_maintenance": f"started_at >= {_DAY_AGO}", "v_certificate_history": f"at >= {_DAY_AGO}",

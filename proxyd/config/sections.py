@@ -327,7 +327,7 @@ class HealthSettings:
     max_body: int = declare(SIZE, "64k", "Most bytes of a checked response body that are read.")
     window: int = declare(integer(5, 10_000), "100", "Number of latest checks from which the success rate is computed.")
     queue: int = declare(integer(100, 10_000_000), "100000", "Most results kept while the database is locked. The oldest go first.")
-    results_per_second: int = declare(integer(1, 100_000), "10", "Rows of single checks a second up to which each check has its own. "
+    results_per_second: int = declare(integer(1, 100_000), "5", "Rows of single checks a second up to which each check has its own. "
                                       "Beyond, checks of a route in a row with the same outcome share one.")
     drive_circuits: bool = declare(BOOL, "yes", "An upstream that is down opens its circuit. One that recovers half-opens it.")
 

@@ -268,10 +268,10 @@ EXPLANATIONS: dict[str, str] = {
         "written, and the current status is never dropped. proxyd_health_results_dropped_total counts the dropped "
         "results.",
     "health.results_per_second":
-        "10 gives each check of 100 targets every 10 s a row of its own. Beyond, checks of a route in a row with the same outcome "
+        "5 gives each check of 50 targets every 10 s a row of its own. Beyond, checks of a route in a row with the same outcome "
         "share one: when the first and the last were, how many, and the shortest, mean and longest time. A row goes on for as "
-        "many seconds as there are routes for each row a second: 1,000 routes have a row every 100 s, 10,000 one in 17 "
-        "minutes, 36,000 and more one an hour. Another outcome begins another row at once, so a single failure among them has "
+        "many seconds as there are routes for each row a second: 1,000 routes have a row every 200 s, 10,000 one in 33 "
+        "minutes, 18,000 and more one an hour. Another outcome begins another row at once, so a single failure among them has "
         "its row and its instant. Rows that grow are written once a minute. More rows a second cost about 200 bytes each, for as "
         "long as [database] retain_health. The sums by minute, hour and day count each check whatever this says.",
     "health.drive_circuits":
