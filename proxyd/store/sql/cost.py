@@ -90,9 +90,10 @@ def delete(kept: Retained, choose: Callable[[Any], Any]) -> int:
     """Delete the rows that `choose` makes of a select, at most a batch. Returns how many."""
     # These tables have different kinds of keys, but every row has a place where it lies, or lies by its key.
     meta: Any = kept.model._meta
-    if is_sqlite() and meta.without_rowid:
-        place: Any = Tuple(*(meta.fields[name] for name in meta.primary_key.field_names))
-        batch = choose(kept.model.select(*place.args))
+    if is_sqlite() and getattr(meta, "lies_by_key", False):
+        key = [meta.fields[name] for name in meta.primary_key.field_names]
+        place: Any = Tuple(*key)
+        batch = choose(kept.model.select(*key))
     else:
         place = SQL("rowid" if is_sqlite() else "ctid")
         batch = choose(kept.model.select(place))

@@ -31,6 +31,7 @@ class MinutesByTime:
         columns = ", ".join(field.column_name for field in HealthMinute._meta.sorted_fields)
         if not database.table_exists(_NEW):
             model: Any = HealthMinute
+            model._meta.without_rowid = True
             made = str(model._schema._create_table(safe=False).query()[0])
             database.execute_sql(made.replace(f'"{_OLD}"', f'"{_NEW}"', 1))
         enough = self.done + self.rows

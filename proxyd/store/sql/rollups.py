@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
 from proxyd.store.sql.models import StoredTable, of_key
 from proxyd.store.sql.observed import LatencyBuckets, TrafficSums
+from proxyd.store.sql.query import is_sqlite
 
 
 class _HealthSums(StoredTable):
@@ -33,7 +36,14 @@ class HealthMinute(_HealthSums):
     class Meta:
         table_name = "health_minutes"
         primary_key = CompositeKey("minute", "endpoint_id")
-        without_rowid = True
+        #: In an SQLite file the rows lie by their key, and have no number.
+        lies_by_key = True
+
+    @classmethod
+    def create_table(cls, safe: bool = True, **options: Any) -> None:
+        """Make the table as the engine that is open has it."""
+        cls._meta.without_rowid = is_sqlite()
+        super().create_table(safe, **options)
 
 
 class _RunningHealthSums(_HealthSums):

@@ -15,7 +15,7 @@ from proxyd.store.sql.retained import RETAINED
 #: The tables that grow with time.
 HISTORY: tuple[str, ...] = tuple(dict.fromkeys(kept.model._meta.table_name for kept in RETAINED))
 #: Tables whose rows lie by a key that begins with their minute, and have no number.
-_BY_MINUTE = {kept.model._meta.table_name for kept in RETAINED if kept.model._meta.without_rowid}
+_BY_MINUTE = {kept.model._meta.table_name for kept in RETAINED if getattr(kept.model._meta, "lies_by_key", False)}
 #: Tables with fewer rows are counted; the newest rows whose length is taken.
 _COUNTED, _SAMPLE = 10_000, 50
 #: What SQLite stores beside the values of a row, and of an entry of an index.
