@@ -74,7 +74,7 @@ def test_rows_without_numbers_are_pruned_and_their_cost_is_known(older: Store, m
     assert older.read(tablesizes.sizes)["health_minutes"].rows == ENDPOINTS * MINUTES
     settings = DatabaseSettings(retain_minutes=1800.0)
     gone = Retention(settings, older).prune(NOW + 1)
-    assert gone["health_minutes"] == ENDPOINTS * (MINUTES - 31)
+    assert gone["health_minutes"] == ENDPOINTS * (MINUTES - 30)
     left = older.read(lambda: HealthMinute.select().count())
-    assert left == ENDPOINTS * 31
+    assert left == ENDPOINTS * 30
     older.close()
