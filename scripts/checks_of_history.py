@@ -119,7 +119,7 @@ def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[flo
         judging += time.thread_time() - before
         written.result(record.route_id, result, told.now)
         written.current(record.route_id, targets[number], standing, result, told.now, changed)
-        history.outages.judged(record.route_id, result.ok, standing.status, standing.reason, told.now)
+        history.outages.judged(record.route_id, result.ok, standing.status, standing.reason, told.now, result.seconds)
         if changed:
             history.outages.settle(told.now)
         if told.now >= next_batch:

@@ -78,7 +78,8 @@ _MIX = "((e.n * 7919 + t.k * 104729) - (e.n * 7919 + t.k * 104729) / 100 * 100)"
 #: How each view is asked: as a person would, for the last day, or for one service.
 _DAY_AGO = "(SELECT day_ago FROM v_now)"
 _ONE = "service_name = 'svc100'"
-ASKED = {"v_events": f"at >= {_DAY_AGO}", "v_checks": "checked_at >= (SELECT hour_ago FROM v_now)", "v_traffic": "minute >= (SELECT hour_ago FROM v_now)",
+ASKED = {"v_events": f"at >= {_DAY_AGO}", "v_checks": "checked_at >= (SELECT hour_ago FROM v_now)",
+         "v_traffic": "minute >= (SELECT hour_ago FROM v_now)",
          "v_traffic_by_hour": f"{_ONE} AND hour >= (SELECT week_ago FROM v_now)",
          "v_latency_by_hour": f"{_ONE} AND hour >= {_DAY_AGO}", "v_incidents": f"started_at >= {_DAY_AGO}",
          "v_deploys": f"at >= {_DAY_AGO}", "v_maintenance": f"started_at >= {_DAY_AGO}", "v_certificate_history": f"at >= {_DAY_AGO}",

@@ -134,8 +134,8 @@ SCHEMAS: dict[str, Schema] = {
         **thing(span=TEXT, step_seconds=WHOLE, **_PERCENTILES, points={"type": "array", "items": thing(
             at=INSTANT, requests=WHOLE, errors=WHOLE, status_2xx=WHOLE, status_3xx=WHOLE, status_4xx=WHOLE, status_5xx=WHOLE,
             avg_ms=MAYBE_NUMBER, **_PERCENTILES, down_seconds=NUMBER)},
-            checks={"type": "array", "items": thing(at=INSTANT, last_at=INSTANT, checks=WHOLE, route_id=TEXT, ok=FLAG, status=_is(["integer", "null"]),
-                                                    response_time_ms=MAYBE_NUMBER, error=MAYBE_TEXT)},
+            checks={"type": "array", "items": thing(at=INSTANT, last_at=INSTANT, checks=WHOLE, route_id=TEXT, ok=FLAG,
+                                                    status=_is(["integer", "null"]), response_time_ms=MAYBE_NUMBER, error=MAYBE_TEXT)},
             transitions={"type": "array", "items": thing(at=INSTANT, route_id=TEXT, to=TEXT, reason=TEXT, **{"from": TEXT})},
             deploys={"type": "array", "items": thing(route_id=TEXT, instance=TEXT, backend=TEXT, added_at=INSTANT, added_by=TEXT,
                                                      removed_at=MAYBE_INSTANT, removed_why=MAYBE_TEXT)},

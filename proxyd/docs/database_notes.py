@@ -297,8 +297,8 @@ COLUMN_NOTES: dict[str, str] = {
     "v_checks.checks": "How many checks the row stands for.",
     "v_checks.ok": "`yes` or `no`: whether the check passed, or all that share the row.",
     "v_checks.avg_ms": "How long the check took, or those that share the row on average. NULL without an answer.",
-    "min_ms": "The shortest time.",
-    "max_ms": "The longest time.",
+    "v_checks.min_ms": "The shortest time.",
+    "v_checks.max_ms": "The longest time.",
     "response_time_ms_min": "The shortest time of the checks that share the row. NULL for a row of one check, or without an answer.",
     "response_time_ms_max": "The longest time of the checks that share the row. NULL for a row of one check, or without an answer.",
     "ok": "Whether the check passed.",
@@ -513,8 +513,8 @@ COLUMN_NOTES: dict[str, str] = {
 VIEW_NOTES: dict[str, str] = {
     "v_routes": "Every active route: its traffic, and everything that can keep traffic from it.",
     "v_health_now": "Health of each checked route.",
-    "v_checks": "Single health checks by endpoint. Where more are made than `[health] results_per_second`, equal ones in a row share a row: "
-                "ask for a span of time.",
+    "v_checks": "Single health checks by endpoint. Where more are made than `[health] results_per_second`, equal ones in a row share "
+                "a row. Ask for a span of time.",
     "v_uptime_24h": "Share of good health checks in the last 24 hours, by route.",
     "v_circuits": "The circuit of each route as it is now, on each host that has seen a failure, "
                   "and how often it opened in the last 24 hours.",

@@ -28,7 +28,7 @@ class MinutesByTime:
         if not is_sqlite() or "WITHOUT ROWID" in str(database.execute_sql(
                 "SELECT sql FROM sqlite_master WHERE name = ?", [_OLD]).fetchone()[0]):
             return False
-        columns = ", ".join(field.column_name for field in HealthMinute._meta.sorted_fields)
+        columns = ", ".join(column.name for column in database.get_columns(_OLD))
         if not database.table_exists(_NEW):
             model: Any = HealthMinute
             model._meta.without_rowid = True

@@ -176,7 +176,7 @@ VIEWS: dict[str, str] = {
         FROM maintenance_windows w WHERE w.ended_at IS NULL AND w.started_at IS NOT NULL""",
     "v_uptime": UPTIME,
     "v_uptime_services": UPTIME_SERVICES,
-    # Each part finds its rows by keys, objective by objective; an endpoint has many routes that are gone, so those of the last hour are found
+    # Each part finds its rows by keys, objective by objective. An endpoint has many routes that are gone: those of the last hour are found
     # by when they went.
     "v_slo": """
         SELECT z.service_name, z.domain, z.path, z.objective, z.target_percent, z.limit_ms, z.requests, z.bad AS spent,

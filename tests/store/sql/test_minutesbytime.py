@@ -27,6 +27,7 @@ def _older() -> None:
             "DROP TABLE health_minutes",
             "CREATE TABLE health_minutes (endpoint_id INTEGER NOT NULL, up_seconds REAL NOT NULL, down_seconds REAL NOT NULL, "
             "maintenance_seconds REAL NOT NULL, good INTEGER NOT NULL, bad INTEGER NOT NULL, minute TEXT NOT NULL, "
+            "response_us_sum INTEGER, response_us_min INTEGER, response_us_max INTEGER, "
             "PRIMARY KEY (endpoint_id, minute))",
             "CREATE INDEX healthminute_minute ON health_minutes (minute)",
             "DROP TABLE health_results",
@@ -36,7 +37,7 @@ def _older() -> None:
             "DROP VIEW v_uptime_24h", "DROP VIEW v_checks",
             f"DELETE FROM schema_version WHERE version >= {SHARED_RESULTS}"):
         database.execute_sql(statement)
-    database.cursor().executemany("INSERT INTO health_minutes VALUES (?, 59.5, 0.5, 0.0, 6, 0, ?)", [
+    database.cursor().executemany("INSERT INTO health_minutes VALUES (?, 59.5, 0.5, 0.0, 6, 0, ?, 9, 1, 2)", [
         (endpoint, rfc3339(NOW - 60 * minute)) for endpoint in range(ENDPOINTS) for minute in range(MINUTES)])
 
 
@@ -50,7 +51,8 @@ def older(tmp_path: Path) -> Store:
 
 
 def _found() -> tuple[list[tuple[object, ...]], str, tuple[object, ...]]:
-    rows = database.execute_sql("SELECT COUNT(*), COUNT(DISTINCT minute), SUM(up_seconds), SUM(good) FROM health_minutes").fetchall()
+    rows = database.execute_sql("SELECT COUNT(*), COUNT(DISTINCT minute), SUM(up_seconds), SUM(good), SUM(response_us_sum) "
+                                "FROM health_minutes").fetchall()
     made = database.execute_sql("SELECT sql FROM sqlite_master WHERE name = 'health_minutes'").fetchone()[0]
     return rows, made, database.execute_sql("SELECT checks, min_ms, last_checked_at FROM v_checks").fetchone()
 
@@ -63,7 +65,7 @@ def test_an_older_file_keeps_all_its_minutes(older: Store, monkeypatch: pytest.M
     assert migrate(older) == (SHARED_RESULTS - 1, NEWEST)
     rows, made, check = older.read(_found)
     total = ENDPOINTS * MINUTES
-    assert rows == [(total, MINUTES, 59.5 * total, 6 * total)] and "WITHOUT ROWID" in made
+    assert rows == [(total, MINUTES, 59.5 * total, 6 * total, 9 * total)] and "WITHOUT ROWID" in made
     assert check == (1, 2.5, rfc3339(NOW))
     older.close()
 
