@@ -64,6 +64,17 @@ class RegistryClient:
             self.ok(f"OPTIONS_SET|SID|{target}|{key}|{value}")
         self.apply()
 
+    def end(self) -> None:
+        """End the session, if it is still there and this still its connection, and close."""
+        with contextlib.suppress(OSError):
+            self.socket.settimeout(5)
+            self.send("CLIENT_SHUTDOWN|SID")
+            self.socket.shutdown(socket.SHUT_WR)
+            # Closed before all is read, the connection would be reset, and the command might be lost.
+            while self.socket.recv(65536):
+                pass
+        self.close()
+
     def close(self) -> None:
         """Close the connection without a word."""
         with contextlib.suppress(OSError):

@@ -146,6 +146,20 @@ class System:
         self._log.close()
         self.process = None
 
+    def recovers(self) -> bool:
+        """Whether all is well within a few seconds."""
+        try:
+            wait_for(self.ready, 10)
+        except AssertionError:
+            return False
+        return True
+
+    def end_sessions(self) -> None:
+        """End the session of each client that is connected, so that nothing of it is there for the next tests."""
+        for client in self._clients:
+            client.end()
+        self._clients.clear()
+
     def kill(self) -> None:
         """Pull the plug: arbiter, workers and master end at once."""
         assert self.process is not None

@@ -356,8 +356,7 @@ def test_one_replica_in_maintenance_is_passed_over_and_nobody_sees_it(system: Sy
     assert {(answer.status, answer.text) for answer in [system.get("/", "half.test") for _ in range(10)]} == {(200, "b /\n")}
 
 
-def test_maintenance_survives_the_end_of_workers_and_master(new_system: MakeSystem, backend: Backend) -> None:
-    system: System = new_system()
+def test_maintenance_survives_the_end_of_workers_and_master(system: System, backend: Backend) -> None:
     client = system.client("durable")
     client.route("durable.test", backend.url)
     enter(client, "ALL")

@@ -118,14 +118,13 @@ def test_a_full_replica_leaves_its_requests_to_the_others(system: System, new_ba
     assert [backend.most_in_flight for backend in backends] == [2, 2]
 
 
-def test_the_places_of_a_killed_worker_are_free(new_system: Callable[..., System], backend: Backend) -> None:
-    system = new_system(workers=2)
-    client = system.client()
-    client.options(client.route("app.test", backend.url), max_in_flight=2, queue_size=5, queue_timeout="20s")
+def test_the_places_of_a_killed_worker_are_free(system: System, backend: Backend) -> None:
+    client = system.client("killed")
+    client.options(client.route("killed.test", backend.url), max_in_flight=2, queue_size=5, queue_timeout="20s")
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.create_connection(("127.0.0.1", system.proxy_port))) for _ in range(2)]
         for sock in held:
-            sock.sendall(b"GET /slow?s=15 HTTP/1.1\r\nHost: app.test\r\n\r\n")
+            sock.sendall(b"GET /slow?s=15 HTTP/1.1\r\nHost: killed.test\r\n\r\n")
         wait_for(lambda: backend.in_flight == 2)
         for pid in system.worker_pids():
             os.kill(pid, signal.SIGKILL)
@@ -134,7 +133,7 @@ def test_the_places_of_a_killed_worker_are_free(new_system: Callable[..., System
 
 def _answered(system: System) -> int:
     with contextlib.suppress(OSError):
-        return system.get("/").status
+        return system.get("/", "killed.test").status
     return 0
 
 

@@ -52,7 +52,8 @@ def test_a_program_is_served_through_the_death_of_the_master_and_its_own_until_i
                  and system.get(host="run.test").status == 200, 15, "the program's next life")
 
         run.terminate()
-        wait_for(lambda: system.sql("SELECT count(*) FROM events WHERE type = 'hold_changed'") == [(1,)])
+        wait_for(lambda: system.sql("SELECT count(*) FROM events JOIN routes USING (route_id) WHERE type = 'hold_changed' "
+                                    "AND service_name = 'run'") == [(1,)])
         assert run.wait(10) == 128 + signal.SIGTERM
         with ThreadPoolExecutor(1) as pool:
             waits = pool.submit(system.get, host="run.test")
