@@ -104,8 +104,9 @@ def test_each_command_is_run_or_understood_or_it_is_said_why_not() -> None:
 
 
 @pytest.fixture(scope="module")
-def place(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, Path]]:
-    """A system with a route r1 and a line in its log, and a folder where the documents' paths lead to it."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, Path]]:
+    """A system of its own, for its first route is r1, with a line in its log, and a folder where the documents' paths lead to it."""
+    system = System(tmp_path_factory.mktemp("commands"))
     folder = tmp_path_factory.mktemp("here")
     (folder / "var").mkdir()
     (folder / "var" / "proxyd.db").symlink_to(system.directory / "proxyd.db")
@@ -117,6 +118,7 @@ def place(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     for host in ("shop.example.com", "nowhere.test"):
         system.get("/", host)
     yield system, folder
+    system.stop()
     backend.stop()
 
 
