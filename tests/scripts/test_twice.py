@@ -25,7 +25,8 @@ def run(tmp_path: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     script = f'set -euo pipefail; . "{ROOT}/scripts/twice.sh"; run_twice "{sys.executable}" -q'
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     # The plugins that are installed take most of a start, and have no part in this.
-    return subprocess.run(["bash", "-c", script], cwd=tmp_path, env={**plain, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash", "-c", script], cwd=tmp_path, env={**plain, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}, capture_output=True,
+                          text=True, timeout=60)
 
 
 def test_what_passes_at_once_is_run_once(tmp_path: Path) -> None:
