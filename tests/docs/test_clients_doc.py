@@ -18,7 +18,7 @@ from proxyd.client import Client
 from tests.support.backends import Backend
 from tests.support.certificates import Authority
 from tests.support.system import ROOT, System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, patience, wait_for
 
 DOCUMENT = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
@@ -57,7 +57,7 @@ def test_hello_takes_traffic_as_a_pool_of_two_and_leaves_without_a_lost_request(
         statuses.add(system.get("/", "hello.localhost").status)
     assert statuses == {200} and first.returncode == 0
     second.terminate()
-    assert second.wait(10) == 0
+    assert second.wait(patience(10)) == 0
     assert system.get("/", "hello.localhost").status == 404
 
 
@@ -66,7 +66,7 @@ def test_shop_takes_traffic_under_gevent(start: Start, system: System) -> None:
     wait_for(lambda: system.get("/", "shop.localhost").status == 200, 15, "the shop")
     assert system.get("/", "shop.localhost").text == "shop\n"
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(patience(10)) == 0
     assert system.get("/", "shop.localhost").status == 404
 
 
@@ -76,7 +76,7 @@ def test_wiki_is_registered_once_for_all_its_workers(start: Start, system: Syste
     assert system.get("/", "wiki.localhost").text == "wiki\n"
     assert system.sql("SELECT count(*) FROM routes WHERE service_name = 'wiki'") == [(1,)]
     process.terminate()
-    assert process.wait(15) == 0
+    assert process.wait(patience(15)) == 0
     assert system.get("/", "wiki.localhost").status == 404
 
 

@@ -276,14 +276,14 @@ def test_a_circuit_that_users_failures_opened_is_half_opened_by_a_check_after_it
 
 def test_a_trial_of_a_worker_that_died_does_not_hold_the_circuit_half_open(running: Running, backend: Backend) -> None:
     running.put(1, backend.url, **FAST, connect_timeout="100ms", timeout="100ms")
+    wait_until(lambda: running.status() == "healthy")
     now = time.time()
     with running.circuits.changing(1, 1) as circuit:
         circuit.turn(HALF_OPEN, "timeout", now - 60.0)
         circuit.begin_trial(os.getpid(), now - 4.5)
-    wait_until(lambda: running.status() == "healthy")
-    gevent.sleep(0.3)
-    assert running.circuits.state(1, 1) == HALF_OPEN
     wait_until(lambda: running.circuits.state(1, 1) == CLOSED)
+    # Checks pass all the while. A busy machine may come late to the end of the trial, but none comes early.
+    assert time.time() - now > 0.5
 
 
 def test_with_the_link_off_health_leaves_circuits_alone(new_running: Callable[..., Running], backend: Backend) -> None:

@@ -49,7 +49,7 @@ def test_a_turn_comes_each_interval_without_drift(new_schedule: Callable[..., Sc
     assert patience(1.0) > 1.0 or 12 <= len(work.times) <= 16
     # Behind a turn that a busy machine made late, the next one comes sooner.
     assert all(0.07 / patience(1.0) < step < patience(0.2) for step in steps), steps
-    assert abs(sum(steps) / len(steps) - 0.1) < 0.01
+    assert abs(sum(steps) / len(steps) - 0.1) < 0.01 * patience(1.0)
 
 
 def test_turns_that_hang_hold_up_neither_those_that_answer_nor_new_ones(new_schedule: Callable[..., Schedule]) -> None:
@@ -68,8 +68,8 @@ def test_turns_that_hang_hold_up_neither_those_that_answer_nor_new_ones(new_sche
     fresh = Work(0.1)
     schedule.add(fresh.turn, 0.0)
     gevent.sleep(1.0)
-    assert all(len(work.times) - known >= 7 for work, known in zip(quick, before, strict=True))
-    assert fresh.times and fresh.times[0] - begun < 1.0
+    assert all(len(work.times) - known >= 7 / patience(1.0) for work, known in zip(quick, before, strict=True))
+    assert fresh.times and fresh.times[0] - begun < patience(1.0)
     assert sum(len(work.times) for work in hanging) <= 30
     assert schedule.lag > 0.5
 
