@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 from proxyd.base.jobs import Job, JobOver
 from proxyd.events.remote import publish_word
+from proxyd.health.circuitwatch import drop_others
 from proxyd.registry.otherhosts import OtherHosts
 from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
 from proxyd.store.sql import words
 from proxyd.store.sql.database import StoreError
 from proxyd.store.sql.membership import BEAT, Membership, reached_by
-from proxyd.store.sql.observed import Circuit
 
 log = logging.getLogger("proxyd.master")
 
@@ -74,7 +74,7 @@ class HostWatch:
             living = {self._member.name, *self._others.living()}
             if living != self._living:
                 self._server.cut(self._living - living)
-                self._registry.store.call(_drop_others, living)
+                self._registry.store.call(drop_others, living)
                 self._living = living
 
     def _look_at_drains(self, now: float) -> None:
@@ -91,8 +91,3 @@ class HostWatch:
             log.warning("%s, and hands the lead over: %s can lead", self._others.drained, ", ".join(sorted(able)))
             self._hand_over()
             raise JobOver
-
-
-def _drop_others(living: set[str]) -> None:
-    """Drop the circuits of the hosts that are gone: nobody goes by them."""
-    Circuit.delete().where(Circuit.host.not_in(list(living))).execute()

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from typing import Any
 
-from proxyd.base.jobs import Job
+from proxyd.base.jobs import Job, Working
 from proxyd.base.text import rfc3339
 from proxyd.events.bus import Event, EventBus
 from proxyd.events.types import NAMES
@@ -25,7 +25,7 @@ _LOOK, _AT_ONCE = 0.5, 1000
 _KIND = "event"
 
 
-class ToLeader(EventBus):
+class ToLeader(Working, EventBus):
     """Says what happens on host `host` to the leader, and calls back with the events of all hosts as the leader writes them down. What
     happens while no host leads is lost."""
 
@@ -39,16 +39,6 @@ class ToLeader(EventBus):
                             trouble="events wait for the database")
         self._looking = Job("events-of-leader", _LOOK, self._look, log, expected=StoreError, trouble="events can't be read")
         self.jobs = (self._sending, self._looking)
-
-    def start(self) -> None:
-        """Begin to send and to look."""
-        for job in self.jobs:
-            job.start()
-
-    def stop(self) -> None:
-        """Do so no more."""
-        for job in self.jobs:
-            job.stop()
 
     def publish(self, type: str, data: dict[str, Any], route_id: str | None = None, session_id: str | None = None,
                 actor: str = "", at: float | None = None, keep: bool = True) -> Event:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -44,15 +42,6 @@ class Redis:
                 return connection.recv(65536)
         except OSError:
             return b""
-
-    def pause(self, seconds: float) -> None:
-        """Stop it (SIGSTOP) for a while: connections are taken by the kernel, and nothing is answered."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-        try:
-            time.sleep(seconds)
-        finally:
-            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """Kill -9: connections are reset, nothing is said."""

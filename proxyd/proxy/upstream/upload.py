@@ -74,9 +74,9 @@ class Upload:
                 if self._sent is not None:
                     self._keep(data)
                 stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
-            if not chunked:
-                upload_piped(ex, stream, limit)
             while True:
+                if not chunked:
+                    upload_piped(ex, stream, limit)
                 data = client.read_body()
                 if not data:
                     break
@@ -87,8 +87,6 @@ class Upload:
                 if self._sent is not None:
                     self._keep(data)
                 stream.send_all(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
-                if not chunked:
-                    upload_piped(ex, stream, limit)
             if leg is not None:
                 leg.finish(client.trailers())
             elif chunked:
