@@ -110,7 +110,8 @@ def feed(store: Store, count: int, interval: float, seconds: float) -> tuple[flo
         history.outages.take(record, standing.status, standing.reason, told.now)
         written.current(record.route_id, target, standing, None, told.now)
     judging, next_batch, next_sums = 0.0, told.now, told.now
-    end, early = told.now + min(_BEGINNING, seconds / 2), {}
+    end = told.now + min(_BEGINNING, seconds / 2)
+    early: dict[str, int] = {}
     began = time.process_time()
     for number, result in _results(told, count, interval, seconds):
         record, standing = records[number], standings[number]

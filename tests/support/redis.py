@@ -34,6 +34,12 @@ class Redis:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(lambda: self.says(b"PING").startswith(b"+PONG"), what="an answer of redis-server")
 
+    @property
+    def pid(self) -> int:
+        """Its process. Only while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def says(self, command: bytes) -> bytes:
         """The beginning of its answer to a command, nothing where there is none."""
         try:

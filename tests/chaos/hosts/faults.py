@@ -29,14 +29,14 @@ def _no_networks(stage: HostsStage) -> str:
     return "" if stage.hosts.hosts[0].place.inside else "needs network namespaces"
 
 
-def _stop(master: psutil.Process, seconds: float) -> None:
+def _stop(process: psutil.Process, seconds: float) -> None:
     """SIGSTOP, and SIGCONT after a while."""
     with contextlib.suppress(psutil.NoSuchProcess):
-        master.send_signal(signal.SIGSTOP)
+        process.send_signal(signal.SIGSTOP)
         try:
             time.sleep(seconds)
         finally:
-            master.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
 
 
 @hosts_fault(5, "hosts")
@@ -238,7 +238,7 @@ def hang_redis(stage: HostsStage, chance: random.Random) -> None:
     """Redis is stopped (SIGSTOP) for up to 5 s: it answers nothing."""
     seconds = chance.uniform(0.2, 5.0)
     stage.say("hang_redis", f"for {seconds:.1f} s")
-    stage.hosts.redis.pause(seconds)
+    _stop(psutil.Process(stage.hosts.redis.pid), seconds)
 
 
 @hosts_fault(3, "clock")
