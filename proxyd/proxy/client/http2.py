@@ -19,6 +19,7 @@ from proxyd.http2.events import Body, Ended, Event, Pong, Request, Trailers
 from proxyd.http2.fields import read_request
 from proxyd.http2.priority import parse_priority
 from proxyd.http2.stream import Stream as Http2State
+from proxyd.net.crew import begin
 from proxyd.proxy.client.http2head import request_head, too_large
 from proxyd.proxy.client.http2stream import Http2Stream
 from proxyd.proxy.core.exchange import Exchange
@@ -122,7 +123,9 @@ class Http2Connection:
                 self._linger()
         finally:
             self.front.idle_watch.discard(self)
-            gevent.killall([client.greenlet for client in self._active], block=False)
+            for client in self._active:
+                if client.job is not None:
+                    client.job.kill()
             self._writer.stop()
             self.stream.close()
 
@@ -198,7 +201,7 @@ class Http2Connection:
         self._idle_until = inf
         self._served += 1
         self._active.add(client)
-        client.greenlet = gevent.spawn(self._run, client, head, error, time.monotonic())
+        client.job = begin(self._run, client, head, error, time.monotonic())
         if self._served >= self._settings.requests_per_connection:
             self.drain()
 
@@ -383,8 +386,8 @@ class Http2Connection:
         """End the exchanges that are left: nobody reads their answers."""
         for client in list(self._active):
             client.lose()
-        for greenlet in [client.greenlet for client in self._active]:
-            greenlet.join()
+        for job in [client.job for client in self._active if client.job is not None]:
+            job.join()
 
     def _linger(self) -> None:
         """Send what is left, and let it reach a client that is still sending: closing at once would send a reset."""

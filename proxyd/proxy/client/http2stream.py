@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import gevent
 
@@ -20,6 +20,7 @@ from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
     from proxyd.net.clientcert import ClientCertificate
+    from proxyd.net.crew import Job
     from proxyd.net.stream import Stream
     from proxyd.proxy.client.front import Front
     from proxyd.proxy.core.exchange import Exchange
@@ -69,7 +70,7 @@ class Http2Stream:
         "_acknowledged", "_answered_100", "_body", "_came", "_connection", "_declared", "_due", "_engine", "_gone", "_late", "_raw",
         "_reader", "_received", "_sender", "_streams", "_taken", "_timeout", "_trailers", "_turns", "_writer", "asked", "buffers",
         "certificate", "ended",
-        "exchange", "fault", "forwarded", "greenlet", "head", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
+        "exchange", "fault", "forwarded", "head", "job", "peer", "rates", "secure", "state", "trusted", "version", "via", "via_field",
     )  # fmt: skip
 
     by_pipe = None
@@ -92,7 +93,8 @@ class Http2Stream:
         self.version = 20
         self.head: RequestHead | None = None
         self.exchange: Exchange | None = None
-        self.greenlet: Any = None
+        #: What runs its exchange.
+        self.job: Job | None = None
         self.ended = not state.receiving
         self._timeout = connection.timeout
         self._body: list[bytes] = []

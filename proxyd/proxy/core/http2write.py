@@ -8,8 +8,9 @@ from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-import gevent
 from gevent.hub import Waiter, get_hub
+
+from proxyd.net.crew import Job, begin
 
 if TYPE_CHECKING:
     from proxyd.http2.sender import Sender
@@ -57,24 +58,25 @@ class FrameWriter:
         self._timeout = timeout
         self._watch = watch
         self._went_on = Wait()
-        self._hub = get_hub()
-        self._greenlet: Any = None
+        self._job: Job | None = None
         self.idle = self.over = self.closing = False
         self.until = inf
 
     def start(self) -> None:
         """Begin to write."""
-        self._greenlet = gevent.spawn(self._run)
+        self._job = begin(self._run)
 
     def stop(self) -> None:
         """Write nothing more. Must not wait."""
-        self._greenlet.kill(block=False)
+        self.idle = False
+        if self._job is not None:
+            self._job.kill()
 
     def wake(self) -> None:
         """There is something to send."""
         if self.idle:
             self.idle = False
-            self._hub.loop.run_callback(self._greenlet.switch)
+            self._job = begin(self._run)
 
     def take(self) -> bytes:
         """What is to be sent next, for who sends it himself while the writer is idle."""
@@ -94,33 +96,33 @@ class FrameWriter:
             self._went_on.wait()
 
     def _run(self) -> None:
+        # A greenlet is held only while there is something to write: thousands of idle connections have none.
         sender, stream = self._sender, self._stream
-        while True:
-            while sender.waiting():
-                data = sender.take(_BATCH)
-                drained = sender.drained
-                if drained:
-                    sender.drained = []
-                    for state in drained:
-                        state.owner.sent()
-                self._went_on.end()
-                if not data:
-                    continue
-                if self._watch is not None:
-                    self.until = time.monotonic() + self._timeout
-                    self._watch(self.until)
-                try:
-                    stream.send_all(data)
-                except OSError:
-                    self._end()
-                    return
-                self.until = inf
-            if self.closing:
+        while sender.waiting():
+            data = sender.take(_BATCH)
+            drained = sender.drained
+            if drained:
+                sender.drained = []
+                for state in drained:
+                    state.owner.sent()
+            self._went_on.end()
+            if not data:
+                continue
+            if self._watch is not None:
+                self.until = time.monotonic() + self._timeout
+                self._watch(self.until)
+            try:
+                stream.send_all(data)
+            except OSError:
                 self._end()
                 return
-            self.idle = True
-            self._went_on.end()
-            self._hub.switch()
+            self.until = inf
+        if self.closing:
+            self._end()
+            return
+        self._job = None
+        self.idle = True
+        self._went_on.end()
 
     def _end(self) -> None:
         self.over = True
