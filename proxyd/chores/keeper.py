@@ -24,7 +24,8 @@ log = logging.getLogger("proxyd.master")
 _PERIOD = 1.0
 #: Seconds between two slices of the file.
 _SLICE_PAUSE = 0.001
-#: The pause after a write, or after one that failed, is so many times what it took.
+#: The pause after a write, or after one that failed, is so many times the processor time that it took. The time in which this process was
+#: stopped, or waited for the disk, is not its own.
 _REST = 20
 
 
@@ -38,6 +39,8 @@ class Keeper:
         #: The file that was written last, as it was then.
         self._stamp: tuple[int, ...] = ()
         self._not_before = 0.0
+        #: Processor time (seconds) of the last write.
+        self._spent = 0.0
         self._job = Job("kept-table", _PERIOD, self._look, log, first=0.0, retry=_PERIOD, expected=OSError,
                         trouble="the last table can't be kept in a file, and workers can't start without the database")
         self.jobs = (self._job,)
@@ -59,14 +62,15 @@ class Keeper:
         what = self._lost()
         if self._written == self._registry.version and not what:
             return None
-        began = time.monotonic()
-        if began < self._not_before:
-            return self._not_before - began
+        now = time.monotonic()
+        if now < self._not_before:
+            return self._not_before - now
+        self._spent = 0.0
         try:
             self._write()
         finally:
             now = time.monotonic()
-            self._not_before = now + _REST * (now - began)
+            self._not_before = now + _REST * self._spent
         if what:
             log.warning("the kept table %s was %s while in use: the master has written it again", self._path, what)
         return max(_PERIOD, self._not_before - now)
@@ -86,7 +90,9 @@ class Keeper:
         file = KeptFile(self._path, version, tokens)
         try:
             for first in range(0, len(rows), SLICE):
+                began = time.thread_time()
                 file.add(map(record_of, rows[first:first + SLICE]))
+                self._spent += time.thread_time() - began
                 gevent.sleep(_SLICE_PAUSE)
             in_thread(get_hub().threadpool, file.finish)
         finally:
