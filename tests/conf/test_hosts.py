@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 
@@ -15,6 +16,9 @@ from tests.support.system import ROOT
 def test_the_program_takes_the_example(command: tuple[str, ...]) -> None:
     if shutil.which(command[0]) is None:
         pytest.skip(f"no {command[0]} here")
+    if os.getuid() == 0 and command[0] == "keepalived":
+        # As root, keepalived 2.2.7 takes itself for an orphan after a look at scripts, and ends by SIGTERM.
+        command = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", *command)
     done = subprocess.run(command, cwd=ROOT / "conf" / "hosts", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
