@@ -8,10 +8,6 @@ import logging
 import re
 from typing import Any, Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-
 from proxyd.base.revocation import REASONS
 from proxyd.base.urls import normalize_domain
 from proxyd.certs.schedule import Key
@@ -87,6 +83,9 @@ class ByHand:
 
     def take(self, pem: str, actor: str) -> list[str]:
         """Take a chain with its key up, for all its names, in place of certificates with the same kind of key. Returns the names."""
+        from cryptography.hazmat.primitives.asymmetric import rsa
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
         self._open()
         chain, key, names = read_pair(pem, datetime.datetime.now(datetime.UTC))
         kind = "rsa2048" if isinstance(load_pem_private_key(key.encode(), None), rsa.RSAPrivateKey) else "ecdsa256"
@@ -115,6 +114,10 @@ class ByHand:
 
 def read_pair(pem: str, now: datetime.datetime) -> tuple[str, str, list[str]]:
     """Chain, key and names of a PEM text with a certificate, those of its issuers, and its key, in any order. Raises ValueError."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
     from proxyd.certs.chains import check_chain
     from proxyd.certs.proofs import OrderFailed
 

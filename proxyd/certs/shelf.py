@@ -6,21 +6,21 @@ import contextlib
 import datetime
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
-from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from proxyd.base.text import rfc3339
 from proxyd.certs.schedule import Key
 from proxyd.config.settings import Settings
-from proxyd.net import localca
 from proxyd.registry.otherhosts import OtherHosts
 from proxyd.store.memory.board import Board
 from proxyd.store.sql import certhistory, keybox
 from proxyd.store.sql import certificates as rows
 from proxyd.store.sql.database import Store, StoreError
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 #: Longest wait, in seconds, for the workers to take certificates and challenges up.
 _WORKERS_SECONDS = 5.0
@@ -55,6 +55,8 @@ class Shelf:
         if secret is not None:
             box.unlock(secret)
         if self._store.read(rows.local_ca) is None:
+            from proxyd.net import localca
+
             chain, key = localca.make(datetime.datetime.now(datetime.UTC))
             # Workers of the first start may have looked before; it is not worth a wait.
             self._board.post_certificates(self._write(rows.LOCAL_CA, "ecdsa256", chain, box.lock(key)))
@@ -104,6 +106,9 @@ class Shelf:
         gevent.sleep(self._settings.database.poll)
 
     def _write(self, domain: str, kind: str, chain: str, locked: str, what: str = "", actor: str = "", challenge: str = "") -> int:
+        from cryptography import x509
+        from cryptography.x509.oid import NameOID
+
         leaf = x509.load_pem_x509_certificate(chain.encode())
         issuer = leaf.issuer.get_attributes_for_oid(NameOID.ORGANIZATION_NAME) or leaf.issuer.get_attributes_for_oid(NameOID.COMMON_NAME)
         row = {"domain": domain, "key_type": kind, "chain": chain, "private_key": locked, "serial": f"{leaf.serial_number:x}",
@@ -119,6 +124,8 @@ class Shelf:
 
 def _names(leaf: x509.Certificate) -> list[str]:
     """The names in a certificate."""
+    from cryptography import x509
+
     try:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -10,14 +10,13 @@ import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
+from typing import TYPE_CHECKING, Any
 
 from proxyd.config.sections import TlsSettings
 from proxyd.net.tls import CertificateError, Trust
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 log = logging.getLogger("proxyd.tls")
 
@@ -50,6 +49,8 @@ def shown_certificate(tls: Any) -> ClientCertificate | None:
     data = tls.getpeercert(True)
     if not data:
         return None
+    from cryptography import x509
+
     try:
         subject = _printable(x509.load_der_x509_certificate(data).subject.rfc4514_string())
     except ValueError as error:
@@ -66,6 +67,9 @@ def _printable(text: str) -> str:
 def read_trust(tls: TlsSettings) -> tuple[Trust, float]:
     """What the files of the settings hold, and when the first list of revoked certificates is out of date, in Unix seconds. Raises
     CertificateError: for a CA without a list, too, where there is a file of them, since none of its clients would be let in."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding
+
     content = _read(tls.client_ca, "the CAs of clients")
     try:
         authorities = x509.load_pem_x509_certificates(content)
@@ -101,6 +105,8 @@ def _read(path: str, what: str) -> bytes:
 
 
 def _is_by(one: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    from cryptography.exceptions import UnsupportedAlgorithm
+
     try:
         return one.issuer == authority.subject and one.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
     except (TypeError, ValueError, UnsupportedAlgorithm):

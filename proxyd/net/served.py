@@ -7,13 +7,16 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import gevent.event
 
 from proxyd.base.urls import is_local_name
-from proxyd.net.localca import LocalAuthority
 from proxyd.net.tls import Trust, load_pem
 from proxyd.net.tlsalpn import PROTOCOL, proof
+
+if TYPE_CHECKING:
+    from proxyd.net.localca import LocalAuthority
 
 #: Contexts that are kept; the longest unused go first.
 _MOST = 2000

@@ -16,10 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
-
 from proxyd.base.text import split_address
 from proxyd.config.sections import TlsSettings
 
@@ -57,6 +53,9 @@ def read_certificate(path: str) -> Certificate:
 
 def read_pem(path: str) -> tuple[Certificate, bytes]:
     """The first certificate of a PEM file, and all that is in it. Raises CertificateError."""
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -78,6 +77,8 @@ def read_pem(path: str) -> tuple[Certificate, bytes]:
 
 
 def _kind(key: object) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
     if isinstance(key, rsa.RSAPublicKey):
         return "RSA"
     return "ECDSA" if isinstance(key, ec.EllipticCurvePublicKey) else type(key).__name__

@@ -21,8 +21,12 @@ from proxyd.server.supervisor import Supervisor
 #: Seconds a worker may take to cut the remaining requests after graceful_timeout.
 _CUTTING = 5
 
-#: Modules that import all that a worker needs until it serves.
-WORKERS_NEED = ("proxyd.server.worker", "proxyd.wsgi", "proxyd.proxy.runtime")
+#: Modules that import all that a worker needs until it serves; gevent's are those that it patches the standard library with.
+WORKERS_NEED = ("proxyd.server.worker", "proxyd.wsgi", "proxyd.proxy.runtime",
+                "gevent.select", "gevent.signal", "gevent.subprocess", "gevent.threading", "gevent.time")
+
+#: What those need in addition that have certificates to read or to make.
+WITH_TLS = ("proxyd.net.localca",)
 
 log = logging.getLogger("gunicorn.error")
 
@@ -121,7 +125,8 @@ def _start_master(server: Any) -> None:
 def _preload() -> None:
     """Import what workers need once, before they are forked: they start at once then, and share the memory."""
     try:
-        preload(*WORKERS_NEED)
+        secure = _settings is not None and _settings.tls.bind
+        preload(*WORKERS_NEED, *(WITH_TLS if secure else ()))
     except Exception as error:  # a worker that can't import it either tells it as its own failure to start
         log.warning("can't import in advance what workers need (%s: %s)", type(error).__name__, error)
 

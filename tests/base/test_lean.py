@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def run(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -58,11 +60,30 @@ def test_what_is_made_to_stay_is_not_looked_at_over_and_over() -> None:
         "print(len(seen) > 10)") == "0\nTrue\nTrue\n"
 
 
-def test_no_worker_loads_libraries_that_it_does_not_use() -> None:
+#: Loaded where they are configured, and not where they are merely installed: each is one to four MiB in each process.
+IDLE = ("redis", "acme", "jinja2", "flask", "docker", "psycopg2", "psycopg", "cryptography", "bcrypt")
+
+
+@pytest.mark.parametrize("modules", ["proxyd.server.worker, proxyd.server.application, proxyd.server.gunicorn_conf",
+                                     "proxyd.server.master"])
+def test_no_process_loads_libraries_that_it_does_not_use(modules: str) -> None:
     assert run(
         "import sys\n"
-        "import proxyd.server.worker, proxyd.server.application\n"
-        "print([name for name in ('redis', 'acme', 'jinja2', 'flask') if name in sys.modules])") == "[]\n"
+        "from proxyd.base.lean import patch_all\n"
+        "patch_all()\n"
+        f"import {modules}\n"
+        f"print([name for name in {IDLE} if name in sys.modules])") == "[]\n"
+
+
+def test_peewee_gets_the_driver_of_a_server_when_one_is_used() -> None:
+    assert run(
+        "import sys\n"
+        "from proxyd.store.sql import postgres\n"
+        "before = 'psycopg2' in sys.modules\n"
+        "made = postgres.server('postgresql://nobody@127.0.0.1:9/none', 1.0)\n"
+        "made._adapter.check_driver()\n"
+        "import peewee, psycopg2\n"
+        "print(before, made._adapter.txn_idle == 0, peewee.psycopg2 is psycopg2)") == "False True True\n"
 
 
 #: Prints what the modules of a worker, imported in advance, have kept of the standard library that is patched later.

@@ -6,7 +6,6 @@ import logging
 import time
 
 from proxyd.base.jobs import Glance, Job
-from proxyd.net.localca import LocalAuthority
 from proxyd.net.served import Served
 from proxyd.store.memory.board import Board
 from proxyd.store.sql import certificates, keptcerts
@@ -85,6 +84,8 @@ class CertificateSync:
             fresh = {(domain, kind): (chain, box.unlock(key)) for domain, kind, chain, key in news.fresh}
         else:
             fresh = {}
+        from proxyd.net.localca import LocalAuthority
+
         local = next((LocalAuthority.of(*pair) for (domain, _), pair in fresh.items() if domain == certificates.LOCAL_CA), None)
         fresh = {key: pair for key, pair in fresh.items() if key[0] != certificates.LOCAL_CA}
         there = {key for key in news.there if key[0] != certificates.LOCAL_CA}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-from cryptography.fernet import Fernet, InvalidToken
-
 #: For the file: nobody but its owner reads it.
 _MODE = 0o600
 
@@ -19,6 +17,8 @@ class Keybox:
 
     def __init__(self, path: str) -> None:
         """Read the file. Raises KeyboxError."""
+        from cryptography.fernet import Fernet
+
         self.path = path
         try:
             with open(path, "rb") as file:
@@ -34,6 +34,8 @@ class Keybox:
 
     def unlock(self, locked: str) -> str:
         """The text that `lock` was given. Raises KeyboxError."""
+        from cryptography.fernet import InvalidToken
+
         try:
             return self._fernet.decrypt(locked.encode()).decode()
         except InvalidToken:
@@ -43,6 +45,8 @@ class Keybox:
 
 def make(path: str) -> None:
     """Make a key file where there is none, readable by its owner alone. Raises KeyboxError."""
+    from cryptography.fernet import Fernet
+
     try:
         os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o750, exist_ok=True)
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)

@@ -85,6 +85,7 @@ def server(url: str, seconds: float, turn: float = 0.0) -> peewee.Database:
         from psycopg2 import extensions
 
         extensions.set_wait_callback(_wait)
+        _give_driver()
     milliseconds, for_locks = max(1, round(seconds * 1000)), max(1, round((turn or seconds) * 1000))
     return peewee.PostgresqlDatabase(
         url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url, thread_safe=False,
@@ -92,6 +93,20 @@ def server(url: str, seconds: float, turn: float = 0.0) -> peewee.Database:
         # The server ends what its client has left, so that a frozen or lost process can't keep a lock for ever.
         options=f"-c lock_timeout={for_locks} -c idle_in_transaction_session_timeout={milliseconds}",
         keepalives_idle=5, keepalives_interval=2, keepalives_count=3, tcp_user_timeout=max(2000, milliseconds))
+
+
+def _give_driver() -> None:
+    """Let peewee have psycopg2, as if it had been there when peewee was imported."""
+    import psycopg2
+    from psycopg2 import extensions, extras
+
+    given: Any = peewee
+    if given.psycopg2 is not None:
+        return
+    given.psycopg2, given.pg_extensions, given.Json_pg2 = psycopg2, extensions, extras.Json
+    adapter = given.Psycopg2Adapter
+    adapter.txn_idle, adapter.txn_inerror = extensions.TRANSACTION_STATUS_IDLE, extensions.TRANSACTION_STATUS_INERROR
+    adapter.txn_unknown = extensions.TRANSACTION_STATUS_UNKNOWN
 
 
 def notified(opened: Any, seconds: float) -> list[tuple[str, str]]:
