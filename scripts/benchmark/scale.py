@@ -28,7 +28,8 @@ from benchmark.targets import Target
 _PATIENCE = 300.0
 #: No limit that these numbers could meet is measured here.
 _ROOMY = {"PROXYD_REGISTRY_MAX_ROUTES": "120000", "PROXYD_REGISTRY_MAX_ROUTES_PER_SESSION": "20000",
-          "PROXYD_REGISTRY_MAX_STAGED_BYTES": "1g", "PROXYD_REGISTRY_MAX_CONNECTIONS": "12000", "PROXYD_REGISTRY_APPLY_WAIT": "60s"}
+          "PROXYD_REGISTRY_MAX_STAGED_BYTES": "1g", "PROXYD_REGISTRY_MAX_CONNECTIONS": "12000", "PROXYD_REGISTRY_APPLY_WAIT": "60s",
+          "PROXYD_REGISTRY_REGISTER_TIMEOUT": "600s"}
 #: An answer of the proxy's own shows that the route is there, without a backend.
 _BACKEND = "respond:204"
 
