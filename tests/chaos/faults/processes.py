@@ -113,7 +113,8 @@ def one_worker_more(stage: Stage, chance: random.Random) -> None:
 def restart(stage: Stage, chance: random.Random) -> None:
     """TERM to the arbiter, and a new start on the same files."""
     stage.say("restart", "TERM and start")
-    with stage.excuse("restart", "down", "cut", "master", after=1.0):
+    # A client that was not accepted any more hears of that when the last process that has the listener has ended.
+    with stage.excuse("restart", "down", "cut", "slow", "master", after=1.0):
         stop_all(stage)
         stage.system.start()
 
@@ -125,7 +126,7 @@ def kill_arbiter(stage: Stage, chance: random.Random) -> None:
     assert process is not None
     stage.say("kill_arbiter", f"arbiter {process.pid}")
     children = psutil.Process(process.pid).children()
-    with stage.excuse("kill_arbiter", "down", "cut", "master", after=1.0):
+    with stage.excuse("kill_arbiter", "down", "cut", "slow", "master", after=1.0):
         process.kill()
         process.wait(10)
         stage.wait(lambda: not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children), 40,
