@@ -36,6 +36,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def run(folder: Path, seed: int, numbers: list[int]) -> list[str]:
     """Start so often, and print a line for each start. Returns what was wrong."""
     wrong: list[str] = []
+    for terminal in (signal.SIGINT, signal.SIGQUIT):
+        # A shell has what it starts in the background ignore these, and so would all that is started here.
+        if signal.getsignal(terminal) is signal.SIG_IGN:
+            signal.signal(terminal, signal.SIG_DFL)
     backend = BackendProcess("b0")
     life = Life(folder, backend.url)
     #: Seconds that the last boot took: instants are parts of it.

@@ -29,7 +29,7 @@ process's own) and PSS (with its share of what is shared), in MiB. The growth of
 line through the second half of the run. Exit status 1: a process grew more than --bound, a table went on growing although its rows
 are pruned after --retain, or a request was not answered as it should be."""
 RETENTION_ROUND = 60.0
-SETTINGS = ("health", "stats", "events", "slow", "sessions")
+SETTINGS = ("health", "minutes", "latency", "hours", "days", "stats", "events", "slow", "sessions", "routes")
 
 
 def parse() -> argparse.Namespace:
@@ -137,7 +137,7 @@ def main() -> int:
             print(f"{name}: {growth / MIB:+.2f} MiB for 100,000 requests in the second half")
             if too_much(points[pid], options.bound * MIB):
                 wrong.append(f"{name} grew by {growth / MIB:.2f} MiB for 100,000 requests (bound {options.bound:g})")
-        wrong += unbounded(rows, options.retain + 2 * RETENTION_ROUND)
+        wrong += unbounded(rows, options.retain + 3 * RETENTION_ROUND)
         if load.bad:
             wrong.append(f"{load.bad} requests went wrong: {load.errors}")
         if churn.trouble:

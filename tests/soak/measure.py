@@ -59,13 +59,19 @@ def tables(system: System) -> dict[str, int]:
     return {name: int(system.sql(f"SELECT COUNT(*) FROM {name}")[0][0]) for name in names}
 
 
+def is_pruned(name: str) -> bool:
+    """Whether rows of this table go within minutes, if the settings say so. Sums by the hour and by the day stay until that is over, and
+    with them the endpoints that they are of; those of a service stay as long as it has routes."""
+    return not (name.endswith(("_hours", "_days")) or name.startswith("service") or name == "endpoints")
+
+
 def unbounded(rows: Sequence[tuple[float, dict[str, int]]], after: float, least: int = 200) -> Iterable[str]:
     """Tables that go on growing when the first rows have been pruned: `rows` by seconds, `after` seconds until they must be level."""
     settled = [found for at, found in rows if at >= after]
     if len(settled) < 4:
         return
     half = len(settled) // 2
-    for name in settled[0]:
+    for name in filter(is_pruned, settled[0]):
         before, now = max(found[name] for found in settled[:half]), max(found[name] for found in settled[half:])
         if now > least and now > before * 1.5:
             yield f"{name} went on growing, from {before} to {now} rows"

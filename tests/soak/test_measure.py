@@ -23,12 +23,14 @@ def test_warming_up_is_no_leak_and_steady_growth_is() -> None:
     assert len(later_half(points(1, 2, 3, 4, 5))) == 3
 
 
-def rows(*counts: int) -> list[tuple[float, dict[str, int]]]:
+def rows(*counts: int, table: str = "events") -> list[tuple[float, dict[str, int]]]:
     """Counts of one table, one a minute."""
-    return [(60.0 * number, {"events": count}) for number, count in enumerate(counts)]
+    return [(60.0 * number, {table: count}) for number, count in enumerate(counts)]
 
 
 def test_a_table_may_grow_until_its_first_rows_are_pruned_and_not_beyond() -> None:
     assert list(unbounded(rows(0, 500, 1000, 1100, 1000, 1050, 1100, 1000), 120.0)) == []
     assert list(unbounded(rows(0, 500, 1000, 1500, 2000, 2500, 3000, 3500), 120.0)) == ["events went on growing, from 2000 to 3500 rows"]
     assert list(unbounded(rows(0, 1, 2, 3, 4, 5, 6, 7), 120.0)) == []
+    # They stay until the day is over.
+    assert list(unbounded(rows(0, 500, 1000, 1500, 2000, 2500, 3000, 3500, table="traffic_days"), 120.0)) == []
