@@ -22,6 +22,8 @@ class MayEnd:
     #: The signal by which workers may end, "" if none may.
     signal: str = ""
     master: bool = False
+    #: Whether masters may be unable to start.
+    starts: bool = False
 
     def holds(self, at: int) -> bool:
         """Whether something that was logged there is in it."""
@@ -36,5 +38,7 @@ def without_reason(log: str, killed: Collection[int], may_end: Sequence[MayEnd])
         if not asked and not any(part.signal and part.signal == name and part.holds(found.start()) for part in may_end):
             yield f"worker {pid} ended by itself: {name or f'exit status {status}'}"
     for found in _MASTER.finditer(log):
-        if int(found[1]) not in killed and not any(part.master and part.holds(found.start()) for part in may_end):
+        unable = log.find(f"[{found[1]}] the master can't start: ")
+        if int(found[1]) not in killed and not any(part.master and part.holds(found.start()) or part.starts and part.holds(unable)
+                                                   for part in may_end):
             yield f"the master {found[1]} ended by itself"

@@ -102,9 +102,9 @@ class Stage(Scene):
         return Path(self.system.database).parent
 
     @contextlib.contextmanager
-    def ends(self, signal: str = "", master: bool = False) -> Iterator[None]:
-        """For as long as the block lasts, workers may end by this signal, or the master by itself."""
-        part = MayEnd(len(self.system.log()), signal=signal, master=master)
+    def ends(self, signal: str = "", master: bool = False, starts: bool = False) -> Iterator[None]:
+        """For as long as the block lasts, workers may end by this signal, the master by itself, or masters because they can't start."""
+        part = MayEnd(len(self.system.log()), signal=signal, master=master, starts=starts)
         self.may_end.append(part)
         try:
             yield

@@ -36,3 +36,11 @@ def test_a_file_that_was_cut_excuses_that_signal_until_nobody_maps_it() -> None:
     # The master of files that it does not map.
     assert found(LOG, (8,), MayEnd(0, signal="SIGBUS")) == ["worker 7", "the master 9"]
     assert found(LOG, (8,), MayEnd(0, signal="SIGBUS", master=True)) == ["worker 7"]
+
+
+def test_a_master_that_cannot_start_may_end_as_long_as_nothing_can_be_written() -> None:
+    log = "error proxyd.master[9] the master can't start: can't open the lock file: Read-only file system\n" + LOG
+    assert found(log, (7, 8), MayEnd(0, 50, "SIGBUS", starts=True)) == ["worker 7", "worker 7"]
+    assert found(log, (7, 8), MayEnd(0, 5, "SIGBUS", starts=True)) == ["worker 7", "worker 7", "the master 9"]
+    # One that ran.
+    assert found(LOG, (7, 8), MayEnd(0, starts=True)) == ["worker 7", "worker 7", "the master 9"]

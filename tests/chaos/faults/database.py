@@ -53,7 +53,7 @@ def fill_disk(stage: Stage, chance: random.Random) -> None:
     seconds = chance.uniform(0.2, 3.0)
     stage.say("fill_disk", f"for {seconds:.1f} s")
     filler = stage.var / "filler"
-    with stage.excuse("fill_disk", "refused", after=1.0):
+    with stage.excuse("fill_disk", "refused", after=1.0), stage.ends(starts=True):
         with filler.open("wb", buffering=0) as file:
             for size in (1 << 20, 4096, 1):
                 with contextlib.suppress(OSError):
