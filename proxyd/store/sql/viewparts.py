@@ -34,7 +34,8 @@ GOES_ON = "9999-12-31T23:59:59.999Z"
 _SPANS = {"now": "0 seconds", "minute": "1 minute", "hour": "1 hour", "hours6": "6 hours", "day": "1 day", "week": "7 days",
           "month": "30 days", "quarter": "90 days", "year": "365 days"}
 _JSON = "json_extract($1, '$.$2')"
-#: `unindexed`: SQLite is not to walk through the whole history in the order of the routes, but to look at the last day alone.
+#: `unindexed`: SQLite is not to walk through the whole history in the order of the routes, but to look at the last day alone. `not_by`: a
+#: text, by whose index nothing is to be found.
 SQLITE: dict[str, str | Part] = {
     "at": Part("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-$1')", **_SPANS),
     "date": Part("strftime('%Y-%m-%d', 'now', '-$1 days')"),
@@ -45,6 +46,7 @@ SQLITE: dict[str, str | Part] = {
     "whole_type": "INTEGER",
     "fence": "",
     "unindexed": "+",
+    "not_by": Part("CAST($1 AS TEXT)"),
     "percentile": _PERCENTILE,
 }
 _TO_TEXT = "to_char((now() - interval '$1') at time zone 'utc', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
@@ -58,5 +60,6 @@ POSTGRES: dict[str, str | Part] = {
     "whole_type": "BIGINT",
     "fence": "OFFSET 0",
     "unindexed": "",
+    "not_by": Part("$1 || ''"),
     "percentile": _PERCENTILE,
 }

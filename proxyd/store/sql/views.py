@@ -159,7 +159,7 @@ VIEWS: dict[str, str] = {
     # same affinities: only then SQLite puts a condition with a subquery or with another table's column into each.
     "v_down_at": f"""
         SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, CASE WHEN i.planned THEN 'yes' ELSE 'no' END AS planned,
-               CAST(i.started_at AS TEXT) AS since, i.ended_at AS until, i.cause AS why, i.incident_id,
+               {{not_by:i.started_at}} AS since, i.ended_at AS until, i.cause AS why, i.incident_id,
                CAST(NULL AS {{whole_type}}) AS window_id
         FROM incidents i WHERE i.ended_at IS NOT NULL
         UNION ALL
@@ -167,7 +167,7 @@ VIEWS: dict[str, str] = {
                i.started_at, CAST('{GOES_ON}' AS TEXT), i.cause, i.incident_id, CAST(NULL AS {{whole_type}})
         FROM incidents i WHERE i.ended_at IS NULL
         UNION ALL
-        SELECT CAST('maintenance' AS TEXT), w.service_name, w.instance_name, w.domain, w.path, 'yes', CAST(w.started_at AS TEXT),
+        SELECT CAST('maintenance' AS TEXT), w.service_name, w.instance_name, w.domain, w.path, 'yes', {{not_by:w.started_at}},
                w.ended_at, w.reason, CAST(NULL AS {{whole_type}}), w.window_id
         FROM maintenance_windows w WHERE w.ended_at IS NOT NULL AND w.started_at IS NOT NULL
         UNION ALL
