@@ -30,7 +30,7 @@ settings.load_profile("suite")
 
 
 #: Where the files are that take longest. A run over several processes gives out whole files: begun last, one would leave the others idle.
-_LONGEST = ("chaos", "soak", "hosts", "system", "edge", "scripts", "server")
+_LONGEST = ("chaos", "soak", "hosts", "deploys", "system", "edge", "scripts", "server", "store", "registry", "docs", "health")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

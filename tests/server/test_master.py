@@ -167,21 +167,6 @@ def test_a_registry_port_in_use_ends_the_master_with_a_clear_message(tmp_path: P
     assert "Traceback" not in ended.stdout
 
 
-def test_an_admin_port_in_use_is_told_and_keeps_no_service_from_registering(tmp_path: Path) -> None:
-    system = System(tmp_path, workers=1, start=False)
-    starting = threading.Thread(target=system.start, daemon=True)
-    try:
-        with socket.create_server(("127.0.0.1", system.admin_port)):
-            starting.start()
-            told = f"127.0.0.1:{system.admin_port} is in use by another program: stop it, or choose another address ([admin] bind)"
-            wait_for(lambda: (tmp_path / "output.log").exists() and told in system.log(), 10, "the message")
-            assert system.client("goeson").command("PING|SID") == "PONG"
-        starting.join(30)
-        assert system.admin("/readyz").status == 200
-    finally:
-        system.stop()
-
-
 def test_gunicorn_says_at_once_that_its_port_is_in_use(tmp_path: Path) -> None:
     system = System(tmp_path, start=False)
     with socket.create_server(("127.0.0.1", system.proxy_port)):
@@ -191,15 +176,23 @@ def test_gunicorn_says_at_once_that_its_port_is_in_use(tmp_path: Path) -> None:
     assert "Traceback" not in ended.stdout
 
 
-def test_under_gunicorn_the_master_waits_for_its_port_to_come_free(tmp_path: Path) -> None:
+def test_under_gunicorn_the_master_waits_for_its_port_and_goes_on_without_that_of_admin_until_they_come_free(tmp_path: Path) -> None:
     system = System(tmp_path, workers=1, start=False)
     starting = threading.Thread(target=system.start, daemon=True)
+
+    def told(port: int, section: str) -> bool:
+        words = f"127.0.0.1:{port} is in use by another program: stop it, or choose another address ([{section}] bind)"
+        return (tmp_path / "output.log").exists() and words in system.log()
+
     try:
-        with socket.create_server(("127.0.0.1", system.registry_port)):
-            starting.start()
-            wait_for(lambda: (tmp_path / "output.log").exists() and "is in use by another program" in system.log(), 10, "the message")
+        with socket.create_server(("127.0.0.1", system.admin_port)):
+            with socket.create_server(("127.0.0.1", system.registry_port)):
+                starting.start()
+                wait_for(lambda: told(system.registry_port, "registry"), 10, "the message about the registry")
+            wait_for(lambda: told(system.admin_port, "admin"), 10, "the message about the admin HTTP")
+            assert system.client("goeson").command("PING|SID") == "PONG"
         starting.join(30)
-        assert system.client("free").command("PING|SID") == "PONG"
+        assert system.admin("/readyz").status == 200
     finally:
         system.stop()
 
@@ -223,29 +216,29 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         assert "Traceback" not in ended.stdout
 
 
-@pytest.mark.parametrize("damage", ["garbage", "torn"])
-def test_a_corrupt_database_is_set_aside_and_the_system_starts(
-        new_system: Callable[..., System], backend: Backend, damage: str) -> None:
+def test_a_corrupt_database_is_set_aside_and_the_system_starts(new_system: Callable[..., System], backend: Backend) -> None:
     system = new_system(workers=1)
-    system.client("before").route("before.test", backend.url)
-    system.stop()
-    path = Path(system.database)
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        if damage == "garbage":
-            file.write(b"this is no database at all" * 200)
-        else:
-            file.seek(4096)
-            file.write(os.urandom(size - 4096))
-    for suffix in ("-wal", "-shm"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-    system.start()
-    aside = list(system.directory.glob("proxyd.db.corrupt-*"))
-    assert len(aside) == 1
-    assert aside[0].stat().st_size == size
-    assert f"the database {path} is corrupt" in system.log()
-    system.client("after").route("after.test", backend.url)
-    assert system.get("/", "after.test").status == 200
+    for number, damage in enumerate(("garbage", "torn"), 1):
+        system.client(damage).route(f"{damage}.test", backend.url)
+        system.stop()
+        path = Path(system.database)
+        size = path.stat().st_size
+        with path.open("r+b") as file:
+            if damage == "garbage":
+                file.write(b"this is no database at all" * 200)
+            else:
+                file.seek(4096)
+                file.write(os.urandom(size - 4096))
+        for suffix in ("-wal", "-shm"):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        before, told = set(system.directory.glob("proxyd.db.corrupt-*")), len(system.log())
+        system.start()
+        aside = set(system.directory.glob("proxyd.db.corrupt-*"))
+        assert len(aside) == number, damage
+        assert (aside - before).pop().stat().st_size == size
+        assert f"the database {path} is corrupt" in system.log()[told:]
+        system.client("after", damage).route(f"after.{damage}.test", backend.url)
+        assert system.get("/", f"after.{damage}.test").status == 200
 
 
 def test_a_newer_schema_is_refused_with_what_to_do(tmp_path: Path) -> None:
