@@ -95,9 +95,11 @@ class Host(ShiftedSystem):
         return False
 
     def master(self) -> psutil.Process:
-        """The master's process, whether it leads or waits."""
+        """The master's process, whether it leads or waits. Raises AssertionError while there is none."""
         assert self.process is not None
-        return next(child for child in psutil.Process(self.process.pid).children() if "master" in child.cmdline())
+        found = next((child for child in psutil.Process(self.process.pid).children() if "master" in child.cmdline()), None)
+        assert found is not None, f"{self.name} has no master now"
+        return found
 
 
 class Hosts:
