@@ -49,6 +49,8 @@ class Life:
         self._held = False
         self._statuses = {0}
         self._failures: list[str] = []
+        #: When a worker was last killed (time.monotonic() seconds).
+        self._cut = 0.0
         self._asking = threading.Event()
 
     def log(self) -> str:
@@ -101,6 +103,8 @@ class Life:
         elif kind == "killed":
             killed = master if any(sending.whom == "master" for sending in sendings) else min(workers)
             self._send(killed, signal.SIGKILL)
+            # What a killed worker had in flight is lost.
+            self._cut = time.monotonic()
         began, touched, hit = time.monotonic(), {**dict.fromkeys(workers, "worker"), master: "master"}, {killed}
         for sending in sendings:
             time.sleep(max(0.0, began + sending.part * boot - time.monotonic()))
@@ -214,13 +218,13 @@ class Life:
         def ask() -> None:
             served = False
             while not over.wait(0.03):
-                begun = self._asking.is_set()
+                begun, at = self._asking.is_set(), time.monotonic()
                 try:
                     status = str(self._system.get("/", timeout=patience(10.0)).status)
                 except (OSError, http.client.HTTPException) as error:
                     status = repr(error)
                 served |= status == "200"
-                if status != "200" and served and begun and self._asking.is_set():
+                if status != "200" and served and begun and self._asking.is_set() and at > self._cut:
                     self._failures.append(status)
 
         self._asking.set()
