@@ -419,7 +419,8 @@ COLUMN_NOTES: dict[str, str] = {
     "v_incidents.ended_how": "`recovered`, `removed`, `maintenance` or `goes on`.",
     "v_incidents.seconds": "How long it lasted, or has lasted.",
     "cause": "Why, in words: what the check found.",
-    "failed_requests": "Requests that were answered with a status from 500 in the minutes of the incident.",
+    "failed_requests": "Requests that were answered with a status from 500 in the minutes of the incident. NULL: it is older than "
+                       "`route_minutes`, and nobody knows.",
     "hour": "Beginning of the hour.",
     "day": "Beginning of the day.",
     "up_seconds": "Seconds in which a route of it was up.",

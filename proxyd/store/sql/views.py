@@ -149,11 +149,12 @@ VIEWS: dict[str, str] = {
                CASE WHEN i.planned THEN 'yes' ELSE 'no' END AS planned, i.started_at, {epoch:i.started_at} AS started_at_epoch,
                i.first_failed_at, i.ended_at, {epoch:i.ended_at} AS ended_at_epoch, COALESCE(i.ended_how, 'goes on') AS ended_how,
                COALESCE({epoch:i.ended_at}, {epoch_now}) - {epoch:i.started_at} AS seconds, i.cause,
+               CASE WHEN i.first_failed_at >= (SELECT COALESCE(MIN(x.minute), '') FROM route_minutes x) THEN
                (SELECT COALESCE(CAST(SUM(m.errors) AS {whole_type}), 0) FROM endpoints p
                 JOIN route_history h ON h.endpoint_id = p.endpoint_id JOIN route_minutes m ON m.route_id = h.route_id
                 WHERE p.service_name = i.service_name AND p.domain = i.domain AND p.path = i.path
                   AND (i.kind = 'service' OR p.instance_name = i.instance_name)
-                  AND m.minute >= substr(i.first_failed_at, 1, 16) AND m.minute <= COALESCE(i.ended_at, {at:now})) AS failed_requests
+                  AND m.minute >= substr(i.first_failed_at, 1, 16) AND m.minute <= COALESCE(i.ended_at, {at:now})) END AS failed_requests
         FROM incidents i""",
     # What has ended is found by its end: most questions are about the last days of years. What goes on is little. All four parts have the
     # same affinities: only then SQLite puts a condition with a subquery or with another table's column into each.

@@ -247,6 +247,8 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "How many requests failed in an incident?": (
         "SELECT incident_id, failed_requests FROM v_incidents WHERE kind = 'service' OR incident_id = 2 ORDER BY incident_id",
         [(2, 0), (3, 10)]),
+    "And in one that is older than the minutes that are kept?": (
+        "SELECT failed_requests FROM v_incidents WHERE service_name = 'legacy'", [(None,)]),
     "What is the mean time to recovery, and the longest outage?": (
         f"SELECT COUNT(*), AVG(seconds), MAX(seconds) FROM v_incidents WHERE kind = 'endpoint' AND planned = 'no' "
         f"AND service_name = 'shop' AND started_at {SPAN}", [(2, 300.0, 360)]),
