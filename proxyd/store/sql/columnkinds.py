@@ -21,10 +21,10 @@ class Kind(Enum):
 INSTANTS = frozenset((
     "added_at", "applied_at", "at", "changed_at", "checked_at", "closed_at", "connected_at", "created_at", "day", "day_ago",
     "disconnected_at", "drain_started_at", "drained_at", "ended_at", "first_failed_at", "first_hour", "first_seen", "heartbeat_at",
-    "hold_until", "hour", "hour_ago", "last_activity", "last_added", "last_apply", "last_at", "last_check", "last_failure", "last_outage",
-    "last_removed", "last_success", "maintenance_since", "maintenance_until", "minute", "minute_ago", "month_ago", "next_attempt",
-    "not_after", "not_before", "now", "opened_at", "planned_end", "planned_start", "posted_at", "removed_at", "since", "staged_at",
-    "started_at", "step_at", "until", "updated_at", "week_ago"))
+    "hold_until", "hour", "hour_ago", "last_activity", "last_added", "last_apply", "last_at", "last_check", "last_checked_at",
+    "last_failure", "last_outage", "last_removed", "last_success", "maintenance_since", "maintenance_until", "minute", "minute_ago",
+    "month_ago", "next_attempt", "not_after", "not_before", "now", "opened_at", "planned_end", "planned_start", "posted_at", "removed_at",
+    "since", "staged_at", "started_at", "step_at", "until", "updated_at", "week_ago"))
 #: What views reckon: whole numbers, beside all that ends in `_epoch` or `seconds`, and others, beside all that ends in `_ms` or `_percent`.
 _WHOLE = frozenset(("backend_errors", "changed_routes", "changed_settings", "days_left", "failed_requests", "late_24h", "opened_24h",
                     "outages_24h", "removed_routes", "requests_24h", "routes_ever", "routes_now", "spent"))
