@@ -46,15 +46,16 @@ class HealthHistory:
         self.job.stop()
         self._services_at = self._sums_at = 0.0
         try:
-            self.write()
+            self.write(last=True)
         except StoreError as error:
             log.warning("the last incidents are not written: %s", error)
 
-    def write(self) -> float:
-        """Write what changed. Returns the seconds until the next look. Raises StoreError; what was not written waits."""
+    def write(self, last: bool = False) -> float:
+        """Write what changed; nothing is left behind the `last` time. Returns the seconds until the next look. Raises StoreError; what was
+        not written waits."""
         now = clock.now()
         if now >= self._sums_at:
-            self._take_sums(now)
+            self._take_sums(now, last)
         while self._waiting or self.outages.changed:
             at, sums, services = self._waiting[0] if self._waiting else (rfc3339(clock.shown(now)), [], [])
             changed, self.outages.changed = self.outages.changed, {}
@@ -68,14 +69,14 @@ class HealthHistory:
             del self._waiting[:1]
         return _until_next(_PERIOD, clock.now())
 
-    def _take_sums(self, now: float) -> None:
+    def _take_sums(self, now: float, last: bool) -> None:
         """Put the sums since the last time with what waits. They count for the instant in the middle, and are taken at ends of minutes if
         they are taken once a minute: so those of a minute count for that one."""
         at = rfc3339(clock.shown((now + (self._last_sums or now)) / 2))
         services: list[ServiceSums] = []
         if now - self._services_at >= _SERVICES:
-            services, self._services_at = self.outages.service_sums(now), now
-        sums = self.outages.sums(now)
+            services, self._services_at = self.outages.service_sums(now, last), now
+        sums = self.outages.sums(now, last)
         for first in range(0, max(len(sums), len(services)), _PIECE):
             self._waiting.append((at, sums[first:first + _PIECE], services[first:first + _PIECE]))
         while sum(len(sums) + len(services) for _, sums, services in self._waiting[1:]) > _MOST_WAITING:

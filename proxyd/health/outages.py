@@ -239,16 +239,16 @@ class Outages:
         else:
             sums.up_seconds += passed
 
-    def sums(self, now: float) -> list[Sums]:
+    def sums(self, now: float, last: bool = False) -> list[Sums]:
         """What happened since the last call, by endpoint. Time counts up to the last whole second: most sums are whole numbers then, which
-        take a database a byte or two."""
-        self._add_up([key for key in self._counted if key[0] == ENDPOINT], float(int(now)))
+        take a database a byte or two. In the `last` ones the rest counts, too."""
+        self._add_up([key for key in self._counted if key[0] == ENDPOINT], now if last else float(int(now)))
         taken, self._sums = self._sums, {}
         return list(taken.values())
 
-    def service_sums(self, now: float) -> list[ServiceSums]:
-        """What happened since the last call, by service and place."""
-        self._add_up([key for key in self._counted if key[0] == SERVICE], float(int(now)))
+    def service_sums(self, now: float, last: bool = False) -> list[ServiceSums]:
+        """What happened since the last call, by service and place; `last` as for `sums`."""
+        self._add_up([key for key in self._counted if key[0] == SERVICE], now if last else float(int(now)))
         taken, self._services = self._services, {}
         return list(taken.values())
 

@@ -130,6 +130,9 @@ def test_time_is_up_down_in_maintenance_or_nobodys(monkeypatch: pytest.MonkeyPat
     now = 1034.0
     found, = outages.sums(now)
     assert (found.up_seconds, found.down_seconds, found.maintenance_seconds, found.good, found.bad) == (10.0, 3.0, 20.0, 1, 1)
+    now = 1036.75
+    assert [item.maintenance_seconds for item in outages.sums(now)] == [2.0]
+    assert [item.maintenance_seconds for item in outages.sums(now, last=True)] == [0.75]
     # The process was stopped for a day: that is not known.
     now += 86400
     assert not outages.sums(now)
