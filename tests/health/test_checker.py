@@ -490,7 +490,7 @@ def test_outages_become_incidents_and_uptime_over_a_redeploy_and_a_restart_of_th
     found = wait_until(lambda: running.sql(
         "SELECT endpoint_id, SUM(up_seconds) > 0, SUM(down_seconds) > 0, SUM(good) > 0, SUM(bad) >= 3, MIN(min_ms) > 0, "
         "MAX(avg_ms) BETWEEN MIN(min_ms) AND MAX(max_ms) FROM v_health_by_minute "
-        "GROUP BY endpoint_id HAVING SUM(down_seconds) > 0"), 6)
+        "GROUP BY endpoint_id HAVING SUM(down_seconds) > 0 AND SUM(up_seconds) > 0"), 6)
     assert found == [(1, 1, 1, 1, 1, 1, 1)]
     wait_until(lambda: running.sql(
         "SELECT COUNT(DISTINCT period) FROM v_uptime WHERE service_name = 'svc' AND uptime_percent < 100") == [(5,)], 6)
