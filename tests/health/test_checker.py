@@ -482,6 +482,8 @@ def test_outages_become_incidents_and_uptime_over_a_redeploy_and_a_restart_of_th
     # Nobody listens there.
     running.put(1, f"http://127.0.0.1:{free_port()}", **FAST)
     wait_until(lambda: running.sql(told) == [("endpoint", "goes on", 0, "no"), ("service", "goes on", 0, "no")], 6)
+    # The views round to seconds.
+    wait_until(lambda: running.sql("SELECT SUM(down_seconds) >= 1 FROM health_minutes") == [(1,)], 6)
     running = new_running()
     running.put(2, backend.url, **FAST)
     running.remove(1)
