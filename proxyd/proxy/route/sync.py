@@ -129,7 +129,7 @@ class Sync:
         except kept.KeptError as error:
             log.error("the kept table %s is not used: %s; the master writes another one", self._kept_file, error)
             return
-        if found is not None:
+        if found is not None and (not self._loaded or self._table.version < found.snapshot.version <= self._board.version):
             self._known = {record.route_id: (record.version, record.updated) for record in found.snapshot.routes}
             self._take(found.snapshot)
             if self._board.version == self._table.version:
@@ -233,8 +233,12 @@ class Sync:
                 return
         self._trouble.goes_on(f"{error}; going on with version {self._table.version}" if self._loaded else
                               f"{error}; no client is accepted before they are read", None if isinstance(error, StoreError) else error)
-        if self._loaded:
-            self._fit.set()
+        if self._loaded and not self._fit.is_set():
+            if self._board.version > self._table.version:
+                # The kept table was read before the master kept what it has posted since.
+                self._take_kept()
+            else:
+                self._fit.set()
 
     def _take(self, snapshot: Snapshot) -> None:
         before = self._table

@@ -10,10 +10,18 @@ from pathlib import Path
 import gevent
 import pytest
 
+from proxyd.proxy.route import sync as syncing
 from proxyd.proxy.route.sync import Sync
 from proxyd.store.memory.board import Board
 from proxyd.store.sql.database import Store
+from proxyd.store.sql.kept import KeptFile
 from proxyd.store.sql.migrations import migrate
+
+
+def keep(path: Path, version: int) -> None:
+    file = KeptFile(str(path), version, {})
+    file.add([])
+    file.finish()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -58,4 +66,31 @@ def test_a_database_that_is_older_than_what_was_posted_waits_for_the_masters_wor
     finally:
         sync.stop()
         for opened in (worker, master, board, posts):
+            opened.close()
+
+
+def test_a_worker_that_starts_while_the_database_is_broken_waits_for_the_kept_table_of_what_was_posted(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syncing, "_PATIENCE", 60.0)
+    (tmp_path / "p.db").write_bytes(b"not a database" * 1000)
+    keep(tmp_path / "kept", 5)
+    posts, board = Board(str(tmp_path)), Board(str(tmp_path))
+    posts.post(7)
+    taken: list[int] = []
+    worker = Store(f"sqlite:///{tmp_path}/p.db", follow=True)
+    sync = Sync(worker, board, lambda table, snapshot, gone: taken.append(table.version), 0.02, str(tmp_path / "kept"), 60.0,
+                ("host", "boot", 1), lambda: None)
+    starting = gevent.spawn(sync.start)
+    try:
+        until(lambda: taken == [5])
+        keep(tmp_path / "kept", 6)
+        until(lambda: taken == [5, 6])
+        assert not sync.fit()
+        keep(tmp_path / "kept", 7)
+        until(sync.fit)
+        assert taken == [5, 6, 7]
+        starting.get(timeout=10)
+    finally:
+        sync.stop()
+        for opened in (worker, board, posts):
             opened.close()
