@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from math import inf
 from typing import TYPE_CHECKING
 
 import gevent
 from gevent.hub import get_hub
 
-from proxyd.http1 import LAST_CHUNK, ChunkedDecoder, ProtocolError, RequestHead, encode_last_chunk, find_head_end, parse_request_head
+from proxyd.http1 import ChunkedDecoder, ProtocolError, RequestHead, find_head_end, parse_request_head
 from proxyd.http1.grammar import head_too_large
 from proxyd.net.stream import PlainStream
 from proxyd.proxy.client.http2 import Http2Connection
-from proxyd.proxy.core.answers import reason_phrase
-from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
+from proxyd.proxy.client.receiving import BODY_PIECE, Receiving
+from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.origin import forwarded_fields
-from proxyd.proxy.core.phases import REQUEST_BODY, RESPONSE_WRITE
 
 if TYPE_CHECKING:
-    from proxyd.net.pipes import Pipe
     from proxyd.net.stream import Stream
     from proxyd.proxy.client.front import ClientStream, Front
 
-BODY_PIECE = 262144
-#: A first piece of body up to this size is joined with the head, so that one call sends both.
-JOIN_LIMIT = 65536
 #: Seconds that a client has to send the rest of a body that nobody reads, and for how long it may pause.
 _LINGER_SECONDS = 30.0
 _LINGER_SILENCE = 2.0
@@ -43,33 +37,16 @@ class _Http2Begins(Exception):
     """The client speaks HTTP/2 without having asked (prior knowledge, RFC 9113 3.3)."""
 
 
-#: The line of a field, without its end.
-_field_line = ": ".join
-
-
-@lru_cache(maxsize=1024)
-def _status_line(status: int, reason: str) -> str:
-    return f"HTTP/1.1 {status} {reason}"
-
-
-def _head_of(lines: list[str]) -> bytes:
-    """A head of these lines, which are given without their ends."""
-    lines.append("\r\n")
-    return "\r\n".join(lines).encode("latin-1")
-
-
-class ClientConnection:
+class ClientConnection(Receiving):
     """One connection and its current request. It is the ClientSide of its exchanges, and is watched while idle."""
 
     __slots__ = (
-        "_answered_100", "_awaits_head", "_buffer", "_came", "_chunked_out", "_decoder", "_front", "_greenlet", "_head_came",
-        "_head_wait", "_late_head", "_left", "_limits", "_served", "_settings",
-        "asked", "buffers", "certificate", "deadline", "exchange", "forwarded", "head", "idle", "keep_alive", "peer", "rates", "secure",
-        "stream", "taken", "trusted", "version", "via", "via_field",
+        "_awaits_head", "_front", "_greenlet", "_head_came", "_head_wait", "_late_head", "_limits", "_served", "asked", "buffers",
+        "certificate", "deadline", "forwarded", "idle", "peer", "rates", "secure", "taken", "trusted", "via", "via_field",
     )  # fmt: skip
 
     def __init__(self, stream: ClientStream, peer: str, front: Front) -> None:
-        self.stream = stream
+        super().__init__(stream, front.settings.proxy)
         self.peer = peer
         self.secure = stream.secure
         self.trusted = front.trusts(peer)
@@ -80,40 +57,23 @@ class ClientConnection:
         self.via_field = front.via_field
         self.buffers = front.buffers
         self.rates = front.rates
-        self.version = 11
-        self.keep_alive = True
         self.deadline = inf
         self.idle = True
         self.taken = False
-        self.exchange: Exchange | None = None
-        self.head: RequestHead | None = None
         self._front = front
-        self._settings = front.settings.proxy
         self._limits = front.head_limits
         self._greenlet = gevent.getcurrent()
         self._awaits_head = False
-        self._buffer = b""
         self._served = 0
-        self._left = 0
-        self._came = 0
         self._head_came = 0
         self._head_wait = front.head_wait
         self._late_head = (-1, 0.0)
-        self._decoder: ChunkedDecoder | None = None
-        self._chunked_out = False
-        self._answered_100 = False
 
     @property
     def by_pipe(self) -> ClientConnection | None:
         return self if isinstance(self.stream, PlainStream) else None
 
-    @property
-    def _plain(self) -> PlainStream:
-        """The stream, which is not TLS's: only then is `by_pipe` there."""
-        assert isinstance(self.stream, PlainStream)
-        return self.stream
-
-    # -- the connection -------------------------------------------------------------------------------------------
+    # -- the loop over requests --------------------------------------------------------------------------------------
 
     def serve(self, handle: Handler) -> None:
         """Serve requests until the connection ends, then close the stream. Raises nothing."""
@@ -283,188 +243,7 @@ class ClientConnection:
             self._left = head.content_length if head.content_length > 0 else 0
         self._answered_100 = False
 
-    # -- the request's body ---------------------------------------------------------------------------------------
-
-    def has_body(self) -> bool:
-        return self._left != 0
-
-    def expects_continue(self) -> bool:
-        return self.head is not None and self.head.expect_continue and not self._answered_100 and not self._buffer
-
-    def send_continue(self) -> None:
-        self._answered_100 = True
-        self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
-
-    def read_body(self) -> bytes:
-        if self._left == 0:
-            return b""
-        if self._decoder is not None:
-            return self._read_chunked(self._decoder)
-        if self._buffer:
-            if len(self._buffer) <= self._left:
-                data, self._buffer = self._buffer, b""
-            else:
-                data, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
-        else:
-            data = self._receive(min(self._left, BODY_PIECE))
-        self._left -= len(data)
-        return data
-
-    def _read_chunked(self, decoder: ChunkedDecoder) -> bytes:
-        try:
-            while True:
-                if decoder.more:
-                    self.stream.give_way()
-                    payload = decoder.resume()
-                elif self._buffer:
-                    data, self._buffer = self._buffer, b""
-                    payload = decoder.feed(data)
-                else:
-                    payload = decoder.feed(self._receive(BODY_PIECE))
-                if decoder.done:
-                    self._left = 0
-                    self._buffer = decoder.leftover
-                    return payload
-                if payload:
-                    return payload
-        except ProtocolError:
-            self.keep_alive = False
-            raise
-
-    def _receive(self, size: int) -> bytes:
-        self._wait_for_body()
-        try:
-            data = self.stream.recv(size)
-        except OSError:
-            data = b""
-        self._received(len(data))
-        return data
-
-    def body_for_pipe(self) -> int:
-        return self._left if self._left > 0 and not self._buffer else 0
-
-    def read_body_to(self, pipe: Pipe) -> None:
-        self._wait_for_body()
-        try:
-            count = self._plain.recv_pipe(pipe, self._left)
-        except OSError:
-            count = 0
-        self._received(count)
-        self._left -= count
-
-    def _wait_for_body(self) -> None:
-        """The client has body_timeout to send some of it."""
-        if self.exchange is not None:
-            self.exchange.wait_for_body(REQUEST_BODY, time.monotonic() + self._settings.body_timeout)
-
-    def _received(self, count: int) -> None:
-        """So many bytes of the body have come; none: the client sends no more."""
-        if not count:
-            self.keep_alive = False
-            if self.exchange is not None and self.exchange.expired is not None:
-                raise BodyTimeout
-            raise ClientGone
-        self._came += count
-
-    def trailers(self) -> list[tuple[str, str]]:
-        return self._decoder.trailers if self._decoder is not None else []
-
-    def _skip_body(self) -> bool:
-        """Skip the rest of the body if it has arrived already. Returns False if the connection can't go on."""
-        if self._left == 0:
-            return True
-        if self._left > 0:
-            if len(self._buffer) < self._left:
-                return False
-            self._buffer = self._buffer[self._left :]
-            self._left = 0
-            return True
-        return False
-
-    # -- the response ---------------------------------------------------------------------------------------------
-
-    def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
-        if self.version == 11:
-            self._send(_head_of([_status_line(status, reason_phrase(status)), *map(_field_line, headers)]))
-
-    def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
-        if self._left != 0 and not self._answered_everything():
-            self.keep_alive = False
-        lines = [_status_line(status, reason), *map(_field_line, headers)]
-        self._chunked_out = False
-        if length >= 0:
-            lines.append(f"Content-Length: {length}")
-        elif length == -1:
-            if self.version == 11:
-                self._chunked_out = True
-                lines.append("Transfer-Encoding: chunked")
-            else:
-                self.keep_alive = False
-        if not self.keep_alive:
-            lines.append("Connection: close")
-        elif self.version == 10:
-            lines.append("Connection: keep-alive")
-        data = _head_of(lines)
-        if self._chunked_out:
-            if body:
-                data += b"%x\r\n%b\r\n" % (len(body), body)
-            if last:
-                data += LAST_CHUNK
-            self._send(data)
-        elif not body:
-            self._send(data)
-        elif len(body) <= JOIN_LIMIT:
-            self._send(data + body)
-        else:
-            self._send(data)
-            self._send(body)
-
-    def _answered_everything(self) -> bool:
-        """Whether the rest of the body has arrived already, so that it can be skipped after the response."""
-        return 0 < self._left <= len(self._buffer)
-
-    def write(self, data: bytes | memoryview) -> None:
-        if self._chunked_out:
-            self._send(b"%x\r\n%b\r\n" % (len(data), bytes(data) if isinstance(data, memoryview) else data))
-        else:
-            self._send(data)
-
-    def finish(self, trailers: Sequence[tuple[str, str]] = ()) -> None:
-        if self._chunked_out:
-            self._send(encode_last_chunk(list(trailers)) if trailers else LAST_CHUNK)
-
-    def write_pipe(self, pipe: Pipe) -> None:
-        stream = self._plain
-        try:
-            if not stream.send_pipe_now(pipe):
-                self._wait_for_room()
-                stream.send_pipe(pipe)
-        except OSError:
-            self.keep_alive = False
-            raise ClientGone from None
-
-    def _send(self, data: bytes | memoryview) -> None:
-        try:
-            sent = self.stream.send_now(data)
-            if sent == len(data):
-                return
-            self._wait_for_room()
-            self.stream.send_all(memoryview(data)[sent:] if sent else data)
-        except OSError:
-            self.keep_alive = False
-            raise ClientGone from None
-
-    def _wait_for_room(self) -> None:
-        """The client has body_timeout to take some of what is sent."""
-        if self.exchange is not None:
-            self.exchange.wait_for(RESPONSE_WRITE, time.monotonic() + self._settings.body_timeout)
-
-    def close_after(self) -> None:
-        self.keep_alive = False
-
-    def abort(self) -> None:
-        self.keep_alive = False
-        self.stream.reset()
+    # -- what others ask of it ------------------------------------------------------------------------------------
 
     def gone(self) -> bool:
         return self.stream.gone()
@@ -483,9 +262,6 @@ class ClientConnection:
             self.stream.stop_reading()
         else:
             self.stream.shutdown()
-
-    def switch(self, headers: Sequence[tuple[str, str]]) -> None:
-        self._send(_head_of([_status_line(101, "Switching Protocols"), *map(_field_line, headers)]))
 
     def take_over(self) -> tuple[Stream, bytes] | None:
         rest, self._buffer = self._buffer, b""

@@ -15,7 +15,7 @@ from gevent.hub import get_hub
 
 from proxyd.base.text import UNIX
 from proxyd.http1 import ProtocolError, RequestHead, parse_request_head
-from proxyd.proxy.client.connection import BODY_PIECE
+from proxyd.proxy.client.receiving import BODY_PIECE
 from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import BodyTimeout, ClientGone
 from proxyd.proxy.core.origin import forwarded_fields
