@@ -19,6 +19,7 @@ from proxyd.cli.main import _parser
 from proxyd.ctl.parser import build
 from tests.support.backends import Backend
 from tests.support.system import ROOT, System
+from tests.support.waiting import wait_for
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 #: Pages and commands that are not run here, and the test that runs them, or why none does.
@@ -27,7 +28,7 @@ LISTED = {
     r"README\.md: (python3 -m http\.server|command -v curl|for try in|exec \{registry\}|hear\(\)|say|curl -i)": "tests/docs/test_readme.py",
     r"(README|operations)\.md: scripts/(run|test)\b": "tests/system/test_first_steps.py; it is how this test was started",
     r"README\.md: cp conf/": "tests/conf/test_conf.py",
-    r"reliability\.md: scripts/(chaos|starts)": "tests/chaos/test_a_minute.py, test_starts.py",
+    r"(reliability|hosts)\.md: scripts/(chaos|starts|soak)": "tests/chaos/test_a_minute.py, test_starts.py, tests/soak/test_soak.py",
     r"operations\.md: scripts/(backup|restore)": "tests/scripts/test_backup.py",
     r"operations\.md: (scripts/deb|apt-get|python3 -m venv|/opt/proxyd/bin/pip|ln -s|install |openssl|chgrp|chmod|systemd-|export )":
         "they install on this machine; test_operations_doc.py reads them, and the package was tried in a bare Debian",
@@ -117,6 +118,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[System, Pa
     client.apply()
     for host in ("shop.example.com", "nowhere.test"):
         system.get("/", host)
+    wait_for(lambda: "\nproxyd_requests_total{" in system.admin("/metrics").text, what="the counts of the first request")
     yield system, folder
     system.stop()
     backend.stop()

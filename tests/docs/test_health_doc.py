@@ -22,11 +22,10 @@ from proxyd.store.memory.transitions import BY_REQUEST, STATE_NAMES, TRANSITIONS
 from proxyd.store.sql.views import VIEWS
 
 #: Views that are about something else than health; docs/database.md has them.
-OTHERS = {"v_errors", "v_unknown_hosts",
-          "v_slo", "v_unwell", "v_uptime_services", "v_slowest_endpoints", "v_incidents", "v_uptime", "v_unused", "v_traffic_by_hour",
-          "v_latency_by_hour", "v_endpoints", "v_route_history", "v_traffic",
-          "v_now", "v_events", "v_deploys", "v_maintenance",
-          "v_certificates", "v_certificate_history", "v_down_at", "v_rollouts", "v_websockets"}
+OTHERS = {"v_errors", "v_unknown_hosts", "v_slo", "v_unwell", "v_uptime_services", "v_slowest_endpoints", "v_incidents",
+          "v_uptime", "v_unused", "v_traffic_by_hour", "v_traffic_by_day", "v_health_by_minute", "v_health_by_hour",
+          "v_health_by_day", "v_latency_by_hour", "v_endpoints", "v_route_history", "v_traffic", "v_now", "v_events", "v_deploys",
+          "v_maintenance", "v_certificates", "v_certificate_history", "v_down_at", "v_rollouts", "v_websockets"}
 
 assert commands.__all__, "importing the handlers fills the command table"
 TEXT = (Path(__file__).resolve().parents[2] / "docs/health.md").read_text(encoding="utf-8")
