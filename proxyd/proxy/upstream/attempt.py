@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from proxyd.proxy.upstream.parts import Parts
 
 
+#: Bytes of the first read of an answer: a head, and 64 KiB of body behind it, which then leave in one write.
+_FIRST_PIECE = 65536 + 8192
 #: Longest wait for what a server says that has stopped to read, seconds.
 _LAST_WORD = 1.0
 
@@ -140,7 +142,7 @@ def read_head(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, up
     """The head of the final response, and the bytes after it. Informational responses are passed on, unless this is an `upgrade`:
     for that, 101 is a final answer. Raises UpstreamError, ClientGone, BodyTimeout, ProtocolError 502."""
     try:
-        data = stream.recv_later()
+        data = stream.recv_later(_FIRST_PIECE)
     except OSError as error:
         raise failure(ex, error) from None
     if not data:
