@@ -6,7 +6,7 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import psutil
@@ -115,26 +115,26 @@ def stop_worker(stage: HostsStage, chance: random.Random) -> None:
         late.by += seconds
 
 
+def _end_host(stage: HostsStage, chance: random.Random, fault: str, end: Callable[[Host], None]) -> None:
+    """End a whole host, and start it again on the same files."""
+    host = stage.one(chance)
+    led = host is stage.leader()
+    stage.say(fault, f"{host.name}{', which leads' if led else ''}")
+    with _whole(stage, fault, host, led), stage.taken_over(fault, host) if led else contextlib.nullcontext():
+        end(host)
+    stage.all_well()
+
+
 @hosts_fault(2, "hosts", "workers")
 def kill_host(stage: HostsStage, chance: random.Random) -> None:
     """SIGKILL to all processes of a host, and a new start on the same files."""
-    host = stage.one(chance)
-    led = host is stage.leader()
-    stage.say("kill_host", f"{host.name}{', which leads' if led else ''}")
-    with _whole(stage, "kill_host", host, led), stage.taken_over("kill_host", host) if led else contextlib.nullcontext():
-        host.kill()
-    stage.all_well()
+    _end_host(stage, chance, "kill_host", Host.kill)
 
 
 @hosts_fault(2, "hosts", "workers")
 def restart_host(stage: HostsStage, chance: random.Random) -> None:
     """TERM to the arbiter of a host, and a new start on the same files."""
-    host = stage.one(chance)
-    led = host is stage.leader()
-    stage.say("restart_host", f"{host.name}{', which leads' if led else ''}")
-    with _whole(stage, "restart_host", host, led), stage.taken_over("restart_host", host) if led else contextlib.nullcontext():
-        host.stop()
-    stage.all_well()
+    _end_host(stage, chance, "restart_host", Host.stop)
 
 
 @contextlib.contextmanager
