@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 import time
+from collections import deque
 
 from proxyd.base.hosts import own_key
 from proxyd.base.jobs import Job
@@ -73,6 +74,9 @@ log = logging.getLogger("proxyd.proxy")
 _STOPPING_IDLE = 2.0
 _PRUNE_SECONDS = 10.0
 _HOSTS_SECONDS = 1.0
+#: So many looks in a row have to miss a host until its share of the limits is given to the others: one that only has no processor time
+#: for a moment goes on counting.
+_HOSTS_LOOKS = 10
 
 
 class Runtime:
@@ -149,6 +153,7 @@ class Runtime:
         self._files = SharedWatch((self.board.file, self.circuits.file, self.limiter.file, *(counts.file for counts in self._counts)),
                                   log, logging.WARNING)
         self._shared = Job("shared-files", WORKER_PERIOD, self._look, log)
+        self._hosts_seen: deque[int] = deque(maxlen=_HOSTS_LOOKS)
         self._sharing = Job("hosts", _HOSTS_SECONDS, self._count_hosts, log, first=0.0, expected=StoreError,
                             trouble="nobody knows how many hosts there are now", level=logging.DEBUG)
         #: Hosts count together in Redis, and only a database server says how many there are.
@@ -181,7 +186,8 @@ class Runtime:
 
     def _count_hosts(self) -> None:
         """Note how many shares a rate limit has while Redis is away. While the database is away, too, it is as many as before."""
-        self.limiter.hosts = self.store.read(live_hosts)
+        self._hosts_seen.append(self.store.read(live_hosts))
+        self.limiter.hosts = max(self._hosts_seen)
 
     def _look(self) -> None:
         self._files.look()

@@ -23,6 +23,9 @@ class HostDrains:
         """Let a host serve no more, though it goes on as long as it is asked: its readyz fails, sessions go to other hosts, and it does not
         lead while another host can."""
         others = self._registry.others
+        if others is not None:
+            # One that was let serve again a moment ago can lead.
+            others.look(self._registry.version)
         if others is not None and not (others.could_lead() | self._own()) - {name}:
             raise Conflict(f'no other host could lead: "{name[:100]}" is the last one that lives and is not drained')
         self._set(name, rfc3339(time.time()), actor)

@@ -142,9 +142,11 @@ class Answering:
     def _serve(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while self.raw.receive_head(sock):
-            for piece in self.pieces:
+            # The client may be done with these, and the test have set others, before this thread goes on.
+            pieces = self.pieces
+            for piece in pieces:
                 sock.sendall(piece)
-            if self.pieces and self.pieces[-1] == b"":
+            if pieces and pieces[-1] == b"":
                 return
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.registry import RegistryClient
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 
 class Listener(RegistryClient):
@@ -18,6 +18,8 @@ class Listener(RegistryClient):
 
     def __init__(self, port: int) -> None:
         super().__init__(port)
+        # Where nothing happens for long, no event comes.
+        self.socket.settimeout(None)
         self.events: list[tuple[float, str, dict[str, Any]]] = []
         self._answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -35,7 +37,7 @@ class Listener(RegistryClient):
 
     def line(self) -> str:
         """The next line that is no event."""
-        return self._answers.get(timeout=15)
+        return self._answers.get(timeout=patience(15))
 
     def of(self, kind: str, route_id: str | None = None) -> list[dict[str, Any]]:
         """The payloads of one type so far, of one route if given."""
