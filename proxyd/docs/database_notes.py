@@ -295,6 +295,8 @@ COLUMN_NOTES: dict[str, str] = {
     "checked_at_epoch": "The same in Unix seconds, for tools.",
     "health_results.checks": "How many checks the row stands for.",
     "v_checks.checks": "How many checks the row stands for.",
+    "v_checks.planned": "`yes` or `no`: whether the route was in maintenance or drained then.",
+    "health_results.planned": "Whether the route was in maintenance or drained then.",
     "v_checks.ok": "`yes` or `no`: whether the check passed, or all that share the row.",
     "v_checks.avg_ms": "How long the check took, or those that share the row on average. NULL without an answer.",
     "v_checks.min_ms": "The shortest time.",
@@ -391,9 +393,10 @@ COLUMN_NOTES: dict[str, str] = {
     "circuit": "State of the circuit. `closed` if it never changed.",
     "maintenance": "`yes` or `no`.",
     "draining": "`yes` or `no`.",
-    "v_uptime_24h.checks": "How many checks were made in the last 24 hours.",
+    "v_uptime_24h.checks": "How many checks were made in the last 24 hours, without those in maintenance or a drain.",
+    "v_uptime_24h.uptime_percent": "`good` as a share of `checks`. NULL: all of them were made in maintenance.",
+    "v_uptime_24h.in_maintenance": "How many more were made in maintenance or a drain.",
     "good": "How many of them passed.",
-    "uptime_percent": "`good` as a share of `checks`.",
     "avg_response_ms": "Average time that a check took.",
     "opened_24h": "How often the circuit opened in the last 24 hours.",
     "outages_24h": "How often it went down in the last 24 hours.",
@@ -432,6 +435,9 @@ COLUMN_NOTES: dict[str, str] = {
     "good_before": "What `good` of all earlier rows adds up to.",
     "bad_before": "What `bad` of all earlier rows adds up to.",
     "unknown_seconds": "Seconds in which nobody watched: the master was away, no route was there, or none had been checked yet.",
+    "in_maintenance_before": "What `in_maintenance` of all earlier rows adds up to.",
+    "in_maintenance": "How many checks were made in maintenance or a drain, whether they passed or not. They are neither good nor bad, "
+                      "except in rows of older versions, which have 0 here.",
     "bad": "How many checks failed.",
     "health_minutes.good": "How many checks passed.",
     "health_hours.good": "How many checks passed.",
@@ -516,7 +522,8 @@ VIEW_NOTES: dict[str, str] = {
     "v_health_now": "Health of each checked route.",
     "v_checks": "Single health checks by endpoint. Where more are made than `[health] results_per_second`, equal ones in a row share "
                 "a row. Ask for a span of time.",
-    "v_uptime_24h": "Share of good health checks in the last 24 hours, by route.",
+    "v_uptime_24h": "Share of good health checks in the last 24 hours, by route, without those in maintenance or a drain. `v_uptime` has "
+                    "uptime by time, over all deploys.",
     "v_circuits": "The circuit of each route as it is now, on each host that has seen a failure, "
                   "and how often it opened in the last 24 hours.",
     "v_errors": "The errors of the last seven days, grouped by service, place, status and reason, with the last one of each group. "
@@ -566,10 +573,10 @@ QUERIES: tuple[tuple[str, str, str], ...] = (
     ("How is every route?", "", """
 SELECT route_id, service_name, path, health, circuit, draining, maintenance, requests, errors
 FROM v_routes ORDER BY service_name, route_id;"""),
-    ("Which route is slow?", "Averages of the last hour, worst first.", """
+    ("Which route is slow?", "Averages of the last hour, worst first. Maintenance pages are no errors.", """
 SELECT m.route_id, r.service_name, r.path, SUM(m.requests) AS requests,
        ROUND(CAST(SUM(m.latency_ms_sum) / SUM(m.requests) AS NUMERIC), 1) AS avg_ms,
-       ROUND(100.0 * SUM(m.errors) / SUM(m.requests), 2) AS error_percent
+       ROUND(100.0 * SUM(m.errors) / NULLIF(SUM(m.requests - m.maintenance_hits), 0), 2) AS error_percent
 FROM route_minutes m JOIN routes r ON r.route_id = m.route_id
 WHERE m.minute >= (SELECT hour_ago FROM v_now)
 GROUP BY r.route_id, m.route_id HAVING SUM(m.requests) > 0 ORDER BY avg_ms DESC LIMIT 10;"""),
@@ -641,8 +648,8 @@ SELECT hour, service_name, instance_name, path, requests, p50_ms, p95_ms, p99_ms
 FROM v_latency_by_hour WHERE hour >= (SELECT day_ago FROM v_now) ORDER BY hour DESC, p95_ms DESC LIMIT 10;"""),
     ("Which endpoints does nobody use?", "", """
 SELECT service_name, instance_name, domain, path, added_at FROM v_unused ORDER BY added_at;"""),
-    ("Uptime of the last 24 hours?", "", """
-SELECT route_id, service_name, instance_name, checks, good, uptime_percent, avg_response_ms
+    ("Uptime of the last 24 hours?", "Of the routes that there are now, by their checks. What was planned does not count.", """
+SELECT route_id, service_name, instance_name, checks, good, in_maintenance, uptime_percent, avg_response_ms
 FROM v_uptime_24h ORDER BY uptime_percent;"""),
     ("Which circuits opened, and why?", "", """
 SELECT t.at, t.route_id, r.backend_url, t.from_state, t.to_state, t.reason

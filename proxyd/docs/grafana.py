@@ -36,7 +36,7 @@ PANELS: tuple[Panel, ...] = (
     Panel("Unwell now", "table", 24, 5, "SELECT severity, what, why, since, todo FROM v_unwell ORDER BY rank"),
     Panel("Requests an hour", "timeseries", 8, 8, _by_hour("SUM(requests) AS requests"), "short"),
     Panel("Errors, percent of requests", "timeseries", 8, 8,
-          _by_hour("ROUND(CAST(100.0 * SUM(errors) / NULLIF(SUM(requests), 0) AS NUMERIC), 3) AS errors"), "percent"),
+          _by_hour("ROUND(CAST(100.0 * SUM(errors) / NULLIF(SUM(requests - maintenance_hits), 0) AS NUMERIC), 3) AS errors"), "percent"),
     Panel("p95 by hour, of the slowest instance", "timeseries", 8, 8, _by_hour("MAX(p95_ms) AS p95_ms", "v_latency_by_hour"), "ms"),
     Panel("Were users served? 30 days", "table", 12, 8, "SELECT service_name, domain, path, uptime_percent, down_seconds, "
           "maintenance_seconds FROM v_uptime_services WHERE period = '30d' ORDER BY uptime_percent, service_name"),

@@ -94,10 +94,12 @@ def _health(connection: sqlite3.Connection) -> None:
                 success_rate_percent=41.0 if failing else 100.0, consecutive_failures=112 if failing else 0, checks=8640)
         for index in range(1440):
             moment = NOW - timedelta(minutes=1440 - index)
-            bad = (index >= 1421 or index in (850, 851, 852, 895, 896, 897)) if failing else route_id == "r2" and index == 300
+            # The upgrade of shop-2, and a check that failed in it.
+            planned = route_id == "r2" and 1320 <= index < 1340
+            bad = (index >= 1421 or index in (850, 851, 852, 895, 896, 897)) if failing else route_id == "r2" and index in (300, 1325)
             _insert(connection, "health_results", route_id=route_id, checked_at=at(moment.strftime("%Y-%m-%dT%H:%M:%S")), ok=not bad,
                     status_code=None if bad else 200, response_time_ms=None if bad else 2.0 + number + index % 7 / 10,
-                    error="no complete answer within 2 s" if bad else None)
+                    error="no complete answer within 2 s" if bad else None, planned=planned)
     outages = (("2026-03-01T22:10:10", "2026-03-01T22:13:20"), ("2026-03-01T22:55:10", "2026-03-01T22:58:20"), ("07:41:10", None))
     for number, (start, end) in enumerate(outages):
         for kind, endpoint, instance in (("endpoint", 3, "search-1"), ("service", None, "")):
@@ -114,6 +116,7 @@ def _health(connection: sqlite3.Connection) -> None:
                 lost = down * last + maintained * last
                 _insert(connection, table, endpoint_id=endpoint, up_seconds=float(length - lost), down_seconds=float(down * last),
                         maintenance_seconds=float(maintained * last), good=(length - lost) // 60, bad=down * last // 60,
+                        in_maintenance=maintained * last // 60,
                         response_us_sum=(length - lost) // 60 * 2_400, response_us_min=1_100, response_us_max=31_900 + 1_000 * hour,
                         **{column: at((datetime.fromisoformat(start) + timedelta(hours=hour)).strftime("%Y-%m-%dT%H:%M:%S"))})
         for minute in ("07:58:00", "07:59:00"):

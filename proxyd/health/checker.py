@@ -224,7 +224,7 @@ class Checker:
         check.turn.interval = check.target.interval
         changed = standing.take(result.ok, result.error)
         for watched in list(check.routes.values()):
-            self._records.result(watched.route_id, result, now)
+            self._records.result(watched.route_id, result, now, self._outages.is_planned(watched.route_id))
             self._records.current(watched.route_id, check.target, standing, result, now, changed)
             self._outages.judged(watched.route_id, result.ok, standing.status, standing.reason, now, result.seconds)
             if self._settings.drive_circuits:

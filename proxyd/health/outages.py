@@ -37,8 +37,9 @@ class _Route:
 
 @dataclass(slots=True)
 class Sums:
-    """What happened at an endpoint since the last batch: seconds by state, and checks. `route_id`: one of its routes. `response_us_sum` and
-    so on: how long good checks took in microseconds, None where there was none."""
+    """What happened at an endpoint since the last batch: seconds by state, and checks: those in maintenance or a drain are neither good nor
+    bad. `route_id`: one of its routes. `response_us_sum` and so on: how long good checks took in microseconds, None where there was
+    none."""
 
     route_id: str
     up_seconds: float = 0.0
@@ -49,6 +50,7 @@ class Sums:
     response_us_sum: int = 0
     response_us_min: int | None = None
     response_us_max: int | None = None
+    in_maintenance: int = 0
 
     def passed(self, seconds: float) -> None:
         """A check was good, and took so long."""
@@ -64,7 +66,8 @@ class Sums:
         most = [took for took in (self.response_us_max, other.response_us_max) if took is not None]
         return Sums(self.route_id, self.up_seconds + other.up_seconds, self.down_seconds + other.down_seconds,
                     self.maintenance_seconds + other.maintenance_seconds, self.good + other.good, self.bad + other.bad,
-                    self.response_us_sum + other.response_us_sum, min(least, default=None), max(most, default=None))
+                    self.response_us_sum + other.response_us_sum, min(least, default=None), max(most, default=None),
+                    self.in_maintenance + other.in_maintenance)
 
 
 @dataclass(slots=True)
@@ -146,10 +149,13 @@ class Outages:
         if known is None:
             return
         sums = self._sums_of(known.keys[0], route_id)
-        if ok:
+        if known.planned:
+            sums.in_maintenance += 1
+        elif ok:
             sums.passed(seconds)
         else:
             sums.bad += 1
+        if not ok:
             known.failing = known.failing or now
         if known.status != status:
             self._add_up(known.keys, now)
@@ -157,6 +163,11 @@ class Outages:
             self._touched.update(known.keys)
         if ok and status != DOWN:
             known.failing = 0.0
+
+    def is_planned(self, route_id: str) -> bool:
+        """Whether a route is in maintenance, or drains."""
+        known = self._routes.get(route_id)
+        return known is not None and known.planned
 
     def settle(self, now: float) -> None:
         """Begin and end incidents, where something changed."""

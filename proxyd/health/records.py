@@ -92,10 +92,10 @@ class HealthRecords:
                              rate / 100 if rate is not None else None, row["checks"])
         return standing
 
-    def result(self, route_id: str, result: Result, now: float) -> None:
-        """Add a check to the history."""
+    def result(self, route_id: str, result: Result, now: float, planned: bool = False) -> None:
+        """Add a check to the history. `planned`: the route is in maintenance, or drains."""
         if self._keeps:
-            self._runs.take(route_id, result, now)
+            self._runs.take(route_id, result, now, planned)
 
     def current(self, route_id: str, target: Target, standing: Standing, result: Result | None, now: float,
                 changed: bool = False) -> None:

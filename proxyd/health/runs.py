@@ -3,8 +3,8 @@
 Up to `[health] results_per_second` rows a second, each check has a row of its own. Where more are made, checks of a route in a row that
 had the same outcome share one: when the first and the last of them were, how many, and their shortest, mean and longest time. How long a
 row goes on follows from how many routes there are, so what the history costs does not grow with them. Another outcome begins another row
-at once. A row is written with its first check, so a failure is there as soon as it was found, and again as it grows. Nothing here knows
-the database.
+at once, and so do the beginning and the end of planned maintenance. A row is written with its first check, so a failure is there as soon as
+it was found, and again as it grows. Nothing here knows the database.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ _PLACES = 1009
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """Checks of a route in a row with the same outcome. `until`: from then on a check begins another. `written`: its row is there."""
+    """Checks of a route in a row with the same outcome. `planned`: made in maintenance or a drain. `until`: from then on a check begins
+    another. `written`: its row is there."""
 
     route_id: str
     ok: bool
     status_code: int | None
     error: str
+    planned: bool
     first: float
     until: float
     last: float = 0.0
@@ -45,9 +47,10 @@ class Run:
     #: How the instant of the first check is written: the row is found by it, also when the time of day was set meanwhile.
     at: str = ""
 
-    def takes(self, result: Result, now: float) -> bool:
+    def takes(self, result: Result, planned: bool, now: float) -> bool:
         """Whether a check goes on with this run."""
-        return now < self.until and result.ok == self.ok and result.status_code == self.status_code and result.error == self.error
+        return (now < self.until and result.ok == self.ok and result.status_code == self.status_code and result.error == self.error
+                and planned == self.planned)
 
     def add(self, result: Result, now: float) -> None:
         """Count a check."""
@@ -65,6 +68,7 @@ class Run:
         return {
             "route_id": self.route_id, "checked_at": self.at, "ok": self.ok, "status_code": self.status_code,
             "response_time_ms": round(self.total_ms / self.checks, 3) if answered else None, "error": self.error or None,
+            "planned": self.planned,
             "checks": self.checks, "last_checked_at": rfc3339(clock.shown(self.last)) if several else None,
             "response_time_ms_min": round(self.least_ms, 3) if answered and several else None,
             "response_time_ms_max": round(self.most_ms, 3) if answered and several else None}
@@ -99,14 +103,15 @@ class Runs:
         #: Checks that no row was kept of.
         self.dropped = 0
 
-    def take(self, route_id: str, result: Result, now: float) -> None:
-        """A check was made."""
+    def take(self, route_id: str, result: Result, now: float, planned: bool = False) -> None:
+        """A check was made. `planned`: the route is in maintenance, or drains."""
         self._measure(now)
         run = self._open.get(route_id)
-        if run is None or not run.takes(result, now):
+        if run is None or not run.takes(result, planned, now):
             if run is not None:
                 self._end(run)
-            run = self._open[route_id] = Run(route_id, result.ok, result.status_code, result.error, now, self._until(route_id, now))
+            run = self._open[route_id] = Run(route_id, result.ok, result.status_code, result.error, planned, now,
+                                             self._until(route_id, now))
             if len(self._new) >= self._queue:
                 self._drop(self._new.popleft())
             self._new.append(run)

@@ -383,6 +383,24 @@ def test_a_service_that_restarts_in_its_maintenance_opens_no_circuit_and_is_back
     assert running.reasons() == []
 
 
+def test_checks_that_fail_in_maintenance_are_no_downtime(running: Running, counted: Counted) -> None:
+    running.put(1, counted.url, **FAST)
+    wait_until(lambda: running.status() == "healthy")
+    running.put(1, counted.url, NOW, **FAST)
+    wait_until(lambda: running.sql("SELECT in_maintenance FROM v_uptime_24h")[0][0])
+    counted.health = 503
+    wait_until(lambda: running.status() == "down")
+    counted.health = 200
+    wait_until(lambda: running.status() == "healthy")
+    running.put(1, counted.url, **FAST)
+    before = running.sql("SELECT good FROM v_uptime_24h")[0][0]
+    wait_until(lambda: running.sql("SELECT good FROM v_uptime_24h")[0][0] > before)
+    uptime, checks, good = running.sql("SELECT uptime_percent, checks, good FROM v_uptime_24h")[0]
+    assert uptime == 100.0 and checks == good
+    assert running.sql("SELECT COUNT(*) > 0 FROM v_checks WHERE ok = 'no' AND planned = 'yes'") == [(1,)]
+    wait_until(lambda: running.sql("SELECT SUM(bad), SUM(in_maintenance) > 3 FROM v_health_by_hour") == [(0, 1)])
+
+
 def test_a_service_that_is_not_back_after_its_maintenance_opens_the_circuit_at_once(running: Running, backend: Backend) -> None:
     running.put(1, backend.url, enabled=False, **FAST)
     backend.health = 503

@@ -130,6 +130,12 @@ def test_time_is_up_down_in_maintenance_or_nobodys(monkeypatch: pytest.MonkeyPat
     now = 1034.0
     found, = outages.sums(now)
     assert (found.up_seconds, found.down_seconds, found.maintenance_seconds, found.good, found.bad) == (10.0, 3.0, 20.0, 1, 1)
+    # What is checked in maintenance is neither good nor bad, and how long it takes is not looked at.
+    down(outages, 1, now=now)
+    up(outages, 1, now)
+    found, = outages.sums(now)
+    assert (found.good, found.bad, found.in_maintenance, found.response_us_max) == (0, 0, 2, None)
+    assert outages.is_planned("r1") and not outages.is_planned("r2")
     now = 1036.75
     assert [item.maintenance_seconds for item in outages.sums(now)] == [2.0]
     assert [item.maintenance_seconds for item in outages.sums(now, last=True)] == [0.75]

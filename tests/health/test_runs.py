@@ -53,6 +53,16 @@ def test_where_there_are_few_each_check_has_a_row_of_its_own() -> None:
     assert (row["checks"], row["response_time_ms"], row["last_checked_at"], row["response_time_ms_min"]) == (1, 2.0, None, None)
 
 
+def test_checks_in_maintenance_share_no_row_with_others() -> None:
+    story = Story(2000)
+    story.pass_time(200)
+    for number, planned in enumerate((False, True, True, False, False)):
+        story.runs.take("r7", GOOD, story.now + number / 100, planned)
+    story.end()
+    rows = [run.row() for run in story.rows if run.route_id == "r7" and run.last >= story.now]
+    assert [(row["planned"], row["checks"]) for row in rows[-2:]] == [(True, 2), (False, 2)]
+
+
 def test_where_there_are_many_rows_come_at_the_rate_that_is_set_and_count_every_check() -> None:
     story = Story(2000)
     story.pass_time(200)
@@ -67,16 +77,18 @@ def test_another_outcome_begins_a_row_at_once_and_the_old_one_is_completed() -> 
     story = Story(1000)
     story.pass_time(60)
     for number, result in enumerate((REFUSED, Result(True, 200, 0.004, ""), Result(True, 200, 0.006, ""))):
-        story.check("r7", result, story.now + number)
+        # Within a moment: a row is over at the latest at its route's place in the span, whatever the outcome.
+        story.check("r7", result, story.now + number / 100)
     batch = story.runs.batch(story.now)
     failed, good = (run for run in batch.new if run.route_id == "r7")
     assert failed.row() == {
         "route_id": "r7", "checked_at": rfc3339(clock.shown(story.now)), "ok": False, "status_code": None, "response_time_ms": None,
-        "error": "Connection refused", "checks": 1, "last_checked_at": None, "response_time_ms_min": None, "response_time_ms_max": None}
+        "error": "Connection refused", "checks": 1, "last_checked_at": None, "response_time_ms_min": None, "response_time_ms_max": None,
+        "planned": False}
     row = good.row()
     assert (row["ok"], row["checks"], row["response_time_ms"], row["response_time_ms_min"], row["response_time_ms_max"]) == (
         True, 2, 5.0, 4.0, 6.0)
-    assert row["last_checked_at"] == rfc3339(clock.shown(story.now + 2))
+    assert row["last_checked_at"] == rfc3339(clock.shown(story.now + 0.02))
     assert [run.route_id for run in batch.grown].count("r7") == 1
 
 

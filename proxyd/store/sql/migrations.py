@@ -54,6 +54,7 @@ from proxyd.store.sql.observed import (
     WebSocketConnection,
     Worker,
 )
+from proxyd.store.sql.plannedchecks import PlannedChecks
 from proxyd.store.sql.query import dicts, is_sqlite
 from proxyd.store.sql.rollouts import Rollout
 from proxyd.store.sql.rollups import (
@@ -72,7 +73,7 @@ from proxyd.store.sql.rollups import (
 )
 from proxyd.store.sql.running import KINDS, Reckoning
 from proxyd.store.sql.running import before as before_column
-from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER, LATENCY_BY_MINUTE, SHARED_RESULTS
+from proxyd.store.sql.schema import HOSTS_CONNECTIONS, HOSTS_DRAINED, HOSTS_TOGETHER, LATENCY_BY_MINUTE, PLANNED_APART, SHARED_RESULTS
 from proxyd.store.sql.servicesums import ServiceLatency, ServiceStats, ServiceStatusCode, fill_from_routes
 from proxyd.store.sql.sessionids import forget_log, hide_session_ids
 from proxyd.store.sql.views import create_views, views_are_current
@@ -273,7 +274,8 @@ def _history_of_certificates() -> None:
 
 
 def _running_sums() -> None:
-    """Columns for what earlier rows add up to: `Reckoning` fills those of the rows that are there."""
+    """Columns for what earlier rows add up to: `Reckoning` fills those of the rows that are there, for all sums of today."""
+    _checks_in_maintenance()
     real, whole = ("REAL", "INTEGER") if is_sqlite() else ("DOUBLE PRECISION", "BIGINT")
     for kind in KINDS:
         for model, _ in kind.tables:
@@ -300,6 +302,22 @@ def _shared_results() -> None:
                        ("response_time_ms_max", real)):
         _add_column(HealthResult, name, kind)
     database.execute_sql(f"CREATE INDEX IF NOT EXISTS {INDEXES[SHARED_RESULTS][0]} ON {INDEXES[SHARED_RESULTS][1]}")
+
+
+def _checks_in_maintenance() -> None:
+    for model in (HealthMinute, HealthHour, HealthDay):
+        _add_column(model, "in_maintenance", f"{'INTEGER' if is_sqlite() else 'BIGINT'} NOT NULL DEFAULT 0")
+
+
+def _planned_apart() -> None:
+    """Checks and answers in planned maintenance, apart from the others. `PlannedChecks` marks those single checks of which that is known;
+    of sums it is not."""
+    whole, flag = ("INTEGER", "INTEGER NOT NULL DEFAULT 0") if is_sqlite() else ("BIGINT", "BOOLEAN NOT NULL DEFAULT FALSE")
+    _add_column(HealthResult, "planned", flag)
+    _checks_in_maintenance()
+    for model in (HealthHour, HealthDay):
+        _add_column(model, before_column("in_maintenance"), f"{whole} DEFAULT 0")
+    _add_column(RouteMinute, "maintenance_hits", f"{whole} NOT NULL DEFAULT 0")
 
 
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
@@ -344,10 +362,12 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (LATENCY_BY_MINUTE, "latencies by the minute", _latency_by_minute),
     (32, "response times of health checks, by minute, hour and day", _response_times),
     (SHARED_RESULTS, "rows that equal checks share, and minutes of health by their time", _shared_results),
+    (PLANNED_APART, "checks and answers in planned maintenance, apart from the others", _planned_apart),
 )
 #: Steps after whose first run every row of a history is changed, and what does that. Such a step runs twice, and notes its number in the
 #: end.
-PIECES: dict[int, Callable[[], longsteps.Work]] = {RUNNING_SUMS: Reckoning, SHARED_RESULTS: MinutesByTime}
+PIECES: dict[int, Callable[[], longsteps.Work]] = {RUNNING_SUMS: Reckoning, SHARED_RESULTS: MinutesByTime,
+                                                 PLANNED_APART: PlannedChecks}
 #: Steps that make an index on what is there: a server makes it beside its writers, before the step. Its name, and what it is on.
 INDEXES: dict[int, tuple[str, str]] = {
     24: ("slow_requests_total_ms", "slow_requests (total_ms)"),

@@ -102,6 +102,7 @@ class HealthResult(StoredTable):
     last_checked_at = TextField(null=True)
     response_time_ms_min = DoubleField(null=True)
     response_time_ms_max = DoubleField(null=True)
+    planned = BooleanField(default=False, constraints=[SQL("DEFAULT FALSE")])
 
     class Meta:
         table_name = "health_results"
@@ -178,6 +179,7 @@ class RouteMinute(TrafficSums):
 
     route_id = of_key(TextField())
     minute = of_key(TextField(index=True))
+    maintenance_hits = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
     class Meta:
         table_name = "route_minutes"

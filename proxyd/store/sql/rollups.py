@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from peewee import BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
+from peewee import SQL, BigIntegerField, BooleanField, CompositeKey, DoubleField, TextField
 
 from proxyd.store.sql.models import StoredTable, of_key
 from proxyd.store.sql.observed import LatencyBuckets, TrafficSums
@@ -25,6 +25,7 @@ class _HealthSums(StoredTable):
     response_us_sum = BigIntegerField(null=True)
     response_us_min = BigIntegerField(null=True)
     response_us_max = BigIntegerField(null=True)
+    in_maintenance = BigIntegerField(default=0, constraints=[SQL("DEFAULT 0")])
 
 
 class HealthMinute(_HealthSums):
@@ -54,6 +55,8 @@ class _RunningHealthSums(_HealthSums):
     maintenance_seconds_before = DoubleField(null=True)
     good_before = BigIntegerField(null=True)
     bad_before = BigIntegerField(null=True)
+    # Rows of older versions know of none.
+    in_maintenance_before = BigIntegerField(null=True, constraints=[SQL("DEFAULT 0")])
 
 
 class HealthHour(_RunningHealthSums):

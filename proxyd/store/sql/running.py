@@ -46,7 +46,7 @@ class Kind:
         return upsert.Merging((*self.sums, *self.beside.sums), self.beside.least, self.beside.most)
 
 
-ENDPOINTS = Kind(("endpoint_id",), ("up_seconds", "down_seconds", "maintenance_seconds", "good", "bad"),
+ENDPOINTS = Kind(("endpoint_id",), ("up_seconds", "down_seconds", "maintenance_seconds", "good", "bad", "in_maintenance"),
                  ((HealthHour, "hour"), (HealthDay, "day")), "endpoints", "endpoint_id",
                  upsert.Merging(("response_us_sum",), ("response_us_min",), ("response_us_max",)))
 SERVICES = Kind(("service_name", "domain", "path"), ("up_seconds", "down_seconds", "maintenance_seconds"),

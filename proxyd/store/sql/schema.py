@@ -17,6 +17,8 @@ HOSTS_CONNECTIONS = 29
 LATENCY_BY_MINUTE = 31
 #: That which brought rows that several checks share.
 SHARED_RESULTS = 33
+#: That which brought which checks, and which answers of a minute, fell into planned maintenance.
+PLANNED_APART = 34
 _NEWEST = "SELECT MAX(version) FROM schema_version"
 #: The newest step that the database was seen to have. It never goes back while a process runs.
 _seen = 0

@@ -15,11 +15,12 @@ def health(span: str) -> str:
     return f"""
         SELECT x.span AS {span}, x.span_epoch AS {span}_epoch, x.endpoint_id, x.service_name, x.instance_name, x.domain, x.path,
                x.up_seconds, x.down_seconds, x.maintenance_seconds,
-               CASE WHEN {unknown} > 0 THEN {unknown} ELSE 0 END AS unknown_seconds, x.good, x.bad, x.min_ms, x.avg_ms, x.max_ms
+               CASE WHEN {unknown} > 0 THEN {unknown} ELSE 0 END AS unknown_seconds, x.good, x.bad, x.in_maintenance, x.min_ms, x.avg_ms,
+               x.max_ms
         FROM (SELECT t.{span} AS span, {{epoch:t.{span}}} AS span_epoch, t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
                      p.first_seen, CAST(ROUND(t.up_seconds) AS {{whole_type}}) AS up_seconds,
                      CAST(ROUND(t.down_seconds) AS {{whole_type}}) AS down_seconds,
-                     CAST(ROUND(t.maintenance_seconds) AS {{whole_type}}) AS maintenance_seconds, t.good, t.bad,
+                     CAST(ROUND(t.maintenance_seconds) AS {{whole_type}}) AS maintenance_seconds, t.good, t.bad, t.in_maintenance,
                      ROUND(CAST(t.response_us_min / 1000.0 AS {{decimal}}), 3) AS min_ms,
                      ROUND(CAST(t.response_us_sum / 1000.0 / NULLIF(t.good, 0) AS {{decimal}}), 3) AS avg_ms,
                      ROUND(CAST(t.response_us_max / 1000.0 AS {{decimal}}), 3) AS max_ms

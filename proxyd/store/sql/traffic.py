@@ -27,7 +27,7 @@ from proxyd.store.sql.observed import (
 )
 from proxyd.store.sql.query import dicts, tuples
 from proxyd.store.sql.rollups import LatencyHour, LatencyMinute, TrafficDay, TrafficHour
-from proxyd.store.sql.schema import LATENCY_BY_MINUTE, has_step
+from proxyd.store.sql.schema import LATENCY_BY_MINUTE, PLANNED_APART, has_step
 from proxyd.store.sql.servicesums import add_to_services
 from proxyd.store.sql.upsert import add
 
@@ -38,11 +38,12 @@ _READ_CHUNK = 250
 #: The percentiles of LATENCIES, behind the average.
 _SHARES = (0.5, 0.95, 0.99)
 _SUMS = tuple(counter.name for counter in COUNTERS)
-#: The counters that are also kept by the minute: those that the table of minutes has.
-#: Those that are kept by the hour and the day, and then the classes of status codes.
+#: The counters that are kept by the hour and the day, and then the classes of status codes.
 _BY_ENDPOINT = tuple(counter.name for counter in COUNTERS if counter.name in TrafficHour._meta.fields)
 _CLASSES = tuple(f"status_{first}xx" for first in (2, 3, 4, 5))
+#: Those that are kept by the minute, and those of them that a database before PLANNED_APART has.
 _BY_MINUTE = tuple(counter.name for counter in COUNTERS if counter.name in RouteMinute._meta.fields)
+_BY_MINUTE_BEFORE = tuple(name for name in _BY_MINUTE if name != "maintenance_hits")
 
 
 @dataclass(slots=True)
@@ -68,9 +69,10 @@ class TrafficBatch:
         at, minute, routes = self.at, self.at[:16] + ":00.000Z", self.routes
         add(RouteStats, ("route_id", "updated_at", *_SUMS),
             [(route_id, at, *[traffic.sums.get(name, 0) for name in _SUMS]) for route_id, traffic in routes.items()], _SUMS)
-        add(RouteMinute, ("route_id", "minute", *_BY_MINUTE, *_CLASSES),
-            [(route_id, minute, *[traffic.sums.get(name, 0) for name in _BY_MINUTE], *_classes(traffic))
-             for route_id, traffic in routes.items()], (*_BY_MINUTE, *_CLASSES))
+        counted = _BY_MINUTE if has_step(PLANNED_APART) else _BY_MINUTE_BEFORE
+        add(RouteMinute, ("route_id", "minute", *counted, *_CLASSES),
+            [(route_id, minute, *[traffic.sums.get(name, 0) for name in counted], *_classes(traffic))
+             for route_id, traffic in routes.items()], (*counted, *_CLASSES))
         self._write_by_endpoint()
         add_to_services(routes, at)
         add(RouteStatusCode, ("route_id", "status_code", "responses"),

@@ -60,7 +60,7 @@ _UNKNOWN = f"{_LENGTH} - y.up - y.down - y.maintenance"
 UPTIME = f"""
         SELECT y.period, y.endpoint_id, y.service_name, y.instance_name, y.domain, y.path, {_PERCENT},
                y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds,
-               CASE WHEN {_UNKNOWN} > 0 THEN {_UNKNOWN} ELSE 0 END AS unknown_seconds, y.good, y.bad
+               CASE WHEN {_UNKNOWN} > 0 THEN {_UNKNOWN} ELSE 0 END AS unknown_seconds, y.good, y.bad, y.in_maintenance
         FROM ({_parts(ENDPOINTS, ("endpoint_id", "service_name", "instance_name", "domain", "path", "first_seen"))}) y"""
 UPTIME_SERVICES = f"""
         SELECT y.period, y.service_name, y.domain, y.path, {_PERCENT},

@@ -30,18 +30,21 @@ VIEWS: dict[str, str] = {
         FROM health_status h JOIN routes r ON r.route_id = h.route_id""",
     "v_uptime_24h": """
         SELECT x.route_id, r.service_name, r.instance_name, x.checks, x.good,
-               ROUND(100.0 * x.good / x.checks, 3) AS uptime_percent,
-               ROUND(CAST(x.response_ms AS {decimal}), 3) AS avg_response_ms
-        FROM (SELECT route_id, CAST(SUM(checks) AS {whole_type}) AS checks,
-                     CAST(SUM(CASE WHEN ok THEN checks ELSE 0 END) AS {whole_type}) AS good,
-                     SUM(response_time_ms * checks) / SUM(CASE WHEN response_time_ms IS NOT NULL THEN checks END) AS response_ms
+               ROUND(100.0 * x.good / NULLIF(x.checks, 0), 3) AS uptime_percent,
+               ROUND(CAST(x.response_ms / NULLIF(x.answered, 0) AS {decimal}), 3) AS avg_response_ms, x.in_maintenance
+        FROM (SELECT route_id, CAST(SUM(CASE WHEN planned THEN 0 ELSE checks END) AS {whole_type}) AS checks,
+                     CAST(SUM(CASE WHEN ok AND NOT planned THEN checks ELSE 0 END) AS {whole_type}) AS good,
+                     CAST(SUM(CASE WHEN planned THEN checks ELSE 0 END) AS {whole_type}) AS in_maintenance,
+                     SUM(CASE WHEN planned THEN 0 ELSE response_time_ms * checks END) AS response_ms,
+                     SUM(CASE WHEN planned OR response_time_ms IS NULL THEN 0 ELSE checks END) AS answered
               FROM health_results WHERE checked_at >= {at:day}
               GROUP BY {unindexed}route_id) x
         JOIN routes r ON r.route_id = x.route_id""",
     "v_checks": """
         SELECT x.checked_at, {epoch:x.checked_at} AS checked_at_epoch, COALESCE(x.last_checked_at, x.checked_at) AS last_checked_at,
                x.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, x.checks,
-               CASE WHEN x.ok THEN 'yes' ELSE 'no' END AS ok, x.status_code, x.response_time_ms AS avg_ms,
+               CASE WHEN x.ok THEN 'yes' ELSE 'no' END AS ok, CASE WHEN x.planned THEN 'yes' ELSE 'no' END AS planned,
+               x.status_code, x.response_time_ms AS avg_ms,
                COALESCE(x.response_time_ms_min, x.response_time_ms) AS min_ms,
                COALESCE(x.response_time_ms_max, x.response_time_ms) AS max_ms, x.error
         FROM health_results x LEFT JOIN route_history h ON h.route_id = x.route_id
@@ -101,8 +104,8 @@ VIEWS: dict[str, str] = {
         FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_traffic": """
         SELECT m.minute, {epoch:m.minute} AS minute_epoch, m.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path,
-               m.requests, m.errors, m.errors - m.proxy_errors AS backend_errors, m.proxy_errors, m.latency_ms_sum, m.bytes_sent,
-               m.bytes_received
+               m.requests, m.errors, m.errors - m.proxy_errors AS backend_errors, m.proxy_errors, m.maintenance_hits, m.latency_ms_sum,
+               m.bytes_sent, m.bytes_received
         FROM route_minutes m LEFT JOIN route_history h ON h.route_id = m.route_id
         LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_deploys": """
@@ -210,14 +213,14 @@ VIEWS: dict[str, str] = {
                       AND t.endpoint_id = p.endpoint_id AND t.hour >= substr({at:hours6}, 1, 13) || ':00:00.000Z'
                     GROUP BY o.service_name, o.domain, o.path, o.objective
                     UNION ALL
-                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 1, SUM(m.requests),
+                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 1, SUM(m.requests - m.maintenance_hits),
                            SUM(CASE WHEN o.objective = 'latency' THEN m.late ELSE m.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN route_history h CROSS JOIN route_minutes m
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path AND h.endpoint_id = p.endpoint_id
                       AND h.removed_at IS NULL AND m.route_id = h.route_id AND m.minute >= {at:hour}
                     GROUP BY o.service_name, o.domain, o.path, o.objective
                     UNION ALL
-                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 1, SUM(m.requests),
+                    SELECT o.service_name, o.domain, o.path, o.objective, NULL, NULL, 1, SUM(m.requests - m.maintenance_hits),
                            SUM(CASE WHEN o.objective = 'latency' THEN m.late ELSE m.errors END)
                     FROM objectives o CROSS JOIN endpoints p CROSS JOIN route_history h CROSS JOIN route_minutes m
                     WHERE p.service_name = o.service_name AND p.domain = o.domain AND p.path = o.path AND h.endpoint_id = p.endpoint_id

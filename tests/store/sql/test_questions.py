@@ -21,9 +21,12 @@ from typing import Any
 
 import pytest
 
+from proxyd.base import clock
 from proxyd.base.histogram import bounds, bucket_of
 from proxyd.events.bus import Event, write_events
 from proxyd.health.outages import ServiceSums, Sums
+from proxyd.health.probe import Result
+from proxyd.health.runs import Runs
 from proxyd.store.sql import deploys, identity, incidents, ledger, maintenance, rollouts
 from proxyd.store.sql.database import Store, database
 from proxyd.store.sql.errors import ErrorBatch
@@ -31,6 +34,7 @@ from proxyd.store.sql.migrations import migrate
 from proxyd.store.sql.models import Route, Session
 from proxyd.store.sql.observed import CircuitTransition, HealthResult
 from proxyd.store.sql.traffic import RejectionBatch, RowBatch, Traffic, TrafficBatch
+from proxyd.store.sql.upsert import insert
 from tests.support.postgres import Postgres
 
 NOW = datetime.fromtimestamp(time.time() - 1, UTC)
@@ -117,6 +121,13 @@ def _health() -> None:
         hour += timedelta(hours=1)
     HealthResult.insert_many([{"route_id": "r1", "checked_at": rfc(NOW - timedelta(seconds=10 * number)), "ok": number != 3,
                                "response_time_ms": 2.0} for number in range(10)]).execute()
+    # shop-2 drains for a moment, in which one of its checks fails.
+    runs = Runs(100, 5)
+    for number in range(62):
+        ok = number != 30
+        result = Result(ok, 200 if ok else None, 0.002, "" if ok else "refused")
+        runs.take("r2", result, clock.now() - 200 + number, planned=number in (30, 31))
+    insert(HealthResult, [run.row() for run in runs.batch(clock.now()).new])
 
 
 def _hour(hour: datetime, seconds: float) -> None:
@@ -124,8 +135,9 @@ def _hour(hour: datetime, seconds: float) -> None:
     sums, services = [], []
     for route_id in ("r1", "r2", "r12", "r30"):
         down, kept = LOST.get((route_id, name), (0, 0))
-        good = int(seconds - down) // 10
-        sums.append(Sums(route_id, seconds - down - kept, down, kept, good, down // 10, good * 2000, 1250, 9000 if down else 4000))
+        good = int(seconds - down - kept) // 10
+        sums.append(Sums(route_id, seconds - down - kept, down, kept, good, down // 10, good * 2000, 1250, 9000 if down else 4000,
+                         in_maintenance=kept // 10))
     for service, domain, path in (("shop", "shop.test", "/"), ("search", "shop.test", "/search")):
         down = SERVICE_LOST.get((service, name), 0)
         services.append(ServiceSums(("service", service, "", domain, path), seconds - down, down, 0.0))
@@ -151,6 +163,8 @@ def _traffic() -> None:
     # shop-2 drains; the last minute of shop is bad.
     _counted("r2", at("16:00"), 5, 5, proxy_errors=5, drain_rejected=5)
     _counted("r1", rfc(NOW - timedelta(seconds=5)), 100, 2)
+    # Pages of a maintenance of a moment, which neither spend the budget nor save it.
+    _counted("r2", rfc(NOW - timedelta(seconds=5)), 300, 0, maintenance_hits=300)
     # search: each of three deploys has its own errors; from 14:00 on 40 in 400.
     _counted("r10", at("08:00"), 200, 2, 20.0)
     _counted("r11", at("10:00"), 300, 3, 30.0)
@@ -284,7 +298,7 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
     "How long did the health checks of an endpoint take, and how did they go?": (
         "SELECT hour, down_seconds, maintenance_seconds, unknown_seconds, good, bad, min_ms, avg_ms, max_ms FROM v_health_by_hour "
         f"WHERE instance_name = 'shop-1' AND hour BETWEEN '{at('02:00')}' AND '{at('03:00')}' ORDER BY hour",
-        [(at("02:00"), 0, 1800, 0, 360, 0, 1.25, 2.0, 4.0), (at("03:00"), 360, 0, 0, 324, 36, 1.25, 2.0, 9.0)]),
+        [(at("02:00"), 0, 1800, 0, 180, 0, 1.25, 2.0, 4.0), (at("03:00"), 360, 0, 0, 324, 36, 1.25, 2.0, 9.0)]),
     "And by the day?": (
         f"SELECT down_seconds, unknown_seconds, min_ms, avg_ms, max_ms FROM v_health_by_day WHERE instance_name = 'shop-1' AND day = "
         f"'{rfc(YESTERDAY)}'", [(360, 3600, 1.25, 2.0, 9.0)]),
@@ -362,6 +376,15 @@ QUESTIONS: dict[str, tuple[str, list[tuple[Any, ...]]]] = {
         f"SELECT status_2xx, status_3xx, status_4xx, status_5xx FROM v_traffic_by_hour WHERE hour = '{at('15:00')}'", [(200, 0, 100, 0)]),
     "How many of the last checks of a route passed?": (
         "SELECT checks, good, uptime_percent FROM v_uptime_24h WHERE route_id = 'r1'", [(10, 9, 90.0)]),
+    "And where one failed while nobody was to be served?": (
+        "SELECT checks, good, in_maintenance, uptime_percent FROM v_uptime_24h WHERE route_id = 'r2'", [(60, 60, 2, 100.0)]),
+    "Which of them were they?": (
+        "SELECT COUNT(*), COUNT(DISTINCT ok), SUM(checks) FROM v_checks WHERE service_name = 'shop' AND planned = 'yes'", [(2, 2, 2)]),
+    "How many checks of an hour were made in maintenance?": (
+        f"SELECT good, bad, in_maintenance FROM v_health_by_hour WHERE instance_name = 'shop-1' AND hour = '{at('02:00')}'",
+        [(180, 0, 180)]),
+    "And of a week?": (
+        "SELECT in_maintenance FROM v_uptime WHERE period = '7d' AND service_name = 'shop' ORDER BY instance_name", [(180,), (0,)]),
 }
 
 
