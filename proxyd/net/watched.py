@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from math import inf
 from time import monotonic
+from typing import Any
 
 from gevent import getcurrent
 from gevent.hub import get_hub
@@ -26,7 +27,7 @@ class Watched:
     """
 
     __slots__ = (
-        "_hub", "_reader", "_ready", "_watched", "_writer", "address", "idle_limit", "idle_until", "opened_at", "served",
+        "_descriptor", "_hub", "_reader", "_ready", "_watched", "_writer", "address", "idle_limit", "idle_until", "opened_at", "served",
     )  # fmt: skip
 
     def __init__(self, descriptor: int) -> None:
@@ -36,8 +37,10 @@ class Watched:
         self.idle_until = 0.0
         self.served = 0
         self._hub = get_hub()
-        self._reader = self._hub.loop.io(descriptor, 1)
-        self._writer = self._hub.loop.io(descriptor, 2)
+        #: Made when they are needed first: most streams never wait for room, and many short ones not even for something to read.
+        self._reader: Any = None
+        self._writer: Any = None
+        self._descriptor = descriptor
         self._watched = False
         self._ready = False
 
@@ -55,6 +58,8 @@ class Watched:
         if self._watched:
             reader.callback = getcurrent().switch
         else:
+            if reader is None:
+                reader = self._reader = self._hub.loop.io(self._descriptor, 1)
             self._watched = True
             reader.start(getcurrent().switch)
         try:
@@ -71,10 +76,13 @@ class Watched:
 
     def _wait_to_write(self) -> None:
         """Wait until there is room for what is sent."""
+        if self._writer is None:
+            self._writer = self._hub.loop.io(self._descriptor, 2)
         self._hub.wait(self._writer)
         turn.began = monotonic()
 
     def _end_watching(self) -> None:
         """Before the descriptor is closed. Harmless when called again."""
-        self._reader.close()
-        self._writer.close()
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.close()

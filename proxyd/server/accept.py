@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from gevent import monkey
-from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from proxyd.base import clock
+from proxyd.net.crew import Job, begin
 from proxyd.net.descriptors import Spare, none_left
 from proxyd.net.listen import ACCEPTED_AT_ONCE
 from proxyd.store.memory.board import Board
@@ -29,6 +30,8 @@ _ASK_SECONDS = 0.05
 _LEAD, _LEAD_PART = 2, 8
 #: Seconds for which the list of the other workers is valid.
 _LOOK_SECONDS = 0.1
+#: Seconds between two looks whether the last connections have ended.
+_END_TICK = 0.02
 _poll = monkey.get_original("select", "poll")
 
 
@@ -78,10 +81,15 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
 
     max_accept = ACCEPTED_AT_ONCE
 
-    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], spawn: Pool, spare: Spare) -> None:
-        super().__init__(listener, handle=handle, spawn=spawn)
+    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], most: int, spare: Spare) -> None:
+        """`handle` serves a connection, given its socket and the address of its peer, in a greenlet. `most`: so many at a time."""
+        super().__init__(listener, handle=handle, spawn=None)
+        self._serve = handle
+        self._most = most
         self._spare = spare
-        self._few = min(ACCEPTED_AT_ONCE, spawn.size // 8)
+        self._few = min(ACCEPTED_AT_ONCE, most // 8)
+        #: The connections that are served.
+        self._jobs: dict[_socket.socket, Job] = {}
         self._asking = self.loop.timer(_ASK_SECONDS, _ASK_SECONDS)
 
     def do_read(self) -> Any:
@@ -100,12 +108,34 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
         # Not gevent's socket: its watchers and timeouts would be made for nothing (net/watched).
         accepted = _socket.socket(listener.family, listener.type, listener.proto, descriptor)
         self._spare.taken(descriptor)
-        left = self.pool.free_count() - 1
+        left = self._most - len(self._jobs) - 1
         if left <= self._few:
             self._spare.ask(self._few + 1)
             if left <= 0:
                 self._wait()
         return accepted, address
+
+    def do_handle(self, client: _socket.socket, address: Any) -> None:
+        """Serve a connection, in a greenlet that is used again (net/crew)."""
+        self._jobs[client] = begin(self._carry, client, address)
+
+    def _carry(self, client: _socket.socket, address: Any) -> None:
+        try:
+            self._serve(client, address)
+        finally:
+            was_full = self.full()
+            del self._jobs[client]
+            self.do_close(client)
+            if was_full:
+                self._start_accepting_if_started()
+
+    def full(self) -> bool:
+        """Whether no more connections may be accepted."""
+        return len(self._jobs) >= self._most
+
+    def busy(self) -> bool:
+        """Whether connections are served."""
+        return bool(self._jobs)
 
     def _wait(self) -> None:
         if not self._asking.active:
@@ -129,12 +159,25 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
         self._asking.close()
         super().close()
 
+    def stop(self, timeout: float | None = None) -> None:
+        """Accept no more, and give the connections that are served so many seconds to end, then another one after they are cut."""
+        self.close()
+        self._wait_for_end(self.stop_timeout if timeout is None else timeout)
+        for job in self._jobs.values():
+            job.kill()
+        self._wait_for_end(1.0)
+
+    def _wait_for_end(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._jobs and time.monotonic() < until:
+            gevent.sleep(_END_TICK)
+
 
 class SharingServer(RoomyServer):
     """The same for a worker that shares its listener with others."""
 
-    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], spawn: Pool, spare: Spare, share: Share) -> None:
-        super().__init__(listener, handle, spawn, spare)
+    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], most: int, spare: Spare, share: Share) -> None:
+        super().__init__(listener, handle, most, spare)
         self._share = share
         self._waited = False
         self._rest = self.loop.timer(_PAUSE)

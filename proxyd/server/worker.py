@@ -19,8 +19,6 @@ from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
-from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from proxyd.base.lean import patch_all
@@ -133,7 +131,7 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         for server in servers:
             server.close()
         deadline = time.monotonic() + self._runtime.settings.proxy.graceful_timeout
-        while any(server.pool.free_count() != server.pool.size for server in servers):
+        while any(server.busy() for server in servers):
             if self._quick or time.monotonic() >= deadline:
                 if not self._quick:
                     self.log.warning("worker %s: graceful_timeout has passed: cutting the remaining requests", self.pid)
@@ -148,11 +146,13 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         self._runtime.finish()
         ignore(SIGNALS)
 
-    def _listen(self, listener: Any) -> StreamServer:
+    def _listen(self, listener: Any) -> RoomyServer:
         listener.setblocking(1)
-        handle, pool = partial(self.handle, listener), Pool(self.worker_connections)
-        server = (SharingServer(listener, handle, pool, self._spare, self._share) if self.cfg.workers > 1
-                  else RoomyServer(listener, handle, pool, self._spare))
+        # What is accepted has it from the listener.
+        no_delay(listener)
+        handle, most = partial(self.handle, listener), self.worker_connections
+        server = (SharingServer(listener, handle, most, self._spare, self._share) if self.cfg.workers > 1
+                  else RoomyServer(listener, handle, most, self._spare))
         server.start()
         return server
 
@@ -169,11 +169,6 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one client connection. Runs in its own greenlet."""
-        try:
-            no_delay(client)
-        except OSError:
-            client.close()
-            return
         # A socket for both families shows IPv4 addresses as mapped IPv6 ones.
         peer = addr[0].removeprefix("::ffff:") if isinstance(addr, tuple) and addr else UNIX
         if self._told_by is not None and self._told_by(peer):

@@ -121,6 +121,19 @@ def test_a_bad_answer_becomes_502_and_its_connection_is_not_used_again(
         assert wire.ended()
 
 
+@pytest.mark.parametrize("behind", [b"", b"\r\n", b"x" * 300_000], ids=["nothing", "an empty line", "much"])
+@pytest.mark.parametrize("form", ["close", "1.0"])
+def test_a_client_that_asks_for_the_end_gets_all_of_its_answer_whatever_it_sends_behind(
+        form: str, behind: bytes, edge: System, raw_backend: Callable[..., RawBackend]) -> None:
+    backend = answering(raw_backend, f"{OK}Content-Length: 200000\r\n\r\n{'y' * 200_000}")
+    host = make_route(edge, backend.url)
+    request = get(host, "/", "Connection: close") if form == "close" else f"GET / HTTP/1.0\r\nHost: {host}\r\n\r\n".encode()
+    with Wire(edge.proxy_port) as wire:
+        response = wire.send(request + behind).response()
+        assert (response.status, len(response.body)) == (200, 200_000)
+        assert wire.ended()
+
+
 @pytest.mark.parametrize("behind", [HIDDEN, "x", "\r\n"], ids=["a second answer", "one byte", "an empty line"])
 @pytest.mark.parametrize("first", [f"{OK}Content-Length: 5\r\n\r\nhello", f"{OK}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
                                    "HTTP/1.1 304 Not Modified\r\n\r\n"], ids=["length", "chunked", "304"])

@@ -14,7 +14,7 @@ from proxyd.http1 import ChunkedDecoder, ProtocolError, RequestHead, find_head_e
 from proxyd.http1.grammar import head_too_large
 from proxyd.net.stream import PlainStream
 from proxyd.proxy.client.http2 import Http2Connection
-from proxyd.proxy.client.receiving import BODY_PIECE, Receiving
+from proxyd.proxy.client.receiving import Receiving
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.core.exchange import Exchange
 from proxyd.proxy.core.origin import forwarded_fields
@@ -93,7 +93,8 @@ class ClientConnection(Receiving):
                 if self.taken:
                     return
                 if not self.keep_alive:
-                    self._linger()
+                    if not self._at_end(head):
+                        self._linger()
                     break
                 if self._buffer:
                     # The next request has arrived already, and a thousand more may have. Let others run first.
@@ -108,6 +109,8 @@ class ClientConnection(Receiving):
             pass
         finally:
             front.idle_watch.discard(self)
+            # The greenlet goes on to others.
+            self._awaits_head = False
             if not self.taken:
                 self.stream.close()
 
@@ -159,6 +162,14 @@ class ClientConnection(Receiving):
         handle(self.exchange)
         self._linger()
 
+    def _at_end(self, head: RequestHead) -> bool:
+        """Whether the client has said that this was all, in a request without a body, and has sent nothing else, or has closed already:
+        then closing sends no reset, and nothing is waited for."""
+        if head.keep_alive or head.chunked or head.content_length > 0 or self._buffer:
+            return False
+        stream = self.stream
+        return stream.fileno() >= 0 and (stream.quiet() or stream.gone())
+
     def _linger(self) -> None:
         """Let the last response reach a client that is still sending. Closing at once would send a reset and destroy it.
 
@@ -174,7 +185,7 @@ class ClientConnection(Receiving):
             data = b""
             try:
                 with gevent.Timeout(silence, False):
-                    data = stream.recv(BODY_PIECE)
+                    data = stream.recv()
             except OSError:
                 return
             if not data:
