@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from proxyd.net.clientcert import ClientCertificate
 
 RECV_SIZE = 65536
+#: What comes in pieces smaller than this (events, messages) mostly comes alone: whoever has read one waits before the next read
+#: (`recv_later`) and saves a read in vain.
+LITTLE = 4096
 #: SO_LINGER: closing sends a reset.
 RESET_AT_CLOSE = b"\1\0\0\0\0\0\0\0"
 _SHUT_RD, _SHUT_WR, _SHUT_RDWR = socket_constants.SHUT_RD, socket_constants.SHUT_WR, socket_constants.SHUT_RDWR
@@ -93,6 +96,13 @@ class Stream(Protocol):
 
     def taken(self) -> int:
         """How many bytes the peer has taken in all. -1 where that is not known, or where nothing waits to be sent."""
+
+
+class DirectStream(Stream, Protocol):
+    """A stream that has a socket of its own, so that one can try without waiting."""
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Send what can be sent without a wait, maybe nothing. Returns how many bytes were sent."""
 
 
 class PlainStream(Watched):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proxyd.config.settings import Settings
 from proxyd.http1 import HeadLimits
-from proxyd.net.stream import Stream
+from proxyd.net.stream import DirectStream
 from proxyd.proxy.core.pace import Rates
 from proxyd.proxy.core.watchdog import Watchdog
 
@@ -15,14 +15,11 @@ if TYPE_CHECKING:
     from proxyd.net.clientcert import ClientCertificate
 
 
-class ClientStream(Stream, Protocol):
+class ClientStream(DirectStream, Protocol):
     """A stream from a client. `certificate`: what the client has shown in its handshake; `asked`: whether it was asked."""
 
     certificate: ClientCertificate | None
     asked: bool
-
-    def send_now(self, data: bytes | bytearray | memoryview) -> int:
-        """Send what can be sent without a wait, maybe nothing. Returns how many bytes were sent."""
 
 
 class Front(Protocol):

@@ -14,7 +14,7 @@ from proxyd.net.crew import Job, begin
 
 if TYPE_CHECKING:
     from proxyd.http2.sender import Sender
-    from proxyd.net.stream import Stream
+    from proxyd.net.stream import DirectStream
 
 #: Bytes that one call sends.
 _BATCH = 131072
@@ -52,13 +52,15 @@ class FrameWriter:
     nothing will be sent any more. `closing`: end the connection when all was sent.
     """
 
-    def __init__(self, sender: Sender, stream: Stream, timeout: float = inf, watch: Callable[[float], None] | None = None) -> None:
+    def __init__(self, sender: Sender, stream: DirectStream, timeout: float = inf, watch: Callable[[float], None] | None = None) -> None:
         self._sender = sender
         self._stream = stream
         self._timeout = timeout
         self._watch = watch
         self._went_on = Wait()
         self._job: Job | None = None
+        self._rest: bytes | memoryview = b""
+        self._stopped = False
         self.idle = self.over = self.closing = False
         self.until = inf
 
@@ -69,6 +71,7 @@ class FrameWriter:
     def stop(self) -> None:
         """Write nothing more. Must not wait."""
         self.idle = False
+        self._stopped = True
         if self._job is not None:
             self._job.kill()
 
@@ -76,7 +79,7 @@ class FrameWriter:
         """There is something to send."""
         if self.idle:
             self.idle = False
-            self._job = begin(self._run)
+            get_hub().loop.run_callback(self._send_now)
 
     def take(self) -> bytes:
         """What is to be sent next, for who sends it himself while the writer is idle."""
@@ -95,32 +98,58 @@ class FrameWriter:
         while not (self.idle or self.over):
             self._went_on.wait()
 
+    def _send_now(self) -> None:
+        """The loop's call, in the hub: what there is to send mostly fits into the socket, and no greenlet is needed."""
+        if self._stopped:
+            return
+        data = self._next()
+        try:
+            sent = self._stream.send_now(data) if data else 0
+        except OSError:
+            self._end()
+            return
+        if sent == len(data) and not self._sender.waiting() and not self.closing:
+            self._all_sent()
+            return
+        self._rest = memoryview(data)[sent:]
+        self._job = begin(self._run)
+
+    def _next(self) -> bytes:
+        """What is to be sent next. Who waits for that is told."""
+        sender = self._sender
+        data = sender.take(_BATCH)
+        drained = sender.drained
+        if drained:
+            sender.drained = []
+            for state in drained:
+                state.owner.sent()
+        self._went_on.end()
+        return data
+
     def _run(self) -> None:
         # A greenlet is held only while there is something to write: thousands of idle connections have none.
-        sender, stream = self._sender, self._stream
-        while sender.waiting():
-            data = sender.take(_BATCH)
-            drained = sender.drained
-            if drained:
-                sender.drained = []
-                for state in drained:
-                    state.owner.sent()
-            self._went_on.end()
+        data, self._rest = self._rest, b""
+        while data or self._sender.waiting():
+            data = data or self._next()
             if not data:
                 continue
             if self._watch is not None:
                 self.until = time.monotonic() + self._timeout
                 self._watch(self.until)
             try:
-                stream.send_all(data)
+                self._stream.send_all(data)
             except OSError:
                 self._end()
                 return
             self.until = inf
+            data = b""
         if self.closing:
             self._end()
             return
         self._job = None
+        self._all_sent()
+
+    def _all_sent(self) -> None:
         self.idle = True
         self._went_on.end()
 

@@ -46,8 +46,11 @@ class Connected(Protocol):
     """What a leg needs of its connection."""
 
     engine: ClientConnection
-    stream: Stream
     failed: LegError | None
+
+    @property
+    def stream(self) -> Stream:
+        """The connection's."""
 
     def wake(self) -> None:
         """There is something to send."""

@@ -16,12 +16,13 @@ from proxyd.http2.errors import NAMES, NO_ERROR, ConnectionFault
 from proxyd.http2.events import Answer, Body, Ended, Leaving, Pong, Trailers
 from proxyd.http2.events import Event as Http2Event
 from proxyd.net.handshake import late_fault
+from proxyd.net.stream import LITTLE
 from proxyd.proxy.core.http2write import FrameWriter
 from proxyd.proxy.core.watchdog import Watchdog
 from proxyd.proxy.upstream.http2leg import Leg, LegError, reset_error
 
 if TYPE_CHECKING:
-    from proxyd.net.stream import Stream
+    from proxyd.net.stream import DirectStream
 
 #: While so much waits to be sent, apart from bodies, nothing more is read, and no request is begun.
 _BACKLOG = 65536
@@ -51,7 +52,7 @@ class Link:
     long it stays open without a request; `until`: when it takes no more requests (monotonic seconds).
     """
 
-    def __init__(self, stream: Stream, bounds: Bounds, ping_after: float, idle_for: float, until: float) -> None:
+    def __init__(self, stream: DirectStream, bounds: Bounds, ping_after: float, idle_for: float, until: float) -> None:
         now = time.monotonic()
         self.stream = stream
         self.engine = ClientConnection(bounds, now)
@@ -117,9 +118,10 @@ class Link:
 
     def _read_on(self) -> None:
         engine, stream, sender = self.engine, self.stream, self.engine.sender
+        data = b""
         try:
             while True:
-                data = stream.recv()
+                data = stream.recv_later() if 0 < len(data) < LITTLE else stream.recv()
                 if not data:
                     raise ConnectionResetError("the upstream closed the connection")
                 self._heard = time.monotonic()

@@ -16,7 +16,7 @@ from proxyd.net.dial import dial, resolver
 from proxyd.net.handshake import EITHER, HTTP1, backend_context, fault
 from proxyd.net.proxyprotocol import header
 from proxyd.net.resolver import ResolveError
-from proxyd.net.stream import Stream, no_delay, plain_stream
+from proxyd.net.stream import DirectStream, Stream, no_delay, plain_stream
 from proxyd.net.targets import TargetDenied
 from proxyd.net.tlsstream import TlsStream
 
@@ -174,7 +174,7 @@ def close_idle(upstream: Upstream) -> None:
         idle.pop().close()
 
 
-def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False, client: str = "") -> Stream:
+def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False, client: str = "") -> DirectStream:
     """Open a connection, TLS included, within `limit` seconds. Raises UpstreamError, with the code `expired` once they are over. `http2`:
     offer that too, where TLS can. `client`: the address for which it is opened, empty if it is for many (option send_proxy)."""
     where = f"{upstream.host}:{upstream.port}" if upstream.port else upstream.authority
@@ -186,7 +186,7 @@ def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False,
             address = dialled.getpeername()[0] if upstream.port else ""
             if upstream.options.send_proxy != "off":
                 dialled.sendall(header(upstream.options.send_proxy, client, (address, upstream.port) if upstream.port else None))
-            stream: Stream
+            stream: DirectStream
             if upstream.scheme != "https":
                 stream = plain_stream(dialled)
             else:
