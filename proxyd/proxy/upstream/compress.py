@@ -132,10 +132,10 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
     status = response.status
     if status < 200 or status in (204, 206) or ex.client.version == 10:
         return None
+    if 0 <= response.content_length < options.compression_min_size and status != 304:
+        return None
     fields = {name.lower(): value for name, value in headers}
     if "content-range" in fields or fields.get("content-encoding", "identity").lower() != "identity":
-        return None
-    if 0 <= response.content_length < options.compression_min_size and status != 304:
         return None
     if "etag" in fields and sum(name.lower() == "etag" for name, _ in headers) > 1:
         # Nobody can tell which one names the body, so none can be made to name another one.
@@ -146,7 +146,11 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
     # 304 mostly has no Content-Type. Then it is taken for one of a body that is compressed.
     if not (status == 304 and "content-type" not in fields) and not compressible(fields.get("content-type", ""), options.compression_types):
         return None
-    _add_vary(headers)
+    # Even if it is not compressed now: caches must tell the variants apart (RFC 9110 12.5.5).
+    if "vary" in fields:
+        _add_to_vary(headers)
+    else:
+        headers.append(("Vary", "Accept-Encoding"))
     if ex.method == "HEAD":
         return None
     accept = ", ".join(ex.head.get_all("accept-encoding"))
@@ -166,8 +170,8 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
     return new_encoder(coding, options.compression_level)
 
 
-def _add_vary(headers: list[tuple[str, str]]) -> None:
-    """Add Vary, even to a response that is not compressed: caches must tell the variants apart (RFC 9110 12.5.5)."""
+def _add_to_vary(headers: list[tuple[str, str]]) -> None:
+    """Add to Vary what is missing there."""
     for name, value in headers:
         if name.lower() == "vary" and ("accept-encoding" in value.lower() or value.strip() == "*"):
             return
