@@ -16,6 +16,7 @@ _QUOTED = rb'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*"'
 _EXTENSION = re.compile(rb";[ \t]*%s(?:[ \t]*=[ \t]*(?:%s|%s))?(?:[ \t]+(?=;))?(?=;|\Z)" % (_TOKEN, _TOKEN, _QUOTED))
 # 16 digits are all that a 64-bit length can have. White space right after them is "bad" in RFC 9112's own grammar
 # (BWS), readers differ on it, and no client sends it: refused.
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})\r\n")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[^\r\n]*)?\r\n")
 # The value begins after white space, so that there is one way alone to read a line, and none to try again and again.
 _TRAILER_LINE = re.compile(rb"(%s):[ \t]*((?:[^\x00-\x20\x7f][^\x00-\x08\x0a-\x1f\x7f]*)?)\r\n" % _TOKEN)
@@ -80,6 +81,11 @@ class ChunkedDecoder:
         elif self._pending:
             data = self._pending + data
             self._pending = b""
+        elif self._state == _SIZE and (found := _PLAIN_SIZE.match(data)) is not None:
+            # An event comes alone mostly: one whole chunk, and nothing else.
+            start, end = found.end(), len(data) - 2
+            if 0 < int(found[1], 16) == end - start and data.endswith(b"\r\n"):
+                return data[start:end]
         return self._take(data, 0)
 
     def resume(self) -> bytes:

@@ -91,8 +91,12 @@ class TlsStream(Watched):
         data: bytes = self._read(size)
         return data
 
-    # What has come may lie in OpenSSL, where the loop does not see it.
-    recv_later = recv
+    def recv_later(self, size: int = RECV_SIZE) -> bytes:
+        # OpenSSL reads one record at a time, whole (`read_ahead` is off). Where nothing is left of the last one, what comes next is in
+        # the kernel or still on its way, and the loop sees it.
+        if not self._tls.pending():
+            self._wait_to_read()
+        return self.recv(size)
 
     def recv_into(self, buffer: memoryview) -> int:
         count: int = self._read(len(buffer), buffer) or 0

@@ -113,6 +113,25 @@ def test_read_timeout_is_for_each_silence_not_for_the_whole_body(system: System,
     assert system.get("/", "trickle.test").body == b"x" * 10
 
 
+def test_a_silence_behind_many_pieces_is_cut_after_its_own_time(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
+    last: list[float] = []
+
+    def serve(sock: socket.socket) -> None:
+        backend.receive_head(sock)
+        sock.sendall(HEAD)
+        for _ in range(8):
+            time.sleep(0.06)
+            sock.sendall(b"x")
+        last.append(time.monotonic())
+        release.wait(20)
+
+    backend = raw_backend(serve)
+    served(system, "hushed", backend.url, read_timeout="300ms")
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+        system.get("/", "hushed.test")
+    assert SHORT - 0.05 <= time.monotonic() - last[0] < patience(SHORT + 1)
+
+
 def test_total_timeout_bounds_all_of_it(system: System, raw_backend: MakeRaw, release: threading.Event, full_port: int) -> None:
     backend = stalling(raw_backend, release)
     served(system, "total", backend.url, total_timeout="300ms")

@@ -20,6 +20,7 @@ from proxyd.http2.fields import read_request
 from proxyd.http2.priority import parse_priority
 from proxyd.http2.stream import Stream as Http2State
 from proxyd.net.crew import begin
+from proxyd.net.stream import LITTLE
 from proxyd.proxy.client.http2head import request_head, too_large
 from proxyd.proxy.client.http2stream import Http2Stream
 from proxyd.proxy.core.exchange import Exchange
@@ -149,7 +150,7 @@ class Http2Connection:
                 self._pause()
             self._reading = True
             try:
-                data = stream.recv()
+                data = stream.recv_later() if 0 < len(data) < LITTLE else stream.recv()
             finally:
                 self._reading = False
             if not data:

@@ -233,10 +233,13 @@ class Exchange:
 
     def wait_for(self, phase: Phase, deadline: float) -> None:
         """From now on the exchange waits for `phase`, until `deadline` or the total deadline."""
-        if self.lasting == PARKED:
+        if deadline > self.total_deadline:
+            deadline = self.total_deadline
+        # One that goes on waiting for the same stays parked: at the deadline that it had, it is looked at anyway.
+        if self.lasting == PARKED and (phase is not self.phase or deadline < self.deadline):
             self.watch.wake(self)
         self.phase = phase
-        self.deadline = deadline if deadline < self.total_deadline else self.total_deadline
+        self.deadline = deadline
 
     def wait_for_body(self, phase: Phase, deadline: float) -> None:
         """Like `wait_for`, for a body that is sent to the upstream. Does nothing once the response has begun: then its waits count,

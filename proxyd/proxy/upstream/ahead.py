@@ -87,10 +87,12 @@ class _Reader:
 
     def _run(self) -> None:
         body = self._body
+        size = 0
         try:
             while not body.done:
-                piece = next_piece(self._ex, self._stream, body)
-                self._allowed -= len(piece)
+                piece = next_piece(self._ex, self._stream, body, size)
+                size = len(piece)
+                self._allowed -= size
                 if self._allowed < 0:
                     raise ResponseCut("response_too_large", too_large(self._upstream))
                 piece = encoded(self._encoder, piece, body)

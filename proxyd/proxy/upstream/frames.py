@@ -32,10 +32,15 @@ class FrameBoundary:
         return not self._left and not self._header
 
     def skip(self, data: bytes) -> bool:
-        """Follow bytes if all belong to the payload of the current frame. Otherwise do nothing and return False."""
-        if len(data) > self._left:
+        """Follow bytes if all belong to one frame, of which more may come. Otherwise do nothing and return False."""
+        size = len(data)
+        left = self._left
+        if not left and not self._header and 0 < (header := _header_size(data)) <= size:
+            # A message mostly comes as one frame, and alone.
+            left = header + _payload_size(data)
+        if size > left:
             return False
-        self._left -= len(data)
+        self._left = left - size
         return True
 
     def feed(self, data: bytes | memoryview) -> None:
@@ -60,7 +65,7 @@ class FrameBoundary:
 
 
 def _header_size(header: bytes) -> int:
-    """The length of the whole frame header in bytes, 0 if it is not known yet."""
+    """The length of the whole frame header in bytes, 0 if it is not known yet. `header`: its first bytes, or more."""
     if len(header) < 2:
         return 0
     length = header[1] & 0x7F

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from proxyd.http1 import BodyReader, ProtocolError
 from proxyd.http1.response import STREAMED
+from proxyd.net.stream import LITTLE
 from proxyd.proxy.core.clientside import ClientGone
 from proxyd.proxy.upstream.http2leg import Leg, LegBody, LegError
 
@@ -48,14 +49,15 @@ def length_to_send(response: ResponseHead, encoder: Encoder | None) -> int:
     return response.content_length
 
 
-def next_piece(ex: Exchange, stream: Stream, body: BodyReader | LegBody) -> bytes:
-    """The next piece of a body. Empty if only framing has arrived, or at the end. Raises ResponseCut, ClientGone."""
+def next_piece(ex: Exchange, stream: Stream, body: BodyReader | LegBody, before: int) -> bytes:
+    """The next piece of a body, after one of `before` bytes. Empty if only framing has arrived, or at the end. Raises ResponseCut,
+    ClientGone."""
     if body.more:
         stream.give_way()
         data = b""
     else:
         try:
-            data = stream.recv(RELAY_SIZE)
+            data = stream.recv_later() if before < LITTLE else stream.recv(RELAY_SIZE)
         except LegError as error:
             raise cut(ex, str(error), error.code, error.error) from None
         except OSError as error:

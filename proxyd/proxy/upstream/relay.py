@@ -148,13 +148,16 @@ def _relay_stream(ex: Exchange, upstream: Upstream, stream: Stream, response: Re
     ex.bytes_sent += len(piece)
     if whole:
         return body.reusable
+    size = len(piece)
     while not body.done:
         ex.wait_for(RESPONSE_BODY, time.monotonic() + timeout)
-        piece = next_piece(ex, stream, body)
-        room -= len(piece)
+        piece = next_piece(ex, stream, body, size)
+        size = len(piece)
+        room -= size
         if room < 0:
             raise ResponseCut("response_too_large", too_large(upstream))
-        piece = encoded(encoder, piece, body)
+        if encoder is not None:
+            piece = encoded(encoder, piece, body)
         if piece:
             client.write(piece)
             ex.bytes_sent += len(piece)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import gevent
 
+from proxyd.net.stream import LITTLE
 from proxyd.proxy.core.phases import WEBSOCKET_IDLE
 from proxyd.proxy.upstream.switching import switch
 
@@ -79,7 +80,7 @@ class Pipe:
                     else:
                         ex.bytes_sent += len(data)
                 ex.wait_for(WEBSOCKET_IDLE, time.monotonic() + self._idle)
-                data = source.recv(_PIECE)
+                data = (source.recv_later if len(data) < LITTLE else source.recv)(_PIECE)
                 if not data:
                     with contextlib.suppress(OSError):
                         target.stop_sending()

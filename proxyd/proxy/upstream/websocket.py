@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 
 from proxyd.base.text import rfc3339
-from proxyd.net.stream import Stream
+from proxyd.net.stream import LITTLE, Stream
 from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.phases import WEBSOCKET_END, WEBSOCKET_IDLE
 from proxyd.proxy.core.refusal import Refusal, refuse
@@ -136,7 +136,7 @@ class Tunnel:
                     if self._ending:
                         break
                     self._touch()
-                data = source.recv(_PIECE)
+                data = (source.recv_later if len(data) < LITTLE else source.recv)(_PIECE)
                 if not data:
                     target.stop_sending()
                     return
