@@ -107,13 +107,10 @@ def _serve(settings: Settings, options: argparse.Namespace) -> NoReturn:
 
 
 def _master(settings: Settings, options: argparse.Namespace) -> int:
-    from proxyd.server.supervisor import HELD
+    from proxyd.base.processes import HELD
 
-    # They would end it before it has handlers for them. The arbiter starts it so; who starts it otherwise does not.
+    # They would end it before it has handlers for them.
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
-    if os.environ.get("PROXYD_SUPERVISED"):
-        # The arbiter's listening sockets among them: they must close when it does.
-        os.closerange(3, 4096)
     from proxyd.base.lean import patch_all
 
     patch_all()

@@ -10,8 +10,10 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from gunicorn import sock, util
@@ -47,7 +49,8 @@ def held_signals() -> Iterator[None]:
 
 
 class OwnArbiter(Arbiter):  # type: ignore[misc]
-    """gunicorn's arbiter, of which a subclass decides which workers are started and stopped, and what becomes of failures.
+    """gunicorn's arbiter, of which a subclass decides which workers are started and stopped, and what becomes of failures. It may have
+    children that are no workers, too.
 
     gunicorn makes the arbiter, so `adopt` turns it into one of these before it begins. gunicorn's own would stop old workers before the
     new ones accept clients, wait in a reload for the end of the old ones with all signals unheard, and end when a worker can't start,
@@ -87,6 +90,12 @@ class OwnArbiter(Arbiter):  # type: ignore[misc]
     def not_started(self, why: str) -> None:
         """A worker could not be started, or ended before it accepted clients without having been asked to."""
 
+    def look_after(self) -> None:
+        """See to children that are no workers. It is called as often as `manage`, and also while the workers stop."""
+
+    def other_ended(self, pid: int) -> None:
+        """A child has ended that is no worker: one of `fork`, or one that this process was given as it is the first of a container."""
+
     def not_reloaded(self, why: str) -> None:
         """The configuration could not be read again, and stays as it is."""
 
@@ -102,6 +111,45 @@ class OwnArbiter(Arbiter):  # type: ignore[misc]
                 os._exit(self.WORKER_BOOT_ERROR)
             self.not_started(f"{type(error).__name__}: {error}")
 
+    def fork(self, run: Callable[[], int]) -> int:
+        """Start a child that is no worker. It has nothing of the arbiter's open but standard output and error, runs `run`, and ends with
+        the status that this returns. Signals are held back until it releases them. Returns its pid. Raises OSError."""
+        with held_signals():
+            pid = os.fork()
+            if pid:
+                return pid
+            status = 1
+            try:
+                self._leave()
+                status = run()
+            except SystemExit as error:
+                status = error.code if isinstance(error.code, int) else int(error.code is not None)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                # Nothing of the arbiter, which is further up, is to go on here.
+                with contextlib.suppress(Exception):
+                    logging.shutdown()
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                os._exit(status)
+
+    def _leave(self) -> None:
+        """In a child: be no arbiter any more."""
+        for number in (*SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for listener in self.LISTENERS:
+            listener.close()
+        for worker in self.WORKERS.values():
+            worker.tmp.close()
+        # Its log files may be moved away, and would not be opened again here.
+        for log in (self.log.error_log, self.log.access_log):
+            for handler in list(log.handlers):
+                log.removeHandler(handler)
+                handler.close()
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+
     def ask_to_stop(self, pid: int) -> None:
         """Let a worker end what it has, and then end."""
         self.asked.add(pid)
@@ -110,6 +158,7 @@ class OwnArbiter(Arbiter):  # type: ignore[misc]
     def manage_workers(self) -> None:
         self.asked &= self.WORKERS.keys()
         self.manage()
+        self.look_after()
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -137,6 +186,8 @@ class OwnArbiter(Arbiter):  # type: ignore[misc]
                 self.handle_dirty_arbiter_exit(pid, status)
             elif (worker := self.WORKERS.pop(pid, None)) is not None:
                 self._bury(pid, os.waitstatus_to_exitcode(status), worker)
+            else:
+                self.other_ended(pid)
 
     def _bury(self, pid: int, code: int, worker: Any) -> None:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
@@ -173,6 +224,7 @@ class OwnArbiter(Arbiter):  # type: ignore[misc]
             elif not graceful:
                 self.wait_for_signals(_STOP_TICK)
             self.reap_workers()
+            self.look_after()
         self.kill_workers(signal.SIGKILL)
         self.reap_workers()
 

@@ -9,6 +9,7 @@ from proxyd.net.gunicorn_inner import OwnArbiter
 from proxyd.net.workerstart import accepts
 from proxyd.server import boots
 from proxyd.server.replacing import Replacing, Seen
+from proxyd.server.supervisor import Supervisor
 
 log = logging.getLogger("gunicorn.error")
 
@@ -17,9 +18,11 @@ _PATIENCE = 10.0
 
 
 class ProxydArbiter(OwnArbiter):
-    """`directory`, set by the configuration: that of the shared memory, where the master reads what is said of starts."""
+    """`directory` and `supervisor` are set by the configuration: the directory of the shared memory, where the master reads what is said of
+    starts, and who looks after the master, if the arbiter has one."""
 
     directory = ""
+    supervisor: Supervisor | None = None
 
     def begin(self) -> None:
         self._replacing = Replacing()
@@ -34,7 +37,15 @@ class ProxydArbiter(OwnArbiter):
         self._replacing_since, self._late = time.monotonic(), False
 
     def busy(self) -> bool:
-        return not self._replacing.settled(self._seen(), self.num_workers)
+        return not self._settled() or (self.supervisor is not None and self.supervisor.waits)
+
+    def look_after(self) -> None:
+        if self.supervisor is not None:
+            self.supervisor.look(self.fork)
+
+    def other_ended(self, pid: int) -> None:
+        if self.supervisor is not None:
+            self.supervisor.ended(pid)
 
     def manage(self) -> None:
         now = time.monotonic()
@@ -43,7 +54,7 @@ class ProxydArbiter(OwnArbiter):
             self.ask_to_stop(pid)
         for _ in range(plan.start):
             self.spawn()
-        if not self.busy():
+        if self._settled():
             self._is_well()
         elif self._replacing_since and not self._late and now - self._replacing_since > _PATIENCE:
             self._late = True
@@ -62,6 +73,9 @@ class ProxydArbiter(OwnArbiter):
 
     def not_reloaded(self, why: str) -> None:
         log.error("HUP: gunicorn's configuration can't be used%s; nothing is reloaded, and the workers go on", f": {why}" if why else "")
+
+    def _settled(self) -> bool:
+        return self._replacing.settled(self._seen(), self.num_workers)
 
     def _is_well(self) -> None:
         if self._replacing_since:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 
+from proxyd.base.processes import SUPERVISED
 from proxyd.base.text import split_address
 from proxyd.config.ini import Problem
 from proxyd.config.settings import CONFIG_VARIABLE, NAMED, SECTIONS, Settings, environment_name, setting_declarations
 from proxyd.net.certificates import by_kind
 from proxyd.net.tls import Certificate, CertificateError, read_certificate
-from proxyd.server.supervisor import SUPERVISED
 
 #: (section, key, message) -> the problem at the place where the setting was set.
 At = Callable[[str, str, str], Problem]

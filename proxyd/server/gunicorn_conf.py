@@ -30,7 +30,6 @@ WITH_TLS = ("proxyd.net.localca",)
 
 log = logging.getLogger("gunicorn.error")
 
-_supervisor: Supervisor | None = None
 _settings: Settings | None = None
 
 
@@ -96,7 +95,7 @@ def configuration() -> dict[str, Any]:
         # Nothing uses gunicorn's control socket, and it would be one more thing to protect.
         "control_socket_disable": True,
         "on_starting": ProxydArbiter.adopt,
-        "when_ready": _start_master,
+        "when_ready": _prepare,
         "on_reload": _reload_master,
         "on_exit": _stop_master,
         "post_fork": _begin_worker,
@@ -110,20 +109,13 @@ def _log_class(settings: Settings) -> type:
     return GunicornLog
 
 
-def _start_master(server: Any) -> None:
-    """gunicorn's `when_ready`: the listeners are open, and the handlers of signals are set."""
-    global _supervisor
+def _prepare(server: Any) -> None:
+    """gunicorn's `when_ready`: the listeners are open, and the handlers of signals are set. Import what workers need once, before they are
+    forked: they start at once then, and share the memory. What the master needs besides is imported while they start."""
     # Even where a setting of gunicorn's has taken away `on_starting`.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    if _settings is not None and _settings.master.spawn and _supervisor is None:
-        _supervisor = Supervisor(_settings.file)
-        _supervisor.start()
-    # While the master starts, on another processor.
-    _preload()
-
-
-def _preload() -> None:
-    """Import what workers need once, before they are forked: they start at once then, and share the memory."""
+    if _settings is not None and _settings.master.spawn and ProxydArbiter.supervisor is None:
+        ProxydArbiter.supervisor = Supervisor(_settings.file)
     try:
         secure = _settings is not None and _settings.tls.bind
         preload(*WORKERS_NEED, *(WITH_TLS if secure else ()))
@@ -133,14 +125,14 @@ def _preload() -> None:
 
 def _reload_master(server: Any) -> None:
     """gunicorn's `on_reload`: SIGHUP."""
-    if _supervisor is not None:
-        _supervisor.signal(signal.SIGHUP)
+    if ProxydArbiter.supervisor is not None:
+        ProxydArbiter.supervisor.signal(signal.SIGHUP)
 
 
 def _stop_master(server: Any) -> None:
     """gunicorn's `on_exit`: the workers have ended."""
-    if _supervisor is not None:
-        _supervisor.stop()
+    if ProxydArbiter.supervisor is not None:
+        ProxydArbiter.supervisor.stop()
 
 
 def _begin_worker(server: Any, worker: Any) -> None:

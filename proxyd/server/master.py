@@ -19,7 +19,7 @@ from proxyd.admin.server import AdminServer
 from proxyd.admin.state import MasterState
 from proxyd.base import clock
 from proxyd.base.jobs import Job
-from proxyd.base.processes import ignore
+from proxyd.base.processes import HELD, SUPERVISED, ignore
 from proxyd.base.text import rfc3339
 from proxyd.base.trouble import Trouble
 from proxyd.certs.orders import Orders
@@ -60,7 +60,6 @@ from proxyd.registry.state import Registry
 from proxyd.server import boots
 from proxyd.server.standby import Standby
 from proxyd.server.startchecks import open_secrets
-from proxyd.server.supervisor import HELD, SUPERVISED
 from proxyd.sites.follow import Sites
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
@@ -121,7 +120,7 @@ class Master:
         # They would end or stop the process. USR1 is logrotate's: the log notices by itself that its file was moved away.
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU):
             gevent.signal_handler(number, lambda: None)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (*HELD, signal.SIGTERM))
         if self._parent:
             gevent.spawn(self._watch_parent)
         try:

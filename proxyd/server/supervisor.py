@@ -1,7 +1,7 @@
-"""Keeps a master alive in gunicorn's arbiter: a thread starts it, notices when it ends, and starts it again with backoff.
+"""Keeps a master alive beside gunicorn's workers: the arbiter forks it, is told when it has ended, and forks another one with backoff.
 
-The arbiter reaps every child itself (`waitpid(-1)`). So the thread watches a pidfd, which shows the end of that very process
-whoever reaps it.
+Like the workers, a master has what the arbiter has imported: it starts in a part of the time that an interpreter of its own would take,
+and most of its code is memory that all of them share.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ import os
 import select
 import signal
 import sys
-import threading
 import time
+from collections.abc import Callable
+
+from proxyd.base.lean import patch_all, preload
+from proxyd.base.processes import HELD, SUPERVISED, call_itself
+from proxyd.config.settings import SettingsError, load
 
 # The arbiter's log exists before any other.
 log = logging.getLogger("gunicorn.error")
@@ -22,28 +26,54 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 #: A master that lived longer than this (seconds) was able to start, so it was killed or crashed. It is started again at once,
 #: however often that happens.
 _GOOD_LIFE = 1.5
-SUPERVISED = "PROXYD_SUPERVISED"
-_STOP_SECONDS = 8.0
-#: Signals that would end or stop a master that has no handlers yet, though they mean nothing to it or do not end it. They are held back
-#: until it has.
-HELD = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+#: Seconds that a master has to stop, and to end when it was killed.
+_STOP_SECONDS, _KILL_SECONDS = 8.0, 1.0
+#: What a master imports.
+MASTER_NEEDS = ("proxyd.server.master",)
 
 
 class Supervisor:
-    """Supervises the master of this arbiter. There is one per process. `start` is harmless if it runs already."""
+    """Supervises the master of this arbiter. `config`: the file that it reads its settings from each time that it starts."""
 
     def __init__(self, config: str | None) -> None:
         self._config = config
-        self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
-        self._pid = 0
         self._owner = os.getpid()
+        self._pid = 0
+        self._begun = 0.0
+        self._pause = _FIRST_PAUSE
+        self._not_before = 0.0
+        self._imported = False
 
-    def start(self) -> None:
-        """Start the master and keep it alive from now on."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="proxyd master supervisor", daemon=True)
-            self._thread.start()
+    @property
+    def waits(self) -> bool:
+        """Whether there is no master, and one is to be started as soon as its time has come."""
+        return not self._pid
+
+    def look(self, fork: Callable[[Callable[[], int]], int]) -> None:
+        """Start a master, if there is none and its time has come. `fork` starts a child that runs a function, whose result is its exit
+        status, and returns its pid."""
+        self._import()
+        now = time.monotonic()
+        if self._pid or now < self._not_before:
+            return
+        self._begun = now
+        try:
+            self._pid = fork(self._live)
+        except OSError as error:
+            log.error("can't start the master: %s", error)
+            self._wait(now)
+
+    def ended(self, pid: int) -> None:
+        """A child of the arbiter has ended. If it was the master, another one is due."""
+        if pid != self._pid:
+            return
+        self._pid = 0
+        now = time.monotonic()
+        lived = now - self._begun
+        if lived > _GOOD_LIFE:
+            self._pause = _FIRST_PAUSE
+        self._wait(now)
+        log.warning("the master (pid %d) ended after %.1f s; starting it again", pid, lived)
 
     def signal(self, number: int) -> None:
         """Send a signal to the master, if there is one."""
@@ -52,56 +82,53 @@ class Supervisor:
                 os.kill(self._pid, number)
 
     def stop(self) -> None:
-        """Stop the master for good. Does nothing in a process other than the one that started it."""
-        if os.getpid() != self._owner or self._thread is None:
+        """Stop the master for good, and wait for its end. Does nothing in a process other than the arbiter."""
+        if os.getpid() != self._owner or not self._pid:
             return
-        self._stopping.set()
         self.signal(signal.SIGTERM)
-        self._thread.join(_STOP_SECONDS)
-        if self._thread.is_alive():
+        if not self._await_end(_STOP_SECONDS):
             self.signal(signal.SIGKILL)
-            self._thread.join(1.0)
+            self._await_end(_KILL_SECONDS)
 
-    def _run(self) -> None:
-        pause = _FIRST_PAUSE
-        while not self._stopping.is_set():
-            started = time.monotonic()
-            try:
-                pid = self._spawn()
-            except OSError as error:
-                log.error("can't start the master: %s", error)
-            else:
-                self._await_end(pid)
-            lived = time.monotonic() - started
-            pause = _FIRST_PAUSE if lived > _GOOD_LIFE else min(_LONGEST_PAUSE, pause * 2)
-            if self._stopping.wait(pause):
-                return
-            log.warning("the master (pid %d) ended after %.1f s; starting it again", self._pid, lived)
-
-    def _spawn(self) -> int:
-        """Start a master. Not with subprocess: it waits for the end of a pipe which the workers that the arbiter forks
-        meanwhile keep open. `proxyd master` closes by itself what it inherits, and takes the signals HELD when it has handlers for them."""
-        command = self._command()
-        environment = {**os.environ, SUPERVISED: "1"}
-        return os.posix_spawn(command[0], command, environment,
-                              file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)], setsigmask=HELD)
-
-    def _await_end(self, pid: int) -> None:
-        self._pid = pid
+    def _await_end(self, seconds: float) -> bool:
+        pidfd = os.pidfd_open(self._pid)
         try:
-            pidfd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            return
-        try:
-            if self._stopping.is_set():
-                os.kill(pid, signal.SIGTERM)
-            select.select([pidfd], [], [])
+            over = bool(select.select([pidfd], [], [], seconds)[0])
         finally:
             os.close(pidfd)
-        # While the arbiter runs, it reaps children, too. It no longer does so when it calls `stop`.
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+        if over:
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+        return over
 
-    def _command(self) -> list[str]:
-        command = [sys.executable, "-m", "proxyd", "master", "--wait", "--parent", str(os.getpid())]
-        return [*command, "--config", self._config] if self._config else command
+    def _wait(self, now: float) -> None:
+        """Let some time pass until the next start, and twice as much before the one after."""
+        self._not_before = now + self._pause
+        self._pause = min(_LONGEST_PAUSE, self._pause * 2)
+
+    def _import(self) -> None:
+        """Import once what every master needs. One that can't be imported is no reason for the arbiter to end: the workers go on."""
+        if self._imported:
+            return
+        self._imported = True
+        try:
+            preload(*MASTER_NEEDS)
+        except Exception as error:  # a master that can't import it either ends with a traceback
+            log.warning("can't import in advance what the master needs (%s: %s)", type(error).__name__, error)
+
+    def _live(self) -> int:
+        """Be a master, in a process that was just forked from the arbiter. Returns the exit status."""
+        os.environ[SUPERVISED] = "1"
+        call_itself("proxyd", "master", *((f"--config={self._config}",) if self._config else ()))
+        # TERM, too: what ends it gently must not come before it can.
+        signal.pthread_sigmask(signal.SIG_SETMASK, (*HELD, signal.SIGTERM))
+        patch_all()
+        from proxyd.server.master import main
+
+        try:
+            settings = load(self._config)
+        except SettingsError as error:
+            for problem in error.problems:
+                print(problem, file=sys.stderr)
+            return 2
+        return main(settings, wait=True, parent=self._owner)

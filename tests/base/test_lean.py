@@ -88,13 +88,16 @@ def test_peewee_gets_the_driver_of_a_server_when_one_is_used() -> None:
 
 #: Prints what the modules of a worker, imported in advance, have kept of the standard library that is patched later.
 KEPT = """
-import functools, gc, sys, types
+import functools, gc, sys, threading, types
 from gevent import monkey
 from gevent._hub_local import get_hub_if_exists
 from gevent.local import local
 from proxyd.base import lean
 from proxyd.server.gunicorn_conf import WORKERS_NEED
+from proxyd.server.supervisor import MASTER_NEEDS
 lean.preload(*WORKERS_NEED)
+lean.preload(*MASTER_NEEDS)
+assert threading.active_count() == 1, "a thread of the arbiter would be missing in its children"
 assert get_hub_if_exists() is None, "a hub of the arbiter would be forked"
 before = dict(sys.modules)
 lean.patch_all()
@@ -136,6 +139,8 @@ MEANT = {
     "gunicorn.reloader",
     # Progress on a terminal, which the oldest `limits` that is allowed brings along.
     "rich.live", "rich.progress",
+    # A queue makes its locks when it is made.
+    "urllib3.connectionpool",
     # They ask the kernel at once, and do not wait.
     "proxyd.net.peer", "proxyd.net.stream", "proxyd.net.tlsstream", "proxyd.proxy.core.busywatch", "proxyd.server.accept",
     "proxyd.store.sql.postgres",

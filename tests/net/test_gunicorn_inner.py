@@ -7,8 +7,10 @@ import logging
 import os
 import signal
 import socket
+import stat
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,10 @@ class _Own(inner.OwnArbiter):
 
     def begin(self) -> None:
         self.told: list[str] = []
+        self.others: list[int] = []
+
+    def other_ended(self, pid: int) -> None:
+        self.others.append(pid)
 
     def manage(self) -> None:
         for _ in range(self.num_workers - len(self.WORKERS)):
@@ -83,6 +89,48 @@ def test_a_worker_that_cannot_start_ends_no_arbiter_and_signals_wait_for_its_han
     assert own.told == ["0 signals may come"]
     assert worker.tmp._tmp.closed
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(inner.SIGNALS)
+
+
+def test_a_child_that_is_no_worker_has_nothing_of_the_arbiters_open_and_its_end_is_told(own: _Own, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    signal.signal(signal.SIGTERM, own.signal)
+
+    def look() -> int:
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        found = [number for number in (*inner.SIGNALS, signal.SIGCHLD) if signal.getsignal(number) is not signal.SIG_DFL]
+        sockets = [number for number in range(3, 256) if is_open(number) and stat.S_ISSOCK(os.fstat(number).st_mode)]
+        said.write_text(f"{set(inner.SIGNALS) <= blocked} {found} {listener.fileno() in sockets} {os.readlink('/proc/self/fd/0')} "
+                        f"{own.log.error_log.handlers}")
+        return 7
+
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            own.LISTENERS = [listener]
+            pid = own.fork(look)
+        wait_for(lambda: other_buried(own), what="the child's end")
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        own.LISTENERS = []
+    assert own.others == [pid]
+    assert said.read_text() == "True [] False /dev/null []"
+
+
+def other_buried(own: _Own) -> bool:
+    own.reap_workers()
+    return bool(own.others)
+
+
+def is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("ends", "status"), [(lambda: 5, 5), (lambda: sys.exit(4), 4), (lambda: sys.exit("why"), 1), (lambda: 1 // 0, 1)])
+def test_it_ends_with_the_status_that_it_gives_and_never_goes_on_as_the_arbiter(own: _Own, ends: Callable[[], int], status: int) -> None:
+    assert os.waitstatus_to_exitcode(os.waitpid(own.fork(ends), 0)[1]) == status
 
 
 class _Gentle(SyncWorker):  # type: ignore[misc]
