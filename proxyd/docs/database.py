@@ -53,7 +53,7 @@ and the queries below are the same for both. For a dashboard, make a role that r
 ```
 
 It keeps what it was granted when a view changes with a newer proxyd. Run the statements after `CREATE` again after an upgrade that brings
-new ones.
+new ones. Without `jit = off` (PostgreSQL 11 and later), the server may compile a question for a second that takes it ten milliseconds.
 
 ## What belongs together
 
@@ -253,7 +253,7 @@ def reading_role(role: str = "reader") -> str:
     with_secrets = {table for table, _ in HIDDEN}
     names = {model._meta.table_name: [field.column_name for field in model._meta.sorted_fields] for model in migrations.TABLES}
     free = [*VIEWS, *(name for name in names if name not in with_secrets)]
-    parts = [f"CREATE ROLE {role} LOGIN;", _wrapped(f"GRANT SELECT ON {', '.join(free)} TO {role};")]
+    parts = [f"CREATE ROLE {role} LOGIN;", f"ALTER ROLE {role} SET jit = off;", _wrapped(f"GRANT SELECT ON {', '.join(free)} TO {role};")]
     for name in sorted(with_secrets):
         columns = ", ".join(column for column in names[name] if (name, column) not in HIDDEN)
         parts.append(_wrapped(f"GRANT SELECT ({columns}) ON {name} TO {role};"))

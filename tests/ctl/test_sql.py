@@ -46,6 +46,12 @@ def test_a_statement_is_answered_with_a_header_and_as_json(filled: Store, capsys
     assert json.loads(capsys.readouterr().out) == [{"service_name": "shop", "n": 1, "nil": None}]
 
 
+def test_a_server_does_not_compile_questions(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    if filled.path is None:
+        assert main(["sql", "SHOW jit"]) == 0
+        assert capsys.readouterr().out.split() == ["jit", "---", "off"]
+
+
 def test_nothing_can_be_written(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
     for statement in ("DELETE FROM sessions", "UPDATE sessions SET state = 'ended'", "CREATE TABLE t (a TEXT)", "DROP VIEW v_routes"):
         assert main(["sql", statement]) == 1

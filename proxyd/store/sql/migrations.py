@@ -320,6 +320,11 @@ def _planned_apart() -> None:
     _add_column(RouteMinute, "maintenance_hits", f"{whole} NOT NULL DEFAULT 0")
 
 
+def _one_index_of_routes() -> None:
+    """Of two indexes that begin with the endpoint, PostgreSQL chose the one without the end of each route."""
+    database.execute_sql("DROP INDEX IF EXISTS route_history_endpoint_id")
+
+
 def _add_column(model: type[StoredTable], name: str, kind: str = "TEXT") -> None:
     """Add a column that may be empty, or has a default. A new database has it already: its tables are made as the models are now."""
     table = model._meta.table_name
@@ -363,6 +368,7 @@ STEPS: tuple[tuple[int, str, Callable[[], None]], ...] = (
     (32, "response times of health checks, by minute, hour and day", _response_times),
     (SHARED_RESULTS, "rows that equal checks share, and minutes of health by their time", _shared_results),
     (PLANNED_APART, "checks and answers in planned maintenance, apart from the others", _planned_apart),
+    (35, "one index of the routes of an endpoint", _one_index_of_routes),
 )
 #: Steps after whose first run every row of a history is changed, and what does that. Such a step runs twice, and notes its number in the
 #: end.

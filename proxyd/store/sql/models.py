@@ -233,7 +233,8 @@ class RouteHistory(StoredTable):
     """Every route, also those that are gone, and the endpoint that it was for: history by route joins to endpoints here."""
 
     route_id = TextField(primary_key=True)
-    endpoint = ForeignKeyField(Endpoint, column_name="endpoint_id", on_delete="CASCADE")
+    # The index below begins with it. Beside one of its own, PostgreSQL would choose that, and read every route that an endpoint ever had.
+    endpoint = ForeignKeyField(Endpoint, column_name="endpoint_id", on_delete="CASCADE", index=False)
     session_id = TextField()
     backend_url = TextField()
     added_at = TextField()

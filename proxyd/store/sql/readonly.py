@@ -130,6 +130,9 @@ class _Server:
             self._connection: Any = psycopg2.connect(url, connect_timeout=_CONNECT_SECONDS, application_name="proxyctl sql",
                                                      options=f"-c statement_timeout={round(seconds * 1000)}")
             self._connection.set_session(autocommit=True)
+            # It takes the server longer to compile a question than to answer it. Old ones know no such setting.
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('jit', 'off', FALSE) FROM pg_settings WHERE name = 'jit'")
             self._hide()
             self._connection.set_session(readonly=True, autocommit=True)
             self._hidden = self._places()

@@ -20,6 +20,16 @@ def _all(name: str) -> str:
     return f"{name}_all"
 
 
+def _inner(kind: Kind) -> str:
+    """What all rows up to `l` add up to."""
+    return ", ".join([f"l.{before(name)} + l.{name} AS {_all(name)}" for name in kind.sums])
+
+
+def _since(span: str, length: int, rest: str) -> str:
+    """The beginning of a period."""
+    return f"substr({{at:{span}}}, 1, {length}) || '{rest}'"
+
+
 def _sum(name: str) -> str:
     """A sum over the period: that of all rows, without what came before the first of the period."""
     difference = f"e.{_all(name)} - f.{before(name)}"
@@ -30,39 +40,72 @@ def _sum(name: str) -> str:
 
 def _parts(kind: Kind, shown: tuple[str, ...]) -> str:
     """The parts of all periods. `shown`: the columns of what is summed up. CROSS JOIN lets SQLite begin with that, rather than read all
-    sums in the order of their key. A fence keeps PostgreSQL from joining the first row of a period by the key of the newest one alone: it
-    would read all rows of the key."""
+    sums in the order of their key."""
     columns = ", ".join(f"e.{column}" for column in shown)
-    inner = ", ".join([*(f"d.{column}" for column in shown), *(f"l.{before(name)} + l.{name} AS {_all(name)}" for name in kind.sums)])
+    inner = ", ".join([*(f"d.{column}" for column in shown), _inner(kind)])
     sums = ", ".join(map(_sum, kind.sums))
     parts = []
     for period, span, number, length, rest in _PERIODS:
         model, column = kind.tables[number]
         table = model._meta.table_name
-        since = f"substr({{at:{span}}}, 1, {length}) || '{rest}'"
+        since = _since(span, length, rest)
         parts.append(f"""
               SELECT '{period}' AS period, {columns}, {since} AS since, {sums}
               FROM (SELECT {inner},
                            (SELECT MIN(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'd')} AND x.{column} >= {since}) AS oldest
                     FROM {kind.whole} d CROSS JOIN {table} l
                     WHERE {same(kind, 'l', 'd')} AND l.{column} = (SELECT MAX(x.{column}) FROM {table} x WHERE {same(kind, 'x', 'd')})
-                    {{fence}}) e CROSS JOIN {table} f
+                   ) e CROSS JOIN {table} f
               WHERE {same(kind, 'f', 'e')} AND f.{column} = e.oldest""")
     return "\n              UNION ALL".join(parts)
 
 
-_PERCENT = "ROUND(CAST(100.0 * y.up / NULLIF(y.up + y.down, 0) AS {decimal}), 3) AS uptime_percent"
-#: Seconds since the period or the endpoint began.
-_LENGTH = "{epoch_now} - CASE WHEN y.first_seen > y.since THEN {epoch:y.first_seen} ELSE {epoch:y.since} END"
-#: Those of them in which nobody watched.
-_UNKNOWN = f"{_LENGTH} - y.up - y.down - y.maintenance"
+def _lateral_parts(kind: Kind, shown: tuple[str, ...]) -> str:
+    """The same for PostgreSQL, which finds each of both rows by one look into the key, and only those of the services that are asked for:
+    SQLite has no LATERAL. A fence (OFFSET 0) keeps it from reckoning the beginning of the period for each row."""
+    columns, sums = ", ".join(f"d.{column}" for column in shown), ", ".join(map(_sum, kind.sums))
+    parts = []
+    for period, span, number, length, rest in _PERIODS:
+        model, column = kind.tables[number]
+        table, since = model._meta.table_name, _since(span, length, rest)
+        parts.append(f"""
+              SELECT '{period}' AS period, {columns}, s.since, s.since_epoch, s.now_epoch, {sums}
+              FROM (SELECT r.since, {{epoch:r.since}} AS since_epoch, {{epoch_now}} AS now_epoch FROM (SELECT {since} AS since OFFSET 0) r
+                    OFFSET 0) s
+              CROSS JOIN {kind.whole} d
+              CROSS JOIN LATERAL (SELECT {_inner(kind)} FROM {table} l WHERE {same(kind, 'l', 'd')} ORDER BY l.{column} DESC LIMIT 1) e
+              CROSS JOIN LATERAL (SELECT {", ".join(f"x.{before(name)}" for name in kind.sums)} FROM {table} x
+                                  WHERE {same(kind, 'x', 'd')} AND x.{column} >= s.since ORDER BY x.{column} LIMIT 1) f""")
+    return "\n              UNION ALL".join(parts)
 
-UPTIME = f"""
+
+_PERCENT = "ROUND(CAST(100.0 * y.up / NULLIF(y.up + y.down, 0) AS {decimal}), 3) AS uptime_percent"
+
+_ENDPOINT = ("endpoint_id", "service_name", "instance_name", "domain", "path", "first_seen")
+
+
+def _unknown(now: str, since: str) -> str:
+    """Seconds since the period or the endpoint began in which nobody watched. `now` and `since` in Unix seconds."""
+    return f"{now} - CASE WHEN y.first_seen > y.since THEN {{epoch:y.first_seen}} ELSE {since} END - y.up - y.down - y.maintenance"
+
+
+def _uptime(parts: str, unknown: str) -> str:
+    return f"""
         SELECT y.period, y.endpoint_id, y.service_name, y.instance_name, y.domain, y.path, {_PERCENT},
                y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds,
-               CASE WHEN {_UNKNOWN} > 0 THEN {_UNKNOWN} ELSE 0 END AS unknown_seconds, y.good, y.bad, y.in_maintenance
-        FROM ({_parts(ENDPOINTS, ("endpoint_id", "service_name", "instance_name", "domain", "path", "first_seen"))}) y"""
-UPTIME_SERVICES = f"""
+               {unknown} AS unknown_seconds, y.good, y.bad, y.in_maintenance
+        FROM ({parts}) y"""
+
+
+def _uptime_services(parts: str) -> str:
+    return f"""
         SELECT y.period, y.service_name, y.domain, y.path, {_PERCENT},
                y.up AS up_seconds, y.down AS down_seconds, y.maintenance AS maintenance_seconds
-        FROM ({_parts(SERVICES, SERVICES.key)}) y"""
+        FROM ({parts}) y"""
+
+
+_REST = _unknown("{epoch_now}", "{epoch:y.since}")
+UPTIME = _uptime(_parts(ENDPOINTS, _ENDPOINT), f"CASE WHEN {_REST} > 0 THEN {_REST} ELSE 0 END")
+UPTIME_SERVICES = _uptime_services(_parts(SERVICES, SERVICES.key))
+LATERAL_UPTIME = _uptime(_lateral_parts(ENDPOINTS, _ENDPOINT), f"GREATEST({_unknown('y.now_epoch', 'y.since_epoch')}, 0)")
+LATERAL_UPTIME_SERVICES = _uptime_services(_lateral_parts(SERVICES, SERVICES.key))

@@ -7,7 +7,7 @@ import hashlib
 from proxyd.store.sql import spanviews
 from proxyd.store.sql.database import database
 from proxyd.store.sql.query import is_sqlite
-from proxyd.store.sql.uptimeviews import UPTIME, UPTIME_SERVICES
+from proxyd.store.sql.uptimeviews import LATERAL_UPTIME, LATERAL_UPTIME_SERVICES, UPTIME, UPTIME_SERVICES
 from proxyd.store.sql.viewparts import GOES_ON, POSTGRES, SQLITE
 
 #: Name and text of each view; what differs between database engines stands in braces.
@@ -155,6 +155,7 @@ VIEWS: dict[str, str] = {
                CASE WHEN i.first_failed_at >= (SELECT COALESCE(MIN(x.minute), '') FROM route_minutes x) THEN
                (SELECT COALESCE(CAST(SUM(m.errors) AS {whole_type}), 0) FROM endpoints p
                 JOIN route_history h ON h.endpoint_id = p.endpoint_id JOIN route_minutes m ON m.route_id = h.route_id
+                 AND (h.removed_at IS NULL OR h.removed_at >= substr(i.first_failed_at, 1, 16))
                 WHERE p.service_name = i.service_name AND p.domain = i.domain AND p.path = i.path
                   AND (i.kind = 'service' OR p.instance_name = i.instance_name)
                   AND m.minute >= substr(i.first_failed_at, 1, 16) AND m.minute <= COALESCE(i.ended_at, {at:now})) END AS failed_requests
@@ -243,10 +244,14 @@ VIEWS: dict[str, str] = {
         FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id
         WHERE h.removed_at IS NULL AND NOT EXISTS (
             SELECT 1 FROM route_history o JOIN route_minutes m ON m.route_id = o.route_id
-            WHERE o.endpoint_id = p.endpoint_id AND m.requests > 0 AND m.minute >= {at:week})
+            WHERE o.endpoint_id = p.endpoint_id AND (o.removed_at IS NULL OR o.removed_at >= (SELECT {at:week})) AND m.requests > 0
+              AND m.minute >= {at:week})
         GROUP BY p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path""",
 }
 
+
+#: Those that find the same on a server in another way.
+OF_SERVER: dict[str, str] = {"v_uptime": LATERAL_UPTIME, "v_uptime_services": LATERAL_UPTIME_SERVICES}
 
 #: What each role may do with a view, without its owner.
 _RIGHTS = """
@@ -257,8 +262,8 @@ _RIGHTS = """
 
 
 def _statements() -> dict[str, str]:
-    words = SQLITE if is_sqlite() else POSTGRES
-    return {name: f"CREATE VIEW {name} AS {text.format(**words)}" for name, text in VIEWS.items()}
+    words, others = (SQLITE, {}) if is_sqlite() else (POSTGRES, OF_SERVER)
+    return {name: f"CREATE VIEW {name} AS {others.get(name, text).format(**words)}" for name, text in VIEWS.items()}
 
 
 def _outdated() -> dict[str, str]:

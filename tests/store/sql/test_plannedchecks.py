@@ -75,6 +75,7 @@ def _age() -> None:
         database.execute_sql(f"DROP VIEW {name}")
     for table, column in COLUMNS:
         database.execute_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+    database.execute_sql("CREATE INDEX route_history_endpoint_id ON route_history (endpoint_id)")
     database.execute_sql(f"DELETE FROM schema_version WHERE version >= {PLANNED_APART}")
 
 
@@ -96,6 +97,9 @@ def test_what_was_planned_does_not_count_after_the_migration(older: Store, monke
     assert older.read(found) == [("r1", 80, 79, 20, 98.75), ("r2", 59, 59, 41, 100.0), ("r3", 100, 90, 0, 90.0)]
     # What a part of it had marked is not written again.
     assert rest.done == 61 - 10 * cut_off
+    # Of two indexes that begin with the endpoint, the server would choose the one that leads to all routes of years.
+    indexes = {index.name for index in older.read(database.get_indexes, "route_history")}
+    assert "route_history_endpoint_id_removed_at" in indexes and "route_history_endpoint_id" not in indexes
     # And it can be written as before.
     older.call(insert, HealthResult, [{"route_id": "r3", "checked_at": at(0), "ok": True, "planned": True}])
     assert older.read(found)[2] == ("r3", 100, 90, 1, 90.0)

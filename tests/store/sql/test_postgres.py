@@ -137,6 +137,8 @@ def test_the_role_of_the_document_reads_all_but_secrets_and_goes_on_to_when_a_vi
     monkeypatch.setitem(views.VIEWS, "v_unwell", "SELECT u.rank, u.what FROM unwell u")
     migrate(store)
     with psycopg2.connect(url.replace("//proxyd@", f"//{name}_reader@")) as reader, reader.cursor() as cursor:
+        cursor.execute("SHOW jit")
+        assert cursor.fetchall() == [("off",)]
         for statement in (*(sql for _, _, sql in QUERIES if "v_unwell" not in sql), "SELECT what FROM v_unwell",
                           *(f"SELECT * FROM {view}" for view in VIEWS)):
             cursor.execute(statement)

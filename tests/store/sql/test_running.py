@@ -3,6 +3,7 @@ which goes on after a kill."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def test_uptime_is_the_same_as_the_sum_of_the_rows(store: Store) -> None:
     assert store.read(lambda: database.execute_sql("SELECT up_seconds FROM v_uptime_services WHERE period = '24h'").fetchall()) == [(10,)]
 
 
-def test_a_server_finds_both_rows_of_a_period_by_the_whole_key(postgres: Postgres) -> None:
+def test_a_server_finds_both_rows_of_a_period_by_the_key(postgres: Postgres) -> None:
     url = postgres.new_database()
     name = url.rpartition("/")[2]
     store = Store(url)
@@ -155,7 +156,11 @@ def test_a_server_finds_both_rows_of_a_period_by_the_whole_key(postgres: Postgre
                  "to_char(now() - k * interval '1 hour', 'YYYY-MM-DD\"T\"HH24:00:00.000\"Z\"'), 1, 0, 0, 0, 0, 0 "
                  "FROM generate_series(1, 100) n, generate_series(1, 300) k; ANALYZE", name)
     plan = postgres.sql("EXPLAIN SELECT * FROM v_uptime_services WHERE period = '24h'", name)
-    assert "Join Filter" not in plan and plan.count("(hour = ") == 2, plan
+    assert "Join Filter" not in plan and "Index Scan Backward using service_hours_pkey" in plan and plan.count("(hour >= ") == 1, plan
+    assert set(re.findall(r"Seq Scan on (\w+)", plan)) == {"endpoints"}, plan
+    # Of one service, those rows alone.
+    plan = postgres.sql("EXPLAIN SELECT * FROM v_uptime_services WHERE period = '24h' AND service_name = 'svc7'", name)
+    assert re.search(r"Seq Scan on endpoints .*\n *Filter: \(service_name = 'svc7'::text\)", plan) and plan.count("Filter") == 1, plan
 
 
 #: A slow request.
