@@ -271,5 +271,7 @@ class Connection:
     def _moves(self) -> bool:
         """Whether it was not the client that ended, but the host that has passed the connection on: then the client comes back by another
         one."""
-        others = self.caller.registry.others
-        return bool(self.via) and self.caller.has_session and others is not None and not others.passes_on(self.via)
+        registry = self.caller.registry
+        if not self.via or not self.caller.has_session or registry.others is None:
+            return False
+        return not registry.others.passes_on(self.via, plain=not registry.settings.registry.tls_certificate)

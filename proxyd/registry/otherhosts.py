@@ -34,8 +34,10 @@ _TICK = 0.001
 _LONGEST_GAP = 1.0
 #: A host takes a version within milliseconds: one that takes longer than this is late.
 _LATE = 1.0
-#: Seconds in which a host takes a connection, if it can be reached.
+#: Seconds in which a host passes a line on, and the answer to it, if it can be reached.
 _REACH_SECONDS = 0.5
+#: Those after which a connection that nothing came from is there still; and a line that any registry answers.
+_STAYS_SECONDS, _ANYBODY = 0.2, b"PING|\n"
 
 
 @dataclass(slots=True)
@@ -118,11 +120,14 @@ class OtherHosts:
         """The hosts that live and have not reached a version, each with the one that it has."""
         return {name: host.reached for name, host in self._hosts.items() if host.lives and host.reached < version}
 
-    def await_all(self, version: int, goes_on: Callable[[], bool]) -> None:
-        """Wait until every host that lives has reached a version, as long as `goes_on()`. A host that has not by then is told of."""
+    def know_all(self, version: int) -> None:
+        """Know every host that was there when a version was committed: to be called after the commit, and before `await_all`."""
         # Without the database nobody knows more than before.
         with contextlib.suppress(StoreError):
             self.look(version)
+
+    def await_all(self, version: int, goes_on: Callable[[], bool]) -> None:
+        """Wait until every host that lives has reached a version, as long as `goes_on()`. A host that has not by then is told of."""
         while late := self.behind(version):
             if not goes_on():
                 self._tell(version, late)
@@ -165,16 +170,25 @@ class OtherHosts:
         """The other hosts that give signs of life."""
         return {name for name, host in self._hosts.items() if host.lives}
 
-    def passes_on(self, name: str) -> bool:
-        """Whether a host takes registry connections to pass them on. It is asked at its address, for a moment at most."""
+    def passes_on(self, name: str, plain: bool) -> bool:
+        """Whether a host passes registry connections on: a line that goes by it to this registry is answered within a moment. That its
+        kernel takes a connection is not enough: it does so while a process ends. `plain`: the registry speaks without TLS; with TLS it
+        has to do that the connection does not end at once."""
         host = self._hosts.get(name)
         if host is None or not host.lives or not host.registry:
             return False
         at, port = split_address(host.registry)
-        with contextlib.suppress(OSError, gevent.Timeout), gevent.Timeout(_REACH_SECONDS):
+        with contextlib.suppress(OSError), gevent.Timeout(_REACH_SECONDS, False):
             for address in resolver().addresses(at):
-                socket.create_connection((address, port)).close()
-                return True
+                with contextlib.closing(socket.create_connection((address, port))) as sock:
+                    if plain:
+                        sock.sendall(_ANYBODY)
+                        return bool(sock.recv(1))
+                    sock.settimeout(_STAYS_SECONDS)
+                    try:
+                        return bool(sock.recv(1))
+                    except TimeoutError:
+                        return True
         return False
 
     def _tell(self, version: int, late: dict[str, int]) -> None:

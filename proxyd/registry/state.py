@@ -225,6 +225,9 @@ class Registry:
         if not version:
             return
         deadline = time.monotonic() + self.settings.registry.apply_wait
+        if self.others is not None:
+            # While the workers read.
+            self.others.know_all(version)
         # On a board that was just made, because somebody deleted the last one, not all workers may be seen yet.
         while (behind := self.board.behind(version)) or not self.board.settled():
             if time.monotonic() >= deadline:

@@ -28,8 +28,9 @@ log = logging.getLogger("proxyd.master")
 _PIECE = 65536
 #: Connections that may be refused at once.
 _REFUSALS = 64
-#: Seconds to reach the leader, name resolution included; and those that it has to end after the client has.
-_CONNECT_SECONDS, _END_SECONDS = 3.0, 30.0
+#: Seconds to reach the leader, name resolution included: its client has to find another host before its routes take no traffic any more.
+#: And those that the leader has to end after the client has.
+_CONNECT_SECONDS, _END_SECONDS = 1.5, 30.0
 #: Seconds of silence before the leader's host is asked for a sign of life, and between two questions; how many may go unanswered.
 _SILENCE, _UNANSWERED = 1, 2
 #: Seconds that a client has to use another host after it was told to; and after which all of them are cut.
