@@ -56,16 +56,19 @@ class Check:
 
 class Checker:
     """Checks the targets of all routes. Start it once. `changed` tells it of a new config version. `keeps`: it writes what it finds; else
-    it drives the circuits of its host alone."""
+    it drives the circuits of its host alone. `led_before`: the host that led last, if it is known: where each host checks by its own way,
+    what another one has found opens no circuits here."""
 
-    def __init__(self, settings: HealthSettings, store: Store, bus: EventBus, circuits: CircuitBoard, keeps: bool = True) -> None:
+    def __init__(self, settings: HealthSettings, store: Store, bus: EventBus, circuits: CircuitBoard, keeps: bool = True,
+                 led_before: str = "") -> None:
         self._keeps = keeps
         self._told: dict[str, Any] = {"host": circuits.host} if settings.from_ == "each" and store.path is None else {}
         self._settings = settings
         self._store = store
         self._bus = bus
         self._circuits = circuits
-        self._records = HealthRecords(store, settings, keeps)
+        self._records = HealthRecords(store, settings, keeps,
+                                      resumes=settings.from_ == "leader" or led_before in ("", circuits.host))
         self._schedule = Schedule(settings.pool, settings.jitter)
         self._checks: dict[Target, Check] = {}
         self._by_route: dict[str, Check] = {}

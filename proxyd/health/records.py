@@ -40,11 +40,12 @@ _PAUSE_WHILE_LOCKED = 0.5
 
 
 class HealthRecords:
-    """Rows that wait to be written, and the job that writes them."""
+    """Rows that wait to be written, and the job that writes them. `resumes`: what the last master has found holds until something else
+    is found."""
 
-    def __init__(self, store: Store, settings: HealthSettings, keeps: bool = True) -> None:
+    def __init__(self, store: Store, settings: HealthSettings, keeps: bool = True, resumes: bool = True) -> None:
         #: Whether rows are written; else the current state is known here alone.
-        self._keeps = keeps
+        self._keeps, self._resumes = keeps, resumes
         self._store = store
         self._runs = Runs(settings.queue, settings.results_per_second)
         self._current: dict[str, dict[str, Any]] = {}
@@ -83,10 +84,10 @@ class HealthRecords:
             self._current[route_id] = known
 
     def standing(self, route_id: str, target: Target, window: int) -> Standing:
-        """The standing of a target when its check begins: as the last master left it, or unknown."""
+        """The standing of a target when its check begins: as the last master left it, if that holds here, or unknown."""
         standing = Standing(target.rise, target.fall, window)
         row = self._current.get(route_id)
-        if row is not None and row["url"] == target.url and row["status"] != UNKNOWN:
+        if self._resumes and row is not None and row["url"] == target.url and row["status"] != UNKNOWN:
             rate = row["success_rate_percent"]
             standing.restore(row["status"], row["reason"], row["consecutive_failures"], row["consecutive_successes"],
                              rate / 100 if rate is not None else None, row["checks"])

@@ -25,8 +25,8 @@ class Leadership:
     def __init__(self, store: Store, member: Membership) -> None:
         self._store = store
         self._member = member
-        #: The number of this lead; 0 before `begin`.
-        self.term = 0
+        #: The number of this lead; 0 before `begin`. And the host that led before, empty if none did.
+        self.term, self.before = 0, ""
 
     def take(self, spare: bool = False) -> bool:
         """Take the lead; False if another master has it. `spare`: only if no other host does for a while. Raises StoreError if the server
@@ -44,7 +44,7 @@ class Leadership:
 
     def begin(self, now: str) -> None:
         """Begin a term at `now` (RFC 3339), after `take`. Raises StoreError."""
-        self.term = self._store.call(_next_term, self._member.name, os.getpid(), now, durable=True)
+        self.term, self.before = self._store.call(_next_term, self._member.name, os.getpid(), now, durable=True)
         self._store.fence = self._check
 
     def keep(self) -> None:
@@ -72,13 +72,13 @@ class Leadership:
             raise StoreError(f"this master does not lead any more: {row.host if row else 'nobody'} does; nothing was changed")
 
 
-def _next_term(host: str, pid: int, now: str) -> int:
-    """Runs in the database thread."""
+def _next_term(host: str, pid: int, now: str) -> tuple[int, str]:
+    """The number of the term that begins, and the host of the last one. Runs in the database thread."""
     row = Lead.select().where(Lead.id == 1).for_update().first()
-    term = row.term + 1 if row is not None else 1
+    term, before = (row.term + 1, row.host) if row is not None else (1, "")
     Lead.insert(id=1, term=term, host=host, pid=pid, since=now).on_conflict(
         conflict_target=[Lead.id], update={Lead.term: term, Lead.host: host, Lead.pid: pid, Lead.since: now}).execute()
-    return term
+    return term, before
 
 
 def _newest_term() -> int:
