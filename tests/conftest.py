@@ -33,8 +33,18 @@ settings.load_profile("suite")
 _LONGEST = ("chaos", "soak", "hosts", "deploys", "system", "edge", "scripts", "server", "store", "registry", "docs", "health")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files first that take longest; the others stay in their order."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--database postgresql`: the systems and stores that the fixtures make use a server. CI runs the suites of the registry and of the
+    store on both."""
+    parser.addoption("--database", choices=("sqlite", "postgresql"), default="sqlite", help="what the fixtures' systems and stores use")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the files first that take longest; the others stay in their order. Leave out what is about another database."""
+    if config.getoption("--database") != "sqlite":
+        for item in items:
+            if item.get_closest_marker("sqlite") is not None:
+                item.add_marker(pytest.mark.skip(reason="about SQLite itself"))
     first = {name: place for place, name in enumerate(_LONGEST)}
     tests = Path(__file__).parent
     items.sort(key=lambda item: first.get(item.path.relative_to(tests).parts[0], len(_LONGEST)))
@@ -48,7 +58,18 @@ def _no_rules_for_targets() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], System]]:
+def _database(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], dict[str, Any]]]:
+    """The settings for a new database of a system whose files are in a folder."""
+    if request.config.getoption("--database") == "sqlite":
+        yield lambda folder: {}
+        return
+    server = Postgres()
+    yield lambda folder: {"database__url": server.new_database(), "database__shared_memory": str(folder)}
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def _running(tmp_path_factory: pytest.TempPathFactory, _database: Callable[[Path], dict[str, Any]]) -> Iterator[Callable[[], System]]:
     """The proxyd of `system`. A start costs a second of processor time, so that there is another one only where tests left it unwell."""
     running: list[System] = []
 
@@ -56,7 +77,8 @@ def _running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], 
         if running and not running[0].recovers():
             running.pop().stop()
         if not running:
-            running.append(System(tmp_path_factory.mktemp("system")))
+            folder = tmp_path_factory.mktemp("system")
+            running.append(System(folder, **_database(folder)))
         return running[0]
 
     yield current
@@ -74,12 +96,13 @@ def system(_running: Callable[[], System]) -> Iterator[System]:
 
 
 @pytest.fixture
-def new_system(tmp_path: Path) -> Iterator[Callable[..., System]]:
+def new_system(tmp_path: Path, _database: Callable[[Path], dict[str, Any]]) -> Iterator[Callable[..., System]]:
     """Make a proxyd with settings of the test's own."""
     made: list[System] = []
 
     def make(**settings: Any) -> System:
-        made.append(System(tmp_path / f"system{len(made)}", **settings))
+        folder = tmp_path / f"system{len(made)}"
+        made.append(System(folder, **{**(_database(folder) if "database__url" not in settings else {}), **settings}))
         return made[-1]
 
     yield make
@@ -124,9 +147,9 @@ def raw_backend() -> Iterator[Callable[..., RawBackend]]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """An empty SQLite database, p.db in the test's folder, that is open in this process."""
-    opened = Store(f"sqlite:///{tmp_path}/p.db")
+def store(tmp_path: Path, _database: Callable[[Path], dict[str, Any]]) -> Iterator[Store]:
+    """An empty database that is open in this process. SQLite's is p.db in the test's folder."""
+    opened = Store(_database(tmp_path).get("database__url", f"sqlite:///{tmp_path}/p.db"))
     opened.open()
     migrate(opened)
     yield opened
