@@ -14,7 +14,7 @@ from proxyd.registry.server import RegistryServer
 from proxyd.registry.state import Registry
 from proxyd.store.sql import words
 from proxyd.store.sql.database import StoreError
-from proxyd.store.sql.membership import BEAT, Membership, reached_by
+from proxyd.store.sql.membership import BEAT, Membership
 
 log = logging.getLogger("proxyd.master")
 
@@ -54,7 +54,7 @@ class HostWatch:
 
     def _look(self) -> None:
         news = self._member.news(_WAIT)
-        for name, version in reached_by(news):
+        for name, version in words.reached_by(news):
             self._others.heard(name, version)
         for word in words.understood(news):
             if word.get("kind") == "done":

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -31,7 +32,7 @@ from proxyd.chores.dbwatch import DatabaseWatch, part_log
 from proxyd.chores.historysize import HistorySize
 from proxyd.chores.hostwatch import HostWatch
 from proxyd.chores.janitor import Janitor
-from proxyd.chores.keeper import Keeper
+from proxyd.chores.keeper import Keeper, OfRegistry
 from proxyd.chores.leadwatch import LeadWatch
 from proxyd.chores.ledger import Ledger
 from proxyd.chores.logwatch import LogWatch
@@ -67,6 +68,7 @@ from proxyd.store.memory.shared import SharedMemoryError
 from proxyd.store.sql import kept, migrations, restored
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.leadership import Leadership
+from proxyd.store.sql.lifesign import LifeSign
 from proxyd.store.sql.lock import MasterLock
 from proxyd.store.sql.membership import Membership, NameTaken
 from proxyd.store.sql.rescue import set_aside_if_corrupt
@@ -175,6 +177,10 @@ class Master:
             try:
                 if not self._take_lead(leadership, standby, wait):
                     return False
+                # From here until all parts run, nothing else looks after it.
+                life_sign = LifeSign(member)
+                life_sign.start()
+                self._stopping.append(life_sign.stop)
             finally:
                 standby.stop()
         part_log(store.path, lock.noted)
@@ -206,7 +212,8 @@ class Master:
         server = RegistryServer(registry, operations)
         others = registry.others = OtherHosts(store, member.name, bus) if member is not None else None
         registry.load(server.gate.grant_named)
-        checker = self._checker = Checker(settings.health, store, bus, circuits)
+        checker = self._checker = Checker(settings.health, store, bus, circuits,
+                                          led_before=leadership.before if leadership is not None else "")
         registry.live_health = checker.current
         checker.changed(registry.version)
         orders = Orders(settings, store, board, bus, server.gate.grant_named, others)
@@ -231,7 +238,7 @@ class Master:
             # Alerts first: what the others see when they begin, like a certificate that has expired, is told, too.
             alerts, sites, certificates, CircuitWatch(store, bus, circuits), checker,
             Retention(settings.database, store),
-            Janitor(registry), Keeper(registry, directory),
+            Janitor(registry), Keeper(OfRegistry(registry), directory),
             CertificateKeeper(settings.acme.enabled and bool(settings.tls.bind), store, board, directory),
             Counts(store, board, directory, settings.host_name()),
             TicketKeeper(bool(settings.tls.bind) and settings.tls.shared_tickets, directory),
@@ -264,9 +271,13 @@ class Master:
         this one leads now. Raises StoreError."""
         trouble = Trouble(log, "can't ask who leads")
         too_old = Trouble(log, "this host follows, and can't lead")
-        said, taken = False, 0
+        said, taken, due = False, 0, 0.0
         while not self._stop.is_set():
             try:
+                if time.monotonic() < due:
+                    # News of an apply came in between.
+                    standby.follow(due - time.monotonic())
+                    continue
                 newer = leadership.newer_schema(migrations.NEWEST)
                 if newer and wait:
                     # While hosts are upgraded one after the other.
@@ -293,6 +304,7 @@ class Master:
                 if not said:
                     log.info("another master leads (%s): this one waits, and takes over when the lead is free", leadership.holder())
                     said = True
+                due = time.monotonic() + _STANDBY_LOOK
                 try:
                     standby.follow(_STANDBY_LOOK)
                 except StoreError as error:

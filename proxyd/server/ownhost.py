@@ -2,7 +2,7 @@
 
 That is the circuits, which judge the way from this host to each upstream: it writes their rows, tells the leader of what happens to them,
 and resets them when the leader asks all hosts to. And the admin HTTP: it reads here, and has the leader do what changes something. It
-takes certificates and challenges to the workers, too, when the leader says that there are new ones.
+takes certificates and challenges to the workers, too, when the leader says that there are new ones, and keeps the last table in a file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from proxyd.admin.state import MasterState
 from proxyd.base import clock
 from proxyd.base.text import route_number
 from proxyd.base.trouble import Trouble
+from proxyd.chores.keeper import Keeper, OfDatabase
 from proxyd.config.settings import Settings
 from proxyd.events.remote import ToLeader
 from proxyd.health.checker import Checker
@@ -66,18 +67,20 @@ class OwnHost:
         #: With `[health] from = each`; and the config version that it was told of.
         self._checker: Checker | None = None
         self._checked = 0
+        self._keeper: Keeper | None = None
         self._admin: AdminServer | None = None
         self._listens_again = self._looked = 0.0
         self._no_admin = Trouble(log, "this host has no admin HTTP")
         self._stopping: list[Callable[[], None]] = []
         #: Since when it is known to be drained (monotonic seconds), 0.0: it is not.
         self._drained_since = 0.0
+        self._asked = False
 
     @property
     def drained(self) -> bool:
         """Whether this host is drained."""
-        if self._others is None:
-            # Before the first look, which is before the first attempt to lead.
+        if not self._asked:
+            # Before the first look; the first attempt to lead may come earlier.
             with contextlib.suppress(StoreError):
                 return self._store.read(is_drained, self._name)
         return bool(self._drained_since)
@@ -114,7 +117,12 @@ class OwnHost:
         if self._checker is not None and self._checked != self._board.version:
             self._checked = self._board.version
             self._checker.changed(self._checked)
-        self._drained_since = (self._drained_since or now) if others.drained else 0.0
+        self._drained_since, self._asked = (self._drained_since or now) if others.drained else 0.0, True
+        if self._keeper is None:
+            directory = self._settings.shared_memory_directory()
+            self._keeper = Keeper(OfDatabase(self._store, self._board, directory), directory)
+            self._keeper.start()
+            self._stopping.append(self._keeper.drop)
         if self._watch is None:
             watch = CircuitWatch(self._store, self._bus, circuits, claims=False)
             watch.start()
@@ -160,9 +168,10 @@ class OwnHost:
 
     def stop(self) -> None:
         """End. After that it may begin again."""
+        self._asked = False
         while self._stopping:
             self._stopping.pop()()
-        self._circuits = self._files = self._others = self._watch = self._admin = self._checker = None
+        self._circuits = self._files = self._others = self._watch = self._admin = self._checker = self._keeper = None
 
     def hear(self, news: list[tuple[str, str]]) -> None:
         """Do what the leader asks all hosts to do, and say that it is done. Raises StoreError."""

@@ -12,17 +12,21 @@ import time
 
 import gevent
 
+from proxyd.base.jobs import Job
 from proxyd.config.settings import Settings
 from proxyd.server.ownhost import OwnHost
 from proxyd.server.relay import Relay
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.watch import SharedWatch
-from proxyd.store.sql.database import Store
+from proxyd.store.sql import words
+from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.membership import Membership
 
 log = logging.getLogger("proxyd.master")
 
 _TICK = 0.001
+#: Seconds between two questions about what the server does not tell of, or what may have got lost.
+_ASK = 0.25
 
 
 class Standby:
@@ -32,7 +36,11 @@ class Standby:
         self._member = member
         self._relay = Relay(settings.registry, member.name)
         self._own = OwnHost(settings, store, board, member.name)
+        #: By itself: it may wait for an answer of the database for long, and this host has to know who leads meanwhile.
+        self._looking = Job("own-host", _ASK, self._own.look, log, first=0.0, expected=StoreError)
         self._board = board
+        #: The version that was committed last, as far as this host knows, and when it asks for it next (monotonic seconds).
+        self._version, self._ask_at = 0, 0.0
         # The workers may have another one, which was deleted.
         board.awaited = True
         self._files = SharedWatch((board.file,), log, logging.WARNING)
@@ -40,6 +48,7 @@ class Standby:
     def stop(self) -> None:
         """This host leads now, or its master ends: pass on no more. Clients connect again, and find who leads."""
         self._relay.stop()
+        self._looking.stop()
         self._own.stop()
 
     def spare(self) -> bool:
@@ -47,22 +56,32 @@ class Standby:
         return self._own.drained
 
     def follow(self, seconds: float) -> None:
-        """Wait at most `seconds` for news, then take the current version to the workers. Raises StoreError if the server can't be asked."""
-        self._own.hear(self._member.news(seconds))
+        """Wait at most `seconds` for news, then take the current version to the workers, for at most a quarter of a second. Raises
+        StoreError if the server can't be asked."""
+        news = self._member.news(seconds)
+        if (told := words.committed(news)) > self._board.version:
+            # The workers read while this one asks for the rest.
+            self._board.post(told)
+        self._own.hear(news)
         self._files.look()
-        self._own.look()
-        self._relay.use(self._member.leaders_registry())
+        if not self._looking.alive():
+            self._looking.start()
+        self._version = max(self._version, told)
+        if time.monotonic() >= self._ask_at:
+            self._relay.use(self._member.leaders_registry())
+            self._version = self._member.version()
+            self._ask_at = time.monotonic() + _ASK
         if self._own.leaves:
             self._relay.leave()
         else:
             self._relay.start()
         self._member.connections = self._relay.count
-        version = self._member.version()
+        version = self._version
         if not version:
             return
         if version != self._board.version:
             self._board.post(version)
-        until = time.monotonic() + seconds
+        until = time.monotonic() + _ASK
         while self._board.behind(version) or not self._board.settled():
             if time.monotonic() >= until:
                 return

@@ -35,7 +35,7 @@ def test_a_write_that_was_held_up_does_not_hold_up_the_next_one(tmp_path: Path, 
     migrate(store)
     registry = Registry(load(None, {}), store, Board(str(tmp_path)), EventBus(store), CircuitBoard(str(tmp_path)))
     registry.active.rows["r1"] = ROW
-    keeping = keeper.Keeper(registry, str(tmp_path))
+    keeping = keeper.Keeper(keeper.OfRegistry(registry), str(tmp_path))
     path = str(tmp_path / kept.NAME)
 
     def follows(version: int) -> None:

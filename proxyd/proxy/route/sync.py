@@ -42,8 +42,10 @@ _FAILURE_PAUSE = 0.5
 #: If the database is missing or has no tables, the master is just making it. If that takes longer than this, the log says so.
 _EMPTY_PAUSE = 0.02
 _EMPTY_SILENCE = 3.0
-#: Seconds for which a worker that starts waits for a database that does not answer, before it accepts clients with the kept table.
-_PATIENCE = 2.0
+#: Seconds for which a worker that starts waits for a database that does not answer, before it accepts clients with the kept table. And
+#: those beside the time in which a server has to answer: other hosts may have gone on since that table was kept, so a server's silence
+#: alone is a reason to use it, and not that the machine is busy.
+_PATIENCE, _SERVER_PATIENCE = 2.0, 2.0
 #: A worker that ran has looked at the board. One that has not for so long was stopped, or had no turn: it compares its table with the board
 #: before it answers by it, and waits for a newer one, though not for ever: the database may not answer.
 _STALE, _CATCH_UP = 0.1, 2.0
@@ -96,7 +98,8 @@ class Sync:
         """Join the board, take the kept table, and follow changes. Returns when clients may come, or after a moment. If the database
         can't be read yet, it is tried again."""
         self._board.join(clock.now())
-        self._patience = time.monotonic() + _PATIENCE
+        self._patience = time.monotonic() + (
+            _PATIENCE if self._store.path is not None else self._store.busy_timeout + _SERVER_PATIENCE)
         self._take_kept()
         self._awake()
         self._glance.start()
@@ -132,7 +135,8 @@ class Sync:
         if found is not None and (not self._loaded or self._table.version < found.snapshot.version <= self._board.version):
             self._known = {record.route_id: (record.version, record.updated) for record in found.snapshot.routes}
             self._take(found.snapshot)
-            if self._board.version == self._table.version:
+            if self._board.version == self._table.version and self._store.path is not None:
+                # On several hosts the board may be as old as the table: the master that posted there may be gone.
                 self._fit.set()
 
     def _look(self) -> None:

@@ -13,12 +13,12 @@ from proxyd.base import clock
 from proxyd.base.text import parse_rfc3339, rfc3339
 from proxyd.store.sql import deploys, hostclocks, identity, maintenance, rollouts
 from proxyd.store.sql.database import database
-from proxyd.store.sql.membership import COMMITTED
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
 from proxyd.store.sql.query import dicts, is_sqlite
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.upsert import delete, upsert
+from proxyd.store.sql.words import COMMITTED
 
 SettingKey = tuple[str, str, str]
 #: The fields that name a setting, staged or not.
@@ -60,10 +60,13 @@ class RegistryChange:
 
 def bump(name: str, by: int = 1) -> int:
     """Add to a counter and return its new value."""
-    mark = database.obj.param
-    database.execute_sql(f"UPDATE counters SET value = value + {mark} WHERE name = {mark}", (by, name))
-    value: int = database.execute_sql(f"SELECT value FROM counters WHERE name = {mark}", (name,)).fetchone()[0]
-    return value
+    if is_sqlite():
+        database.execute_sql("UPDATE counters SET value = value + ? WHERE name = ?", (by, name))
+        row = database.execute_sql("SELECT value FROM counters WHERE name = ?", (name,)).fetchone()
+    else:
+        # Each statement is a way there and back.
+        row = database.execute_sql("UPDATE counters SET value = value + %s WHERE name = %s RETURNING value", (by, name)).fetchone()
+    return int(row[0])
 
 
 def write(change: RegistryChange) -> int:
@@ -91,7 +94,8 @@ def write(change: RegistryChange) -> int:
         upsert(Route, [{**row, "version": version} for row in change.routes])
         if change.declares:
             identity.came(change.routes, change.by)
-        _trim_removals()
+        if change.removed:
+            _trim_removals()
         if not is_sqlite():
             # The server tells it when this transaction is committed.
             database.execute_sql(f"SELECT pg_notify('{COMMITTED}', %s)", (str(version),))

@@ -63,8 +63,10 @@ def endpoints_of(route_ids: Iterable[str]) -> dict[str, int]:
 
 def _endpoints(wanted: dict[Identity, str]) -> dict[Identity, int]:
     """The ids of endpoints, which are made where they are new; `wanted` says since when they are there."""
-    services = _services({of[0]: at for of, at in wanted.items()})
     found = _known_endpoints(wanted)
+    if wanted.keys() <= found.keys():
+        return found
+    services = _services({of[0]: at for of, at in wanted.items()})
     missing = [{"service": services[of[0]], "service_name": of[0], "instance_name": of[1], "domain": of[2], "path": of[3], "first_seen": at}
                for of, at in wanted.items() if of not in found]
     insert(Endpoint, missing)

@@ -4,7 +4,7 @@ A master has one connection beside that of its store, in a thread of its own, so
 
 - the name of the host, an advisory lock: a second host of that name is refused;
 - the sign of life, a row of the table `hosts` that changes with each beat. Others compare it with what they saw before, never with
-  their clocks;
+  their clocks. While the master is too busy to give it, another thread does (`lifesign.py`);
 - what the server tells by NOTIFY: that a config version was committed, and that the workers of a host route by one;
 - the lead, an advisory lock too, if no other host has it (`leadership.py`).
 
@@ -23,6 +23,7 @@ from hashlib import blake2b
 from typing import Any, TypeVar
 
 import peewee
+from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from proxyd import __version__
@@ -44,23 +45,23 @@ _ANSWER = 2.0
 BEAT = 0.5
 #: A host that gave no sign of life for so long is gone.
 LEASE = 2.0
+#: After so many times BEAT a sign of life is late.
+_LATE = 1.5
 #: How often the lead is tried for after a leader was deposed, and the seconds before each time.
 _TRIES, _TRY_SECONDS = 10, 0.02
 #: Seconds without a leader that lives after which a host that is drained leads all the same.
 _SPARE = 5.0
-#: If the last look was longer ago than this, it was not the other host that was away.
-_LONGEST_GAP = 1.0
+#: Seconds of silence that one look stands for at most: if the last one was longer ago, this host was away, or the server.
+_LONGEST_STEP = 0.5
 _SIGN = """
 INSERT INTO hosts (name, boot, pid, backend, release, config_version, started_at, heartbeat_at, beat)
 VALUES (%s, %s, %s, pg_backend_pid(), %s, %s, %s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET boot = EXCLUDED.boot, pid = EXCLUDED.pid, backend = EXCLUDED.backend,
     release = EXCLUDED.release, config_version = EXCLUDED.config_version,
     started_at = EXCLUDED.started_at, heartbeat_at = EXCLUDED.heartbeat_at, beat = EXCLUDED.beat"""
-#: Channels of NOTIFY: a config version was committed; all workers of a host route by one ("VERSION HOST").
-COMMITTED, REACHED = "proxyd_committed", "proxyd_reached"
 _SCHEMA = "SELECT MAX(version) FROM schema_version"
 _VERSION = "SELECT value FROM counters WHERE name = 'config_version'"
-_REACHED = f"WITH said AS (UPDATE hosts SET config_version = %s WHERE name = %s) SELECT pg_notify('{REACHED}', %s)"
+_REACHED = f"WITH said AS (UPDATE hosts SET config_version = %s WHERE name = %s) SELECT pg_notify('{words.REACHED}', %s)"
 _LEADER = """
 SELECT h.name, h.boot, h.pid, h.beat, h.backend FROM leadership l JOIN hosts h ON h.name = l.host WHERE l.id = 1"""
 #: Only the connection that the leader named as its own, and only if that has the lead.
@@ -100,6 +101,8 @@ class Membership:
         self._registry_told = self._admin_told = False
         self._server: peewee.Database | None = None
         self._pool = ThreadPool(1)
+        #: Who has the connection: the pool's thread, or that of `lifesign.py`.
+        self._turn = get_original("_thread", "allocate_lock")()
         self._leads = False
         self._started = rfc3339(time.time())
         #: The config version that all workers of this host route by.
@@ -107,9 +110,9 @@ class Membership:
         #: The registry connections that are open here.
         self.connections = 0
         self._beat, self._beaten = 0, 0.0
-        #: What the leader's row said, since when, and when it was read last (monotonic seconds).
+        #: What the leader's row said, for how many seconds it has been seen to say that, and when it was read last (monotonic seconds).
         self._leader: tuple[Any, ...] = ()
-        self._since = self._looked = 0.0
+        self._silent = self._looked = 0.0
         #: The same as a host sees it that leads only if no other does.
         self._spared: tuple[Any, ...] = ()
         self._spared_since = time.monotonic()
@@ -118,7 +121,7 @@ class Membership:
         """Make sure that the connection is there, and give a sign of life. `lead`: take the lead, too, if it is free; `spare`: only if no
         other host has taken it for a while. Returns whether this host has the lead. A connection that was lost is made again, and the lead
         with it."""
-        return self._run(self._look, lead, spare)
+        return self._asked(self._look, lead, spare)
 
     def news(self, seconds: float) -> list[tuple[str, str]]:
         """What others have told since the last call, by channel and text. Waits for the first at most `seconds`."""
@@ -126,24 +129,36 @@ class Membership:
 
     def version(self) -> int:
         """The config version that was committed last; 0 while there is none."""
-        return self._run(self._version)
+        return self._asked(self._version)
 
     def schema(self) -> int:
         """The version of the database's schema; 0 for an empty database."""
-        return self._run(self._schema)
+        return self._asked(self._schema)
 
     def leaders_registry(self) -> str:
         """Where the registry of the other host that leads is reached; empty if that is not known, or if this one led last."""
-        return self._run(self._leaders_registry)
+        return self._asked(self._leaders_registry)
 
     def report(self, version: int) -> None:
         """Tell the leader that all workers of this host route by `version`."""
         self.reached = version
-        self._run(self._report, version)
+        self._asked(self._report, version)
+
+    def sign_late(self) -> None:
+        """Give the sign of life that `look` has not given in time, if the connection is there. For any native thread; raises nothing."""
+        with self._turn:
+            if self._server is None or time.monotonic() - self._beaten < BEAT * _LATE:
+                return
+            try:
+                with postgres.within(_ANSWER):
+                    self._sign(self._server)
+            except (peewee.PeeweeException, postgres.ServerSilent):
+                # The next look finds out what there is to tell.
+                self._drop()
 
     def drop(self) -> None:
         """End the connection, and all that it holds."""
-        self._pool.apply(self._drop)
+        self._pool.apply(self._alone, (self._drop,))
 
     def close(self) -> None:
         """End the connection for good."""
@@ -163,8 +178,16 @@ class Membership:
             with postgres.within(_ANSWER):
                 return function(*args)
         except BaseException:
-            self._drop()
+            self._alone(self._drop)
             raise
+
+    def _asked(self, function: Callable[..., Result], *args: Any) -> Result:
+        found: Result = self._run(self._alone, function, *args)
+        return found
+
+    def _alone(self, function: Callable[..., Result], *args: Any) -> Result:
+        with self._turn:
+            return function(*args)
 
     def _look(self, lead: bool, spare: bool) -> bool:
         server = self._server or self._connect()
@@ -186,16 +209,20 @@ class Membership:
         server.connect()
         # A sign of life need not survive a crash of the server.
         server.execute_sql("SET synchronous_commit = off")
-        server.execute_sql(f"LISTEN {COMMITTED}")
-        server.execute_sql(f"LISTEN {REACHED}")
-        server.execute_sql(f"LISTEN {words.CHANNEL}")
+        for channel in (words.COMMITTED, words.REACHED, words.CHANNEL):
+            server.execute_sql(f"LISTEN {channel}")
         # A lock that is held counts how often it was taken, so each is taken once a connection.
         if not server.execute_sql("SELECT pg_try_advisory_lock(%s)", (_key(self.name),)).fetchone()[0]:
             raise NameTaken(f"another host of the database {self._store.name} is called {self.name}: give each a [hosts] name of its own")
         return server
 
     def _news(self, seconds: float) -> list[tuple[str, str]]:
-        return postgres.notified(self._server or self._connect(), seconds)
+        with self._turn:
+            server = self._server or self._connect()
+        # Meanwhile the connection is free for a sign of life.
+        postgres.await_news(server, seconds)
+        with self._turn:
+            return postgres.notified(server) if self._server is server else []
 
     def _version(self) -> int:
         row = _first(_known(self._server or self._connect(), _VERSION))
@@ -239,14 +266,15 @@ class Membership:
     def _depose(self, server: Any) -> bool:
         """End the connection of a leader that gives no sign of life. Whether that was done."""
         now = time.monotonic()
-        gap, self._looked = now - self._looked, now
+        step, self._looked = min(now - self._looked, _LONGEST_STEP), now
         row = _first(_known(server, _LEADER))
-        if row is None or row[:4] != self._leader or gap > _LONGEST_GAP:
-            self._leader, self._since = tuple(row[:4]) if row is not None else (), now
+        if row is None or row[:4] != self._leader:
+            self._leader, self._silent = tuple(row[:4]) if row is not None else (), 0.0
             return False
-        if now - self._since > LEASE and row[0] != self.name:
+        self._silent += step
+        if self._silent > LEASE and row[0] != self.name:
             ended = server.execute_sql(_END, (_LEAD >> 32, _LEAD & 0xFFFFFFFF, row[4])).fetchall()
-            self._since = now
+            self._silent = 0.0
             if ended:
                 server.execute_sql(_END_WRITES)
                 log.warning("host %s leads, but has given no sign of life for %.1f s: it is deposed", row[0], LEASE)
@@ -255,20 +283,12 @@ class Membership:
 
     def _drop(self) -> None:
         self._leads = self._registry_told = self._admin_told = False
+        # The next connection has to be named at once: who deposes this host ends the one that is named.
+        self._beaten = 0.0
         if self._server is not None:
             with contextlib.suppress(peewee.PeeweeException):
                 self._server.close()
             self._server = None
-
-
-def reached_by(news: list[tuple[str, str]]) -> list[tuple[str, int]]:
-    """Of what was told, which host's workers all route by which version."""
-    found = []
-    for channel, text in news:
-        version, _, host = text.partition(" ")
-        if channel == REACHED and host and version.isdecimal():
-            found.append((host, int(version)))
-    return found
 
 
 def _take(server: Any) -> bool:

@@ -109,16 +109,21 @@ def _give_driver() -> None:
     adapter.txn_unknown = extensions.TRANSACTION_STATUS_UNKNOWN
 
 
-def notified(opened: Any, seconds: float) -> list[tuple[str, str]]:
-    """What the server has told this connection, which listens: channel and text of each. Waits for the first at most `seconds`. Raises
-    peewee.OperationalError for a connection that is lost."""
-    from psycopg2 import Error
-
+def await_news(opened: Any, seconds: float) -> None:
+    """Wait until the server tells this connection something, or says anything else, at most `seconds`."""
     connection = opened.connection()
     if not connection.notifies:
         poll = _poll()
         poll.register(connection.fileno(), _POLLIN)
         poll.poll(max(0, math.ceil(seconds * 1000)))
+
+
+def notified(opened: Any) -> list[tuple[str, str]]:
+    """What the server has told this connection, which listens: channel and text of each. Raises peewee.OperationalError for a connection
+    that is lost."""
+    from psycopg2 import Error
+
+    connection = opened.connection()
     try:
         connection.poll()
     except Error as error:

@@ -11,6 +11,8 @@ from typing import Any
 from proxyd.store.sql.database import database
 
 CHANNEL = "proxyd_said"
+#: The channels of what is not a word: a config version was committed; all workers of a host route by one ("VERSION HOST").
+COMMITTED, REACHED = "proxyd_committed", "proxyd_reached"
 #: Longest text that the server takes, in bytes.
 _MOST = 7999
 
@@ -33,4 +35,19 @@ def understood(news: list[tuple[str, str]]) -> list[dict[str, Any]]:
                 continue
             if isinstance(word, dict):
                 found.append(word)
+    return found
+
+
+def committed(news: list[tuple[str, str]]) -> int:
+    """Of what was told, the newest config version that was committed; 0 for none."""
+    return max((int(text) for channel, text in news if channel == COMMITTED and text.isdecimal()), default=0)
+
+
+def reached_by(news: list[tuple[str, str]]) -> list[tuple[str, int]]:
+    """Of what was told, which host's workers all route by which version."""
+    found = []
+    for channel, text in news:
+        version, _, host = text.partition(" ")
+        if channel == REACHED and host and version.isdecimal():
+            found.append((host, int(version)))
     return found

@@ -22,7 +22,8 @@ from proxyd.store.sql import migrations, views
 from proxyd.store.sql.changes import RegistryChange, write
 from proxyd.store.sql.database import Store, StoreBusy, StoreError, database
 from proxyd.store.sql.leadership import Leadership, LeadLost
-from proxyd.store.sql.membership import COMMITTED, LEASE, Membership, NameTaken, reached_by
+from proxyd.store.sql.lifesign import LifeSign
+from proxyd.store.sql.membership import LEASE, Membership, NameTaken
 from proxyd.store.sql.migrations import NEWEST, migrate
 from proxyd.store.sql.models import Host, SchemaVersion, StoredCounter, StoredTable
 from proxyd.store.sql.observed import HealthResult
@@ -30,6 +31,7 @@ from proxyd.store.sql.readonly import HIDDEN
 from proxyd.store.sql.traffic import Traffic, TrafficBatch, route_stats
 from proxyd.store.sql.viewparts import POSTGRES
 from proxyd.store.sql.views import VIEWS
+from proxyd.store.sql.words import COMMITTED, reached_by
 from tests.store.sql.test_plans import BY_TIME, HISTORY, SMALL
 from tests.support.postgres import Postgres
 from tests.support.waiting import patience, wait_for
@@ -344,6 +346,34 @@ def test_a_leader_with_a_sign_of_life_stays(leads: Callable[[str], tuple[Store, 
         old.keep()
         assert not new.take()
         time.sleep(0.2)
+
+
+def test_a_leader_that_is_busy_gives_a_sign_of_life_but_not_one_that_hangs(
+        leads: Callable[[str], tuple[Store, Leadership]], url: str, postgres: Postgres) -> None:
+    (_, old), (_, new) = leads("a"), leads("b")
+    assert old.take()
+    old.begin(NOW)
+    sign = LifeSign(old._member, longest_turn=patience(3))
+    sign.start()
+    # Another look of the leader's is due all the time.
+    looked = time.monotonic()
+    while time.monotonic() - looked < LEASE * 1.5:
+        assert not new.take()
+        time.sleep(0.1)
+
+    def beat() -> str:
+        """The event loop is this thread's: it does not turn meanwhile."""
+        return postgres.sql("SELECT beat FROM hosts WHERE name = 'a'", url.rpartition("/")[2])
+
+    def stands_still() -> bool:
+        before = beat()
+        time.sleep(1.5)
+        return beat() == before
+
+    first = beat()
+    wait_for(lambda: beat() != first, 3, "a sign of life")
+    wait_for(stands_still, 20, "the end of the signs of life")
+    sign.stop()
 
 
 def test_a_second_host_of_one_name_is_refused(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
