@@ -150,7 +150,9 @@ class Http2Connection:
                 self._pause()
             self._reading = True
             try:
-                data = stream.recv_later() if 0 < len(data) < LITTLE else stream.recv()
+                # Of several streams, more may have come. One waits for its answer first.
+                alone = len(self._active) < 2 and 0 < len(data) < LITTLE
+                data = stream.recv_later() if alone else stream.recv()
             finally:
                 self._reading = False
             if not data:

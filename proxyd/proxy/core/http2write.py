@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Bytes that one call sends.
 _BATCH = 131072
+#: So many bytes the loop tries to send itself: of more, the socket may not take all, and the trial would be in vain.
+_SMALL = 16384
 
 
 class Wait:
@@ -99,15 +101,17 @@ class FrameWriter:
             self._went_on.wait()
 
     def _send_now(self) -> None:
-        """The loop's call, in the hub: what there is to send mostly fits into the socket, and no greenlet is needed."""
+        """The loop's call, in the hub: an answer that is small mostly fits into the socket, and no greenlet is needed."""
         if self._stopped:
             return
         data = self._next()
-        try:
-            sent = self._stream.send_now(data) if data else 0
-        except OSError:
-            self._end()
-            return
+        sent = 0
+        if 0 < len(data) <= _SMALL:
+            try:
+                sent = self._stream.send_now(data)
+            except OSError:
+                self._end()
+                return
         if sent == len(data) and not self._sender.waiting() and not self.closing:
             self._all_sent()
             return

@@ -121,7 +121,8 @@ class Link:
         data = b""
         try:
             while True:
-                data = stream.recv_later() if 0 < len(data) < LITTLE else stream.recv()
+                alone = len(engine.streams.open) < 2 and 0 < len(data) < LITTLE
+                data = stream.recv_later() if alone else stream.recv()
                 if not data:
                     raise ConnectionResetError("the upstream closed the connection")
                 self._heard = time.monotonic()
