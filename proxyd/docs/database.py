@@ -118,10 +118,12 @@ that end in `_epoch`.
 
 - **pandas**: `pd.read_sql("SELECT * FROM v_traffic_by_hour", sqlite3.connect("file:var/proxyd.db?mode=ro", uri=True))`, then
   `pd.to_datetime(frame["hour"])`, or `pd.to_datetime(frame["hour_epoch"], unit="s", utc=True)`. With PostgreSQL, an SQLAlchemy engine
-  takes the connection's place.
+  takes the connection's place: `create_engine("postgresql+psycopg2://reader@localhost/proxyd")` (since SQLAlchemy 2.1, `postgresql://`
+  alone means another driver).
 - **DuckDB**: `ATTACH 'var/proxyd.db' AS proxyd (TYPE sqlite, READ_ONLY)`, or `ATTACH '...' (TYPE postgres, READ_ONLY)`, then
-  `SELECT CAST(hour AS TIMESTAMPTZ), requests FROM proxyd.traffic_hours`. Its scanners read tables; of views, they read what
-  `proxyd db export v_uptime --format parquet --output uptime.parquet` has written.
+  `SELECT CAST(hour AS TIMESTAMPTZ), requests FROM proxyd.traffic_hours` (from Python, that needs `pytz`). Of PostgreSQL it reads tables and
+  views. Of an SQLite file, tables alone: most views fail, and the others give numbers as text. What
+  `proxyd db export v_uptime --format parquet --output uptime.parquet` has written has its types: `SELECT * FROM 'uptime.parquet'`.
 - **Datasette**: `datasette backup.db` of a copy that `sqlite3 var/proxyd.db ".backup backup.db"` made. The copy changes no more, and has
   the columns with secrets, so serve the result of `proxyd db export` to others, not the copy.
 - **Grafana**: import `conf/grafana/history-sqlite.json` with the plugin `frser-sqlite-datasource`, or
@@ -137,31 +139,39 @@ that end in `_epoch`.
 for 90 days, two days of single checks once a minute as the master writes them: 3 GB). It is thinner than a busy proxy's: traffic has a
 row in one minute of ten, latencies of an hour lie in four buckets, and an endpoint has a slow request an hour. `v_traffic` and `v_slo`
 take longer with more.
-`scripts/year measure URL` asks each view. Milliseconds of processor time on SQLite 3.40, all rows read; by the clock, beside other work,
-it was up to three times as much.
+`scripts/year measure URL` asks each view. Milliseconds of processor time, all rows read, on SQLite 3.40 and on PostgreSQL 15 with 128 MB of
+`shared_buffers` and without JIT; by the clock, on an idle machine it was the same, and beside other work up to five times as much.
 
-| view | all of it | asked for one service or span |
-| --- | --- | --- |
-| `v_latency_by_hour` | every hour that is asked for is reckoned | 1.6 (one service, a day) |
-| `v_traffic_by_hour` | | 1.4 (one service, a week) |
-| `v_incidents`, `v_deploys`, `v_events` | | 1.3, 0.4, 3.2 (a day) |
-| `v_traffic` | | 13.5 (an hour) |
-| `v_slo` | 34 | 36 |
-| `v_uptime` | 42 (five periods) | 0.1 (one service), 7.5 (`24h`), 7.6 (`1y`) |
-| `v_uptime_services` | 24 (five periods) | 0.1 (one service), 5 (`24h`), 4 (`1y`) |
-| `v_errors`, `v_slowest_endpoints` | 39, 17 | 0.1 |
-| `v_endpoints`, `v_unused`, `v_circuits` | 41, 5, 4 | |
-| `v_routes`, `v_slowest`, `v_flapping` | 2, 0.3, 0.2 | |
-| `v_checks` | | 15 (an hour, 5,000 rows) |
-| `v_uptime_24h` | 230 (it reads 420,000 rows of single checks, and never many more) | |
+| view | asked for | SQLite | PostgreSQL |
+| --- | --- | --- | --- |
+| `v_uptime` | five periods; one period; one service | 31; 6; 0.1 | 47; 10; 0.8 |
+| `v_uptime_services` | five periods; one period; one service | 19; 4; 0.1 | 37; 8; 0.9 |
+| `v_slo` | all; one service | 30; 29 | 50; 1.2 |
+| `v_errors`, `v_slowest_endpoints` | all | 30, 13 | 17, 16 |
+| `v_endpoints`, `v_unused`, `v_circuits` | all | 30, 4, 4 | 13, 21, 4 |
+| `v_routes`, `v_slowest`, `v_flapping` | all | 2, 0.2, 0.2 | 1.6, 0.4, 0.6 |
+| `v_incidents`, `v_deploys`, `v_events` | a day | 0.5, 0.4, 3 | 0.7, 0.4, 8 |
+| `v_traffic` | an hour (5,000 rows) | 13 | 17 |
+| `v_checks` | an hour (15,000 rows) | 46 | 41 |
+| `v_uptime_24h` | all (it reads 420,000 rows of single checks, and never many more) | 180 | 200 |
+| `v_health_by_hour`, `v_traffic_by_hour` | one service, a day; all, a day (24,000 rows) | 0.2; 75 | 0.6; 88 |
+| `v_health_by_day`, `v_traffic_by_day` | one service, 30 days; all, 30 days (30,000 rows) | 0.2; 99 | 0.6; 53 |
+| `v_health_by_minute` | an hour, one service; an hour, all (44,000 rows) | 18; 122 | 68; 140 |
+| `v_latency_by_hour` | one service, a day; all, a day (24,000 rows) | 1.5; 630 | 1.9; 630 |
+
+**Ask for a span, a service, or both**: `v_health_by_minute`, `_by_hour` and `_by_day`, `v_traffic`, `v_traffic_by_hour` and `_by_day`,
+`v_latency_by_hour` and `v_checks` have a row for each endpoint and span, millions in all, and give them all if nothing is said.
+Of `v_health_by_minute` and `v_checks`, ask for a span also where it is about one service.
 
 No view reads a table of history as a whole, if it is asked for a span by the column of its time (the beginning of the minute, hour or day;
 `at`, `started_at`, `opened_at`; `until` of `v_down_at`); `v_rollouts`, which is small, does. Tests hold the plans of both engines to it.
 The views of uptime read two rows for each period, however long it is: every hour and day of health has beside its own sums what all
-earlier rows of the endpoint, or the service, add up to (the columns that end in `_before`). Your own queries can do so, too. On
-PostgreSQL, by the clock and beside other work, `v_uptime` as a whole took 125 to 200 ms, `v_uptime_services` 80 to 110 ms, `v_slo` 230 ms,
-`v_incidents` of a day 940 ms, and, before checks shared rows, `v_uptime_24h` 1.4 s. A condition on a service reaches
-no further than the result where a view sums up over `GROUP BY` as a whole, as `v_slo` does.
+earlier rows of the endpoint, or the service, add up to (the columns that end in `_before`). Your own queries can do so, too. On SQLite, a
+condition on a service reaches no further than the result where a view sums up over `GROUP BY` as a whole, as `v_slo` does.
+
+PostgreSQL compiles queries that it expects to be expensive (its setting `jit`), and expects too much of those that compare with
+`(SELECT day_ago FROM v_now)`, because it does not know that instant when it plans. `v_incidents` of a day took 300 ms so, and takes 1 ms
+without. The role above and `proxyctl sql` have it off; for others, say `ALTER ROLE ... SET jit = off`.
 
 ## What health checks cost
 
