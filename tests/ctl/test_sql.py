@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import sys
 from collections.abc import Iterator
 
@@ -50,6 +51,19 @@ def test_a_server_does_not_compile_questions(filled: Store, capsys: pytest.Captu
     if filled.path is None:
         assert main(["sql", "SHOW jit"]) == 0
         assert capsys.readouterr().out.split() == ["jit", "---", "off"]
+
+
+def test_of_millions_of_rows_a_server_sends_those_that_are_shown(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    if filled.path is None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        # 100 MB or more, if all were sent.
+        assert main(["sql", "--rows", "2", "SELECT n, repeat('x', 200) AS x FROM generate_series(1, 500000) n"]) == 0
+        assert "only the first 2 are shown" in capsys.readouterr().out
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000
+        # What fails leaves the next one alone.
+        assert main(["sql", "SELECT nothing FROM nowhere"]) == 1
+        assert main(["sql", "SELECT 1 AS one; EXPLAIN SELECT 1", "VALUES (7)"]) == 0
+        assert capsys.readouterr().out.split()[:3] == ["one", "---", "1"]
 
 
 def test_nothing_can_be_written(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:

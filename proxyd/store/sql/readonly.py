@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ HIDDEN: frozenset[tuple[str, str]] = frozenset((
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 _PRAGMAS = {"table_info", "table_xinfo", "table_list", "index_list", "index_info", "user_version"}
 _CONNECT_SECONDS = 5
+#: What a server can keep the rows of, and send as many as are asked for.
+_QUERY = re.compile(r"(?:SELECT|WITH|VALUES|TABLE)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +171,7 @@ class _Server:
 
     def run(self, statement: str, most: int) -> Found:
         try:
-            with self._connection.cursor() as cursor:
-                cursor.execute(statement)
-                described = cursor.description or ()
-                rows = cursor.fetchmany(most + 1) if described else []
+            described, rows = self._some(statement, most + 1) if _QUERY.match(statement) else self._all(statement, most + 1)
         except self._error as error:
             text = str(error).strip()
             raise StoreError(f"the statement took longer than {self._seconds:g} s" if "statement timeout" in text else text) from None
@@ -179,6 +179,25 @@ class _Server:
         if any(secret):
             rows = [tuple(None if hidden else value for value, hidden in zip(row, secret, strict=True)) for row in rows]
         return Found([item.name for item in described], rows[:most], len(rows) > most)
+
+    def _some(self, query: str, most: int) -> tuple[Any, list[tuple[Any, ...]]]:
+        """The columns and the first rows of a query. The server keeps the others, which may be millions."""
+        self._connection.autocommit = False
+        try:
+            cursor = self._connection.cursor(name="proxyctl")
+            cursor.execute(query)
+            rows = cursor.fetchmany(most)
+            return cursor.description or (), rows
+        finally:
+            if not self._connection.closed:
+                self._connection.rollback()
+                self._connection.autocommit = True
+
+    def _all(self, statement: str, most: int) -> tuple[Any, list[tuple[Any, ...]]]:
+        """The same of what is no query, like EXPLAIN and SHOW."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement)
+            return cursor.description or (), cursor.fetchmany(most) if cursor.description else []
 
     def close(self) -> None:
         self._connection.close()
