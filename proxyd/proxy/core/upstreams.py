@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from proxyd.base.conditions import Conditions
 from proxyd.base.ownanswers import OwnAnswer
+from proxyd.base.values import value
 from proxyd.base.variables import SetFields
 from proxyd.config.options import BackendTls, RouteOptions
 
@@ -74,7 +74,7 @@ class UpstreamState:
         return True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value
 class Upstream:
     """One route and its backend, ready to serve. Instants are Unix seconds, 0.0 for none.
 
@@ -123,7 +123,7 @@ class Upstream:
     rollout: float = 1.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@value
 class Pool:
     """The replicas behind one domain, path, priority and conditions, in the order of their route ids.
 
