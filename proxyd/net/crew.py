@@ -53,7 +53,8 @@ class Job:
 class _Hand(Greenlet):  # type: ignore[misc]
     """A greenlet that does one job after the other, until one of them raises."""
 
-    job: Job | None = None
+    __slots__ = ("job",)
+    job: Job | None
 
     def _run(self) -> None:
         hub = get_hub()

@@ -1,7 +1,7 @@
 """The WSGI application, and the runtime of a worker process: `gunicorn -c gunicorn.conf.py proxyd.wsgi:app`.
 
-Our worker class passes a finished exchange (`proxyd.exchange`). Any other WSGI server passes an environ, from which `WsgiClient`
-makes an exchange.
+Our worker class makes exchanges itself, and takes the runtime alone. Any other WSGI server calls `app` with an environ, from which
+`WsgiClient` makes an exchange.
 """
 
 from __future__ import annotations
@@ -36,10 +36,6 @@ def runtime() -> Runtime:
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Proxy one request (PEP 3333)."""
-    exchange = environ.get("proxyd.exchange")
-    if exchange is not None:
-        handle(_runtime or runtime(), exchange)
-        return ()
     current = runtime()
     client = WsgiClient(environ, start_response, current)
     try:

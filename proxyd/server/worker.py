@@ -90,17 +90,12 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
     def run(self) -> None:
         """Accept and serve until told to stop. Then let requests in flight end within graceful_timeout (INT, QUIT: cut them)."""
-        from proxyd.proxy.core.exchange import Exchange
+        from proxyd.proxy.handler import handle
         from proxyd.server.application import runtime
 
         self._runtime = runtime()
         self._reopen = self._runtime.access.reopen
-        wsgi = self.wsgi
-
-        def call(exchange: Exchange) -> None:
-            wsgi({"proxyd.exchange": exchange}, None)
-
-        self._call = call
+        self._answer = partial(handle, self._runtime)
         self._certificates = _certificates(self._runtime)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         told_by = self._runtime.settings.proxy.proxy_protocol_from
@@ -218,12 +213,12 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
                 return
             if protocol == "h2":
                 with contextlib.suppress(gevent.GreenletExit):
-                    Http2Connection(stream, peer, self._runtime).serve(self._call)
+                    Http2Connection(stream, peer, self._runtime).serve(self._answer)
                 return
         else:
             stream = PlainStream(client)
         with contextlib.suppress(gevent.GreenletExit):
-            ClientConnection(stream, peer, self._runtime).serve(self._call)
+            ClientConnection(stream, peer, self._runtime).serve(self._answer)
 
     def _make_room(self, count: int) -> int:
         """Close so many idle connections, the longest idle first. Returns how many there are."""
