@@ -78,6 +78,8 @@ log = logging.getLogger("proxyd.master")
 
 _PARENT_TICK = 0.25
 _LISTEN_AGAIN = 2.0
+#: Microseconds that systemd is to wait on for a start with a long migration, which says so again every ten seconds.
+_GOES_ON = 120_000_000
 #: How often a master that waits asks whether the lead is free, in seconds.
 _STANDBY_LOOK = 0.25
 #: So many looks a host waits for its name before it says that another one has it.
@@ -187,7 +189,7 @@ class Master:
         set_aside_if_corrupt(store.path)
         store.open()
         self._stopping.append(store.close)
-        before, after = migrations.migrate(store)
+        before, after = migrations.migrate(store, lambda: _notify(f"EXTEND_TIMEOUT_USEC={_GOES_ON}"))
         if not before:
             log.log(logging.INFO if settings.file else logging.WARNING, "the database %s is new%s", store.name, "" if settings.file else
                     f": {os.getcwd()} has no conf/proxyd.ini, and what another folder's var/ holds is not used")

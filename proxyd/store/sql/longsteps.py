@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import gevent
@@ -27,8 +28,9 @@ class Work(Protocol):
         """Do some in the database thread. Returns whether more is left."""
 
 
-def in_pieces(store: Store, description: str, work: Work) -> None:
-    """Do what must be done to all rows, a piece in each transaction. Raises StoreError; what was done stays done."""
+def in_pieces(store: Store, description: str, work: Work, goes_on: Callable[[], None] = lambda: None) -> None:
+    """Do what must be done to all rows, a piece in each transaction. `goes_on` is called every few seconds. Raises StoreError; what was
+    done stays done."""
     began = said = time.monotonic()
     log.info("migrating %s: %s", store.name, description)
     while store.call(work.piece, bound=LONGEST):
@@ -36,6 +38,7 @@ def in_pieces(store: Store, description: str, work: Work) -> None:
         if time.monotonic() - said >= _SAID:
             said = time.monotonic()
             log.info("migrating %s: %s, %d rows so far", store.name, description, work.done)
+            goes_on()
     if work.done:
         log.info("migrated %s: %s, %d rows in %.1f s", store.name, description, work.done, time.monotonic() - began)
 

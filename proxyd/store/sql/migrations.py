@@ -389,8 +389,9 @@ def current_version() -> int:
     return row.version if row else 0
 
 
-def migrate(store: Store) -> tuple[int, int]:
-    """Bring the database up to date; returns the version before and after. Raises StoreError for a newer one.
+def migrate(store: Store, goes_on: Callable[[], None] = lambda: None) -> tuple[int, int]:
+    """Bring the database up to date; returns the version before and after. `goes_on` is called every few seconds while a long step runs.
+    Raises StoreError for a newer database.
 
     Counters that are new in COUNTERS get their columns without a step. A database that is up to date already is only read: a locked
     database or a full disk must not keep a master from starting.
@@ -405,7 +406,7 @@ def migrate(store: Store) -> tuple[int, int]:
                 longsteps.index(store, *INDEXES[number])
             if before and number in PIECES:
                 store.call(step, durable=True, bound=LONGEST)
-                longsteps.in_pieces(store, description, PIECES[number]())
+                longsteps.in_pieces(store, description, PIECES[number](), goes_on)
             store.call(_run, number, description, step, durable=True, bound=LONGEST)
             if step is hide_session_ids and before and store.path is not None:
                 forget_log(store.path)
