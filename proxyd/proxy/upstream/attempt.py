@@ -220,7 +220,7 @@ def exchange(parts: Parts, ex: Exchange, upstream: Upstream, stream: Stream, adm
             # reported before (above), because it can't wait for a body that streams for hours.
             reusable = relay(parts, ex, upstream, stream, response, rest)
             if counted:
-                parts.circuits.report(upstream, admission, True, clock.now())
+                parts.circuits.succeeded(upstream)
         return True
     except ProtocolError as error:
         if error.status != 502:

@@ -17,6 +17,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from proxyd.base import clock
 from proxyd.base.lean import without
 
 with without("redis"):
@@ -169,13 +170,22 @@ class Circuits:
 
         `pool`: the pool that the request was for. max_ejected_percent is a share of it."""
         options = upstream.options
-        if admission == 0 and (not options.circuit_breaker or (ok and not options.circuit_error_rate and self._board.clean(upstream.slot))):
+        if admission == 0 and (not options.circuit_breaker or (ok and self._unchanged_by_success(upstream))):
             return
         if ok or options.max_ejected_percent == 100 or pool is None:
             self._count(upstream, admission, ok, now, True)
             return
         with self._board.ejecting():
             self._count(upstream, admission, ok, now, self._has_room_for_another(upstream, pool))
+
+    def succeeded(self, upstream: Upstream) -> None:
+        """Report the success of a request that was no trial: mostly there is nothing to change, and no need to know the time."""
+        if upstream.options.circuit_breaker and not self._unchanged_by_success(upstream):
+            self._count(upstream, 0, True, clock.now(), True)
+
+    def _unchanged_by_success(self, upstream: Upstream) -> bool:
+        """Whether a success changes nothing: none of the last requests has failed, and nobody counts those that did not."""
+        return not upstream.options.circuit_error_rate and self._board.clean(upstream.slot)
 
     def _has_room_for_another(self, upstream: Upstream, pool: Pool) -> bool:
         """Whether the circuit of another member may open."""

@@ -137,7 +137,7 @@ def encoder_for(ex: Exchange, options: RouteOptions, response: ResponseHead, hea
     fields = {name.lower(): value for name, value in headers}
     if "content-range" in fields or fields.get("content-encoding", "identity").lower() != "identity":
         return None
-    if "etag" in fields and sum(name.lower() == "etag" for name, _ in headers) > 1:
+    if len(fields) < len(headers) and sum(name.lower() == "etag" for name, _ in headers) > 1:
         # Nobody can tell which one names the body, so none can be made to name another one.
         return None
     # RFC 9111 5.2.1.6 and 5.2.2.6: either side can ask for it.
