@@ -110,6 +110,14 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+def about_size(size: float) -> str:
+    """A number of bytes for people: 1288490189 -> `1.2 GiB`."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= factor:
+            return f"{size / factor:.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def parse_bool(text: str) -> bool:
     """True or False from true/false, yes/no, on/off, 1/0 in any case. Raises ValueError."""
     value = {"true": True, "yes": True, "on": True, "1": True,

@@ -12,7 +12,7 @@ from typing import Any
 from peewee import fn
 
 from proxyd.base.histogram import percentile
-from proxyd.base.text import format_size
+from proxyd.base.text import about_size
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.deploys import Deploy
 from proxyd.store.sql.maintenance import MaintenanceWindow
@@ -125,7 +125,7 @@ def _sums(model: Any, column: Any, month: str, places: dict[int, Any], names: tu
 def _rows(found: dict[str, Any]) -> list[list[str]]:
     return [[row["instance"], row["place"], "unknown" if row["uptime_percent"] is None else f"{row['uptime_percent']:.3f}",
              str(row["down_seconds"]), str(row["maintenance_seconds"]), str(row["requests"]), str(row["errors"]),
-             *(f"{row[name]:.1f}" for name, _ in _SHARES), format_size(row["bytes_sent"])] for row in found["endpoints"]]
+             *(f"{row[name]:.1f}" for name, _ in _SHARES), about_size(row["bytes_sent"])] for row in found["endpoints"]]
 
 
 def _outages(found: dict[str, Any]) -> list[str]:

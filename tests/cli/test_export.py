@@ -90,7 +90,7 @@ def test_parquet_has_numbers_as_numbers(filled: Store, tmp_path: Path) -> None:
     table = parquet.read_table(output)
     types = [str(table.schema.field(name).type) for name in ("id", "ok", "response_time_ms", "error")]
     assert types == ["int64", "bool", "double", "string"]
-    assert table.num_rows == 3 * 1440 and table.column("ok").to_pylist().count(False) == 26
+    assert table.num_rows == 3 * 1440 and table.column("ok").to_pylist().count(False) == 27
 
 
 @pytest.mark.parametrize(("view", "types"), [
@@ -163,6 +163,9 @@ def test_a_month_of_a_service_is_reported(filled: Store, capsys: pytest.CaptureF
     assert db(filled.url, "report", "search", month="2026-03", format="html") == 0
     page = capsys.readouterr().out
     assert "<td>8700</td>" in page and page.count("<h2>") == 3
+    assert db(filled.url, "report", "shop", month="2026-03") == 0
+    # What was sent, in units that one reads.
+    assert "733.0 MiB" in capsys.readouterr().out
     assert db(filled.url, "report", "shop", month="2026-03") == 0
     assert ("2026-03-02T06:00:00  to 2026-03-02T06:20:00  shop-2 shop.example.com/: upgrade of the database (admin token from 127.0.0.1)"
             ) in capsys.readouterr().out
