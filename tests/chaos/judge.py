@@ -20,6 +20,8 @@ NOT_ASKED = frozenset({"circuit_open", "upstream_down"})
 _SAID = 0.5
 #: Seconds in which a host that was named as late has caught up, if nothing keeps it from that.
 _CATCHES_UP = 4.0
+#: Seconds for which one that was named as late may know that it is, while changes come all the time.
+_RECENT = 8.0
 #: An answer of a backend: its name, and the path it was asked for, in which service, version and route are.
 ANSWER = re.compile(r"(\S+) /(\w+)/v(\d+)/(main|extra)(?:/\S*)?(?: \d+)?\n")
 
@@ -123,7 +125,7 @@ class Judge:
             return
         if sample.status == 503 and self._excused(sample, "down"):
             return
-        if (sample.reason == "stale_table" and self._excused(sample, "late")
+        if (sample.reason == "stale_table" and (self._excused(sample, "late") or self._named(sample))
                 or sample.reason in ("unknown_host", "no_route")
                 and self._late(sample, lambda begin: history.may_lack(sample.extra, begin, sample.end))
                 or sample.reason == "route_disabled" and self._late(sample, lambda begin: history.may_be_away(begin, sample.end))):
@@ -165,6 +167,10 @@ class Judge:
         gone = any(host == sample.host and window.overlaps(sample.begin - _CATCHES_UP, sample.end + _SAID) for window, host in self.gone)
         return (gone or bool(named)) and any(legal(sample.begin - excuse.by) for excuse in self.excuses.found(
             "late", sample.begin, sample.end, host=sample.host))
+
+    def _named(self, sample: Sample) -> bool:
+        """Whether a leader has lately said that the host is late: whoever has known of a newer table for `stale_after` is."""
+        return any(host == sample.host and sample.begin - _RECENT <= at <= sample.end + _SAID for at, host in self.named)
 
     def _backend_excused(self, sample: Sample) -> bool:
         history = self.histories[sample.service]

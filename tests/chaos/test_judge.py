@@ -158,7 +158,11 @@ def test_a_host_may_be_late_where_something_keeps_it_from_newer_tables_and_a_lea
     # Named as late within the apply: the OK did not wait for it any longer.
     judge.named.append((3.9, "web2"))
     assert broken(judge, **changed) == []
+    # It may know that it is late, and say so.
+    assert broken(judge, **changed, status=503, reason="stale_table") == []
     assert broken(judge, **{**changed, "host": "web1"}) == ["fresh"]
+    judge.breaches.clear()
+    assert broken(judge, **{**changed, "host": "web1", "status": 503, "reason": "stale_table"}) == ["served"]
     judge.breaches.clear()
     judge.named.clear()
     # Named as gone: only with a reason, and only as much older as that allows.
