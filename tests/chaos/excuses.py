@@ -15,6 +15,7 @@ KINDS = {
     "backend": "one backend does not answer, or not well",
     "refused": "registry commands may be refused: the database can't be written",
     "master": "registry connections end, or can't be made: there is no master",
+    "away": "routes of services that are connected by one host may be refused: its master is stopped for so long that they count as gone",
     "late": "a host may answer by an older table, if a leader has named it: its master is away, or nothing reaches it",
     "forgotten": "sessions are not found again: the database was lost, or an older one was put back",
 }

@@ -20,8 +20,9 @@ NOT_ASKED = frozenset({"circuit_open", "upstream_down"})
 _SAID = 0.5
 #: Seconds in which a host that was named as late has caught up, if nothing keeps it from that.
 _CATCHES_UP = 4.0
-#: Seconds for which one that was named as late may know that it is, while changes come all the time.
-_RECENT = 8.0
+#: Seconds for which one that was named as late may know that it is, while changes come all the time; and those that a leader may be behind
+#: with the word, on a machine that is too busy.
+_RECENT, _SAYS = 8.0, 2.0
 #: An answer of a backend: its name, and the path it was asked for, in which service, version and route are.
 ANSWER = re.compile(r"(\S+) /(\w+)/v(\d+)/(main|extra)(?:/\S*)?(?: \d+)?\n")
 
@@ -118,7 +119,8 @@ class Judge:
         history = self.histories[sample.service]
         if sample.reason in ("unknown_host", "no_route") and history.may_lack(sample.extra, sample.begin, sample.end):
             return
-        if sample.reason == "route_disabled" and history.may_be_away(sample.begin, sample.end):
+        if sample.reason == "route_disabled" and (history.may_be_away(sample.begin, sample.end)
+                                                  or self.excuses.holds("away", sample.begin, sample.end)):
             return
         of_backend = not sample.reason or sample.status in (502, 504) or sample.reason in NOT_ASKED
         if of_backend and self._backend_excused(sample):
@@ -170,7 +172,7 @@ class Judge:
 
     def _named(self, sample: Sample) -> bool:
         """Whether a leader has lately said that the host is late: whoever has known of a newer table for `stale_after` is."""
-        return any(host == sample.host and sample.begin - _RECENT <= at <= sample.end + _SAID for at, host in self.named)
+        return any(host == sample.host and sample.begin - _RECENT <= at <= sample.end + _SAYS for at, host in self.named)
 
     def _backend_excused(self, sample: Sample) -> bool:
         history = self.histories[sample.service]

@@ -14,6 +14,7 @@ from typing import Any
 from tests.chaos.history import Config, History, Window
 from tests.chaos.judge import Judge, Sample
 from tests.support.registry import RegistryClient
+from tests.support.waiting import patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Door:
     host: str = ""
 
 
-#: Longest wait (seconds) for the answer to a command.
+#: Longest wait (seconds) for the answer to a command; on a busy machine more.
 PATIENCE = 15.0
 
 
@@ -233,7 +234,7 @@ class Service(threading.Thread):
         door = self._doors[self._door]
         self._host, self._entered = door.host, False
         try:
-            self._wire = RegistryClient(door.port, PATIENCE, door.address)
+            self._wire = RegistryClient(door.port, patience(PATIENCE), door.address)
             self._enter(drop)
         except (Refused, Lost, OSError) as error:
             if isinstance(error, Refused) and self._entered:
