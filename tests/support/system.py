@@ -202,6 +202,16 @@ class System:
 
     def sql(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Rows of a query on the live database, as an operator reads it."""
+        url = str(self.settings["database__url"])
+        if url.startswith("postgresql:"):
+            import psycopg2
+
+            with contextlib.closing(psycopg2.connect(url)) as server, server.cursor() as cursor:
+                if values:
+                    cursor.execute(query.replace("%", "%%").replace("?", "%s"), values)
+                else:
+                    cursor.execute(query)
+                return cursor.fetchall()
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=5)) as connection:
             return connection.execute(query, values).fetchall()
 

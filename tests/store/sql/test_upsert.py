@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from peewee import fn
 
 from proxyd.store.sql.database import Store
@@ -39,7 +40,7 @@ def test_a_row_is_known_by_all_columns_of_its_key(store: Store) -> None:
 def test_any_number_of_rows_is_written(store: Store) -> None:
     put(store, RouteRemoval, *({"route_id": f"r{number}", "version": 1} for number in range(200)))
     put(store, RouteRemoval, *({"route_id": f"r{number}", "version": 2} for number in range(200)))
-    assert store.read(lambda: RouteRemoval.select(fn.COUNT(), fn.MIN(RouteRemoval.version)).tuples()[0]) == (200, 2)
+    assert store.read(lambda: RouteRemoval.select(fn.COUNT(RouteRemoval.route_id), fn.MIN(RouteRemoval.version)).tuples()[0]) == (200, 2)
 
 
 def test_no_rows_are_no_statement(store: Store) -> None:
@@ -47,6 +48,7 @@ def test_no_rows_are_no_statement(store: Store) -> None:
     assert held(store, RouteRemoval) == []
 
 
+@pytest.mark.sqlite
 def test_a_row_of_nothing_but_its_key_that_is_there_stays_as_it_is(store: Store) -> None:
     put(store, StoredCounter, {"name": "n", "value": 3})
     put(store, StoredCounter, {"name": "n"})
