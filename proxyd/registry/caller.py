@@ -32,6 +32,8 @@ class Caller:
         #: Whether the master is stopping. Its clients then lose a connection but keep their routes, and the next master takes over.
         self.stopping = False
         self.subscriptions: set[str] = set()
+        #: Told whether there are subscriptions, each time that they change.
+        self.listens: Callable[[bool], None] = lambda listens: None
         self.deliver: Callable[[Event], None] = lambda event: None
         self.unhurried: Callable[[], AbstractContextManager[None]] = nullcontext
         #: Waits for so many seconds at most, and returns whether a MAINT_EXIT of this connection waits for its turn.

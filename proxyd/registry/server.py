@@ -48,6 +48,8 @@ class RegistryServer:
         self.gate = Gatekeeper(self.settings.tokens_file, self.settings.max_failed_logins)
         self.working = BoundedSemaphore(self.settings.max_in_flight)
         self.connections: set[Connection] = set()
+        #: Those that have subscribed to something. Most have not, and each of thousands that register brings an event.
+        self._listening: set[Connection] = set()
         self._tls = RegistryTls(self.settings) if self.settings.tls_certificate else None
         self._server: PatientServer | None = None
         self._told_short = -inf
@@ -82,7 +84,7 @@ class RegistryServer:
             connection.cut()
 
     def _deliver(self, event: Event) -> None:
-        for connection in list(self.connections):
+        for connection in list(self._listening):
             connection.deliver(event)
 
     def _tell_short(self) -> None:
@@ -125,11 +127,13 @@ class RegistryServer:
             return
         connection = Connection(sock, Caller(self.registry, self.operations, self.gate, peer), self.settings, self.working)
         connection.via = via
+        connection.caller.listens = lambda listens: (self._listening.add if listens else self._listening.discard)(connection)
         self.connections.add(connection)
         try:
             connection.serve()
         finally:
             self.connections.discard(connection)
+            self._listening.discard(connection)
             connection.close()
 
 

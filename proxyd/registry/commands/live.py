@@ -119,6 +119,7 @@ _TYPE = Field("type", fields.event_type, "Event type, or `all`.")
          help="Receive events about the session's routes and about the whole proxy.", repeatable=True)
 def subscribe(caller: Caller, type: str) -> str:
     caller.subscriptions.add(type)
+    caller.listens(True)
     return "SUBSCRIBE_OK"
 
 
@@ -129,4 +130,5 @@ def unsubscribe(caller: Caller, type: str) -> str:
         caller.subscriptions.clear()
     else:
         caller.subscriptions.discard(type)
+    caller.listens(bool(caller.subscriptions))
     return "UNSUBSCRIBE_OK"
