@@ -225,18 +225,18 @@ class Checker:
         standing = check.standing
         before = standing.status
         check.turn.interval = check.target.interval
-        changed = standing.take(result.ok, result.error)
+        changed = settles = standing.take(result.ok, result.error)
         for watched in list(check.routes.values()):
             self._records.result(watched.route_id, result, now, self._outages.is_planned(watched.route_id))
             self._records.current(watched.route_id, check.target, standing, result, now, changed)
-            self._outages.judged(watched.route_id, result.ok, standing.status, standing.reason, now, result.seconds)
+            settles |= self._outages.judged(watched.route_id, result.ok, standing.status, standing.reason, now, result.seconds)
             if self._settings.drive_circuits:
                 drive(self._circuits, watched, standing, result.ok, now)
             if changed:
                 self._bus.publish("backend_health_changed", {
                     "healthy": standing.status != DOWN, "status": standing.status, "previous": before, "reason": standing.reason,
                     "url": check.target.url, **self._told}, watched.route_id, at=clock.shown(now))
-        if changed:
+        if settles:
             self._settle(now)
         if standing.status == DOWN and any(watched.options.hold_when_down for watched in check.routes.values()):
             check.turn.interval = min(_AWAITED, check.target.interval)

@@ -26,13 +26,15 @@ _LONGEST_STEP = 60.0
 
 @dataclass(slots=True)
 class _Route:
-    """What is known of a route. `failing`: the instant of the first failed check of the present row of failures, 0.0 without one."""
+    """What is known of a route. `failing`: the instant of the first failed check of the present row of failures, 0.0 without one.
+    `awaited`: it was down when its maintenance ended, and the next check tells whether it still is: until then nobody knows."""
 
     keys: tuple[Key, Key]
     planned: bool
     status: str = UNKNOWN
     reason: str = ""
     failing: float = 0.0
+    awaited: bool = False
 
 
 @dataclass(slots=True)
@@ -124,6 +126,9 @@ class Outages:
             known = self._routes[record.route_id] = _Route(keys, planned, failing=since if status == DOWN else 0.0)
             for key in keys:
                 self._places.setdefault(key, {})[record.route_id] = known
+        known.awaited = not planned and status == DOWN and (known.awaited or known.planned)
+        if known.awaited:
+            status = UNKNOWN
         if known.planned != planned or known.status != status:
             self._add_up(keys, clock.now())
         known.planned, known.status, known.reason = planned, status, reason
@@ -143,11 +148,12 @@ class Outages:
                 self._counted.pop(key, None)
         self._touched.update(known.keys)
 
-    def judged(self, route_id: str, ok: bool, status: str, reason: str, now: float, seconds: float) -> None:
-        """A check was made, which took so many seconds, and after which the route has this status."""
+    def judged(self, route_id: str, ok: bool, status: str, reason: str, now: float, seconds: float) -> bool:
+        """A check was made, which took so many seconds, and after which the route has this status. Returns whether it has another one than
+        was known here: call `settle` then."""
         known = self._routes.get(route_id)
         if known is None:
-            return
+            return False
         sums = self._sums_of(known.keys[0], route_id)
         if known.planned:
             sums.in_maintenance += 1
@@ -157,12 +163,17 @@ class Outages:
             sums.bad += 1
         if not ok:
             known.failing = known.failing or now
-        if known.status != status:
+        other = known.status != status
+        if known.awaited:
+            # What failed in the maintenance is of no interest any more.
+            known.awaited, known.failing = False, 0.0 if ok else now
+        if other:
             self._add_up(known.keys, now)
             known.status, known.reason = status, reason
             self._touched.update(known.keys)
         if ok and status != DOWN:
             known.failing = 0.0
+        return other
 
     def is_planned(self, route_id: str) -> bool:
         """Whether a route is in maintenance, or drains."""

@@ -398,6 +398,7 @@ def test_checks_that_fail_in_maintenance_are_no_downtime(running: Running, count
     uptime, checks, good = running.sql("SELECT uptime_percent, checks, good FROM v_uptime_24h")[0]
     assert uptime == 100.0 and checks == good
     assert running.sql("SELECT COUNT(*) > 0 FROM v_checks WHERE ok = 'no' AND planned = 'yes'") == [(1,)]
+    assert running.sql("SELECT COUNT(*) FROM v_incidents WHERE planned = 'no'") == [(0,)]
     wait_until(lambda: running.sql("SELECT SUM(bad), SUM(in_maintenance) > 3 FROM v_health_by_hour") == [(0, 1)])
 
 

@@ -89,8 +89,27 @@ def test_an_outage_in_maintenance_or_after_a_drain_is_planned(planned: RouteReco
     assert told(outages) == [("endpoint", "i1", True, None), ("service", "", True, None)]
     outages.take(route(1), DOWN, "still down", 0.0)
     outages.settle(1001.0)
+    assert told(outages) == [("endpoint", "i1", True, "maintenance"), ("service", "", True, "maintenance")]
+    # Another change before the next check tells nothing either.
+    outages.take(route(1), DOWN, "still down", 0.0)
     # Maintenance is over, and it is still down: from here it is not planned.
+    assert outages.judged("r1", False, DOWN, "still down", 1002.0, 0.001)
+    outages.settle(1002.0)
     assert told(outages)[:2] == [("endpoint", "i1", True, "maintenance"), ("endpoint", "i1", False, None)]
+    begun = next(row for row in outages.changed.values() if row["kind"] == "endpoint" and not row["planned"])
+    assert begun["first_failed_at"] == begun["started_at"]
+
+
+def test_a_service_that_is_back_from_its_maintenance_had_no_outage() -> None:
+    outages = Outages()
+    outages.take(route(1, maintenance=1.0), HEALTHY, "", 0.0)
+    down(outages, 1)
+    outages.take(route(1), DOWN, "still down", 0.0)
+    outages.settle(1001.0)
+    up(outages, 1, 1002.0)
+    assert told(outages) == [("endpoint", "i1", True, "maintenance"), ("service", "", True, "maintenance")]
+    down(outages, 1, now=1003.0)
+    assert told(outages)[1] == ("endpoint", "i1", False, None)
 
 
 def test_maintenance_ends_an_outage(pair: Outages) -> None:
