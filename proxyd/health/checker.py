@@ -216,7 +216,8 @@ class Checker:
         if check.returning and not result.ok:
             # The service said that it is back after this check began. The next one comes at once.
             return
-        if returning:
+        if returning or check.returning:
+            # Also where it began before, and is good: else the circuit would open until the next one.
             check.standing.one_will_do()
         self._judge(check, result, clock.now())
 
