@@ -421,6 +421,7 @@ def test_a_services_maintenance_server_answers_what_does_not_ask_for_a_document(
             b"/down/logo.png": (b"200 OK", b"image/png", b"logo"),
             b"/api/status?step=2": (b"202 Accepted", b"application/json", b'{"done":40}'),
             b"/fragment": (b"200 OK", b"text/html", b"<p>40 %</p>"),
+            b"/api/cart": (b"503 Service Unavailable", b"application/json", b'{"down":true}'),
         }.get(path, (b"404 Not Found", b"text/html", b"no"))
         fields = b"Content-Type: %b\r\nContent-Length: %d\r\nX-Step: 2\r\nConnection: close" % (kind, len(body))
         head = b"HTTP/1.1 %b\r\n%b\r\n\r\n" % (status, fields)
@@ -438,6 +439,9 @@ def test_a_services_maintenance_server_answers_what_does_not_ask_for_a_document(
     assert system.get("/api/status?step=2", "stands.test", "HEAD").headers["Content-Type"] == "application/json"
     fragment = system.get("/fragment", "stands.test", Accept="text/html", Sec_Fetch_Dest="empty")
     assert (fragment.status, fragment.text) == (200, "<p>40 %</p>")
+    # Whatever status it answers with, it is planned.
+    cart = system.get("/api/cart", "stands.test", Accept="application/json")
+    assert (cart.status, cart.json()) == (503, {"down": True})
     for path in ("/logo.png", "/down/logo.png"):
         assert system.get(path, "stands.test", Accept="image/*").text == "logo"
     for path in ("/", "/api/status", "/down/logo.png"):
@@ -447,5 +451,5 @@ def test_a_services_maintenance_server_answers_what_does_not_ask_for_a_document(
     missing = system.get("/api/orders", "stands.test", Accept="application/json")
     assert [(one.status, one.json()["code"]) for one in (posted, missing)] == [(503, "maintenance")] * 2
     assert backend.requests == []
-    wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["maintenance"]["hits"] == 12, what="the hits")
+    wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["maintenance"]["hits"] == 13, what="the hits")
     assert client.json(f"STATS_GET|SID|{route_id}")["errors"] == 0

@@ -87,6 +87,9 @@ class Maintenance:
             elif answered(parts, ex, held, self._servers.breaker(held.maintenance_page_url)):
                 if ex.counters is not None:
                     ex.counters.maintenance_hits += 1
+                if ex.status >= 500:
+                    # Planned, whoever says so: it is no error.
+                    ex.failure = ex.failure or "maintenance"
                 return ANSWERED
         page = Page(fetched.content_type, fetched.body) if fetched is not None else self._built_in(ex, held)
         return Refusal(503, "maintenance", _DETAIL, headers, "maintenance_hits", page)
