@@ -171,7 +171,14 @@ condition on a service reaches no further than the result where a view sums up o
 
 PostgreSQL compiles queries that it expects to be expensive (its setting `jit`), and expects too much of those that compare with
 `(SELECT day_ago FROM v_now)`, because it does not know that instant when it plans. `v_incidents` of a day took 300 ms so, and takes 1 ms
-without. The role above and `proxyctl sql` have it off; for others, say `ALTER ROLE ... SET jit = off`.
+without. The role above and `proxyctl sql` have it off; for others, say `ALTER ROLE ... SET jit = off`. For the same reason it may read a
+large table as a whole, if asked so for a span of all services. Write the instant, or join `v_now`: then it knows, and finds the span by its
+index.
+
+```sql
+SELECT h.hour, h.instance_name, h.up_seconds, h.down_seconds
+FROM v_now n JOIN v_health_by_hour h ON h.hour >= n.hour_ago ORDER BY h.hour, h.instance_name;
+```
 
 ## What health checks cost
 

@@ -158,6 +158,9 @@ def test_a_server_finds_both_rows_of_a_period_by_the_key(postgres: Postgres) -> 
     plan = postgres.sql("EXPLAIN SELECT * FROM v_uptime_services WHERE period = '24h'", name)
     assert "Join Filter" not in plan and "Index Scan Backward using service_hours_pkey" in plan and plan.count("(hour >= ") == 1, plan
     assert set(re.findall(r"Seq Scan on (\w+)", plan)) == {"endpoints"}, plan
+    # Where `v_now` is joined, the server knows the instant when it plans.
+    plan = postgres.sql("EXPLAIN SELECT h.* FROM v_now n JOIN service_hours h ON h.hour >= n.hour_ago", name)
+    assert "Seq Scan" not in plan and "(hour >= " in plan, plan
     # Of one service, those rows alone.
     plan = postgres.sql("EXPLAIN SELECT * FROM v_uptime_services WHERE period = '24h' AND service_name = 'svc7'", name)
     assert re.search(r"Seq Scan on endpoints .*\n *Filter: \(service_name = 'svc7'::text\)", plan) and plan.count("Filter") == 1, plan
