@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.membership import Membership
+from proxyd.store.sql.membership import Membership, NameTaken
 from proxyd.store.sql.models import Lead
 
 
@@ -50,7 +50,11 @@ class Leadership:
     def keep(self) -> None:
         """Make sure that this master still leads, and give a sign of life. A connection that was lost is made again. Raises LeadLost if
         the lead is another's, and StoreError if the server can't be asked: then nobody knows."""
-        held = self.take()
+        try:
+            held = self.take()
+        except NameTaken:
+            # The server may think that this host's last connection is there still, which says nothing about the lead.
+            held = False
         if self._store.read(_newest_term) != self.term:
             raise LeadLost(self.holder())
         if not held:

@@ -250,6 +250,11 @@ def test_a_database_that_is_not_there_and_a_wrong_password_are_told(postgres: Po
     nowhere.close()
 
 
+def test_the_server_looks_after_a_client_that_is_silent(store: Store) -> None:
+    """Else it kept the name of a host that was cut off for as long as its own settings say: two hours."""
+    assert store.read(lambda: database.execute_sql("SHOW tcp_keepalives_idle").fetchone()) == ("5",)
+
+
 def test_of_several_hosts_the_first_that_answers_is_used(postgres: Postgres, url: str) -> None:
     hosts = url.replace("127.0.0.1", "127.0.0.1:1,127.0.0.1") + "?target_session_attrs=read-write"
     store = Store(hosts, busy_timeout=2.0)
