@@ -10,10 +10,13 @@ import importlib
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gevent import config, events, monkey
 from gevent.local import local
+
+#: What gevent's patch imports itself. A child that imports it must find it where it was, also while another version is installed.
+_PATCH_NEEDS = ("_threading_local", "gevent.selectors", f"gevent.monkey._patch_thread_{'gte' if sys.version_info >= (3, 13) else 'lt'}313")
 
 
 def patch_all() -> None:
@@ -67,6 +70,10 @@ def preload(*names: str) -> None:
     try:
         for name in names:
             importlib.import_module(name)
+        for name in _PATCH_NEEDS:
+            # Other versions of gevent have other ones.
+            with suppress(ImportError):
+                importlib.import_module(name)
     finally:
         threading.local = ours
     # A collection would write to each object, and so copy the memory that children share.

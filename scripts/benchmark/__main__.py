@@ -94,7 +94,7 @@ def main() -> int:
     parser.add_argument("--handshakes", action="store_true",
                         help="TLS handshakes a second, full and resumed, in TLS 1.2 and 1.3; prints the table alone")
     parser.add_argument("--scale", action="store_true",
-                        help="starts, memory, 100,000 routes and 9,800 sessions: seconds and processor seconds; prints the table alone")
+                        help="starts, memory, 100,000 routes and 9,800 sessions: seconds and processor seconds; takes a few minutes")
     parser.add_argument("--goals", action="store_true",
                         help="processor time beside Caddy and nginx, and what it may be; latency at a given rate; idle connections. "
                              "--scenarios takes the table's rows, --only proxyd, nginx, caddy")
@@ -115,7 +115,10 @@ def main() -> int:
         return _http2(names, options.scenarios, rounds, seconds, not options.no_write)
     if options.scale:
         with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:
-            print(scale.run(Path(place), rounds, options.quick))
+            table = scale.run(Path(place), rounds, options.quick) + "\n"
+        print(table)
+        if not options.no_write:
+            report.put(scale.BEGIN, scale.END, table)
         return 0
     if options.handshakes:
         with tempfile.TemporaryDirectory(prefix="proxyd-bench-") as place:

@@ -1,4 +1,4 @@
-"""Many routes, many sessions, memory and starts: seconds, and the processor seconds of the process that has the work.
+"""Many routes, many sessions, memory and starts: seconds, the processor seconds of the process that has the work, and what is the goal.
 
 Nothing here loads the proxy: each figure is of one event, measured a few times where it is short. Processor seconds are compared between
 machines and revisions; seconds say only whether somebody waits.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import select
 import selectors
 import signal
@@ -25,6 +26,8 @@ from benchmark import targets
 from benchmark.extras import bulk
 from benchmark.targets import Target
 
+#: Where its table is put in docs/performance.md.
+BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
 _PATIENCE = 300.0
 #: No limit that these numbers could meet is measured here.
 _ROOMY = {"PROXYD_REGISTRY_MAX_ROUTES": "120000", "PROXYD_REGISTRY_MAX_ROUTES_PER_SESSION": "20000",
@@ -43,30 +46,38 @@ class _Took:
 
 
 def run(folder: Path, rounds: int, quick: bool) -> str:
-    """The table as Markdown. Its rows go to stderr as they are there."""
-    part_of, rows = 10 if quick else 1, []
+    """The table as Markdown, and how busy the machine was. Its rows go to stderr as they are there."""
+    if "PYTHONPYCACHEPREFIX" not in os.environ and os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Otherwise each start would compile all modules anew, which an installed proxyd never does.
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
+    part_of, rows, loads = 10 if quick else 1, [], [os.getloadavg()[0]]
     parts = (starts(folder / "starts", max(3, rounds)), staging(folder / "staging", 10_000 // part_of),
              back(folder / "back", 1_000 // part_of), crowd(folder / "crowd", 9_800 // part_of),
              many_routes(folder / "routes", 100_000 // part_of))
     for part in parts:
         for row in part:
-            print(f"{row} load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+            loads.append(os.getloadavg()[0])
+            print(f"{row} load {loads[-1]:.1f}", file=sys.stderr, flush=True)
             rows.append(row)
-    return "\n".join(["| what | seconds | processor seconds | |", "|---|---|---|---|", *rows])
+    about = (f"Measured on {platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}, the load of the machine "
+             f"between {min(loads):.0f} and {max(loads):.0f} meanwhile{'; a tenth of all numbers' if quick else ''}.")
+    return "\n".join([about, "", "| what | seconds | processor seconds | goal | |", "|---|---|---|---|---|", *rows])
 
 
-def _row(what: str, wall: float, busy: float, more: str = "") -> str:
-    return f"| {what} | {wall:.2f} | {busy:.2f} | {more} |"
+def _row(what: str, wall: float, busy: float, goal: str = "", more: str = "") -> str:
+    return f"| {what} | {wall:.2f} | {busy:.2f} | {goal} | {more} |"
 
 
-def _told(what: str, took: _Took, more: str = "") -> str:
-    return _row(what, took.wall, took.busy, more)
+def _told(what: str, took: _Took, goal: str = "", more: str = "") -> str:
+    return _row(what, took.wall, took.busy, goal, more)
 
 
 def starts(folder: Path, times: int) -> Iterator[str]:
     """A start with an empty database, a worker killed, and the memory of all processes."""
     first, first_busy, again, again_busy = [], [], [], []
     memory: dict[str, float] = {}
+    # The first one compiles what is new, and does not count.
+    _system(folder / "first", workers=2).stop()
     for number in range(times):
         begun = time.monotonic()
         target = _system(folder / str(number), workers=2, ready=False)
@@ -87,11 +98,12 @@ def starts(folder: Path, times: int) -> Iterator[str]:
             again_busy.append(_busy(_workers(target)[0]))
         finally:
             target.stop()
-    yield _row("start to the first answer, 2 workers", statistics.median(first), statistics.median(first_busy),
+    yield _row("start to the first answer, 2 workers", statistics.median(first), statistics.median(first_busy), "0.6",
                f"best {min(first):.2f}; processor: of all processes, the master's start included")
-    yield _row("all workers killed, to the next answer", statistics.median(again), statistics.median(again_busy),
+    yield _row("all workers killed, to the next answer", statistics.median(again), statistics.median(again_busy), "0.1",
                f"best {min(again):.2f}; processor: of one worker")
-    yield f"| memory, PSS MiB: {', '.join(f'{name} {size:.0f}' for name, size in memory.items())} | | | {sum(memory.values()):.0f} in all |"
+    each = ", ".join(f"{name} {size:.0f}" for name, size in memory.items())
+    yield f"| memory, PSS MiB: {each} | | | 100 | {sum(memory.values()):.0f} in all |"
 
 
 def staging(folder: Path, count: int) -> Iterator[str]:
@@ -102,7 +114,7 @@ def staging(folder: Path, count: int) -> Iterator[str]:
         with sock, _timed(target) as took:
             for number in range(count):
                 ask(f"ROUTE_ADD|{sid}|h{number}.example.com|/|{_BACKEND}|0")
-        yield _told(f"{count:,} ROUTE_ADD one by one in one session", took)
+        yield _told(f"{count:,} ROUTE_ADD one by one in one session", took, "5")
         with _timed(target) as took:
             ask(f"CONFIG_APPLY|{sid}")
         yield _told("their CONFIG_APPLY", took)
@@ -129,13 +141,14 @@ def many_routes(folder: Path, count: int) -> Iterator[str]:
         time.sleep(1.0)
         admin = int(target.admin_port)  # type: ignore[attr-defined]
         for path in ("/metrics", "/", "/api/v1/status", "/api/v1/routes?limit=100&order=worst", "/api/v1/sessions?limit=100"):
+            # What the page asks for has the goal of the page.
             samples = []
             for _ in range(2):
                 time.sleep(1.5)
                 with _timed(target) as took:
                     status, size = _get(admin, path)
                 samples.append(took)
-            yield _told(f"GET {path}", min(samples, key=lambda item: item.wall), f"{status}, {size / (1 << 20):.2f} MiB")
+            yield _told(f"GET {path}", min(samples, key=lambda item: item.wall), "1", f"{status}, {size / (1 << 20):.2f} MiB")
         _wait_for_kept(folder)
         for pid in _workers(target):
             os.kill(pid, signal.SIGKILL)
@@ -143,12 +156,12 @@ def many_routes(folder: Path, count: int) -> Iterator[str]:
         status = _answer(target.port, last)
         wall = time.monotonic() - begun
         time.sleep(1.0)
-        yield _row("worker killed, to the next answer", wall, _busy(_workers(target)[0]), f"{status}; processor: 1 s later")
+        yield _row("worker killed, to the next answer", wall, _busy(_workers(target)[0]), "2", f"{status}; processor: 1 s later")
         with _master_killed(target) as begun:
             sock, _, _ = targets.session(_registry(target), "new", patience=_PATIENCE)
             wall = time.monotonic() - begun
         held.append(sock)
-        yield _row("master killed, to the answer of REGISTER", wall, _busy(_master(target)))
+        yield _row("master killed, to the answer of REGISTER", wall, _busy(_master(target)), "2")
     finally:
         for sock in held:
             sock.close()
@@ -174,7 +187,7 @@ def back(folder: Path, count: int) -> Iterator[str]:
             held = [_connected(_registry(target)) for _ in secrets]
             _ask_all(held, [f"RECONNECT|{secret}" for secret in secrets], "OK")
             wall = time.monotonic() - begun
-        yield _row(f"master killed, to the last of {count:,} sessions' RECONNECT", wall, _busy(_master(target)),
+        yield _row(f"master killed, to the last of {count:,} sessions' RECONNECT", wall, _busy(_master(target)), "2",
                    f"{wall - (listening - begun):.2f} from when it listens")
         for sock in held:
             sock.close()
@@ -198,7 +211,7 @@ def crowd(folder: Path, count: int) -> Iterator[str]:
         with _timed(target) as took:
             held.extend(targets.session(_registry(target), f"service{number}", patience=_PATIENCE)[0] for number in range(count))
         size = (_resident(_master(target)) - before) / count
-        yield _told(f"{count:,} sessions register one after the other", took, f"{size:.1f} KiB each in the master")
+        yield _told(f"{count:,} sessions register one after the other", took, "", f"{size:.1f} KiB each in the master")
     finally:
         for sock in held:
             sock.close()
