@@ -25,6 +25,8 @@ from proxyd.store.sql.readonly import HIDDEN
 from proxyd.store.sql.retained import RETAINED
 from proxyd.store.sql.views import VIEWS
 
+_EPOCH = "The same in Unix seconds, for tools."
+
 _HEAD = """# Database
 
 Everything that proxyd knows is in one database: what is served now, and its history by the minute, hour and day. This page says how to
@@ -111,8 +113,8 @@ works as expected, and SQLite's `strftime`, `julianday` and `unixepoch` read the
 
 **Compare times with times of the same form.** `v_now` has them: `at >= (SELECT hour_ago FROM v_now)`. SQLite's
 `datetime('now', '-1 hour')` looks right and is wrong: it makes `2026-03-02 07:00:00`, with a blank where the columns have a `T`, and a
-blank sorts before it, so that all of today is newer than an hour ago. Tools that want numbers find Unix seconds in the columns of views
-that end in `_epoch`.
+blank sorts before it, so that all of today is newer than an hour ago. Tools that want numbers find Unix seconds beside every instant of a
+view, in the column of the same name that ends in `_epoch`; of `v_now`, in `now_epoch`.
 
 ## With other tools
 
@@ -327,10 +329,10 @@ def _table(connection: sqlite3.Connection, model: type[models.StoredTable]) -> s
 
 
 def _view(connection: sqlite3.Connection, name: str) -> str:
-    """A view's columns."""
+    """A view's columns. An instant in Unix seconds stands beside its text, so one sentence does for all."""
     columns = [item[1] for item in connection.execute(f"PRAGMA table_info({name})")]
     rows = [(code(column), "text" if kind is Kind.INSTANT else kind.value,
-             COLUMN_NOTES.get(f"{name}.{column}") or COLUMN_NOTES.get(column, ""))
+             COLUMN_NOTES.get(f"{name}.{column}") or COLUMN_NOTES.get(column) or (_EPOCH if column.endswith("_epoch") else ""))
             for column, kind in zip(columns, kinds_of(name, columns), strict=True)]
     return f"\n## {name}\n\n{VIEW_NOTES[name]}\n\n" + table(("column", "type", "what it is"), rows)
 

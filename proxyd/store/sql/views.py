@@ -25,8 +25,8 @@ VIEWS: dict[str, str] = {
         LEFT JOIN health_status h ON h.route_id = r.route_id
         LEFT JOIN route_stats s ON s.route_id = r.route_id""",
     "v_health_now": """
-        SELECT h.route_id, r.service_name, r.instance_name, h.url, h.status, h.reason, h.since, h.last_check,
-               h.response_time_ms, h.success_rate_percent, h.consecutive_failures
+        SELECT h.route_id, r.service_name, r.instance_name, h.url, h.status, h.reason, h.since, {epoch:h.since} AS since_epoch, h.last_check,
+               {epoch:h.last_check} AS last_check_epoch, h.response_time_ms, h.success_rate_percent, h.consecutive_failures
         FROM health_status h JOIN routes r ON r.route_id = h.route_id""",
     "v_uptime_24h": """
         SELECT x.route_id, r.service_name, r.instance_name, x.checks, x.good,
@@ -42,7 +42,8 @@ VIEWS: dict[str, str] = {
         JOIN routes r ON r.route_id = x.route_id""",
     "v_checks": """
         SELECT x.checked_at, {epoch:x.checked_at} AS checked_at_epoch, COALESCE(x.last_checked_at, x.checked_at) AS last_checked_at,
-               x.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, x.checks,
+               COALESCE({epoch:x.last_checked_at}, {epoch:x.checked_at}) AS last_checked_at_epoch, x.route_id, h.endpoint_id,
+               p.service_name, p.instance_name, p.domain, p.path, x.checks,
                CASE WHEN x.ok THEN 'yes' ELSE 'no' END AS ok, CASE WHEN x.planned THEN 'yes' ELSE 'no' END AS planned,
                x.status_code, x.response_time_ms AS avg_ms,
                COALESCE(x.response_time_ms_min, x.response_time_ms) AS min_ms,
@@ -51,20 +52,22 @@ VIEWS: dict[str, str] = {
         LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_circuits": """
         SELECT r.route_id, r.service_name, r.instance_name, r.backend_url, c.host, COALESCE(c.state, 'closed') AS state,
-               COALESCE(c.reason, '') AS reason, COALESCE(c.failures, 0) AS failures, c.opened_at, c.last_failure,
-               c.next_attempt, c.changed_at,
+               COALESCE(c.reason, '') AS reason, COALESCE(c.failures, 0) AS failures, c.opened_at, {epoch:c.opened_at} AS opened_at_epoch,
+               c.last_failure, {epoch:c.last_failure} AS last_failure_epoch, c.next_attempt, {epoch:c.next_attempt} AS next_attempt_epoch,
+               c.changed_at, {epoch:c.changed_at} AS changed_at_epoch,
                (SELECT COUNT(*) FROM circuit_transitions t
                 WHERE t.route_id = r.route_id AND (c.host IS NULL OR t.host IN ('', c.host)) AND t.to_state = 'open'
                   AND t.at >= {at:day}) AS opened_24h
         FROM routes r LEFT JOIN circuits c ON c.route_id = r.route_id""",
     "v_slowest": """
-        SELECT s.at, s.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, s.level, s.method, s.url, s.status_code,
-               s.total_ms, s.queue_ms, s.connect_ms, s.first_byte_ms, s.body_ms, s.upstream, s.request_id
+        SELECT s.at, {epoch:s.at} AS at_epoch, s.route_id, h.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, s.level,
+               s.method, s.url, s.status_code, s.total_ms, s.queue_ms, s.connect_ms, s.first_byte_ms, s.body_ms, s.upstream, s.request_id
         FROM slow_requests s LEFT JOIN route_history h ON h.route_id = s.route_id LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id
         ORDER BY s.total_ms DESC LIMIT 100""",
     "v_errors": """
-        SELECT x.service_name, x.domain, x.path, x.status_code, x.reason, x.made_by, x.requests, x.first_hour, x.last_at, x.last_method,
-               x.last_url, x.last_upstream, x.last_request_id
+        SELECT x.service_name, x.domain, x.path, x.status_code, x.reason, x.made_by, x.requests, x.first_hour,
+               {epoch:x.first_hour} AS first_hour_epoch, x.last_at, {epoch:x.last_at} AS last_at_epoch, x.last_method, x.last_url,
+               x.last_upstream, x.last_request_id
         FROM (SELECT p.service_name, p.domain, p.path, e.status_code, e.reason, e.made_by, e.last_at, e.last_method, e.last_url,
                      e.last_upstream, e.last_request_id,
                      CAST(SUM(e.requests) OVER (PARTITION BY p.service_name, p.domain, p.path, e.status_code, e.reason) AS {whole_type})
@@ -74,7 +77,8 @@ VIEWS: dict[str, str] = {
               FROM error_hours e LEFT JOIN endpoints p ON p.endpoint_id = e.endpoint_id WHERE e.hour >= {at:week}) x
         WHERE x.place = 1""",
     "v_unknown_hosts": """
-        SELECT u.host, u.requests, u.last_at FROM unknown_hosts u ORDER BY u.requests DESC, u.last_at DESC LIMIT 100""",
+        SELECT u.host, u.requests, u.last_at, {epoch:u.last_at} AS last_at_epoch FROM unknown_hosts u
+        ORDER BY u.requests DESC, u.last_at DESC LIMIT 100""",
     "v_slowest_endpoints": """
         SELECT t.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, CAST(SUM(t.requests) AS {whole_type}) AS requests_24h,
                ROUND(CAST(SUM(t.latency_ms_sum) / SUM(t.requests) AS {decimal}), 3) AS avg_ms, CAST(SUM(t.late) AS {whole_type}) AS late_24h
@@ -93,8 +97,10 @@ VIEWS: dict[str, str] = {
                COALESCE({json:e.detail,status}, {json:e.detail,state}) AS became, {json:e.detail,reason} AS reason, e.actor, e.detail
         FROM events e LEFT JOIN route_history h ON h.route_id = e.route_id LEFT JOIN endpoints p ON p.endpoint_id = h.endpoint_id""",
     "v_endpoints": """
-        SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, p.first_seen, COUNT(h.route_id) AS routes_ever,
-               COUNT(h.route_id) - COUNT(h.removed_at) AS routes_now, MAX(h.added_at) AS last_added, MAX(h.removed_at) AS last_removed
+        SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, p.first_seen, {epoch:p.first_seen} AS first_seen_epoch,
+               COUNT(h.route_id) AS routes_ever, COUNT(h.route_id) - COUNT(h.removed_at) AS routes_now,
+               MAX(h.added_at) AS last_added, {epoch:MAX(h.added_at)} AS last_added_epoch,
+               MAX(h.removed_at) AS last_removed, {epoch:MAX(h.removed_at)} AS last_removed_epoch
         FROM endpoints p LEFT JOIN route_history h ON h.endpoint_id = p.endpoint_id
         GROUP BY p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, p.first_seen""",
     "v_route_history": """
@@ -114,18 +120,21 @@ VIEWS: dict[str, str] = {
                d.settings_changed AS changed_settings, d.actor, d.config_version, d.change
         FROM deploys d""",
     "v_certificates": """
-        SELECT c.domain, c.key_type, c.issuer, c.not_before, c.not_after, {epoch:c.not_after} AS not_after_epoch,
+        SELECT c.domain, c.key_type, c.issuer, c.not_before, {epoch:c.not_before} AS not_before_epoch, c.not_after,
+               {epoch:c.not_after} AS not_after_epoch,
                ({epoch:c.not_after} - {epoch_now}) / 86400 AS days_left, c.serial
         FROM certificates c""",
     "v_certificate_history": """
-        SELECT h.id, h.at, {epoch:h.at} AS at_epoch, h.what, h.domain, h.names, h.key_type, h.file, h.issuer, h.not_before, h.not_after,
-               {epoch:h.not_after} AS not_after_epoch, h.challenge, h.why, h.times, h.last_at, h.actor, h.serial
+        SELECT h.id, h.at, {epoch:h.at} AS at_epoch, h.what, h.domain, h.names, h.key_type, h.file, h.issuer, h.not_before,
+               {epoch:h.not_before} AS not_before_epoch, h.not_after, {epoch:h.not_after} AS not_after_epoch, h.challenge, h.why, h.times,
+               h.last_at, {epoch:h.last_at} AS last_at_epoch, h.actor, h.serial
         FROM certificate_history h""",
     "v_maintenance": """
         SELECT w.window_id, w.service_name, w.instance_name, w.domain, w.path, w.endpoint_id, w.route_id,
                CASE WHEN w.ended_at IS NULL AND w.started_at IS NULL THEN 'planned' WHEN w.ended_at IS NULL THEN 'running'
                     WHEN w.started_at IS NULL THEN 'cancelled' ELSE 'ended' END AS state,
-               w.reason, w.entered_by, w.planned_start, w.started_at, {epoch:w.started_at} AS started_at_epoch, w.planned_end, w.ended_at,
+               w.reason, w.entered_by, w.planned_start, {epoch:w.planned_start} AS planned_start_epoch, w.started_at,
+               {epoch:w.started_at} AS started_at_epoch, w.planned_end, {epoch:w.planned_end} AS planned_end_epoch, w.ended_at,
                {epoch:w.ended_at} AS ended_at_epoch, COALESCE({epoch:w.ended_at}, {epoch_now}) - {epoch:w.started_at} AS seconds,
                w.ended_by, w.ended_how
         FROM maintenance_windows w""",
@@ -135,11 +144,13 @@ VIEWS: dict[str, str] = {
                r.requests, r.errors, r.p95_ms, r.other_requests, r.other_errors, r.other_p95_ms
         FROM rollouts r""",
     "v_websockets": """
-        SELECT w.route_id, w.client, w.opened_at, w.closed_at, {epoch:w.closed_at} - {epoch:w.opened_at} AS seconds,
+        SELECT w.route_id, w.client, w.opened_at, {epoch:w.opened_at} AS opened_at_epoch, w.closed_at, {epoch:w.closed_at} AS closed_at_epoch,
+               {epoch:w.closed_at} - {epoch:w.opened_at} AS seconds,
                w.bytes_sent, w.bytes_received, w.reason
         FROM websocket_connections w""",
     "v_flapping": """
-        SELECT x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, COUNT(*) AS outages_24h, MAX(x.at) AS last_outage
+        SELECT x.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, COUNT(*) AS outages_24h, MAX(x.at) AS last_outage,
+               {epoch:MAX(x.at)} AS last_outage_epoch
         FROM (SELECT i.endpoint_id, i.started_at AS at FROM incidents i
               WHERE i.kind = 'endpoint' AND NOT i.planned AND i.started_at >= {at:day}
               UNION ALL
@@ -150,7 +161,8 @@ VIEWS: dict[str, str] = {
     "v_incidents": """
         SELECT i.incident_id, i.kind, i.service_name, i.instance_name, i.domain, i.path, i.endpoint_id, i.route_id,
                CASE WHEN i.planned THEN 'yes' ELSE 'no' END AS planned, i.started_at, {epoch:i.started_at} AS started_at_epoch,
-               i.first_failed_at, i.ended_at, {epoch:i.ended_at} AS ended_at_epoch, COALESCE(i.ended_how, 'goes on') AS ended_how,
+               i.first_failed_at, {epoch:i.first_failed_at} AS first_failed_at_epoch, i.ended_at,
+               {epoch:i.ended_at} AS ended_at_epoch, COALESCE(i.ended_how, 'goes on') AS ended_how,
                COALESCE({epoch:i.ended_at}, {epoch_now}) - {epoch:i.started_at} AS seconds, i.cause,
                CASE WHEN i.first_failed_at >= (SELECT COALESCE(MIN(x.minute), '') FROM route_minutes x) THEN
                (SELECT COALESCE(CAST(SUM(m.errors) AS {whole_type}), 0) FROM endpoints p
@@ -164,20 +176,22 @@ VIEWS: dict[str, str] = {
     # same affinities: only then SQLite puts a condition with a subquery or with another table's column into each.
     "v_down_at": f"""
         SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, CASE WHEN i.planned THEN 'yes' ELSE 'no' END AS planned,
-               {{not_by:i.started_at}} AS since, i.ended_at AS until, i.cause AS why, i.incident_id,
+               {{not_by:i.started_at}} AS since, {{epoch:i.started_at}} AS since_epoch, i.ended_at AS until,
+               {{epoch:i.ended_at}} AS until_epoch, i.cause AS why, i.incident_id,
                CAST(NULL AS {{whole_type}}) AS window_id
         FROM incidents i WHERE i.ended_at IS NOT NULL
         UNION ALL
         SELECT i.kind, i.service_name, i.instance_name, i.domain, i.path, CASE WHEN i.planned THEN 'yes' ELSE 'no' END,
-               i.started_at, CAST('{GOES_ON}' AS TEXT), i.cause, i.incident_id, CAST(NULL AS {{whole_type}})
+               i.started_at, {{epoch:i.started_at}}, CAST('{GOES_ON}' AS TEXT), {{epoch:'{GOES_ON}'}}, i.cause, i.incident_id,
+               CAST(NULL AS {{whole_type}})
         FROM incidents i WHERE i.ended_at IS NULL
         UNION ALL
         SELECT CAST('maintenance' AS TEXT), w.service_name, w.instance_name, w.domain, w.path, 'yes', {{not_by:w.started_at}},
-               w.ended_at, w.reason, CAST(NULL AS {{whole_type}}), w.window_id
+               {{epoch:w.started_at}}, w.ended_at, {{epoch:w.ended_at}}, w.reason, CAST(NULL AS {{whole_type}}), w.window_id
         FROM maintenance_windows w WHERE w.ended_at IS NOT NULL AND w.started_at IS NOT NULL
         UNION ALL
         SELECT CAST('maintenance' AS TEXT), w.service_name, w.instance_name, w.domain, w.path, 'yes', w.started_at,
-               CAST('{GOES_ON}' AS TEXT), w.reason, CAST(NULL AS {{whole_type}}), w.window_id
+               {{epoch:w.started_at}}, CAST('{GOES_ON}' AS TEXT), {{epoch:'{GOES_ON}'}}, w.reason, CAST(NULL AS {{whole_type}}), w.window_id
         FROM maintenance_windows w WHERE w.ended_at IS NULL AND w.started_at IS NOT NULL""",
     "v_uptime": UPTIME,
     "v_uptime_services": UPTIME_SERVICES,
@@ -240,7 +254,8 @@ VIEWS: dict[str, str] = {
         FROM traffic_hours t JOIN endpoints p ON p.endpoint_id = t.endpoint_id
         WHERE EXISTS (SELECT 1 FROM latency_hours l WHERE l.endpoint_id = t.endpoint_id AND l.hour = t.hour)""",
     "v_unused": """
-        SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, MIN(h.added_at) AS added_at
+        SELECT p.endpoint_id, p.service_name, p.instance_name, p.domain, p.path, MIN(h.added_at) AS added_at,
+               {epoch:MIN(h.added_at)} AS added_at_epoch
         FROM route_history h JOIN endpoints p ON p.endpoint_id = h.endpoint_id
         WHERE h.removed_at IS NULL AND NOT EXISTS (
             SELECT 1 FROM route_history o JOIN route_minutes m ON m.route_id = o.route_id
