@@ -74,6 +74,8 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                "Results of health checks that no row was kept of: the database could not be written for long."),
         Family("proxyd_database_bytes", GAUGE, "Bytes of the database that are in use, as of the last minute."),
         Family("proxyd_database_max_bytes", GAUGE, "Bytes that the database may have ([database] max_size); 0: no bound."),
+        Family("proxyd_database_log_bytes", GAUGE,
+               "Bytes of SQLite's log (-wal), which a reader that stays open makes grow; at [database] max_log no history is written."),
         Family("proxyd_history_dropped_rows_total", COUNTER, "Rows of history that went before their time, because of [database] max_size.",
                ("table",)),
         Family("proxyd_history_rows", GAUGE, "About how many rows a table of history has, as of the last minute.", ("table",)),

@@ -199,7 +199,8 @@ class ProxydCollector(Collector):
 
     def _history(self) -> Iterator[Metric]:
         known = self._process.history
-        alone = {"database_bytes": known.used, "database_max_bytes": known.bound, "access_log_bytes": known.access_log}
+        alone = {"database_bytes": known.used, "database_max_bytes": known.bound, "database_log_bytes": known.log,
+                 "access_log_bytes": known.access_log}
         for name, value in alone.items():
             family = gauge(f"proxyd_{name}")
             if value is not None:

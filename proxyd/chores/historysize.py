@@ -14,7 +14,7 @@ from proxyd.base.jobs import Job, Working
 from proxyd.base.text import format_size
 from proxyd.base.trouble import Trouble
 from proxyd.events.bus import EventBus
-from proxyd.store.sql import cost, tablesizes
+from proxyd.store.sql import cost, tablesizes, walreaders
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.tablesizes import HistoryNumbers, TableSize
 
@@ -47,7 +47,8 @@ class HistorySize(Working):
 
     def numbers(self) -> HistoryNumbers:
         """What the last look found, for metrics and the status."""
-        return HistoryNumbers(self.used, self._bound, dict(self.dropped), self._tables, self._log_bytes())
+        return HistoryNumbers(self.used, self._bound, dict(self.dropped), self._tables, self._log_bytes(),
+                              walreaders.log_size(self._store.path) if self._store.path is not None else None)
 
     def _log_bytes(self) -> int | None:
         try:

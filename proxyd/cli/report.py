@@ -28,12 +28,13 @@ _COLUMNS = ("instance", "place", "uptime %", "down s", "maintenance s", "request
 
 
 def report(store: Store, service: str, month: str, form: str) -> str:
-    """The report. Raises StoreError for a month that is none, and for a service that never was."""
+    """The report. Raises StoreError for a month that is none, and for a service that was not there then."""
     if not _MONTH.fullmatch(month):
         raise StoreError(f"--month: {month!r} is no month like 2026-11")
     found = store.read(_found, service, month)
     if not found["endpoints"]:
-        raise StoreError(f"the history knows no service {service}")
+        known = store.read(lambda: Endpoint.select().where(Endpoint.service_name == service).exists())
+        raise StoreError(f"there was no service {service} in {month} yet" if known else f"the history knows no service {service}")
     makers = {"json": lambda: json.dumps(found, indent=2) + "\n", "html": lambda: _html(found), "text": lambda: _text(found)}
     return makers[form]()
 

@@ -134,6 +134,7 @@ def test_what_the_history_costs_is_told_by_table(master: Master) -> None:
     found = samples(master.get("/metrics").text)
     status = master.get("/api/v1/status").json()["history"]
     assert found["proxyd_access_log_bytes", frozenset()] == status["access_log_bytes"] == 7
+    assert master.store.path is None or found["proxyd_database_log_bytes", frozenset()] > 0
     tables = {one["table"]: one for one in status["tables"]}
     counted = master.run(lambda: master.store.read(row_counts))
     for name in ("route_history", "events", "certificate_history"):

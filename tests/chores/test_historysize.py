@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,8 @@ def test_what_each_table_costs_is_known_without_reading_it(engine: str, request:
     (tmp_path / "access.log").write_text("a line\n")
     size = HistorySize(store, EventBus(store), 0, str(tmp_path / "access.log"))
     assert size.numbers().tables == {} and size.numbers().access_log == 7
+    # A server has no log of its own that a reader keeps.
+    assert size.numbers().log == (os.path.getsize(f"{store.path}-wal") if store.path is not None else None)
     size.measure()
     tables = size.numbers().tables
     counts, exact = store.read(dbtool.row_counts), store.read(dbtool.sizes)

@@ -170,6 +170,7 @@ def test_a_month_of_a_service_is_reported(filled: Store, capsys: pytest.CaptureF
     assert ("2026-03-02T06:00:00  to 2026-03-02T06:20:00  shop-2 shop.example.com/: upgrade of the database (admin token from 127.0.0.1)"
             ) in capsys.readouterr().out
     assert db(filled.url, "report", "search", month="2025-03", format="json") == 1
+    assert "there was no service search in 2025-03 yet" in capsys.readouterr().err
     assert db(filled.url, "report", "nobody", month="2026-03") == 1 and db(filled.url, "report", "search", month="march") == 1
     assert "is no month like 2026-11" in capsys.readouterr().err
 

@@ -32,13 +32,15 @@ class TableSize(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class HistoryNumbers:
     """What the history costs. `used` and `bound`: bytes of the database that are in use, and that it may have (0: no bound). `dropped`:
-    rows that went before their time, by table. `tables`: what each costs. `access_log`: bytes of its file; None if it is none."""
+    rows that went before their time, by table. `tables`: what each costs. `access_log`: bytes of its file; None if it is none. `log`:
+    bytes of SQLite's log (`-wal`); None on a server."""
 
     used: int = 0
     bound: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     tables: dict[str, TableSize] = field(default_factory=dict)
     access_log: int | None = None
+    log: int | None = None
 
 
 def sizes() -> dict[str, TableSize]:

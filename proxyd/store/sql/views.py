@@ -25,8 +25,8 @@ VIEWS: dict[str, str] = {
         LEFT JOIN health_status h ON h.route_id = r.route_id
         LEFT JOIN route_stats s ON s.route_id = r.route_id""",
     "v_health_now": """
-        SELECT h.route_id, r.service_name, r.instance_name, h.url, h.status, h.reason, h.since, {epoch:h.since} AS since_epoch, h.last_check,
-               {epoch:h.last_check} AS last_check_epoch, h.response_time_ms, h.success_rate_percent, h.consecutive_failures
+        SELECT h.route_id, r.service_name, r.instance_name, h.url, h.status, h.reason, h.since, {epoch:h.since} AS since_epoch,
+               h.last_check, {epoch:h.last_check} AS last_check_epoch, h.response_time_ms, h.success_rate_percent, h.consecutive_failures
         FROM health_status h JOIN routes r ON r.route_id = h.route_id""",
     "v_uptime_24h": """
         SELECT x.route_id, r.service_name, r.instance_name, x.checks, x.good,
@@ -144,8 +144,8 @@ VIEWS: dict[str, str] = {
                r.requests, r.errors, r.p95_ms, r.other_requests, r.other_errors, r.other_p95_ms
         FROM rollouts r""",
     "v_websockets": """
-        SELECT w.route_id, w.client, w.opened_at, {epoch:w.opened_at} AS opened_at_epoch, w.closed_at, {epoch:w.closed_at} AS closed_at_epoch,
-               {epoch:w.closed_at} - {epoch:w.opened_at} AS seconds,
+        SELECT w.route_id, w.client, w.opened_at, {epoch:w.opened_at} AS opened_at_epoch, w.closed_at,
+               {epoch:w.closed_at} AS closed_at_epoch, {epoch:w.closed_at} - {epoch:w.opened_at} AS seconds,
                w.bytes_sent, w.bytes_received, w.reason
         FROM websocket_connections w""",
     "v_flapping": """
