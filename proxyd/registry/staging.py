@@ -43,7 +43,7 @@ def stage(registry: Registry, session: LiveSession, entries: Staged, gone: tuple
     """Put changes into the staged copy, and remove those in `gone` from it. Raises StagingError, StoreError."""
     _check_size(registry, session.staged.size_with(entries))
     now = clock.now()
-    registry.store.call(changes.stage, session.session_id, entries, gone, rfc3339(clock.shown(now)), clock.mark(now))
+    registry.write(changes.stage, session.session_id, entries, gone, rfc3339(clock.shown(now)), clock.mark(now))
     session.staged.put(entries)
     session.staged.drop(gone)
     session.staged_at = now
@@ -66,7 +66,7 @@ def add_routes(registry: Registry, session: LiveSession, wanted: list[dict[str, 
     texts = [RouteSpec("", item["domains"], item["path"], item["backend_url"], item["priority"]).to_json() for item in wanted]
     _check_size(registry, session.staged.size + sum(entry_size(("routes", "", ""), text) for text in texts))
     now = clock.now()
-    first = registry.store.call(changes.stage_routes, session.session_id, texts, rfc3339(clock.shown(now)), clock.mark(now))
+    first = registry.write(changes.stage_routes, session.session_id, texts, rfc3339(clock.shown(now)), clock.mark(now))
     ids = [f"r{first + index}" for index in range(len(wanted))]
     session.staged.put({("routes", route_id, ""): text for route_id, text in zip(ids, texts, strict=True)})
     session.staged_at = now
@@ -288,6 +288,6 @@ def _new_row(registry: Registry, session: LiveSession, route_id: str, columns: d
 
 def rollback(registry: Registry, session: LiveSession) -> None:
     """Empty the staged copy. Raises StoreError."""
-    registry.store.call(changes.unstage_all, session.session_id)
+    registry.write(changes.unstage_all, session.session_id)
     session.staged = StagedCopy()
     session.staged_at = 0.0

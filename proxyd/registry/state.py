@@ -34,7 +34,7 @@ from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import changes
 from proxyd.store.sql.changes import RegistryChange
-from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.database import Result, Store, StoreError, StoreUncertain
 from proxyd.store.sql.kept import PREFIX
 from proxyd.store.sql.models import CLIENTLESS, SITE_PREFIX
 
@@ -121,6 +121,8 @@ class Registry:
         self.others: OtherHosts | None = None
         self.version = 0
         self.on_change: Callable[[int], None] = lambda version: None
+        #: Called where nobody knows whether a change was committed: what is in memory may be behind the database from then on.
+        self.on_uncertain: Callable[[], None] = lambda: None
         self.live_health: Callable[[str], dict[str, Any] | None] = lambda route_id: None
         self._lock = RLock()
         #: Until when connections are lost because their host is drained (an instant of `base.clock`).
@@ -200,9 +202,10 @@ class Registry:
     # -- writing
 
     def commit(self, change: RegistryChange, durable: bool = True) -> int:
-        """Write a change and take it over. Returns the config version that it made, or 0. If it raises StoreError, nothing changed."""
+        """Write a change and take it over. Returns the config version that it made, or 0. If it raises StoreError, nothing changed, but for
+        StoreUncertain."""
         with self.exclusive():
-            version = self.store.call(changes.write, change, durable=durable)
+            version = self.write(changes.write, change, durable=durable)
             for route_id in change.removed:
                 self.active.remove(route_id)
             for row in change.routes:
@@ -213,6 +216,14 @@ class Registry:
         if version:
             self.on_change(version)
         return version
+
+    def write(self, function: Callable[..., Result], *args: Any, durable: bool = False) -> Result:
+        """`Store.call` for what is in memory as well."""
+        try:
+            return self.store.call(function, *args, durable=durable)
+        except StoreUncertain:
+            self.on_uncertain()
+            raise
 
     def exclusive(self) -> AbstractContextManager[None]:
         """The lock to hold while a change is computed from the state and committed. Entering raises StoreBusy if the holder waits

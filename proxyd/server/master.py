@@ -146,6 +146,11 @@ class Master:
         self._status = 1
         self._stop.set()
 
+    def _read_anew(self) -> None:
+        """What the master remembers and what the database has may differ: the next master reads it."""
+        log.critical("nobody knows whether the last change was committed: this master ends, and another one goes on by what is there")
+        self._fail()
+
     def _start(self, wait: bool) -> bool:
         settings = self.settings
         for section, message in exposed(settings):
@@ -224,7 +229,7 @@ class Master:
             checker.changed(version)
             orders.wake()
 
-        registry.on_change = changed
+        registry.on_change, registry.on_uncertain = changed, self._read_anew
         watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, registry.known,
                               settings.master.pid_file, self._write_pid)
         log_watch = LogWatch(store, settings.database.max_log)

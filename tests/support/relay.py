@@ -12,6 +12,9 @@ class Relay:
 
     def __init__(self, port: int) -> None:
         self._target = port
+        #: The connection to a PostgreSQL server that says this in a transaction is cut when it has passed on the COMMIT: the server
+        #: commits, and the client never hears of it. Once.
+        self.lose_commit_of = b""
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -35,9 +38,14 @@ class Relay:
                     threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        said = False
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
+                said = said or bool(self.lose_commit_of) and self.lose_commit_of in data
+                if said and b"COMMIT" in data:
+                    self.lose_commit_of = b""
+                    break
         for end in (source, sink):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

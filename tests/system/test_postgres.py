@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.backends import Backend
 from tests.support.postgres import Postgres
+from tests.support.relay import Relay
 from tests.support.system import System
 from tests.support.waiting import patience, wait_for
 
@@ -144,3 +145,31 @@ def answers(system: System) -> bool:
         return system.get("/", "two.test").status == 200
     except OSError:
         return False
+
+
+def test_a_change_whose_commit_got_no_answer_is_what_the_client_finds_when_it_is_back(
+        tmp_path: Path, postgres: Postgres, new_backend: Callable[..., Backend]) -> None:
+    relay, (first, second) = Relay(postgres.port), (new_backend("first"), new_backend("second"))
+    name = postgres.new_database().rpartition("/")[2]
+    system = System(tmp_path, database__url=f"postgresql://proxyd@{relay.address}/{name}", database__shared_memory=tmp_path)
+    try:
+        client = system.client("shop")
+        route_id = client.route("shop.test", first.url)
+        client.ok(f"ROUTE_UPDATE|SID|{route_id}|backend_url|{second.url}")
+        master = system.master_pid()
+        relay.lose_commit_of = second.url.encode()
+        # Neither OK nor an error would be known to be true.
+        assert client.command("CONFIG_APPLY|SID") == ""
+        assert "whether it did is not known" in system.log()
+        wait_for(lambda: system.master_pid() not in (0, None, master) and system.ready(), 20, "another master")
+        back = system.connect()
+        assert back.command(f"RECONNECT|{client.session_id}") == "OK"
+        back.session_id = client.session_id
+        assert back.json(f"ROUTE_STATUS|SID|{route_id}")["backend"] == second.url
+        all_answer(system, "shop.test", "second")
+        back.ok(f"ROUTE_UPDATE|SID|{route_id}|backend_url|{first.url}")
+        back.apply()
+        all_answer(system, "shop.test", "first")
+    finally:
+        system.stop()
+        relay.cut()

@@ -59,6 +59,10 @@ class StoreBusy(StoreError):
     """Another process holds the database lock; nothing was changed, trying again later is right."""
 
 
+class StoreUncertain(StoreError):
+    """The connection to a server was lost while a change was being committed: nobody knows whether it was."""
+
+
 def sqlite_path(url: str) -> str | None:
     """The file of an `sqlite:///path` url (relative or absolute), None for another kind. Raises StoreError."""
     if not url.startswith("sqlite:"):
@@ -122,6 +126,8 @@ class Store:
         self._durable = False
         #: Called first in each write transaction on a server; it raises StoreError if this process must not write.
         self.fence: Callable[[], None] | None = None
+        #: The transaction on a server that is under way has come to its COMMIT.
+        self._committing = False
         #: Another process holds the lock, as the last attempt to write has found.
         self.blocked = False
         #: Why no history is written now, empty where it is: see `call`.
@@ -351,7 +357,8 @@ class Store:
         seconds for another process's lock (default: the busy timeout), and `bound` the longest time in seconds that a server
         may take for all of it (default: a second more than the busy timeout). `history`: what is written can wait, or be lost, if the
         database must not grow now. Raises StoreBusy when the lock does not come
-        free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises.
+        free, StoreError for a database that fails, and what the function raises. Nothing is changed when it raises, but for
+        StoreUncertain.
         """
         if self.held or history and self.history_held:
             raise StoreBusy(self.held or self.history_held)
@@ -423,7 +430,9 @@ class Store:
                 with database.atomic():
                     if self.fence is not None:
                         self.fence()
-                    return function(*args, **kwargs)
+                    result = function(*args, **kwargs)
+                    self._committing = True
+                return result
             if durable != self._durable:
                 database.execute_sql(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                 self._durable = durable
@@ -434,6 +443,7 @@ class Store:
 
     def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any, bound: float) -> Result:
         opened = self._usable()
+        self._committing = False
         if self._stamp is not None:
             self._note(True)
         try:
@@ -448,7 +458,11 @@ class Store:
             if self.path is None and postgres.lost(opened):
                 # What it was connected to may be gone for good, so the next call connects anew, to whichever host answers.
                 self._database = None
-                raise self._unreachable(_first(error)) from error
+                found = self._unreachable(_first(error))
+                if self._committing:
+                    raise StoreUncertain(f"the database {self.name} was lost while it committed a change, and whether it did is not known "
+                                         f"({found})") from error
+                raise found from error
             raise explain(_first(error), self.name) from error
         finally:
             if self._stamp is not None:
