@@ -13,6 +13,7 @@ from proxyd.base.text import format_size
 from proxyd.cli import export, report
 from proxyd.cli.vacuum import vacuum_file, vacuum_server
 from proxyd.config.settings import Settings
+from proxyd.store.sql import walreaders
 from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, database
 from proxyd.store.sql.migrations import NEWEST, TABLES, current_version
 from proxyd.store.sql.models import Route, Session
@@ -21,6 +22,8 @@ from proxyd.store.sql.query import is_sqlite
 from proxyd.store.sql.rescue import is_corrupt
 
 _MOST_SHOWN = 20
+#: From so many bytes on, vacuum says who keeps the log: it has some kilobytes at all times.
+_LOG_TOLD = 1 << 20
 
 
 def run(settings: Settings, action: str, options: argparse.Namespace | None = None) -> int:
@@ -117,6 +120,9 @@ def _vacuum(store: Store) -> int:
     vacuum_file(store)
     after = size_of(store.path)
     print(f"before  {before:>14} bytes\nafter   {after:>14} bytes\nfreed   {before - after:>14} bytes")
+    kept, readers = walreaders.log_size(store.path), walreaders.readers(store.path)
+    if kept > _LOG_TOLD and readers:
+        print(f"{kept} bytes are in the log, which a reader that stays open keeps: {readers[0]}; end it, and run this again")
     return 0
 
 

@@ -124,6 +124,28 @@ def test_vacuum_gives_space_back_while_another_has_the_database_open(store: Stor
     assert run(settings(store), "check") == 0
 
 
+READER = """
+import sqlite3, sys
+c = sqlite3.connect(sys.argv[1], isolation_level=None)
+c.execute("BEGIN")
+c.execute("SELECT COUNT(*) FROM events").fetchall()
+print("reads", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_vacuum_says_who_keeps_the_log(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with subprocess.Popen([sys.executable, "-c", READER, str(store.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as reader:
+        assert reader.stdout is not None and reader.stdout.readline() == "reads\n"
+        fill(store, 20_000)
+        assert run(settings(store), "vacuum") == 0
+        assert f"(pid {reader.pid}); end it" in capsys.readouterr().out
+        reader.communicate("")
+    assert run(settings(store), "vacuum") == 0
+    assert "end it" not in capsys.readouterr().out
+
+
 def test_vacuum_says_so_where_a_writer_does_not_end(store: Store, capsys: pytest.CaptureFixture[str],
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("proxyd.cli.vacuum._PATIENCE", 0.1)
