@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import ssl
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 
 from gevent import config, events, monkey
 from gevent.local import local
+from gevent.ssl import SSLContext as GeventSSLContext
 
 #: What gevent's patch imports itself. A child that imports it must find it where it was, also while another version is installed.
 _PATCH_NEEDS = ("_threading_local", "gevent.selectors", f"gevent.monkey._patch_thread_{'gte' if sys.version_info >= (3, 13) else 'lt'}313")
@@ -62,11 +64,12 @@ def preload(*names: str) -> None:
     """Import modules into a process that is not patched, for children that are forked from it and patch themselves then.
 
     The patch replaces what modules of the standard library have. Hence only what a module takes out of one as it is imported stays
-    unpatched, which is nothing (a test looks for it) but classes made from threading.local: they get the one that greenlets need.
+    unpatched: a test lists what that is. Two classes of the library must not be: those made from threading.local get the one that
+    greenlets need, and urllib3 gets gevent's SSLContext, for the library's own calls itself without end once it is patched.
     Raises whatever an import does.
     """
-    ours = threading.local
-    threading.local = local
+    ours = threading.local, ssl.SSLContext
+    threading.local, ssl.SSLContext = local, GeventSSLContext  # type: ignore[misc]
     try:
         for name in names:
             importlib.import_module(name)
@@ -75,7 +78,7 @@ def preload(*names: str) -> None:
             with suppress(ImportError):
                 importlib.import_module(name)
     finally:
-        threading.local = ours
+        threading.local, ssl.SSLContext = ours  # type: ignore[misc]
     # A collection would write to each object, and so copy the memory that children share.
     gc.collect()
     gc.freeze()

@@ -129,7 +129,8 @@ for name, module in sorted(before.items()):
         continue
     for of, value in list(vars(module).items()):
         for library, what in kept(value):
-            if name != library and getattr(value, "__module__", name) == name:
+            # What is made of it elsewhere is found there.
+            if name != library and (id(value) in old or getattr(value, "__module__", name) == name):
                 print(f"{name}.{of}: {library}.{what}")
 """
 
@@ -140,13 +141,31 @@ MEANT = {
     # Progress on a terminal, which the oldest `limits` that is allowed brings along.
     "rich.live", "rich.progress",
     # A queue makes its locks when it is made.
-    "urllib3.connectionpool",
+    "urllib3.connectionpool", "requests.packages.urllib3.connectionpool",
+    # Locks that are held for a few instructions, in which nobody gives way, and thread numbers.
+    "asyncio.base_futures", "functools", "prometheus_client.metrics", "prometheus_client.registry", "prometheus_client.values", "reprlib",
+    "tempfile", "wrapt.synchronization",
+    # A thread of its own, which no greenlet may hold up.
+    "proxyd.store.sql.lifesign",
+    # For programs that replace the library's resolver by this one, and want it back.
+    "dns.resolver",
     # They ask the kernel at once, and do not wait.
     "proxyd.net.peer", "proxyd.net.stream", "proxyd.net.tlsstream", "proxyd.proxy.core.busywatch", "proxyd.server.accept",
     "proxyd.store.sql.postgres",
     # A wait of a tenth of a millisecond for another process, which must not give way.
     "proxyd.store.memory.shared",
 }
+
+
+def test_a_library_that_was_imported_in_advance_asks_over_tls() -> None:
+    # The SSLContext of the library calls itself without end where it was kept.
+    assert run(
+        "from proxyd.base import lean\n"
+        "lean.preload('requests')\n"
+        "lean.patch_all()\n"
+        "from urllib3.util.ssl_ import create_urllib3_context\n"
+        "import ssl\n"
+        "print(type(create_urllib3_context()) is ssl.SSLContext)") == "True\n"
 
 
 def test_what_is_imported_in_advance_keeps_nothing_that_is_patched_later() -> None:
