@@ -118,8 +118,9 @@ def test_a_host_with_a_certificate_and_no_service_is_503(automatic: Automatic) -
     wait_for(lambda: automatic.certificate("gone.example.com") is not None, 15, "a certificate that verifies")
     automatic.client.ok(f"ROUTE_REMOVE|SID|{route_id}")
     automatic.client.apply()
-    answer = automatic.system.get("/", "gone.example.com")
-    assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (503, "no_service")
+    # By the certificate the name is known: to each worker once it has it.
+    wait_for(lambda: automatic.system.get("/", "gone.example.com").status == 503, 10, "a worker that knows the name")
+    assert automatic.system.get("/", "gone.example.com").headers["X-Proxyd-Reason"] == "no_service"
     assert automatic.system.get("/", "never.example.com").status == 404
 
 

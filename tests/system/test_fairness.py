@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import statistics
 import subprocess
 import sys
 import time
@@ -73,7 +74,7 @@ def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind
     worker, = crowded.worker_pids()
     process = subprocess.Popen([sys.executable, "-m", "tests.support.floods", kind, str(crowded.proxy_port), str(SECONDS)], cwd=ROOT)
     connection = http.client.HTTPConnection("127.0.0.1", crowded.proxy_port, timeout=10)
-    waits = []
+    waits, taken = [], []
     try:
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
@@ -83,14 +84,15 @@ def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind
             answer.read()
             assert answer.status == 200
             waits.append(time.monotonic() - begun)
-            # What has been taken gets its turn.
-            assert psutil.Process(worker).num_fds() < 500
+            taken.append(psutil.Process(worker).num_fds())
             # The flood is what loads the worker, not this.
             time.sleep(0.005)
     finally:
         connection.close()
         process.kill()
         process.wait()
+    # What has been taken gets its turn: many are open for a moment, when the worker has had none itself, but not for longer.
+    assert statistics.median(taken) < 200
     waits.sort()
     assert waits[len(waits) // 2] < 0.03
     assert waits[len(waits) * 99 // 100] < 0.3
