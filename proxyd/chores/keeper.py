@@ -205,16 +205,17 @@ class Keeper:
                 file.add(routes.records(rows[first:first + SLICE]))
                 self._spent += time.thread_time() - began
                 gevent.sleep(_SLICE_PAUSE)
-            in_thread(get_hub().threadpool, file.finish)
+            # Taken before it had its place: somebody may have removed it by now.
+            found = in_thread(get_hub().threadpool, file.finish)
         finally:
             file.abandon()
-        self._written, self._stamp = version, _stamp_of(self._path)
+        self._written, self._stamp = version, found
 
 
 def _stamp_of(path: str) -> tuple[int, ...]:
-    """What tells a file from others, and from itself at other times; empty where there is none, or where this user can't read it."""
+    """As `kept.stamp`; empty where there is no file, or where this user can't read it."""
     try:
         status = os.stat(path)
     except OSError:
         return ()
-    return (status.st_ino, status.st_size, status.st_mtime_ns) if os.access(path, os.R_OK) else ()
+    return kept.stamp(status) if os.access(path, os.R_OK) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -25,16 +26,48 @@ ROW = {"route_id": "r1", "session": "s1", "service_name": "app", "instance_name"
        "drain_clock": None, "drain_seconds": None, "hold_until": None, "hold_clock": None, "rollout_share": None, "updated_at": ""}
 
 
+def a_registry(folder: Path) -> tuple[Store, Registry]:
+    """One with a route, and its database."""
+    store = Store(f"sqlite:///{folder}/p.db")
+    store.open()
+    migrate(store)
+    registry = Registry(load(None, {}), store, Board(str(folder)), EventBus(store), CircuitBoard(str(folder)))
+    registry.active.rows["r1"] = ROW
+    return store, registry
+
+
+def test_one_that_is_removed_as_soon_as_it_is_there_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "_PERIOD", 0.05)
+    replace = os.replace
+    removed: list[str] = []
+
+    def replace_and_remove(source: str, target: str) -> None:
+        replace(source, target)
+        if not removed:
+            removed.append(target)
+            os.unlink(target)
+
+    monkeypatch.setattr(os, "replace", replace_and_remove)
+    store, registry = a_registry(tmp_path)
+    registry.version = 7
+    keeping = keeper.Keeper(keeper.OfRegistry(registry), str(tmp_path))
+    keeping.start()
+    try:
+        until = time.monotonic() + patience(3.0)
+        while not removed or not (tmp_path / kept.NAME).exists():
+            assert time.monotonic() < until, "it is not written again"
+            gevent.sleep(0.01)
+    finally:
+        keeping.drop()
+        store.close()
+
+
 def test_a_write_that_was_held_up_does_not_hold_up_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A master that is stopped amid a write, or waits for its disk, has spent nothing on it."""
     monkeypatch.setattr(keeper, "_PERIOD", 0.05)
     monkeypatch.setattr(keeper, "_SLICE_PAUSE", 0.3)
     monkeypatch.setattr(keeper, "_REST", 200)
-    store = Store(f"sqlite:///{tmp_path}/p.db")
-    store.open()
-    migrate(store)
-    registry = Registry(load(None, {}), store, Board(str(tmp_path)), EventBus(store), CircuitBoard(str(tmp_path)))
-    registry.active.rows["r1"] = ROW
+    store, registry = a_registry(tmp_path)
     keeping = keeper.Keeper(keeper.OfRegistry(registry), str(tmp_path))
     path = str(tmp_path / kept.NAME)
 

@@ -90,14 +90,17 @@ class KeptFile:
         self._size += len(part)
         self._file.write(part)
 
-    def finish(self) -> None:
-        """Bring it to the disk and put it into its place. Blocks for as long as the disk takes."""
+    def finish(self) -> tuple[int, int, int]:
+        """Bring it to the disk and put it into its place. Blocks for as long as the disk takes. Returns what tells it from another one that
+        has its place later: see `stamp`."""
         self._file.seek(0)
         self._file.write(_HEAD.pack(_MAGIC, self._digest.digest(), self._size))
         self._file.flush()
         os.fsync(self._file.fileno())
+        found = stamp(os.fstat(self._file.fileno()))
         self._file.close()
         os.replace(self._temporary, self._path)
+        return found
 
     def abandon(self) -> None:
         """Give up. Harmless after `finish`."""
@@ -105,6 +108,11 @@ class KeptFile:
             self._file.close()
         with contextlib.suppress(OSError):
             os.unlink(self._temporary)
+
+
+def stamp(status: os.stat_result) -> tuple[int, int, int]:
+    """What tells a file from others, and from itself at other times."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def read(path: str) -> KeptTable | None:
