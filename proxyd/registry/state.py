@@ -385,18 +385,19 @@ class Registry:
             session.expires = now + self.settings.registry.reconnect_grace
             self._log.lost(session.service, session.instance, session.session_id, session.address, self.settings.registry.reconnect_grace)
         if moves:
-            gevent.spawn_later(MOVE, self._not_moved, session)
+            gevent.spawn_later(MOVE, self._not_moved, session, session.expires)
         return moves
 
     def expect_moves(self, seconds: float) -> None:
         """For so long, connections that are lost are those of clients that move to another host."""
         self._moves_until = max(self._moves_until, clock.now() + seconds)
 
-    def _not_moved(self, session: LiveSession) -> None:
-        """A client that was to move is not back: its routes take no traffic any more."""
+    def _not_moved(self, session: LiveSession, expires: float) -> None:
+        """A client that was to move is not back: its routes take no traffic any more. `expires` is as its loss has set it: one that came
+        back and was lost again has a moment of its own since then."""
         try:
             with self.exclusive():
-                if session.state == DISCONNECTED and not session.replaced:
+                if session.state == DISCONNECTED and session.expires == expires and not session.replaced:
                     self.commit(RegistryChange(routes=self.active.changed(session.routes, {"enabled": False})), durable=False)
         except StoreError as error:
             log.warning("the routes of %s/%s, which is not back, can't be disabled: %s", session.service, session.instance, error)

@@ -1,0 +1,61 @@
+"""The registry's state: whose routes take traffic after their connections were lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxyd.config.settings import load
+from proxyd.events.bus import EventBus
+from proxyd.registry import staging
+from proxyd.registry.auth import EVERYTHING
+from proxyd.registry.fields import SCOPES
+from proxyd.registry.state import MOVE, Registry
+from proxyd.store.memory.board import Board
+from proxyd.store.memory.circuits import CircuitBoard
+from proxyd.store.sql import migrations
+from proxyd.store.sql.database import Store
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    store = Store(f"sqlite:///{tmp_path}/proxyd.db", 5.0)
+    store.open()
+    migrations.migrate(store)
+    yield Registry(load(None, {}), store, Board(str(tmp_path)), EventBus(store), CircuitBoard(str(tmp_path)))
+    store.close()
+
+
+def test_a_client_that_has_to_move_twice_has_the_whole_time_each_time(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    timers: list[Callable[[], object]] = []
+
+    def later(seconds: float, function: Callable[..., object], *args: Any) -> None:
+        assert seconds == MOVE
+        timers.append(partial(function, *args))
+
+    owner = registry.register("shop", "i1", 0, {}, "127.0.0.1:1", object(), EVERYTHING)[0]
+    staging.add_routes(registry, owner, [{"domains": ("shop.test",), "path": "/", "backend_url": "http://127.0.0.1:9", "priority": 0}])
+    staging.apply(registry, owner, SCOPES, "test")
+
+    def serves() -> bool:
+        return all(registry.active.rows[route_id]["enabled"] for route_id in owner.routes)
+
+    monkeypatch.setattr("proxyd.registry.state.gevent.spawn_later", later)
+    # Its host is gone; it comes back by a second one, and that is gone, too.
+    assert registry.disconnect(owner, owner.holder, moves=True) and serves()
+    registry.reconnect(owner, "127.0.0.1:2", object())
+    assert registry.disconnect(owner, owner.holder, moves=True)
+    first, second = timers
+    first()
+    assert serves(), "the time since the first loss is over, that since the second is not"
+    second()
+    assert not serves()
+    registry.reconnect(owner, "127.0.0.1:3", object())
+    assert serves()
+    for timer in timers:
+        timer()
+    assert serves()
