@@ -69,7 +69,7 @@ class Sync:
         self._worker = worker
         self._on_dropped = on_dropped
         self._stale_after = stale_after
-        #: Since when a newer table has been known (monotonic seconds); 0.0: none is.
+        #: Since when a newer table than this one has been known (monotonic seconds); 0.0: none is.
         self._outdated_since = 0.0
         self._table = Table.empty()
         self._loaded = False
@@ -195,6 +195,7 @@ class Sync:
 
     def _load(self) -> bool:
         """Read what has changed and replace the table. Returns whether that succeeded."""
+        began, known = time.monotonic(), self._board.version
         try:
             snapshot = self._read()
             if snapshot.full or snapshot.version != self._table.version or not self._loaded:
@@ -202,6 +203,9 @@ class Sync:
         except Exception as error:
             self._failed(error)
             return False
+        if self._outdated_since and self._table.version >= known:
+            # Whatever is newer still has been known since then at the earliest: where changes come all the time, there always is something.
+            self._outdated_since = max(self._outdated_since, began)
         self._known = None
         self._empty_since = 0.0
         self._trouble.is_over(f"; routing by version {self._table.version}")

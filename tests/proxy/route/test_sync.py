@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from proxyd.proxy.route import sync as syncing
 from proxyd.proxy.route.sync import Sync
 from proxyd.store.memory.board import Board
-from proxyd.store.sql.database import Store
+from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.kept import KeptFile
 from proxyd.store.sql.migrations import migrate
 
@@ -93,4 +95,54 @@ def test_a_worker_that_starts_while_the_database_is_broken_waits_for_the_kept_ta
     finally:
         sync.stop()
         for opened in (worker, board, posts):
+            opened.close()
+
+
+def test_a_worker_is_not_outdated_by_changes_that_come_faster_than_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stale_after = 0.5
+    url = f"sqlite:///{tmp_path}/p.db"
+    made = Store(url)
+    made.open()
+    migrate(made)
+    made.close()
+    master, posts = sqlite3.connect(tmp_path / "p.db"), Board(str(tmp_path))
+
+    def change(version: int) -> None:
+        with master:
+            master.execute("UPDATE counters SET value = ? WHERE name = 'config_version'", (version,))
+        posts.post(version)
+
+    change(7)
+    taken: list[int] = []
+    reads: list[float] = []
+    worker, board = Store(url, follow=True), Board(str(tmp_path))
+    read, broken = worker.read, False
+
+    def overtaken(*args: Any) -> Any:
+        """Read; by then there is something newer."""
+        if broken:
+            raise StoreError("away")
+        began = time.monotonic()
+        found = read(*args)
+        change(found.version + 1)
+        reads.append(began)
+        return found
+
+    monkeypatch.setattr(worker, "read", overtaken)
+    sync = Sync(worker, board, lambda table, snapshot, gone: taken.append(table.version), 0.02, str(tmp_path / "none"), 60.0,
+                ("host", "boot", 1), lambda: None, stale_after)
+    sync.start()
+    try:
+        begin = time.monotonic()
+        while time.monotonic() < begin + 3 * stale_after or len(taken) < 10:
+            # On a busy machine a read may take so long that the table is too old indeed.
+            assert sync.catch_up() or time.monotonic() - reads[-1] > stale_after / 2
+            assert board.version > taken[-1]
+            gevent.sleep(0.01)
+        broken = True
+        until(lambda: not sync.catch_up())
+        assert time.monotonic() - reads[-1] >= stale_after
+    finally:
+        sync.stop()
+        for opened in (worker, master, board, posts):
             opened.close()
