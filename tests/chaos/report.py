@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import collections
+import re
+from collections.abc import Sequence
 
 from tests.chaos.invariants import INVARIANTS
+from tests.chaos.judge import Breach
 from tests.chaos.world import Verdict
 
-#: Breaches of one invariant that are shown; the rest is counted.
-SHOWN = 12
+#: Breaches of one invariant of which each is shown, and groups of the rest.
+SHOWN, GROUPS = 12, 12
+#: Seconds after which another breach of the same kind begins another group.
+_APART = 2.0
 
 
 def shown(verdict: Verdict, command: str) -> str:
@@ -32,15 +37,41 @@ def shown(verdict: Verdict, command: str) -> str:
         *(f"{name:<11} {note}" for name, note in verdict.notes.items()),
     ]
     seen: collections.Counter[str] = collections.Counter()
+    rest: dict[str, list[Breach]] = {}
     for breach in sorted(judge.breaches, key=lambda breach: breach.at):
         seen[breach.invariant] += 1
         if seen[breach.invariant] <= SHOWN:
-            during = f" (during {', '.join(breach.faults)})" if breach.faults else ""
-            lines.append(f"BROKEN      {breach.at - verdict.begun:8.2f} s  {breach.invariant}: {breach.what}{during}")
+            lines.append(_told(breach, verdict.begun, breach.what))
+        else:
+            rest.setdefault(breach.invariant, []).append(breach)
+    for breaches in rest.values():
+        for group in _groups(breaches)[:GROUPS]:
+            until = group[-1].at - verdict.begun
+            lines.append(_told(group[0], verdict.begun, f"{len(group)} more until {until:.2f} s, the first: {group[0].what}"))
     for name, count in seen.items():
         lines.append(f"broken      {name} {count} times: {INVARIANTS[name].promise}")
     lines.append(f"VERDICT     {len(judge.breaches)} breaches. Again: {command}" if judge.breaches else "VERDICT     all invariants held")
     return "\n".join(lines)
+
+
+def _told(breach: Breach, begun: float, what: str) -> str:
+    during = f" (during {', '.join(breach.faults)})" if breach.faults else ""
+    return f"BROKEN      {breach.at - begun:8.2f} s  {breach.invariant}: {what}{during}"
+
+
+def _groups(breaches: Sequence[Breach]) -> list[list[Breach]]:
+    """Breaches of one invariant, in the order of their times, by what they have in common: what was answered, and when."""
+    groups: list[list[Breach]] = []
+    newest: dict[str, list[Breach]] = {}
+    for breach in breaches:
+        # Behind the name of what was asked, and whatever the numbers are.
+        kind = re.sub(r"\d+", "0", breach.what.partition(": ")[2])
+        group = newest.get(kind)
+        if group is None or breach.at - group[-1].at > _APART:
+            groups.append(group := [])
+            newest[kind] = group
+        group.append(breach)
+    return groups
 
 
 def _share(values: list[float], quantile: float) -> float:
