@@ -27,6 +27,8 @@ class Leadership:
         self._member = member
         #: The number of this lead; 0 before `begin`. And the host that led before, empty if none did.
         self.term, self.before = 0, ""
+        #: Who leads instead, as a write of this master has found; empty if none has.
+        self._overtaken = ""
 
     def take(self, spare: bool = False) -> bool:
         """Take the lead; False if another master has it. `spare`: only if no other host does for a while. Raises StoreError if the server
@@ -51,10 +53,17 @@ class Leadership:
         """Make sure that this master still leads, and give a sign of life. A connection that was lost is made again. Raises LeadLost if
         the lead is another's, and StoreError if the server can't be asked: then nobody knows."""
         try:
-            held = self.take()
+            # A write that was refused says enough. Whoever had no turn for seconds may not get an answer in time.
+            held = not self._overtaken and self.take()
         except NameTaken:
             # The server may think that this host's last connection is there still, which says nothing about the lead.
             held = False
+        except StoreError:
+            if not self._overtaken:
+                raise
+            held = False
+        if self._overtaken:
+            raise LeadLost(self._overtaken)
         if self._store.read(_newest_term) != self.term:
             raise LeadLost(self.holder())
         if not held:
@@ -73,6 +82,7 @@ class Leadership:
         """At the beginning of each write transaction: fail if another master has begun a term. Runs in the database thread."""
         row = Lead.select(Lead.term, Lead.host).where(Lead.id == 1).for_update("FOR SHARE").first()  # type: ignore[arg-type]
         if row is None or row.term != self.term:
+            self._overtaken = f"host {row.host}" if row else "another process"
             raise StoreError(f"this master does not lead any more: {row.host if row else 'nobody'} does; nothing was changed")
 
 

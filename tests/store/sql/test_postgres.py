@@ -298,7 +298,8 @@ def test_one_leads_and_the_next_when_its_connection_ends(leads: Callable[[str], 
     assert (first.term, second.term) == (1, 2)
 
 
-def test_a_leader_that_was_overtaken_writes_nothing(leads: Callable[[str], tuple[Store, Leadership]]) -> None:
+def test_a_leader_that_was_overtaken_writes_nothing_and_knows_it_without_another_answer(
+        leads: Callable[[str], tuple[Store, Leadership]], monkeypatch: pytest.MonkeyPatch) -> None:
     (old_store, old), (new_store, new) = leads("a"), leads("b")
     assert old.take()
     old.begin(NOW)
@@ -309,7 +310,8 @@ def test_a_leader_that_was_overtaken_writes_nothing(leads: Callable[[str], tuple
     new.begin(NOW)
     with pytest.raises(StoreError, match="does not lead any more: b does"):
         old_store.call(StoredCounter.create, name="late", value=1)
-    with pytest.raises(LeadLost):
+    with monkeypatch.context() as patched, pytest.raises(LeadLost, match="host b"):
+        patched.setattr(old._member, "look", silent)
         old.keep()
     new_store.call(StoredCounter.create, name="after", value=1)
     assert new_store.read(lambda: {row.name for row in StoredCounter.select()}) >= {"before", "after"}
@@ -406,6 +408,10 @@ def test_a_commit_and_what_a_host_has_reached_are_told_at_once(leads: Callable[[
     assert heard == [("b", version)]
     assert time.monotonic() - began < patience(20)
     assert store.read(lambda: Host.get_by_id("b").config_version) == version
+
+
+def silent(*args: Any, **named: Any) -> bool:
+    raise StoreError("no answer")
 
 
 def keeps(lead: Leadership) -> bool:
