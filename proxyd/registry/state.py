@@ -44,6 +44,8 @@ CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
 _POLL = 0.001
 #: Seconds that a client has to come back by another host before its routes take no traffic any more.
 MOVE = 5.0
+#: Seconds before another attempt to disable routes whose client is not back, while the database can't be written.
+_AGAIN = 1.0
 #: The setting that stores what a session's token lets it claim, so that a restart can't widen it.
 GRANT = ("grant", "", "")
 
@@ -395,12 +397,23 @@ class Registry:
     def _not_moved(self, session: LiveSession, expires: float) -> None:
         """A client that was to move is not back: its routes take no traffic any more. `expires` is as its loss has set it: one that came
         back and was lost again has a moment of its own since then."""
-        try:
-            with self.exclusive():
-                if session.state == DISCONNECTED and session.expires == expires and not session.replaced:
-                    self.commit(RegistryChange(routes=self.active.changed(session.routes, {"enabled": False})), durable=False)
-        except StoreError as error:
-            log.warning("the routes of %s/%s, which is not back, can't be disabled: %s", session.service, session.instance, error)
+        def is_away() -> bool:
+            return session.state == DISCONNECTED and session.expires == expires and not session.replaced
+
+        told = False
+        while is_away():
+            try:
+                with self.exclusive():
+                    # Whoever had the lock may have changed that.
+                    if is_away():
+                        self.commit(RegistryChange(routes=self.active.changed(session.routes, {"enabled": False})), durable=False)
+                return
+            except StoreError as error:
+                if not told:
+                    log.warning("the routes of %s/%s, which is not back, can't be disabled yet: %s", session.service, session.instance,
+                                error)
+                told = True
+            gevent.sleep(_AGAIN)
 
     def reconnect(self, session: LiveSession, address: str, holder: Any) -> None:
         """The client is back. Its routes are live again in every worker when this returns."""
