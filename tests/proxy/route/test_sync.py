@@ -141,7 +141,8 @@ def test_a_worker_is_not_outdated_by_changes_that_come_faster_than_it_reads(tmp_
             gevent.sleep(0.01)
         broken = True
         until(lambda: not sync.catch_up())
-        assert time.monotonic() - reads[-1] >= stale_after
+        # The worker looks at the clock a moment before the read begins.
+        assert time.monotonic() - reads[-1] > 0.9 * stale_after
     finally:
         sync.stop()
         for opened in (worker, master, board, posts):
