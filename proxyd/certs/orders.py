@@ -58,6 +58,9 @@ class Orders:
         self._ca_lock = gevent.lock.BoundedSemaphore(1)
         self._pool = ThreadPool(1)
         self._running: dict[Key, gevent.Greenlet] = {}
+        #: Those of them whose certificate is there, so that they only end; and what was asked for anew meanwhile.
+        self._got: set[Key] = set()
+        self._again: set[Key] = set()
         self._orders: dict[Key, dict[str, Any]] = {}
         #: When each certificate that is wanted is to be ordered, in Unix seconds.
         self._dues: dict[Key, float] = {}
@@ -100,6 +103,8 @@ class Orders:
         """Order the certificates of a name anew, whatever has failed before. Returns whether it is one that is ordered for."""
         keys = [key for key in self._dues if key[0] == domain and key not in self._running and not self._impossible(domain)]
         self._dues.update(dict.fromkeys(keys, 0.0))
+        # What is got already is not what is asked for now.
+        self._again.update(key for key in self._got if key[0] == domain)
         self._job.wake()
         return bool(keys) or any(key[0] == domain for key in self._running)
 
@@ -190,8 +195,10 @@ class Orders:
             self._fail(key, OrderFailed("an error inside proxyd; its log has the details"))
         finally:
             self._running.pop(key, None)
+            self._got.discard(key)
             if key in self._dues:
-                self._dues[key] = self._due(key)
+                self._dues[key] = 0.0 if key in self._again else self._due(key)
+            self._again.discard(key)
             self._job.wake()
 
     def _obtain(self, domain: str, kind: str) -> None:
@@ -224,6 +231,7 @@ class Orders:
         chain = ca.obtain(domain, private, order["order_url"], self._store.read(rows.chain, domain, kind), Hooks(post, end, placed, record))
         # A master that was killed amid its order has left them: the CA asked, and does not ask again.
         self._store.call(rows.end_challenges_of, domain)
+        self._got.add((domain, kind))
         what = certhistory.RENEWED if (domain, kind) in self._shelf.certificates else certhistory.OBTAINED
         self._shelf.keep(domain, kind, chain, order["private_key"], what, challenge=self._orders[domain, kind]["challenge"])
         self._advice.forget((domain, kind), time.time())

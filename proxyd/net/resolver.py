@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import dns.exception
 import dns.nameserver
+import dns.query
 import dns.resolver
 import gevent
 from gevent.event import Event
@@ -232,6 +233,8 @@ class Resolver:
             name.settle(key, now())
 
     def _client(self) -> dns.resolver.Resolver:
+        # Older ones keep the class that there was when they were imported, before gevent's patch.
+        dns.query.socket_factory = socket.socket
         if not self._servers:
             return dns.resolver.Resolver()
         client = dns.resolver.Resolver(configure=False)

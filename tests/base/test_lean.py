@@ -149,6 +149,8 @@ MEANT = {
     "proxyd.store.sql.lifesign",
     # For programs that replace the library's resolver by this one, and want it back.
     "dns.resolver",
+    # Our resolver gives it another one.
+    "dns.query",
     # They ask the kernel at once, and do not wait.
     "proxyd.net.peer", "proxyd.net.stream", "proxyd.net.tlsstream", "proxyd.proxy.core.busywatch", "proxyd.server.accept",
     "proxyd.store.sql.postgres",

@@ -122,17 +122,22 @@ def names_are_bounded(server: NameServer) -> object:
 
 def a_broken_family_costs_one_head_start(server: NameServer) -> object:
     # A listener with a full queue swallows what is sent to it, as a broken IPv6 does.
-    full = socket.socket(socket.AF_INET6)
-    full.bind(("::1", 0))
+    while True:
+        full, good = socket.socket(socket.AF_INET6), socket.socket()
+        full.bind(("::1", 0))
+        port = full.getsockname()[1]
+        try:
+            good.bind(("127.0.0.1", port))
+            break
+        except OSError:
+            # Somebody else has it there.
+            full.close()
+            good.close()
     full.listen(0)
-    port = full.getsockname()[1]
     fillers = [socket.socket(socket.AF_INET6) for _ in range(4)]
     for filler in fillers:
         filler.setblocking(False)
         filler.connect_ex(("::1", port))
-    good = socket.socket()
-    good.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    good.bind(("127.0.0.1", port))
     good.listen(16)
     server.zone["both.test", "A"] = (60, ["127.0.0.1"])
     server.zone["both.test", "AAAA"] = (60, ["::1"])

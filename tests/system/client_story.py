@@ -23,7 +23,7 @@ def main(address: str, backend: str) -> None:
             # A callback may ask, too.
             told.append(f"asked:{client.maint_status()['in_maintenance'] != []}")
 
-    with Client(address, service="story", instance="s1", timeout=10, ping_interval=1.0).connect(wait=10) as client:
+    with Client(address, service="story", instance="s1", timeout=40, ping_interval=1.0).connect(wait=10) as client:
         for kind in ("reconnected", "reregistered", "maintenance_changed"):
             client.subscribe(kind, note)
         route = client.route_add("story.test", "/", backend)
