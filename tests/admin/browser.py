@@ -54,7 +54,10 @@ class Browser:
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
 
     def forget(self) -> None:
-        """Be as a fresh browser is: no cookies, no scripts of tests, no problems seen, a usual window."""
+        """Be as a fresh browser is: no cookies, no scripts of tests, no problems seen, a usual window, and no page that asks a server that
+        has ended."""
+        self.open("about:blank")
+        self.until("document.URL === 'about:blank'")
         self.call("Network.clearBrowserCookies")
         for script in self._scripts:
             self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)

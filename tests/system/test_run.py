@@ -36,6 +36,8 @@ def test_a_program_is_served_through_the_death_of_the_master_and_its_own_until_i
     try:
         wait_for(lambda: system.get(host="run.test").status == 200, 15, "the program behind the proxy")
         assert system.get(host="run.test").text == "it works"
+        # Routes are there before their service hears of it.
+        wait_for(lambda: "registered run/" in said.read_text(), 15, "its registration")
 
         old = system.master_pid()
         os.kill(old, signal.SIGKILL)
