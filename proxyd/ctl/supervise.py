@@ -251,6 +251,9 @@ class ServiceRunner:
                 self._pause(delay * random.uniform(0.75, 1.0))
                 delay = min(2 * delay, _LONGEST_DELAY)
                 continue
+            # Before anybody hears that it is registered: what happens from then on is told.
+            for happened in ("disconnected", "reconnected", "reregistered"):
+                client.subscribe(happened, lambda event: self._say(f"registry: {event.type}"))
             self._say(f"registered {options.service}/{instance}: {','.join(options.domain)}{options.path} "
                       f"-> http://{self._place}")
             with contextlib.suppress(ClientError, ValueError):
@@ -258,8 +261,6 @@ class ServiceRunner:
                 if loser := client.session_info().get("took_from"):
                     self._say(f"the program at {loser} was connected as {options.service}/{instance} and has lost its traffic to this one; "
                               "give each an --instance of its own, or --unique")
-            for happened in ("disconnected", "reconnected", "reregistered"):
-                client.subscribe(happened, lambda event: self._say(f"registry: {event.type}"))
             return client
         return None
 
