@@ -23,6 +23,8 @@ def guarded(prefix: str) -> Iterator[Path]:
     """A new folder. It is removed, and whatever this process has started meanwhile is killed, when the block or this process ends, in
     whatever way."""
     mark, folder = uuid4().hex, tempfile.mkdtemp(prefix=prefix)
+    # A database server that runs as another user has its own folder in it.
+    os.chmod(folder, 0o711)
     # The guard notices the end of this process by the pipe, which nobody else has: what this process starts does not inherit it.
     guard = subprocess.Popen([sys.executable, __file__, mark, folder], stdin=subprocess.PIPE, start_new_session=True)
     before = os.environ.get(_MARK)
