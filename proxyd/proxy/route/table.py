@@ -169,7 +169,7 @@ def _host(domain: str, members: list[Upstream]) -> _Host:
         # Most hosts have one route. A worker that starts makes all of them.
         only = members[0]
         path = only.path
-        pool = _pool_of_one(domain, only)
+        pool = _pool(domain, path, only.priority, conditions_of(only.options), members)
         kind = _Host if pool.conditions is None else _Choosy
         return kind({path: (pool,)}, 0 if path == "/" else path.count("/"), False, _asks(members))
     grouped: dict[str, dict[tuple[int, Conditions | None], list[Upstream]]] = {}
@@ -193,17 +193,6 @@ def _turn(pool: Pool) -> tuple[int, int, str]:
     """When a pool of a path is asked: by priority, then by how much it asks. What is left is decided by the words, the same everywhere."""
     asked = pool.conditions
     return -pool.priority, -asked.count if asked is not None else 0, asked.text if asked is not None else ""
-
-
-def _pool_of_one(domain: str, only: Upstream) -> Pool:
-    """As `_pool` makes it."""
-    asked = conditions_of(only.options)
-    maintained = bool(only.maintenance_since)
-    calm = only.enabled and not (maintained or only.drain_started_at or only.held_until)
-    limited = only if only.rate_limits else None
-    guarded = only.answer is not None or (limited is not None and BY_USER in only.options.rate_limit_key) or _guarded(only.options)
-    return Pool((domain, only.path, only.priority, asked.text if asked is not None else ""), only.path, only.priority, (only,), limited,
-                maintained, calm, "", guarded, only.rollout < 1.0, asked)
 
 
 def _pool(domain: str, path: str, priority: int, asked: Conditions | None, members: list[Upstream]) -> Pool:
