@@ -13,6 +13,7 @@ SUPERVISED = "PROXYD_SUPERVISED"
 #: until it has.
 HELD = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
 
+
 def ignore(signals: Iterable[int]) -> None:
     """Ignore these signals from now on, in the main thread of a process that is about to end: Python takes its handlers away before
     that, and a signal would change the status. Holding them back would not do, because another thread can take them."""

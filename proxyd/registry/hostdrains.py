@@ -26,8 +26,8 @@ class HostDrains:
         if others is not None:
             # One that was let serve again a moment ago can lead.
             others.look(self._registry.version)
-        if others is not None and not (others.could_lead() | self._own()) - {name}:
-            raise Conflict(f'no other host could lead: "{name[:100]}" is the last one that lives and is not drained')
+            if not (others.could_lead() | self._own()) - {name}:
+                raise Conflict(f'no other host could lead: "{name[:100]}" is the last one that lives and is not drained')
         self._set(name, rfc3339(time.time()), actor)
         log.warning("host %s is drained (%s)", name, actor)
         self._registry.bus.publish("host_changed", {"host": name, "state": "drained"}, actor=actor)

@@ -23,9 +23,10 @@ from proxyd.base.text import hide_password
 _poll = monkey.get_original("select", "poll")
 _POLLIN, _POLLOUT = 1, 4
 _DATABASE = re.compile(r"postgres(?:ql)?://[^/?]*/[^/?]")
-#: The server looks after its clients as they look after it: else it keeps the locks of a host that was cut off for two hours, like that on
-#: the host's name, unless it has something to tell it.
-_SERVERS_KEEPALIVE = "-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3"
+#: How the client looks after the server (seconds, seconds, times), and the server after its clients: else it keeps the locks of a host
+#: that was cut off for two hours, like that on the host's name, unless it has something to tell it.
+_KEEPALIVES: dict[str, Any] = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+_SERVERS_KEEPALIVES = " ".join(f"-c tcp_{name}={number}" for name, number in _KEEPALIVES.items())
 #: Until when the statement that runs in a thread may wait (monotonic seconds).
 _patience = threading.local()
 
@@ -94,8 +95,8 @@ def server(url: str, seconds: float, turn: float = 0.0) -> peewee.Database:
         url.replace("postgres://", "postgresql://", 1) if url.startswith("postgres://") else url, thread_safe=False,
         connect_timeout=max(2, math.ceil(seconds)), application_name="proxyd",
         # The server ends what its client has left, so that a frozen or lost process can't keep a lock for ever.
-        options=f"-c lock_timeout={for_locks} -c idle_in_transaction_session_timeout={milliseconds} {_SERVERS_KEEPALIVE}",
-        keepalives_idle=5, keepalives_interval=2, keepalives_count=3, tcp_user_timeout=max(2000, milliseconds))
+        options=f"-c lock_timeout={for_locks} -c idle_in_transaction_session_timeout={milliseconds} {_SERVERS_KEEPALIVES}",
+        **_KEEPALIVES, tcp_user_timeout=max(2000, milliseconds))
 
 
 def _give_driver() -> None:

@@ -32,21 +32,27 @@ def until(condition: Callable[[], bool]) -> None:
             gevent.sleep(0.01)
 
 
-def test_a_database_that_is_older_than_what_was_posted_waits_for_the_masters_word(tmp_path: Path, caplog: pytest.LogCaptureFixture,
-                                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("proxyd"), "propagate", True)
-    url = f"sqlite:///{tmp_path}/p.db"
+def a_database(folder: Path) -> tuple[str, sqlite3.Connection, Board]:
+    """The url of a new database, and what its master writes it and its board with."""
+    url = f"sqlite:///{folder}/p.db"
     made = Store(url)
     made.open()
     migrate(made)
     made.close()
-    master, posts = sqlite3.connect(tmp_path / "p.db"), Board(str(tmp_path))
+    return url, sqlite3.connect(folder / "p.db"), Board(str(folder))
 
-    def has(version: int) -> None:
-        with master:
-            master.execute("UPDATE counters SET value = ? WHERE name = 'config_version'", (version,))
 
-    has(7)
+def commit(master: sqlite3.Connection, version: int) -> None:
+    """Let the database have another config version."""
+    with master:
+        master.execute("UPDATE counters SET value = ? WHERE name = 'config_version'", (version,))
+
+
+def test_a_database_that_is_older_than_what_was_posted_waits_for_the_masters_word(tmp_path: Path, caplog: pytest.LogCaptureFixture,
+                                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("proxyd"), "propagate", True)
+    url, master, posts = a_database(tmp_path)
+    commit(master, 7)
     posts.post(7)
     taken: list[int] = []
     worker, board = Store(url, follow=True), Board(str(tmp_path))
@@ -56,13 +62,13 @@ def test_a_database_that_is_older_than_what_was_posted_waits_for_the_masters_wor
     try:
         until(lambda: taken == [7])
         # Somebody has cut its log, or brought a backup.
-        has(5)
+        commit(master, 5)
         until(lambda: "is at version 5, older than the master said" in caplog.text)
         assert taken == [7]
         # A new master says what holds: its versions go on above, or, after a power cut, go back.
         posts.post(5)
         until(lambda: taken == [7, 5])
-        has(9)
+        commit(master, 9)
         posts.post(9)
         until(lambda: taken == [7, 5, 9])
     finally:
@@ -100,16 +106,10 @@ def test_a_worker_that_starts_while_the_database_is_broken_waits_for_the_kept_ta
 
 def test_a_worker_is_not_outdated_by_changes_that_come_faster_than_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stale_after = 0.5
-    url = f"sqlite:///{tmp_path}/p.db"
-    made = Store(url)
-    made.open()
-    migrate(made)
-    made.close()
-    master, posts = sqlite3.connect(tmp_path / "p.db"), Board(str(tmp_path))
+    url, master, posts = a_database(tmp_path)
 
     def change(version: int) -> None:
-        with master:
-            master.execute("UPDATE counters SET value = ? WHERE name = 'config_version'", (version,))
+        commit(master, version)
         posts.post(version)
 
     change(7)
