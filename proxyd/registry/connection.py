@@ -22,7 +22,7 @@ from proxyd.registry.caller import Caller, carry_out
 from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
 from proxyd.registry.protocol import CommandError, CommandErrorWith, UnknownCommand, parse
 from proxyd.registry.staging import StagingError
-from proxyd.store.sql.database import StoreError, StoreUncertain
+from proxyd.store.sql.database import StoreError, StoreFenced, StoreUncertain
 
 log = logging.getLogger("proxyd.registry")
 
@@ -128,8 +128,9 @@ class Connection:
                 # The client speaks another protocol. A web page could POST to this port: an HTTP head comes first, then a
                 # body with any lines the page likes. So no further line may be read.
                 self._end_foreign()
-        except StoreUncertain as error:
-            # OK and ERROR would both be guesses. The client comes back, and asks what there is.
+        except (StoreUncertain, StoreFenced) as error:
+            # Of the first, OK and ERROR would both be guesses: the client comes back, and asks what there is. The second is no word on what
+            # was asked, and a client that took it for one would give up a session that is well with the master that leads.
             log.warning("no answer to %s of %s: %s", line.partition("|")[0], self.caller.actor, error)
             self._end()
         except (CommandError, StagingError, StoreError) as error:

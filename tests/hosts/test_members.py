@@ -68,3 +68,20 @@ def test_a_master_that_is_older_than_the_database_follows_and_does_not_lead(new_
     assert "starting it again" not in second.log()
     postgres.sql("DELETE FROM schema_version WHERE version = 9999", database(first))
     wait_for(lambda: second.master_pid() and second.ready(), 10, "the lead")
+
+
+def test_a_master_that_leads_no_more_refuses_nothing_but_ends_the_connection(new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
+    """ERROR would be taken for a word of the registry on what was asked, a RECONNECT for example."""
+    host = new_host("web1")
+    client, away = host.client("shop"), host.client("away")
+    client.route("shop.test", backend.url)
+    away.close()
+    late = host.connect()
+    postgres.sql("UPDATE leadership SET term = term + 1, host = 'web2'", database(host))
+    # By the next look, at the latest, it ends by itself: SHUTDOWN is what it says then.
+    assert client.command("OPTIONS_SET|SID|ALL|timeout|7s") in ("", "SHUTDOWN")
+    assert late.command(f"RECONNECT|{away.session_id}") in ("", "SHUTDOWN")
+    wait_for(lambda: postgres.sql("SELECT host FROM leadership", database(host)) == "web1" and host.ready(), 15, "the next lead")
+    for session_id in (client.session_id, away.session_id):
+        assert host.connect().command(f"RECONNECT|{session_id}") == "OK"
+    assert host.get("/", "shop.test").status == 200

@@ -63,6 +63,10 @@ class StoreUncertain(StoreError):
     """The connection to a server was lost while a change was being committed: nobody knows whether it was."""
 
 
+class StoreFenced(StoreError):
+    """Another master leads, so this one may not write; nothing was changed. Whoever asked for it has to ask the other one."""
+
+
 def sqlite_path(url: str) -> str | None:
     """The file of an `sqlite:///path` url (relative or absolute), None for another kind. Raises StoreError."""
     if not url.startswith("sqlite:"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from proxyd.store.sql.database import Store, StoreError
+from proxyd.store.sql.database import Store, StoreError, StoreFenced
 from proxyd.store.sql.membership import Membership, NameTaken
 from proxyd.store.sql.models import Lead
 
@@ -79,11 +79,12 @@ class Leadership:
         return f"process {row.pid} of host {row.host}, since {row.since}" if row is not None else "another process"
 
     def _check(self) -> None:
-        """At the beginning of each write transaction: fail if another master has begun a term. Runs in the database thread."""
+        """At the beginning of each write transaction: fail with StoreFenced if another master has begun a term. Runs in the database
+        thread."""
         row = Lead.select(Lead.term, Lead.host).where(Lead.id == 1).for_update("FOR SHARE").first()  # type: ignore[arg-type]
         if row is None or row.term != self.term:
             self._overtaken = f"host {row.host}" if row else "another process"
-            raise StoreError(f"this master does not lead any more: {row.host if row else 'nobody'} does; nothing was changed")
+            raise StoreFenced(f"this master does not lead any more: {row.host if row else 'nobody'} does; nothing was changed")
 
 
 def _next_term(host: str, pid: int, now: str) -> tuple[int, str]:
