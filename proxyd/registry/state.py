@@ -44,8 +44,9 @@ CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
 _POLL = 0.001
 #: Seconds that a client has to come back by another host before its routes take no traffic any more.
 MOVE = 5.0
-#: Seconds before another attempt to disable routes whose client is not back, while the database can't be written.
-_AGAIN = 1.0
+#: Seconds before another look at a client that is not back: while the database can't be written, or if the time was over `_LATE` seconds or
+#: more before this process had a turn again. What the client has said meanwhile is read after that.
+_AGAIN, _LATE = 1.0, 0.25
 #: The setting that stores what a session's token lets it claim, so that a restart can't widen it.
 GRANT = ("grant", "", "")
 
@@ -387,19 +388,22 @@ class Registry:
             session.expires = now + self.settings.registry.reconnect_grace
             self._log.lost(session.service, session.instance, session.session_id, session.address, self.settings.registry.reconnect_grace)
         if moves:
-            gevent.spawn_later(MOVE, self._not_moved, session, session.expires)
+            gevent.spawn_later(MOVE, self._not_moved, session, session.expires, clock.now() + MOVE)
         return moves
 
     def expect_moves(self, seconds: float) -> None:
         """For so long, connections that are lost are those of clients that move to another host."""
         self._moves_until = max(self._moves_until, clock.now() + seconds)
 
-    def _not_moved(self, session: LiveSession, expires: float) -> None:
-        """A client that was to move is not back: its routes take no traffic any more. `expires` is as its loss has set it: one that came
-        back and was lost again has a moment of its own since then."""
+    def _not_moved(self, session: LiveSession, expires: float, due: float) -> None:
+        """A client that was to move is not back at `due` (an instant of `base.clock`): its routes take no traffic any more. `expires` is as
+        its loss has set it: one that came back and was lost again has a moment of its own since then."""
         def is_away() -> bool:
             return session.state == DISCONNECTED and session.expires == expires and not session.replaced
 
+        while is_away() and (now := clock.now()) > due + _LATE:
+            due = now + _AGAIN
+            gevent.sleep(_AGAIN)
         told = False
         while is_away():
             try:

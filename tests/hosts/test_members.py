@@ -70,7 +70,8 @@ def test_a_master_that_is_older_than_the_database_follows_and_does_not_lead(new_
     wait_for(lambda: second.master_pid() and second.ready(), 10, "the lead")
 
 
-def test_a_master_that_leads_no_more_refuses_nothing_but_ends_the_connection(new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
+def test_a_master_that_leads_no_more_refuses_nothing_but_ends_the_connection(
+        new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
     """ERROR would be taken for a word of the registry on what was asked, a RECONNECT for example."""
     host = new_host("web1")
     client, away = host.client("shop"), host.client("away")

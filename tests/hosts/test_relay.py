@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 
+from proxyd.registry.state import MOVE
 from tests.hosts.conftest import MakeHost, database
 from tests.hosts.test_applies import master_of
 from tests.support.backends import Backend
@@ -68,6 +70,34 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
     again.session_id = client.session_id
     again.apply()
     assert second.get("/", "shop.test").status == 200
+
+
+def test_a_service_that_came_back_in_time_keeps_its_traffic_though_the_leader_had_no_turn_meanwhile(
+        new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
+    settings = {"registry__proxy_protocol_from": "127.0.0.1"}
+    first, second = new_host("web1", **settings), new_host("web2", **settings)
+    wait_for(lambda: listens(second.registry_port), what="the relay")
+    client = RegistryClient(second.registry_port).register("shop")
+    client.route("shop.test", backend.url)
+    version = postgres.sql("SELECT version FROM routes", database(first))
+    leader, other = master_of(first), master_of(second)
+    again = direct(first.registry_port)
+    # The host that has passed the connection on is gone; then nobody leads, and no other host can.
+    os.kill(other, signal.SIGSTOP)
+    try:
+        wait_for(lambda: postgres.sql("SELECT state FROM sessions", database(first)) == "disconnected", 10, "the loss of the connection")
+        lost = time.monotonic()
+        os.kill(leader, signal.SIGSTOP)
+        try:
+            again.send(f"RECONNECT|{client.session_id}")
+            wait_for(lambda: time.monotonic() - lost > MOVE + 0.5, 10)
+        finally:
+            os.kill(leader, signal.SIGCONT)
+        assert again.line() == "OK"
+        # Its route was not even touched.
+        assert postgres.sql("SELECT version FROM routes", database(first)) == version
+    finally:
+        os.kill(other, signal.SIGCONT)
 
 
 def direct(port: int) -> RegistryClient:
