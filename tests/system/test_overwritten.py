@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from tests.support.backends import Backend
 from tests.support.registry import RegistryClient
 from tests.support.system import System
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import wait_for
 
 HOST = "app.test"
 
@@ -39,11 +38,21 @@ def brought_in(system: System) -> bool:
     return not busy
 
 
+def brought_in_and_told(system: System, client: RegistryClient) -> None:
+    """Bring the log in until the master says that it saw it: in the middle of a step of its own it can't tell whose work that was, and need
+    not, for it does no harm."""
+    for seconds in range(10, 20):
+        since = len(system.log())
+        client.options("ALL", timeout=f"{seconds}s")
+        wait_for(lambda: brought_in(system))
+        with contextlib.suppress(AssertionError):
+            return told(system, since, "has written into the database")
+    raise AssertionError("nobody has told of what a shell has done, ten times")
+
+
 def told(system: System, since: int, text: str) -> None:
     """It is in the log a second later, or a little more."""
-    began = time.monotonic()
-    wait_for(lambda: text in system.log()[since:], 10, text)
-    assert time.monotonic() - began < patience(3)
+    wait_for(lambda: text in system.log()[since:], 3, text)
 
 
 def again(system: System, before: int) -> bool:
@@ -58,10 +67,10 @@ def answers(system: System, client: RegistryClient) -> str:
 
 def test_a_shell_that_brings_the_log_into_the_database_does_no_harm(system: System, backend: Backend) -> None:
     wait_for(system.ready, 20, "a ready system")
-    system.client("app").route(HOST, backend.url)
+    client = system.client("app")
+    client.route(HOST, backend.url)
     since, master = len(system.log()), system.master_pid()
-    wait_for(lambda: brought_in(system))
-    told(system, since, "has written into the database")
+    brought_in_and_told(system, client)
     client = system.client("more")
     client.route("more.test", backend.url)
     assert system.get("/", "more.test").status == 200
@@ -72,12 +81,11 @@ def test_a_shell_that_brings_the_log_into_the_database_does_no_harm(system: Syst
 @pytest.mark.parametrize("how", ["older", "garbage", "emptied", "emptied and opened", "half", "log emptied"])
 def test_a_database_that_is_written_into_is_told_and_never_mixed(system: System, backend: Backend, tmp_path: Path, how: str) -> None:
     wait_for(system.ready, 20, "a ready system")
-    system.client("app").route(HOST, backend.url)
+    app = system.client("app")
+    app.route(HOST, backend.url)
     copied(system, tmp_path / "copy")
     if how == "log emptied":
-        since = len(system.log())
-        wait_for(lambda: brought_in(system))
-        told(system, since, "has written into the database")
+        brought_in_and_told(system, app)
     late = system.client("late")
     late.route("late.test", backend.url)
     if how != "log emptied":
