@@ -23,12 +23,12 @@ def echo(request: Request) -> None:
     request.head([("sec-websocket-protocol", "chat"), ("x-from", "backend")])
     sent = 0
     while True:
-        wait_for(lambda: len(request.body) > sent or request.ended or request.reset >= 0)  # noqa: B023
+        wait_for(lambda: len(request.body) > sent or request.ended or request.reset >= 0 or request.lost)  # noqa: B023
         piece = request.body[sent:]
         if piece:
             request.send(piece)
             sent += len(piece)
-        elif request.reset < 0:
+        elif request.reset < 0 and not request.lost:
             return request.send(b"", end=True)
         else:
             return None

@@ -32,6 +32,8 @@ class Request:
     trailers: dict[str, str] = field(default_factory=dict)
     ended: bool = False
     reset: int = -1
+    #: Whether the connection has ended.
+    lost: bool = False
 
     @property
     def path(self) -> str:
@@ -152,13 +154,17 @@ class Http2Backend:
                 sock = secured
             connection = Connection(sock, self._streams, self._websockets)
             self.connections.append(connection)
-            while data := sock.recv(65536):
-                if self.mute:
-                    continue
-                with connection.lock:
-                    for event in connection.h2.receive_data(data):
-                        self._take(connection, event)
-                    connection.flush()
+            try:
+                while data := sock.recv(65536):
+                    if self.mute:
+                        continue
+                    with connection.lock:
+                        for event in connection.h2.receive_data(data):
+                            self._take(connection, event)
+                        connection.flush()
+            finally:
+                for request in connection.requests.values():
+                    request.lost = True
 
     def _take(self, connection: Connection, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RequestReceived):

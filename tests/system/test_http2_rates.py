@@ -23,19 +23,19 @@ def test_a_stream_that_moves_too_little_ends_alone(new_system: Callable[..., Sys
         writes = client.ask("/?writes", "POST", [("content-length", "100000")], end=False)
         reads, quick = client.ask("/bytes/100000?reads"), client.ask("/bytes/1000000?quick")
 
-        def over() -> bool:
-            return all(stream in client.got and client.got[stream].over for stream in (silent, writes, reads))
+        def over(stream: int) -> bool:
+            return stream in client.got and client.got[stream].over
 
-        while not over():
+        while not all(map(over, (silent, writes, reads))):
             assert time.monotonic() - began < patience(6), client.got
             try:
                 client.frame(0.05)
             except TimeoutError:
-                if not client.got[reads].over:
+                if not over(reads):
                     client.send(WindowUpdateFrame(reads, window_increment=50))
                 if writes not in client.got:
                     client.data(writes, b"x" * 50)
-                if not client.got[quick].over:
+                if not over(quick):
                     client.send(WindowUpdateFrame(quick, window_increment=8000), WindowUpdateFrame(0, window_increment=8000))
         assert [(client.got[stream].status, client.got[stream].header("x-proxyd-reason")) for stream in (silent, writes)] == [
             (408, "request_too_slow")] * 2
