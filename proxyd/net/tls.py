@@ -178,6 +178,9 @@ def server_context(tls: TlsSettings, trust: Trust | None = None) -> ssl.SSLConte
     # All that are left are good, and a client knows which of them its processor is fast at.
     context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["h2", "http/1.1"] if tls.http2 else ["http/1.1"])
+    # OpenSSL makes two for a new session of TLS 1.3, each of which is encrypted twice, a record and a system call. A client that goes on
+    # with its session gets another one (RFC 8446 4.6.1).
+    context.num_tickets = 1
     if trust is not None and trust.authorities:
         context.load_verify_locations(cadata=trust.authorities)
         if trust.lists:

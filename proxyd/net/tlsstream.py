@@ -56,6 +56,9 @@ class TlsStream(Watched):
         certificate. Sets no time limit. Raises OSError, ssl.SSLError among them; then the stream has to be closed."""
         make: Any = context._wrap_socket  # type: ignore[attr-defined]
         self._tls = make(self.sock, not name, name or None, owner=self)
+        if not name:
+            # Its first message mostly comes a moment later than its connection, and the answer to ours has to be waited for anyway.
+            self._wait_to_read()
         while True:
             try:
                 self._tls.do_handshake()

@@ -102,6 +102,30 @@ def test_rsa_and_ecdsa_stand_side_by_side_for_one_name(tmp_path: Path, caplog: p
         shaken(certificates.context, old_client(authority, kinds[1]), "other.test")
 
 
+def resumed(client: ssl.SSLContext, context: ssl.SSLContext | None, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession]:
+    """A connection that tries to go on with a session: whether it does, and the session that it leaves."""
+    server = context
+    assert server is not None
+
+    def serve(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError), server.wrap_socket(sock, server_side=True) as secured:
+            secured.sendall(b"x")
+            secured.recv(1)
+        gevent.get_hub().destroy()
+
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(10)
+    thread = threading.Thread(target=serve, args=(ours,))
+    thread.start()
+    try:
+        with theirs, client.wrap_socket(theirs, server_hostname="exact.test", session=session) as sock:
+            assert sock.recv(1) == b"x"
+            assert sock.session is not None
+            return bool(sock.session_reused), sock.session
+    finally:
+        thread.join(10)
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_session_goes_on_at_another_worker_until_there_is_another_secret(tmp_path: Path, version: ssl.TLSVersion) -> None:
     assert tickets.works()
@@ -113,40 +137,34 @@ def test_a_session_goes_on_at_another_worker_until_there_is_another_secret(tmp_p
     workers = [Certificates(tls, secret=str(secret)) for _ in range(2)]
     client = authority.trusting()
     client.maximum_version = version
-
-    def resumed(context: ssl.SSLContext | None, session: ssl.SSLSession | None) -> tuple[bool, ssl.SSLSession]:
-        server = context
-        assert server is not None
-
-        def serve(sock: socket.socket) -> None:
-            with sock, contextlib.suppress(OSError), server.wrap_socket(sock, server_side=True) as secured:
-                secured.sendall(b"x")
-                secured.recv(1)
-            gevent.get_hub().destroy()
-
-        ours, theirs = socket.socketpair()
-        theirs.settimeout(10)
-        thread = threading.Thread(target=serve, args=(ours,))
-        thread.start()
-        try:
-            with theirs, client.wrap_socket(theirs, server_hostname="exact.test", session=session) as sock:
-                assert sock.recv(1) == b"x"
-                assert sock.session is not None
-                return bool(sock.session_reused), sock.session
-        finally:
-            thread.join(10)
-
     first, second = workers
-    before, session = resumed(first.context, None)
+    before, session = resumed(client, first.context, None)
     assert not before
-    again, session = resumed(second.context, session)
+    again, session = resumed(client, second.context, session)
     assert again
     # One who was not asked for a certificate must not resume as one who was.
-    assert not resumed(second._asking, session)[0]
+    assert not resumed(client, second._asking, session)[0]
     tickets.make(str(secret))
     second.refresh(time.monotonic() + RELOAD_SECONDS + 1)
-    assert not resumed(second.context, session)[0]
-    assert resumed(first.context, session)[0]
+    assert not resumed(client, second.context, session)[0]
+    assert resumed(client, first.context, session)[0]
+
+
+def test_a_client_gets_one_ticket_with_a_new_session_and_one_whenever_it_goes_on(tmp_path: Path) -> None:
+    authority, server = listener(tmp_path)
+    client = authority.trusting()
+    came: list[int] = []
+
+    def note(connection: object, direction: str, version: object, kind: int, message: int, data: bytes) -> None:
+        if (direction, kind, message) == ("read", 22, 4):
+            came.append(message)
+
+    client._msg_callback = note  # type: ignore[attr-defined]
+    session = None
+    for goes_on in (False, True, True):
+        before = len(came)
+        again, session = resumed(client, server, session)
+        assert (again, len(came) - before) == (goes_on, 1)
 
 
 def test_files_that_changed_are_named_once_and_not_looked_at_in_every_moment(tmp_path: Path) -> None:
