@@ -77,8 +77,8 @@ class Bodies:
         return None if self._left or self._padding else self._end_body(stream)
 
     def _end_body(self, stream: Stream) -> Event | None:
-        """A frame ends of which nothing else was to be told."""
-        if not self._ends:
+        """A frame ends of which nothing else was to be told. Nobody is there to be told if the stream was reset meanwhile."""
+        if not self._ends or not stream.receiving:
             return None
         self._streams.received(stream)
         return Body(stream, b"", True)

@@ -39,6 +39,8 @@ class ClientConnection(Connection):
     takes_websockets     whether it takes extended CONNECT (RFC 8441 3)
     """
 
+    __slots__ = ("allowed", "takes_websockets")
+
     def __init__(self, bounds: Bounds, now: float) -> None:
         super().__init__(bounds, now)
         self.allowed = bounds.streams

@@ -62,6 +62,11 @@ class Connection:
     stopped              whether `stop` was called: new streams are refused
     """
 
+    __slots__ = (
+        "_at", "_block", "_buffer", "_decoder", "_greeted", "_ledger", "_partial_header", "_settled", "_useful", "bodies", "bounds",
+        "leaving", "sender", "stopped", "streams",
+    )  # fmt: skip
+
     def __init__(self, bounds: Bounds, now: float) -> None:
         self.bounds = bounds
         self._ledger = Ledger(now)
@@ -118,6 +123,8 @@ class Connection:
                     return None
                 at = self._at
                 if len(buffer) - at < HEADER_SIZE:
+                    if at == len(buffer):
+                        self._buffer, self._at = b"", 0
                     return None
                 length = buffer[at] << 16 | buffer[at + 1] << 8 | buffer[at + 2]
                 kind, flags = buffer[at + 3], buffer[at + 4]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from proxyd.http2.hpack import FIRST, OVERHEAD, STATIC, TABLE_SIZE
@@ -83,7 +82,7 @@ class Encoder:
         self._size = 0
         #: Which entry a field is (the first that was ever made is 1), and the entries by age with their sizes.
         self._table: dict[tuple[str, str], int] = {}
-        self._order: deque[tuple[tuple[str, str], int]] = deque()
+        self._order: list[tuple[tuple[str, str], int]] = []
         self._count = 0
         self._sizes: list[int] = []
 
@@ -143,7 +142,12 @@ class Encoder:
 
     def _evict(self, room: int) -> None:
         """Drop the oldest entries until there is that much room."""
-        while self._order and self._size + room > self._limit:
-            field, size = self._order.popleft()
+        order = self._order
+        gone = 0
+        while gone < len(order) and self._size + room > self._limit:
+            field, size = order[gone]
             self._size -= size
             del self._table[field]
+            gone += 1
+        if gone:
+            del order[:gone]

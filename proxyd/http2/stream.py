@@ -53,8 +53,8 @@ class Queue:
     __slots__ = ("_by_urgency", "_count")
 
     def __init__(self) -> None:
-        # Not deques, which take 6 KiB of each connection before there is a stream, and these are short.
-        self._by_urgency: list[list[Stream]] = [[] for _ in range(8)]
+        #: Only lines in which somebody stands: most connections have none.
+        self._by_urgency: dict[int, list[Stream]] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -64,30 +64,32 @@ class Queue:
         """Put a stream in, at the end of its line."""
         if not stream.queued:
             stream.queued = True
-            self._by_urgency[stream.urgency].append(stream)
+            self._by_urgency.setdefault(stream.urgency, []).append(stream)
             self._count += 1
 
     def remove(self, stream: Stream) -> None:
         """Take a stream out."""
         if stream.queued:
-            stream.queued = False
-            self._by_urgency[stream.urgency].remove(stream)
-            self._count -= 1
+            self._take_out(stream)
 
     def next(self) -> Stream | None:
         """Take out the stream whose turn it is. One that has more to send is added again."""
         if not self._count:
             return None
-        line = next(line for line in self._by_urgency if line)
+        line = self._by_urgency[min(self._by_urgency)]
         stream = line[0]
         if not stream.incremental and len(line) > 1:
             stream = min((other for other in line if not other.incremental), key=_age)
-            line.remove(stream)
-        else:
-            del line[0]
+        self._take_out(stream)
+        return stream
+
+    def _take_out(self, stream: Stream) -> None:
+        line = self._by_urgency[stream.urgency]
+        line.remove(stream)
+        if not line:
+            del self._by_urgency[stream.urgency]
         stream.queued = False
         self._count -= 1
-        return stream
 
 
 def _age(stream: Stream) -> int:

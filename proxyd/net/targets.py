@@ -13,6 +13,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Sequence
+from functools import lru_cache
 
 from proxyd.base.text import Network, split_address
 from proxyd.base.urls import parse_backend, split_grpc_check
@@ -54,8 +55,7 @@ class Targets:
 
     def refusal(self, address: str, port: int) -> str | None:
         """Why this address is none for a target, or None. Sends nothing."""
-        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
-        reached = _reached(ip)
+        ip, reached = _address(address)
         for network in self._denied:
             if reached.version == network.version and (reached in network or ip in network):
                 return f"{address} is in {network}, which [registry] deny_targets names"
@@ -133,20 +133,19 @@ def _literal(host: str) -> tuple[str, ...]:
 def _listens(host: str) -> _Ip | None:
     """The address on which a listener is; None for a wildcard, and for a name, which may be any."""
     try:
-        ip = _plain(ipaddress.ip_address(host))
+        ip, _ = _address(host)
     except ValueError:
         return None
     return None if ip.is_unspecified else ip
 
 
-def _plain(ip: _Ip) -> _Ip:
-    """The IPv4 address that an IPv4-mapped one means (RFC 4291 2.5.5.2)."""
-    return (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
-
-
-def _reached(ip: _Ip) -> _Ip:
-    """The address that a connection to this one arrives at: the kernel takes 0.0.0.0 and :: for loopback."""
-    return ipaddress.ip_address(_LOOPBACK[ip.version == 6]) if ip.is_unspecified else ip
+@lru_cache(maxsize=1024)
+def _address(text: str) -> tuple[_Ip, _Ip]:
+    """An address, its zone left out, and the one that a connection to it arrives at: the kernel takes 0.0.0.0 and :: for loopback. An
+    IPv4-mapped one is the IPv4 address that it means (RFC 4291 2.5.5.2). Raises ValueError. It is asked for with each connection."""
+    ip = ipaddress.ip_address(text.partition("%")[0])
+    ip = (ip.ipv4_mapped or ip) if isinstance(ip, ipaddress.IPv6Address) else ip
+    return ip, (ipaddress.ip_address(_LOOPBACK[ip.version == 6]) if ip.is_unspecified else ip)
 
 
 def _is_local(ip: _Ip) -> bool:

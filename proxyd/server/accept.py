@@ -81,9 +81,11 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
 
     max_accept = ACCEPTED_AT_ONCE
 
-    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], most: int, spare: Spare) -> None:
-        """`handle` serves a connection, given its socket and the address of its peer, in a greenlet. `most`: so many at a time."""
+    def __init__(self, listener: Any, handle: Callable[[Any, Any, Any], None], most: int, spare: Spare) -> None:
+        """`handle` serves a connection, given the listener, its socket and the address of its peer, in a greenlet. `most`: so many at a
+        time."""
         super().__init__(listener, handle=handle, spawn=None)
+        self._listener = listener
         self._serve = handle
         self._most = most
         self._spare = spare
@@ -117,11 +119,12 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
 
     def do_handle(self, client: _socket.socket, address: Any) -> None:
         """Serve a connection, in a greenlet that is used again (net/crew)."""
-        self._jobs[client] = begin(self._carry, client, address)
+        self._jobs[client] = begin(self._carry, (client, address))
 
-    def _carry(self, client: _socket.socket, address: Any) -> None:
+    def _carry(self, accepted: tuple[_socket.socket, Any]) -> None:
+        client, address = accepted
         try:
-            self._serve(client, address)
+            self._serve(self._listener, client, address)
         finally:
             was_full = self.full()
             del self._jobs[client]
@@ -176,7 +179,7 @@ class RoomyServer(StreamServer):  # type: ignore[misc]
 class SharingServer(RoomyServer):
     """The same for a worker that shares its listener with others."""
 
-    def __init__(self, listener: Any, handle: Callable[[Any, Any], None], most: int, spare: Spare, share: Share) -> None:
+    def __init__(self, listener: Any, handle: Callable[[Any, Any, Any], None], most: int, spare: Spare, share: Share) -> None:
         super().__init__(listener, handle, most, spare)
         self._share = share
         self._waited = False

@@ -7,14 +7,13 @@ gunicorn still does listeners, forking, signals and reloads. This class changes 
 from __future__ import annotations
 
 import _socket
-import contextlib
 import gc
 import os
 import signal
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
+from types import MethodType
 from typing import Any
 
 import gevent
@@ -95,7 +94,8 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
 
         self._runtime = runtime()
         self._reopen = self._runtime.access.reopen
-        self._answer = partial(handle, self._runtime)
+        # Not a partial, through which a call takes more of the stack, in each connection that waits within it (net/crew).
+        self._answer = MethodType(handle, self._runtime)
         self._certificates = _certificates(self._runtime)
         self._tls = [listener for listener, secure in zip(self.sockets, self._which_are_tls(), strict=True) if secure]
         told_by = self._runtime.settings.proxy.proxy_protocol_from
@@ -145,9 +145,9 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
         listener.setblocking(1)
         # What is accepted has it from the listener.
         no_delay(listener)
-        handle, most = partial(self.handle, listener), self.worker_connections
-        server = (SharingServer(listener, handle, most, self._spare, self._share) if self.cfg.workers > 1
-                  else RoomyServer(listener, handle, most, self._spare))
+        most = self.worker_connections
+        server = (SharingServer(listener, self.handle, most, self._spare, self._share) if self.cfg.workers > 1
+                  else RoomyServer(listener, self.handle, most, self._spare))
         server.start()
         return server
 
@@ -212,13 +212,11 @@ class ProxydWorker(GeventWorker):  # type: ignore[misc]
                 stream.close()
                 return
             if protocol == "h2":
-                with contextlib.suppress(gevent.GreenletExit):
-                    Http2Connection(stream, peer, self._runtime).serve(self._answer)
+                Http2Connection(stream, peer, self._runtime).serve(self._answer)
                 return
         else:
             stream = PlainStream(client)
-        with contextlib.suppress(gevent.GreenletExit):
-            ClientConnection(stream, peer, self._runtime).serve(self._answer)
+        ClientConnection(stream, peer, self._runtime).serve(self._answer)
 
     def _make_room(self, count: int) -> int:
         """Close so many idle connections, the longest idle first. Returns how many there are."""

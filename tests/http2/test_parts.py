@@ -6,9 +6,9 @@ import pytest
 
 from proxyd.http2.budget import Budget, Ledger
 from proxyd.http2.connection import Bounds, Connection
-from proxyd.http2.errors import FLOW_CONTROL_ERROR, ConnectionFault
+from proxyd.http2.errors import CANCEL, FLOW_CONTROL_ERROR, ConnectionFault
 from proxyd.http2.events import Body, Ended, Request
-from proxyd.http2.frames import PREFACE, SETTINGS_ACK, frame_header, headers, settings, window_update
+from proxyd.http2.frames import END_STREAM, PADDED, PREFACE, SETTINGS_ACK, frame_header, headers, settings, window_update
 from proxyd.http2.priority import parse_priority
 from proxyd.http2.sender import Sender
 from proxyd.http2.stream import Stream
@@ -122,6 +122,19 @@ def test_what_is_read_is_granted_again_when_half_a_window_has_gathered() -> None
     assert engine.sender.take(1 << 20) == window_update(1, 32_768)
     engine.consumed(engine.streams.open[3], 17_232)
     assert engine.sender.take(1 << 20) == window_update(0, 50_000)
+
+
+def test_the_end_of_a_body_that_comes_after_a_reset_is_told_to_nobody() -> None:
+    engine = connection(Bounds())
+    # One byte, then padding: nine bytes of it, of which the last comes late.
+    frame = frame_header(11, 0, PADDED | END_STREAM, 1) + b"\x09x" + bytes(9)
+    engine.feed(frame[:-1], 0.0)
+    event = engine.next_event()
+    assert isinstance(event, Body) and event.data == b"x"
+    assert engine.next_event() is None
+    engine.reset(engine.streams.open[1], CANCEL)
+    engine.feed(frame[-1:], 0.0)
+    assert engine.next_event() is None
 
 
 def test_more_than_the_window_of_a_stream_resets_it_and_more_than_that_of_the_connection_ends_it() -> None:

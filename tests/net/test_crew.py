@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gevent
+import pytest
 from gevent.event import Event
 
 from proxyd.net.crew import begin
@@ -10,16 +11,16 @@ from proxyd.net.crew import begin
 
 def test_one_greenlet_does_the_next_job_and_a_kill_that_comes_late_ends_nothing() -> None:
     seen: list[object] = []
-    first = begin(lambda: seen.append(gevent.getcurrent()))
+    first = begin(lambda _: seen.append(gevent.getcurrent()), None)
     first.join()
     gone_on = Event()
 
-    def second() -> None:
+    def second(argument: str) -> None:
         seen.append(gevent.getcurrent())
         gone_on.wait()
-        seen.append("ended")
+        seen.append(argument)
 
-    later = begin(second)
+    later = begin(second, "ended")
     first.kill()
     gevent.sleep(0)
     assert seen[0] is seen[1]
@@ -31,13 +32,13 @@ def test_one_greenlet_does_the_next_job_and_a_kill_that_comes_late_ends_nothing(
 def test_a_job_is_killed_where_it_waits_and_who_joins_it_goes_on() -> None:
     ends: list[str] = []
 
-    def wait() -> None:
+    def wait(argument: str) -> None:
         try:
             Event().wait()
         finally:
-            ends.append("killed")
+            ends.append(argument)
 
-    job = begin(wait)
+    job = begin(wait, "killed")
     gevent.sleep(0)
     job.kill()
     job.join()
@@ -45,3 +46,14 @@ def test_a_job_is_killed_where_it_waits_and_who_joins_it_goes_on() -> None:
     # The next one has a greenlet that lives.
     begin(ends.append, "next").join()
     assert ends == ["killed", "next"]
+
+
+def test_an_error_of_a_job_is_told_and_the_next_one_has_a_greenlet_that_lives(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(argument: str) -> None:
+        raise ValueError(argument)
+
+    begin(fail, "of this job").join()
+    assert "ValueError: of this job" in capsys.readouterr().err
+    ends: list[str] = []
+    begin(ends.append, "next").join()
+    assert ends == ["next"]

@@ -80,6 +80,7 @@ class ClientConnection(Receiving):
         front = self._front
         self._greenlet = gevent.getcurrent()
         front.idle_watch.add(self)
+        http2 = False
         try:
             while True:
                 head = self._next_head()
@@ -96,15 +97,16 @@ class ClientConnection(Receiving):
                     if not self._at_end(head):
                         self._linger()
                     break
+                # Nothing of it is kept while the next one is waited for, which may be for long.
+                del exchange, head
+                self.head = self._decoder = None
                 if self._buffer:
                     # The next request has arrived already, and a thousand more may have. Let others run first.
                     self.stream.give_way()
         except ProtocolError as error:
             self._refuse(error, handle)
         except _Http2Begins:
-            front.idle_watch.discard(self)
-            self.taken = True
-            Http2Connection(self.stream, self.peer, front, _HTTP2_BEGINS + self._buffer).serve(handle)
+            self.taken = http2 = True
         except (ClientGone, OSError):
             pass
         finally:
@@ -113,6 +115,9 @@ class ClientConnection(Receiving):
             self._awaits_head = False
             if not self.taken:
                 self.stream.close()
+        if http2:
+            # Not where the exception is still known, and with it all that was looked at.
+            Http2Connection(self.stream, self.peer, front, _HTTP2_BEGINS + self._buffer).serve(handle)
 
     def expire(self, now: float) -> None:
         """The idle watchdog's call: the client sent nothing, or no complete head."""

@@ -66,6 +66,12 @@ class Http2Connection:
     `ahead`: bytes that were read already. `timeout`: body_timeout.
     """
 
+    __slots__ = (
+        "_active", "_ahead", "_drain_until", "_draining", "_greenlet", "_handle", "_head_begun", "_head_until", "_hub", "_idle_until",
+        "_limits", "_paused", "_reading", "_sender", "_served", "_settings", "_starved", "_starved_until", "_writer", "asked",
+        "certificate", "deadline", "engine", "forwarded", "front", "peer", "secure", "stream", "timeout", "trusted",
+    )  # fmt: skip
+
     def __init__(self, stream: ClientStream, peer: str, front: Front, ahead: bytes = b"") -> None:
         self.stream = stream
         self.peer = peer
@@ -132,7 +138,7 @@ class Http2Connection:
 
     def _read_on(self) -> None:
         engine, stream = self.engine, self.stream
-        data = self._ahead
+        data, self._ahead = self._ahead, b""
         if self.front.stopping:
             self.drain()
         while True:
@@ -149,9 +155,11 @@ class Http2Connection:
             if self._sender.backlog > _BACKLOG:
                 self._pause()
             self._reading = True
+            # Of several streams, more may have come. One waits for its answer first.
+            alone = len(self._active) < 2 and 0 < len(data) < LITTLE
+            # The next may be long in coming.
+            data = b""
             try:
-                # Of several streams, more may have come. One waits for its answer first.
-                alone = len(self._active) < 2 and 0 < len(data) < LITTLE
                 data = stream.recv_later() if alone else stream.recv()
             finally:
                 self._reading = False
@@ -204,11 +212,12 @@ class Http2Connection:
         self._idle_until = inf
         self._served += 1
         self._active.add(client)
-        client.job = begin(self._run, client, head, error, time.monotonic())
+        client.job = begin(self._run, (client, head, error, time.monotonic()))
         if self._served >= self._settings.requests_per_connection:
             self.drain()
 
-    def _run(self, client: Http2Stream, head: RequestHead, error: ProtocolError | None, began: float) -> None:
+    def _run(self, request: tuple[Http2Stream, RequestHead, ProtocolError | None, float]) -> None:
+        client, head, error, began = request
         try:
             if error is None and head.content_length < 0 and head.method != "CONNECT" and not head.upgrade and client.has_body():
                 error = client.await_body(head)

@@ -179,6 +179,8 @@ class Http2Stream:
             # The answer is whole, and the rest of the request is of no use (RFC 9113 8.1).
             self._engine.reset(state, NO_ERROR)
         self._connection.wake()
+        # These refer to each other: else all that the request held would stay until Python looks for cycles.
+        self.exchange = self.job = state.owner = None
 
     def await_body(self, head: RequestHead) -> ProtocolError | None:
         """Wait until a body of unknown length begins, or it is clear that there is none. Returns the error if it does neither in

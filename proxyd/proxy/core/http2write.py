@@ -54,6 +54,8 @@ class FrameWriter:
     nothing will be sent any more. `closing`: end the connection when all was sent.
     """
 
+    __slots__ = ("_job", "_sender", "_stopped", "_stream", "_timeout", "_watch", "_went_on", "closing", "idle", "over", "until")
+
     def __init__(self, sender: Sender, stream: DirectStream, timeout: float = inf, watch: Callable[[float], None] | None = None) -> None:
         self._sender = sender
         self._stream = stream
@@ -61,14 +63,13 @@ class FrameWriter:
         self._watch = watch
         self._went_on = Wait()
         self._job: Job | None = None
-        self._rest: bytes | memoryview = b""
         self._stopped = False
         self.idle = self.over = self.closing = False
         self.until = inf
 
     def start(self) -> None:
         """Begin to write."""
-        self._job = begin(self._run)
+        self._job = begin(self._run, b"")
 
     def stop(self) -> None:
         """Write nothing more. Must not wait."""
@@ -115,8 +116,7 @@ class FrameWriter:
         if sent == len(data) and not self._sender.waiting() and not self.closing:
             self._all_sent()
             return
-        self._rest = memoryview(data)[sent:]
-        self._job = begin(self._run)
+        self._job = begin(self._run, memoryview(data)[sent:])
 
     def _next(self) -> bytes:
         """What is to be sent next. Who waits for that is told."""
@@ -130,9 +130,8 @@ class FrameWriter:
         self._went_on.end()
         return data
 
-    def _run(self) -> None:
+    def _run(self, data: bytes | memoryview) -> None:
         # A greenlet is held only while there is something to write: thousands of idle connections have none.
-        data, self._rest = self._rest, b""
         while data or self._sender.waiting():
             data = data or self._next()
             if not data:

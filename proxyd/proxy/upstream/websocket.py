@@ -15,6 +15,7 @@ import gevent
 from gevent.event import Event
 
 from proxyd.base.text import rfc3339
+from proxyd.net.crew import begin
 from proxyd.net.stream import LITTLE, Stream
 from proxyd.proxy.core.answers import answer
 from proxyd.proxy.core.phases import WEBSOCKET_END, WEBSOCKET_IDLE
@@ -51,33 +52,27 @@ def tunnel(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> No
     if not upstream.websocket:
         parts.circuits.cancel(upstream, admission)
         return answer(ex, refuse("websocket_off", "WebSocket is not enabled on this route (option websocket)"))
+
+    def carry(client: Stream, stream: Stream, ahead: bytes, rest: bytes) -> None:
+        """Carry bytes both ways until the end. Count the connection meanwhile, and leave a row about it for the database."""
+        carried = Tunnel(ex, client, stream, upstream.options)
+        counters = parts.stats.of(upstream.route_id)
+        counters.websockets += 1
+        counters.websocket_active += 1
+        opened = time.time()
+        try:
+            carried.run(ahead, rest)
+        finally:
+            counters.websocket_active -= 1
+            ex.failure = "" if carried.reason == "closed" else carried.reason
+            parts.rows.websocket(
+                route_id=upstream.route_id, opened_at=rfc3339(opened), closed_at=rfc3339(time.time()), client=ex.client_ip,
+                bytes_sent=ex.bytes_sent, bytes_received=ex.bytes_received, reason=carried.reason)
+
     try:
-        _open(parts, ex, upstream, admission)
+        switch(parts, ex, upstream, admission, WEBSOCKET, carry)
     finally:
         parts.websockets.release(upstream.number)
-
-
-def _open(parts: Parts, ex: Exchange, upstream: Upstream, admission: int) -> None:
-    def carry(client: Stream, stream: Stream, ahead: bytes, rest: bytes) -> None:
-        _carry(parts, ex, upstream, Tunnel(ex, client, stream, upstream.options), ahead, rest)
-
-    switch(parts, ex, upstream, admission, WEBSOCKET, carry)
-
-
-def _carry(parts: Parts, ex: Exchange, upstream: Upstream, carried: Tunnel, ahead: bytes, rest: bytes) -> None:
-    """Carry bytes both ways until the end. Count the connection meanwhile, and leave a row about it for the database."""
-    counters = parts.stats.of(upstream.route_id)
-    counters.websockets += 1
-    counters.websocket_active += 1
-    opened = time.time()
-    try:
-        carried.run(ahead, rest)
-    finally:
-        counters.websocket_active -= 1
-        ex.failure = "" if carried.reason == "closed" else carried.reason
-        parts.rows.websocket(
-            route_id=upstream.route_id, opened_at=rfc3339(opened), closed_at=rfc3339(time.time()), client=ex.client_ip,
-            bytes_sent=ex.bytes_sent, bytes_received=ex.bytes_received, reason=carried.reason)
 
 
 class Tunnel:
@@ -101,7 +96,7 @@ class Tunnel:
     def run(self, ahead: bytes, rest: bytes) -> None:
         """Carry bytes both ways until both sides have ended. `ahead` and `rest`: bytes that were already read."""
         self._touch()
-        up = gevent.spawn(self._pump, self._client, self._upstream, self._to_upstream, ahead, True)
+        up = begin(self._pump_up, ahead)
         pings = gevent.spawn(self._send_pings) if self._ping else None
         try:
             self._pump(self._upstream, self._client, self._to_client, rest, False)
@@ -109,9 +104,13 @@ class Tunnel:
         finally:
             self._ex.tunnel = None
             up.kill()
+            up.join()
             if pings is not None:
                 pings.kill()
             gevent.killall(self._goodbyes)
+
+    def _pump_up(self, ahead: bytes) -> None:
+        self._pump(self._client, self._upstream, self._to_upstream, ahead, True)
 
     def _touch(self) -> None:
         self._ex.wait_for(WEBSOCKET_IDLE, time.monotonic() + self._idle)
