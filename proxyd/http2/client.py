@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from proxyd.http2 import frames
-from proxyd.http2.connection import Block, Bounds, Connection
+from proxyd.http2.connection import Bounds, Connection
 from proxyd.http2.errors import NO_ERROR, PROTOCOL_ERROR, STREAM_CLOSED, ConnectionFault, StreamFault
 from proxyd.http2.events import Answer, Body, Event, Leaving, Pong, Trailers
-from proxyd.http2.frames import END_STREAM, MAX_WINDOW
+from proxyd.http2.frames import MAX_WINDOW
 from proxyd.http2.stream import Stream
 
 #: Stream numbers end here. A connection that comes near takes no more.
@@ -85,9 +85,8 @@ class ClientConnection(Connection):
             return self.streams.refuse(event.stream.id, StreamFault(PROTOCOL_ERROR, "a body comes before the head of its answer"))
         return event
 
-    def _whole(self, block: Block) -> Event | None:
+    def _whole(self, stream_id: int, block: bytes, ends: bool, depends_on_itself: bool) -> Event | None:
         fields, size = self._decode(block)
-        stream_id, ended = block.stream_id, bool(block.flags & END_STREAM)
         stream = self.streams.open.get(stream_id)
         if stream is None:
             self.streams.must_have_been(stream_id)
@@ -99,17 +98,17 @@ class ClientConnection(Connection):
         if not stream.receiving:
             raise StreamFault(STREAM_CLOSED, "HEADERS after the end of the answer")
         if stream.answered:
-            if not ended:
+            if not ends:
                 raise StreamFault(PROTOCOL_ERROR, "a second head that does not end the answer")
             self.streams.received(stream)
             return Trailers(stream, fields)
         informational = bool(fields) and fields[0][0] == b":status" and fields[0][1][:1] == b"1"
-        if informational and ended:
+        if informational and ends:
             raise StreamFault(PROTOCOL_ERROR, "an informational answer ends the stream")
         stream.answered = not informational
-        if ended:
+        if ends:
             self.streams.received(stream)
-        return Answer(stream, fields, size, ended)
+        return Answer(stream, fields, size, ends)
 
     def _set(self, key: int, value: int) -> None:
         if key == frames.MAX_CONCURRENT_STREAMS:

@@ -44,11 +44,11 @@ class Bounds:
 
 
 @dataclass(slots=True)
-class Block:
+class _Block:
     """A header block that has begun, and is not whole yet."""
 
     stream_id: int
-    flags: int
+    ends: bool
     depends_on_itself: bool
     pieces: list[bytes]
     size: int
@@ -78,7 +78,7 @@ class Connection:
         self._buffer = b""
         self._at = 0
         self._greeted = self._settled = False
-        self._block: Block | None = None
+        self._block: _Block | None = None
         self._partial_header = False
         self.sender.put(self._greeting())
         self.bodies = Bodies(self.streams, self._ledger, bounds.stream_window, bounds.connection_window)
@@ -223,10 +223,10 @@ class Connection:
                 raise ConnectionFault(FRAME_SIZE_ERROR, "HEADERS too short for its priority")
             depends = frames.number(payload[:4]) & MAX_WINDOW == stream_id
             payload = payload[5:]
-        block = Block(stream_id, flags, depends, [payload], len(payload))
+        ends = bool(flags & END_STREAM)
         if flags & END_HEADERS:
-            return self._whole(block)
-        self._block = block
+            return self._whole(stream_id, payload, ends, depends)
+        self._block = _Block(stream_id, ends, depends, [payload], len(payload))
         return None
 
     def _continue(self, flags: int, payload: bytes) -> Event | None:
@@ -240,12 +240,11 @@ class Connection:
         if not flags & END_HEADERS:
             return None
         self._block = None
-        return self._whole(block)
+        return self._whole(block.stream_id, b"".join(block.pieces), block.ends, block.depends_on_itself)
 
-    def _whole(self, block: Block) -> Event | None:
+    def _whole(self, stream_id: int, block: bytes, ends: bool, depends_on_itself: bool) -> Event | None:
         """A header is whole."""
         fields, size = self._decode(block)
-        stream_id, ends = block.stream_id, bool(block.flags & END_STREAM)
         stream = self.streams.open.get(stream_id)
         if stream is not None:
             if not stream.receiving:
@@ -272,7 +271,7 @@ class Connection:
             return None
         if len(self.streams.open) >= self.bounds.streams:
             raise StreamFault(REFUSED_STREAM, "too many streams at once")
-        if block.depends_on_itself:
+        if depends_on_itself:
             raise StreamFault(PROTOCOL_ERROR, "a stream depends on itself")
         stream = Stream(stream_id, self.sender.first_room, self.bounds.stream_window, self._ledger.now)
         self.streams.open[stream_id] = stream
@@ -280,10 +279,10 @@ class Connection:
         self._ledger.began()
         return Request(stream, fields, size)
 
-    def _decode(self, block: Block) -> tuple[list[Field], int]:
+    def _decode(self, block: bytes) -> tuple[list[Field], int]:
         """The fields of a whole header, and their size. Raises ConnectionFault."""
         try:
-            return self._decoder.decode(block.pieces[0] if len(block.pieces) == 1 else b"".join(block.pieces))
+            return self._decoder.decode(block)
         except ListTooLarge as error:
             raise ConnectionFault(ENHANCE_YOUR_CALM, str(error)) from None
         except HpackError as error:

@@ -21,6 +21,8 @@ _NAMES_KEPT = 1024
 _static_names: dict[str, int] = {}
 for _index, (_name, _value) in reversed(list(enumerate(STATIC, 1))):
     _static_names[_name.decode()] = _index
+#: Statuses that are in the static table.
+_STATUSES = {int(value): _INDEXED[index] for index, (name, value) in enumerate(STATIC, 1) if name == b":status"}
 _static_fields = {(name.decode(), value.decode()): _INDEXED[index] for index, (name, value) in enumerate(STATIC, 1) if value}
 
 
@@ -103,7 +105,11 @@ class Encoder:
             out += [_number(size, 0x1F, 0x20) for size in self._sizes]
             self._sizes = []
         if status:
-            self._put((":status", str(status)), out)
+            known = _STATUSES.get(status)
+            if known is None:
+                self._put((":status", str(status)), out)
+            else:
+                out.append(known)
         table = self._table
         for field in fields:
             place = table.get(field)
@@ -120,13 +126,17 @@ class Encoder:
         known = _names.get(name) or _known(name)
         if known.forbidden:
             return
+        if known.volatile:
+            # None of these has a value in the static table.
+            out += (known.plain, _text(value.encode("latin-1")))
+            return
         static = _static_fields.get((known.lower, value))
         if static is not None:
             out.append(static)
             return
         data = value.encode("latin-1")
         size = known.size + len(data)
-        if known.volatile or size > _LONGEST_ENTRY or size > self._limit:
+        if size > _LONGEST_ENTRY or size > self._limit:
             out += (known.plain, _text(data))
             return
         place = self._table.get(field)
