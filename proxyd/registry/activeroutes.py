@@ -1,4 +1,7 @@
-"""The active routes in memory: their rows as the database has them, the places they hold, and the slots of their circuits."""
+"""The active routes in memory: their rows as the database has them, the places they hold, and the slots of their circuits.
+
+Nearly every domain and path has one route. So what is remembered of each is that route's id alone: all else is in its row.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,21 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from proxyd.base import clock
-from proxyd.base.conditions import with_conditions
+from proxyd.base.conditions import conditions_of_row, with_conditions
 from proxyd.base.text import rfc3339, route_number
 from proxyd.registry.configuration import Place, RouteSpec
 from proxyd.store.memory.circuits import CircuitBoard
 
 #: Routes of a domain and path that may differ in their conditions or priority.
 MOST_KINDS = 100
+#: A domain and a path.
+Where = tuple[str, str]
+#: A priority, and what else a route asks of requests, in words: the rest of a place.
+Kind = tuple[int, str]
 
 
 class ActiveRoutes:
-    """`rows`: by route id. `places`: for each place, the services that hold it, by route id.
+    """`rows`: by route id.
 
     Nothing here writes to the database. The caller commits a row first, and then puts it here.
     """
@@ -27,29 +34,32 @@ class ActiveRoutes:
     def __init__(self, circuits: CircuitBoard) -> None:
         self._circuits = circuits
         self.rows: dict[str, dict[str, Any]] = {}
-        self.places: dict[Place, dict[str, str]] = {}
-        #: The priorities and conditions at which a domain and path are held. Few are held at more than one.
-        self._held: dict[tuple[str, str], set[tuple[int, str]]] = {}
-        self._contested: set[tuple[str, str]] = set()
+        #: The route at each domain and path, or the routes where there are several, in the order in which they came.
+        self._at: dict[Where, str | dict[str, None]] = {}
+        #: Where routes differ in their priorities or conditions. Few do.
+        self._contested: set[Where] = set()
         self._free: list[int] = []
         self._next_slot = 0
 
-    def load(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Take over the database's rows, and the slots that they use."""
-        used = set()
+    def load(self, rows: Iterable[dict[str, Any]]) -> list[RouteSpec]:
+        """Take over the database's rows, and the slots that they use. Returns what they declare."""
+        used, specs = set(), []
         for row in rows:
-            self._take(row)
+            spec = spec_of(row)
+            self._take(row, spec.domains)
             used.add(row["slot"])
             self._circuits.claim(row["slot"], route_number(row["route_id"]))
+            specs.append(spec)
         self._next_slot = max(used, default=-1) + 1
         self._free = [slot for slot in range(self._next_slot) if slot not in used]
         heapq.heapify(self._free)
+        return specs
 
     def put(self, row: dict[str, Any]) -> None:
         """Take over a new or changed row."""
         self._drop_places(row["route_id"])
         self._leave_slot(row)
-        self._take(row)
+        self._take(row, json.loads(row["domains"]))
 
     def remove(self, route_id: str) -> None:
         """Remove a route: give up its places and free its slot."""
@@ -59,19 +69,29 @@ class ActiveRoutes:
             self._circuits.retire(row["slot"], route_number(route_id))
             heapq.heappush(self._free, row["slot"])
 
+    def at(self, place: Place) -> list[str]:
+        """The routes that hold a place, by id."""
+        where = place[:2]
+        ids = self._ids(where)
+        if where in self._contested:
+            return [route_id for route_id in ids if self._kind(route_id) == place[2:]]
+        # One is like the others.
+        return list(ids) if ids and self._kind(next(iter(ids))) == place[2:] else []
+
     def conflict(self, service: str, claimed: Mapping[str, list[Place]]) -> str | None:
         """The error if another service holds a place that one of the routes claims (by route id), else None."""
         fresh: dict[tuple[str, str], set[tuple[int, str]]] = {}
         for claimer, places in claimed.items():
             for place in places:
                 domain, path, priority, asked = place
-                for route_id, owner in self.places.get(place, {}).items():
-                    if owner != service:
-                        holder, where = self.rows[route_id], with_conditions(domain + path, asked)
-                        return (f"route {claimer}: {where} at priority {priority} is held by service {owner} "
+                for route_id in self.at(place):
+                    holder = self.rows[route_id]
+                    if holder["service_name"] != service:
+                        where = with_conditions(domain + path, asked)
+                        return (f"route {claimer}: {where} at priority {priority} is held by service {holder['service_name']} "
                                 f"(instance {holder['instance_name']}, route {route_id}); choose another path or priority")
                 if asked:
-                    kinds = fresh.setdefault((domain, path), set(self._held.get((domain, path), ())))
+                    kinds = fresh.setdefault((domain, path), self._kinds((domain, path)))
                     kinds.add((priority, asked))
                     if len(kinds) > MOST_KINDS:
                         return (f"route {claimer}: {domain}{path} has {MOST_KINDS} routes that differ in their conditions or priority; "
@@ -86,7 +106,7 @@ class ActiveRoutes:
 
     def replicas(self, route_id: str) -> int:
         """How many other routes take the traffic of an active route at all of its places, if it takes none."""
-        others = [set(self.places.get(place, ())) - {route_id} for place in places_of(self.rows[route_id])]
+        others = [set(self.at(place)) - {route_id} for place in places_of(self.rows[route_id])]
         return sum(1 for other in set.intersection(*others) if _serves(self.rows[other]))
 
     def held(self, route_ids: Collection[str]) -> bool:
@@ -115,62 +135,78 @@ class ActiveRoutes:
             self._circuits.replace(known["slot"], row["slot"], route_number(row["route_id"]), clock.now())
             heapq.heappush(self._free, known["slot"])
 
-    def _take(self, row: dict[str, Any]) -> None:
-        self.rows[row["route_id"]] = row
-        for place in places_of(row):
-            self.places.setdefault(place, {})[row["route_id"]] = row["service_name"]
-            where = place[:2]
-            held = self._held.setdefault(where, set())
-            held.add(place[2:])
-            if len(held) > 1:
+    def _ids(self, where: Where) -> Collection[str]:
+        """The routes at a domain and path."""
+        found = self._at.get(where, ())
+        return (found,) if isinstance(found, str) else found
+
+    def _kind(self, route_id: str) -> Kind:
+        row = self.rows[route_id]
+        return row["priority"], conditions_of_row(row["options"])
+
+    def _kinds(self, where: Where) -> set[Kind]:
+        """The priorities and conditions at which a domain and path are held."""
+        return {self._kind(route_id) for route_id in self._ids(where)}
+
+    def _take(self, row: dict[str, Any], domains: Iterable[str]) -> None:
+        route_id, path = row["route_id"], row["path"]
+        self.rows[route_id] = row
+        for domain in domains:
+            where = domain, path
+            found = self._at.setdefault(where, route_id)
+            if found == route_id:
+                continue
+            if isinstance(found, str):
+                found = self._at[where] = {found: None}
+            if where not in self._contested and self._kind(next(iter(found))) != self._kind(route_id):
                 self._contested.add(where)
+            found[route_id] = None
 
     def _drop_places(self, route_id: str) -> None:
         row = self.rows.get(route_id)
         if row is None:
             return
-        for place in places_of(row):
-            holders = self.places.get(place)
-            if holders is not None:
-                holders.pop(route_id, None)
-                if not holders:
-                    del self.places[place]
-                    self._leave(place)
-
-    def _leave(self, place: Place) -> None:
-        where = place[:2]
-        held = self._held[where]
-        held.discard(place[2:])
-        if len(held) < 2:
-            self._contested.discard(where)
-        if not held:
-            del self._held[where]
+        for domain in json.loads(row["domains"]):
+            where = domain, row["path"]
+            found = self._at.get(where)
+            if found is None or found == route_id:
+                self._at.pop(where, None)
+                continue
+            if isinstance(found, dict):
+                found.pop(route_id, None)
+                if len(found) == 1:
+                    self._at[where] = next(iter(found))
+            if where in self._contested and len(self._kinds(where)) < 2:
+                self._contested.discard(where)
 
     def overridden(self, service: str, rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], str]:
         """Routes of other services that get no traffic at a place because of these routes: the route that does, by route id and place."""
         found = {}
         for row in rows:
             for domain, path, priority, asked in places_of(row):
-                for lower, other in self._held.get((domain, path), ()):
+                if (domain, path) not in self._contested:
+                    continue
+                for route_id in self._ids((domain, path)):
+                    lower, other = self._kind(route_id)
                     # A route with conditions leaves to others what it does not ask for.
-                    if lower < priority and asked in ("", other):
-                        found.update({(route_id, with_conditions(domain + path, other)): row["route_id"]
-                                      for route_id, owner in self.places[domain, path, lower, other].items() if owner != service})
+                    if lower < priority and asked in ("", other) and self.rows[route_id]["service_name"] != service:
+                        found[route_id, with_conditions(domain + path, other)] = row["route_id"]
         return found
 
     def overridden_now(self, most: int) -> list[str]:
         """Sentences about routes that get no traffic because another service's route has a higher priority."""
         found = []
         for domain, path in self._contested:
-            held = self._held[domain, path]
-            for lower, other in held:
-                over = [(priority, asked) for priority, asked in held if priority > lower and asked in ("", other)]
+            kinds = self._kinds((domain, path))
+            for lower, other in kinds:
+                over = [(priority, asked) for priority, asked in kinds if priority > lower and asked in ("", other)]
                 if not over:
                     continue
-                winner, service = next(iter(self.places[domain, path, *max(over)].items()))
+                winner = self.at((domain, path, *max(over)))[0]
+                service = self.rows[winner]["service_name"]
                 reason = f"{with_conditions(domain + path, other)}: route {winner} of {service} has a higher priority"
-                found += [f"route {route_id} of {owner} gets no traffic at {reason}"
-                          for route_id, owner in self.places[domain, path, lower, other].items() if owner != service]
+                found += [f"route {route_id} of {owner} gets no traffic at {reason}" for route_id in self.at((domain, path, lower, other))
+                          if (owner := self.rows[route_id]["service_name"]) != service]
             if len(found) >= most:
                 break
         return sorted(found[:most])

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxyd.base.conditions import conditions_of_row
 from proxyd.base.text import route_number
@@ -26,8 +26,7 @@ EVERY = "ALL"
 Place = tuple[str, str, int, str]
 
 
-@dataclass(frozen=True, slots=True)
-class RouteSpec:
+class RouteSpec(NamedTuple):
     """A route as its session declared it."""
 
     route_id: str

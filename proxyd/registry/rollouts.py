@@ -261,7 +261,7 @@ class Rollouts:
         active = self._registry.active
         target = [route_id for route_id in self._of(service) if active.rows[route_id]["instance_name"] == instance]
         places = {place for route_id in target for place in places_of(active.rows[route_id])}
-        others = {route_id for place in places for route_id in active.places.get(place, ())} - set(target)
+        others = {route_id for place in places for route_id in active.at(place)} - set(target)
         return sorted_ids(target), sorted_ids(route_id for route_id in others if active.rows[route_id]["service_name"] == service)
 
     def _unfit(self, target: list[str], session_id: str) -> str:

@@ -268,8 +268,8 @@ def _first_share(registry: Registry, row: dict[str, Any]) -> float | None:
     """What a route of a new instance gets at first: nothing if it is to wait for a rollout, and another instance serves."""
     if option_of(json.loads(row["options"]), "rollout") != "wait":
         return None
-    rows, places = registry.active.rows, registry.active.places
-    others = {route_id for place in places_of(row) for route_id in places.get(place, ())}
+    active, rows = registry.active, registry.active.rows
+    others = {route_id for place in places_of(row) for route_id in active.at(place)}
     serving = any(rows[route_id]["instance_name"] != row["instance_name"] and rows[route_id]["rollout_share"] != 0 for route_id in others)
     return 0.0 if serving else None
 

@@ -23,7 +23,7 @@ from proxyd.base.lean import uncollected
 from proxyd.base.text import hash_of, parse_rfc3339, rfc3339
 from proxyd.config.settings import Settings
 from proxyd.events.bus import Event, EventBus
-from proxyd.registry.activeroutes import ActiveRoutes, spec_of
+from proxyd.registry.activeroutes import ActiveRoutes
 from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
 from proxyd.registry.configuration import RouteSpec, SettingTexts
 from proxyd.registry.otherhosts import OtherHosts
@@ -172,11 +172,10 @@ class Registry:
             if session.has_no_client():
                 session.expires = 0.0
             self.take(session)
-        self.active.load(loaded.routes)
-        for row in loaded.routes:
+        for row, spec in zip(loaded.routes, self.active.load(loaded.routes), strict=True):
             owner = self.sessions.get(row["session"])
             if owner is not None:
-                owner.routes[row["route_id"]] = spec_of(row)
+                owner.routes[spec.route_id] = spec
         self.version = loaded.version
         self.board.awaited = bool(loaded.workers)
 

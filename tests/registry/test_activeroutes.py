@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxyd.registry.activeroutes import MOST_KINDS, ActiveRoutes, sorted_ids, spec_of
+from proxyd.registry.activeroutes import MOST_KINDS, ActiveRoutes, places_of, sorted_ids, spec_of
 from proxyd.registry.configuration import RouteSpec
 from proxyd.store.memory.circuits import CircuitBoard
 
@@ -61,10 +66,35 @@ def test_a_higher_priority_takes_the_traffic_of_those_whose_requests_it_takes(ac
 def test_a_route_that_goes_or_moves_leaves_its_place(active: ActiveRoutes) -> None:
     active.put(row("r1", active.slot("r1")))
     active.put({**active.rows["r1"], "path": "/other"})
-    assert list(active.places) == [("a.test", "/other", 0, "")]
+    assert (active.at(("a.test", "/", 0, "")), active.at(("a.test", "/other", 0, ""))) == ([], ["r1"])
     active.remove("r1")
-    assert active.places == {}
+    assert active.at(("a.test", "/other", 0, "")) == []
     assert active.rows == {}
+
+
+ROWS = st.builds(
+    lambda number, service, domains, path, priority, asked: {
+        **row(f"r{number}", number, service, path), "domains": json.dumps(domains), "priority": priority, "options": asked},
+    st.integers(1, 6), st.sampled_from(["shop", "blog"]), st.lists(st.sampled_from(["a.test", "b.test"]), min_size=1, max_size=2),
+    st.sampled_from(["/", "/x"]), st.sampled_from([0, 5]), st.sampled_from(["{}", '{"match_header": "X-Canary"}']))
+
+
+@given(st.lists(ROWS | st.integers(1, 6), max_size=25))
+def test_places_are_those_that_a_search_through_all_rows_finds(steps: list[dict[str, Any] | int]) -> None:
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(CircuitBoard(folder)) as circuits:
+        active, other = ActiveRoutes(circuits), ActiveRoutes(circuits)
+        for step in steps:
+            if isinstance(step, int):
+                active.remove(f"r{step}")
+            else:
+                active.put(step)
+        other.load(list(active.rows.values()))
+        for place in itertools.product(("a.test", "b.test"), ("/", "/x"), (0, 5), ("", "header x-canary")):
+            holders = {route_id for route_id, item in active.rows.items() if place in places_of(item)}
+            assert (set(active.at(place)), set(other.at(place))) == (holders, holders)
+            for service in ("shop", "blog"):
+                foreign = any(active.rows[route_id]["service_name"] != service for route_id in holders)
+                assert bool(active.conflict(service, {"r9": [place]})) is foreign
 
 
 def test_slots_that_come_free_are_given_out_again_lowest_first(active: ActiveRoutes) -> None:

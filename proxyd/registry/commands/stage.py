@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +51,7 @@ def route_update(caller: Caller, route_id: str, field: str, value: str) -> str:
         raise CommandError(f"{field}: {error}") from None
     if field == "domains":
         staging.check_domains(caller.registry, session, parsed)
-    staging.change_route(caller.registry, session, dataclasses.replace(spec, **{field: parsed}))
+    staging.change_route(caller.registry, session, spec._replace(**{field: parsed}))
     return "ROUTE_OK"
 
 
