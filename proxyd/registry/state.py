@@ -25,6 +25,7 @@ from proxyd.config.settings import Settings
 from proxyd.events.bus import Event, EventBus
 from proxyd.registry.activeroutes import ActiveRoutes
 from proxyd.registry.auth import EVERYTHING, Grant, LoginRefused
+from proxyd.registry.arrival import Arrival
 from proxyd.registry.configuration import RouteSpec, SettingTexts
 from proxyd.registry.otherhosts import OtherHosts
 from proxyd.registry.sessionlog import SessionLog
@@ -41,7 +42,6 @@ from proxyd.store.sql.models import CLIENTLESS, SITE_PREFIX
 log = logging.getLogger("proxyd.registry")
 
 CONNECTED, DISCONNECTED, ENDED = "connected", "disconnected", "ended"
-_POLL = 0.001
 #: Seconds that a client has to come back by another host before its routes take no traffic any more.
 MOVE = 5.0
 #: Seconds before another look at a client that is not back: while the database can't be written, or if the time was over `_LATE` seconds or
@@ -120,6 +120,7 @@ class Registry:
         self.active = ActiveRoutes(circuits)
         self.takeovers = Takeovers(bus)
         self._log = SessionLog(bus)
+        self._arrival = Arrival(board)
         #: The other hosts of a database server's; None with SQLite, which is one host's.
         self.others: OtherHosts | None = None
         self.version = 0
@@ -241,14 +242,11 @@ class Registry:
         if self.others is not None:
             # While the workers read.
             self.others.know_all(version)
-        # On a board that was just made, because somebody deleted the last one, not all workers may be seen yet.
-        while (behind := self.board.behind(version)) or not self.board.settled():
-            if time.monotonic() >= deadline:
-                names = ", ".join(f"{worker.pid} (at {worker.version})" for worker in behind)
-                log.warning("config version %d is committed, but not yet taken by worker %s", version,
-                            names or f"any: {self.board.file.path} is not theirs yet")
-                break
-            gevent.sleep(_POLL)
+        behind = self._arrival.wait(version, deadline)
+        if behind is not None:
+            names = ", ".join(f"{worker.pid} (at {worker.version})" for worker in behind)
+            log.warning("config version %d is committed, but not yet taken by worker %s", version,
+                        names or f"any: {self.board.file.path} is not theirs yet")
         if self.others is not None:
             self.others.await_all(version, lambda: time.monotonic() < deadline)
 

@@ -18,6 +18,8 @@ from proxyd.store.memory.shared import BOARD, SharedFile, put
 
 MAX_WORKERS = 256
 _WORKER = struct.Struct("<IIQdd")
+#: All of a worker's row that the master reads: the same, and what it has counted.
+_ROW = struct.Struct("<IIQddd24x")
 _COUNTED = struct.Struct("<d")
 _COUNTED_AT = _WORKER.size
 _CONNECTIONS = struct.Struct("<I")
@@ -195,15 +197,13 @@ class Board:
     def workers(self) -> list[WorkerState]:
         """The live workers. Only for a process that is no worker itself: it tries the locks."""
         live = []
-        for slot in range(MAX_WORKERS):
-            pid, _, version, started, heartbeat = _WORKER.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE)
+        for slot, (pid, _, version, started, heartbeat, counted) in enumerate(_ROW.iter_unpack(self._file.data[_WORKERS_AT:_SIZE])):
             if not pid:
                 continue
             if self._file.hold(slot):
                 put(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE, bytes(_WORKER.size))
                 self._file.release(slot)
                 continue
-            counted: float = _COUNTED.unpack_from(self._file.data, _WORKERS_AT + slot * _WORKER_SIZE + _COUNTED_AT)[0]
             live.append(WorkerState(slot, pid, version, clock.from_boot(started), clock.from_boot(heartbeat), counted))
         return live
 
