@@ -14,6 +14,7 @@ from proxyd.base.jobs import Job
 from proxyd.base.text import rfc3339
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.observed import EventRow
+from proxyd.store.sql.upsert import insert
 
 log = logging.getLogger("proxyd.events")
 
@@ -107,6 +108,5 @@ class EventBus:
 
 def write_events(events: list[Event]) -> None:
     """Insert rows. Runs in the database thread."""
-    for event in events:
-        EventRow.create(at=event.at, type=event.type, route_id=event.route_id, session_id=event.session_id, actor=event.actor,
-                        detail=json.dumps(event.data))
+    insert(EventRow, [{"at": event.at, "type": event.type, "route_id": event.route_id, "session_id": event.session_id,
+                       "actor": event.actor, "detail": json.dumps(event.data)} for event in events])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,10 @@ from proxyd.store.sql import deploys, hostclocks, identity, maintenance, rollout
 from proxyd.store.sql.database import database
 from proxyd.store.sql.models import Route, RouteRemoval, Session, SessionSetting, StagedChange, StoredCounter
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteInFlight, Worker
-from proxyd.store.sql.query import dicts, is_sqlite
+from proxyd.store.sql.query import dicts, is_sqlite, rows_of
 from proxyd.store.sql.snapshot import counter
-from proxyd.store.sql.upsert import delete, upsert
+from proxyd.store.sql.upsert import change as alter
+from proxyd.store.sql.upsert import delete, insert, upsert
 from proxyd.store.sql.words import COMMITTED
 
 SettingKey = tuple[str, str, str]
@@ -73,14 +74,12 @@ def write(change: RegistryChange) -> int:
     """Carry out a change; returns the config version it made, or 0 where no route changed."""
     for session_id in change.ended:
         end(session_id, change.ended_at)
-    if change.replaced:
-        Session.update(**change.replaced_columns).where(Session.session_id.in_(change.replaced)).execute()
+    _update_sessions(change.replaced, change.replaced_columns)
     if change.session is not None and change.begins:
         change.session_id = change.session["session_id"] = f"s{bump('next_session_number') - 1}"
     if change.session is not None:
         upsert(Session, [change.session])
-    if change.session_updates:
-        Session.update(**change.session_updates).where(Session.session_id == change.session_id).execute()
+    _update_sessions([change.session_id], change.session_updates)
     version = 0
     if change.routes or change.removed:
         version = bump("config_version")
@@ -105,7 +104,7 @@ def write(change: RegistryChange) -> int:
                             for (scope, target, name), value in change.settings.items() if value is not None])
     delete(StagedChange, _SETTING, [(session_id, *key) for key in change.unstaged])
     for row in change.events:
-        EventRow.create(**row)
+        insert(EventRow, [row])
     if change.rollout is not None:
         rollouts.write(change.rollout)
     if change.deploy is not None:
@@ -117,14 +116,18 @@ def write(change: RegistryChange) -> int:
 
 def end(session_id: str, at: str) -> None:
     """End a session at that time (as text); what it has staged and set goes, its routes do not."""
-    StagedChange.delete().where(StagedChange.session == session_id).execute()
-    SessionSetting.delete().where(SessionSetting.session == session_id).execute()
-    Session.update(state="ended", ended_at=at).where(Session.session_id == session_id).execute()
+    delete(StagedChange, ("session",), [(session_id,)])
+    delete(SessionSetting, ("session",), [(session_id,)])
+    _update_sessions([session_id], {"state": "ended", "ended_at": at})
+
+
+def _update_sessions(session_ids: Sequence[str], columns: Mapping[str, Any]) -> None:
+    if columns:
+        alter(Session, ("session_id",), tuple(columns), [(session_id, *columns.values()) for session_id in session_ids])
 
 
 def _trim_removals() -> None:
-    count = RouteRemoval.select().count()
-    if count <= REMOVALS_KEPT + 1000:
+    if database.execute_sql("SELECT COUNT(*) FROM route_removals").fetchone()[0] <= REMOVALS_KEPT + 1000:
         return
     oldest = RouteRemoval.select(RouteRemoval.version).order_by(RouteRemoval.version.desc()).offset(REMOVALS_KEPT).first()
     RouteRemoval.delete().where(RouteRemoval.version <= oldest.version).execute()
@@ -149,7 +152,7 @@ def stage_routes(session_id: str, texts: Sequence[str], at: str, marked: str) ->
 
 def unstage_all(session_id: str) -> None:
     """Drop all staged changes of a session."""
-    StagedChange.delete().where(StagedChange.session == session_id).execute()
+    delete(StagedChange, ("session",), [(session_id,)])
 
 
 def new_route_numbers(count: int) -> int:
@@ -183,7 +186,7 @@ def load() -> Loaded:
         staged.setdefault(row["session"], {})[(row["scope"], row["target"], row["name"])] = row["value"]
         staged_at[row["session"]] = clock.remembered(row["staged_clock"], parse_rfc3339(row["staged_at"]))
     version = StoredCounter.get_by_id("config_version").value
-    return Loaded(version, sessions, settings, staged, staged_at, dicts(Route.select()), Worker.select().count())
+    return Loaded(version, sessions, settings, staged, staged_at, rows_of(Route), Worker.select().count())
 
 
 def parse_json(text: str | None, default: Any) -> Any:

@@ -9,10 +9,12 @@ from typing import Any
 
 from peewee import BigAutoField, BigIntegerField, TextField, chunked
 
+from proxyd.store.sql.database import database
 from proxyd.store.sql.models import StoredTable
-from proxyd.store.sql.query import column
+from proxyd.store.sql.upsert import insert
 
 _CHUNK = 80
+_LAST = "SELECT version_after FROM deploys WHERE service_name = ? AND instance_name = ? ORDER BY deploy_id DESC LIMIT 1"
 
 
 class Deploy(StoredTable):
@@ -42,10 +44,8 @@ class Deploy(StoredTable):
 
 def write(row: dict[str, Any], config_version: int) -> None:
     """Note a deploy: all columns but its number, the version of the configuration, and the version before."""
-    before = column(Deploy.select(Deploy.version_after).where(
-        Deploy.service_name == row["service_name"], Deploy.instance_name == row["instance_name"])
-        .order_by(Deploy.deploy_id.desc()).limit(1))
-    Deploy.insert(**row, config_version=config_version, version_before=before[0] if before else None).execute()
+    before = database.execute_sql(_LAST.replace("?", database.obj.param), (row["service_name"], row["instance_name"])).fetchone()
+    insert(Deploy, [{**row, "config_version": config_version, "version_before": before[0] if before else None}])
 
 
 def from_events(events: Iterable[dict[str, Any]]) -> None:

@@ -14,11 +14,10 @@ from peewee import chunked
 
 from proxyd.store.sql.models import Endpoint, RouteHistory, Service
 from proxyd.store.sql.query import among
-from proxyd.store.sql.upsert import insert, upsert
+from proxyd.store.sql.upsert import change, insert, upsert
 
 #: Service, instance, domain and path.
 Identity = tuple[str, str, str, str]
-_READ_CHUNK = 250
 _KNOWN = ("SELECT h.route_id, e.domain, e.path, h.backend_url, h.added_at, h.added_by FROM route_history h "
           "JOIN endpoints e ON e.endpoint_id = h.endpoint_id WHERE h.route_id IN")
 _OF_SERVICE = "SELECT instance_name, domain, path, endpoint_id FROM endpoints WHERE service_name = ? AND domain IN"
@@ -49,11 +48,11 @@ def came(rows: Sequence[dict[str, Any]], by: str) -> None:
 
 def went(route_ids: Iterable[str], at: str, by: str, why: str, ended: Sequence[str] = (), ended_why: str = "") -> None:
     """Note routes that are gone: when, by whom, and why. `ended_why` is the reason for those of the sessions `ended`."""
-    for ids in chunked(route_ids, _READ_CHUNK):
-        gone = RouteHistory.route_id.in_(ids)
-        RouteHistory.update(removed_at=at, removed_by=by, removed_why=why).where(gone).execute()
-        if ended and ended_why:
-            RouteHistory.update(removed_why=ended_why).where(gone, RouteHistory.session_id.in_(ended)).execute()
+    gone = list(route_ids)
+    change(RouteHistory, ("route_id",), ("removed_at", "removed_by", "removed_why"), [(route_id, at, by, why) for route_id in gone])
+    if ended_why:
+        change(RouteHistory, ("route_id", "session_id"), ("removed_why",),
+               [(route_id, session_id, ended_why) for session_id in ended for route_id in gone])
 
 
 def endpoints_of(route_ids: Iterable[str]) -> dict[str, int]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
-from peewee import chunked
+from peewee import BooleanField, Model
 
 from proxyd.store.sql.database import database
+
+Item = TypeVar("Item")
 
 #: Values in one statement: SQLite takes 999 in all where it is old.
 _AT_ONCE = 500
@@ -16,6 +19,32 @@ _AT_ONCE = 500
 def dicts(query: Any) -> list[dict[str, Any]]:
     """The rows of a select as dicts by column."""
     return list(query.dicts())
+
+
+def rows_of(model: type[Model], where: str = "", values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    """The rows of a table as dicts by field, all or those that a condition holds for: SQL by names of columns, with `?` for each of
+    `values`.
+
+    It is for very many rows, and for what is asked all the time: peewee takes half as long again for a row as the database and a dict, and
+    longer for a statement than the database for one row.
+    """
+    names, select, flags = _plain(model)
+    found = database.execute_sql(f"{select} WHERE {where.replace('?', database.obj.param)}" if where else select, values)
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    if is_sqlite():
+        for flag in flags:
+            for row in rows:
+                row[flag] = bool(row[flag])
+    return rows
+
+
+@lru_cache(maxsize=64)
+def _plain(model: Any) -> tuple[tuple[str, ...], str, tuple[str, ...]]:
+    """The names of a table's fields, the select of all their columns, and which of them are true or false: SQLite says 1 or 0."""
+    fields = model._meta.sorted_fields
+    columns = ", ".join([f'"{field.column_name}"' for field in fields])
+    return (tuple(field.name for field in fields), f'SELECT {columns} FROM "{model._meta.table_name}"',
+            tuple(field.name for field in fields if isinstance(field, BooleanField) and not field.null))
 
 
 def tuples(query: Any) -> Iterable[tuple[Any, ...]]:
@@ -35,8 +64,13 @@ def among(statement: str, values: Iterable[Any], *before: Any) -> Iterator[tuple
     """
     mark = database.obj.param
     head = statement.replace("?", mark)
-    for piece in chunked(values, _AT_ONCE):
+    for piece in pieces(list(values), _AT_ONCE):
         yield from database.execute_sql(f"{head} ({', '.join([mark] * len(piece))})", [*before, *piece])
+
+
+def pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Pieces of a sequence, each of `size` but the last. peewee's `chunked` fills each up to its size first, however few there are."""
+    return (items[first:first + size] for first in range(0, len(items), size))
 
 
 def is_sqlite() -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
-from typing import Any, cast
+from typing import Any
 
 from proxyd.base import clock
 from proxyd.base.drain import began
 from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql import hostclocks
 from proxyd.store.sql.database import database
-from proxyd.store.sql.models import Route, RouteRemoval, StoredCounter
+from proxyd.store.sql.models import Route, RouteRemoval
+from proxyd.store.sql.query import dicts, rows_of
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -63,8 +64,8 @@ class Snapshot:
 
 def counter(name: str) -> int:
     """The value of a counter, 0 where it has none yet. Runs in the database thread."""
-    row = StoredCounter.get_or_none(StoredCounter.name == name)
-    return row.value if row else 0
+    row = database.execute_sql(f"SELECT value FROM counters WHERE name = {database.obj.param}", (name,)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def load_snapshot(since: int) -> Snapshot:
@@ -75,13 +76,10 @@ def load_snapshot(since: int) -> Snapshot:
     """
     version = counter("config_version")
     full = since <= 0 or since > version or since < counter("removals_from")
-    query = Route.select()
-    if not full:
-        query = query.where(Route.version > since)
-    routes = tuple(_records(query))
-    removed = () if full else tuple(
-        row.route_id for row in RouteRemoval.select().where(RouteRemoval.version > since))
-    return Snapshot(version, full, routes, removed)
+    if full:
+        return Snapshot(version, True, tuple(_records(rows_of(Route))), ())
+    routes = tuple(_records(rows_of(Route, "version > ?", (since,))))
+    return Snapshot(version, False, routes, tuple(row["route_id"] for row in rows_of(RouteRemoval, "version > ?", (since,))))
 
 
 #: A state of a route: its version, and when it changed last.
@@ -101,15 +99,14 @@ def load_difference(known: Mapping[str, Stamp], version: int) -> Snapshot:
         return load_snapshot(0)
     routes: list[RouteRecord] = []
     for first in range(0, len(different), _AT_ONCE):
-        query = Route.select().where(Route.route_id.in_(different[first:first + _AT_ONCE]))
-        routes.extend(_records(query))
+        routes.extend(_records(dicts(Route.select().where(Route.route_id.in_(different[first:first + _AT_ONCE])))))
     return Snapshot(current, False, tuple(routes), tuple(route_id for route_id in known if route_id not in stamps))
 
 
 def load_hosts(domains: Sequence[str]) -> tuple[RouteRecord, ...]:
     """The routes that name one of these domains. Runs in the database thread."""
     named = Route.select().where(reduce(or_, (Route.domains.contains(json.dumps(domain)) for domain in domains)))
-    return tuple(record for record in _records(named)
+    return tuple(record for record in _records(dicts(named))
                  if not set(record.domains).isdisjoint(domains))
 
 
@@ -117,18 +114,21 @@ def _instant(value: str | None) -> float:
     return parse_rfc3339(value) if value else 0.0
 
 
-_COLUMNS = [field.name for field in Route._meta.sorted_fields]
-
-
-#: Where the columns stand that say by which clock a drain began, or a hold ends.
-_CLOCKS = tuple(_COLUMNS.index(name) for name in ("drain_clock", "hold_clock"))
-
-
-def _records(query: Any) -> Iterator[RouteRecord]:
-    rows = list(cast(Iterable[tuple[Any, ...]], query.tuples()))
-    if any(hostclocks.is_foreign(row[place]) for row in rows for place in _CLOCKS):
+def _records(rows: Sequence[dict[str, Any]]) -> Iterator[RouteRecord]:
+    if any(hostclocks.is_foreign(row["drain_clock"]) or hostclocks.is_foreign(row["hold_clock"]) for row in rows):
         hostclocks.learn()
-    return (record_of(dict(zip(_COLUMNS, row, strict=True))) for row in rows)
+    return map(record_of, rows)
+
+
+@lru_cache(maxsize=4096)
+def _pairs(text: str) -> Pairs:
+    """A JSON object of texts. Most routes have the same few, and their records share what was read."""
+    return tuple(json.loads(text).items())
+
+
+@lru_cache(maxsize=1024)
+def _limits(text: str) -> tuple[tuple[int, float], ...]:
+    return tuple((int(count), float(window)) for count, window in json.loads(text))
 
 
 def record_of(value: Mapping[str, Any]) -> RouteRecord:
@@ -137,12 +137,11 @@ def record_of(value: Mapping[str, Any]) -> RouteRecord:
         route_id=value["route_id"], session_id=value["session"], service=value["service_name"],
         instance=value["instance_name"], domains=tuple(json.loads(value["domains"])), path=value["path"],
         backend_url=value["backend_url"], priority=value["priority"], enabled=bool(value["enabled"]), slot=value["slot"],
-        version=value["version"], options=tuple(json.loads(value["options"]).items()),
-        headers=tuple(json.loads(value["headers"]).items()),
-        rate_limits=tuple((int(count), float(window)) for count, window in json.loads(value["rate_limits"])),
+        version=value["version"], options=_pairs(value["options"]), headers=_pairs(value["headers"]),
+        rate_limits=_limits(value["rate_limits"]),
         maintenance_since=_instant(value["maintenance_since"]), maintenance_page_url=value["maintenance_page_url"] or "",
         drain_started_at=began(value["drain_started_at"], value["drain_clock"]), drain_seconds=value["drain_seconds"] or 0.0,
         updated=value["updated_at"],
         held_until=clock.remembered(value["hold_clock"], parse_rfc3339(value["hold_until"]), True) if value["hold_until"] else 0.0,
-        request_headers=tuple(json.loads(value["request_headers"]).items()),
+        request_headers=_pairs(value["request_headers"]),
         rollout=1.0 if value["rollout_share"] is None else value["rollout_share"] / 100.0)

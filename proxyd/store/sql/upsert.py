@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from peewee import CompositeKey, chunked
+from peewee import CompositeKey
 
 from proxyd.store.sql.database import database
 from proxyd.store.sql.models import StoredTable
-from proxyd.store.sql.query import is_sqlite
+from proxyd.store.sql.query import is_sqlite, pieces
 
 #: Rows in one statement for a server: a round trip costs more than a row.
 _SERVER_CHUNK = 100
@@ -56,7 +56,7 @@ def change(model: type[StoredTable], key: tuple[str, ...], names: tuple[str, ...
     one = f"({', '.join([f'CAST(%s AS {kind})' for kind in types])})"
     sets = ", ".join([f'"{column}" = v."{column}"' for column in changed])
     same = " AND ".join([f't."{column}" = v."{column}"' for column in found])
-    for piece in chunked(rows, _SERVER_CHUNK):
+    for piece in pieces(rows, _SERVER_CHUNK):
         database.execute_sql(f"UPDATE {table} t SET {sets} FROM (VALUES {', '.join([one] * len(piece))}) v ({_quoted([*found, *changed])}) "
                              f"WHERE {same}", [value for row in piece for value in row])
 
@@ -70,7 +70,7 @@ def delete(model: type[StoredTable], names: tuple[str, ...], keys: Sequence[tupl
             database.cursor().executemany(f'DELETE FROM "{table}" WHERE {_equal(columns, " AND ")}', keys)
         return
     one = f"({', '.join(['%s'] * len(columns))})"
-    for piece in chunked(keys, _SERVER_CHUNK):
+    for piece in pieces(keys, _SERVER_CHUNK):
         database.execute_sql(f'DELETE FROM "{table}" WHERE ({_quoted(columns)}) IN ({", ".join([one] * len(piece))})',
                              [value for key in piece for value in key])
 
@@ -127,7 +127,7 @@ def _execute(head: str, tail: str, width: int, rows: Sequence[tuple[Any, ...]]) 
             database.cursor().executemany(f"{head} ({', '.join('?' * width)}) {tail}", rows)
         return
     values = f"({', '.join(['%s'] * width)})"
-    for piece in chunked(rows, _SERVER_CHUNK):
+    for piece in pieces(rows, _SERVER_CHUNK):
         database.execute_sql(f"{head} {', '.join([values] * len(piece))} {tail}", [value for row in piece for value in row])
 
 
