@@ -73,7 +73,7 @@ class OfRegistry:
 
     def rows(self) -> list[Any]:
         """The rows of all routes."""
-        return list(self._registry.active.rows.values())
+        return self._registry.everything()[1]
 
     def records(self, rows: list[Any]) -> Iterable[RouteRecord]:
         """The records of rows."""
@@ -148,7 +148,9 @@ class Keeper:
         self._not_before = 0.0
         #: Processor time (seconds) of the last write.
         self._spent = 0.0
-        self._job = Job("kept-table", _PERIOD, self._look, log, first=0.0, retry=_PERIOD, expected=(OSError, StoreError),
+        # The last master's followed within a second, too. Others have more to do when this one has just begun.
+        first = _PERIOD if os.path.exists(self._path) else 0.0
+        self._job = Job("kept-table", _PERIOD, self._look, log, first=first, retry=_PERIOD, expected=(OSError, StoreError),
                         trouble="the last table can't be kept in a file, and workers can't start without the database")
         self.jobs = (self._job,)
 

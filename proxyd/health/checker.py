@@ -4,6 +4,7 @@ and moves of circuits."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from proxyd.health.targets import target_of
 from proxyd.health.thresholds import DOWN, Standing
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql.database import Store, StoreError
-from proxyd.store.sql.snapshot import RouteRecord, Snapshot, load_snapshot
+from proxyd.store.sql.snapshot import RouteRecord, load_snapshot, record_of
 
 log = logging.getLogger("proxyd.health")
 
@@ -33,6 +34,10 @@ _FIRST_WITHIN = 0.5
 _BEGUN_A_SECOND = 2000
 #: Routes that are taken in before the master's other greenlets may run.
 _TAKEN_AT_ONCE = 200
+#: And the seconds that they have then. The thread of the database needs the interpreter, too.
+_TAKE_PAUSE = 0.001
+#: Seconds between two looks for what has changed.
+_GAP = 0.02
 _RELOAD_PAUSE = 0.5
 #: Seconds between two checks of a target that is down while requests may wait for it (option hold_when_down).
 _AWAITED = 0.5
@@ -57,14 +62,16 @@ class Check:
 class Checker:
     """Checks the targets of all routes. Start it once. `changed` tells it of a new config version. `keeps`: it writes what it finds; else
     it drives the circuits of its host alone. `led_before`: the host that led last, if it is known: where each host checks by its own way,
-    what another one has found opens no circuits here."""
+    what another one has found opens no circuits here. `rows`: all routes as the registry of the master that leads has them, and their
+    version; without it all of them are read from the database at first."""
 
     def __init__(self, settings: HealthSettings, store: Store, bus: EventBus, circuits: CircuitBoard, keeps: bool = True,
-                 led_before: str = "") -> None:
+                 led_before: str = "", rows: Callable[[], tuple[int, list[dict[str, Any]]]] | None = None) -> None:
         self._keeps = keeps
         self._told: dict[str, Any] = {"host": circuits.host} if settings.from_ == "each" and store.path is None else {}
         self._settings = settings
         self._store = store
+        self._rows = rows
         self._bus = bus
         self._circuits = circuits
         self._records = HealthRecords(store, settings, keeps,
@@ -73,7 +80,7 @@ class Checker:
         self._checks: dict[Target, Check] = {}
         self._by_route: dict[str, Check] = {}
         self._version = -1
-        self._following = Job("health-routes", None, self._follow, log, retry=_RELOAD_PAUSE, expected=StoreError,
+        self._following = Job("health-routes", None, self._follow, log, gap=_GAP, retry=_RELOAD_PAUSE, expected=StoreError,
                               trouble="the checked routes can't be read")
         self._history = HealthHistory(store)
         self._outages = self._history.outages
@@ -119,26 +126,32 @@ class Checker:
         self._following.wake()
 
     def _follow(self) -> None:
-        snapshot = self._store.read(load_snapshot, max(self._version, 0))
         if self._version < 0 and self._keeps:
             self._records.load()
             self._history.load()
-        self._take_up(snapshot)
-        self._version = snapshot.version
+        if self._version <= 0 and self._rows is not None:
+            version, rows = self._rows()
+            self._take_up(len(rows), map(record_of, rows), set(self._by_route).difference([row["route_id"] for row in rows]), True)
+        else:
+            snapshot = self._store.read(load_snapshot, max(self._version, 0))
+            gone = set(self._by_route) - {record.route_id for record in snapshot.routes} if snapshot.full else snapshot.removed
+            self._take_up(len(snapshot.routes), snapshot.routes, gone, snapshot.full)
+            version = snapshot.version
+        self._version = version
 
-    def _take_up(self, snapshot: Snapshot) -> None:
-        gone = set(self._by_route) - {record.route_id for record in snapshot.routes} if snapshot.full else snapshot.removed
+    def _take_up(self, count: int, routes: Iterable[RouteRecord], gone: Iterable[str], full: bool) -> None:
+        """Take in what has changed: so many routes, and those that are gone. `full`: these are all routes."""
         for route_id in gone:
             self._drop(route_id)
             self._records.forget(route_id)
             # An outage goes on if a new route of the same endpoint comes with this change: it is looked at when all are taken.
             self._outages.gone(route_id)
-        within = max(min(_FIRST_WITHIN, self._settings.jitter), len(snapshot.routes) / _BEGUN_A_SECOND)
-        for number, record in enumerate(snapshot.routes):
+        within = max(min(_FIRST_WITHIN, self._settings.jitter), count / _BEGUN_A_SECOND)
+        for number, record in enumerate(routes):
             self._take(record, within)
             if number % _TAKEN_AT_ONCE == _TAKEN_AT_ONCE - 1:
-                gevent.sleep(0)
-        if snapshot.full:
+                gevent.sleep(_TAKE_PAUSE)
+        if full:
             self._records.forget_others(self._by_route)
         self._settle(clock.now())
 

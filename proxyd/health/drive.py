@@ -72,5 +72,5 @@ def join(circuits: CircuitBoard, watched: CheckedRoute, standing: Standing, now:
 def release(circuits: CircuitBoard, record: RouteRecord, now: float) -> None:
     """Let go of the circuit of a route that is no longer checked: a circuit that health opened must not stay open."""
     number = route_number(record.route_id)
-    if circuits.read(record.slot, number).by_health:
+    if not circuits.clean(record.slot) and circuits.read(record.slot, number).by_health:
         circuits.move(record.slot, number, "check_removed", now)

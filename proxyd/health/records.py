@@ -23,7 +23,7 @@ from proxyd.health.runs import Batch, Runs
 from proxyd.health.thresholds import UNKNOWN, Standing
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.observed import HealthResult, HealthStatus
-from proxyd.store.sql.query import among, dicts
+from proxyd.store.sql.query import among, rows_of
 from proxyd.store.sql.upsert import change, insert, upsert
 
 log = logging.getLogger("proxyd.health")
@@ -192,7 +192,7 @@ def _milliseconds(result: Result) -> float | None:
 
 
 def _known() -> dict[str, dict[str, Any]]:
-    return {row["route_id"]: row for row in dicts(HealthStatus.select())}
+    return {row["route_id"]: row for row in rows_of(HealthStatus)}
 
 
 def _write(new: list[dict[str, Any]], grown: list[dict[str, Any]], current: list[dict[str, Any]], gone: list[str]) -> None:

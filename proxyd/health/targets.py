@@ -15,15 +15,15 @@ def target_of(record: RouteRecord, settings: HealthSettings) -> tuple[Target, Ro
     """A route's target and options. None if the route has no check, or if its row can't be read."""
     try:
         options = route_options(record.options)
+        path = options.health_check_path or (settings.default_path if settings.default_check else "")
+        if not path:
+            return None
         backend = parse_backend(record.backend_url)
         if backend.answer is not None:
             return None
         http2, service = backend.spoken(options.http2), None
         place, send_proxy = "", options.send_proxy
         declared = beneath(record.request_headers, defaults().request_headers)
-        path = options.health_check_path or (settings.default_path if settings.default_check else "")
-        if not path:
-            return None
         if path.startswith("tcp://"):
             other = parse_backend("http://" + path.removeprefix("tcp://")) if len(path) > len("tcp://") else backend
             shown = f"[{other.host}]" if ":" in other.host else other.host

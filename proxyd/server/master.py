@@ -220,7 +220,7 @@ class Master:
         others = registry.others = OtherHosts(store, member.name, bus) if member is not None else None
         registry.load(server.gate.grant_named)
         checker = self._checker = Checker(settings.health, store, bus, circuits,
-                                          led_before=leadership.before if leadership is not None else "")
+                                          led_before=leadership.before if leadership is not None else "", rows=registry.everything)
         registry.live_health = checker.current
         checker.changed(registry.version)
         orders = Orders(settings, store, board, bus, server.gate.grant_named, others)

@@ -62,6 +62,21 @@ def test_one_that_is_removed_as_soon_as_it_is_there_is_written_again(tmp_path: P
         store.close()
 
 
+def test_where_the_last_masters_file_is_others_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "_PERIOD", 600.0)
+    store, registry = a_registry(tmp_path)
+    for version in (7, 8):
+        registry.version = version
+        keeping = keeper.Keeper(keeper.OfRegistry(registry), str(tmp_path))
+        keeping.start()
+        until = time.monotonic() + (patience(3.0) if version == 7 else 0.1)
+        while not keeping.jobs[0].runs and time.monotonic() < until:
+            gevent.sleep(0.01)
+        assert keeping.jobs[0].runs == (1 if version == 7 else 0)
+        keeping.drop()
+    store.close()
+
+
 def test_a_write_that_was_held_up_does_not_hold_up_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A master that is stopped amid a write, or waits for its disk, has spent nothing on it."""
     monkeypatch.setattr(keeper, "_PERIOD", 0.05)

@@ -24,6 +24,8 @@ from proxyd.store.sql import identity, migrations
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.models import Route, RouteRemoval, Session, StoredCounter
 from proxyd.store.sql.observed import HealthStatus
+from proxyd.store.sql.query import rows_of
+from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.upsert import upsert
 from tests.support.backends import Backend
 from tests.support.waiting import free_port, patience
@@ -515,6 +517,30 @@ def test_outages_become_incidents_and_uptime_over_a_redeploy_and_a_restart_of_th
     assert found == [(1, 1, 1, 1, 1, 1, 1)]
     wait_until(lambda: running.sql(
         "SELECT COUNT(DISTINCT period) FROM v_uptime WHERE service_name = 'svc' AND uptime_percent < 100") == [(5,)], 6)
+
+
+def test_all_routes_come_from_the_registry_at_first_and_changes_from_the_database(
+        running: Running, counted: Counted, tmp_path: Path) -> None:
+    running.put(1, counted.url, **FAST)
+    running.checker.stop()
+    version, (row,) = running.store.read(lambda: (counter("config_version"), rows_of(Route)))
+    (tmp_path / "leads").mkdir()
+    circuits = CircuitBoard(str(tmp_path / "leads"))
+    # A route that only the registry has tells where they come from.
+    told = [row, {**row, "route_id": "r7", "slot": 7}, {**row, "route_id": "r8", "slot": 8, "options": "{}"}]
+    running.checker = Checker(HealthSettings(), running.store, running.bus, circuits, rows=lambda: (version, told))
+    running.checker.start()
+    running.checker.changed(version)
+    try:
+        wait_until(lambda: all((running.checker.current(name) or {}).get("status") == "healthy" for name in ("r1", "r7")), 10)
+        assert running.checker.current("r8") is None
+        running.put(2, counted.url, **FAST)
+        running.remove(1)
+        wait_until(lambda: running.checker.current("r2") and not running.checker.current("r1"), 10)
+        assert running.checker.current("r7")
+    finally:
+        running.checker.stop()
+        circuits.close()
 
 
 def test_a_host_that_checks_for_itself_drives_its_own_circuits_and_writes_nothing(

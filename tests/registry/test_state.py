@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,6 +42,19 @@ def shop(registry: Registry) -> LiveSession:
 
 def serves(registry: Registry, session: LiveSession) -> bool:
     return all(registry.active.rows[route_id]["enabled"] for route_id in session.routes)
+
+
+def test_what_a_new_master_reads_is_what_the_last_one_had_and_is_not_searched_for_cycles(registry: Registry) -> None:
+    owner = shop(registry)
+    staging.add_routes(registry, owner, [{"domains": ("later.test",), "path": "/", "backend_url": "http://127.0.0.1:9", "priority": 0}])
+    successor = Registry(registry.settings, registry.store, registry.board, registry.bus, registry.circuits)
+    before = gc.get_freeze_count()
+    successor.load(lambda name: EVERYTHING)
+    found = successor.sessions[owner.session_id]
+    assert (found.routes, found.staged.routes, found.secret_hash) == (owner.routes, owner.staged.routes, owner.secret_hash)
+    assert successor.everything() == registry.everything()
+    assert [type(row["enabled"]) for row in successor.active.rows.values()] == [bool]
+    assert gc.get_freeze_count() > before and gc.isenabled()
 
 
 def test_a_client_that_has_to_move_twice_has_the_whole_time_each_time(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
