@@ -196,6 +196,18 @@ def back(folder: Path, count: int) -> Iterator[str]:
             held = [_connected(_registry(target)) for _ in range(count)]
             _ask_all(held, [f"REGISTER|service{number}|one|0|{{}}" for number in range(count)], "ACK")
         yield _told(f"the same {count:,} services register anew, all at once", took)
+        with _master_killed(target) as begun:
+            listening = time.monotonic()
+            for sock in held:
+                sock.close()
+            held = [_connected(_registry(target)) for _ in range(count)]
+            answers = _ask_all(held, [f"REGISTER|service{number}|one|0|{{}}" for number in range(count)], "ACK")
+            sids = [answer.strip().partition("|")[2] for answer in answers]
+            _ask_all(held, [f"ROUTE_ADD|{sid}|h{number}.example.com|/|{_BACKEND}|0" for number, sid in enumerate(sids)], "ROUTE_OK")
+            _ask_all(held, [f"CONFIG_APPLY|{sid}" for sid in sids], "OK")
+            wall = time.monotonic() - begun
+        yield _row("master killed, to the last of their REGISTER, ROUTE_ADD and CONFIG_APPLY", wall, _busy(_master(target)), "2",
+                   f"{wall - (listening - begun):.2f} from when it listens")
     finally:
         for sock in held:
             sock.close()
@@ -306,23 +318,26 @@ def _connected(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), _PATIENCE)
 
 
-def _ask_all(socks: list[socket.socket], lines: list[str], expected: str) -> None:
-    """Send each its line, and wait until all have the answer. Raises RuntimeError."""
+def _ask_all(socks: list[socket.socket], lines: list[str], expected: str) -> list[str]:
+    """Send each its line, and wait until all have the answer. Returns the answers in the order of the sockets. Raises RuntimeError."""
+    answers = [""] * len(socks)
     for sock, line in zip(socks, lines, strict=True):
         sock.sendall(line.encode() + b"\n")
     with selectors.DefaultSelector() as waiting:
-        for sock in socks:
-            waiting.register(sock, selectors.EVENT_READ)
+        for number, sock in enumerate(socks):
+            waiting.register(sock, selectors.EVENT_READ, number)
         left, deadline = len(socks), time.monotonic() + _PATIENCE
         while left:
             for key, _ in waiting.select(max(0.0, deadline - time.monotonic())):
                 answer = key.fileobj.recv(4096).decode()  # type: ignore[union-attr]
                 if not answer.startswith(expected):
                     raise RuntimeError(f"the answer is {answer!r}")
+                answers[key.data] = answer
                 waiting.unregister(key.fileobj)
                 left -= 1
             if time.monotonic() >= deadline:
                 raise RuntimeError(f"{left} sessions have no answer")
+    return answers
 
 
 def _get(port: int, path: str, host: str = "127.0.0.1", patience: float = _PATIENCE) -> tuple[int, int]:
