@@ -121,7 +121,8 @@ class Ends:
 
     def _ending(self, name: str) -> list[tuple[str, float]]:
         """The routes that have an end of that kind, and when it is."""
-        return [(row["route_id"], _end(row, name)) for row in self._registry.active.rows.values() if row[f"{name}_until"]]
+        until = f"{name}_until"
+        return [(row["route_id"], _end(row, name)) for row in self._registry.active.rows.values() if row[until]]
 
     def _look(self) -> None:
         # Others may be declared from here on, and watched.
