@@ -291,6 +291,12 @@ def route_number(route_id: str) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() else 0
 
 
+def names_of_row(domains: str) -> list[str]:
+    """The domains of a route, which its row has as a JSON array. Nothing in them is escaped there, and for very many rows JSON takes five
+    times as long."""
+    return domains.split('"')[1::2]
+
+
 def read_json(source: str | bytes) -> Any:
     """JSON as RFC 8259 has it, without what Python alone takes for it: NaN and Infinity, numbers beyond a double, and halves of
     characters (`"\\ud800"`), which can be written into no file and no answer. Raises ValueError, RecursionError."""

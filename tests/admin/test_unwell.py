@@ -86,6 +86,34 @@ def test_a_member_that_is_down_beside_one_that_serves_is_a_warning(well: Master)
     assert (found["kind"], found["severity"], found["route_ids"]) == ("member_down", "warning", ["r2"])
 
 
+def test_a_member_is_known_by_any_of_its_names(well: Master) -> None:
+    def more() -> None:
+        for number in (2, 3):
+            add_session(f"s{number}", f"other{number}")
+        add_route(2, "s2", "other2", domains='["first.example", "shop.example"]')
+        add_route(3, "s3", "other3", domains='["example", "shop.example.test"]', path="/shop.example")
+
+    well.write(more)
+    well.write(lose)
+    found, = findings(well)
+    assert (found["kind"], found["route_ids"]) == ("member_down", ["r1"])
+    well.write(lambda: Route.update(domains='["first.example", "www.shop.example"]').where(Route.route_id == "r2").execute())
+    found, = findings(well)
+    assert (found["kind"], found["route_ids"]) == ("out_of_service", ["r1"])
+
+
+def test_members_are_named_the_oldest_first(well: Master) -> None:
+    def more() -> None:
+        for number in (10, 2):
+            add_session(f"s{number}", "shop", "disconnected", f"i{number}")
+            add_route(number, f"s{number}", instance_name=f"i{number}", enabled=False)
+
+    well.write(more)
+    well.write(lose)
+    found, = findings(well)
+    assert found["route_ids"] == ["r1", "r2", "r10"] and found["subject"] == "r1 r2 r10"
+
+
 def test_a_route_that_fails_every_request_is_unwell_though_its_check_passes(well: Master) -> None:
     def more() -> None:
         add_session("s8", "till")

@@ -297,6 +297,10 @@ class CircuitBoard:
         found = ((slot, self._number(_HEADER + slot * _SLOT_SIZE)) for slot in sorted(places))
         return [(slot, number) for slot, number in found if number != _RETIRED]
 
+    def not_closed(self) -> list[int]:
+        """The numbers of the routes whose circuits are open or half-open."""
+        return [number for slot, number in self.busy() if self.state(slot, number) != CLOSED]
+
     def move(self, slot: int, number: int, reason: str, now: float) -> bool:
         """Make the change `reason` (see TRANSITIONS) from outside the request path; whether the state changed."""
         rule = TRANSITIONS[reason]

@@ -6,19 +6,19 @@ although somebody means it to. Maintenance, holds and drains are meant, and no f
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from proxyd.base import clock
 from proxyd.base.conditions import conditions_of_row, with_conditions
 from proxyd.base.findings import Finding
-from proxyd.base.text import rfc3339, route_number
+from proxyd.base.text import names_of_row, rfc3339, route_number
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.transitions import CLOSED, OPEN
 from proxyd.store.sql.models import Route, Session
 from proxyd.store.sql.observed import Circuit, HealthStatus, RouteMinute
-from proxyd.store.sql.query import tuples
+from proxyd.store.sql.query import among, column, plain, tuples
 
 #: A route fails when all of its requests of the last minutes did, and there were so many.
 FAILING_MINUTES, FAILING_REQUESTS = 3, 5
@@ -30,7 +30,8 @@ _Place = tuple[str, str, int, str]
 
 @dataclass(slots=True)
 class _Member:
-    """A route. `fault`: why it takes no requests, or fails all of them, empty where it does neither; `lost`: its session is."""
+    """A route. `changed`: when it was last, empty where it never was. `asked`: its conditions in words. `fault`: why it takes no requests,
+    or fails all of them, empty where it does neither; `lost`: its session is."""
 
     route_id: str
     service: str
@@ -38,7 +39,12 @@ class _Member:
     domains: list[str]
     path: str
     priority: int
+    enabled: bool
+    session: str
+    slot: int
+    changed: str
     planned: bool
+    asked: str
     fault: str = ""
     since: str | None = None
     lost: bool = False
@@ -50,7 +56,8 @@ class _Member:
 
 
 def route_findings(circuits: CircuitBoard) -> list[Finding]:
-    """What is unwell about routes. Runs in the database thread; costs four queries, however many routes there are."""
+    """What is unwell about routes. Runs in the database thread. Reads the routes that something is said of, and those that serve the same
+    names as one that is at fault: of very many routes, that is mostly none."""
     health = {row[0]: row[1:] for row in tuples(HealthStatus.select(
         HealthStatus.route_id, HealthStatus.status, HealthStatus.reason, HealthStatus.since).where(HealthStatus.status != "healthy"))}
     reasons: dict[str, str] = {}
@@ -63,26 +70,25 @@ def route_findings(circuits: CircuitBoard) -> list[Finding]:
             elsewhere.setdefault(route_id, []).append(f"{host} ({reason})")
     lost = dict(tuples(Session.select(Session.session_id, Session.disconnected_at).where(Session.state == "disconnected")))
     failing = _failing()
+    disabled = column(Route.select(Route.route_id).where(Route.enabled == False))  # noqa: E712
     found: list[Finding] = []
-    places: dict[_Place, list[_Member]] = {}
-    rows = tuples(Route.select(
-        Route.route_id, Route.service_name, Route.instance_name, Route.domains, Route.path, Route.priority, Route.enabled, Route.session,
-        Route.slot, Route.maintenance_since, Route.hold_until, Route.drain_started_at, Route.created_at, Route.updated_at, Route.options))
-    for (route_id, service, instance, domains, path, priority, enabled, session, slot, maintenance, hold, drain, created, updated,
-         options) in rows:
-        member = _Member(route_id, service, instance, json.loads(domains), path, priority, bool(maintenance or hold or drain))
-        circuit = circuits.read(slot, route_number(route_id))
+    members: list[_Member] = []
+    said_of = {*health, *elsewhere, *failing, *disabled, *(f"r{number}" for number in circuits.not_closed())}
+    # In order, rows that lie together are read one after the other.
+    for member in _members(sorted(said_of)):
+        members.append(member)
+        route_id, service = member.route_id, member.service
         status, reason, since = health.get(route_id, ("", "", None))
-        if not enabled:
-            member.fault, member.since, member.lost = "its service has lost its connection to the registry", lost.get(session), True
+        if not member.enabled:
+            member.fault, member.since, member.lost = "its service has lost its connection to the registry", lost.get(member.session), True
         elif status == "down":
             member.fault, member.since = f"its health check fails ({reason})", since
-        elif circuit.state == OPEN:
+        elif (circuit := circuits.read(member.slot, route_number(route_id))).state == OPEN:
             said = reasons.get(route_id, "")
             member.fault, member.since = f"its circuit is open{said and f' ({said})'}", _shown(circuit.opened_at)
         elif not member.planned:
             changed = circuit.state == CLOSED and _shown(circuit.changed_at) or ""
-            first, count = _failed(failing.get(route_id, []), max(updated if updated != created else "", changed))
+            first, count = _failed(failing.get(route_id, []), max(member.changed, changed))
             if count >= FAILING_REQUESTS:
                 member.fault, member.since, member.failing = f"all of its last {count} requests failed", first, True
             elif circuit.state != CLOSED:
@@ -96,10 +102,34 @@ def route_findings(circuits: CircuitBoard) -> list[Finding]:
         if route_id in elsewhere and not member.fault:
             found.append(Finding("circuit_elsewhere", route_id, f"{member.name} takes no requests from another host",
                                  f"its circuit is open on {', '.join(elsewhere[route_id][:5])}", None, service, (route_id,)))
-        asked = conditions_of_row(options)
+    return found + _of_places(_places(members))
+
+
+def _members(route_ids: Iterable[str]) -> Iterator[_Member]:
+    """These routes, those that there are, without a fault so far."""
+    columns = ("route_id, service_name, instance_name, domains, path, priority, enabled, session_id, slot, created_at, updated_at, "
+               "maintenance_since, hold_until, drain_started_at, options")
+    for (route_id, service, instance, domains, path, priority, enabled, session, slot, created, updated, maintenance, hold, drain,
+         options) in among(f"SELECT {columns} FROM routes WHERE route_id IN", route_ids):
+        yield _Member(route_id, service, instance, names_of_row(domains), path, priority, bool(enabled), session, slot,
+                      updated if updated != created else "", bool(maintenance or hold or drain), conditions_of_row(options))
+
+
+def _places(members: list[_Member]) -> dict[_Place, list[_Member]]:
+    """The places of the members that are at fault, and all others with a name of theirs, with everybody who serves there, the oldest
+    first."""
+    names = {domain for member in members if member.fault and not member.planned for domain in member.domains}
+    if not names:
+        return {}
+    known = {member.route_id for member in members}
+    beside = [route_id for route_id, domains in plain(Route.select(Route.route_id, Route.domains))
+              if route_id not in known and not names.isdisjoint(names_of_row(domains))]
+    places: dict[_Place, list[_Member]] = {}
+    for member in sorted([*members, *_members(beside)], key=lambda member: route_number(member.route_id)):
         for domain in member.domains:
-            places.setdefault((domain, path, priority, asked), []).append(member)
-    return found + _of_places(places)
+            if domain in names:
+                places.setdefault((domain, member.path, member.priority, member.asked), []).append(member)
+    return places
 
 
 def _of_places(places: dict[_Place, list[_Member]]) -> list[Finding]:
