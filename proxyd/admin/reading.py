@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Any
 
 import gevent
@@ -109,7 +110,7 @@ def status(context: Context, request: Request) -> Response:
                      "started_at": rfc3339(clock.shown(worker.started))} for worker in state.board.workers()],
         "sessions": {"connected": sessions["connected"], "disconnected": sessions["disconnected"]}, "routes": routes,
         "state": state_of(found), "unwell": len(context.wellness.routes()), "findings": [item.shown() for item in found[:MAX_FINDINGS]],
-        "problems": [item.sentence for item in found if item.severity != STARTING][:MAX_FINDINGS],
+        "problems": [item.sentence for item in islice((item for item in found if item.severity != STARTING), MAX_FINDINGS)],
         "notices": state.notices(), "unknown_hosts": unknown,
         "certificates": [{"path": item["path"], "names": list(item["names"]), "expires_at": rfc3339(float(item["expires"]))}
                          for item in state.certificates()],
@@ -133,7 +134,7 @@ def _counts() -> tuple[int, dict[str, int], dict[str, Any]]:
 def wanted(context: Context, request: Request) -> views.Wanted:
     """The routes that a request's query asks for. Raises RequestRefused."""
     unwell = request.query.get("unwell") == "1"
-    worst = tuple(context.wellness.routes()) if unwell or request.query.get("order") == "worst" else ()
+    worst = context.wellness.routes() if unwell or request.query.get("order") == "worst" else ()
     return views.Wanted(text=request.query.get("q", ""), unwell=unwell, worst=worst, state=request.query.get("state", ""),
                         limit=request.whole("limit", 1000), offset=request.whole("offset", 0))
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 #: How bad it is: requests fail, or somebody should look, or it will be well in a moment.
-CRITICAL, WARNING, STARTING = "critical", "warning", "starting"
+_SEVERITIES = CRITICAL, WARNING, STARTING = "critical", "warning", "starting"
 WELL, UNWELL = "well", "unwell"
 
 
@@ -73,10 +73,10 @@ class Finding:
         return {**asdict(self), "route_ids": list(self.route_ids), "severity": self.severity, "todo": self.todo}
 
 
-def worst_first(found: list[Finding]) -> list[Finding]:
-    """What is critical first, then by kind; of one kind, what began first."""
-    severities = (CRITICAL, WARNING, STARTING)
-    return sorted(found, key=lambda item: (severities.index(item.severity), _BY_NAME[item.kind][0], item.since or "", item.subject))
+def how_bad(item: Finding) -> tuple[int, int, str, str]:
+    """The order in which findings are told: what is critical first, then by kind; of one kind, what began first."""
+    place, kind = _BY_NAME[item.kind]
+    return _SEVERITIES.index(kind.severity), place, item.since or "", item.subject
 
 
 def state_of(found: list[Finding]) -> str:

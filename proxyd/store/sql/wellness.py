@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
 from proxyd.base import clock
-from proxyd.base.findings import STARTING, Finding, worst_first
+from proxyd.base.findings import STARTING, Finding, how_bad
+from proxyd.base.lean import uncollected
 from proxyd.base.text import rfc3339
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
@@ -29,6 +31,20 @@ _BEHIND_SECONDS, _TICK = 0.2, 0.02
 _EXPIRING_SECONDS = 7 * 86400.0
 
 
+class _Look(NamedTuple):
+    """What was found about routes, worst first, and the ids of those that are unwell."""
+
+    found: list[Finding]
+    ids: tuple[str, ...] = ()
+
+
+def _look(circuits: CircuitBoard) -> _Look:
+    """Runs in the database thread, so that others are served meanwhile however much there is to sort."""
+    with uncollected():
+        found = sorted(route_findings(circuits), key=how_bad)
+    return _Look(found, tuple(dict.fromkeys(route_id for item in found if item.severity != STARTING for route_id in item.route_ids)))
+
+
 class Wellness:
     """Looks when asked, at most twice a second. `problems`, `certificates` and `health_alive` are those of the master's state;
     `started`: an instant of `base.clock`; `hosts`: what is unwell about other hosts."""
@@ -41,7 +57,7 @@ class Wellness:
         self.problems, self.certificates, self._health_alive = problems, certificates, health_alive
         self._hosts = hosts
         self._lock = BoundedSemaphore(1)
-        self._routes: list[Finding] = []
+        self._routes = _Look([])
         self._routes_until = 0.0
         #: When each finding about the master's own parts was seen first, by kind and subject.
         self._seen: dict[tuple[str, str], float] = {}
@@ -52,24 +68,27 @@ class Wellness:
 
     def findings(self) -> list[Finding]:
         """All that is unwell, worst first."""
-        return worst_first([*self._of_routes(), *self._own()])
+        found = list(self._of_routes().found)
+        # Those of routes, of which there may be very many, are in order.
+        for item in self._own():
+            insort(found, item, key=how_bad)
+        return found
 
-    def routes(self) -> list[str]:
+    def routes(self) -> tuple[str, ...]:
         """The ids of the routes that are unwell, worst first."""
-        return list(dict.fromkeys(route_id for item in worst_first(self._of_routes()) if item.severity != STARTING
-                                  for route_id in item.route_ids))
+        return self._of_routes().ids
 
-    def _of_routes(self) -> list[Finding]:
+    def _of_routes(self) -> _Look:
         with self._lock:
             if time.monotonic() >= self._routes_until:
                 began = time.monotonic()
                 try:
                     with gevent.Timeout(_DATABASE_SECONDS):
-                        self._routes = self._store.read(route_findings, self._circuits)
+                        self._routes = self._store.read(_look, self._circuits)
                 except StoreError as error:
-                    self._routes = [Finding("database", "database", "the database can't be read", str(error))]
+                    self._routes = _Look([Finding("database", "database", "the database can't be read", str(error))])
                 except gevent.Timeout:
-                    self._routes = [Finding("database", "database", f"the database did not answer within {_DATABASE_SECONDS:g} s")]
+                    self._routes = _Look([Finding("database", "database", f"the database did not answer within {_DATABASE_SECONDS:g} s")])
                 now = time.monotonic()
                 self._routes_until = now + max(_KEPT_SECONDS, _REST * (now - began))
             return self._routes
