@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-
 from proxyd.base.counters import COUNTERS
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
@@ -95,21 +93,3 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
     )),
 )
 FAMILIES: dict[str, Family] = {family.name: family for _, families in GROUPS for family in families}
-
-
-def counter(name: str) -> CounterMetricFamily:
-    """The declared counter without values. Raises KeyError for a name that is not in the table."""
-    family = FAMILIES[name]
-    return CounterMetricFamily(family.name.removesuffix("_total"), family.help, labels=family.labels)
-
-
-def gauge(name: str) -> GaugeMetricFamily:
-    """The declared gauge without values. Raises KeyError for a name that is not in the table."""
-    family = FAMILIES[name]
-    return GaugeMetricFamily(family.name, family.help, labels=family.labels)
-
-
-def histogram(name: str) -> HistogramMetricFamily:
-    """The declared histogram without values. Raises KeyError for a name that is not in the table."""
-    family = FAMILIES[name]
-    return HistogramMetricFamily(family.name, family.help, labels=family.labels)

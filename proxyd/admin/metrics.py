@@ -12,20 +12,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import Metric
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-
 from proxyd import __version__
-from proxyd.admin.families import LE, counter, gauge, histogram
-from proxyd.admin.readings import Readings, first_domain
+from proxyd.admin.exposition import Told, exposition
+from proxyd.admin.families import LE
+from proxyd.admin.readings import Readings
 from proxyd.base import clock
 from proxyd.base.counters import COUNTERS
 from proxyd.base.drain import began, drain_share
 from proxyd.base.findings import KINDS, Finding
 from proxyd.base.histogram import bounds
 from proxyd.base.jobs import Job
+from proxyd.base.text import names_of_row
 from proxyd.health.thresholds import DOWN, STATUSES
 from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.servicesums import Place
@@ -53,13 +50,10 @@ class Process:
 
 def render(readings: Readings, process: Process, accept: str, now: float) -> tuple[bytes, str]:
     """The exposition and its content type, in the format that the Accept field asks for."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(ProxydCollector(readings, process, now))
-    encode, content_type = choose_encoder(accept)
-    return encode(registry), content_type
+    return exposition(ProxydCollector(readings, process, now).collect(), accept)
 
 
-class ProxydCollector(Collector):
+class ProxydCollector:
     """The metric families of one scrape."""
 
     def __init__(self, readings: Readings, process: Process, now: float | None = None) -> None:
@@ -67,9 +61,9 @@ class ProxydCollector(Collector):
         self._process = process
         self._now = clock.now() if now is None else now
         self._member: dict[str, Member] = {
-            row.route_id: (row.service, row.instance, first_domain(row.domains), row.path) for row in readings.routes}
+            row.route_id: (row.service, row.instance, names_of_row(row.domains)[0], row.path) for row in readings.routes}
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Told]:
         """All families."""
         yield self._requests()
         yield self._durations()
@@ -80,14 +74,14 @@ class ProxydCollector(Collector):
         yield from self._states()
         yield from self._own()
 
-    def _requests(self) -> Metric:
-        family = counter("proxyd_requests_total")
+    def _requests(self) -> Told:
+        family = Told("proxyd_requests_total")
         for service, domain, code, count in self._readings.codes:
-            family.add_metric((service, domain, str(code)), count)
+            family.add((service, domain, str(code)), count)
         return family
 
-    def _durations(self) -> Metric:
-        family = histogram("proxyd_request_duration_seconds")
+    def _durations(self) -> Told:
+        family = Told("proxyd_request_duration_seconds")
         counts: dict[Place, list[int]] = defaultdict(lambda: [0] * (len(LE) + 1))
         for service, domain, bucket, count in self._readings.latencies:
             counts[service, domain][_place(bucket)] += count
@@ -97,45 +91,45 @@ class ProxydCollector(Collector):
                 below += number
                 cumulative.append((name, below))
             total = self._readings.sums.get(place, {}).get("latency_ms_sum", 0.0) / 1000
-            family.add_metric(place, cumulative, total)
+            family.add_histogram(place, cumulative, total)
         return family
 
-    def _refusals(self) -> Metric:
-        family = counter("proxyd_refusals_total")
+    def _refusals(self) -> Told:
+        family = Told("proxyd_refusals_total")
         for reason, count in self._readings.refusals.items():
-            family.add_metric((reason,), count)
+            family.add((reason,), count)
         return family
 
-    def _unknown_hosts(self) -> Metric:
-        family = counter("proxyd_unknown_host_requests_total")
-        family.add_metric((), self._readings.refusals.get("unknown_host", 0))
+    def _unknown_hosts(self) -> Told:
+        family = Told("proxyd_unknown_host_requests_total")
+        family.add((), self._readings.refusals.get("unknown_host", 0))
         return family
 
-    def _counters(self) -> Iterator[Metric]:
+    def _counters(self) -> Iterator[Told]:
         for declared in COUNTERS:
             if not declared.metric:
                 continue
-            family = counter(declared.metric)
+            family = Told(declared.metric)
             for place, item in self._readings.sums.items():
-                family.add_metric(place, item[declared.name])
+                family.add(place, item[declared.name])
             yield family
 
-    def _open(self) -> Iterator[Metric]:
-        requests = gauge("proxyd_upstream_in_flight")
-        websockets = gauge("proxyd_websockets_open")
-        queued = gauge("proxyd_queued")
+    def _open(self) -> Iterator[Told]:
+        requests = Told("proxyd_upstream_in_flight")
+        websockets = Told("proxyd_websockets_open")
+        queued = Told("proxyd_queued")
         sums: dict[Place, list[int]] = {}
         for place, *numbers in self._readings.open_now:
             before = sums.get(place, [0, 0, 0])
             sums[place] = [old + new for old, new in zip(before, numbers, strict=True)]
         for place, numbers in sums.items():
             for family, number in zip((requests, websockets, queued), numbers, strict=True):
-                family.add_metric(place, number)
+                family.add(place, number)
         yield requests
         yield queued
         yield websockets
 
-    def _states(self) -> Iterator[Metric]:
+    def _states(self) -> Iterator[Told]:
         """By instance and place. Two routes of one, as a redeploy has them for a moment, are told by the worse of both."""
         of, readings = self._member, self._readings
         health, statuses, circuits = _Worst(), _Worst(), _Worst()
@@ -159,72 +153,72 @@ class ProxydCollector(Collector):
         yield drain.told("proxyd_drain_share", -1)
         yield maintenance.told("proxyd_maintenance")
 
-    def _own(self) -> Iterator[Metric]:
+    def _own(self) -> Iterator[Told]:
         process = self._process
-        sessions = gauge("proxyd_sessions")
+        sessions = Told("proxyd_sessions")
         for state, count in self._readings.sessions.items():
-            sessions.add_metric((state,), count)
-        workers = gauge("proxyd_worker_config_version")
+            sessions.add((state,), count)
+        workers = Told("proxyd_worker_config_version")
         for pid, version in process.workers:
-            workers.add_metric((str(pid),), version)
-        certificates = gauge("proxyd_certificate_expiry_seconds")
+            workers.add((str(pid),), version)
+        certificates = Told("proxyd_certificate_expiry_seconds")
         for item in process.certificates:
-            certificates.add_metric((str(item["path"]), ",".join(item["names"])), float(item["expires"]))
-        orders = counter("proxyd_certificate_orders_total")
+            certificates.add((str(item["path"]), ",".join(item["names"])), float(item["expires"]))
+        orders = Told("proxyd_certificate_orders_total")
         for result in ("obtained", "failed"):
-            orders.add_metric((result,), process.orders.get(result, 0))
-        failing = gauge("proxyd_certificates_failing")
-        failing.add_metric((), process.orders.get("failing", 0))
+            orders.add((result,), process.orders.get(result, 0))
+        failing = Told("proxyd_certificates_failing")
+        failing.add((), process.orders.get("failing", 0))
         yield from (orders, failing)
-        build = gauge("proxyd_build_info")
-        build.add_metric((__version__,), 1)
+        build = Told("proxyd_build_info")
+        build.add((__version__,), 1)
         yield from (sessions, workers, certificates, build)
         health = process.health
         for family, value in (
-            (gauge("proxyd_routes"), self._readings.total), (gauge("proxyd_config_version"), process.config_version),
-            (gauge("proxyd_health_targets"), health.get("targets", 0)), (gauge("proxyd_health_lag_seconds"), health.get("lag", 0)),
-            (gauge("proxyd_health_results_waiting"), health.get("waiting", 0)),
-            (counter("proxyd_health_results_dropped_total"), health.get("dropped", 0)),
-            (gauge("proxyd_problems"), process.problems), (gauge("proxyd_start_time_seconds"), clock.shown(process.started)),
+            (Told("proxyd_routes"), self._readings.total), (Told("proxyd_config_version"), process.config_version),
+            (Told("proxyd_health_targets"), health.get("targets", 0)), (Told("proxyd_health_lag_seconds"), health.get("lag", 0)),
+            (Told("proxyd_health_results_waiting"), health.get("waiting", 0)),
+            (Told("proxyd_health_results_dropped_total"), health.get("dropped", 0)),
+            (Told("proxyd_problems"), process.problems), (Told("proxyd_start_time_seconds"), clock.shown(process.started)),
         ):
-            family.add_metric((), value)
+            family.add((), value)
             yield family
-        left_out = gauge("proxyd_metrics_left_out")
+        left_out = Told("proxyd_metrics_left_out")
         for of, count in self._readings.left_out.items():
-            left_out.add_metric((of,), count)
+            left_out.add((of,), count)
         yield left_out
         yield from self._history()
         yield from self._jobs()
         yield self._unwell()
 
-    def _history(self) -> Iterator[Metric]:
+    def _history(self) -> Iterator[Told]:
         known = self._process.history
         alone = {"database_bytes": known.used, "database_max_bytes": known.bound, "database_log_bytes": known.log,
                  "access_log_bytes": known.access_log}
         for name, value in alone.items():
-            family = gauge(f"proxyd_{name}")
+            family = Told(f"proxyd_{name}")
             if value is not None:
-                family.add_metric((), value)
+                family.add((), value)
             yield family
         rows, size = ({table: found[place] for table, found in known.tables.items()} for place in (0, 1))
-        for metric, by_table in ((counter("proxyd_history_dropped_rows_total"), known.dropped), (gauge("proxyd_history_rows"), rows),
-                                 (gauge("proxyd_history_bytes"), size)):
+        for metric, by_table in ((Told("proxyd_history_dropped_rows_total"), known.dropped), (Told("proxyd_history_rows"), rows),
+                                 (Told("proxyd_history_bytes"), size)):
             for table, number in sorted(by_table.items()):
-                metric.add_metric((table,), number)
+                metric.add((table,), number)
             yield metric
 
-    def _unwell(self) -> Metric:
-        family, found = gauge("proxyd_unwell"), Counter(item.kind for item in self._process.findings)
+    def _unwell(self) -> Told:
+        family, found = Told("proxyd_unwell"), Counter(item.kind for item in self._process.findings)
         for kind in KINDS:
-            family.add_metric((kind.name, kind.severity), found[kind.name])
+            family.add((kind.name, kind.severity), found[kind.name])
         return family
 
-    def _jobs(self) -> Iterator[Metric]:
-        runs, errors = counter("proxyd_job_runs_total"), counter("proxyd_job_errors_total")
-        last, duration = gauge("proxyd_job_last_run_timestamp_seconds"), gauge("proxyd_job_duration_seconds")
+    def _jobs(self) -> Iterator[Told]:
+        runs, errors = Told("proxyd_job_runs_total"), Told("proxyd_job_errors_total")
+        last, duration = Told("proxyd_job_last_run_timestamp_seconds"), Told("proxyd_job_duration_seconds")
         for job in self._process.jobs:
             for family, value in ((runs, job.runs), (errors, job.errors), (last, job.last_run), (duration, job.duration)):
-                family.add_metric((job.name,), value)
+                family.add((job.name,), value)
         yield from (runs, errors, last, duration)
 
 
@@ -238,11 +232,11 @@ class _Worst:
         """One more number."""
         self._found[labels] = max(number, self._found.get(labels, number))
 
-    def told(self, name: str, sign: int = 1) -> Metric:
+    def told(self, name: str, sign: int = 1) -> Told:
         """The declared gauge, of the numbers times `sign`."""
-        family = gauge(name)
+        family = Told(name)
         for labels, number in self._found.items():
-            family.add_metric(labels, number * sign)
+            family.add(labels, number * sign)
         return family
 
 

@@ -5,28 +5,30 @@ Where that would make more series than [admin] max_series, those that say least 
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from peewee import fn
 
 from proxyd.admin import views
 from proxyd.admin.families import LE
 from proxyd.base.counters import COUNTERS
-from proxyd.base.text import route_number
+from proxyd.base.text import names_of_row, route_number
 from proxyd.health.thresholds import HEALTHY, STATUSES
 from proxyd.store.memory.circuits import CircuitBoard
-from proxyd.store.memory.transitions import CLOSED, STATE_NAMES
+from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.models import Route
 from proxyd.store.sql.observed import HealthStatus
-from proxyd.store.sql.query import dicts, tuples
+from proxyd.store.sql.query import among, column, plain
 from proxyd.store.sql.refusals import refusal_counts
-from proxyd.store.sql.servicesums import NOWHERE, Place, ServiceLatency, ServiceStats, ServiceStatusCode
+from proxyd.store.sql.servicesums import NOWHERE, Place, ServiceLatency, ServiceStats, ServiceStatusCode, by_requests, of_places
 from proxyd.store.sql.traffic import open_requests
 
 #: Series of a route: drain, maintenance and circuit; and those that a health check brings.
 _OF_ROUTE, _OF_CHECK = 2 + len(STATE_NAMES), 1 + len(STATUSES)
 _COUNTED = sum(1 for counter in COUNTERS if counter.metric)
+_SUMS = tuple(counter.name for counter in COUNTERS)
 
 
 class RouteRow(NamedTuple):
@@ -42,6 +44,11 @@ class RouteRow(NamedTuple):
     drain_clock: str | None
     drain_seconds: float | None
     maintenance_since: str | None
+
+
+#: What it is made of.
+_ROWS = ("SELECT route_id, service_name, instance_name, domains, path, slot, drain_started_at, drain_clock, drain_seconds, "
+         "maintenance_since FROM routes WHERE route_id IN")
 
 
 @dataclass(slots=True)
@@ -63,73 +70,61 @@ class Readings:
 
 
 def read(circuits: CircuitBoard, most: int) -> Readings:
-    """Everything there is, or what makes about `most` series of it (0: no bound). Runs in the database thread."""
-    rows = {row[0]: RouteRow(*row) for row in tuples(Route.select(
-        Route.route_id, Route.service_name, Route.instance_name, Route.domains, Route.path, Route.slot, Route.drain_started_at,
-        Route.drain_clock, Route.drain_seconds, Route.maintenance_since))}
+    """Everything there is, or what makes about `most` series of it (0: no bound). Runs in the database thread. Of what has no series, only
+    the names are read."""
+    place: dict[str, Place] = {}
     # A service that has no route now is no series. When it is back, its counters go on.
-    places = {(row.service, first_domain(row.domains)) for row in rows.values()} | {NOWHERE}
-    found = Readings(routes=list(rows.values()), sessions=views.session_counts(), total=len(rows))
-    found.sums = {place: item for item in dicts(ServiceStats.select()) if (place := (item["service_name"], item["domain"])) in places}
-    code, latency = ServiceStatusCode, ServiceLatency
-    codes = code.select(code.service_name, code.domain, code.status_code, code.responses).order_by(code.status_code)
-    found.codes = [row for row in tuples(codes) if row[:2] in places]
-    buckets = latency.select(latency.service_name, latency.domain, latency.bucket, latency.requests)
-    found.latencies = [row for row in tuples(buckets) if row[:2] in places]
-    found.open_now = [((row.service, first_domain(row.domains)), *numbers) for route_id, *numbers in open_requests()
-                      if (row := rows.get(route_id)) is not None]
-    found.health = {route_id: status for route_id, status in tuples(HealthStatus.select(HealthStatus.route_id, HealthStatus.status))
-                    if route_id in rows}
-    found.refusals = refusal_counts()
-    found.circuits = {row.route_id: STATE_NAMES[circuits.state(row.slot, route_number(row.route_id))] for row in found.routes}
-    if most:
-        _bound(found, most)
+    there = {NOWHERE}
+    for route_id, service, domains in plain(Route.select(Route.route_id, Route.service_name, Route.domains).order_by(
+            fn.LENGTH(Route.route_id), Route.route_id)):
+        place[route_id] = of = service, names_of_row(domains)[0]
+        there.add(of)
+    health = {route_id: status for route_id, status in plain(HealthStatus.select(HealthStatus.route_id, HealthStatus.status))
+              if route_id in place}
+    counted = by_requests()
+    busiest = [one for one in counted if one in there]
+    codes = ServiceStatusCode.select().count() * len(busiest) // max(1, len(counted))
+    services, routes = _bounds(len(busiest), len(busiest) * (_COUNTED + len(LE) + 3) + codes, len(place), len(health), most)
+    without = {*busiest[services:]} - {NOWHERE}
+    found = Readings(sessions=views.session_counts(), refusals=refusal_counts(), total=len(place),
+                     left_out={"routes": len(place) - routes, "services": len(without)})
+    _read_traffic(found, [one for one in busiest if one not in without])
+    found.open_now = [(at, *numbers) for route_id, *numbers in open_requests()
+                      if (at := place.get(route_id)) is not None and at not in without]
+    _read_state(found, _strangest(place, health, circuits)[:routes], health, circuits)
     return found
 
 
-def _bound(found: Readings, most: int) -> None:
-    """Leave out what is beyond so many series. Traffic and the state of routes have half of them each, and what the other does not need."""
-    traffic = len(found.sums) * (_COUNTED + len(LE) + 3) + len(found.codes)
-    state = len(found.routes) * _OF_ROUTE + len(found.health) * _OF_CHECK
-    if traffic + state <= most:
-        return
+def _bounds(services: int, traffic: int, routes: int, checked: int, most: int) -> tuple[int, int]:
+    """How many of the services and of the routes are within so many series. `traffic`: the series of all services; `checked`: routes with
+    a health check. Traffic and the state of routes have half of the series each, and what the other does not need."""
+    state = routes * _OF_ROUTE + checked * _OF_CHECK
+    if not most or traffic + state <= most:
+        return services, routes
     for_traffic = min(traffic, max(most // 2, most - state))
-    if for_traffic < traffic:
-        _busiest(found, len(found.sums) * for_traffic // traffic)
     for_state = most - for_traffic
-    if for_state < state:
-        _strangest(found, for_state // (_OF_ROUTE + (_OF_CHECK if found.health else 0)))
+    return (services if for_traffic == traffic else services * for_traffic // traffic,
+            routes if for_state >= state else for_state // (_OF_ROUTE + (_OF_CHECK if checked else 0)))
 
 
-def _busiest(found: Readings, count: int) -> None:
-    """Keep so many services at their domains, those with the most requests; and what matched no route."""
-    asked: Counter[Place] = Counter()
-    for service, domain, _, responses in found.codes:
-        asked[service, domain] += responses
-    kept = {place for place, _ in asked.most_common(count)} | {NOWHERE}
-    found.left_out["services"] = len(found.sums.keys() - kept)
-    found.sums = {place: item for place, item in found.sums.items() if place in kept}
-    found.codes = [row for row in found.codes if row[:2] in kept]
-    found.latencies = [row for row in found.latencies if row[:2] in kept]
-    found.open_now = [row for row in found.open_now if row[0] in kept]
+def _strangest(place: Iterable[str], health: dict[str, str], circuits: CircuitBoard) -> list[str]:
+    """The routes of `place`, the oldest first: those that are not as usual, and then the others, so that the same ones stay."""
+    meant = column(Route.select(Route.route_id).where(Route.drain_started_at.is_null(False) | Route.maintenance_since.is_null(False)))
+    strange = {*meant, *(route_id for route_id, status in health.items() if status != HEALTHY),
+               *(f"r{number}" for number in circuits.not_closed())}
+    return [*(route_id for route_id in place if route_id in strange), *(route_id for route_id in place if route_id not in strange)]
 
 
-def _strangest(found: Readings, count: int) -> None:
-    """Keep so many routes: those that are not as usual, and then the oldest, so that the same ones stay."""
-    usual = STATE_NAMES[CLOSED]
-
-    def order(row: RouteRow) -> tuple[bool, int]:
-        strange = (row.drain_started_at is not None or row.maintenance_since is not None or found.circuits[row.route_id] != usual
-                   or found.health.get(row.route_id, HEALTHY) != HEALTHY)
-        return not strange, route_number(row.route_id)
-
-    found.left_out["routes"] = len(found.routes) - count
-    found.routes = heapq.nsmallest(count, found.routes, key=order)
-    kept = {row.route_id for row in found.routes}
-    found.health = {route_id: status for route_id, status in found.health.items() if route_id in kept}
-    found.circuits = {route_id: state for route_id, state in found.circuits.items() if route_id in kept}
+def _read_traffic(found: Readings, services: list[Place]) -> None:
+    """What was counted for these services at their domains."""
+    found.sums = {(service, domain): dict(zip(_SUMS, values, strict=True))
+                  for service, domain, *values in of_places(ServiceStats, services, _SUMS)}
+    found.codes = sorted(of_places(ServiceStatusCode, services, ("status_code", "responses")))
+    found.latencies = list(of_places(ServiceLatency, services, ("bucket", "requests")))
 
 
-def first_domain(domains: str) -> str:
-    """The first of the domains of a row, which stands for all of them. Nothing in a domain is escaped in JSON."""
-    return domains.partition('"')[2].partition('"')[0]
+def _read_state(found: Readings, route_ids: list[str], health: dict[str, str], circuits: CircuitBoard) -> None:
+    """These routes with their circuits, and their health of that of all."""
+    found.routes = list(map(RouteRow._make, among(_ROWS, route_ids)))
+    found.health = {row.route_id: health[row.route_id] for row in found.routes if row.route_id in health}
+    found.circuits = {row.route_id: STATE_NAMES[circuits.state(row.slot, route_number(row.route_id))] for row in found.routes}

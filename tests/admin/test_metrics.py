@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -126,6 +130,10 @@ def test_series_beyond_the_bound_are_those_that_say_least_and_their_number_is_to
     assert 4 <= names["proxyd_maintenance"] < 41 and 1 <= names["proxyd_retries_total"] < 41
     asked = samples(master.get("/metrics").text)
     assert asked["proxyd_metrics_left_out", frozenset({("of", "routes")})] == 0
+    # Services that are gone make no series, so they take no places.
+    master.write(lambda: Route.delete().where(Route.route_id.in_([f"r{number}" for number in range(2, 41)])).execute())
+    found = master.run(lambda: master.store.read(readings.read, master.circuits, all_of_them // 10))
+    assert set(found.left_out.values()) == {0} and len(found.routes) == 2 and len(found.sums) == 2
 
 
 def test_what_the_history_costs_is_told_by_table(master: Master) -> None:
@@ -154,6 +162,32 @@ def test_openmetrics_is_spoken_where_asked_for(master: Master) -> None:
     answer = master.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
     assert any(family.name == "proxyd_requests" for family in parse_openmetrics(answer.text))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("accept", ["", "text/plain;version=1.0.0;escaping=allow-utf-8", "application/openmetrics-text;version=1.0.0"])
+def test_the_text_is_what_the_library_of_prometheus_writes(master: Master, accept: str) -> None:
+    def odd() -> None:
+        add_session("s8", 'a "shop"\\')
+        add_route(2, "s8", 'a "shop"\\', path='/"q"/\\n\\')
+        add_health("r2", "down")
+        add_traffic("r2", {200: 12345678}, {10: 12345678}, latency_ms_sum=0.5, bytes_sent=10**15)
+
+    master.write(odd)
+    answer = master.get("/metrics", headers={"Accept": accept})
+    read: Any = parse_openmetrics if "openmetrics" in accept else parse
+    families = list(read(answer.text))
+    encode, content_type = choose_encoder(accept)
+    written: Any = SimpleNamespace(collect=lambda: families)
+    assert answer.content == encode(written) and answer.headers["Content-Type"] == content_type
+    assert 'path="/\\"q\\"/\\\\n\\\\",service="a \\"shop\\"\\\\"} 1.0\n' in answer.text
+    assert 'proxyd_bytes_sent_total{domain="shop.example",service="a \\"shop\\"\\\\"} 1e+15' in answer.text
+
+
+@pytest.mark.parametrize("scheme", ["dots", "values"])
+def test_a_scheme_that_writes_all_names_anew_is_not_claimed(master: Master, scheme: str) -> None:
+    answer = master.get("/metrics", headers={"Accept": f"text/plain;version=1.0.0;escaping={scheme}"})
+    assert answer.headers["Content-Type"].endswith("version=1.0.0; charset=utf-8; escaping=underscores")
+    assert "\nproxyd_routes 1.0\n" in answer.text
 
 
 def test_background_jobs_are_shown_with_their_errors(master: Master) -> None:

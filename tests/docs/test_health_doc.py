@@ -96,9 +96,7 @@ def test_every_setting_of_the_checker_is_named_and_no_other() -> None:
 
 
 def test_every_name_in_code_type_is_one_that_exists() -> None:
-    shown = set()
-    for family in ProxydCollector(Readings(), Process(0.0, 0, [], [], 0)).collect():
-        shown.add(family.name + ("_total" if family.type == "counter" else ""))
+    shown = {told.family.name for told in ProxydCollector(Readings(), Process(0.0, 0, [], [], 0)).collect()}
     assert set(re.findall(r"`(proxyd_\w+)`", TEXT)) <= shown
     assert {word for word in re.findall(r"\b[A-Z]+_[A-Z_]+\b", TEXT) if "_VERIFY_" not in word} <= set(COMMANDS)
     events = set(re.findall(r"^EVENT\|(\w+)\|", TEXT, re.MULTILINE))

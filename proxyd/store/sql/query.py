@@ -74,6 +74,15 @@ def among(statement: str, values: Iterable[Any], *before: Any) -> Iterator[tuple
         yield from database.execute_sql(f"{head} ({', '.join([mark] * len(piece))})", [*before, *piece])
 
 
+def among_pairs(statement: str, pairs: Sequence[tuple[Any, Any]]) -> Iterator[tuple[Any, ...]]:
+    """The same for pairs of values. `statement` joins them as a table `pairs` with column1 and column2: the other table's rows are then
+    found by their index, which SQLite does not use for pairs IN a list."""
+    mark = database.obj.param
+    for piece in pieces(pairs, _AT_ONCE // 2):
+        table = f"(VALUES {', '.join([f'({mark}, {mark})'] * len(piece))}) AS pairs"
+        yield from database.execute_sql(statement.replace("JOIN pairs", f"JOIN {table}"), [value for pair in piece for value in pair])
+
+
 def pieces(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
     """Pieces of a sequence, each of `size` but the last. peewee's `chunked` fills each up to its size first, however few there are."""
     return (items[first:first + size] for first in range(0, len(items), size))

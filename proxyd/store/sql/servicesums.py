@@ -5,7 +5,7 @@ Everything here runs in the database thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from peewee import CompositeKey, TextField, fn
@@ -14,7 +14,7 @@ from proxyd.base.counters import COUNTERS
 from proxyd.store.sql.database import database
 from proxyd.store.sql.models import Route, StoredTable, of_key
 from proxyd.store.sql.observed import LatencyBuckets, StatusCodes, with_counters
-from proxyd.store.sql.query import among
+from proxyd.store.sql.query import among, among_pairs, plain
 from proxyd.store.sql.upsert import add
 
 #: Service and (first) domain.
@@ -94,6 +94,19 @@ def add_to_services(routes: Mapping[str, Counted], at: str) -> None:
         [(*key, count) for key, count in sorted(codes.items())], ("responses",))
     add(ServiceLatency, ("service_name", "domain", "bucket", "requests"),
         [(*key, count) for key, count in sorted(latency.items())], ("requests",))
+
+
+def by_requests() -> list[Place]:
+    """All services at their domains, those with the most requests first."""
+    order = ServiceStats._meta.fields["requests"].desc(), ServiceStats.service_name, ServiceStats.domain
+    return [(service, domain) for service, domain in plain(ServiceStats.select(*order[1:]).order_by(*order))]
+
+
+def of_places(model: type[ServiceStats | ServiceStatusCode | ServiceLatency], places: Sequence[Place],
+              names: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+    """The rows of services at their domains: service, domain, and the columns `names`."""
+    return among_pairs(f"SELECT t.service_name, t.domain, {', '.join(f't.{name}' for name in names)} FROM {model._meta.table_name} t "
+                       "JOIN pairs ON t.service_name = pairs.column1 AND t.domain = pairs.column2", places)
 
 
 def fill_from_routes() -> None:
