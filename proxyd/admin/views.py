@@ -22,7 +22,7 @@ from proxyd.store.memory.transitions import STATE_NAMES
 from proxyd.store.sql.maintenance import going_on
 from proxyd.store.sql.models import CLIENTLESS, Route, Session
 from proxyd.store.sql.observed import Circuit, EventRow, HealthStatus, RouteMinute
-from proxyd.store.sql.query import dicts, tuples
+from proxyd.store.sql.query import dicts, plain, tuples
 from proxyd.store.sql.status import instant, other_circuits
 from proxyd.store.sql.traffic import route_stats
 
@@ -65,14 +65,17 @@ def find_routes(wanted: Wanted) -> tuple[list[Route], int]:
         query = query.where(STATES[wanted.state])
     if not (wanted.unwell or wanted.worst):
         return list(query.order_by(*order).limit(wanted.limit).offset(wanted.offset)), query.count()
-    rank = {route_id: place for place, route_id in enumerate(wanted.worst)}
-    ids = [row[0] for row in tuples(query.select(Route.route_id).order_by(*order))]
-    if wanted.unwell:
-        ids = [route_id for route_id in ids if route_id in rank]
-    ids.sort(key=lambda route_id: rank.get(route_id, len(rank)))
-    chosen = ids[wanted.offset:wanted.offset + wanted.limit]
+    # Of more ids than one query takes, those that fit are found among all.
+    fitting = query.where(Route.route_id.in_(wanted.worst)) if len(wanted.worst) <= _CHUNK else query
+    found = {route_id for route_id, in plain(fitting.select(Route.route_id))}
+    first = [route_id for route_id in wanted.worst if route_id in found]
+    chosen = first[wanted.offset:wanted.offset + wanted.limit]
+    if not wanted.unwell and len(chosen) < wanted.limit:
+        skipped, more = max(0, wanted.offset - len(first)), wanted.limit - len(chosen)
+        others, told = plain(query.select(Route.route_id).order_by(*order).limit(len(first) + skipped + more)), set(first)
+        chosen += [route_id for route_id, in others if route_id not in told][skipped:skipped + more]
     rows = {row.route_id: row for piece in chunked(chosen, _CHUNK) for row in Route.select().where(Route.route_id.in_(piece))}
-    return [rows[route_id] for route_id in chosen], len(ids)
+    return [rows[route_id] for route_id in chosen], len(first) if wanted.unwell else query.count()
 
 
 def routes(circuits: CircuitBoard, wanted: Wanted, now: float) -> tuple[list[dict[str, Any]], int]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxyd.admin import views
 from proxyd.base.findings import KINDS
 from proxyd.base.text import rfc3339
 from proxyd.store.sql import wellness
@@ -112,6 +113,31 @@ def test_members_are_named_the_oldest_first(well: Master) -> None:
     well.write(lose)
     found, = findings(well)
     assert found["route_ids"] == ["r1", "r2", "r10"] and found["subject"] == "r1 r2 r10"
+
+
+@pytest.mark.parametrize("at_once", [1, 500])
+def test_unwell_routes_lead_the_list_on_whatever_page(well: Master, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    def more() -> None:
+        add_session("s8", "zoo")
+        for number in range(2, 8):
+            add_route(number, "s8", "zoo", domains=f'["z{number}.example"]')
+        for number in (4, 6):
+            add_health(f"r{number}", "down", since=f"2026-01-0{8 - number}T00:00:00.000Z")
+
+    well.write(more)
+    monkeypatch.setattr(views, "_CHUNK", at_once)
+
+    def listed(query: str) -> tuple[list[str], str]:
+        well.run(well.server._context.wellness.forget)
+        answer = well.get(f"/api/v1/routes?order=worst&{query}")
+        return [one["route_id"] for one in answer.json()["routes"]], answer.headers["X-Total-Count"]
+
+    whole = ["r6", "r4", "r1", "r2", "r3", "r5", "r7"]
+    for limit in (1, 2, 3, 10):
+        assert [listed(f"limit={limit}&offset={offset}") for offset in range(8)] == [
+            (whole[offset:offset + limit], "7") for offset in range(8)]
+    assert listed("unwell=1&limit=1&offset=1") == (["r4"], "2")
+    assert listed("q=z4") == (["r4"], "1") and listed("q=z5") == (["r5"], "1") and listed("q=z5&unwell=1") == ([], "0")
 
 
 def test_a_route_that_fails_every_request_is_unwell_though_its_check_passes(well: Master) -> None:
