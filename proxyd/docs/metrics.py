@@ -13,6 +13,12 @@ domain, over instances, paths and deploys: a redeploy makes no new series, and a
 `-` stands for requests that matched no route. Sums by route are in SQL (`route_stats`) and the API. `conf/prometheus` has a scrape job
 and alerts, `conf/grafana` a dashboard.
 
+There are about `[admin] max_series` series of services and routes at most: 50,000 where nothing is set, and 0 is no bound. Traffic and
+the state of routes have half of them each, and what the other does not need. Where there would be more, all routes stay that are in
+maintenance, drain, are not healthy or whose circuit is not closed, as far as there is room, then the oldest of the others; and those
+services with the most requests. `proxyd_metrics_left_out` tells how many have no series. The sums over all of them (`proxyd_routes`,
+`proxyd_unwell`, `proxyd_refusals_total`) leave nothing out.
+
 ```sh
 curl -s http://127.0.0.1:8282/metrics | grep '^proxyd_requests_total'
 ```
