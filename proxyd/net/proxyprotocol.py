@@ -9,7 +9,7 @@ import ipaddress
 import re
 import socket
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 _SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 #: Longest header of version 1, and longest rest of one of version 2 (addresses, and what else the front tells of the client).
@@ -19,13 +19,22 @@ _LOCAL, _PROXIED = 0x20, 0x21
 _TCP4, _TCP6 = 0x11, 0x21
 #: Bytes of the addresses and ports of each family.
 _ADDRESSES = {_TCP4: 12, _TCP6: 36}
-#: What is added to a header of version 2 (2.2.7: types from 0xE0 on are free to use): the proxyd host that passes the connection on.
-_HOST, _EXTRA = 0xE0, struct.Struct("!BH")
-_MOST_HOST = 64
+#: What is added to a header of version 2 (2.2.7: types from 0xE0 on are free to use): the proxyd host that passes the connection on, and
+#: which process of it.
+_HOST, _PROCESS, _EXTRA = 0xE0, 0xE1, struct.Struct("!BH")
+_LONGEST_EXTRA = 64
 
 
 class ProxyHeaderError(Exception):
     """A connection does not begin with a header of the protocol, or with a malformed one."""
+
+
+class Via(NamedTuple):
+    """The name of the proxyd host that passes a connection on, and a mark of its process: another process has another one. Both are empty
+    if none does."""
+
+    host: str = ""
+    process: str = ""
 
 
 def read_header(sock: Any) -> str | None:
@@ -34,15 +43,15 @@ def read_header(sock: Any) -> str | None:
     return read_relayed(sock)[0]
 
 
-def read_relayed(sock: Any) -> tuple[str | None, str]:
-    """The same, and the proxyd host that passes the connection on; empty if none does."""
+def read_relayed(sock: Any) -> tuple[str | None, Via]:
+    """The same, and who passes the connection on."""
     begin = _exactly(sock, len(_SIGNATURE))
     if begin == _SIGNATURE:
         kind, family, length = struct.unpack("!BBH", _exactly(sock, 4))
         if length > _LONGEST_REST:
             raise ProxyHeaderError("the header is too long")
         rest = _exactly(sock, length)
-        return _address(kind, family, rest), _relaying_host(rest[_ADDRESSES.get(family, length):])
+        return _address(kind, family, rest), _relaying(rest[_ADDRESSES.get(family, length):])
     if not begin.startswith(b"PROXY "):
         raise ProxyHeaderError("the connection does not begin with a header of the PROXY protocol")
     while not begin.endswith(b"\r\n"):
@@ -53,24 +62,24 @@ def read_relayed(sock: Any) -> tuple[str | None, str]:
         begin += _exactly(sock, end + 1 if end >= 0 else len(seen))
         if end >= 0:
             break
-    return _address_in_text(begin), ""
+    return _address_in_text(begin), Via()
 
 
-def _relaying_host(extras: bytes) -> str:
-    at = 0
+def _relaying(extras: bytes) -> Via:
+    at, found = 0, {}
     while len(extras) - at >= _EXTRA.size:
         kind, length = _EXTRA.unpack_from(extras, at)
         at += _EXTRA.size
-        if kind == _HOST and length <= _MOST_HOST:
-            return extras[at:at + length].decode("ascii", "replace")
+        if length <= _LONGEST_EXTRA:
+            found[kind] = extras[at:at + length].decode("ascii", "replace")
         at += length
-    return ""
+    return Via(found.get(_HOST, ""), found.get(_PROCESS, ""))
 
 
-def header(version: str, client: str, target: tuple[str, int] | None, host: str = "") -> bytes:
+def header(version: str, client: str, target: tuple[str, int] | None, via: Via | None = None) -> bytes:
     """The header for a connection of a client: its address, of which no port is known, and where the connection goes (None: to a UNIX
     socket). Without an address of the client, the header says that the connection is the proxy's own.
-    `host`: the name of the proxyd host that passes the connection on, with version 2."""
+    `via`: the proxyd host that passes the connection on, with version 2."""
     try:
         source: Any = ipaddress.ip_address(client)
     except ValueError:
@@ -82,9 +91,9 @@ def header(version: str, client: str, target: tuple[str, int] | None, host: str 
     if version == "v1":
         return f"PROXY TCP{source.version} {_text(source)} {_text(to)} 0 {port}\r\n".encode()
     addresses: bytes = source.packed + to.packed + struct.pack("!HH", 0, port)
-    if host:
-        name = host.encode()[:_MOST_HOST]
-        addresses += _EXTRA.pack(_HOST, len(name)) + name
+    for kind, text in zip((_HOST, _PROCESS), via or (), strict=False):
+        data = text.encode()[:_LONGEST_EXTRA]
+        addresses += _EXTRA.pack(kind, len(data)) + data
     return _SIGNATURE + struct.pack("!BBH", _PROXIED, _TCP4 if source.version == 4 else _TCP6, len(addresses)) + addresses
 
 

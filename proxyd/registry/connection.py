@@ -17,6 +17,7 @@ from gevent.lock import BoundedSemaphore
 from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.events.types import ALL, SUBSCRIBED
+from proxyd.net.proxyprotocol import Via
 from proxyd.net.turns import SLICE, let_others_run
 from proxyd.registry.caller import Caller, carry_out
 from proxyd.registry.framing import LineError, LineReader, answer_line, decode, to_json
@@ -52,8 +53,8 @@ class Connection:
         self._cut = False
         self._has_place = False
         self._since = time.monotonic()
-        #: The host that has passed the connection on; empty if none has, or does not say so.
-        self.via = ""
+        #: Who has passed the connection on, if somebody has and says so.
+        self.via = Via()
         self.caller = caller
         self.caller.unhurried = self._unhurried
         self.caller.exit_waits = self._exit_waits
@@ -277,6 +278,6 @@ class Connection:
         """Whether it was not the client that ended, but the host that has passed the connection on: then the client comes back by another
         one."""
         registry = self.caller.registry
-        if not self.via or not self.caller.has_session or registry.others is None:
+        if not self.via.host or not self.caller.has_session or registry.others is None:
             return False
         return not registry.others.passes_on(self.via, plain=not registry.settings.registry.tls_certificate)

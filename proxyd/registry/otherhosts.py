@@ -21,6 +21,7 @@ from proxyd.base.findings import Finding
 from proxyd.base.text import split_address
 from proxyd.events.bus import EventBus
 from proxyd.net.dial import resolver
+from proxyd.net.proxyprotocol import Via
 from proxyd.store.sql import words
 from proxyd.store.sql.database import Store, StoreError
 from proxyd.store.sql.membership import LEASE
@@ -55,8 +56,9 @@ class _Other:
     speaks: bool = False
     #: It is about to be upgraded: it takes no sessions, and leads only if no other host can.
     drained: bool = False
-    #: Where it takes registry connections.
+    #: Where it takes registry connections, and the mark of the process that has passed one on last.
     registry: str = ""
+    relay: str = ""
 
 
 class OtherHosts:
@@ -170,14 +172,24 @@ class OtherHosts:
         """The other hosts that give signs of life."""
         return {name for name, host in self._hosts.items() if host.lives}
 
-    def passes_on(self, name: str, plain: bool) -> bool:
-        """Whether a host passes registry connections on: a line that goes by it to this registry is answered within a moment. That its
-        kernel takes a connection is not enough: it does so while a process ends. `plain`: the registry speaks without TLS; with TLS it
-        has to do that the connection does not end at once."""
-        host = self._hosts.get(name)
-        if host is None or not host.lives or not host.registry:
-            return False
-        at, port = split_address(host.registry)
+    def relays(self, via: Via) -> None:
+        """A process of a host passes a connection on."""
+        host = self._hosts.get(via.host)
+        if host is not None:
+            host.relay = via.process
+
+    def passes_on(self, via: Via, plain: bool) -> bool:
+        """Whether a process of a host still passes registry connections on. Another one may be there already, by which the client will
+        come, but what the first one has passed on has ended with it. `plain`: the registry speaks without TLS."""
+        host = self._hosts.get(via.host)
+        # Its line was passed on by the process that is there now.
+        return host is not None and host.lives and bool(host.registry) and self._reaches(host.registry, plain) and host.relay == via.process
+
+    @staticmethod
+    def _reaches(registry: str, plain: bool) -> bool:
+        """Whether a line that goes by a host to this registry is answered within a moment. That its kernel takes a connection is not
+        enough: it does so while a process ends. With TLS it has to do that the connection does not end at once."""
+        at, port = split_address(registry)
         with contextlib.suppress(OSError), gevent.Timeout(_REACH_SECONDS, False):
             for address in resolver().addresses(at):
                 with contextlib.closing(socket.create_connection((address, port))) as sock:

@@ -19,7 +19,7 @@ from proxyd.config.sections import RegistrySettings
 from proxyd.events.bus import Event
 from proxyd.net.descriptors import open_limit
 from proxyd.net.listen import ListenError, PatientServer, listen
-from proxyd.net.proxyprotocol import ProxyHeaderError, read_relayed
+from proxyd.net.proxyprotocol import ProxyHeaderError, Via, read_relayed
 from proxyd.registry import commands
 from proxyd.registry.auth import Gatekeeper
 from proxyd.registry.caller import Caller
@@ -80,7 +80,7 @@ class RegistryServer:
 
     def cut(self, hosts: set[str]) -> None:
         """End the connections that these hosts have passed on: they are gone, and nothing comes from there any more."""
-        for connection in [item for item in self.connections if item.via in hosts]:
+        for connection in [item for item in self.connections if item.via.host in hosts]:
             connection.cut()
 
     def _deliver(self, event: Event) -> None:
@@ -111,12 +111,14 @@ class RegistryServer:
             self._tell_short()
             refuse(sock, "the registry is short of file descriptors: try again later; its limit (ulimit -n, LimitNOFILE) is too low")
             return
-        via = ""
+        via = Via()
         try:
             tune(sock, self.settings)
             if isinstance(address, tuple) and self._begins_with_header(address[0]):
                 with gevent.Timeout(_HANDSHAKE_SECONDS):
                     told, via = read_relayed(sock)
+                if self.registry.others is not None:
+                    self.registry.others.relays(via)
                 peer = f"{told}:0" if told else peer
             if self._tls is not None:
                 with gevent.Timeout(_HANDSHAKE_SECONDS):

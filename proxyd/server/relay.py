@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import socket as constants
 from typing import Any
 
@@ -19,7 +20,7 @@ from proxyd.base.trouble import Trouble
 from proxyd.config.sections import RegistrySettings
 from proxyd.net.dial import resolver
 from proxyd.net.listen import ListenError, PatientServer, listen
-from proxyd.net.proxyprotocol import header
+from proxyd.net.proxyprotocol import Via, header
 from proxyd.registry.framing import answer_line
 from proxyd.registry.server import refuse, tune
 
@@ -42,7 +43,7 @@ class Relay:
 
     def __init__(self, settings: RegistrySettings, host: str) -> None:
         self._leader = ""
-        self._host = host
+        self._via = Via(host, secrets.token_hex(8))
         self._settings = settings
         self._server: PatientServer | None = None
         self._open = Pool(settings.max_connections + _REFUSALS)
@@ -154,7 +155,7 @@ class Relay:
                     tune(leader, self._settings)
                     _hurry(leader)
                     if self._settings.proxy_protocol_from:
-                        leader.sendall(header("v2", client, leader.getpeername()[:2], self._host))
+                        leader.sendall(header("v2", client, leader.getpeername()[:2], self._via))
                 except BaseException:
                     leader.close()
                     raise

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 
+from proxyd.base.processes import runs
 from proxyd.registry.state import MOVE
 from tests.hosts.conftest import MakeHost, database
 from tests.hosts.test_applies import master_of
@@ -98,6 +99,26 @@ def test_a_service_that_came_back_in_time_keeps_its_traffic_though_the_leader_ha
         assert postgres.sql("SELECT version FROM routes", database(first)) == version
     finally:
         os.kill(other, signal.SIGCONT)
+
+
+def test_a_service_keeps_its_traffic_where_another_process_took_the_place_of_the_one_that_had_passed_it_on(
+        new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
+    settings = {"registry__proxy_protocol_from": "127.0.0.1"}
+    first, second = new_host("web1", **settings), new_host("web2", **settings)
+    wait_for(lambda: listens(second.registry_port), what="the relay")
+    client = RegistryClient(second.registry_port).register("shop")
+    client.route("shop.test", backend.url)
+    leader, other = master_of(first), master_of(second)
+    # When the leader looks, connections are passed on again already, but not this one.
+    os.kill(leader, signal.SIGSTOP)
+    try:
+        os.kill(other, signal.SIGKILL)
+        wait_for(lambda: not runs(other) and listens(second.registry_port), 10, "the next process", pause=0.005)
+    finally:
+        os.kill(leader, signal.SIGCONT)
+    wait_for(lambda: postgres.sql("SELECT state FROM sessions", database(first)) == "disconnected", 10, "the loss of the connection")
+    assert postgres.sql("SELECT enabled FROM routes", database(first)) == "t"
+    assert direct(first.registry_port).command(f"RECONNECT|{client.session_id}") == "OK"
 
 
 def direct(port: int) -> RegistryClient:

@@ -86,7 +86,8 @@ def stop_standby(stage: HostsStage, chance: random.Random) -> None:
     host, seconds = stage.one(chance, leads=False), chance.choice((0.5, 1.5, 4.0, 7.0))
     stage.say("stop_standby", f"{host.name} for {seconds:g} s")
     # Services that came by this host can't know that it is stopped. Their routes go on for a while (docs/hosts.md).
-    gone = stage.excuse("stop_standby", "away", after=1.0) if seconds > LEASE + MOVE - 1.0 else contextlib.nullcontext()
+    silent = stage.silence(host, seconds)
+    gone = stage.excuse("stop_standby", "away", after=1.0) if silent > LEASE + MOVE - 1.0 else contextlib.nullcontext()
     with (gone, stage.excuse("stop_standby", "master", host=host.name, after=1.0),
           stage.late("stop_standby", host, by=_BY_ITSELF, after=1.0)):
         _stop(host.master(), seconds)

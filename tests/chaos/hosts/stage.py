@@ -28,6 +28,8 @@ _OWN_LATE = re.compile(r"not yet taken by worker")
 _BACK = re.compile(r"host (\S+) is back")
 _PROCESS = re.compile(r"\[(\d+)\]")
 _LISTEN = 0.05
+#: Seconds that a master needs to take up what waits for it, after it was stopped.
+_BREATH = 1.0
 
 
 class HostsStage(Scene):
@@ -39,6 +41,8 @@ class HostsStage(Scene):
         self.stages = {host.name: Stage(host, hosts.backends, histories, judge, "folder", said) for host in hosts.hosts}
         #: The hosts that are said to be gone, by who says so.
         self._gone: dict[tuple[str, str], Window] = {}
+        #: When each host was silent last, because its master was stopped.
+        self._silent: dict[str, Window] = {}
         #: Seconds that a fault of the leader was over after: until another lead began, and until every host that is well took commands.
         self.takeovers: list[tuple[str, float, float]] = []
 
@@ -89,6 +93,15 @@ class HostsStage(Scene):
         """Wait until the master of a host that led by `term` has ended, if another one leads by now: only then is the next one there."""
         if self.hosts.term() != term:
             self.wait(lambda: host.master().pid != pid, _ALL_WELL, f"the end of the master of {host.name}, which was overtaken")
+
+    def silence(self, host: Host, seconds: float) -> float:
+        """Seconds for which services that come by a host hear nothing of it, where its master is stopped for `seconds` from now: a stop
+        that is hardly over counts, too."""
+        now = time.monotonic()
+        last = self._silent.get(host.name)
+        begin = last.begin if last is not None and now - last.end < patience(_BREATH) else now
+        self._silent[host.name] = Window(begin, now + seconds)
+        return now + seconds - begin
 
     def answers_everywhere(self, but: Host | None = None) -> bool:
         """Wait until the registry of every host takes commands."""
