@@ -25,6 +25,15 @@ def test_a_tcp_address_takes_connections_and_can_be_taken_again_at_once() -> Non
             taken.close()
 
 
+@pytest.mark.parametrize(("host", "address"), [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")])
+def test_what_is_accepted_sends_small_writes_at_once(host: str, address: str) -> None:
+    port = free_port()
+    with listen(f"{host}:{port}", 8) as listening, socket.create_connection((address, port), timeout=5):
+        taken, _address = listening.accept()
+        with taken:
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_an_ipv6_address_stands_in_brackets() -> None:
     port = free_port()
     with listen(f"[::1]:{port}", 8), socket.create_connection(("::1", port), timeout=5) as made:
