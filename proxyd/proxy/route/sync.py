@@ -47,7 +47,8 @@ _EMPTY_SILENCE = 3.0
 #: alone is a reason to use it, and not that the machine is busy.
 _PATIENCE, _SERVER_PATIENCE = 2.0, 2.0
 #: A worker that ran has looked at the board. One that has not for so long was stopped, or had no turn: it compares its table with the board
-#: before it answers by it, and waits for a newer one, though not for ever: the database may not answer.
+#: before it answers by it, and waits for what is posted there, though not for ever: the database may not answer. What is posted later it
+#: hears of as one does that was not stopped.
 _STALE, _CATCH_UP = 0.1, 2.0
 
 
@@ -86,7 +87,9 @@ class Sync:
         self._not_before = 0.0
         #: Until when (time.monotonic() seconds) requests may be answered by the table without another look at the board.
         self.valid_until = 0.0
-        self._behind_since = 0.0
+        #: When this process last looked at the board, and when it came back from its last stop (monotonic seconds); the version that was
+        #: posted by then, 0 once the table has it.
+        self._looked, self._back_since, self._missed = 0.0, 0.0, 0
         self._glance = Glance(_GLANCE, self._look)
         self._following = Job("routes", poll, self._follow, log, wakes=True, first=0.0)
         self._jobs = (
@@ -146,20 +149,21 @@ class Sync:
             self._following.wake()
 
     def _awake(self) -> None:
-        """Find out whether this process was stopped, and whether it has missed something meanwhile."""
+        """Find out whether this process was stopped, and whether it still lacks something of what was posted by its return."""
         now = time.monotonic()
+        if now - self._looked > _STALE:
+            with contextlib.suppress(SharedMemoryError):
+                self._board.file.look()
+            self._back_since, self._missed = now, self._board.version
+        self._looked = now
         if self._stale_after and self._outdated(now):
             # Each request has to ask.
             self.valid_until = 0.0
             return
-        if now > self.valid_until:
-            if not self._behind_since:
-                self._behind_since = now
-                with contextlib.suppress(SharedMemoryError):
-                    self._board.file.look()
-            if self._board.version > self._table.version and now - self._behind_since < _CATCH_UP:
-                return
-        self._behind_since = 0.0
+        # The board may go back: after a power cut, or for another database.
+        if self._table.version < min(self._missed, self._board.version) and now - self._back_since < _CATCH_UP:
+            return
+        self._missed = 0
         self.valid_until = now + _STALE
 
     def _outdated(self, now: float) -> bool:
@@ -171,12 +175,16 @@ class Sync:
         return now - self._outdated_since >= self._stale_after
 
     def catch_up(self) -> bool:
-        """For a request that came later than `valid_until`: wait until the table is the one that the master posted last. False if it must
-        not be answered by the table, because a newer one has been known for too long."""
+        """For a request that came later than `valid_until`: wait until the table has what was posted by then. False if it must not be
+        answered by the table, because a newer one has been known for too long."""
         self._awake()
+        until = time.monotonic() + _CATCH_UP
         while (now := time.monotonic()) > self.valid_until:
             if self._stale_after and self._outdated(now):
                 return False
+            if now > until:
+                # Of one that is stopped time and again.
+                return True
             gevent.sleep(_TICK)
             self._awake()
         return True

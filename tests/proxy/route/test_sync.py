@@ -147,3 +147,62 @@ def test_a_worker_is_not_outdated_by_changes_that_come_faster_than_it_reads(tmp_
         sync.stop()
         for opened in (worker, master, board, posts):
             opened.close()
+
+
+def test_a_worker_that_had_no_turn_waits_for_what_it_missed_and_not_for_what_comes_all_the_time(tmp_path: Path,
+                                                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(syncing, "_CATCH_UP", 60.0)
+    url, master, posts = a_database(tmp_path)
+    worker, board = Store(url, follow=True), Board(str(tmp_path))
+    read = worker.read
+
+    def overtaken(*args: Any) -> Any:
+        """Read; by then there is something newer."""
+        found = read(*args)
+        commit(master, found.version + 1)
+        posts.post(found.version + 1)
+        return found
+
+    monkeypatch.setattr(worker, "read", overtaken)
+    taken: list[int] = []
+    sync = Sync(worker, board, lambda table, snapshot, gone: taken.append(table.version), 0.02, str(tmp_path / "none"), 60.0,
+                ("host", "boot", 1), lambda: None)
+    sync.start()
+    try:
+        for _ in range(3):
+            # No other greenlet runs meanwhile, as in a process that is stopped.
+            time.sleep(2 * syncing._STALE)
+            missed = board.version
+            assert missed > taken[-1]
+            with gevent.Timeout(10):
+                assert sync.catch_up()
+            assert taken[-1] >= missed
+    finally:
+        sync.stop()
+        for opened in (worker, master, board, posts):
+            opened.close()
+
+
+def test_a_worker_that_is_stopped_once_more_waits_for_what_it_missed_then(tmp_path: Path) -> None:
+    url, master, posts = a_database(tmp_path)
+    commit(master, 7)
+    posts.post(7)
+    taken: list[int] = []
+    worker, board = Store(url, follow=True), Board(str(tmp_path))
+    sync = Sync(worker, board, lambda table, snapshot, gone: taken.append(table.version), 0.02, str(tmp_path / "none"), 60.0,
+                ("host", "boot", 1), lambda: None)
+    sync.start()
+    try:
+        until(lambda: taken == [7] and sync.valid_until > time.monotonic())
+        # What is posted can't be read yet.
+        posts.post(9)
+        time.sleep(2 * syncing._STALE)
+        # It looks, and finds that it is behind.
+        gevent.sleep(2 * syncing._GLANCE)
+        time.sleep(syncing._CATCH_UP)
+        gevent.spawn_later(0.1, commit, master, 9)
+        assert sync.catch_up() and taken == [7, 9]
+    finally:
+        sync.stop()
+        for opened in (worker, master, board, posts):
+            opened.close()
