@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,8 @@ _MIDDLE = {"half_open", "unknown", "maintenance", "draining", "disabled", "start
 #: Characters that a text needs to be useful. If a table has less for each column, it drops some columns.
 _USEFUL = 14
 _LEAST = 6
+#: Control characters above those that JSON escapes, and those that turn the direction of a text.
+_OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 #: Rows that rich lays out together. It takes seconds for ten thousand, but the first rows must appear at once.
 _AT_ONCE = 200
 
@@ -78,8 +81,8 @@ class Screen:
         self.out.flush()
 
     def json(self, value: Any) -> None:
-        """A value as JSON for programs."""
-        self.line(json.dumps(value, indent=2, ensure_ascii=False))
+        """A value as JSON for programs. What a terminal would obey is escaped: JSON itself escapes only what ASCII has of that."""
+        self.line(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False)))
 
     def cut(self, text: str) -> None:
         """Write a text on one line. Its end is cut if it is too wide."""
@@ -203,7 +206,8 @@ def tone(text: str) -> str:
 
 
 def printable(value: object) -> str:
-    """A value for people. Control characters are replaced, because names come from services and terminals obey them."""
+    """A value for people, on one line. Control characters are shown as a program's text has them (`\\n`, `\\x1b`), because names come from
+    services, and terminals obey them."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):
@@ -214,7 +218,10 @@ def printable(value: object) -> str:
         return ", ".join(printable(item) for item in value) or "-"
     if isinstance(value, dict):
         return ", ".join(f"{printable(name)}={printable(item)}" for name, item in value.items()) or "-"
-    return "".join(char if char.isprintable() else "�" for char in str(value))
+    shown = str(value)
+    if shown.isprintable():
+        return shown
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in shown)
 
 
 def ago(instant: object, now: float) -> str:

@@ -203,10 +203,15 @@ def test_a_pipe_gets_whole_cells_in_straight_columns(monkeypatch: pytest.MonkeyP
 
 
 def test_what_services_named_themselves_cannot_steer_the_terminal() -> None:
-    assert printable("shop\x1b]0;owned\x07\n") == "shop�]0;owned��"
+    assert printable("shop\x1b]0;owned\x07\n") == r"shop\x1b]0;owned\x07\n"
+    assert printable("ä\u202e\x9b2J\ud800") == r"ä\u202e\x9b2J\ud800"
     out = Terminal()
     Screen(out=out, width=60).pairs({"service": "[red]shop[/red] :smile:\x1b[2J"})
-    assert "[red]shop[/red] :smile:�[2J" in out.getvalue()
+    assert r"[red]shop[/red] :smile:\x1b[2J" in out.getvalue()
+    out = Terminal()
+    steering = {"service": "shop\x1b\x7f\x9b2J\u202e ä"}
+    Screen(out=out).json(steering)
+    assert out.getvalue().replace("\n", "").isprintable() and "ä" in out.getvalue() and json.loads(out.getvalue()) == steering
 
 
 def test_why_shows_each_step_and_is_bad_where_the_request_would_be_refused(admin: AdminStub, ctl: Ctl) -> None:

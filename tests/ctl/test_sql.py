@@ -47,6 +47,21 @@ def test_a_statement_is_answered_with_a_header_and_as_json(filled: Store, capsys
     assert json.loads(capsys.readouterr().out) == [{"service_name": "shop", "n": 1, "nil": None}]
 
 
+def test_what_is_on_several_lines_is_shown_on_one(filled: Store, capsys: pytest.CaptureFixture[str],
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    char = "char" if filled.path is not None else "chr"
+    statement = f"SELECT 'one' || {char}(10) || {char}(9) || 'two' || {char}(27) AS text, 7 AS n"
+    assert main(["sql", statement]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [r"one\n\ttwo\x1b  7"]
+    # As a table, and as pairs.
+    for width, line in ((60, r"│ one\n\ttwo\x1b │ 7 │"), (16, r"  one\n\ttwo\x1b")):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert main(["sql", statement]) == 0
+        assert line in capsys.readouterr().out.splitlines()
+    assert main(["sql", "--json", statement]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"text": "one\n\ttwo\x1b", "n": 7}]
+
+
 def test_a_server_does_not_compile_questions(filled: Store, capsys: pytest.CaptureFixture[str]) -> None:
     if filled.path is None:
         assert main(["sql", "SHOW jit"]) == 0
