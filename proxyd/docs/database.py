@@ -100,8 +100,9 @@ latency = 99% in 300ms
 ```
 
 `v_slo` counts the requests of the last 30 days, of all instances and deploys. The budget is how many of them may be bad. A burn rate is how
-fast it is spent: 1 spends it in 30 days. Page somebody above 14 over an hour, and write a ticket above 6 over six hours. Answers of the
-maintenance page are left out. An error is an answer with a status from 500, whoever made it; `backend_errors` and `proxy_errors` of
+fast it is spent: 1 spends it in 30 days. Page somebody above 14 over an hour, and write a ticket above 6 over six hours. Where there are
+few requests, a single bad one is above both, and a budget of less than one request has no share that is left. Answers of the maintenance
+page are left out. An error is an answer with a status from 500, whoever made it; `backend_errors` and `proxy_errors` of
 `v_traffic_by_hour` tell who. `proxyd db report` says whether a month met the objectives.
 
 ## Times and types

@@ -470,8 +470,9 @@ COLUMN_NOTES: dict[str, str] = {
     "v_slo.spent": "How many of them were bad.",
     "v_slo.budget": "How many of them may be bad.",
     "v_slo.budget_left": "How many more may be. Negative if the objective is missed.",
-    "v_slo.left_percent": "The same as a share of the budget.",
-    "v_slo.burn_1h": "How fast the budget is spent, over the last hour.",
+    "v_slo.left_percent": "The same as a share of the budget, negative if more than all of it is spent. NULL: `budget` is below 1, so that "
+                          "a single bad request would spend it more than once.",
+    "v_slo.burn_1h": "How fast the budget is spent, over the last hour. Of few requests, a single bad one makes it large.",
     "v_slo.burn_6h": "How fast it is spent, over the last six hours and the hour's part before them.",
     "v_down_at.kind": "`endpoint`, `service` (no instance was up at this domain and path: what users see), or `maintenance`.",
     "v_down_at.instance_name": "Name of the instance. Empty for a service.",
@@ -588,7 +589,7 @@ FROM summed WHERE so_far >= 0.95 * total GROUP BY route_id ORDER BY p95_ms DESC;
 SELECT severity, what, why, since, todo FROM v_unwell ORDER BY rank;"""),
     ("How much of the error budget is left, and how fast is it spent?", "Alert on a `burn_1h` above 14 and on a `burn_6h` above 6.", """
 SELECT service_name, path, objective, target_percent, limit_ms, requests, spent, budget, left_percent, burn_1h, burn_6h
-FROM v_slo ORDER BY left_percent;"""),
+FROM v_slo ORDER BY left_percent IS NULL, left_percent;"""),
     ("Were users served?", "A service is up while one of its instances is.", """
 SELECT period, service_name, domain, path, uptime_percent, down_seconds, maintenance_seconds
 FROM v_uptime_services WHERE period IN ('24h', '30d') ORDER BY period, uptime_percent, path;"""),

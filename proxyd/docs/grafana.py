@@ -41,7 +41,7 @@ PANELS: tuple[Panel, ...] = (
     Panel("Were users served? 30 days", "table", 12, 8, "SELECT service_name, domain, path, uptime_percent, down_seconds, "
           "maintenance_seconds FROM v_uptime_services WHERE period = '30d' ORDER BY uptime_percent, service_name"),
     Panel("Error budgets", "table", 12, 8, "SELECT service_name, domain, path, objective, target_percent, left_percent, burn_1h, burn_6h "
-          "FROM v_slo ORDER BY left_percent"),
+          "FROM v_slo ORDER BY left_percent IS NULL, left_percent"),
     Panel("Outages of services", "table", 12, 8, "SELECT started_at, ended_at, seconds, service_name, domain, path, planned, ended_how, "
           f"cause, failed_requests FROM v_incidents WHERE kind = 'service' AND {_within('started_at')} "
           "ORDER BY started_at DESC LIMIT 200"),

@@ -201,11 +201,13 @@ VIEWS: dict[str, str] = {
         SELECT z.service_name, z.domain, z.path, z.objective, z.target_percent, z.limit_ms, z.requests, z.bad AS spent,
                ROUND(CAST(z.requests * z.allowed AS {decimal}), 1) AS budget,
                ROUND(CAST(z.requests * z.allowed - z.bad AS {decimal}), 1) AS budget_left,
-               ROUND(CAST(100.0 * (z.requests * z.allowed - z.bad) / NULLIF(z.requests * z.allowed, 0) AS {decimal}), 1) AS left_percent,
+               CASE WHEN ROUND(CAST(z.requests * z.allowed AS {decimal}), 1) >= 1
+                    THEN ROUND(CAST(100.0 * (z.requests * z.allowed - z.bad) / (z.requests * z.allowed) AS {decimal}), 1)
+                    END AS left_percent,
                ROUND(CAST(1.0 * z.bad_1h / NULLIF(z.requests_1h * z.allowed, 0) AS {decimal}), 2) AS burn_1h,
                ROUND(CAST(1.0 * z.bad_6h / NULLIF(z.requests_6h * z.allowed, 0) AS {decimal}), 2) AS burn_6h
         FROM (SELECT y.service_name, y.domain, y.path, y.objective, MAX(y.target_percent) AS target_percent, MAX(y.limit_ms) AS limit_ms,
-                     (100 - MAX(y.target_percent)) / 100 AS allowed,
+                     ROUND(CAST((100 - MAX(y.target_percent)) / 100 AS {decimal}), 12) AS allowed,
                      CAST(SUM(CASE WHEN y.span = 30 THEN y.requests ELSE 0 END) AS {whole_type}) AS requests,
                      CAST(SUM(CASE WHEN y.span = 30 THEN y.bad ELSE 0 END) AS {whole_type}) AS bad,
                      SUM(CASE WHEN y.span = 6 THEN y.requests ELSE 0 END) AS requests_6h,
