@@ -16,6 +16,7 @@ import gevent
 from proxyd.base import clock, private
 from proxyd.base.jobs import Job, JobOver
 from proxyd.base.trouble import Trouble
+from proxyd.chores.pidfile import PidFile
 from proxyd.store.memory.shared import FILES, ForeignFile, SharedFile
 from proxyd.store.memory.watch import MASTER_PERIOD, SharedWatch
 from proxyd.store.sql import openfile, overwritten, restored
@@ -40,12 +41,11 @@ class DatabaseWatch:
 
     `opened`: the shared memory files in `directory` that this process maps. Files that it does not map are watched only for
     their deletion: workers make them again. `stop`: called when the master can't go on with the files that it has open. `committed`: the
-    config version that is committed, and what each route is in it. `write_pid` writes `pid_file`.
+    config version that is committed, and what each route is in it.
     """
 
     def __init__(self, store: Store, lock: MasterLock, directory: str, opened: Iterable[SharedFile], stop: Callable[[], None],
-                 committed: Callable[[], tuple[int, dict[str, overwritten.Stamped]]] = lambda: (0, {}), pid_file: str = "",
-                 write_pid: Callable[[], None] = lambda: None) -> None:
+                 committed: Callable[[], tuple[int, dict[str, overwritten.Stamped]]] = lambda: (0, {})) -> None:
         self._store = store
         self._lock = lock
         known = {os.path.basename(file.path): file for file in opened}
@@ -61,10 +61,8 @@ class DatabaseWatch:
         self._told: deque[tuple[float, str]] = deque(maxlen=_MOST_TOLD)
         self._end = stop
         self._failed = ""
-        self._pid_file, self._write_pid = pid_file, write_pid
-        #: Set when the file is written for the first time.
-        self.has_pid_file = False
-        self._pid_trouble = Trouble(log, "the pid file", logging.ERROR)
+        self._pid_file: PidFile | None = None
+        self._pid_trouble = Trouble(log, "can't write the pid file", logging.ERROR)
         self._job = Job("open-files", MASTER_PERIOD, self._look_after, log, retry=_FAILURE_PAUSE, trouble="can't watch the database file")
         self.jobs = (self._job,)
 
@@ -75,6 +73,11 @@ class DatabaseWatch:
     def stop(self) -> None:
         """End."""
         self._job.stop()
+
+    def write_pid(self, pid_file: PidFile) -> None:
+        """Write the pid file of this master, and look after it from now on. Where it can't be written, that is tried again."""
+        self._pid_file = pid_file
+        self._look_after_pid()
 
     def _look_after(self) -> None:
         if not self._look():
@@ -107,7 +110,7 @@ class DatabaseWatch:
         """Workers, and another master, that start from now on must be able to open what this one has open."""
         path = self._store.path
         own = [*((path, path + openfile.LOG, path + openfile.INDEX) if path is not None else ()), self._lock.path,
-               *([self._pid_file] if self.has_pid_file else [])]
+               *([self._pid_file.path] if self._pid_file is not None and self._pid_file.written else [])]
         self._tell([f"{name} could not be opened by processes that start: its mode lets its owner read it again"
                     for name in own if private.regain(name, 0o400)])
 
@@ -165,25 +168,18 @@ class DatabaseWatch:
         self._told.extend((clock.now(), sentence) for sentence in said)
 
     def _look_after_pid(self) -> None:
-        if not self.has_pid_file:
+        if self._pid_file is None or self._pid_file.in_place():
             return
+        again = self._pid_file.written
         try:
-            with open(self._pid_file, encoding="ascii") as file:
-                own = file.read(20).strip() == str(os.getpid())
-        except (OSError, ValueError):
-            own = False
-        if not own and self._pid_written():
-            self._tell([f"the pid file {self._pid_file} was deleted or overwritten while in use: the master has written it again"])
-            log.warning("%s", self._told[-1][1])
-
-    def _pid_written(self) -> bool:
-        try:
-            self._write_pid()
+            self._pid_file.write()
         except OSError as error:
-            self._pid_trouble.goes_on(f"can't write the pid file {self._pid_file}: {error.strerror}")
-            return False
+            self._pid_trouble.goes_on(f"{self._pid_file.path}: {error.strerror}")
+            return
         self._pid_trouble.is_over()
-        return True
+        if again:
+            self._tell([f"the pid file {self._pid_file.path} was deleted or overwritten while in use: the master has written it again"])
+            log.warning("%s", self._told[-1][1])
 
     def _put_back(self) -> None:
         try:

@@ -249,7 +249,7 @@ class MasterSettings:
     """The registry master process."""
 
     spawn: bool = declare(BOOL, "yes", "yes: gunicorn starts the master and keeps it alive. no: systemd does.")
-    pid_file: str = declare(TEXT, "var/master.pid", "Where the master writes its pid.")
+    pid_file: str = declare(TEXT, "", "Where the master writes its pid. Empty: master.pid beside the shared memory.")
 
 
 @dataclass(frozen=True, slots=True)

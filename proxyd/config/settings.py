@@ -87,6 +87,10 @@ class Settings:
         """File of the key that encrypts what is secret in the database."""
         return self.acme.key_file or os.path.join(self.shared_memory_directory(), "certificates.key")
 
+    def pid_file(self) -> str:
+        """File that the master writes its pid into."""
+        return self.master.pid_file or os.path.join(self.shared_memory_directory(), "master.pid")
+
     def named(self) -> Named:
         """The names that options of routes may use."""
         return Named(frozenset(self.lists), frozenset(self.users))

@@ -175,7 +175,7 @@ def _files(settings: Settings) -> Iterator[tuple[str, bool]]:
     memory = settings.shared_memory_directory()
     database = settings.database.url.removeprefix("sqlite:///") if settings.database.url.startswith("sqlite:///") else ""
     for path, readable in ((settings.file or "", True), (settings.sites.directory, True), (settings.proxy.error_page_files, True),
-                           (memory, True), (os.path.dirname(os.path.abspath(settings.master.pid_file)), True), (database, False),
+                           (memory, True), (os.path.dirname(os.path.abspath(settings.pid_file())), True), (database, False),
                            (database and f"{database}-wal", False), (settings.key_file(), False), (_log_file(settings), False),
                            (os.path.join(memory, "proxyd.table"), False)):
         if path:

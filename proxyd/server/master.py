@@ -36,6 +36,7 @@ from proxyd.chores.keeper import Keeper, OfRegistry
 from proxyd.chores.leadwatch import LeadWatch
 from proxyd.chores.ledger import Ledger
 from proxyd.chores.logwatch import LogWatch
+from proxyd.chores.pidfile import PidFile
 from proxyd.chores.retention import Retention
 from proxyd.chores.tickets import TicketKeeper
 from proxyd.config import logs
@@ -110,6 +111,7 @@ class Master:
         self._stop = Signal()
         self._status = 0
         self._stopping: list[Callable[[], None]] = []
+        self._pid_file = PidFile(settings.pid_file())
         self._sites: Sites | None = None
         self._bus: EventBus | None = None
         self._checker: Checker | None = None
@@ -230,8 +232,7 @@ class Master:
             orders.wake()
 
         registry.on_change, registry.on_uncertain = changed, self._read_anew
-        watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, registry.known,
-                              settings.master.pid_file, self._write_pid)
+        watch = DatabaseWatch(store, lock, directory, (board.file, circuits.file), self._fail, registry.known)
         log_watch = LogWatch(store, settings.database.max_log)
         size = HistorySize(store, bus, settings.database.max_size, settings.log.access)
         wellness = Wellness(
@@ -264,11 +265,7 @@ class Master:
         if settings.admin.enabled:
             self._start_admin(AdminServer(settings, state))
         operations.resume()
-        try:
-            self._write_pid()
-            watch.has_pid_file = True
-        except OSError as error:
-            log.error("can't write the pid file %s: %s", settings.master.pid_file, error.strerror)
+        watch.write_pid(self._pid_file)
         log.info("the master serves %s: registry %s, admin %s", store.name, settings.registry.bind,
                  settings.admin.bind if settings.admin.enabled else "off")
         return True
@@ -348,18 +345,8 @@ class Master:
                 stop()
             except Exception:
                 log.exception("a part of the master failed to stop")
-        with contextlib.suppress(OSError, ValueError):
-            path = self.settings.master.pid_file
-            with open(path, encoding="ascii") as file:
-                own = int(file.read()) == os.getpid()
-            if own:
-                os.unlink(path)
-
-    def _write_pid(self) -> None:
-        path = self.settings.master.pid_file
-        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        with open(path, "w", encoding="ascii") as file:
-            file.write(f"{os.getpid()}\n")
+        with contextlib.suppress(OSError):
+            self._pid_file.remove()
 
     def _reload(self) -> None:
         """SIGHUP: read the site files, the log's settings and the defaults of routes again. Other changed settings need a restart; the log

@@ -124,7 +124,11 @@ def test_every_ini_written_is_read_back(sections: list[tuple[str, dict[str, str]
     ({}, "var"),
 ])
 def test_shared_memory_lies_beside_the_database_unless_told_otherwise(environment: dict[str, str], directory: str) -> None:
-    assert load("/dev/null", environment).shared_memory_directory() == directory
+    settings = load("/dev/null", environment)
+    assert settings.shared_memory_directory() == directory
+    # And what else is one proxy's alone.
+    assert settings.pid_file() == f"{directory}/master.pid"
+    assert load("/dev/null", environment | {"PROXYD_MASTER_PID_FILE": "/run/p.pid"}).pid_file() == "/run/p.pid"
 
 
 def test_workers_are_as_many_as_told_or_as_the_host_has_cores() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -89,6 +90,33 @@ def test_a_second_gunicorn_on_the_same_database_serves_traffic_and_its_master_wa
         assert second.get("/", "more.shared.test").status == 200
     finally:
         second.stop()
+
+
+def test_two_proxies_of_one_clone_have_a_pid_file_each_and_do_not_fight_over_one_that_both_are_told(
+        new_system: Callable[..., System], tmp_path: Path) -> None:
+    first, second = (new_system(workers=1, master__pid_file="") for _ in range(2))
+    # Beside the database of each, where the harness looks.
+    assert first.master_pid() != second.master_pid() != 0
+    shared = tmp_path / "shared.pid"
+    for system in (first, second):
+        system.stop()
+        system.settings["master__pid_file"] = shared
+        system.start()
+    pid = int(shared.read_text())
+    refused = f"can't write the pid file: {shared}: it is that of another proxyd (pid {pid})"
+    # Four looks a second.
+    runs = _looks(second)
+    wait_for(lambda: _looks(second) > runs + 3, 10, "some more looks")
+    assert (first.log().count(refused), second.log().count(refused)) == (0, 1) and int(shared.read_text()) == pid
+    assert "was deleted or overwritten" not in first.log()
+    first.stop()
+    wait_for(lambda: shared.exists() and int(shared.read_text() or 0) not in (0, pid), 10, "the pid of the one that is left")
+
+
+def _looks(system: System) -> int:
+    found = re.search(r'^proxyd_job_runs_total\{job="open-files"\} (\S+)', system.admin("/metrics").text, re.MULTILINE)
+    assert found is not None
+    return int(float(found[1]))
 
 
 def _status(system: System, host: str) -> int:

@@ -1,0 +1,64 @@
+"""The file that says which process the master is. Two proxies that are told the same one must not fight over it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+_MOST = 20
+
+
+class PidFile:
+    """The file at `path`. Who has written it holds a lock on it, which the kernel frees when that process ends."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = -1
+
+    @property
+    def written(self) -> bool:
+        """Whether this process has written it."""
+        return self._fd >= 0
+
+    def in_place(self) -> bool:
+        """Whether the file is there, and says what this process wrote."""
+        return self._is_there() and os.pread(self._fd, _MOST, 0) == _own()
+
+    def write(self) -> None:
+        """Write it, also where somebody has deleted or overwritten it. Raises OSError, with EBUSY if it is another process's."""
+        while not self._is_there():
+            os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
+            self._take(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        os.pwrite(self._fd, _own(), 0)
+        os.ftruncate(self._fd, len(_own()))
+
+    def remove(self) -> None:
+        """Remove it, if it is still this process's. Raises OSError."""
+        if self.in_place():
+            os.unlink(self.path)
+
+    def _is_there(self) -> bool:
+        """Whether the file that has the name is the one that this process has the lock of."""
+        try:
+            return self._fd >= 0 and os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            return False
+
+    def _take(self, fd: int) -> None:
+        """Have the lock of an open file, in place of the one before. Raises OSError."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            pid = os.pread(fd, _MOST, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            if not isinstance(error, BlockingIOError):
+                raise
+            raise OSError(errno.EBUSY, f"it is that of another proxyd (pid {pid}); each needs one of its own ([master] pid_file)") from None
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+
+
+def _own() -> bytes:
+    return f"{os.getpid()}\n".encode("ascii")
