@@ -62,7 +62,7 @@ GROUPS: tuple[tuple[str, tuple[Family, ...]], ...] = (
                "max_series: those that are as usual, and those with the fewest requests.", ("of",)),
         Family("proxyd_config_version", GAUGE, "Config version that is current."),
         Family("proxyd_worker_config_version", GAUGE, "Config version that a live worker of the host that is scraped routes by.", ("pid",)),
-        Family("proxyd_certificate_expiry_seconds", GAUGE, "End of a certificate, in Unix seconds.", ("path", "names")),
+        Family("proxyd_certificate_expiry_seconds", GAUGE, "End of a certificate in a file, in Unix seconds.", ("path", "names")),
         Family("proxyd_certificate_orders_total", COUNTER, "Orders of certificates by [acme] that ended: obtained or failed.", ("result",)),
         Family("proxyd_certificates_failing", GAUGE, "Names whose last order of a certificate failed."),
         Family("proxyd_health_targets", GAUGE, "Targets that are checked; routes can share one."),

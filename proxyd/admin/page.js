@@ -241,7 +241,7 @@
       ["Sessions", whole.format(status.sessions.connected) + (status.sessions.disconnected ? " + " + status.sessions.disconnected + " lost" : "")],
       ["Config version", whole.format(status.config_version)], ["Up", span(status.uptime_seconds)]];
     const next = status.certificates.map((item) => Date.parse(item.expires_at)).sort((one, other) => one - other)[0];
-    if (next) values.push(["First certificate expires", next > Date.now() ? "in " + span((next - Date.now()) / 1000) : "expired"]);
+    if (next) values.push(["First certificate in a file expires", next > Date.now() ? "in " + span((next - Date.now()) / 1000) : "expired"]);
     const print = JSON.stringify(values);
     if ($("figures").dataset.print !== print) {
       $("figures").dataset.print = print;

@@ -1,4 +1,4 @@
-"""`proxyctl certs`: the certificates that [acme] orders, and what an operator does with them."""
+"""`proxyctl certs`: the certificates in the database, which [acme] orders, and what an operator does with them; and those in files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from proxyd.ctl.adminhttp import Admin, Refused, segment
 from proxyd.ctl.screen import Screen, ago, printable
-from proxyd.ctl.show import BAD, OK
+from proxyd.ctl.show import BAD, OK, certificate_files
 
 #: Longest file that is sent.
 _LARGEST = 60_000
@@ -46,11 +46,19 @@ def _read(file: str) -> str:
 
 def _list(admin: Admin, screen: Screen) -> int:
     found: list[dict[str, Any]] = admin.get("certificates").get("certificates") or []
-    now = time.time()
     if screen.as_json:
         screen.json(found)
     else:
+        _tables(screen, found, admin.get("status").get("certificates") or [], time.time())
+    return BAD if any(one.get("error") for one in found) else OK
+
+
+def _tables(screen: Screen, found: list[dict[str, Any]], files: list[dict[str, Any]], now: float) -> None:
+    if found or not files:
         screen.table(("DOMAIN", "STATE", "EXPIRES", "ISSUER", "NEXT TRY", "ERROR"), [
             (one.get("domain"), one.get("state"), ago(one.get("not_after") or "", now), one.get("issuer"),
              ago(one.get("next_attempt") or "", now), one.get("error")) for one in found], "no certificates", ("ISSUER", "NEXT TRY"))
-    return BAD if any(one.get("error") for one in found) else OK
+    if found and files:
+        screen.line()
+    if files:
+        certificate_files(screen, files, now)

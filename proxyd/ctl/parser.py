@@ -163,8 +163,9 @@ def grammar(common: bool = True) -> tuple[argparse.ArgumentParser, dict[str, arg
     command("hosts", "the hosts that share a PostgreSQL database: who leads, and by which version each routes",
             "Exits with 1 if one is behind or gives no sign of life.")
     named |= _host(command("host", "take a host out of service for an upgrade, and back"), shared)
-    named |= _certs(command("certs", "the certificates that [acme] orders; renew, revoke, import and remove them",
-                           "Without an action, it lists them, and exits with 1 if an order has failed."), shared)
+    named |= _certs(command("certs", "the certificates; renew, revoke, import and remove those in the database",
+                           "Without an action, it lists those in the database, which [acme] orders, and those in files; it exits with 1 if "
+                           "an order has failed. --json has those in the database alone: for files, see proxyctl status --json."), shared)
     command("ca", "the certificate of the local CA, as PEM", "It signs for localhost, .test, .internal and addresses.")
     command("sessions", "the sessions of the registry")
     one = command("stats", "traffic by route")

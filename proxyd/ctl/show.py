@@ -45,8 +45,7 @@ def status(admin: Admin, screen: Screen, options: argparse.Namespace) -> int:
     certificates = found.get("certificates") or []
     if certificates:
         screen.line()
-        screen.table(("CERTIFICATE", "EXPIRES", "NAMES"), [
-            (one.get("path"), ago(one.get("expires_at"), now), one.get("names")) for one in certificates], "")
+        certificate_files(screen, certificates, now)
     jobs = found.get("jobs") or []
     if jobs:
         screen.line()
@@ -64,6 +63,12 @@ def _unknown(found: dict[str, Any]) -> dict[str, str]:
         return {}
     asked = ", ".join(f"{printable(one.get('host'))} ({one.get('requests')})" for one in (found.get("most_asked") or [])[:3])
     return {"unknown hosts": f"{found['requests']} requests{f', most for {asked}' if asked else ''}"}
+
+
+def certificate_files(screen: Screen, found: list[dict[str, Any]], now: float) -> None:
+    """The files of certificates that the status tells of, with their ends. `now`: Unix seconds."""
+    screen.table(("CERTIFICATE", "EXPIRES", "NAMES"), [
+        (one.get("path"), ago(one.get("expires_at"), now), one.get("names")) for one in found], "")
 
 
 def _findings(screen: Screen, found: dict[str, Any], now: float) -> None:

@@ -535,7 +535,10 @@ VIEW_NOTES: dict[str, str] = {
     "v_route_history": "Every route, also those that are gone, with its endpoint.",
     "v_traffic": "Traffic by the minute, with the endpoint it was for: sums by endpoint or service are complete over redeploys.",
     "v_deploys": "Each deploy: who changed what, by an apply, a site file or by hand, and from which version to which.",
-    "v_certificates": "The certificates that proxyd has in the database now, without their keys.",
+    "v_certificates": "The certificates that proxyd has in the database now, without their keys. Those in files (`[tls] certificates`) "
+                      "are not among them, because each host has files of its own: `proxyctl certs` and the metric "
+                      "`proxyd_certificate_expiry_seconds` have them, `v_certificate_history` their renewals, and alerts tell of their "
+                      "ends.",
     "v_certificate_history": "What became of certificates, and why one was not to be had.",
     "v_maintenance": "Maintenance of each endpoint: planned, going on, or over, by whom and why.",
     "v_rollouts": "Every rollout: how far it came, why it went back, and the figures of its last step.",
@@ -658,7 +661,7 @@ FROM v_deploys ORDER BY at DESC LIMIT 10;"""),
     ("When was maintenance, who entered it, and why?", "Plans too.", """
 SELECT service_name, instance_name, path, state, started_at, planned_end, ended_at, ended_how, entered_by, reason
 FROM v_maintenance ORDER BY window_id DESC LIMIT 10;"""),
-    ("Which certificates end first?", "", """
+    ("Which certificates end first?", "Of those in the database. `proxyctl certs` has those in files, too.", """
 SELECT domain, key_type, issuer, not_after, days_left FROM v_certificates ORDER BY not_after LIMIT 5;"""),
     ("What became of certificates, and why did orders fail?", "", """
 SELECT at, what, domain, issuer, not_after, times, why, actor FROM v_certificate_history ORDER BY at DESC LIMIT 10;"""),

@@ -24,6 +24,22 @@ def test_status_tells_version_workers_and_who_is_behind(admin: AdminStub, ctl: C
     assert "0.1.0" in outcome.out and "1, 1 behind" in outcome.out and "2h" in outcome.out
 
 
+def test_certs_tells_of_those_in_the_database_and_of_those_in_files(admin: AdminStub, ctl: Ctl) -> None:
+    ends = "2099-01-01T00:00:00.000Z"
+    stored = {"domain": "app.example.com", "state": "valid", "not_after": ends, "issuer": "A CA", "next_attempt": None, "error": ""}
+    file = {"path": "/etc/ssl/own.pem", "names": ["own.example.com", "www.example.com"], "expires_at": ends}
+    for found, files, shown in (([], [], ["no certificates"]), ([stored], [], ["DOMAIN", "app.example.com"]),
+                                ([], [file], ["CERTIFICATE", "/etc/ssl/own.pem"]),
+                                ([stored], [file], ["DOMAIN", "app.example.com", "", "CERTIFICATE", "/etc/ssl/own.pem"])):
+        admin.answers["GET", "certificates"] = (200, {"certificates": found, "local_ca": None})
+        admin.answers["GET", "status"][1]["certificates"] = files
+        outcome = ctl("certs", "--admin", admin.url)
+        assert outcome.code == 0
+        assert [line.split("  ")[0] for line in outcome.out.splitlines()] == shown
+        assert ("own.example.com, www.example.com" in outcome.out) is bool(files)
+        assert ctl("certs", "--json", "--admin", admin.url).json == found
+
+
 def test_status_tells_what_the_history_costs(admin: AdminStub, ctl: Ctl) -> None:
     tables = [{"table": name, "rows": rows, "bytes": size} for name, rows, size in (
         ("health_results", 5_000_000, 900 << 20), ("events", 1000, 200 << 10), ("deploys", 3, 900))]
