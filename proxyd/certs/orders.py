@@ -58,9 +58,9 @@ class Orders:
         self._ca_lock = gevent.lock.BoundedSemaphore(1)
         self._pool = ThreadPool(1)
         self._running: dict[Key, gevent.Greenlet] = {}
-        #: Those of them whose certificate is there, so that they only end; and what was asked for anew meanwhile.
+        #: Those of them whose certificate is there, so that they only end; and what was asked for by hand and is not noted as an order yet.
         self._got: set[Key] = set()
-        self._again: set[Key] = set()
+        self._asked: set[Key] = set()
         self._orders: dict[Key, dict[str, Any]] = {}
         #: When each certificate that is wanted is to be ordered, in Unix seconds.
         self._dues: dict[Key, float] = {}
@@ -101,10 +101,11 @@ class Orders:
 
     def order_now(self, domain: str) -> bool:
         """Order the certificates of a name anew, whatever has failed before. Returns whether it is one that is ordered for."""
-        keys = [key for key in self._dues if key[0] == domain and key not in self._running and not self._impossible(domain)]
-        self._dues.update(dict.fromkeys(keys, 0.0))
         # What is got already is not what is asked for now.
-        self._again.update(key for key in self._got if key[0] == domain)
+        keys = [key for key in self._dues if key[0] == domain and (key not in self._running or key in self._got)
+                and not self._impossible(domain)]
+        self._asked.update(keys)
+        self._dues.update({key: self._due(key) for key in keys})
         self._job.wake()
         return bool(keys) or any(key[0] == domain for key in self._running)
 
@@ -139,6 +140,7 @@ class Orders:
             self._board.post_certificates(self._store.call(rows.forget_orders, gone))
             for key in gone:
                 del self._orders[key]
+        self._asked &= keys
         self._dues = {key: self._due(key) for key in keys}
         self._wanted = wanted
 
@@ -160,6 +162,8 @@ class Orders:
         order = self._orders.get(key)
         if self._impossible(key[0]):
             return float("inf")
+        if key in self._asked:
+            return 0.0
         if order is not None:
             return parse_rfc3339(order["next_attempt"]) if order["next_attempt"] else 0.0
         known = self._shelf.certificates.get(key)
@@ -184,11 +188,13 @@ class Orders:
     def _run(self, key: Key) -> None:
         from proxyd.certs.proofs import OrderFailed
 
+        earliest = 0.0
         try:
             self._obtain(*key)
         except OrderFailed as failure:
             self._fail(key, failure)
         except StoreError as error:
+            earliest = time.time() + _PERIOD
             log.warning("the order for %s goes on later: %s", key[0], error)
         except Exception:
             log.exception("the order for %s failed", key[0])
@@ -197,8 +203,7 @@ class Orders:
             self._running.pop(key, None)
             self._got.discard(key)
             if key in self._dues:
-                self._dues[key] = 0.0 if key in self._again else self._due(key)
-            self._again.discard(key)
+                self._dues[key] = max(earliest, self._due(key))
             self._job.wake()
 
     def _obtain(self, domain: str, kind: str) -> None:
@@ -211,6 +216,7 @@ class Orders:
             order = {**order, "private_key": self._shelf.lock(in_thread(self._pool, new_key, kind))}
         self._note({**order, "state": rows.ORDERING, "next_attempt": None},
                    certhistory.ORDERED if (domain, kind) not in self._orders else "")
+        self._asked.discard((domain, kind))
         private = self._shelf.unlock(order["private_key"])
 
         def placed(url: str) -> None:
@@ -237,8 +243,9 @@ class Orders:
         self._advice.forget((domain, kind), time.time())
         self._orders.pop((domain, kind), None)
         self.obtained += 1
-        row = self._shelf.certificates[domain, kind]
-        log.info("certificate for %s by %s, valid until %s", domain, row["issuer"], row["not_after"])
+        # While the workers were told of it, an operator may have removed it.
+        if (row := self._shelf.certificates.get((domain, kind))) is not None:
+            log.info("certificate for %s by %s, valid until %s", domain, row["issuer"], row["not_after"])
         self.publish(domain)
 
     def authority(self) -> Any:
@@ -261,6 +268,7 @@ class Orders:
 
     def _fail(self, key: Key, failure: Any) -> None:
         order = self._orders.get(key) or _order(*key)
+        self._asked.discard(key)
         attempts = order["attempts"] + 1
         known = self._shelf.certificates.get(key)
         rest = pause(attempts, failure.retry_after, parse_rfc3339(known["not_after"]) - time.time() if known else float("inf"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -75,6 +76,11 @@ class Aging:
         self.client.route(domain, self.backend.url)
         wait_for(lambda: self.shown(domain) is not None, 20, f"a certificate for {domain}")
 
+
+    def act(self, method: str, domain: str, action: str = "") -> None:
+        """Have the admin HTTP do what an operator asks for."""
+        answer = self.system.admin(f"/api/v1/certificates/{domain}{action}", method, Authorization="Bearer a-token-of-the-operator")
+        assert answer.status == 200, answer.text
 
     def proxyctl(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "proxyd.ctl.main", "certs", *words, "--admin",
@@ -175,6 +181,42 @@ def test_an_operator_renews_revokes_imports_and_removes(aging: Aging, tmp_path: 
                         (("import", str(authority.file)), "no private key"), (("renew", "a b"), "400")):
         refused = aging.proxyctl(*words)
         assert refused.returncode == 1 and (said in refused.stderr or said == "400"), refused
+
+
+@contextlib.contextmanager
+def ending(aging: Aging, domain: str) -> Iterator[None]:
+    """An order for a name that has its certificate, and is not over: the master waits, for some seconds, for a worker that is stopped."""
+    before, (stopped, *_) = aging.serials(domain), aging.system.worker_pids()
+    aging.ca.after = lambda path: os.kill(stopped, signal.SIGSTOP) if path.startswith("/certZ/") else None
+    try:
+        aging.act("POST", domain, "/renew")
+        wait_for(lambda: aging.serials(domain) not in ([], before), 20, "the new certificate")
+        aging.ca.after = lambda _: None
+        yield
+    finally:
+        aging.ca.after = lambda _: None
+        os.kill(stopped, signal.SIGCONT)
+
+
+def test_a_renewal_that_is_ordered_while_the_last_one_is_ending_is_not_forgotten(aging: Aging) -> None:
+    aging.has("ending.example.com")
+    with ending(aging, "ending.example.com"):
+        second = aging.serials("ending.example.com")
+        aging.act("POST", "ending.example.com", "/renew")
+    wait_for(lambda: aging.serials("ending.example.com") not in ([], second), 20, "the certificate that was asked for last")
+
+
+def test_a_certificate_that_is_removed_while_its_order_is_ending_is_ordered_anew_and_none_fails(aging: Aging) -> None:
+    aging.has("gone.example.com")
+    with ending(aging, "gone.example.com"):
+        second = aging.serials("gone.example.com")
+        # The answer waits for the workers, too.
+        removing = threading.Thread(target=aging.act, args=("DELETE", "gone.example.com"))
+        removing.start()
+        wait_for(lambda: aging.serials("gone.example.com") == [], 10, "the removal")
+    removing.join(30)
+    wait_for(lambda: aging.serials("gone.example.com") not in ([], second), 20, "another certificate")
+    assert aging.system.sql("SELECT why FROM certificate_history WHERE domain = 'gone.example.com' AND what = 'failed'") == []
 
 
 def test_a_renewal_under_traffic_fails_no_handshake(aging: Aging) -> None:
