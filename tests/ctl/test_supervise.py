@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from types import FrameType
 import pytest
 
 from proxyd.ctl.supervise import ServiceRunner
-from tests.client.test_client import ScriptedRegistry, until
+from tests.client.test_client import Conversation, ScriptedRegistry, until
 
 
 @pytest.fixture
@@ -95,6 +96,29 @@ def test_a_program_is_registered_once_it_answers_then_drained_and_stopped(
 def test_the_exit_code_is_that_of_the_program(start: Start) -> None:
     assert start("--restart", "never", program=[sys.executable, "-c", "raise SystemExit(7)"]).wait(10) == 7
     assert start("--restart", "on-failure", program=[sys.executable, "-c", ""]).wait(10) == 0
+
+
+def test_what_happens_from_the_moment_on_that_it_says_that_it_is_registered_is_told(start: Start, registry: ScriptedRegistry) -> None:
+    def lose(conversation: Conversation, fields: list[str]) -> None:
+        """The registry ends while it is asked what comes right after."""
+        del registry.answers["SESSION_INFO"]
+        conversation.cut()
+
+    registry.answers["SESSION_INFO"] = lose
+    process, said = start("--drain", "0"), list[str]()
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line.rstrip())
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    until(lambda: "proxyctl: registry: reconnected" in said, 10)
+    process.terminate()
+    reading.join(10)
+    registered = next(place for place, line in enumerate(said) if line.startswith("proxyctl: registered "))
+    assert said[registered + 1:][:2] == ["proxyctl: registry: disconnected", "proxyctl: registry: reconnected"]
 
 
 def test_a_program_that_does_not_exist_exits_with_127(start: Start) -> None:
