@@ -10,10 +10,12 @@ _MOST = 20
 
 
 class PidFile:
-    """The file at `path`. Who has written it holds a lock on it, which the kernel frees when that process ends."""
+    """The file at `path`, where `setting` has put it. Who has written it holds a lock on it, which the kernel frees when that process
+    ends."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, setting: str = "[master] pid_file") -> None:
         self.path = path
+        self._setting = setting
         self._fd = -1
 
     @property
@@ -54,7 +56,7 @@ class PidFile:
             os.close(fd)
             if not isinstance(error, BlockingIOError):
                 raise
-            raise OSError(errno.EBUSY, f"it is that of another proxyd (pid {pid}); each needs one of its own ([master] pid_file)") from None
+            raise OSError(errno.EBUSY, f"it is that of another proxyd (pid {pid}); give this one a {self._setting} of its own") from None
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = fd

@@ -87,6 +87,7 @@ _STANDBY_LOOK = 0.25
 _NAME_LOOKS = 6
 #: Sentences of the status about routes that get no traffic.
 _MOST_NOTICES = 20
+_OWN_MEMORY = "[database] shared_memory"
 #: Beside the registry's connections: the database, logs, health checks, the admin HTTP.
 _OTHER_FILES = 512
 
@@ -111,7 +112,8 @@ class Master:
         self._stop = Signal()
         self._status = 0
         self._stopping: list[Callable[[], None]] = []
-        self._pid_file = PidFile(settings.pid_file())
+        # By default the whole directory is one proxy's alone.
+        self._pid_file = PidFile(settings.pid_file(), "[master] pid_file" if settings.master.pid_file else _OWN_MEMORY)
         self._sites: Sites | None = None
         self._bus: EventBus | None = None
         self._checker: Checker | None = None
@@ -167,10 +169,12 @@ class Master:
         store = Store(settings.database.url, settings.database.busy_timeout)
         lock = MasterLock(store.path, settings.shared_memory_directory())
         if not lock.take():
+            # A server's is the lock of the shared memory, whichever database it is for.
+            other = "" if store.path is not None else f"; if it serves another database, give this one a {_OWN_MEMORY} of its own"
             if not wait:
                 raise StoreError(f"another master (pid {lock.holder()}) serves {store.name}; stop it first, or start this "
-                                 "one with --wait")
-            log.info("waiting for the master with pid %s to end", lock.holder())
+                                 f"one with --wait{other}")
+            log.info("waiting for the master with pid %s to end%s", lock.holder(), other)
             if not lock.wait(gevent.sleep, lambda: not self._stop.is_set()):
                 return False
         self._stopping.append(lock.release)

@@ -103,7 +103,7 @@ def test_two_proxies_of_one_clone_have_a_pid_file_each_and_do_not_fight_over_one
         system.settings["master__pid_file"] = shared
         system.start()
     pid = int(shared.read_text())
-    refused = f"can't write the pid file: {shared}: it is that of another proxyd (pid {pid})"
+    refused = f"can't write the pid file: {shared}: it is that of another proxyd (pid {pid}); give this one a [master] pid_file of its own"
     # Four looks a second.
     runs = _looks(second)
     wait_for(lambda: _looks(second) > runs + 3, 10, "some more looks")

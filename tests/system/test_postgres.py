@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from tests.support.backends import Backend
 from tests.support.postgres import Postgres
 from tests.support.relay import Relay
-from tests.support.system import System
+from tests.support.system import ROOT, System
 from tests.support.waiting import patience, wait_for
 
 
@@ -46,6 +48,15 @@ def test_what_is_applied_serves_at_once_and_what_happens_is_in_sql(system: Syste
     wait_for(lambda: postgres.sql(counted, database(system)) == "12", what="the counters in SQL")
     wait_for(lambda: postgres.sql(f"SELECT health FROM v_routes WHERE route_id = '{route_id}'", database(system)) == "healthy",
              what="the health in SQL")
+
+
+def test_a_proxy_of_another_database_is_told_that_the_shared_memory_is_taken(system: System, postgres: Postgres) -> None:
+    second = System(system.directory / "second", start=False, database__url=postgres.new_database(),
+                    database__shared_memory=system.directory)
+    ended = subprocess.run([sys.executable, "-m", "proxyd", "master"], env=second.environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, timeout=15, check=False)
+    assert ended.returncode == 1 and f"another master (pid {system.master_pid()})" in ended.stdout
+    assert "if it serves another database, give this one a [database] shared_memory of its own" in ended.stdout
 
 
 def test_a_server_that_restarts_costs_no_request_and_applies_go_on(system: System, postgres: Postgres,
