@@ -91,7 +91,7 @@ class TlsStream(Watched):
         return self.sock.getsockname()
 
     def recv(self, size: int = RECV_SIZE) -> bytes:
-        data: bytes = self._read(size)
+        data: bytes = self._read(size, None)
         return data
 
     def recv_later(self, size: int = RECV_SIZE) -> bytes:
@@ -105,13 +105,13 @@ class TlsStream(Watched):
         count: int = self._read(len(buffer), buffer) or 0
         return count
 
-    def _read(self, *into: Any) -> Any:
-        """What OpenSSL's read gives for these arguments: bytes, or with a buffer their number; b"" at the end."""
+    def _read(self, size: int, buffer: memoryview | None) -> Any:
+        """What OpenSSL's read gives: bytes, or with a buffer their number; b"" at the end."""
         if monotonic() - turn.began > SLICE:
             let_others_run()
         while True:
             try:
-                return self._tls.read(*into)
+                return self._tls.read(size) if buffer is None else self._tls.read(size, buffer)
             except SSLWantReadError:
                 self._wait_to_read()
             except SSLWantWriteError:
@@ -124,10 +124,13 @@ class TlsStream(Watched):
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
         size = len(data)
         sent = 0
-        with contextlib.suppress(SSLWantReadError, SSLWantWriteError):
+        try:
             while sent < size:
                 # OpenSSL takes a record (16 KiB) at a time.
                 sent += self._tls.write(memoryview(data)[sent:] if sent else data)
+        except (SSLWantReadError, SSLWantWriteError):
+            # Without contextlib.suppress, which costs as much as a system call, in each answer.
+            return sent
         return sent
 
     def send_all(self, data: bytes | bytearray | memoryview) -> None:

@@ -168,11 +168,11 @@ class Http2Stream:
     def over(self) -> None:
         """The exchange has ended: nobody reads or writes here any more."""
         self._gone = True
-        held = sum(map(len, self._body))
-        if held:
-            self._body.clear()
-            self._engine.consumed(self.state, held)
         state = self.state
+        if self._body:
+            held = sum(map(len, self._body))
+            self._body.clear()
+            self._engine.consumed(state, held)
         if state.sending:
             self._engine.reset(state, INTERNAL_ERROR)
         elif state.receiving:
