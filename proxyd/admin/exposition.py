@@ -1,7 +1,7 @@
 """Metrics as text, in Prometheus' format or in OpenMetrics'.
 
-prometheus_client chooses the format and writes numbers. Its own text costs 8 µs a series, ten times as much as this: it makes an object of
-each, and goes through the name of each label.
+prometheus_client chooses the format and writes numbers. A series costs 10 µs with all of it, since it makes an object of each and goes
+through the name of each label, and 3 µs here.
 """
 
 from __future__ import annotations
