@@ -62,5 +62,18 @@ class PidFile:
         self._fd = fd
 
 
+def holder(path: str) -> int:
+    """The pid of the process that has the pid file at `path`, 0 if none does."""
+    try:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read(_MOST) or 0)
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
 def _own() -> bytes:
     return f"{os.getpid()}\n".encode("ascii")

@@ -225,7 +225,7 @@ EXPLANATIONS: dict[str, str] = {
     "database.shared_memory":
         "Files of fixed size (about 17 MB for circuits, 3 MB or more for rate limits), mapped by all processes of the "
         "host. They survive a restart. /dev/shm/proxyd keeps them off the disk, but then a reboot clears the counters. "
-        "Two proxies on one host need two directories.",
+        "Two proxies on one host need two directories, and so two databases in one folder do: the second proxy does not start.",
     "database.busy_timeout":
         "A long write by someone else (such as a sqlite3 shell with an open transaction) delays the commands of clients. "
         "After this time they get an error that says so. Requests never wait for the database. Statistics are kept in "

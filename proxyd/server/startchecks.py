@@ -14,6 +14,7 @@ from pathlib import Path
 
 from proxyd.base import private
 from proxyd.base.text import split_address
+from proxyd.chores.pidfile import holder
 from proxyd.config.ini import Problem, read_ini
 from proxyd.config.settings import Settings, environment_name
 from proxyd.net.clientcert import read_trust
@@ -64,7 +65,7 @@ def before_start(settings: Settings, before: Settings | None) -> list[Problem]:
         problems += tls(settings, places, certificate_problem, known)
     if before is not None and before.shared_memory_directory() == settings.shared_memory_directory():
         return problems
-    return problems or [*shared_memory(settings, places, make=True)]
+    return problems or [*shared_memory(settings, places, make=True), *_of_another(settings, places)]
 
 
 def exposure(settings: Settings, places: Places) -> Iterator[Problem]:
@@ -132,6 +133,25 @@ def shared_memory(settings: Settings, places: Places, make: bool = False) -> Ite
             message = f"can't make the directory {directory}: {error.strerror}"
     if message:
         yield places.problem("database", "url" if beside else "shared_memory", message)
+
+
+def _of_another(settings: Settings, places: Places) -> Iterator[Problem]:
+    """Why the shared memory can't be used: a proxy with another database does. Of two, each would overwrite what the other keeps there."""
+    url = settings.database.url
+    pid = holder(settings.pid_file()) if not settings.master.pid_file and url.startswith("sqlite:///") else 0
+    # The master of this database has its pid in the lock file, too: see store.sql.lock.
+    if pid and _first_line(f"{url.removeprefix('sqlite:///')}.lock") != str(pid):
+        yield places.problem("database", "shared_memory" if settings.database.shared_memory else "url", (
+            f"the proxyd whose master has the pid {pid} uses the shared memory in {settings.shared_memory_directory()} for another "
+            "database: stop it first, or give this one a [database] shared_memory of its own"))
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
 
 
 def _all_there(directory: str) -> bool:

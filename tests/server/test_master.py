@@ -113,6 +113,19 @@ def test_two_proxies_of_one_clone_have_a_pid_file_each_and_do_not_fight_over_one
     wait_for(lambda: shared.exists() and int(shared.read_text() or 0) not in (0, pid), 10, "the pid of the one that is left")
 
 
+def test_a_proxy_with_another_database_beside_the_first_one_does_not_start(new_system: Callable[..., System]) -> None:
+    first = new_system(workers=1, master__pid_file="")
+    second = System(first.directory, start=False, master__pid_file="", database__url=f"sqlite:///{first.directory}/second.db")
+    ended = gunicorn(second)
+    assert ended.returncode == 1 and f"the proxyd whose master has the pid {first.master_pid()} uses the shared memory" in ended.stdout
+    # With the same database, one may take the place of the other.
+    third = System(first.directory / "third", workers=1, start=False, master__pid_file="", database__url=first.settings["database__url"])
+    try:
+        third.start(until=lambda: "waiting for the master with pid" in third.log())
+    finally:
+        third.stop()
+
+
 def _looks(system: System) -> int:
     found = re.search(r'^proxyd_job_runs_total\{job="open-files"\} (\S+)', system.admin("/metrics").text, re.MULTILINE)
     assert found is not None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from proxyd.chores.pidfile import PidFile
 from proxyd.config.settings import Settings, load
 from proxyd.server.checks import check
 from proxyd.server.startchecks import before_start, few_descriptors
@@ -86,6 +87,22 @@ def test_the_directory_of_the_shared_memory_is_made(tmp_path: Path) -> None:
     shared = tmp_path / "a" / "b"
     assert told(settings_of(tmp_path, f"{proxy_at(free_port())}[database]\nshared_memory = {shared}\n")) == []
     assert shared.is_dir()
+
+
+def test_the_shared_memory_of_a_proxy_with_another_database_is_refused(tmp_path: Path) -> None:
+    settings = {name: settings_of(tmp_path, f"[database]\nurl = sqlite:///{tmp_path}/{name}.db\n") for name in ("one", "two")}
+    # The master of the first runs.
+    file = PidFile(settings["one"].pid_file())
+    file.write()
+    (tmp_path / "one.db.lock").write_text(f"{os.getpid()}\n\n")
+    assert told(settings["one"]) == []
+    refused, = told(settings["two"])
+    assert f"[database] url: the proxyd whose master has the pid {os.getpid()} uses the shared memory in {tmp_path} for another" in refused
+    assert told(settings_of(tmp_path, f"[database]\nurl = sqlite:///{tmp_path}/two.db\nshared_memory = {tmp_path}/two\n")) == []
+    file.remove()
+    # One that nobody holds is left of a master that was killed.
+    Path(file.path).write_text(f"{os.getpid()}\n")
+    assert told(settings["one"]) == told(settings["two"]) == []
 
 
 def test_too_few_descriptors_are_told_with_both_numbers(tmp_path: Path) -> None:
