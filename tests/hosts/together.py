@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import psutil
 
@@ -102,6 +102,13 @@ class Host(ShiftedSystem):
         return found
 
 
+class Lead(NamedTuple):
+    """A lead: the host that has it, and its number."""
+
+    host: Host
+    term: int
+
+
 class Hosts:
     """All of it. `settings` are those of each host, and `tree` is what they run from, if not from this one."""
 
@@ -135,14 +142,18 @@ class Hosts:
         for host in self.hosts:
             wait_for(lambda host=host: host.serves() and host.answers(), 60, f"{host.name}")  # type: ignore[misc]
 
+    def lead(self) -> Lead:
+        """The lead that began last, as the database has it."""
+        name, term = self.servers[0].sql("SELECT host, term FROM leadership", self.database).split("|")
+        return Lead(next(host for host in self.hosts if host.name == name), int(term))
+
     def leader(self) -> Host:
-        """The host that led last, as the database has it."""
-        name = self.servers[0].sql("SELECT host FROM leadership", self.database)
-        return next(host for host in self.hosts if host.name == name)
+        """The host that led last."""
+        return self.lead().host
 
     def term(self) -> int:
         """The number of the lead that began last."""
-        return int(self.servers[0].sql("SELECT term FROM leadership", self.database))
+        return self.lead().term
 
     def leads_another(self, before: Host, begin: float) -> tuple[float, float]:
         """Seconds from `begin` until another host has begun a term, and until all that are well take registry commands."""

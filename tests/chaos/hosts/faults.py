@@ -43,10 +43,11 @@ def _stop(process: psutil.Process, seconds: float) -> None:
 @hosts_fault(5, "hosts")
 def kill_leader(stage: HostsStage, chance: random.Random) -> None:
     """SIGKILL to the master that leads."""
-    leader = stage.leader()
+    lead = stage.lead()
+    leader = lead.host
     stage.say("kill_leader", leader.name)
     with stage.excuse("kill_leader", "master", "refused", after=1.0), stage.late("kill_leader", leader, by=_BY_ITSELF, after=1.0):
-        with stage.taken_over("kill_leader", leader):
+        with stage.taken_over("kill_leader", lead):
             stage.stages[leader.name].kill(leader.master().pid)
         stage.all_well()
 
@@ -64,19 +65,20 @@ def kill_standby(stage: HostsStage, chance: random.Random) -> None:
 @hosts_fault(5, "hosts")
 def stop_leader(stage: HostsStage, chance: random.Random) -> None:
     """SIGSTOP to the master that leads, SIGCONT after up to 7 s: if another one leads by then, it must write nothing, and ends."""
-    leader, seconds = stage.leader(), chance.choice((0.5, 1.5, 4.0, 7.0))
+    lead, seconds = stage.lead(), chance.choice((0.5, 1.5, 4.0, 7.0))
+    leader = lead.host
     stage.say("stop_leader", f"{leader.name} for {seconds:g} s")
     with stage.excuse("stop_leader", "master", "refused", after=1.0), stage.late("stop_leader", leader, by=_BY_ITSELF, after=1.0):
-        master, term = leader.master(), stage.hosts.term()
+        master = leader.master()
         if seconds > LEASE + 1.0:
-            with stage.taken_over("stop_leader", leader), contextlib.suppress(psutil.NoSuchProcess):
+            with stage.taken_over("stop_leader", lead), contextlib.suppress(psutil.NoSuchProcess):
                 began = time.monotonic()
                 master.send_signal(signal.SIGSTOP)
             time.sleep(max(0.0, began + seconds - time.monotonic()))
             master.send_signal(signal.SIGCONT)
         else:
             _stop(master, seconds)
-        stage.overtaken(leader, master.pid, term)
+        stage.overtaken(lead, master.pid)
         stage.all_well()
 
 
@@ -122,10 +124,10 @@ def stop_worker(stage: HostsStage, chance: random.Random) -> None:
 
 def _end_host(stage: HostsStage, chance: random.Random, fault: str, end: Callable[[Host], None]) -> None:
     """End a whole host, and start it again on the same files."""
-    host = stage.one(chance)
-    led = host is stage.leader()
+    host, lead = stage.one(chance), stage.lead()
+    led = host is lead.host
     stage.say(fault, f"{host.name}{', which leads' if led else ''}")
-    with _whole(stage, fault, host, led), stage.taken_over(fault, host) if led else contextlib.nullcontext():
+    with _whole(stage, fault, host, led), stage.taken_over(fault, lead) if led else contextlib.nullcontext():
         end(host)
     stage.all_well()
 
@@ -157,19 +159,20 @@ def cut_off(stage: HostsStage, chance: random.Random) -> None:
     """A host loses what goes to the database and the other hosts, what comes from there, or both. Its clients still reach it."""
     host, seconds = stage.one(chance), chance.choice((0.3, 1.5, 4.0, 8.0))
     way: Way = chance.choice(("both ways", "out", "in"))
-    led = host is stage.leader()
+    lead = stage.lead()
+    led = host is lead.host
     stage.say("cut_off", f"{host.name}{', which leads' if led else ''}, {way}, for {seconds:g} s")
-    pid, term = host.master().pid, stage.hosts.term()
+    pid = host.master().pid
     with (stage.excuse("cut_off", "master", "refused", host="" if led else host.name, after=_CAUGHT_UP),
           stage.late("cut_off", host, by=float("inf"), after=_CAUGHT_UP)):
         with stage.place(host).cut_off(way):
             began = time.monotonic()
             if led and seconds > LEASE + 1.0:
-                with stage.taken_over("cut_off", host):
+                with stage.taken_over("cut_off", lead):
                     pass
             time.sleep(max(0.0, began + seconds - time.monotonic()))
         if led:
-            stage.overtaken(host, pid, term)
+            stage.overtaken(lead, pid)
         stage.all_well()
 
 

@@ -14,7 +14,7 @@ from tests.chaos.excuses import Excuse
 from tests.chaos.history import History, Window
 from tests.chaos.judge import Judge
 from tests.chaos.stage import Scene, Stage
-from tests.hosts.together import Host, Hosts
+from tests.hosts.together import Host, Hosts, Lead
 from tests.support.netns import Place
 from tests.support.waiting import patience
 
@@ -54,16 +54,20 @@ class HostsStage(Scene):
         others = [host for host in self.hosts.hosts if host is not leader]
         return leader if leads else chance.choice(others)
 
-    def leader(self) -> Host:
-        """The host that led last; waits for a database that does not answer."""
-        found: list[Host] = []
+    def lead(self) -> Lead:
+        """The lead that began last; waits for a database that does not answer."""
+        found: list[Lead] = []
 
         def look() -> bool:
-            found.append(self.hosts.leader())
+            found.append(self.hosts.lead())
             return True
 
         self.wait(look, 30, "an answer of the database")
-        return found[-1] if found else self.hosts.hosts[0]
+        return found[-1] if found else Lead(self.hosts.hosts[0], 0)
+
+    def leader(self) -> Host:
+        """The host that led last."""
+        return self.lead().host
 
     @contextlib.contextmanager
     def late(self, fault: str, *hosts: Host, by: float, after: float) -> Iterator[None]:
@@ -79,20 +83,21 @@ class HostsStage(Scene):
                 excuse.end = time.monotonic() + patience(after)
 
     @contextlib.contextmanager
-    def taken_over(self, fault: str, before: Host) -> Iterator[None]:
-        """Note how long it takes until another lead begins and every host takes commands, but for `before`; the block ends its lead."""
-        term, begin = self.hosts.term(), time.monotonic()
+    def taken_over(self, fault: str, before: Lead) -> Iterator[None]:
+        """Note how long it takes until another lead begins and every host takes commands, but for that of `before`; the block ends that, if
+        it has not ended by itself."""
+        begin = time.monotonic()
         yield
-        if self.wait(lambda: self.hosts.term() > term, 30, f"another lead after {fault}"):
+        if self.wait(lambda: self.hosts.term() > before.term, 30, f"another lead after {fault}"):
             led = time.monotonic() - begin
-            if self.answers_everywhere(before):
+            if self.answers_everywhere(before.host):
                 self.takeovers.append((fault, led, time.monotonic() - begin))
                 self.say(fault, f"another lead after {led:.2f} s, commands everywhere after {time.monotonic() - begin:.2f} s")
 
-    def overtaken(self, host: Host, pid: int, term: int) -> None:
-        """Wait until the master of a host that led by `term` has ended, if another one leads by now: only then is the next one there."""
-        if self.hosts.term() != term:
-            self.wait(lambda: host.master().pid != pid, _ALL_WELL, f"the end of the master of {host.name}, which was overtaken")
+    def overtaken(self, lead: Lead, pid: int) -> None:
+        """Wait until the master `pid` that had a lead has ended, if another one leads by now: only then is the next one there."""
+        if self.hosts.term() != lead.term:
+            self.wait(lambda: lead.host.master().pid != pid, _ALL_WELL, f"the end of the master of {lead.host.name}, which was overtaken")
 
     def silence(self, host: Host, seconds: float) -> float:
         """Seconds for which services that come by a host hear nothing of it, where its master is stopped for `seconds` from now: a stop
