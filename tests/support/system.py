@@ -59,6 +59,8 @@ class System:
         #: Longest wait (seconds) for a start.
         self.patience = 25.0
         self._clients: list[RegistryClient] = []
+        #: What `ready` has heard last.
+        self._said = ""
         if start:
             self.start()
 
@@ -89,9 +91,19 @@ class System:
         assert self.process.poll() is None, f"gunicorn ended ({self.process.returncode}):\n{self.log()}"
         try:
             answer = self.admin("/readyz")
-        except OSError:
+        except OSError as error:
+            self._said = repr(error)
             return False
-        return answer.status == 200 and len(self.worker_pids()) == int(str(self.settings["proxy__workers"]))
+        workers = self.worker_pids()
+        self._said = f"{answer.status} {answer.body!r}, workers {workers}, master {self.master_pid()}"
+        return answer.status == 200 and len(workers) == int(str(self.settings["proxy__workers"]))
+
+    def await_ready(self, seconds: float = 20.0) -> None:
+        """Wait until all is well. AssertionError, with what was said of it last and the end of the log."""
+        try:
+            wait_for(self.ready, seconds, "a ready system")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self._said}\n{self.log()[-6000:]}") from None
 
     def log(self) -> str:
         """What gunicorn, workers and master have written."""

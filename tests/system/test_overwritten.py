@@ -66,7 +66,7 @@ def answers(system: System, client: RegistryClient) -> str:
 
 
 def test_a_shell_that_brings_the_log_into_the_database_does_no_harm(system: System, backend: Backend) -> None:
-    wait_for(system.ready, 20, "a ready system")
+    system.await_ready()
     client = system.client("app")
     client.route(HOST, backend.url)
     since, master = len(system.log()), system.master_pid()
@@ -80,7 +80,7 @@ def test_a_shell_that_brings_the_log_into_the_database_does_no_harm(system: Syst
 
 @pytest.mark.parametrize("how", ["older", "garbage", "emptied", "emptied and opened", "half", "log emptied"])
 def test_a_database_that_is_written_into_is_told_and_never_mixed(system: System, backend: Backend, tmp_path: Path, how: str) -> None:
-    wait_for(system.ready, 20, "a ready system")
+    system.await_ready()
     app = system.client("app")
     app.route(HOST, backend.url)
     copied(system, tmp_path / "copy")
