@@ -51,7 +51,9 @@ def test_each_host_checks_by_its_own_way_and_opens_its_own_circuits(
     route = client.route("shop.test", f"http://app.test:{backend.port}", apply=False)
     client.ok(f"HEALTH_SET|SID|{route}|/health|200ms|1s")
     client.ok("SUBSCRIBE|SID|backend_health_changed")
-    client.apply()
+    client.send("CONFIG_APPLY|SID")
+    # The first check may be over before all workers have the route.
+    assert next(line for line in iter(client.line, "") if not line.startswith("EVENT|")) == "OK"
 
     def shown() -> str:
         return postgres.sql(f"SELECT status FROM health_status WHERE route_id = '{route}'", database(first))

@@ -53,7 +53,12 @@ def test_an_error_of_a_job_is_told_and_the_next_one_has_a_greenlet_that_lives(ca
         raise ValueError(argument)
 
     begin(fail, "of this job").join()
-    assert "ValueError: of this job" in capsys.readouterr().err
+    # It is told after the job counts as over.
+    told = ""
+    with gevent.Timeout(10):
+        while "ValueError: of this job" not in told:
+            gevent.sleep(0)
+            told += capsys.readouterr().err
     ends: list[str] = []
     begin(ends.append, "next").join()
     assert ends == ["next"]
