@@ -14,12 +14,23 @@ from tests.hosts.test_applies import master_of
 from tests.support.backends import Backend
 from tests.support.postgres import Postgres
 from tests.support.registry import RegistryClient
+from tests.support.system import System
 from tests.support.waiting import wait_for
 
 
 def listens(port: int) -> bool:
     with socket.socket() as sock:
         return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+def passed_on(new_host: MakeHost, backend: Backend) -> tuple[System, System, RegistryClient]:
+    """The host that leads, another one, and a service with a route that came by that one."""
+    settings = {"registry__proxy_protocol_from": "127.0.0.1"}
+    first, second = new_host("web1", **settings), new_host("web2", **settings)
+    wait_for(lambda: listens(second.registry_port), what="the relay")
+    client = RegistryClient(second.registry_port).register("shop")
+    client.route("shop.test", backend.url)
+    return first, second, client
 
 
 def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_them_itself(
@@ -75,11 +86,7 @@ def test_any_host_takes_registry_connections_and_the_one_that_leads_next_takes_t
 
 def test_a_service_that_came_back_in_time_keeps_its_traffic_though_the_leader_had_no_turn_meanwhile(
         new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
-    settings = {"registry__proxy_protocol_from": "127.0.0.1"}
-    first, second = new_host("web1", **settings), new_host("web2", **settings)
-    wait_for(lambda: listens(second.registry_port), what="the relay")
-    client = RegistryClient(second.registry_port).register("shop")
-    client.route("shop.test", backend.url)
+    first, second, client = passed_on(new_host, backend)
     version = postgres.sql("SELECT version FROM routes", database(first))
     leader, other = master_of(first), master_of(second)
     again = direct(first.registry_port)
@@ -103,11 +110,7 @@ def test_a_service_that_came_back_in_time_keeps_its_traffic_though_the_leader_ha
 
 def test_a_service_keeps_its_traffic_where_another_process_took_the_place_of_the_one_that_had_passed_it_on(
         new_host: MakeHost, postgres: Postgres, backend: Backend) -> None:
-    settings = {"registry__proxy_protocol_from": "127.0.0.1"}
-    first, second = new_host("web1", **settings), new_host("web2", **settings)
-    wait_for(lambda: listens(second.registry_port), what="the relay")
-    client = RegistryClient(second.registry_port).register("shop")
-    client.route("shop.test", backend.url)
+    first, second, client = passed_on(new_host, backend)
     leader, other = master_of(first), master_of(second)
     # When the leader looks, connections are passed on again already, but not this one.
     os.kill(leader, signal.SIGSTOP)
