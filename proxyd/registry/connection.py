@@ -61,6 +61,11 @@ class Connection:
         self.caller.deliver = self.deliver
         self._writer = gevent.spawn(self._write)
 
+    @property
+    def ending(self) -> bool:
+        """Whether nothing more is read, or said but what waits to be sent."""
+        return self._ending
+
     def serve(self) -> None:
         """Read commands until the client leaves or must be disconnected."""
         timer = gevent.spawn_later(self._settings.register_timeout, self._without_session)

@@ -99,9 +99,15 @@ class RegistryServer:
         networks = self.settings.proxy_protocol_from
         return bool(networks) and any(ipaddress.ip_address(address) in network for network in networks)
 
+    def _full(self) -> bool:
+        """Whether there are as many connections as there may be. One that has ended for its client has a moment's work left, and does not
+        count: the client may come back at once. The pool bounds how many of those there are."""
+        most = self.settings.max_connections
+        return len(self.connections) >= most and sum(not connection.ending for connection in self.connections) >= most
+
     def _accepted(self, sock: Any, address: Any) -> None:
         peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) and address else "unix:"
-        if len(self.connections) >= self.settings.max_connections:
+        if self._full():
             refuse(sock, f"too many connections (max {self.settings.max_connections})")
             return
         # It is asked for each time, which takes less than a microsecond: an operator may set another one (prlimit).

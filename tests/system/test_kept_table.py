@@ -119,7 +119,7 @@ def test_the_whole_proxy_starts_without_a_database(kept: Bounded) -> None:
     Path(kept.database).mkdir()
     kept.start(until=kept.answers)
     assert kept.get().status == 200
-    assert "can't read the routes" in kept.log()
+    wait_for(lambda: "can't read the routes" in kept.log(), what="word of the routes that can't be read")
     Path(kept.database).rmdir()
     wait_for(kept.ready, 20, "the master")
     assert kept.get().status == 200

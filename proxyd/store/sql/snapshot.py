@@ -15,7 +15,7 @@ from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql import hostclocks
 from proxyd.store.sql.database import database
 from proxyd.store.sql.models import Route, RouteRemoval
-from proxyd.store.sql.query import dicts, rows_of
+from proxyd.store.sql.query import dicts, pieces, rows_of
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -98,8 +98,8 @@ def load_difference(known: Mapping[str, Stamp], version: int) -> Snapshot:
     if version > current or len(different) > len(stamps) // 2:
         return load_snapshot(0)
     routes: list[RouteRecord] = []
-    for first in range(0, len(different), _AT_ONCE):
-        routes.extend(_records(dicts(Route.select().where(Route.route_id.in_(different[first:first + _AT_ONCE])))))
+    for some in pieces(different, _AT_ONCE):
+        routes.extend(_records(rows_of(Route, f"route_id IN ({', '.join('?' * len(some))})", some)))
     return Snapshot(current, False, tuple(routes), tuple(route_id for route_id in known if route_id not in stamps))
 
 
