@@ -7,6 +7,7 @@ cover every byte of it; only a head that fails the proof is looked at line by li
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxyd.http1.errors import ProtocolError, shown
@@ -221,16 +222,16 @@ def parse_connection(value: str, status: int) -> ConnectionOptions:
 
 
 def without_nominated(
-    headers: list[tuple[str, str]], skip: list[int], nominated: frozenset[str]
+    headers: Sequence[tuple[str, str]], skip: Sequence[int], nominated: frozenset[str]
 ) -> list[int]:
     """`skip`, plus the indexes of the fields a Connection header names, in ascending order."""
     named = {index for index, (name, _) in enumerate(headers) if name.lower() in nominated}
     return sorted(named.union(skip))
 
 
-def end_to_end(headers: list[tuple[str, str]], skip: list[int]) -> list[tuple[str, str]]:
+def end_to_end(headers: Sequence[tuple[str, str]], skip: Sequence[int]) -> list[tuple[str, str]]:
     """A new list of `headers` without those at the ascending indexes `skip`."""
-    kept = headers.copy()
+    kept = list(headers)
     for index in reversed(skip):
         del kept[index]
     return kept

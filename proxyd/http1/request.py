@@ -1,8 +1,13 @@
-"""Request heads (RFC 9112 3, RFC 9110 7 and 10.1): one pass from bytes to what routing and forwarding need."""
+"""Request heads (RFC 9112 3, RFC 9110 7 and 10.1): one pass from bytes to what routing and forwarding need.
+
+A client mostly sends the same fields with each of its requests. So fields that passed every check and came twice are remembered,
+with what was read from them: of the next request that has them, byte for byte, only the first line is read.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NoReturn
 
 from proxyd.http1 import fieldnames as kinds
@@ -39,9 +44,16 @@ _PROTOCOLS = re.compile(rf"{TOKEN}(?:/{TOKEN})?(?:[ \t]*,[ \t]*{TOKEN}(?:/{TOKEN
 #: How a version is written, in Via (RFC 9110 7.6.3) and in logs.
 PROTOCOLS = {10: "1.0", 11: "1.1", 20: "2.0"}
 
+#: Fields are remembered of heads up to this size, in bytes, with up to so many fields, and so many of them: 3 MiB at most.
+_KNOWN_HEAD = 2048
+_KNOWN_COUNT = 32
+_KNOWN_ENTRIES = 256
+_field_line = ": ".join
+
 
 class RequestHead:
-    """A request head that passed every check.
+    """A request head that passed every check. `headers`, `skip`, `edge` and `dropped` may be those of other requests too: `replace` them,
+    never change them.
 
     method, target       as sent
     version              10 or 11; 20 where a request that came by HTTP/2 was put into this form
@@ -81,24 +93,49 @@ class RequestHead:
         "te_trailers",
         "upgrade",
         "version",
+        "_lines",
     )
 
     def __init__(
-        self, method: str, target: str, version: int, headers: list[tuple[str, str]], skip: list[int]
+        self, method: str, target: str, version: int, headers: Sequence[tuple[str, str]], skip: Sequence[int]
     ) -> None:
         self.method = method
         self.target = self.path = target
         self.version = version
         self.headers = headers
         self.skip = skip
+        # What `passed_on` has made, if it was asked.
+        self._lines: list[str] = []
         self.host: str | None = None
         self.scheme = self.upgrade = ""
         self.content_length = -1
         self.chunked = self.expect_continue = self.te_trailers = False
         self.keep_alive = version == 11
         self.connection = NO_OPTIONS
-        self.edge: list[tuple[str, str]] = []
-        self.dropped: list[str] = []
+        self.edge: Sequence[tuple[str, str]] = ()
+        self.dropped: Sequence[str] = ()
+
+    def another(self, method: str, target: str) -> RequestHead:
+        """The head of a request with the same fields and version, for a target in origin form."""
+        other = RequestHead(method, target, self.version, self.headers, self.skip)
+        other._lines = self._lines
+        other.host = self.host
+        other.upgrade = self.upgrade
+        other.content_length = self.content_length
+        other.chunked = self.chunked
+        other.expect_continue = self.expect_continue
+        other.te_trailers = self.te_trailers
+        other.keep_alive = self.keep_alive
+        other.connection = self.connection
+        other.edge = self.edge
+        other.dropped = self.dropped
+        return other
+
+    def replace(self, headers: Sequence[tuple[str, str]], skip: Sequence[int]) -> None:
+        """Take other fields in place of those that were sent."""
+        self.headers = headers
+        self.skip = skip
+        self._lines = []
 
     def get(self, name_lower: str) -> str | None:
         """The first value of the field of that name (lower case), or None."""
@@ -115,6 +152,17 @@ class RequestHead:
         """A new list of the fields to pass on unchanged: without Host, framing, hop-by-hop and `edge` fields."""
         return end_to_end(self.headers, self.skip)
 
+    def passed_on(self) -> str:
+        """The lines of `end_to_end`, each with its end."""
+        lines = self._lines
+        if not lines:
+            lines.append("\r\n".join((*map(_field_line, self.end_to_end()), "")))
+        return lines[0]
+
+
+#: The limits that remembered fields passed, and a head with them. None for fields that have come once.
+_known: dict[bytes, tuple[HeadLimits, RequestHead] | None] = {}
+
 
 def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> RequestHead:
     """Read `head`, the bytes up to and including the empty line, into a RequestHead.
@@ -122,6 +170,13 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
     Raises ProtocolError 400, 413, 414, 417, 431, 501 or 505.
     """
     check_head_size(head, limits, 400)
+    fields = b""
+    if len(head) <= _KNOWN_HEAD:
+        at = head.find(b"\r\n") + 2
+        fields = head[at:]
+        known = _known.get(fields)
+        if known is not None and known[0] is limits and (found := _with_known_fields(head[:at], known[1], limits)) is not None:
+            return found
     if head[0] == 13:
         head = head[leading_empty_lines(head) :]
     text = head.decode("latin-1")
@@ -137,6 +192,8 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
     headers = parse_fields(head, text, at, limits, 400)
 
     skip: list[int] = []
+    edge: list[tuple[str, str]] = []
+    dropped: list[str] = []
     request = RequestHead(method, target, 11 if minor == "1" else 10, headers, skip)
     host: str | None = None
     length: str | None = None
@@ -164,7 +221,7 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
                 raise ProtocolError(400, "duplicate_transfer_encoding", detail)
             coding = value
         elif kind == kinds.EDGE:
-            request.edge.append((headers[index][0].lower(), value))
+            edge.append((headers[index][0].lower(), value))
         elif kind == kinds.UPGRADE:
             upgrade = f"{upgrade}, {value}" if upgrade else value
         elif kind == kinds.EXPECT:
@@ -172,7 +229,7 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
         elif kind == kinds.TE:
             request.te_trailers = request.te_trailers or _takes_trailers(value)
         elif kind == kinds.UNDERSCORE:
-            request.dropped.append(headers[index][0])
+            dropped.append(headers[index][0])
 
     if host is not None:
         check_host(host)
@@ -189,9 +246,36 @@ def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> Requ
         _read_upgrade(request, upgrade)
     if expect:
         _read_expect(request, expect)
-    if request.dropped:
+    if edge:
+        request.edge = edge
+    if dropped:
+        request.dropped = dropped
         _leave_out_underscores(request)
+    # Behind empty lines, what seemed to be the fields begins with the request line.
+    if fields and at + len(fields) == len(head) and len(headers) <= _KNOWN_COUNT and not request.scheme and method != "CONNECT":
+        _remember(fields, request, limits)
     return request
+
+
+def _with_known_fields(first_line: bytes, known: RequestHead, limits: HeadLimits) -> RequestHead | None:
+    """The head of a request with the fields of another. None if its first line is not of the usual form: then all of it is to be read."""
+    line = _REQUEST_LINE.fullmatch(first_line.decode("latin-1"))
+    if line is None or len(first_line) - 2 > limits.request_line:
+        return None
+    method, target, minor = line.groups()
+    if target[0] != "/" or method == "CONNECT" or not target.isascii() or known.version != (11 if minor == "1" else 10):
+        return None
+    return known.another(method, target)
+
+
+def _remember(fields: bytes, request: RequestHead, limits: HeadLimits) -> None:
+    """The fields of a request passed every check. Once they have come again, they are known."""
+    if fields in _known:
+        _known[fields] = limits, request.another("", "")
+        return
+    if len(_known) >= _KNOWN_ENTRIES:
+        _known.clear()
+    _known[fields] = None
 
 
 def _percent_encoded(target: str, room: int) -> str:

@@ -8,15 +8,17 @@ import pytest
 
 from proxyd.http1 import HeadLimits, ProtocolError, RequestHead, fieldnames, find_head_end, parse_request_head
 
+from .readers import read_request
+
 
 def parse(*fields: str, line: str = "GET / HTTP/1.1", host: str | None = "Host: example.com") -> RequestHead:
     lines = [line, *([host] if host is not None else []), *fields, "", ""]
-    return parse_request_head("\r\n".join(lines).encode("latin-1"))
+    return read_request("\r\n".join(lines).encode("latin-1"))
 
 
 def refused(head: bytes, limits: HeadLimits | None = None) -> tuple[int, str]:
     with pytest.raises(ProtocolError) as caught:
-        parse_request_head(head, limits or HeadLimits())
+        read_request(head, limits or HeadLimits())
     assert caught.value.detail
     return caught.value.status, caught.value.code
 

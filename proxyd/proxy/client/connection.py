@@ -226,11 +226,11 @@ class ClientConnection(Receiving):
                 buffer += data
                 end = find_head_end(buffer, known)
             else:
-                if self.idle:
-                    self.idle = False
-                    self.deadline = time.monotonic() + self._head_wait
                 buffer = data
                 end = find_head_end(buffer)
+                if end < 0:
+                    self.idle = False
+                    self.deadline = time.monotonic() + self._head_wait
         self._awaits_head = False
         self.deadline = inf
         self.idle = False

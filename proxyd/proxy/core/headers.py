@@ -49,12 +49,14 @@ def loops(ex: Exchange, via: str) -> bool:
 
 def max_forwards(ex: Exchange) -> bool:
     """Count Max-Forwards down (RFC 9110 7.6.2). Returns whether the request may go on. A value that is no number stays unchanged."""
-    fields = ex.head.headers
+    head = ex.head
+    fields = list(head.headers)
     for index, (name, value) in enumerate(fields):
         if name.lower() == "max-forwards" and value.isascii() and value.isdigit() and len(value) < 10:
             if not int(value):
                 return False
             fields[index] = (name, str(int(value) - 1))
+    head.replace(fields, head.skip)
     return True
 
 
@@ -63,15 +65,8 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     head = ex.head
     client = ex.client
     host = ex.head.host if upstream.keeps_host and head.host else upstream.host_field
-    fields = head.end_to_end()
-    if ex.trace is not None:
-        fields = [field for field in fields if field[0].lower() != "traceparent"]
-        fields.append(("traceparent", ex.trace.told))
-    if upstream.request_headers:
-        fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))
-        # The client's own of these names are among the fields that are taken away.
-        fields += ex.granted
-    text = "\r\n".join((f"{head.method} {request_target(ex, upstream)} HTTP/1.1\r\nHost: {host}", *map(_field_line, fields), ""))
+    lines = head.passed_on() if ex.trace is None and not upstream.request_headers else _changed_fields(ex, upstream)
+    text = f"{head.method} {request_target(ex, upstream)} HTTP/1.1\r\nHost: {host}\r\n{lines}"
     if ex.body is not None:
         text += f"Content-Length: {len(ex.body)}\r\n"
     elif ex.kept is not None and ex.kept.length >= 0:
@@ -92,6 +87,19 @@ def request_head(ex: Exchange, upstream: Upstream, upgrade: str = "") -> bytes:
     if upstream.strip and (prefix := told_prefix(ex, upstream)):
         text += f"X-Forwarded-Prefix: {prefix}\r\n"
     return f"{text}X-Request-ID: {ex.request_id}\r\n\r\n".encode("latin-1")
+
+
+def _changed_fields(ex: Exchange, upstream: Upstream) -> str:
+    """The lines of the fields that are passed on, with what the trace and the route change of them."""
+    fields = ex.head.end_to_end()
+    if ex.trace is not None:
+        fields = [field for field in fields if field[0].lower() != "traceparent"]
+        fields.append(("traceparent", ex.trace.told))
+    if upstream.request_headers:
+        fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))
+        # The client's own of these names are among the fields that are taken away.
+        fields += ex.granted
+    return "\r\n".join((*map(_field_line, fields), ""))
 
 
 def _edge_fields(ex: Exchange, upstream: Upstream) -> str:

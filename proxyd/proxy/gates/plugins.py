@@ -118,8 +118,8 @@ def _set(ex: Exchange, wanted: list[tuple[str, str]]) -> None:
     head = ex.head
     names = {field.lower() for field, _ in wanted}
     kept = set(head.skip)
-    head.skip = [index for index, field in enumerate(head.headers) if index in kept or field[0].lower() in names]
-    head.headers = [*head.headers, *replace_fields([], tuple(wanted))]
+    skip = [index for index, field in enumerate(head.headers) if index in kept or field[0].lower() in names]
+    head.replace([*head.headers, *replace_fields([], tuple(wanted))], skip)
 
 
 def _value(value: str) -> str:
