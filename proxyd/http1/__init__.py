@@ -10,7 +10,7 @@ from proxyd.http1.chunked import LAST_CHUNK, ChunkedDecoder, encode_chunk, encod
 from proxyd.http1.errors import ProtocolError
 from proxyd.http1.grammar import REQUEST_LIMITS, RESPONSE_LIMITS, HeadLimits, find_head_end
 from proxyd.http1.reading import BodyReader, HeadReader, whole_head
-from proxyd.http1.request import PROTOCOLS, RequestHead, parse_request_head
+from proxyd.http1.request import PROTOCOLS, RequestHead, forget_fields, parse_request_head
 from proxyd.http1.response import ResponseHead, parse_response_head
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "encode_chunk",
     "encode_last_chunk",
     "find_head_end",
+    "forget_fields",
     "parse_request_head",
     "parse_response_head",
     "whole_head",

@@ -164,6 +164,11 @@ class RequestHead:
 _known: dict[bytes, tuple[HeadLimits, RequestHead] | None] = {}
 
 
+def forget_fields() -> None:
+    """Remember no fields of requests any more. There are credentials among them: they stay no longer than until this is called."""
+    _known.clear()
+
+
 def parse_request_head(head: bytes, limits: HeadLimits = REQUEST_LIMITS) -> RequestHead:
     """Read `head`, the bytes up to and including the empty line, into a RequestHead.
 

@@ -14,7 +14,7 @@ from proxyd.base.hosts import own_key
 from proxyd.base.jobs import Job
 from proxyd.config.defaults import use_defaults
 from proxyd.config.settings import Settings
-from proxyd.http1 import HeadLimits
+from proxyd.http1 import HeadLimits, forget_fields
 from proxyd.http2.connection import Bounds
 from proxyd.http2.frames import MAX_WINDOW
 from proxyd.net.descriptors import raise_limit
@@ -199,7 +199,7 @@ class Runtime:
 
     def _prune(self) -> None:
         """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name. Forget
-        what belongs to routes that are gone."""
+        what belongs to routes that are gone, and the fields of earlier requests."""
         now = time.monotonic()
         for upstream in [*self.table.upstreams.values(), *self.auth.upstreams()]:
             state = upstream.state
@@ -208,6 +208,7 @@ class Runtime:
                 prune(upstream, now)
         upstreams = self.table.upstreams
         self.limiter.forget(lambda upstream: upstreams.get(upstream.route_id) == upstream)
+        forget_fields()
 
     def stop(self) -> None:
         """Prepare for the stop: requests in flight go on, and each connection closes after its response."""

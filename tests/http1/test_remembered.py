@@ -13,7 +13,7 @@ FIELDS = b"Host: a.example\r\nUser-Agent: known\r\nX-Forwarded-For: 1.2.3.4\r\nC
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> None:
-    request._known.clear()
+    request.forget_fields()
 
 
 def known(fields: bytes = FIELDS, limits: HeadLimits = request.REQUEST_LIMITS) -> None:
@@ -122,3 +122,11 @@ def test_what_is_remembered_is_bounded() -> None:
     for fields in (b"X: " + b"y" * 2100, b"\r\n".join(b"X-%d: y" % number for number in range(33))):
         heads = [parse_request_head(b"GET / HTTP/1.1\r\nHost: a\r\n" + fields + b"\r\n\r\n") for _ in range(4)]
         assert all(one.headers is not two.headers for one, two in itertools.pairwise(heads))
+
+
+def test_they_can_be_forgotten() -> None:
+    known()
+    first = parse_request_head(b"GET / HTTP/1.1\r\n" + FIELDS)
+    request.forget_fields()
+    assert not request._known
+    assert parse_request_head(b"GET / HTTP/1.1\r\n" + FIELDS).headers is not first.headers
