@@ -90,6 +90,7 @@ def main() -> None:
         master.send_signal(signal.SIGCONT)
         wait_for(lambda: _ended(master), 20, "the end of the master that was overtaken")
         assert hosts.term() == term
+        wait_for(lambda: "/v3" in leader.get("/", "shop.test").text, 20, "the newest table on the host whose master was stopped")
         # The database fails over: what was acknowledged is on the standby.
         begin = time.monotonic()
         hosts.fail_over()

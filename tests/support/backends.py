@@ -30,6 +30,8 @@ class Backend:
         self.in_flight = 0
         #: The most that were between their arrival and the first byte of their answer: after that, the next one may come.
         self.most_in_flight = 0
+        #: Answers to `/held` wait until it is set.
+        self.freed = threading.Event()
         self._unanswered = 0
         self._lock = threading.Lock()
         backend = self
@@ -72,6 +74,7 @@ class Backend:
 
     def stop(self) -> None:
         """Listen no more; connections are refused."""
+        self.freed.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -109,6 +112,8 @@ class Backend:
             content = json.dumps({"method": handler.command, "path": handler.path, "headers": list(handler.headers.items()),
                                   "body": body.decode("latin-1"), "name": self.name}).encode()
             headers["Content-Type"] = "application/json"
+        if parts.path == "/held":
+            self.freed.wait(60)
         if self.delay or "s" in query:
             time.sleep(self.delay or float(query["s"]))
         headers["X-Backend"] = self.name

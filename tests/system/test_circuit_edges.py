@@ -77,9 +77,9 @@ def test_another_backend_has_another_circuit_and_what_the_last_one_fails_late_is
     client = listener(system, "moves")
     route_id = client.route("moves.test", sick.url, apply=False)
     client.ok(f"CIRCUIT_BREAKER_SET|SID|{route_id}|2|1h|1")
-    client.options(route_id, timeout="1s")
+    client.options(route_id, timeout="4s")
     late: list[int] = []
-    requests = [threading.Thread(target=lambda: late.append(system.get("/slow?s=3", "moves.test").status)) for _ in range(4)]
+    requests = [threading.Thread(target=lambda: late.append(system.get("/held", "moves.test").status)) for _ in range(4)]
     for request in requests:
         request.start()
     wait_for(lambda: sick.in_flight == 4)

@@ -83,7 +83,10 @@ def test_half_open_lets_exactly_k_trials_through_over_all_workers_and_their_succ
     backend.requests.clear()
     time.sleep(0.31)
     with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(lambda _: system.get("/slow?s=0.7", "trials.test"), range(32)))
+        asked = [pool.submit(system.get, "/held", "trials.test") for _ in range(32)]
+        wait_for(lambda: sum(one.done() for one in asked) >= 29, what="the refusals")
+        backend.freed.set()
+        answers = [one.result() for one in asked]
     assert Counter(answer.status for answer in answers) == {200: 3, 503: 29}
     refused = [answer for answer in answers if answer.status == 503]
     assert {answer.headers["X-Proxyd-Reason"] for answer in refused} == {"circuit_open"}
@@ -158,7 +161,7 @@ def test_a_client_that_leaves_a_trial_makes_room_for_the_next(system: System, ba
     backend.failing = 0
     time.sleep(0.31)
     with socket.create_connection(("127.0.0.1", system.proxy_port)) as sock:
-        sock.sendall(b"GET /slow?s=0.5 HTTP/1.1\r\nHost: left.test\r\n\r\n")
+        sock.sendall(b"GET /held HTTP/1.1\r\nHost: left.test\r\n\r\n")
         wait_for(lambda: state(client, route_id) == "half_open")
         assert system.get("/", "left.test").status == 503
     wait_for(lambda: system.get("/", "left.test").status == 200, 0.4)

@@ -128,7 +128,7 @@ def test_what_is_in_flight_is_never_cut_and_the_events_count_it(system: System, 
     client.route("flight.test", backend.url)
     assert client.command("SUBSCRIBE|SID|drain_progress") == "SUBSCRIBE_OK"
     answers: list[Answer] = []
-    thread = threading.Thread(target=lambda: answers.append(system.get("/slow?s=2.5", "flight.test")))
+    thread = threading.Thread(target=lambda: answers.append(system.get("/held", "flight.test")))
     thread.start()
     wait_for(lambda: backend.in_flight == 1)
     client.send("DRAIN_START|SID|500ms")
@@ -136,7 +136,9 @@ def test_what_is_in_flight_is_never_cut_and_the_events_count_it(system: System, 
     while sum("drain_completed" in line for line in lines) < 2:
         lines.append(client.line())
         assert lines[-1], "the connection ended"
-    thread.join(5)
+        if "drain_completed" in lines[-1]:
+            backend.freed.set()
+    thread.join(30)
     assert [answer.status for answer in answers] == [200]
     events = events_of(lines)
     progress = [float(str(event["traffic_percent"])) for kind, event in events if kind == "drain_progress"]
@@ -158,7 +160,7 @@ def test_a_request_taken_just_before_the_end_is_counted_however_busy_the_databas
 
         def ask() -> None:
             while not answers or answers[-1].status != 200:
-                answers.append(system.get("/slow?s=2.5", "justbefore.test"))
+                answers.append(system.get("/held", "justbefore.test"))
 
         thread = threading.Thread(target=ask)
         thread.start()
@@ -168,7 +170,9 @@ def test_a_request_taken_just_before_the_end_is_counted_however_busy_the_databas
     while sum("drain_completed" in line for line in lines) < 2:
         lines.append(client.line())
         assert lines[-1], "the connection ended"
-    thread.join(5)
+        if "drain_completed" in lines[-1]:
+            backend.freed.set()
+    thread.join(30)
     assert [event["in_flight"] for kind, event in events_of(lines) if kind == "drain_completed"] == [1, 0]
 
 

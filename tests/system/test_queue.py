@@ -24,6 +24,16 @@ def many(system: System, count: int, path: str, host: str) -> list[Answer]:
         return list(pool.map(lambda _: system.get(path, host), range(count)))
 
 
+def many_held(system: System, backend: Backend, count: int, host: str, refused: int) -> list[Answer]:
+    """The answers to so many requests at once, none of which the backend answers before the proxy has refused so many."""
+    backend.freed.clear()
+    with ThreadPoolExecutor(count) as pool:
+        asked = [pool.submit(system.get, "/held", host) for _ in range(count)]
+        wait_for(lambda: sum(one.done() for one in asked) >= refused, what="the refusals")
+        backend.freed.set()
+        return [one.result() for one in asked]
+
+
 def test_a_backend_never_has_more_than_its_share_and_the_others_wait(system: System, backend: Backend) -> None:
     client = system.client("all")
     route_id = client.route("all.test", backend.url)
@@ -37,13 +47,13 @@ def test_without_a_queue_and_beyond_it_requests_are_refused(system: System, back
     client = system.client("full")
     route_id = client.route("full.test", backend.url)
     client.options(route_id, max_in_flight=2)
-    answers = many(system, 8, "/slow?s=0.5", "full.test")
+    answers = many_held(system, backend, 8, "full.test", 6)
     refused = [answer for answer in answers if answer.status == 503]
     assert len(refused) == 6 and backend.most_in_flight == 2
     assert {answer.headers["X-Proxyd-Reason"] for answer in refused} == {"queue_full"}
     assert refused[0].headers["Retry-After"]
     client.options(route_id, queue_size=3)
-    answers = many(system, 8, "/slow?s=0.5", "full.test")
+    answers = many_held(system, backend, 8, "full.test", 3)
     assert Counter(answer.status for answer in answers) == {200: 5, 503: 3}
     assert backend.most_in_flight == 2
 
@@ -53,7 +63,7 @@ def test_a_wait_that_is_too_long_ends_with_a_refusal_and_all_is_counted(system: 
     route_id = client.route("late.test", backend.url)
     client.options(route_id, max_in_flight=1, queue_size=10, queue_timeout="300ms")
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(system.get, "/slow?s=5", "late.test")
+        first = pool.submit(system.get, "/held", "late.test")
         wait_for(lambda: backend.in_flight == 1)
         begun = time.monotonic()
         late = system.get("/", "late.test")
@@ -67,6 +77,7 @@ def test_a_wait_that_is_too_long_ends_with_a_refusal_and_all_is_counted(system: 
 
         wait_for(lambda: under_way() == (1, 1), what="the counts of both workers")
         assert 'proxyd_queued{domain="late.test",service="late"} 1.0' in system.admin("/metrics").text
+        backend.freed.set()
         assert (first.result().status, waits.result().status) == (200, 200)
     assert (late.status, late.headers["X-Proxyd-Reason"], bool(late.headers["Retry-After"])) == (503, "queue_timeout", True)
     wait_for(lambda: 'proxyd_queue_rejected_total{domain="late.test",service="late"} 1.0' in system.admin("/metrics").text)
@@ -79,13 +90,14 @@ def test_a_client_that_leaves_the_queue_is_not_served(system: System, backend: B
     route_id = client.route("gone.test", backend.url)
     client.options(route_id, max_in_flight=1, queue_size=1, queue_timeout="20s")
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(system.get, "/slow?s=1.5", "gone.test")
+        first = pool.submit(system.get, "/held", "gone.test")
         wait_for(lambda: backend.in_flight == 1)
         with socket.create_connection(("127.0.0.1", system.proxy_port)) as leaving:
             leaving.sendall(b"GET /left HTTP/1.1\r\nHost: gone.test\r\n\r\n")
             wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 1)
         wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 0)
         assert backend.in_flight == 1, "it left before there was a place"
+        backend.freed.set()
         assert system.get("/stayed", "gone.test").status == 200, "its place in the queue is free"
         assert first.result().status == 200
     assert backend.seen("/stayed") and not backend.seen("/left")

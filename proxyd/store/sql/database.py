@@ -146,7 +146,8 @@ class Store:
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
         self._again = 0.0
-        self._run(self._open)
+        # Two that make a new file at once may find it locked, without the wait that SQLite was asked for: one of them says that it is WAL.
+        self._insist(time.monotonic() + self.busy_timeout, False, self._open)
 
     def _open(self) -> None:
         if self.path is not None and not self._follow:

@@ -18,7 +18,7 @@ import gevent
 import pytest
 
 from proxyd.store.sql import identity, migrations, models
-from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, database
+from proxyd.store.sql.database import Store, StoreBusy, StoreEmpty, StoreError, busy, database
 from proxyd.store.sql.observed import EventRow
 from proxyd.store.sql.query import dicts
 from tests.support.waiting import patience
@@ -260,6 +260,29 @@ def test_who_writes_goes_on_when_the_lock_comes_free(store: Store, path: Path) -
         gevent.joinall(writers)
     assert [writer.value for writer in writers] == [None] * 8
     assert store.read(lambda: models.Session.select().count()) == 8
+
+
+def test_who_opens_a_database_that_is_locked_at_that_moment_tries_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that make a new file at once, SQLite tells one without a wait that it is locked: about one in 200."""
+    real, times = Store._connect, iter((1, 2))
+
+    def connect(store: Store) -> Any:
+        if next(times, 0):
+            raise busy(store.name)
+        return real(store)
+
+    monkeypatch.setattr(Store, "_connect", connect)
+    store = Store(f"sqlite:///{path}")
+    store.open()
+    assert store.read(pragma, "journal_mode") == "wal" and not next(times, 0)
+    store.close()
+    monkeypatch.setattr(Store, "_connect", _always_busy)
+    with pytest.raises(StoreBusy):
+        Store(f"sqlite:///{path}", busy_timeout=0.2).open()
+
+
+def _always_busy(store: Store) -> Any:
+    raise busy(store.name)
 
 
 def test_a_follower_makes_no_file_and_waits_for_the_masters(path: Path) -> None:
