@@ -222,7 +222,7 @@ def test_a_callback_may_send_commands(registry: ScriptedRegistry) -> None:
         client.subscribe("circuit_state_changed", react)
         registry.answers["PING"] = with_event
         client.ping()
-        assert done.wait(5)
+        assert done.wait(patience(5))
     assert "CIRCUIT_BREAKER_RESET|sid-1|r1" in registry.lines
 
 
@@ -544,5 +544,5 @@ def test_the_client_works_under_gevent_monkey_patching(registry: ScriptedRegistr
     until(lambda: any(line.startswith("PING") for line in registry.lines))
     registry.drop()
     assert process.stdout.readline() == "reconnected\n"
-    assert process.wait(10) == 0
+    assert process.wait(patience(10)) == 0
     process.stdout.close()

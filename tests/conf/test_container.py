@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from proxyd.config.settings import load
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, patience, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = ROOT / "conf" / "container"
@@ -67,7 +67,7 @@ def test_the_image_runs_as_process_1_is_found_healthy_and_stops_on_term(tmp_path
             (first,) = psutil.Process(run.pid).children()
             assert len(first.children()) >= 2, "the master and a worker"
             first.terminate()
-            assert run.wait(40) == 0, (tmp_path / "said").read_text()
+            assert run.wait(patience(40)) == 0, (tmp_path / "said").read_text()
         finally:
             run.kill()
 

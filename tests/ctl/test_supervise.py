@@ -22,6 +22,7 @@ import pytest
 
 from proxyd.ctl.supervise import ServiceRunner
 from tests.client.test_client import Conversation, ScriptedRegistry, until
+from tests.support.waiting import patience
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_a_program_is_registered_once_it_answers_then_drained_and_stopped(
     process.send_signal(signal.SIGTERM)
     until(lambda: "DRAIN_START" in registry.commands())
     assert answers(port), "the program must serve while its traffic is drained"
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.wait(patience(10)) == 128 + signal.SIGTERM
     assert time.monotonic() - began >= 0.3
     assert not answers(port)
     assert registry.lines == [
@@ -148,7 +149,7 @@ def test_a_killed_program_is_registered_anew_after_its_restart(start: Start, reg
 def test_a_program_whose_port_stays_closed_is_stopped(start: Start, registry: ScriptedRegistry) -> None:
     process = start("--restart", "never", "--start-timeout", "300ms",
                     program=[sys.executable, "-c", "import time; time.sleep(60)"])
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.wait(patience(10)) == 128 + signal.SIGTERM
     assert registry.commands() == []
 
 
@@ -161,7 +162,7 @@ def test_signals_are_passed_on(start: Start, registry: ScriptedRegistry, tmp_pat
     process.send_signal(signal.SIGHUP)
     until(mark.exists)
     process.send_signal(signal.SIGINT)
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.wait(patience(10)) == 128 + signal.SIGTERM
 
 
 def test_of_two_replicas_that_stop_at_one_instant_requests_wait_for_the_next_start(start: Start, registry: ScriptedRegistry) -> None:
@@ -171,7 +172,7 @@ def test_of_two_replicas_that_stop_at_one_instant_requests_wait_for_the_next_sta
     process = start("--drain", "60s")
     until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
     process.terminate()
-    assert process.wait(20) == 128 + signal.SIGTERM
+    assert process.wait(patience(20)) == 128 + signal.SIGTERM
     stop = registry.commands()
     assert stop[stop.index("DRAIN_START"):][:4] == ["DRAIN_START", "ROUTE_STATUS", "DRAIN_CANCEL", "TRAFFIC_HOLD"]
     assert "CLIENT_SHUTDOWN" not in stop, "the routes stay"
@@ -183,7 +184,7 @@ def test_requests_that_do_not_end_are_waited_for_up_to_the_stop_timeout(start: S
     until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
     began = time.monotonic()
     process.terminate()
-    assert process.wait(20) == 128 + signal.SIGTERM and time.monotonic() - began >= 1.0
+    assert process.wait(patience(20)) == 128 + signal.SIGTERM and time.monotonic() - began >= 1.0
     assert process.stderr is not None and "requests are still under way after 1s" in process.stderr.read()
 
 
@@ -220,7 +221,7 @@ def test_what_the_program_started_is_stopped_with_it(start: Start, registry: Scr
     process = start("--drain", "0", program=["sh", "-c", f"{serve}; echo the shell goes on"])
     until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
     process.terminate()
-    assert process.wait(10) == 128 + signal.SIGTERM
+    assert process.wait(patience(10)) == 128 + signal.SIGTERM
     assert not answers(port)
 
 

@@ -15,6 +15,7 @@ from tests.edge.conftest import RouteMaker, make_route
 from tests.edge.wire import Recorder, Wire, get
 from tests.support.backends import RawBackend
 from tests.support.system import System
+from tests.support.waiting import patience
 
 OK = "HTTP/1.1 200 OK\r\n"
 HIDDEN = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhidden"
@@ -189,7 +190,7 @@ def test_a_chunk_that_turns_out_bad_late_cuts_the_client(edge: System, raw_backe
     def serve(sock: socket.socket) -> None:
         backend.receive_head(sock)
         sock.sendall(f"{OK}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".encode())
-        assert seen.wait(5)
+        assert seen.wait(patience(5))
         sock.sendall(b"zz\r\nhello\r\n0\r\n\r\n")
         sock.recv(1)
 

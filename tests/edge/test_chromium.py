@@ -13,7 +13,7 @@ from proxyd.proxy.core.handshake import accept_value
 from tests.admin.browser import CHROMIUM, Browser
 from tests.edge.conftest import Secure
 from tests.support.backends import RawBackend
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 #: More than the kernel keeps of a connection (32 MiB where tcp_rmem is large, 4 MiB at the sender), and than a browser takes ahead.
 SIZE = 80_000_000
@@ -125,7 +125,7 @@ def test_a_browser_does_all_at_once_on_one_connection(secure: Secure, site: Site
         site.again.set()
         browser.until("polled === 'at last' && told.length === 2")
         browser.evaluate(ABORT)
-        assert site.left.wait(10)
+        assert site.left.wait(patience(10))
         assert browser.evaluate("(async () => { while (await read()); return got; })()") == SIZE
         assert browser.evaluate(PROTOCOLS) == ["h2"]
         assert browser.evaluate("said[0]") == "there"

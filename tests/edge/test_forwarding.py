@@ -15,7 +15,7 @@ from tests.edge.conftest import RouteMaker, make_route
 from tests.edge.wire import Message, Recorder, Wire, get
 from tests.support.backends import RawBackend, SilentBackend
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 OK = "HTTP/1.1 200 OK\r\n"
 
@@ -498,7 +498,7 @@ def test_an_answer_that_grows_too_large_is_cut(edge: System, raw_backend: Callab
     def serve(sock: socket.socket) -> None:
         backend.receive_head(sock)
         sock.sendall(f"{OK}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n".encode())
-        assert begun.wait(5)
+        assert begun.wait(patience(5))
         sock.sendall(b"3e8\r\n" + b"x" * 1000 + b"\r\n0\r\n\r\n")
 
     begun = threading.Event()
@@ -525,7 +525,7 @@ def test_a_large_early_response_survives_what_the_client_still_sends(edge: Syste
     host = make_route(edge, backend.url)
     with Wire(edge.proxy_port, receive_buffer=8192) as wire:
         wire.send(get(host, f"/{host}", "Content-Length: 100000000", method="POST") + b"x" * 1000)
-        assert done.wait(5)
+        assert done.wait(patience(5))
         wire.send(b"x" * 1000)
         wait_for(lambda: f"/{host}" in edge.access_log(), what="the request in the access log")
         response = wire.response()
@@ -535,9 +535,9 @@ def test_a_large_early_response_survives_what_the_client_still_sends(edge: Syste
 @pytest.mark.parametrize("how", ["close", "reset"])
 def test_a_client_that_goes_closes_the_upstream_at_once(how: str, edge: System, silent: SilentBackend) -> None:
     wire = Wire(edge.proxy_port).send(get(make_route(edge, silent.url)))
-    assert silent.asked.wait(5)
+    assert silent.asked.wait(patience(5))
     wire.close() if how == "close" else wire.reset()
-    assert silent.closed.wait(1)
+    assert silent.closed.wait(patience(1))
 
 
 def test_a_client_that_goes_in_the_middle_of_a_response_closes_the_upstream(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
@@ -552,7 +552,7 @@ def test_a_client_that_goes_in_the_middle_of_a_response_closes_the_upstream(edge
     backend = raw_backend(serve)
     with Wire(edge.proxy_port) as wire:
         wire.send(get(make_route(edge, backend.url))).until(b"hello")
-    assert closed.wait(1)
+    assert closed.wait(patience(1))
 
 
 def test_a_client_that_goes_in_the_middle_of_its_body_closes_the_upstream(edge: System, recorder: Recorder) -> None:

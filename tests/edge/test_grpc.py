@@ -18,7 +18,7 @@ from proxyd.proxy.core.grpc import time_limit
 from tests.edge.conftest import make_route
 from tests.support.certificates import Authority
 from tests.support.system import System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, patience, wait_for
 
 Code = grpc.StatusCode
 
@@ -182,7 +182,7 @@ def test_a_deadline_ends_the_call_on_the_server_too(world: World) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             channel.unary_unary("/s.T/Slow")(b"", timeout=0.3)
         assert caught.value.code() == Code.DEADLINE_EXCEEDED
-        assert service.cancelled.wait(3)
+        assert service.cancelled.wait(patience(3))
 
 
 def test_a_client_that_cancels_hundreds_of_calls_keeps_its_connection(world: World) -> None:
@@ -206,12 +206,12 @@ def test_a_cancelled_call_ends_on_the_server(method: str, world: World) -> None:
     with world.channel(routed(world, url)) as channel:
         if method == "Slow":
             call = channel.unary_unary("/s.T/Slow").future(b"")
-            assert service.started.wait(5)
+            assert service.started.wait(patience(5))
         else:
             call = channel.unary_stream("/s.T/Endless")(b"")
             assert next(call) == b"tick"
         call.cancel()
-        assert service.cancelled.wait(3)
+        assert service.cancelled.wait(patience(3))
 
 
 def test_a_server_that_is_killed_amid_a_stream_is_unavailable(world: World) -> None:

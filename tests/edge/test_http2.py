@@ -186,7 +186,7 @@ def test_a_client_that_takes_nothing_does_not_hold_the_backend(secure: Secure, r
     client = secure.client(secure.route(backend.url))
     # No window is given back, since nothing is read.
     stream = client.open("GET", "/")
-    assert ended.wait(5)
+    assert ended.wait(patience(5))
     assert client.answer(stream).reset, "what it has is not the whole"
 
 
@@ -249,17 +249,22 @@ def test_hints_trailers_and_letters_beyond_ascii_come_through(secure: Secure) ->
 @pytest.mark.parametrize("compression", [False, True])
 def test_a_body_that_ends_early_resets_the_stream_and_the_connection_goes_on(
         answer: str, compression: bool, secure: Secure, raw_backend: Make) -> None:
+    begun = threading.Semaphore(0)
+
     def serve(sock: socket.socket) -> None:
         backend.receive_head(sock)
         head, _, body = answer.replace("\r\n\r\n", "\r\nContent-Type: text/plain\r\n\r\n", 1).partition("hello")
         sock.sendall(f"{head}hello".encode())
-        time.sleep(0.05)
+        begun.acquire(timeout=30)
         sock.sendall(body.encode())
 
     backend = raw_backend(serve)
     client = secure.client(secure.route(backend.url, compression=compression, compression_min_size=1))
     for _ in range(2):
-        got = client.ask("GET", "/", headers=[("accept-encoding", "gzip")])
+        stream = client.open("GET", "/", [("accept-encoding", "gzip")])
+        got = client.answer(stream, until=lambda known: known.status)
+        begun.release()
+        got = client.answer(stream, got)
         assert got.reset, got
     assert "Traceback" not in secure.system.log()
 
@@ -267,9 +272,9 @@ def test_a_body_that_ends_early_resets_the_stream_and_the_connection_goes_on(
 def test_a_client_that_closes_its_connection_closes_the_upstream_at_once(secure: Secure, silent: SilentBackend) -> None:
     client = secure.client(secure.route(silent.url))
     client.open("GET", "/")
-    assert silent.asked.wait(5)
+    assert silent.asked.wait(patience(5))
     client.close()
-    assert silent.closed.wait(2)
+    assert silent.closed.wait(patience(2))
 
 
 def test_bad_answers_are_502_and_leave_no_trace_in_the_next(secure: Secure, raw_backend: Make) -> None:
@@ -323,7 +328,7 @@ def test_frames_about_a_body_that_is_read_do_not_come_between_those_of_an_answer
     client.widen(1 << 28)
     stream = client.open("POST", "/", [("content-length", "100000")], end=False)
     answer = client.answer(stream, until=lambda known: known.status)
-    assert full.wait(10)
+    assert full.wait(patience(10))
     client.send(stream, b"x" * 10_000, answer, end=False)
     # Whoever has read them gives the client room for more, at once.
     wait_for(lambda: unread(secure.port, client.socket.getsockname()[1]) == 0, what="the worker to read the piece")

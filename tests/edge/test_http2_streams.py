@@ -61,10 +61,10 @@ def test_a_page_comes_while_an_event_stream_is_open(secure: Secure, backend: Bac
 def test_a_reset_ends_the_work_upstream_and_leaves_the_others(secure: Secure, silent: SilentBackend, backend: Backend) -> None:
     with connect(secure, secure.route(silent.url)) as client:
         stream = client.ask("/poll")
-        assert silent.asked.wait(5)
+        assert silent.asked.wait(patience(5))
         client.send(RstStreamFrame(stream, 8))
         began = time.monotonic()
-        assert silent.closed.wait(5)
+        assert silent.closed.wait(patience(5))
         assert time.monotonic() - began < patience(0.5)
         client.name = secure.route(backend.url)
         assert client.answer(client.ask("/")).status == 200
@@ -329,7 +329,7 @@ def test_a_reset_websocket_ends_at_the_backend(secure: Secure, raw_backend: Make
         stream = websocket(client)
         client.until(lambda: stream in client.got and client.got[stream].status)
         client.send(RstStreamFrame(stream, 8))
-        assert ended.wait(5)
+        assert ended.wait(patience(5))
         assert client.alive()
 
 

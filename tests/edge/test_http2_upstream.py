@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import http.client
 import threading
 import time
@@ -145,6 +146,8 @@ def test_the_streams_below_a_goaway_go_on_and_new_ones_take_another_connection(e
 
 
 def test_failures_have_their_reasons_and_a_cut_answer_is_cut(edge: System, route: RouteMaker, start: Start) -> None:
+    begun = threading.Event()
+
     def serve(request: Request) -> None:
         if request.path == "/reset":
             request.end_with_reset(2)
@@ -157,7 +160,7 @@ def test_failures_have_their_reasons_and_a_cut_answer_is_cut(edge: System, route
         else:
             request.head()
             request.send(b"half")
-            time.sleep(0.05)
+            begun.wait(30)
             request.end_with_reset(2)
 
     backend = start(serve)
@@ -169,8 +172,12 @@ def test_failures_have_their_reasons_and_a_cut_answer_is_cut(edge: System, route
     wait_for(lambda: backend.requests[1].reset == 8, what="the backend is told")
     malformed = edge.get("/malformed", host)
     assert (malformed.status, malformed.headers["x-proxyd-reason"]) == (502, "bad_content_length")
-    with pytest.raises((http.client.HTTPException, OSError)):
-        edge.get("/half", host)
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", edge.proxy_port, timeout=30)) as client:
+        client.request("GET", "/half", headers={"Host": host})
+        half = client.getresponse()
+        begun.set()
+        with pytest.raises((http.client.HTTPException, OSError)):
+            half.read()
     with pytest.raises((http.client.HTTPException, OSError)):
         edge.get("/length", host)
     before = len(backend.requests)

@@ -12,7 +12,7 @@ from tests.edge.wire import Wire
 from tests.support.frames import FrameClient
 from tests.support.http2backend import Request
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 from tests.support.websockets import ACCEPT, BINARY, CLOSE, SWITCH, close, frame, handshake, open_websocket, read_frame
 
 
@@ -174,5 +174,5 @@ def test_a_backend_that_takes_none_by_http2_is_asked_by_http1(secure: Secure, st
     wire.send(frame(BINARY, b"old"))
     assert read_frame(wire) == (BINARY, b"old")
     wire.close()
-    assert ended.wait(10)
+    assert ended.wait(patience(10))
     assert not asked(backend)

@@ -15,6 +15,7 @@ from tests.edge.wire import Recorder, get
 from tests.support.backends import RawBackend, SilentBackend
 from tests.support.certificates import Authority
 from tests.support.system import System
+from tests.support.waiting import patience
 
 
 def read_to_the_end(sock: socket.socket) -> bytes:
@@ -45,14 +46,14 @@ def test_a_client_that_goes_closes_the_upstream_at_once(how: str, secure: Secure
     host = secure.route(silent.url)
     sock = secure.connect(host)
     sock.sendall(get(host))
-    assert silent.asked.wait(5)
+    assert silent.asked.wait(patience(5))
     if how == "told":
         # A close_notify, as browsers and curl send it; the proxy's own never comes.
         sock.settimeout(0.05)
         with contextlib.suppress(OSError):
             sock.unwrap()
     sock.close()
-    assert silent.closed.wait(2)
+    assert silent.closed.wait(patience(2))
 
 
 def test_pipelined_requests_over_tls_are_all_answered(secure: Secure) -> None:

@@ -156,7 +156,7 @@ def test_wss_on_both_sides(secure: Secure, raw_backend: Make) -> None:
             assert read_frame(wire) == (2, payload)
         assert read_frame(wire) == GOING_AWAY
         assert read_frame(wire)[0] == -1
-    assert ended.wait(5)
+    assert ended.wait(patience(5))
 
 
 @pytest.mark.parametrize(("answer", "status", "reason"), [
@@ -201,8 +201,8 @@ def test_a_client_that_goes_in_the_handshake_ends_it_at_the_backend(edge: System
     host = make_route(edge, silent.url, websocket=True)
     with Wire(edge.proxy_port) as wire:
         wire.send(handshake(host))
-        assert silent.asked.wait(5)
-    assert silent.closed.wait(2)
+        assert silent.asked.wait(patience(5))
+    assert silent.closed.wait(patience(2))
 
 
 def test_http10_and_other_protocols_are_plain_requests(edge: System, backend: Backend) -> None:
@@ -279,7 +279,7 @@ def test_a_reset_of_the_client_ends_the_backend(edge: System, raw_backend: Make)
 
     client, route_id = registered(edge, "wsreset", Switching(raw_backend, talk).url)
     open_websocket(edge.proxy_port, "wsreset.test").send(HELLO).reset()
-    assert ended.wait(2)
+    assert ended.wait(patience(2))
     assert closed_row(edge, route_id)[2:] == (len(HELLO), "client_reset")
 
 
@@ -343,7 +343,7 @@ def test_a_silent_websocket_is_ended_with_1001_on_both_sides(edge: System, raw_b
         assert read_frame(wire) == GOING_AWAY
         assert 0.3 <= time.monotonic() - begun < patience(1.5)
         assert wire.ended()
-    assert backend.ended.wait(3)
+    assert backend.ended.wait(patience(3))
     assert backend.frames() == [(TEXT, b"hello"), GOING_AWAY]
     assert closed_row(edge, route_id)[3] == "idle_timeout"
     assert "idle_timeout" in wait_for(lambda: [line for line in edge.access_log().splitlines() if "/wsidle" in line])[0]
@@ -378,7 +378,7 @@ def test_the_longest_life_ends_even_a_busy_one_with_1001(edge: System, raw_backe
         assert 0.4 < time.monotonic() - begun < patience(2)
         assert seen.pop() == GOING_AWAY
         assert len(seen) > 5 and set(seen) == {(TEXT, b"hi")}
-    assert backend.ended.wait(3)
+    assert backend.ended.wait(patience(3))
     frames = backend.frames()
     assert frames.pop() == GOING_AWAY
     assert set(frames) == {(TEXT, b"hello")}
@@ -391,7 +391,7 @@ def test_no_close_frame_is_put_into_the_middle_of_another(edge: System, raw_back
     with open_websocket(edge.proxy_port, host) as wire:
         wire.send(HELLO[:-2])
         assert read_frame(wire) == GOING_AWAY
-    assert backend.ended.wait(3)
+    assert backend.ended.wait(patience(3))
     assert backend.data == HELLO[:-2]
 
 
@@ -406,7 +406,7 @@ def test_a_peer_that_reads_nothing_does_not_outlive_its_bound(edge: System, raw_
     ended = threading.Event()
     client, route_id = registered(edge, "wsfull", Switching(raw_backend, flood).url, websocket_max_duration="300ms")
     with open_websocket(edge.proxy_port, "wsfull.test"):
-        assert ended.wait(6)
+        assert ended.wait(patience(6))
         assert closed_row(edge, route_id)[3] == "max_duration"
 
 
@@ -570,7 +570,7 @@ def test_a_stopping_worker_lets_them_live_for_graceful_timeout_and_says_1001_the
         wire.send(HELLO)
         assert read_frame(wire) == GOING_AWAY
         assert wire.ended()
-    assert backend.ended.wait(3)
+    assert backend.ended.wait(patience(3))
     assert backend.frames() == [(TEXT, b"hello"), GOING_AWAY]
     wait_for(lambda: system.process is not None and system.process.poll() is not None)
     assert closed_row(system, route_id)[3] == "worker_stopping"

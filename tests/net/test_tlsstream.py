@@ -9,6 +9,7 @@ from pathlib import Path
 
 from proxyd.net.tlsstream import TlsStream
 from tests.support.certificates import Authority
+from tests.support.waiting import patience
 
 
 def test_who_waits_first_gets_what_openssl_has_left_and_what_lies_behind_it(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_who_waits_first_gets_what_openssl_has_left_and_what_lies_behind_it(tmp_
     stream = TlsStream(ours)
     try:
         stream.shake(server)
-        assert sent.wait(10)
+        assert sent.wait(patience(10))
         # A part of the first record, the rest of it, the second, and what is left.
         assert [stream.recv(2), stream.recv_later(10), stream.recv_later(10), stream.recv_later(10)] == [b"tw", b"o", b"recor", b"ds"]
     finally:

@@ -26,7 +26,7 @@ from tests.support.backends import Backend
 from tests.support.certificates import Authority
 from tests.support.pebble import Pebble
 from tests.support.system import ROOT, System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, patience, wait_for
 
 
 class Aging:
@@ -116,7 +116,7 @@ def test_a_handshake_waits_for_the_first_certificate_of_its_name(aging: Aging) -
     waiting = threading.Thread(target=lambda: found.append(aging.shown("patient.example.com")))
     try:
         aging.client.route("patient.example.com", aging.backend.url)
-        assert asked.wait(30), "the workers know of the order"
+        assert asked.wait(patience(30)), "the workers know of the order"
         waiting.start()
         waiting.join(0.3)
         assert aging.shown("other.example.org") is None, "others don't wait"

@@ -15,7 +15,7 @@ import pytest
 from tests.support.backends import Backend
 from tests.support.relay import Relay
 from tests.support.system import ROOT, System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 
 class Service:
@@ -85,7 +85,7 @@ def test_a_service_stays_registered_through_everything(kind: str, system: System
         assert refused.startswith('refused path: "no-path" is not a path')
         service.go_on()
         service.until("left")
-        assert service.process.wait(10) == 0
+        assert service.process.wait(patience(10)) == 0
         assert system.get(host="story.test").status == 404
     finally:
         service.process.kill()

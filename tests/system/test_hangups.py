@@ -14,6 +14,7 @@ from hyperframe.frame import RstStreamFrame
 from tests.support.backends import Backend, RawBackend, SilentBackend
 from tests.support.frames import FrameClient
 from tests.support.system import System
+from tests.support.waiting import patience
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: hangups.test\r\n\r\n"
 
@@ -38,9 +39,9 @@ def test_the_work_for_a_client_that_has_gone_ends(system: System, silent: Silent
     client.route("hangups.test", silent.url)
     with socket.create_connection(("127.0.0.1", system.proxy_port)) as leaving:
         leaving.sendall(REQUEST)
-        assert silent.asked.wait(5)
+        assert silent.asked.wait(patience(5))
         assert not silent.closed.wait(after)
-    assert silent.closed.wait(2)
+    assert silent.closed.wait(patience(2))
 
 
 def test_a_client_that_pipelines_during_a_wait_gets_both_answers(system: System, new_backend: Callable[..., Backend]) -> None:
@@ -70,13 +71,13 @@ def test_the_work_for_a_stream_that_has_gone_ends_and_others_go_on(system: Syste
         stays = (leaving if how == "reset" else other)
         slow = stays.ask("/slow?s=1")
         stream = leaving.ask()
-        assert silent.asked.wait(5)
+        assert silent.asked.wait(patience(5))
         assert not silent.closed.wait(after)
         if how == "reset":
             leaving.send(RstStreamFrame(stream, 8))
         else:
             leaving.close()
-        assert silent.closed.wait(5)
+        assert silent.closed.wait(patience(5))
         assert stays.answer(slow).status == 200
 
 

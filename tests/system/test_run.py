@@ -56,7 +56,7 @@ def test_a_program_is_served_through_the_death_of_the_master_and_its_own_until_i
         run.terminate()
         wait_for(lambda: system.sql("SELECT count(*) FROM events JOIN routes USING (route_id) WHERE type = 'hold_changed' "
                                     "AND service_name = 'run'") == [(1,)])
-        assert run.wait(10) == 128 + signal.SIGTERM
+        assert run.wait(patience(10)) == 128 + signal.SIGTERM
         with ThreadPoolExecutor(1) as pool:
             waits = pool.submit(system.get, host="run.test")
             run = start()
@@ -152,7 +152,7 @@ def test_hup_starts_the_program_again_by_overlap_and_no_request_fails(system: Sy
         run.send_signal(signal.SIGHUP)
         until(lambda: said.read_text().count(".next: over.test/") == 3)
         run.terminate()
-        assert run.wait(30) == 128 + signal.SIGTERM
+        assert run.wait(patience(30)) == 128 + signal.SIGTERM
         assert system.sql("SELECT instance_name FROM routes WHERE service_name = 'over'") == [names[0]]
     finally:
         run.terminate()
@@ -194,7 +194,7 @@ def test_the_recipe_of_the_docs_is_process_1_of_a_container_and_finishes_what_is
             first.terminate()
             answer = slow.result(20)
             assert answer.status == 200 and int(answer.text) > 1
-            assert run.wait(20) in (0, 128 + signal.SIGTERM)
+            assert run.wait(patience(20)) in (0, 128 + signal.SIGTERM)
             assert not first.is_running()
         finally:
             _end(run)
