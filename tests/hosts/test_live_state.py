@@ -158,7 +158,7 @@ def test_a_drain_is_completed_when_no_host_has_a_request_under_way(pair: tuple[S
     client.ok("SUBSCRIBE|SID|drain_progress")
     assert client.command("DRAIN_START|SID|1s").startswith("DRAIN_OK")
     # It comes just before the end, and its host has yet to say so.
-    threading.Thread(target=second.get, args=("/held", "drained.test"), daemon=True).start()
+    threading.Thread(target=second.get, args=("/until-freed", "drained.test"), daemon=True).start()
     assert next_event(client, "drain_completed")["in_flight"] == 1
     backend.freed.set()
     assert next_event(client, "drain_completed")["in_flight"] == 0

@@ -30,7 +30,7 @@ class Backend:
         self.in_flight = 0
         #: The most that were between their arrival and the first byte of their answer: after that, the next one may come.
         self.most_in_flight = 0
-        #: Answers to `/held` wait until it is set.
+        #: Answers to `/until-freed` wait until it is set.
         self.freed = threading.Event()
         self._unanswered = 0
         self._lock = threading.Lock()
@@ -112,7 +112,7 @@ class Backend:
             content = json.dumps({"method": handler.command, "path": handler.path, "headers": list(handler.headers.items()),
                                   "body": body.decode("latin-1"), "name": self.name}).encode()
             headers["Content-Type"] = "application/json"
-        if parts.path == "/held":
+        if parts.path == "/until-freed":
             self.freed.wait(60)
         if self.delay or "s" in query:
             time.sleep(self.delay or float(query["s"]))

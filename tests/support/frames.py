@@ -21,6 +21,8 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from tests.support.waiting import patience
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 Fields = list[tuple[str, str]]
 
@@ -142,6 +144,7 @@ class FrameClient:
 
     def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
         """Read frames until the condition is true. AssertionError at the end of the connection, or of the time."""
+        seconds = patience(seconds)
         deadline = time.monotonic() + seconds
         while not condition():
             try:

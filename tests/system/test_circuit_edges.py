@@ -79,7 +79,7 @@ def test_another_backend_has_another_circuit_and_what_the_last_one_fails_late_is
     client.ok(f"CIRCUIT_BREAKER_SET|SID|{route_id}|2|1h|1")
     client.options(route_id, timeout="4s")
     late: list[int] = []
-    requests = [threading.Thread(target=lambda: late.append(system.get("/held", "moves.test").status)) for _ in range(4)]
+    requests = [threading.Thread(target=lambda: late.append(system.get("/until-freed", "moves.test").status)) for _ in range(4)]
     for request in requests:
         request.start()
     wait_for(lambda: sick.in_flight == 4)

@@ -83,7 +83,7 @@ def test_half_open_lets_exactly_k_trials_through_over_all_workers_and_their_succ
     backend.requests.clear()
     time.sleep(0.31)
     with ThreadPoolExecutor(32) as pool:
-        asked = [pool.submit(system.get, "/held", "trials.test") for _ in range(32)]
+        asked = [pool.submit(system.get, "/until-freed", "trials.test") for _ in range(32)]
         wait_for(lambda: sum(one.done() for one in asked) >= 29, what="the refusals")
         backend.freed.set()
         answers = [one.result() for one in asked]
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_a_trial_makes_room_for_the_next(system: System, ba
     backend.failing = 0
     time.sleep(0.31)
     with socket.create_connection(("127.0.0.1", system.proxy_port)) as sock:
-        sock.sendall(b"GET /held HTTP/1.1\r\nHost: left.test\r\n\r\n")
+        sock.sendall(b"GET /until-freed HTTP/1.1\r\nHost: left.test\r\n\r\n")
         wait_for(lambda: state(client, route_id) == "half_open")
         assert system.get("/", "left.test").status == 503
     wait_for(lambda: system.get("/", "left.test").status == 200, 0.4)

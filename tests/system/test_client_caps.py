@@ -81,7 +81,7 @@ def test_a_client_has_so_many_requests_in_flight_also_behind_a_trusted_proxy(cap
             return answer(sock, f"GET {path} HTTP/1.1\r\nHost: app.test\r\nX-Forwarded-For: {client}\r\n\r\n".encode())
 
     with ThreadPoolExecutor(2) as pool:
-        slow = [pool.submit(through, client, "/held") for client in ("2001:db8::1", "2001:db8::2")]
+        slow = [pool.submit(through, client, "/until-freed") for client in ("2001:db8::1", "2001:db8::2")]
         wait_for(lambda: origin.in_flight == 2)
         refused = through("2001:db8::3")
         assert refused.startswith(b"HTTP/1.1 429") and b"X-Proxyd-Reason: client_requests" in refused and b"Retry-After" in refused

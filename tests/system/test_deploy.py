@@ -33,6 +33,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
     do_POST = do_GET
     def log_message(self, *_): pass
+ThreadingHTTPServer.request_queue_size = 1024
 server = ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 client = Client(registry, service="story", instance=instance)

@@ -128,7 +128,7 @@ def test_what_is_in_flight_is_never_cut_and_the_events_count_it(system: System, 
     client.route("flight.test", backend.url)
     assert client.command("SUBSCRIBE|SID|drain_progress") == "SUBSCRIBE_OK"
     answers: list[Answer] = []
-    thread = threading.Thread(target=lambda: answers.append(system.get("/held", "flight.test")))
+    thread = threading.Thread(target=lambda: answers.append(system.get("/until-freed", "flight.test")))
     thread.start()
     wait_for(lambda: backend.in_flight == 1)
     client.send("DRAIN_START|SID|500ms")
@@ -160,7 +160,7 @@ def test_a_request_taken_just_before_the_end_is_counted_however_busy_the_databas
 
         def ask() -> None:
             while not answers or answers[-1].status != 200:
-                answers.append(system.get("/held", "justbefore.test"))
+                answers.append(system.get("/until-freed", "justbefore.test"))
 
         thread = threading.Thread(target=ask)
         thread.start()

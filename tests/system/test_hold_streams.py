@@ -121,6 +121,8 @@ def test_one_instance_that_is_killed_and_started_again_under_200_requests_a_seco
             "    def do_GET(self):\n"
             "        self.send_response(200)\n        self.send_header('Content-Length', '0')\n        self.end_headers()\n"
             "    def log_message(self, *_): pass\n"
+            # All that have waited come at once, and five is what it lets wait by default: the kernel keeps the others back for long.
+            "ThreadingHTTPServer.request_queue_size = 1024\n"
             f"ThreadingHTTPServer(('127.0.0.1', {port}), Handler).serve_forever()\n")
     client = system.client("steady")
     client.options(client.route("steady.test", f"http://127.0.0.1:{port}", apply=False), hold_when_down="30s")

@@ -28,7 +28,7 @@ def many_held(system: System, backend: Backend, count: int, host: str, refused: 
     """The answers to so many requests at once, none of which the backend answers before the proxy has refused so many."""
     backend.freed.clear()
     with ThreadPoolExecutor(count) as pool:
-        asked = [pool.submit(system.get, "/held", host) for _ in range(count)]
+        asked = [pool.submit(system.get, "/until-freed", host) for _ in range(count)]
         wait_for(lambda: sum(one.done() for one in asked) >= refused, what="the refusals")
         backend.freed.set()
         return [one.result() for one in asked]
@@ -63,7 +63,7 @@ def test_a_wait_that_is_too_long_ends_with_a_refusal_and_all_is_counted(system: 
     route_id = client.route("late.test", backend.url)
     client.options(route_id, max_in_flight=1, queue_size=10, queue_timeout="300ms")
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(system.get, "/held", "late.test")
+        first = pool.submit(system.get, "/until-freed", "late.test")
         wait_for(lambda: backend.in_flight == 1)
         begun = time.monotonic()
         late = system.get("/", "late.test")
@@ -90,7 +90,7 @@ def test_a_client_that_leaves_the_queue_is_not_served(system: System, backend: B
     route_id = client.route("gone.test", backend.url)
     client.options(route_id, max_in_flight=1, queue_size=1, queue_timeout="20s")
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(system.get, "/held", "gone.test")
+        first = pool.submit(system.get, "/until-freed", "gone.test")
         wait_for(lambda: backend.in_flight == 1)
         with socket.create_connection(("127.0.0.1", system.proxy_port)) as leaving:
             leaving.sendall(b"GET /left HTTP/1.1\r\nHost: gone.test\r\n\r\n")

@@ -76,6 +76,7 @@ def test_a_request_under_way_is_finished_before_one_of_two_replicas_is_stopped(s
         "        time.sleep(3 if self.path == '/slow' else 0)\n"
         "        self.send_response(200)\n        self.send_header('X-Port', sys.argv[1])\n"
         "        self.send_header('Content-Length', '0')\n        self.end_headers()\n"
+        "ThreadingHTTPServer.request_queue_size = 1024\n"
         "ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n")
     ports = [free_port(), free_port()]
     runs = {port: subprocess.Popen(
@@ -107,6 +108,7 @@ def test_hup_starts_the_program_again_by_overlap_and_no_request_fails(system: Sy
         "        self.send_response(500 if bad else 200)\n        self.send_header('X-Version', version)\n"
         "        self.send_header('Content-Length', '0')\n        self.end_headers()\n"
         "    def log_message(self, *_): pass\n"
+        "ThreadingHTTPServer.request_queue_size = 1024\n"
         "ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler).serve_forever()\n")
     version = tmp_path / "version"
     version.write_text("1")
