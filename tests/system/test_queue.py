@@ -81,7 +81,7 @@ def test_a_wait_that_is_too_long_ends_with_a_refusal_and_all_is_counted(system: 
         assert (first.result().status, waits.result().status) == (200, 200)
     assert (late.status, late.headers["X-Proxyd-Reason"], bool(late.headers["Retry-After"])) == (503, "queue_timeout", True)
     wait_for(lambda: 'proxyd_queue_rejected_total{domain="late.test",service="late"} 1.0' in system.admin("/metrics").text)
-    assert 'proxyd_queue_waits_total{domain="late.test",service="late"} 2.0' in system.admin("/metrics").text
+    wait_for(lambda: 'proxyd_queue_waits_total{domain="late.test",service="late"} 2.0' in system.admin("/metrics").text)
     wait_for(lambda: client.json(f"ROUTE_STATUS|SID|{route_id}")["queued"] == 0)
 
 
