@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import signal
 import socket
 import time
@@ -285,13 +286,16 @@ def test_percentiles_are_near_the_truth(system: System, backend: Backend) -> Non
         return (time.monotonic() - begun) * 1000
 
     with ThreadPoolExecutor(20) as pool:
-        truth = sorted(pool.map(timed, range(40)))
+        seen = sorted(pool.map(timed, range(40)))
     wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["requests"] == 40, 2)
+    lines = wait_for(lambda: len(found := re.findall(r" time=([0-9.]+) .* host=slowness\.test ", system.access_log())) == 40 and found)
+    truth = sorted(float(seconds) * 1000 for seconds in lines)
     found = client.json(f"STATS_GET|SID|{route_id}")
-    # The buckets are 3.2 % exact; the client sees its own connecting on top.
+    # The buckets are 3.2 % exact. The client sees its own connecting on top, which takes long where twenty begin at once.
     for share, name in ((0.5, "p50"), (0.95, "p95"), (0.99, "p99")):
-        seen = truth[max(0, -(-int(share * 100) * 40 // 100) - 1)]
-        assert seen * 0.90 - 20 <= found[f"{name}_latency_ms"] <= seen * 1.04, (name, found, truth)
+        at = max(0, -(-int(share * 100) * 40 // 100) - 1)
+        told = found[f"{name}_latency_ms"]
+        assert truth[at] * 0.96 - 1 <= told <= truth[at] * 1.04 + 1 and told <= seen[at] * 1.04, (name, found, truth, seen)
     assert 300 <= found["avg_latency_ms"] <= sum(truth) / 40 * 1.01
 
 
