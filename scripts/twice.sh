@@ -8,7 +8,7 @@ run_twice() {
     "$python" -m pytest --cache-clear "$@" || status=$?
     [ "$status" = 1 ] || return "$status"
     first=$(_failed "$python")
-    # Three at a time crowd a small machine, and some tests hold things to a time. What fails alone as well is broken.
+    # Several at a time crowd a small machine, and some tests hold things to a time. What fails alone as well is broken.
     echo "once more, one at a time, those that failed:"
     status=0
     "$python" -m pytest -q --last-failed || status=$?

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 
+#: Bytes that are read of a file; there are fewer.
 _MOST = 512
 
 
@@ -65,6 +66,12 @@ def first_line(path: str) -> str:
             return file.readline(32).strip()
     except OSError:
         return ""
+
+
+def pid_in(path: str) -> int:
+    """The pid that is the first line of such a file, 0 if there is none."""
+    pid = first_line(path)
+    return int(pid) if pid.isdecimal() else 0
 
 
 def is_held(path: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from proxyd.base.lockfile import LockFile, first_line, is_held
+from proxyd.base.lockfile import LockFile, first_line, is_held, pid_in
 
 
 class PidFile:
@@ -42,8 +42,7 @@ class PidFile:
 
 def holder(path: str) -> int:
     """The pid of the process that has the pid file at `path`, 0 if none does."""
-    pid = first_line(path) if is_held(path) else ""
-    return int(pid) if pid.isdecimal() else 0
+    return pid_in(path) if is_held(path) else 0
 
 
 def _own() -> bytes:

@@ -19,6 +19,8 @@ _FIELD_LINE = re.compile(rf"^({TOKEN}):[ \t]*((?:[^\r \t][^\r]*)?)\r\n", re.MULT
 _TOKEN_ONLY = re.compile(TOKEN)
 _CONTROLS = bytes(sorted(set(range(0x20)) - {0x09, 0x0A, 0x0D} | {0x7F}))
 _LINE_FEED_ALONE = re.compile(rb"(?<!\r)\n")
+#: The line of a field, without its end.
+field_line = ": ".join
 
 # Enough for any size there is, and below 2**63 for whoever reads it into a signed 64-bit integer.
 _LENGTH_DIGITS = 18
@@ -235,3 +237,8 @@ def end_to_end(headers: Sequence[tuple[str, str]], skip: Sequence[int]) -> list[
     for index in reversed(skip):
         del kept[index]
     return kept
+
+
+def field_lines(fields: Sequence[tuple[str, str]]) -> str:
+    """The lines of fields, each with its end."""
+    return "\r\n".join((*map(field_line, fields), ""))

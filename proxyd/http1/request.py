@@ -22,6 +22,7 @@ from proxyd.http1.grammar import (
     check_transfer_encoding,
     end_to_end,
     fault_in_characters,
+    field_lines,
     find_head_end,
     leading_empty_lines,
     parse_connection,
@@ -48,7 +49,6 @@ PROTOCOLS = {10: "1.0", 11: "1.1", 20: "2.0"}
 _KNOWN_HEAD = 2048
 _KNOWN_COUNT = 32
 _KNOWN_ENTRIES = 256
-_field_line = ": ".join
 
 
 class RequestHead:
@@ -156,7 +156,7 @@ class RequestHead:
         """The lines of `end_to_end`, each with its end."""
         lines = self._lines
         if not lines:
-            lines.append("\r\n".join((*map(_field_line, self.end_to_end()), "")))
+            lines.append(field_lines(self.end_to_end()))
         return lines[0]
 
 

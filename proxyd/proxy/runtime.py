@@ -200,6 +200,8 @@ class Runtime:
     def _prune(self) -> None:
         """Close upstream connections that were idle for too long, are old, or lead to an old address of the upstream's name. Forget
         what belongs to routes that are gone, and the fields of earlier requests."""
+        # First, whatever becomes of the rest: there are credentials among them.
+        forget_fields()
         now = time.monotonic()
         for upstream in [*self.table.upstreams.values(), *self.auth.upstreams()]:
             state = upstream.state
@@ -208,7 +210,6 @@ class Runtime:
                 prune(upstream, now)
         upstreams = self.table.upstreams
         self.limiter.forget(lambda upstream: upstreams.get(upstream.route_id) == upstream)
-        forget_fields()
 
     def stop(self) -> None:
         """Prepare for the stop: requests in flight go on, and each connection closes after its response."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from proxyd.base import private
-from proxyd.base.lockfile import first_line
+from proxyd.base.lockfile import pid_in
 from proxyd.base.text import split_address
 from proxyd.chores.pidfile import holder
 from proxyd.config.ini import Problem, read_ini
@@ -141,7 +141,7 @@ def _of_another(settings: Settings, places: Places) -> Iterator[Problem]:
     url = settings.database.url
     pid = holder(settings.pid_file()) if not settings.master.pid_file and url.startswith("sqlite:///") else 0
     # The master of this database has its pid in the lock file, too: see store.sql.lock.
-    if pid and first_line(f"{url.removeprefix('sqlite:///')}.lock") != str(pid):
+    if pid and pid_in(f"{url.removeprefix('sqlite:///')}.lock") != pid:
         yield places.problem("database", "shared_memory" if settings.database.shared_memory else "url", (
             f"the proxyd whose master has the pid {pid} uses the shared memory in {settings.shared_memory_directory()} for another "
             "database: stop it first, or give this one a [database] shared_memory of its own"))

@@ -51,7 +51,7 @@ def test_a_job_is_killed_where_it_waits_and_who_joins_it_goes_on() -> None:
 
 def test_an_error_of_a_job_is_told_and_the_next_one_has_a_greenlet_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[object] = []
-    monkeypatch.setattr(get_hub(), "handle_error", lambda context, kind, error, trace: told.append(str(error)))
+    monkeypatch.setattr(get_hub(), "handle_error", lambda context, kind, error, trace: told.append(f"{kind.__name__}: {error}"))
 
     def fail(argument: str) -> None:
         raise ValueError(argument)
@@ -61,7 +61,7 @@ def test_an_error_of_a_job_is_told_and_the_next_one_has_a_greenlet_that_lives(mo
     with gevent.Timeout(10):
         while not told:
             gevent.sleep(0)
-    assert told == ["of this job"]
+    assert told == ["ValueError: of this job"]
     ends: list[str] = []
     begin(ends.append, "next").join()
     assert ends == ["next"]

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from proxyd.http1 import LAST_CHUNK, encode_last_chunk
+from proxyd.http1.grammar import field_line
 from proxyd.net.stream import PlainStream
 from proxyd.proxy.core.answers import reason_phrase
 from proxyd.proxy.core.clientside import ClientGone
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 #: A first piece of body up to this size is joined with the head, so that one call sends both.
 JOIN_LIMIT = 65536
-#: The line of a field, without its end.
-_field_line = ": ".join
 
 
 @lru_cache(maxsize=1024)
@@ -60,12 +59,12 @@ class Answering:
 
     def informational(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
         if self.version == 11:
-            self._send(_head_of([_status_line(status, reason_phrase(status)), *map(_field_line, headers)]))
+            self._send(_head_of([_status_line(status, reason_phrase(status)), *map(field_line, headers)]))
 
     def start(self, status: int, reason: str, headers: Sequence[tuple[str, str]], length: int, body: bytes, last: bool) -> None:
         if self._left != 0 and not self._answered_everything():
             self.keep_alive = False
-        lines = [_status_line(status, reason), *map(_field_line, headers)]
+        lines = [_status_line(status, reason), *map(field_line, headers)]
         self._chunked_out = False
         if length >= 0:
             lines.append(f"Content-Length: {length}")
@@ -142,4 +141,4 @@ class Answering:
         self.stream.reset()
 
     def switch(self, headers: Sequence[tuple[str, str]]) -> None:
-        self._send(_head_of([_status_line(101, "Switching Protocols"), *map(_field_line, headers)]))
+        self._send(_head_of([_status_line(101, "Switching Protocols"), *map(field_line, headers)]))

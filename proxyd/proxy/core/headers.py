@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from proxyd.base.paths import climbs
 from proxyd.http1 import PROTOCOLS, ProtocolError
+from proxyd.http1.grammar import field_lines
 from proxyd.proxy.core.origin import TOLD, forwarded, told_fields
 from proxyd.proxy.core.putback import told_prefix, without_prefix
 from proxyd.proxy.core.setfields import filled, replace_fields
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from proxyd.proxy.core.exchange import Exchange
     from proxyd.proxy.core.upstreams import Upstream
 
-#: The line of a field, without its end.
-_field_line = ": ".join
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=@:-]{1,128}")
 #: Dot segments and repeated slashes: what is matched without them is forwarded without them.
 _UNCLEAN = re.compile(r"/(?:\.|%2e|/)", re.IGNORECASE)
@@ -99,7 +98,7 @@ def _changed_fields(ex: Exchange, upstream: Upstream) -> str:
         fields = replace_fields(fields, filled(upstream.request_headers, ex, upstream))
         # The client's own of these names are among the fields that are taken away.
         fields += ex.granted
-    return "\r\n".join((*map(_field_line, fields), ""))
+    return field_lines(fields)
 
 
 def _edge_fields(ex: Exchange, upstream: Upstream) -> str:

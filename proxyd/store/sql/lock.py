@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 from proxyd.base import private
-from proxyd.base.lockfile import LockFile, first_line
+from proxyd.base.lockfile import LockFile, pid_in
 from proxyd.store.sql import openfile
 from proxyd.store.sql.database import StoreError
 
@@ -69,8 +69,7 @@ class MasterLock:
 
     def holder(self) -> int | None:
         """The pid written in the file, if there is one."""
-        pid = first_line(self.path)
-        return (int(pid) or None) if pid.isdecimal() else None
+        return pid_in(self.path) or None
 
     def release(self) -> None:
         """Give the lock back."""

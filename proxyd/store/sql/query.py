@@ -74,6 +74,12 @@ def among(statement: str, values: Iterable[Any], *before: Any) -> Iterator[tuple
         yield from database.execute_sql(f"{head} ({', '.join([mark] * len(piece))})", [*before, *piece])
 
 
+def rows_among(model: type[Model], column: str, values: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """The rows of a table as dicts by field whose `column` has one of the values, any number of them."""
+    for piece in pieces(values, _AT_ONCE):
+        yield from rows_of(model, f"{column} IN ({', '.join('?' * len(piece))})", piece)
+
+
 def among_pairs(statement: str, pairs: Sequence[tuple[Any, Any]]) -> Iterator[tuple[Any, ...]]:
     """The same for pairs of values. `statement` joins them as a table `pairs` with column1 and column2: the other table's rows are then
     found by their index, which SQLite does not use for pairs IN a list."""

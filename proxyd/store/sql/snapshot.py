@@ -15,7 +15,7 @@ from proxyd.base.text import parse_rfc3339
 from proxyd.store.sql import hostclocks
 from proxyd.store.sql.database import database
 from proxyd.store.sql.models import Route, RouteRemoval
-from proxyd.store.sql.query import dicts, pieces, rows_of
+from proxyd.store.sql.query import dicts, rows_among, rows_of
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -84,8 +84,6 @@ def load_snapshot(since: int) -> Snapshot:
 
 #: A state of a route: its version, and when it changed last.
 Stamp = tuple[int, str]
-#: Routes that are read by their ids in one query; SQLite allows 999 values in one.
-_AT_ONCE = 500
 
 
 def load_difference(known: Mapping[str, Stamp], version: int) -> Snapshot:
@@ -97,10 +95,8 @@ def load_difference(known: Mapping[str, Stamp], version: int) -> Snapshot:
     different = [route_id for route_id, stamp in stamps.items() if known.get(route_id) != stamp]
     if version > current or len(different) > len(stamps) // 2:
         return load_snapshot(0)
-    routes: list[RouteRecord] = []
-    for some in pieces(different, _AT_ONCE):
-        routes.extend(_records(rows_of(Route, f"route_id IN ({', '.join('?' * len(some))})", some)))
-    return Snapshot(current, False, tuple(routes), tuple(route_id for route_id in known if route_id not in stamps))
+    routes = tuple(_records(list(rows_among(Route, "route_id", different))))
+    return Snapshot(current, False, routes, tuple(route_id for route_id in known if route_id not in stamps))
 
 
 def load_hosts(domains: Sequence[str]) -> tuple[RouteRecord, ...]:
