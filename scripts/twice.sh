@@ -1,5 +1,9 @@
 # Sourced by scripts/test and scripts/lowest: runs pytest, and again what failed, and names what needed that.
 
+# The tests start some thousand processes of the package. Where the environment says that Python shall write no bytecode, as it does in many
+# containers, each of them would compile all of it again, which is half of its start.
+unset PYTHONDONTWRITEBYTECODE
+
 # run_twice PYTHON [PYTEST ARGUMENT ...]: pytest with these arguments; its exit status, 0 where a second run passed.
 run_twice() {
     local python=$1 status=0 first again mended
