@@ -155,7 +155,7 @@ def test_a_unix_socket_is_a_peer_that_can_be_trusted(tmp_path: Path, recorder: R
         try:
             client = system.client("u", "u")
             client.route("unix.test", recorder.url, "/", apply=False)
-            client.ok("RATELIMIT_SET|SID|ALL|2|1m")
+            client.ok("RATELIMIT_SET|SID|ALL|2|1d")
             client.apply()
 
             def ask_it(*fields: str) -> Message:

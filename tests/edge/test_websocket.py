@@ -143,7 +143,7 @@ def test_wss_on_both_sides(secure: Secure, raw_backend: Make) -> None:
             echo(secured)
             ended.set()
 
-    host = secure.route(raw_backend(serve).url.replace("http:", "wss:"), tls_verify="false", websocket_idle_timeout="500ms")
+    host = secure.route(raw_backend(serve).url.replace("http:", "wss:"), tls_verify="false", websocket_idle_timeout="3s")
     with secure.connect(host) as secured:
         wire = Wire.__new__(Wire)
         wire.sock, wire.data = secured, b""
@@ -352,13 +352,13 @@ def test_a_silent_websocket_is_ended_with_1001_on_both_sides(edge: System, raw_b
 @pytest.mark.parametrize("who", ["client", "backend"])
 def test_any_byte_of_either_side_keeps_it_open(who: str, edge: System, raw_backend: Make) -> None:
     backend = Heard(raw_backend, 0.1 if who == "backend" else 0.0, b"\x81\x02hi")
-    host = make_route(edge, backend.url, websocket=True, websocket_idle_timeout="400ms")
+    host = make_route(edge, backend.url, websocket=True, websocket_idle_timeout="1500ms")
     with open_websocket(edge.proxy_port, host) as wire:
         begun = time.monotonic()
         wire.sock.settimeout(0.1)
-        while time.monotonic() - begun < 0.8:
+        while time.monotonic() - begun < 2.5:
             if who == "client":
-                wire.send(HELLO[:1] if time.monotonic() - begun < 0.4 else HELLO)
+                wire.send(HELLO[:1] if time.monotonic() - begun < 1.2 else HELLO)
             try:
                 assert wire.more()
             except TimeoutError:

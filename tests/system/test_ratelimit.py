@@ -38,7 +38,7 @@ def limited(system: System, name: str, backend: Backend, requests: int, window: 
 
 
 def test_of_500_concurrent_requests_over_four_workers_exactly_the_limit_of_100_passes(system: System, backend: Backend) -> None:
-    route_id = limited(system, "burst", backend, 100, "10m")
+    route_id = limited(system, "burst", backend, 100, "1d")
     with ThreadPoolExecutor(40) as threads:
         statuses = Counter(threads.map(lambda _: system.get("/", "burst.test", timeout=30).status, range(500)))
     assert statuses == {200: 100, 429: 400}
@@ -58,12 +58,12 @@ def test_of_500_concurrent_requests_over_four_workers_exactly_the_limit_of_100_p
 def test_stats_and_route_status_tell_how_many_were_refused(system: System, backend: Backend) -> None:
     client = system.client("told")
     route_id = client.route("told.test", backend.url, apply=False)
-    client.ok("RATELIMIT_SET|SID|ALL|2|1m")
+    client.ok("RATELIMIT_SET|SID|ALL|2|1d")
     client.apply()
     assert [system.get("/", "told.test").status for _ in range(5)] == [200, 200, 429, 429, 429]
     wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["rate_limited"] == 3, what="rate_limited in STATS")
     status = client.json(f"ROUTE_STATUS|SID|{route_id}")["ratelimit"]
-    assert (status["requests"], status["window_seconds"], status["rejected"]) == (2, 60, 3)
+    assert (status["requests"], status["window_seconds"], status["rejected"]) == (2, 86400, 3)
 
 
 def test_a_refused_client_is_told_when_to_come_back_in_every_usual_way(system: System, backend: Backend) -> None:
@@ -98,14 +98,14 @@ def test_who_waits_as_long_as_retry_after_says_passes(system: System, backend: B
 
 
 def test_each_client_address_has_a_limit_of_its_own_and_listed_networks_have_none(system: System, backend: Backend) -> None:
-    limited(system, "clients", backend, 1, "10m")
+    limited(system, "clients", backend, 1, "1d")
     for address in ("192.0.2.1", "192.0.2.2"):
         assert [system.get("/", "clients.test", X_Forwarded_For=address).status for _ in range(2)] == [200, 429]
     assert {system.get("/", "clients.test", X_Forwarded_For="10.99.3.4").status for _ in range(5)} == {200}
 
 
 def test_an_ipv6_client_can_not_go_round_its_limit_within_its_own_network(system: System, backend: Backend) -> None:
-    limited(system, "six", backend, 1, "10m")
+    limited(system, "six", backend, 1, "1d")
     assert system.get("/", "six.test", X_Forwarded_For="2001:db8:0:1::5").status == 200
     assert system.get("/", "six.test", X_Forwarded_For="2001:db8:0:1:ffff::77").status == 429
     assert system.get("/", "six.test", X_Forwarded_For="2001:db8:0:2::5").status == 200
@@ -113,7 +113,7 @@ def test_an_ipv6_client_can_not_go_round_its_limit_within_its_own_network(system
 
 def test_a_client_that_is_not_trusted_can_not_name_another_address(new_system: MakeSystem, backend: Backend) -> None:
     system: System = new_system(workers=1)
-    limited(system, "liar", backend, 1, "10m")
+    limited(system, "liar", backend, 1, "1d")
     assert [system.get("/", "liar.test", X_Forwarded_For=f"192.0.2.{number}").status for number in range(3)] == [200, 429, 429]
 
 
@@ -135,10 +135,10 @@ def test_a_site_file_sets_several_limits_at_once(system: System, backend: Backen
 def test_the_limit_that_holds_after_an_apply_is_the_new_one(system: System, backend: Backend) -> None:
     client = system.client("moved")
     route_id = client.route("moved.test", backend.url, apply=False)
-    client.ok(f"RATELIMIT_SET|SID|{route_id}|1|10m")
+    client.ok(f"RATELIMIT_SET|SID|{route_id}|1|1d")
     client.apply()
     assert [system.get("/", "moved.test").status for _ in range(2)] == [200, 429]
-    client.ok(f"RATELIMIT_SET|SID|{route_id}|50|10m")
+    client.ok(f"RATELIMIT_SET|SID|{route_id}|50|1d")
     client.apply()
     assert {system.get("/", "moved.test").status for _ in range(8)} == {200}
 
@@ -149,7 +149,7 @@ def test_over_two_hosts_that_share_a_redis_exactly_the_limit_passes_and_its_end_
     # busy machine may let Redis's answer lie for long, and a host that does not get it rightly counts alone.
     hosts = [new_system(workers=4, ratelimit__storage=redis.url, ratelimit__storage_timeout="20s") for _ in range(2)]
     for host in hosts:
-        limited(host, "far", backend, 100, "10m")
+        limited(host, "far", backend, 100, "1d")
         limited(host, "lost", backend, 100_000, "10m")
     with ThreadPoolExecutor(40) as threads:
         statuses = Counter(threads.map(lambda number: hosts[number % 2].get("/", "far.test", timeout=30).status, range(500)))

@@ -142,6 +142,8 @@ class Store:
         self._stamp: Stamp | None = None
         self._touched = ""
         self._torn = False
+        #: How much of the log was in the SQLite file then.
+        self._brought_in = b""
 
     def open(self) -> None:
         """Connect. Raises StoreError where the file or server can't be used, and says what to do."""
@@ -302,9 +304,10 @@ class Store:
     def _note(self, foreign: bool) -> None:
         """Note what the file is like; `foreign`: what has changed since the last time is not of this process."""
         before, self._stamp = self._stamp, Stamp.of(self.path or "")
-        if not foreign and self._touched != "cut" and before is not None and before[:2] != self._stamp[:2] \
-                and self._pin is not None and not self._pin.is_database():
-            # In the middle of a step of this process, which has brought its log into the file or has not.
+        known, self._brought_in = self._brought_in, self._pin.brought_in() if self._pin is not None else b""
+        if not foreign and self._touched != "cut" and before is not None and before[:2] != self._stamp[:2] and self._pin is not None \
+                and (self._brought_in and self._brought_in == known or not self._pin.is_database()):
+            # In the middle of a step of this process, which has brought none of its log into the file; or which has, and it is no database.
             self._touched = "written"
         if not foreign and before is not None and self._stamp.log < before.log and openfile.is_cut(self.path or ""):
             # In the middle of a step, too: the log that this process shortens itself is as long as its index says.

@@ -35,6 +35,9 @@ _IN_USE, _IN_USE_SIZE = 0x40000002, 510
 _INDEX_HEAD = struct.Struct("=I10xHI")
 _LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _INDEX_VERSION, _LOG_HEAD, _FRAME_HEAD = 3007000, 32, 24
+#: Where in the index the salt of the log stands, which is another for each log, and how many of its frames were brought into the database.
+#: https://www.sqlite.org/walformat.html, sections 2.1 and 2.3.
+_SALT, _BROUGHT_IN = slice(32, 40), slice(96, 100)
 
 
 def identity(path: str) -> Identity:
@@ -155,11 +158,13 @@ def _own_descriptor(path: str) -> int | None:
 
 
 class Pin:
-    """A descriptor of the file that a connection of SQLite is about to open. Close the connection first: closing any descriptor of a
-    file frees all locks that the process has on it."""
+    """A descriptor of the file that a connection of SQLite is about to open, and later one of the index of its log. Close the connection
+    first: closing any descriptor of a file frees all locks that the process has on it."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._index: int | None = None
 
     def identity(self) -> Identity:
         """That of the file."""
@@ -170,6 +175,15 @@ class Pin:
         """Whether the file still begins as a database does. Read by this descriptor: closing another one would free SQLite's locks."""
         return os.pread(self._fd, len(_HEAD), 0) == _HEAD
 
+    def brought_in(self) -> bytes:
+        """How much of which log is in the file, by the index of the log: another value once SQLite has written into the file, which it does
+        for that alone. Empty where there is no index yet. For those whose connection is open: the index is that connection's, then."""
+        if self._index is None:
+            with contextlib.suppress(OSError):
+                self._index = os.open(self._path + INDEX, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        head = os.pread(self._index, _BROUGHT_IN.stop, 0) if self._index is not None else b""
+        return head[_SALT] + head[_BROUGHT_IN] if len(head) == _BROUGHT_IN.stop else b""
+
     def keep(self) -> None:
         """Until this is closed, the database is in use for whoever closes a connection. So SQLite leaves the log as it is. Raises
         OSError."""
@@ -178,6 +192,8 @@ class Pin:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._fd)
+        if self._index is not None:
+            os.close(self._index)
 
 
 def pin(path: str) -> Pin | None:

@@ -2,7 +2,8 @@
 
 SQLite would go on with its log and its cache over other content, and mix the two. A file that another one took the place of is told by
 its number (`openfile`); one that was written into has the number that it had. But the master alone writes it, in one thread, which notes
-size and time of the file after each of its own steps. What has changed between two steps is somebody else's work.
+size and time of the file after each of its own steps. What has changed between two steps is somebody else's work, and so is what has
+changed during one in which nothing of the log was brought into the file.
 
 That need not be harm: a shell brings the log into the file (PRAGMA wal_checkpoint). So the database is looked at through another
 connection. If it is whole and of this master, it goes on. Otherwise its content is given another number (`displace`): from then on it is a

@@ -46,6 +46,12 @@ def test_what_the_process_does_itself_is_no_touch(store: Store) -> None:
         store.plain(lambda: sqlite3.connect(":memory:").close())
         store.plain(lambda: database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
     assert store.touched()[0] == ""
+    # Of itself, SQLite brings the log in once it has a thousand pages.
+    for number in range(5):
+        store.call(lambda number=number: StoredCounter.insert_many(
+            [{"name": f"{number} {row} {'x' * 2000}", "value": 0} for row in range(1000)]).execute())
+        assert store.touched()[0] == ""
+    assert os.path.getsize(store.path or "") > 5_000_000, "it was brought in"
 
 
 def test_a_shell_touches_it_and_does_no_harm(store: Store) -> None:
@@ -58,16 +64,25 @@ def test_a_shell_touches_it_and_does_no_harm(store: Store) -> None:
     assert store.touched()[0] == ""
 
 
-@pytest.mark.parametrize("how", ["garbage", "emptied"])
-def test_what_comes_in_the_middle_of_an_own_step_is_a_touch_too(store: Store, how: str) -> None:
+@pytest.mark.parametrize("how", ["garbage", "emptied", "older"])
+@pytest.mark.parametrize("writes", [False, True])
+def test_what_comes_in_the_middle_of_an_own_step_is_a_touch_too(store: Store, tmp_path: Path, how: str, writes: bool) -> None:
+    path, older = Path(store.path or ""), tmp_path / "older.db"
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(older)) as copy:
+        source.backup(copy)
     store.call(bump, "config_version")
+    # Else the log would make of an older copy what the database is.
+    store.plain(lambda: database.execute_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+    assert store.touched()[0] == ""
 
     def in_between() -> None:
-        path = Path(store.path or "")
-        path.write_bytes(os.urandom(path.stat().st_size) if how == "garbage" else b"")
+        if writes:
+            StoredCounter.create(name="another", value=1)
+        path.write_bytes({"garbage": os.urandom(path.stat().st_size), "emptied": b"", "older": older.read_bytes()}[how])
 
-    store.plain(in_between)
+    (store.call if writes else store.plain)(in_between)
     assert store.touched()[0] == "written"
+    assert writes or damage(store, version=2)
 
 
 def test_what_sqlite_says_of_a_database_that_was_written_into_is_a_touch(store: Store) -> None:
