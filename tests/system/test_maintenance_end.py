@@ -19,7 +19,7 @@ from tests.support.waiting import free_port, patience, wait_for
 def test_maintenance_with_a_duration_ends_by_itself(system: System, backend: Backend) -> None:
     client = system.client("planned")
     client.route("planned.test", backend.url)
-    assert client.command("MAINT_ENTER|SID|ALL||500ms") == "ACK"
+    assert client.command("MAINT_ENTER|SID|ALL||2s") == "ACK"
     assert client.line() == "MAINT_OK|ALL"
     assert system.get("/", "planned.test").status == 503
     wait_for(lambda: system.get("/", "planned.test").status == 200, 5)

@@ -76,7 +76,7 @@ def test_a_wait_that_is_too_long_ends_with_a_refusal_and_all_is_counted(system: 
             return status["in_flight"], status["queued"]
 
         wait_for(lambda: under_way() == (1, 1), what="the counts of both workers")
-        assert 'proxyd_queued{domain="late.test",service="late"} 1.0' in system.admin("/metrics").text
+        wait_for(lambda: 'proxyd_queued{domain="late.test",service="late"} 1.0' in system.admin("/metrics").text, what="the metric")
         backend.freed.set()
         assert (first.result().status, waits.result().status) == (200, 200)
     assert (late.status, late.headers["X-Proxyd-Reason"], bool(late.headers["Retry-After"])) == (503, "queue_timeout", True)

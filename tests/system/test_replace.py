@@ -63,8 +63,8 @@ def test_what_was_replaced_ends_with_the_grace_also_over_a_restart_of_the_master
     os.kill(system.master_pid(), signal.SIGKILL)
     assert system.get("/", "slow.test").status == 200
     wait_for(system.ready)
-    if time.monotonic() - begun < 2.5:
-        assert system.get("/", "slow.test").status == 200
+    # Looked at first, the clock would say nothing of the moment in which the answer was made.
+    assert system.get("/", "slow.test").status == 200 or time.monotonic() - begun > 2.5
     assert system.connect().command(f"RECONNECT|{first.session_id}") == "REREGISTER"
     wait_for(lambda: system.get("/", "slow.test").status == 404, 10)
     assert time.monotonic() - begun > 2.5

@@ -124,7 +124,7 @@ def test_workers_that_cannot_start_are_told_once_and_the_old_ones_go_on(slow: Sl
     slow.broken.unlink()
     slow.says("workers start again", told)
     wait_for(lambda: slow.has_other_workers(old), what="the new workers alone")
-    assert slow.admin("/api/v1/status").json()["findings"] == []
+    wait_for(lambda: slow.admin("/api/v1/status").json()["findings"] == [], what="nothing unwell any more")
 
 
 def test_the_arbiter_outlives_all_of_its_workers(slow: Slow) -> None:
