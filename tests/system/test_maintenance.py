@@ -217,7 +217,8 @@ def test_a_slow_page_server_is_asked_for_many_files_at_once_and_never_for_long(
                 time.sleep(0.1)
             return
         if path != "/":
-            time.sleep(0.8)
+            # The proxy waits for 2 s: a backend that gets no processor for a while must still be in time.
+            time.sleep(0.6)
         kind = "text/html" if path == "/" else "text/css"
         sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(path)}\r\nConnection: close\r\n\r\n{path}".encode())
 
@@ -234,11 +235,11 @@ def test_a_slow_page_server_is_asked_for_many_files_at_once_and_never_for_long(
     with ThreadPoolExecutor(24) as threads:
         found = list(threads.map(ask, [f"/{number % 12}.css" for number in range(24)]))
     assert {status for _, status in found} == {200}
-    assert max(seconds for seconds, _ in found) < 4
+    assert max(seconds for seconds, _ in found) < 6, "one after the other would take longer"
     # Two workers, twelve files: nobody asked twice for what somebody was asking for.
     assert len(slow.received) <= 2 * 12 + 8
     seconds, status = ask("/trickle.css")
-    assert status == 503 and seconds < 4
+    assert status == 503 and seconds < 6
 
 
 def test_a_page_server_that_redirects_has_no_page(system: System, raw_backend: MakeRaw, backend: Backend) -> None:

@@ -28,7 +28,7 @@ def test_a_program_is_served_through_the_death_of_the_master_and_its_own_until_i
     def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen([
             sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "run.test", "--port", str(port), "--health", "/",
-            "--option", "health_check_interval=1s", "--drain", "1s", "--backoff", "1s", "--restart", "always", "--",
+            "--option", "health_check_interval=1s", "--drain", "1s", "--backoff", "2s", "--restart", "always", "--",
             sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", "-d", str(tmp_path)],
             env=system.environment, stdout=subprocess.DEVNULL, stderr=said.open("a"))
 
@@ -175,7 +175,7 @@ def test_the_recipe_of_the_docs_is_process_1_of_a_container_and_finishes_what_is
     assert found is not None
     (tmp_path / "token").write_text("a token that a registry on loopback does not ask for\n")
     (tmp_path / "shop.py").write_text("import os, time\ndef app(environ, start):\n"
-                                      "    time.sleep(1 if environ['PATH_INFO'] == '/slow' else 0)\n    start('200 OK', [])\n"
+                                      "    time.sleep(3 if environ['PATH_INFO'] == '/slow' else 0)\n    start('200 OK', [])\n"
                                       "    return [str(os.getppid()).encode()]\n")
     command = found[1]
     for old, new in {"proxyctl run": f"{sys.executable} -m proxyd.ctl.main run", "proxyd:8181": f"127.0.0.1:{system.registry_port}",

@@ -37,7 +37,7 @@ class Secure:
         self.port = free_port()
         self.system = System(directory / "system", tls__bind=f"127.0.0.1:{self.port}", tls__certificates=f"{exact},{wildcard},{over}",
                              alerts__webhook=f"{self.backend.url}/alert",
-                             proxy__hsts="1h", proxy__header_timeout="1s", proxy__graceful_timeout="2s")
+                             proxy__hsts="1h", proxy__header_timeout="2500ms", proxy__graceful_timeout="2s")
         self.client: RegistryClient = self.system.client("secure")
         self.client.route("exact.test,*.wild.test,wild.test", self.backend.url)
 
@@ -165,7 +165,7 @@ def test_a_client_that_stalls_in_the_handshake_is_cut_and_holds_up_nobody(secure
     for sock in stalled:
         with sock:
             assert sock.recv(1) == b""
-    assert time.monotonic() - started < patience(4)
+    assert time.monotonic() - started < patience(5.5)
 
 
 def test_plain_http_on_the_tls_port_ends_the_connection(secure: Secure) -> None:
@@ -310,11 +310,15 @@ def test_answers_of_our_own_come_over_http2_too(secure: Secure) -> None:
 
 @pytest.mark.parametrize("path", ["/a b", "/x HTTP/1.1\r\nHost: evil.test\r\n\r\nGET /stolen", "*", "no-slash", "/\x01", "http://other.test/"])
 def test_http2_targets_that_http1_could_not_say_reach_no_backend(secure: Secure, path: str) -> None:
-    before = len(secure.backend.requests)
+    def asked() -> int:
+        # Alerts come to the same backend, about what other tests did.
+        return sum(target != "/alert" for _, target, *_ in list(secure.backend.requests))
+
+    before = asked()
     client = secure.http2(validate=False)
     answer = client.ask("GET", path)
     assert answer.reset or answer.status == 400, answer
-    assert len(secure.backend.requests) == before
+    assert asked() == before
     client.close()
 
 
