@@ -45,9 +45,10 @@ def test_of_500_concurrent_requests_over_four_workers_exactly_the_limit_of_100_p
     assert len(backend.seen("/")) == 100
     # Counted in STATS, and in SQL by minute and address, not by request.
     wait_for(lambda: system.sql("SELECT rate_limited FROM route_stats WHERE route_id = ?", route_id) == [(400,)], what="the count in SQL")
-    rows = wait_for(lambda: system.sql("SELECT address, rejected FROM rate_limit_rejections WHERE route_id = ?", route_id))
+    # Four workers tell theirs at times of their own.
+    rows = wait_for(lambda: (rows := system.sql("SELECT address, rejected FROM rate_limit_rejections WHERE route_id = ?", route_id))
+                    and sum(count for _, count in rows) == 400 and rows, what="the rejections in SQL")
     assert {address for address, _ in rows} == {"127.0.0.1"}
-    assert sum(count for _, count in rows) == 400
     assert len(rows) <= 2  # the minute may have turned meanwhile
     pids_before = set(system.worker_pids())
     os.kill(min(pids_before), signal.SIGKILL)
@@ -62,25 +63,28 @@ def test_stats_and_route_status_tell_how_many_were_refused(system: System, backe
     client.apply()
     assert [system.get("/", "told.test").status for _ in range(5)] == [200, 200, 429, 429, 429]
     wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["rate_limited"] == 3, what="rate_limited in STATS")
-    status = client.json(f"ROUTE_STATUS|SID|{route_id}")["ratelimit"]
-    assert (status["requests"], status["window_seconds"], status["rejected"]) == (2, 86400, 3)
+    status = wait_for(lambda: (found := client.json(f"ROUTE_STATUS|SID|{route_id}")["ratelimit"])["rejected"] == 3 and found)
+    assert (status["requests"], status["window_seconds"]) == (2, 86400)
 
 
 def test_a_refused_client_is_told_when_to_come_back_in_every_usual_way(system: System, backend: Backend) -> None:
-    limited(system, "fields", backend, 2, "1m")
+    # An hour, which hardly ever ends in between.
+    limited(system, "fields", backend, 2, "1h")
     first = system.get("/", "fields.test")
-    assert first.headers["RateLimit-Policy"] == '"default";q=2;w=60'
+    assert first.headers["RateLimit-Policy"] == '"default";q=2;w=3600'
     assert first.headers["RateLimit"].startswith('"default";r=1;t=')
     assert first.headers["X-RateLimit-Limit"] == "2"
     assert first.headers["X-RateLimit-Remaining"] == "1"
     system.get("/", "fields.test")
+    asked = time.time()
     refused = system.get("/", "fields.test")
+    answered = time.time()
     assert refused.status == 429
-    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert 1 <= int(refused.headers["Retry-After"]) <= 3600
     assert refused.headers["X-Proxyd-Reason"] == "rate_limited"
     assert refused.headers["RateLimit"].startswith('"default";r=0;t=')
     assert refused.headers["X-RateLimit-Remaining"] == "0"
-    assert abs(int(refused.headers["X-RateLimit-Reset"]) - time.time() - int(refused.headers["Retry-After"])) <= 2
+    assert asked - 2 <= int(refused.headers["X-RateLimit-Reset"]) - int(refused.headers["Retry-After"]) <= answered + 2
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert refused.json()["code"] == "rate_limited"
     page = system.get("/", "fields.test", Accept="text/html")

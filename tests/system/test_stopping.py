@@ -31,6 +31,12 @@ def ended(system: System) -> bool:
     return system.process is not None and system.process.poll() is not None
 
 
+def refuses(system: System) -> bool:
+    """Whether nobody listens any more."""
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", system.proxy_port)) != 0
+
+
 def answer_on(sock: socket.socket) -> bytes:
     """One whole answer of the backend's."""
     data = b""
@@ -46,13 +52,15 @@ def test_term_lets_what_is_in_flight_end_and_says_that_the_connection_closes(new
     system = new_system()
     system.client().route("app.test", backend.url)
     answers: list[Answer] = []
-    threads = [threading.Thread(target=lambda: answers.append(system.get("/slow?s=1"))) for _ in range(6)]
+    threads = [threading.Thread(target=lambda: answers.append(system.get("/until-freed"))) for _ in range(6)]
     for thread in threads:
         thread.start()
     wait_for(lambda: backend.in_flight == 6)
     system.signal(signal.SIGTERM)
+    wait_for(lambda: refuses(system), what="the listener to close")
+    backend.freed.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(patience(10))
     assert [answer.status for answer in answers] == [200] * 6
     wait_for(lambda: ended(system), what="the end of gunicorn")
     assert system.process is not None and system.process.returncode == 0
@@ -68,7 +76,7 @@ def test_term_closes_idle_connections_cleanly_and_serves_the_request_that_just_c
             sock.sendall(REQUEST)
             assert b"Connection: close" not in answer_on(sock)
         system.signal(signal.SIGTERM)
-        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", system.proxy_port)) != 0, what="the listener to close")
+        wait_for(lambda: refuses(system), what="the listener to close")
         late.sendall(REQUEST)
         answer = answer_on(late)
         assert answer.startswith(b"HTTP/1.1 200 ") and b"Connection: close\r\n" in answer

@@ -97,7 +97,7 @@ def test_read_timeout_bounds_the_silence_within_a_body_and_cuts_it(system: Syste
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         system.get("/", "stalled.test")
     assert SHORT <= time.monotonic() - begun < patience(SHORT + 1)
-    assert "read_timeout" in system.log()[before:]
+    wait_for(lambda: "read_timeout" in system.log()[before:], what="the word of it in the log")
 
 
 def test_read_timeout_is_for_each_silence_not_for_the_whole_body(system: System, raw_backend: MakeRaw) -> None:
@@ -105,11 +105,12 @@ def test_read_timeout_is_for_each_silence_not_for_the_whole_body(system: System,
         backend.receive_head(sock)
         sock.sendall(HEAD)
         for _ in range(10):
-            time.sleep(0.08)
+            time.sleep(0.25)
             sock.sendall(b"x")
 
     backend = raw_backend(serve)
-    served(system, "trickle", backend.url, read_timeout="300ms")
+    # Less than the whole body takes, and more than a backend waits for its turn on a busy machine.
+    served(system, "trickle", backend.url, read_timeout="2s")
     assert system.get("/", "trickle.test").body == b"x" * 10
 
 
@@ -126,10 +127,12 @@ def test_a_silence_behind_many_pieces_is_cut_after_its_own_time(system: System, 
         release.wait(20)
 
     backend = raw_backend(serve)
-    served(system, "hushed", backend.url, read_timeout="300ms")
+    # Longer than a busy machine makes one of the pieces wait.
+    silence = 2.0
+    served(system, "hushed", backend.url, read_timeout=f"{silence}s")
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         system.get("/", "hushed.test")
-    assert SHORT - 0.05 <= time.monotonic() - last[0] < patience(SHORT + 1)
+    assert silence - 0.05 <= time.monotonic() - last[0] < patience(silence + 1)
 
 
 def test_total_timeout_bounds_all_of_it(system: System, raw_backend: MakeRaw, release: threading.Event, full_port: int) -> None:
@@ -151,27 +154,29 @@ def test_total_timeout_cuts_a_body_that_trickles_on_and_on(system: System, raw_b
     def serve(sock: socket.socket) -> None:
         backend.receive_head(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-        for _ in range(100):
+        for _ in range(400):
             time.sleep(0.05)
             sock.sendall(b"x")
 
     backend = raw_backend(serve)
-    served(system, "endless", backend.url, total_timeout="400ms")
+    # Time for the head to get through on a busy machine: else the answer would be a whole one, a 504.
+    served(system, "endless", backend.url, total_timeout="2s")
     begun = time.monotonic()
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         system.get("/", "endless.test")
-    assert time.monotonic() - begun < patience(1.5)
+    assert time.monotonic() - begun < patience(3.5)
 
 
 def test_total_timeout_includes_the_retries(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
     backend = stalling(raw_backend, release)
-    served(system, "totalretry", backend.url, total_timeout="1400ms", timeout="500ms", retry="true", retry_max_attempts=9,
+    served(system, "totalretry", backend.url, total_timeout="2500ms", timeout="1s", retry="true", retry_max_attempts=9,
            retry_backoff="none")
     begun = time.monotonic()
     answer = system.get("/", "totalretry.test")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
-    assert time.monotonic() - begun < patience(2.5)
-    assert len(backend.received) == 3
+    assert time.monotonic() - begun < patience(3.5)
+    # The third is begun in time unless a busy machine holds up the ones before it, and there is none behind it.
+    assert 2 <= len(backend.received) <= 3
 
 
 @pytest.mark.parametrize("length", [1000, 1_000_000])

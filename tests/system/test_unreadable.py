@@ -39,10 +39,11 @@ def test_whatever_is_made_unreadable_is_told_and_readable_again(system: Bounded,
     for name in names:
         (system.var / name).chmod(0)
     wait_for(lambda: not unreadable(system), 10, "files that can be read")
-    told = system.log()[since:]
-    assert all(name in told for name in ("proxyd.db could not", "proxyd.db-wal could not", "proxyd.db-shm could not",
-                                         "proxyd.db.lock could not", "master.pid could not", "proxyd.board could not"))
-    assert "was deleted" not in told
+    # Told once all are readable again.
+    wanted = [f"{name} could not"
+              for name in ("proxyd.db", "proxyd.db-wal", "proxyd.db-shm", "proxyd.db.lock", "master.pid", "proxyd.board")]
+    wait_for(lambda: all(text in system.log()[since:] for text in wanted), what="the word of each")
+    assert "was deleted" not in system.log()[since:]
     # Whoever starts now opens them all.
     os.kill(system.worker_pids()[0], signal.SIGKILL)
     wait_for(system.ready, 20, "another worker")
