@@ -127,7 +127,8 @@ def test_a_full_replica_leaves_its_requests_to_the_others(system: System, new_ba
     for number, backend in enumerate(backends):
         client = system.client("pair", f"i{number}")
         client.options(client.route("pair.test", backend.url), max_in_flight=2, queue_size=20, queue_timeout="20s", balance="ip_hash")
-    assert Counter(answer.status for answer in many(system, 16, "/slow?s=0.1", "pair.test")) == {200: 16}
+    # Answers that take longer than it takes to begin a handful of requests, or the second would never be full.
+    assert Counter(answer.status for answer in many(system, 16, "/slow?s=0.2", "pair.test")) == {200: 16}
     assert [backend.most_in_flight for backend in backends] == [2, 2]
 
 

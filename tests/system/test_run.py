@@ -87,7 +87,8 @@ def test_a_request_under_way_is_finished_before_one_of_two_replicas_is_stopped(s
         wait_for(lambda: {system.get("/", "two.test").headers["X-Port"] for _ in range(4)} == {*map(str, ports)}, 15)
         with ThreadPoolExecutor(2) as pool:
             slow = [pool.submit(system.get, "/slow", "two.test") for _ in range(2)]
-            wait_for(lambda: system.sql("SELECT coalesce(sum(in_flight), 0) FROM route_in_flight") == [(2,)])
+            wait_for(lambda: system.sql("SELECT coalesce(sum(in_flight), 0) FROM route_in_flight JOIN routes USING (route_id) "
+                                        "WHERE service_name = 'two'") == [(2,)], what="the requests under way")
             runs[ports[0]].terminate()
             assert {one.result().status for one in slow} == {200}
         assert runs[ports[0]].wait(10) == 128 + signal.SIGTERM
@@ -115,7 +116,7 @@ def test_hup_starts_the_program_again_by_overlap_and_no_request_fails(system: Sy
     said = tmp_path / "said"
     run = subprocess.Popen(
         [sys.executable, "-m", "proxyd.ctl.main", "run", "--domain", "over.test", "--drain", "500ms", "--health", "/health", "--unique",
-         "--start-timeout", "2s", "--instance", "one", "--", sys.executable, str(program), "{port}"],
+         "--start-timeout", "4s", "--instance", "one", "--", sys.executable, str(program), "{port}"],
         env=system.environment, stderr=said.open("w"))
     try:
         wait_for(lambda: system.get("/", "over.test").status == 200, 15)
