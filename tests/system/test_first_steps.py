@@ -41,7 +41,7 @@ def test_the_database_is_opened_after_the_fork(system: System) -> None:
 
 
 def test_the_way_existing_clients_use_it(new_system: MakeSystem, backend: Backend) -> None:
-    system: System = new_system(registry__reconnect_grace="2s")
+    system: System = new_system(registry__reconnect_grace="3s")
     client = system.client("shop", "shop-1", "null")
     route_id = client.ok(f"ROUTE_ADD|SID|shop.test|/|{backend.url}|10")
     assert client.command(f"HEALTH_SET|SID|{route_id}|/healthz|1s|500ms") == "HEALTH_OK"
@@ -55,7 +55,7 @@ def test_the_way_existing_clients_use_it(new_system: MakeSystem, backend: Backen
     assert back.command(f"RECONNECT|{client.session_id}") == "OK"
     assert system.get("/", "shop.test").status == 200
     back.close()
-    wait_for(lambda: system.get("/", "shop.test").status == 404, 5, "the grace to be over")
+    wait_for(lambda: system.get("/", "shop.test").status == 404, 8, "the grace to be over")
     late = system.connect()
     assert late.command(f"RECONNECT|{client.session_id}") == "REREGISTER"
     late.register("shop", "shop-1")

@@ -41,7 +41,7 @@ def test_the_work_for_a_client_that_has_gone_ends(system: System, silent: Silent
         leaving.sendall(REQUEST)
         assert silent.asked.wait(patience(5))
         assert not silent.closed.wait(after)
-    assert silent.closed.wait(patience(2))
+    assert silent.closed.wait(patience(4))
 
 
 def test_a_client_that_pipelines_during_a_wait_gets_both_answers(system: System, new_backend: Callable[..., Backend]) -> None:
