@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from proxyd.base.text import parse_rfc3339
 from tests.support.backends import Backend
 from tests.support.system import Answer, MakeSystem, System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 
 class Load(threading.Thread):
@@ -64,7 +65,9 @@ def test_replicas_take_over_evenly_and_no_client_sees_anything(system: System, n
         seen = [answer.headers["X-Backend"] for at, answer in answers if third <= at - begun < third + 1]
         # Half of all at first, nothing in the end.
         expected = 0.5 * (1 - (third + 0.5) / 3)
-        assert abs(seen.count("leaving") / len(seen) - expected) < 0.12, (third, seen.count("leaving"), len(seen))
+        # The fewer are asked on a busy machine, the further chance may lead: three standard deviations.
+        assert abs(seen.count("leaving") / len(seen) - expected) < max(0.12, 1.5 / len(seen) ** 0.5), (
+            third, seen.count("leaving"), len(seen))
     assert "leaving" not in [answer.headers["X-Backend"] for at, answer in answers if at - begun > 3.05]
 
 
@@ -75,8 +78,8 @@ def test_without_a_replica_the_rest_is_refused_in_a_growing_share_if_it_is_to(sy
     client.ok("OPTIONS_SET|SID|ALL|drain_alone|refuse")
     client.apply()
     load = [Load(system, "alone.test") for _ in range(3)]
-    begun = time.time()
-    client.ok("DRAIN_START|SID|1500ms")
+    client.ok("DRAIN_START|SID|3s")
+    begun = parse_rfc3339(client.json("DRAIN_STATUS|SID")["started_at"])
     wait_for(lambda: client.json("DRAIN_STATUS|SID")["remaining_seconds"] == 0)
     time.sleep(0.2)
     answers = [item for thread in load for item in thread.stop()]
@@ -86,7 +89,7 @@ def test_without_a_replica_the_rest_is_refused_in_a_growing_share_if_it_is_to(sy
         assert set(seen) <= {200, 503}
         return seen.count(503) / len(seen)
 
-    first, middle, last = refused(0, 0.5), refused(0.5, 1.0), refused(1.0, 1.5)
+    first, middle, last = refused(0, 1), refused(1, 2), refused(2, 3)
     assert first < middle < last
     assert first < 0.4 and last > 0.6
     answer = system.get("/", "alone.test")
@@ -104,10 +107,11 @@ def test_without_a_replica_all_are_served_until_the_end(system: System, backend:
     begun = time.time()
     client.ok("DRAIN_START|SID|800ms")
     answers = [(system.get("/", "served.test").status, time.time() - begun)]
-    while answers[-1][1] < 1.0:
+    # Not until a moment: what was asked before the end may be answered long after it.
+    while answers[-1][0] != 503:
+        assert answers[-1][1] < patience(10), "the drain never ends"
         answers.append((system.get("/", "served.test").status, time.time() - begun))
     assert {status for status, ended in answers if ended < 0.8} == {200}
-    assert answers[-1][0] == 503
 
 
 def test_cancel_restores_all_traffic_at_once(system: System, backend: Backend) -> None:
@@ -131,7 +135,8 @@ def test_what_is_in_flight_is_never_cut_and_the_events_count_it(system: System, 
     thread = threading.Thread(target=lambda: answers.append(system.get("/until-freed", "flight.test")))
     thread.start()
     wait_for(lambda: backend.in_flight == 1)
-    client.send("DRAIN_START|SID|500ms")
+    # Long enough for each tenth to be told, also where the master gets no turn for a moment.
+    client.send("DRAIN_START|SID|2500ms")
     lines = [client.line()]
     while sum("drain_completed" in line for line in lines) < 2:
         lines.append(client.line())
@@ -152,7 +157,7 @@ def test_a_request_taken_just_before_the_end_is_counted_however_busy_the_databas
     client.route("justbefore.test", backend.url)
     client.ok("SUBSCRIBE|SID|drain_progress")
     with contextlib.closing(sqlite3.connect(system.database, timeout=5, isolation_level=None)) as other:
-        client.send("DRAIN_START|SID|700ms")
+        client.send("DRAIN_START|SID|2s")
         lines = [client.line()]
         # Nobody can write from now on until the drain is long over.
         other.execute("BEGIN IMMEDIATE")
@@ -165,7 +170,7 @@ def test_a_request_taken_just_before_the_end_is_counted_however_busy_the_databas
         thread = threading.Thread(target=ask)
         thread.start()
         wait_for(lambda: backend.in_flight == 1)
-        time.sleep(1.4)
+        time.sleep(2.3)
         other.execute("ROLLBACK")
     while sum("drain_completed" in line for line in lines) < 2:
         lines.append(client.line())
@@ -218,8 +223,9 @@ def test_sticky_clients_move_last(system: System, new_backend: Callable[..., Bac
     wait_for(lambda: clients[home].json("DRAIN_STATUS|SID")["remaining_seconds"] == 0)
     moved = [(at, answer.headers["X-Backend"]) for at, answer in load.stop()]
     stayed = [at for at, name in moved if name == names[home]]
-    # Before three quarters of the drain, 0.9 s, no sticky client moves; then it moves once and for good. A request takes a while.
-    assert all(name == names[home] for at, name in moved if at < before + 0.8)
+    # Before three quarters of the drain, 0.9 s, no sticky client moves; then it moves once and for good. A request takes a while, and
+    # is over when the next one is sent.
+    assert all(name == names[home] for (_, name), (over, _) in itertools.pairwise(moved) if over < before + 0.9)
     first_move = min((at for at, name in moved if name != names[home]), default=after + 1.2)
     assert max(stayed) > before
     assert not [at for at in stayed if at > first_move]
@@ -231,7 +237,8 @@ def test_a_drain_goes_on_over_the_end_of_the_master(new_system: MakeSystem, back
     system: System = new_system(workers=1)
     client = system.client("resumed")
     client.route("resumed.test", backend.url)
-    client.ok("DRAIN_START|SID|2s")
+    # Longer than another master takes to be there on a busy machine: who subscribes after the end is told nothing.
+    client.ok("DRAIN_START|SID|4s")
     old = system.master_pid()
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: system.master_pid() not in (0, old) and system.ready())

@@ -67,8 +67,8 @@ def test_who_waits_too_long_is_told_and_counted(system: System, backend: Backend
     answer = system.get("/", "away.test")
     assert reason(answer) == (503, "hold_timeout") and answer.headers["Retry-After"]
     assert 0.35 < time.monotonic() - begun < patience(3)
-    wait_for(lambda: 'proxyd_hold_rejected_total{domain="away.test",service="away"} 1.0' in system.admin("/metrics").text)
-    assert 'proxyd_holds_total{domain="away.test",service="away"} 1.0' in system.admin("/metrics").text
+    wait_for(lambda: all(f'proxyd_{name}_total{{domain="away.test",service="away"}} 1.0' in system.admin("/metrics").text
+                         for name in ("hold_rejected", "holds")), what="both counts")
     client.options(route_id, hold_when_down="0")
     assert reason(system.get("/", "away.test")) == (502, "upstream_refused")
 
@@ -171,11 +171,12 @@ def test_a_hold_ends_by_itself_and_a_replica_that_is_not_held_serves(system: Sys
     first, second = (system.client("pair", name) for name in ("a", "b"))
     route_id = first.route("pair.test", new_backend("a").url)
     second.route("pair.test", new_backend("b").url)
-    first.ok(f"TRAFFIC_HOLD|SID|{route_id}|1s")
+    first.ok(f"TRAFFIC_HOLD|SID|{route_id}|3s")
     assert {system.get("/", "pair.test").headers["X-Backend"] for _ in range(6)} == {"b"}
-    second.ok("TRAFFIC_HOLD|SID|ALL|1s")
+    second.ok("TRAFFIC_HOLD|SID|ALL|3s")
     begun = time.monotonic()
     assert system.get("/", "pair.test").status == 200
     assert time.monotonic() - begun > 0.1
     wait_for(lambda: system.sql("SELECT hold_until FROM routes WHERE service_name = 'pair'") == [(None,), (None,)])
-    assert len(system.sql("SELECT 1 FROM events WHERE type = 'hold_changed' AND route_id = ?", route_id)) == 2
+    wait_for(lambda: len(system.sql("SELECT 1 FROM events WHERE type = 'hold_changed' AND route_id = ?", route_id)) == 2,
+             what="the events of its beginning and its end")

@@ -47,7 +47,7 @@ class Short:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Short]:
-    running = Short(tmp_path_factory.mktemp("ends"), workers=1, proxy__header_timeout="700ms", proxy__keepalive_timeout="700ms",
+    running = Short(tmp_path_factory.mktemp("ends"), workers=1, proxy__header_timeout="2s", proxy__keepalive_timeout="2s",
                     proxy__requests_per_connection=5)
     yield running
     running.stop()
@@ -84,11 +84,11 @@ def test_a_connection_says_goodbye_after_its_share_of_requests_and_serves_what_i
 
 def test_an_idle_connection_ends_with_goodbye(short: Short) -> None:
     with short.tls() as client:
-        assert client.answer(client.ask("/")).status == 200
         began = time.monotonic()
+        assert client.answer(client.ask("/")).status == 200
         assert client.goaway() == (1, NONE)
         assert client.ended
-        assert 0.5 < time.monotonic() - began < patience(3)
+        assert 1.8 < time.monotonic() - began < patience(5)
 
 
 def preface(client: FrameClient) -> Iterator[bytes]:
@@ -129,8 +129,8 @@ def trickled_after_a_request(client: FrameClient) -> Iterator[bytes]:
     (trickled_after_a_request, CALM)], ids=lambda value: getattr(value, "__name__", ""))
 def test_what_does_not_become_a_request_in_time_ends_the_connection(
         send: Callable[[FrameClient], Iterator[bytes]], code: int, short: Short) -> None:
+    began = time.monotonic()
     with short.tls(greet=False, acknowledge=False) as client:
-        began = time.monotonic()
         pieces = send(client)
         while not client.ended:
             if (piece := next(pieces, b"")):
@@ -138,8 +138,8 @@ def test_what_does_not_become_a_request_in_time_ends_the_connection(
             try:
                 client.frame(0.1)
             except TimeoutError:
-                assert time.monotonic() - began < patience(4)
-        assert 0.6 < time.monotonic() - began < patience(4)
+                assert time.monotonic() - began < patience(5)
+        assert 1.8 < time.monotonic() - began < patience(5)
         assert client.goaways[-1][1] == code
     if code:
         wait_for(lambda: "reason=header_timeout" in short.system.access_log())
