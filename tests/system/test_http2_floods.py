@@ -237,7 +237,9 @@ def test_a_flood_ends_with_a_goaway_and_nobody_else_notices(kind: str, attacked:
     assert took < patience(2.0)
     assert attacked.worker.memory_info().rss - before < 48 << 20
     # The flood is made in this process, and takes part of its time.
-    assert len(waits) >= 30 and waits[len(waits) // 2] < 0.05 and waits[-1] < patience(0.7)
+    assert len(waits) >= 30 and waits[len(waits) // 2] < patience(0.05)
+    # The longest one may be a moment in which the whole worker, or this process, got no turn.
+    assert waits[-2] < patience(0.7) and waits[-1] < patience(2.0)
     wait_for(lambda: attacked.backend.in_flight == 0, 10, "the end of the work upstream")
     assert attacked.system.worker_pids() == [attacked.worker.pid]
     assert "Traceback" not in attacked.system.log()

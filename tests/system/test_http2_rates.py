@@ -15,7 +15,7 @@ from tests.support.waiting import patience, wait_for
 
 def test_a_stream_that_moves_too_little_ends_alone(new_system: Callable[..., System], backend: Backend) -> None:
     system = new_system(workers=1, proxy__http2_cleartext="yes", proxy__min_request_rate="10k", proxy__min_response_rate="10k",
-                        proxy__min_rate_window="600ms")
+                        proxy__min_rate_window="2s")
     system.client().route("app.test", backend.url)
     with FrameClient(system.proxy_port, None, "app.test", {SettingsFrame.INITIAL_WINDOW_SIZE: 2000}, credit=False) as client:
         began = time.monotonic()
@@ -27,7 +27,7 @@ def test_a_stream_that_moves_too_little_ends_alone(new_system: Callable[..., Sys
             return stream in client.got and client.got[stream].over
 
         while not all(map(over, (silent, writes, reads))):
-            assert time.monotonic() - began < patience(6), client.got
+            assert time.monotonic() - began < patience(8), client.got
             try:
                 client.frame(0.05)
             except TimeoutError:
