@@ -55,7 +55,7 @@ class Secure:
         self.port = free_port()
         certificate = self.authority.issue("two.pem", "*.two.test")
         self.system = System(directory / "system", workers=1, tls__bind=f"127.0.0.1:{self.port}", tls__certificates=certificate,
-                             proxy__body_timeout="1s", proxy__max_body_size="200k")
+                             proxy__body_timeout="2s", proxy__max_body_size="200k")
 
     def connect(self, name: str, **options: Any) -> ssl.SSLSocket:
         """A TLS connection that asks for a name; options are those of `wrap_socket`."""

@@ -138,6 +138,7 @@ def test_a_broken_service_lets_nobody_pass(edge: System, route: RouteMaker, back
     service = Service(lambda request: broken)
     host = route(backend.url, forward_auth=service.url, forward_auth_timeout="300ms")
     found = [ask(edge, host, "/", GOOD) for _ in range(4)]
+    wait_for(lambda: len(service.asked) >= 3)
     service.raw.stop()
     assert {(one.status, one.get("x-proxyd-reason")) for one in found} == {(503, "auth_unavailable")}
     assert found[0].get("retry-after") and backend.requests() == []

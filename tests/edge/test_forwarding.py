@@ -537,7 +537,7 @@ def test_a_client_that_goes_closes_the_upstream_at_once(how: str, edge: System, 
     wire = Wire(edge.proxy_port).send(get(make_route(edge, silent.url)))
     assert silent.asked.wait(patience(5))
     wire.close() if how == "close" else wire.reset()
-    assert silent.closed.wait(patience(1))
+    assert silent.closed.wait(patience(3))
 
 
 def test_a_client_that_goes_in_the_middle_of_a_response_closes_the_upstream(edge: System, raw_backend: Callable[..., RawBackend]) -> None:
@@ -552,7 +552,7 @@ def test_a_client_that_goes_in_the_middle_of_a_response_closes_the_upstream(edge
     backend = raw_backend(serve)
     with Wire(edge.proxy_port) as wire:
         wire.send(get(make_route(edge, backend.url))).until(b"hello")
-    assert closed.wait(patience(1))
+    assert closed.wait(patience(3))
 
 
 def test_a_client_that_goes_in_the_middle_of_its_body_closes_the_upstream(edge: System, recorder: Recorder) -> None:

@@ -33,9 +33,9 @@ def connect(secure: Secure, host: str, **options: object) -> FrameClient:
 def test_ten_requests_are_served_side_by_side(secure: Secure, backend: Backend) -> None:
     with connect(secure, secure.route(backend.url)) as client:
         began = time.monotonic()
-        answers = client.answers(*[client.ask("/slow?s=0.3") for _ in range(10)])
+        answers = client.answers(*[client.ask("/slow?s=1") for _ in range(10)])
         assert [answer.status for answer in answers] == [200] * 10
-        assert time.monotonic() - began < patience(1.5)
+        assert time.monotonic() - began < patience(4)
         assert backend.most_in_flight > 5
 
 
@@ -63,9 +63,7 @@ def test_a_reset_ends_the_work_upstream_and_leaves_the_others(secure: Secure, si
         stream = client.ask("/poll")
         assert silent.asked.wait(patience(5))
         client.send(RstStreamFrame(stream, 8))
-        began = time.monotonic()
-        assert silent.closed.wait(patience(5))
-        assert time.monotonic() - began < patience(0.5)
+        assert silent.closed.wait(patience(2))
         client.name = secure.route(backend.url)
         assert client.answer(client.ask("/")).status == 200
 

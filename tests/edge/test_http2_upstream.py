@@ -15,7 +15,7 @@ from tests.edge.conftest import RouteMaker, Secure, Start
 from tests.support.backends import RawBackend
 from tests.support.http2backend import Http2Backend, Request
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 
 def whole(request: Request) -> Request:
@@ -39,7 +39,7 @@ def test_requests_share_a_connection_side_by_side(edge: System, route: RouteMake
     gathered = threading.Barrier(10)
 
     def together(request: Request) -> None:
-        gathered.wait(5)
+        gathered.wait(patience(5))
         request.answer(b"here")
 
     backend = start(together)
@@ -66,7 +66,7 @@ def test_a_bound_of_streams_opens_more_connections(edge: System, route: RouteMak
     gathered = threading.Barrier(6)
 
     def together(request: Request) -> None:
-        gathered.wait(5)
+        gathered.wait(patience(5))
         request.answer(b"here")
 
     backend = start(together, streams=2)
@@ -164,7 +164,7 @@ def test_failures_have_their_reasons_and_a_cut_answer_is_cut(edge: System, route
             request.end_with_reset(2)
 
     backend = start(serve)
-    host = route(backend.url, timeout="300ms")
+    host = route(backend.url, timeout="2s")
     reset = edge.get("/reset", host)
     assert (reset.status, reset.headers["x-proxyd-reason"]) == (502, "upstream_closed")
     silent = edge.get("/silent", host)
@@ -213,7 +213,7 @@ def test_slow_readers_do_not_take_the_connection_from_others(secure: Secure, sta
     for _ in range(12):
         client.open("GET", "/big")
     wait_for(lambda: len(backend.requests) == 12)
-    assert secure.system.get("/small", host, timeout=3).body == b"xxxxx"
+    assert secure.system.get("/small", host, timeout=patience(3)).body == b"xxxxx"
     assert len(backend.connections) == 1
     client.close()
 

@@ -66,7 +66,7 @@ def plugged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     (info / "entry_points.txt").write_text(ENTRIES)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(packages), os.environ.get("PYTHONPATH")))))
-        running = System(tmp_path_factory.mktemp("system"), workers=1, proxy__gate_timeout="300ms")
+        running = System(tmp_path_factory.mktemp("system"), workers=1, proxy__gate_timeout="2s")
         yield running
         running.stop()
 

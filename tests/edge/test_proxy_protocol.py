@@ -39,7 +39,7 @@ class Place:
         self.tls_port = free_port()
         self.recorder = recorder
         self.system = System(directory / "system", workers=1, proxy__proxy_protocol_from="127.0.0.1",
-                             proxy__header_timeout="1s", tls__bind=f"127.0.0.1:{self.tls_port}",
+                             proxy__header_timeout="2500ms", tls__bind=f"127.0.0.1:{self.tls_port}",
                              tls__certificates=self.authority.issue("c.pem", "told.test"))
         make_route(self.system, recorder.url, domain="told.test")
 

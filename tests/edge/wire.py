@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from tests.support.backends import RawBackend
+from tests.support.waiting import patience
 
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+): ?([\t\x20-\x7e\x80-\xff]*)")
 
@@ -230,7 +231,7 @@ class Wire:
 
     def ended(self, seconds: float = 5.0) -> bool:
         """Whether the proxy ends the connection in time without another byte."""
-        self.sock.settimeout(seconds)
+        self.sock.settimeout(patience(seconds))
         try:
             return not self.data and not self.more()
         except TimeoutError:
@@ -238,6 +239,7 @@ class Wire:
 
     def reset_by_peer(self, seconds: float = 5.0) -> bool:
         """Whether the connection ends in a reset (what came before it is kept)."""
+        seconds = patience(seconds)
         self.sock.settimeout(seconds)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
