@@ -29,7 +29,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     running = System(
         tmp_path_factory.mktemp("small"), start=False, registry__max_connections=10, registry__max_routes_per_session=5,
         registry__max_routes=8, registry__max_domains_per_route=3, registry__max_staged_bytes="2k", registry__max_in_flight=1,
-        registry__staged_ttl="1s", registry__reconnect_grace="1s", registry__register_timeout="1s", registry__apply_wait="300ms",
+        registry__staged_ttl="2500ms", registry__reconnect_grace="2500ms", registry__register_timeout="2s", registry__apply_wait="2s",
         registry__keepalive_idle=1, registry__keepalive_interval=1, registry__keepalive_count=1)
     running.command = ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "-", *running.command]
     running.start()
@@ -132,7 +132,7 @@ def test_a_command_that_waits_for_a_backend_does_not_hold_the_place_of_others(sm
     wait_for(lambda: silent.connections, what="the test of the backend")
     began = time.monotonic()
     assert other.command("PING|SID") == "PONG"
-    assert time.monotonic() - began < patience(1)
+    assert time.monotonic() - began < patience(2.5)
     answered.set()
     assert waiting.line().startswith("BACKEND_FAIL|")
 
@@ -166,7 +166,7 @@ def test_touching_staged_changes_keeps_them(small: System) -> None:
     client.ok("HEADERS_SET|SID|ALL|X-A|1")
     began = time.monotonic()
     number = 0
-    while time.monotonic() - began < 1.6:
+    while time.monotonic() - began < 3.2:
         number += 1
         client.ok(f"HEADERS_SET|SID|ALL|X-B|{number}")
         time.sleep(0.1)
@@ -175,7 +175,7 @@ def test_touching_staged_changes_keeps_them(small: System) -> None:
 
 def test_a_connection_without_a_session_is_closed_after_a_while(small: System) -> None:
     idle, client = small.connect(), small.client("patient")
-    assert idle.line() == "ERROR|no session: REGISTER or RECONNECT within 1 s"
+    assert idle.line() == "ERROR|no session: REGISTER or RECONNECT within 2 s"
     assert idle.line() == ""
     assert client.command("PING|SID") == "PONG"
 
@@ -219,7 +219,7 @@ def test_a_worker_that_does_not_follow_is_named_in_the_log_and_the_answer_is_ok(
         began = time.monotonic()
         client.ok("HEADERS_SET|SID|ALL|X-A|1")
         client.apply()
-        assert 0.25 < time.monotonic() - began < patience(1.5)
+        assert 1.8 < time.monotonic() - began < patience(4)
         wait_for(lambda: f"not yet taken by worker {pid} (at " in small.log(), 2, "the log line")
     finally:
         os.kill(pid, signal.SIGCONT)
