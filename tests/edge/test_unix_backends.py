@@ -166,7 +166,7 @@ def test_a_socket_that_is_not_there_is_told_with_its_name(place: Place) -> None:
     with Wire(place.system.proxy_port) as wire:
         response = wire.send(get(host)).response()
     assert (response.status, response.get("x-proxyd-reason")) == (502, "upstream_unreachable")
-    assert f"unix:{place.directory}/none.sock: No such file or directory" in place.system.log()
+    wait_for(lambda: f"unix:{place.directory}/none.sock: No such file or directory" in place.system.log(), what="the line in the log")
     wait_for(lambda: f"upstream=unix:{place.directory}/none.sock" in place.system.access_log(), what="the line in the access log")
 
 

@@ -336,12 +336,12 @@ class Heard:
 
 def test_a_silent_websocket_is_ended_with_1001_on_both_sides(edge: System, raw_backend: Make) -> None:
     backend = Heard(raw_backend)
-    client, route_id = registered(edge, "wsidle", backend.url, websocket_idle_timeout="300ms")
+    client, route_id = registered(edge, "wsidle", backend.url, websocket_idle_timeout="2s")
     with open_websocket(edge.proxy_port, "wsidle.test", path="/wsidle") as wire:
         begun = time.monotonic()
         wire.send(HELLO)
         assert read_frame(wire) == GOING_AWAY
-        assert 0.3 <= time.monotonic() - begun < patience(1.5)
+        assert 2.0 <= time.monotonic() - begun < patience(4)
         assert wire.ended()
     assert backend.ended.wait(patience(3))
     assert backend.frames() == [(TEXT, b"hello"), GOING_AWAY]
@@ -352,13 +352,13 @@ def test_a_silent_websocket_is_ended_with_1001_on_both_sides(edge: System, raw_b
 @pytest.mark.parametrize("who", ["client", "backend"])
 def test_any_byte_of_either_side_keeps_it_open(who: str, edge: System, raw_backend: Make) -> None:
     backend = Heard(raw_backend, 0.1 if who == "backend" else 0.0, b"\x81\x02hi")
-    host = make_route(edge, backend.url, websocket=True, websocket_idle_timeout="1500ms")
+    host = make_route(edge, backend.url, websocket=True, websocket_idle_timeout="2500ms")
     with open_websocket(edge.proxy_port, host) as wire:
         begun = time.monotonic()
         wire.sock.settimeout(0.1)
-        while time.monotonic() - begun < 2.5:
+        while time.monotonic() - begun < 3.7:
             if who == "client":
-                wire.send(HELLO[:1] if time.monotonic() - begun < 1.2 else HELLO)
+                wire.send(HELLO[:1] if time.monotonic() - begun < 1.8 else HELLO)
             try:
                 assert wire.more()
             except TimeoutError:
@@ -368,14 +368,14 @@ def test_any_byte_of_either_side_keeps_it_open(who: str, edge: System, raw_backe
 
 def test_the_longest_life_ends_even_a_busy_one_with_1001(edge: System, raw_backend: Make) -> None:
     backend = Heard(raw_backend, 0.01, b"\x81\x02hi")
-    client, route_id = registered(edge, "wslong", backend.url, websocket_max_duration="500ms")
+    client, route_id = registered(edge, "wslong", backend.url, websocket_max_duration="2s")
     with open_websocket(edge.proxy_port, "wslong.test") as wire:
         begun = time.monotonic()
         seen = []
         while (one := read_frame(wire))[0] >= 0:
             seen.append(one)
             wire.send(HELLO)
-        assert 0.4 < time.monotonic() - begun < patience(2)
+        assert 1.8 < time.monotonic() - begun < patience(4)
         assert seen.pop() == GOING_AWAY
         assert len(seen) > 5 and set(seen) == {(TEXT, b"hi")}
     assert backend.ended.wait(patience(3))
@@ -387,7 +387,7 @@ def test_the_longest_life_ends_even_a_busy_one_with_1001(edge: System, raw_backe
 
 def test_no_close_frame_is_put_into_the_middle_of_another(edge: System, raw_backend: Make) -> None:
     backend = Heard(raw_backend)
-    host = make_route(edge, backend.url, websocket=True, websocket_idle_timeout="200ms")
+    host = make_route(edge, backend.url, websocket=True, websocket_idle_timeout="2s")
     with open_websocket(edge.proxy_port, host) as wire:
         wire.send(HELLO[:-2])
         assert read_frame(wire) == GOING_AWAY
@@ -545,10 +545,11 @@ def test_stats_and_rows_tell_of_open_and_ended_ones(edge: System, raw_backend: M
     with open_websocket(edge.proxy_port, "wsstats.test") as wire:
         wire.send(HELLO).until(HELLO)
         wait_for(lambda: client.json(f"STATS_GET|SID|{route_id}")["websocket_active"] == 1)
-        assert 'proxyd_websockets_open{domain="wsstats.test",service="wsstats"} 1.0' in edge.admin("/metrics").text
+        wait_for(lambda: 'proxyd_websockets_open{domain="wsstats.test",service="wsstats"} 1.0' in edge.admin("/metrics").text)
         assert edge.sql("SELECT SUM(websocket_active) FROM route_in_flight WHERE route_id = ?", route_id) == [(1,)]
     assert closed_row(edge, route_id) == ("127.0.0.1", len(HELLO), len(HELLO), "closed")
-    stats = wait_for(lambda: (found := client.json(f"STATS_GET|SID|{route_id}"))["websocket_active"] == 0 and found)
+    stats = wait_for(lambda: (found := client.json(f"STATS_GET|SID|{route_id}"))["websocket_active"] == 0 and found["status_codes"]
+                     and found)
     assert stats["status_codes"] == {"101": 1}
     assert stats["p99_latency_ms"] == 0, "how long one was open is no latency"
     ((opened, closed),) = edge.sql("SELECT opened_at, closed_at FROM websocket_connections WHERE route_id = ?", route_id)
@@ -558,7 +559,7 @@ def test_stats_and_rows_tell_of_open_and_ended_ones(edge: System, raw_backend: M
 @pytest.mark.slow
 def test_a_stopping_worker_lets_them_live_for_graceful_timeout_and_says_1001_then(
         new_system: Callable[..., System], raw_backend: Make) -> None:
-    system = new_system(workers=1, proxy__graceful_timeout="1s")
+    system = new_system(workers=1, proxy__graceful_timeout="3s")
     backend = Heard(raw_backend)
     client, route_id = registered(system, "wsstop", backend.url)
     with open_websocket(system.proxy_port, "wsstop.test") as wire:
@@ -566,7 +567,7 @@ def test_a_stopping_worker_lets_them_live_for_graceful_timeout_and_says_1001_the
         wire.sock.settimeout(0.5)
         with pytest.raises(TimeoutError):
             wire.more()
-        wire.sock.settimeout(5)
+        wire.sock.settimeout(patience(6))
         wire.send(HELLO)
         assert read_frame(wire) == GOING_AWAY
         assert wire.ended()
@@ -587,19 +588,20 @@ def test_both_sides_get_pings_while_they_are_silent(edge: System, raw_backend: M
                 sock.sendall(frame(PONG, masked=False))
 
     came: list[bytes] = []
-    client, route_id = registered(edge, "pinged", Switching(raw_backend, talk).url, websocket_ping="100ms", websocket_idle_timeout="10s")
+    client, route_id = registered(edge, "pinged", Switching(raw_backend, talk).url, websocket_ping="800ms", websocket_idle_timeout="30s")
     client.apply()
     with open_websocket(edge.proxy_port, "pinged.test") as wire:
         pings = 0
-        while pings < 3:
+        while pings < 2:
             opcode, payload = read_frame(wire)
             assert (opcode, payload) in ((PING, b""), (PONG, b""))
             if opcode == PING:
                 pings += 1
                 wire.send(frame(PONG))
+        # Masked, as frames to a server are.
+        wait_for(lambda: sum(piece[:2] == bytes([0x80 | PING, 0x80]) for piece in came) >= 2, what="pings at the backend")
         wire.send(close())
         wait_for(lambda: any(piece[0] == 0x80 | CLOSE for piece in came), what="the close frame")
-    assert sum(piece[:2] == bytes([0x80 | PING, 0x80]) for piece in came) >= 2, "masked, as frames to a server are"
 
 
 @pytest.mark.parametrize("silent", ["client", "backend"])
