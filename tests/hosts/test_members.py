@@ -41,7 +41,7 @@ def test_what_a_dead_hosts_workers_had_open_is_gone_within_five_seconds(
 
 def ask(host: System) -> None:
     with contextlib.suppress(OSError):
-        host.get("/slow?s=12", "shop.test")
+        host.get("/until-freed", "shop.test", timeout=60)
 
 
 def test_a_second_host_of_one_name_is_refused_and_told(new_host: MakeHost, backend: Backend) -> None:

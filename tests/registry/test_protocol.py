@@ -762,7 +762,7 @@ def test_a_drain_tells_every_tenth_and_its_end_once(system: System) -> None:
     client.ok("DRAIN_START|SID|30s")
     client.ok("DRAIN_CANCEL|SID")
     client.ok("SUBSCRIBE|SID|drain_progress")
-    client.ok("DRAIN_START|SID|1s")
+    client.ok("DRAIN_START|SID|3s")
     shares = []
     while (line := client.line()).startswith("EVENT|drain_progress|"):
         shares.append(json.loads(line.split("|")[2])["traffic_percent"])
@@ -813,11 +813,17 @@ def test_a_client_that_never_reads_is_cut_and_holds_up_nobody(system: System) ->
 def test_a_flood_of_costly_commands_lets_others_in_between(system: System) -> None:
     busy, other = system.client("busy"), system.client("inbetween")
     many_routes(busy, 800)
-    began = time.monotonic()
-    busy.send("\n".join(["ROUTE_LIST|SID"] * 200))
-    slowest = slowest_ping(other, 5)
-    assert all(line.startswith("ERROR|response too large") for line in answers(busy, 200))
-    assert slowest < (time.monotonic() - began) / 3
+
+    def share() -> float:
+        """The longest wait of the other one, as a part of the whole flood."""
+        began = time.monotonic()
+        busy.send("\n".join(["ROUTE_LIST|SID"] * 200))
+        slowest = slowest_ping(other, 5)
+        assert all(line.startswith("ERROR|response too large") for line in answers(busy, 200))
+        return slowest / (time.monotonic() - began)
+
+    # One flood may meet a moment in which this process has no turn; a wait for the whole of it comes each time.
+    assert any(share() < 1 / 3 for _ in range(3))
 
 
 def test_a_client_that_reads_late_gets_every_answer(system: System) -> None:
