@@ -34,7 +34,7 @@ Start = Callable[..., EventBus]
 
 
 def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + patience(seconds)
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
         gevent.sleep(0.01)
@@ -138,7 +138,7 @@ def test_a_certificate_that_expires_soon_is_told_and_one_that_has_expired(start:
 def test_new_critical_slow_requests_are_told_old_ones_and_warnings_are_not(start: Start, store: Store, backend: Backend) -> None:
     slow(store, "critical", "old")
     bus = start()
-    gevent.sleep(0.1)
+    gevent.sleep(0.5)
     slow(store, "warning", "r1")
     slow(store, "critical", "r2")
     until(lambda: backend.requests)
@@ -150,10 +150,10 @@ def test_new_critical_slow_requests_are_told_old_ones_and_warnings_are_not(start
 
 def test_a_critical_request_is_told_though_the_hour_has_had_worse_ones(
         start: Start, store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "_RECENT", 0.2)
+    monkeypatch.setattr(alerts, "_RECENT", 2.0)
     slow(store, "critical", "r2", 60_000, times=SLOW_KEPT)
     start(interval=0.1)
-    gevent.sleep(0.25)
+    gevent.sleep(2.1)
     slow(store, "critical", "r2", 5_000)
     until(lambda: backend.requests)
     gevent.sleep(0.15)
@@ -167,7 +167,7 @@ def test_a_critical_request_is_told_though_the_hour_has_had_worse_ones(
 
 def test_a_critical_request_without_a_row_of_its_own_is_told_all_the_same(start: Start, store: Store, backend: Backend) -> None:
     start()
-    gevent.sleep(0.1)
+    gevent.sleep(0.5)
     store.call(TrafficBatch(("web1", "b1", 1), rfc3339(time.time()), {"r2": Traffic({"slow_criticals": 1}, {}, {})}).write)
     until(lambda: backend.requests)
     assert texts(backend)[0].endswith("slow request on route r2: it took longer than slow_critical")
@@ -219,7 +219,7 @@ def test_an_unreachable_webhook_does_not_hold_up_the_bus_nor_tell_its_secret(sta
     began = time.monotonic()
     for number in range(1500):
         down(bus, f"r{number}")
-    assert time.monotonic() - began < patience(1.0)
+    assert time.monotonic() - began < patience(2.5)
     until(lambda: "can't be reached (ConnectionError)" in caplog.text)
     assert "dropped this one" in caplog.text
     ours = [record.getMessage() for record in caplog.records if record.name.startswith("proxyd")]

@@ -67,7 +67,7 @@ def start(registry: ScriptedRegistry, port: int, tmp_path: Path) -> Iterator[Sta
 
 def answers(port: int) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=patience(3)) as response:
             return bool(response.status == 200)
     except OSError:
         return False
@@ -76,7 +76,7 @@ def answers(port: int) -> bool:
 def test_a_program_is_registered_once_it_answers_then_drained_and_stopped(
     start: Start, registry: ScriptedRegistry, port: int,
 ) -> None:
-    process = start("--health", "/", "--option", "timeout=5s", "--drain", "300ms")
+    process = start("--health", "/", "--option", "timeout=5s", "--drain", "2s")
     until(lambda: "CONFIG_APPLY" in registry.commands(), 10)
     assert answers(port)
     began = time.monotonic()
@@ -84,13 +84,13 @@ def test_a_program_is_registered_once_it_answers_then_drained_and_stopped(
     until(lambda: "DRAIN_START" in registry.commands())
     assert answers(port), "the program must serve while its traffic is drained"
     assert process.wait(patience(10)) == 128 + signal.SIGTERM
-    assert time.monotonic() - began >= 0.3
+    assert time.monotonic() - began >= 2.0
     assert not answers(port)
     assert registry.lines == [
         "REGISTER|files|files-1|0|{}", "SUBSCRIBE|sid-1|session_replaced",
         f"ROUTE_ADD|sid-1|a.test,b.test|/|http://127.0.0.1:{port}|0",
         "HEALTH_SET|sid-1|r1|/|10s|5s", "OPTIONS_SET|sid-1|r1|timeout|5s", "CONFIG_APPLY|sid-1",
-        "SESSION_INFO|sid-1", "ROUTE_STATUS|sid-1|r1", "DRAIN_START|sid-1|300ms", "ROUTE_STATUS|sid-1|r1", "ROUTE_STATUS|sid-1|r1",
+        "SESSION_INFO|sid-1", "ROUTE_STATUS|sid-1|r1", "DRAIN_START|sid-1|2s", "ROUTE_STATUS|sid-1|r1", "ROUTE_STATUS|sid-1|r1",
         "CLIENT_SHUTDOWN|sid-1"]
 
 
@@ -194,7 +194,7 @@ def test_a_second_request_to_stop_skips_the_drain(start: Start, registry: Script
     process.send_signal(signal.SIGTERM)
     until(lambda: "DRAIN_START" in registry.commands())
     process.send_signal(signal.SIGTERM)
-    process.wait(5)
+    process.wait(patience(10))
     assert registry.commands()[-1] == "CLIENT_SHUTDOWN"
 
 
@@ -246,12 +246,17 @@ def test_what_the_registry_would_refuse_is_told_before_the_program_is_started(
 
 
 def test_refused_registrations_are_tried_again_ever_more_seldom(start: Start, registry: ScriptedRegistry) -> None:
-    registry.answers["REGISTER"] = lambda *_: "ERROR|metadata: token is missing or not known"
+    asked: list[float] = []
+
+    def refuse(*_: object) -> str:
+        # Before the answer: its pause begins behind that, however late anybody looks.
+        asked.append(time.monotonic())
+        return "ERROR|metadata: token is missing or not known"
+
+    registry.answers["REGISTER"] = refuse
     start("--drain", "0")
-    until(lambda: registry.commands().count("REGISTER") == 2, 10)
-    second = time.monotonic()
-    until(lambda: registry.commands().count("REGISTER") == 3, 10)
-    assert time.monotonic() - second > 1.4
+    until(lambda: len(asked) >= 3, 10)
+    assert asked[2] - asked[1] > 1.4
 
 
 def test_without_a_connection_a_second_request_to_stop_does_not_wait_for_one(start: Start, registry: ScriptedRegistry) -> None:
