@@ -41,15 +41,22 @@ class Work:
 
 
 def test_a_turn_comes_each_interval_without_drift(new_schedule: Callable[..., Schedule]) -> None:
-    schedule, work = new_schedule(jitter=0.02), Work(0.1, 0.03)
-    schedule.add(work.turn, 0.05)
-    gevent.sleep(1.5)
-    # The first two are spread by chance.
-    steps = [later - earlier for earlier, later in zip(work.times[1:], work.times[2:], strict=False)]
-    assert patience(1.0) > 1.0 or 12 <= len(work.times) <= 16
-    # Behind a turn that a busy machine made late, the next one comes sooner.
-    assert all(0.07 / patience(1.0) < step < patience(0.2) for step in steps), steps
-    assert abs(sum(steps) / len(steps) - 0.1) < 0.01 * patience(1.0)
+    def keeps_time() -> bool:
+        schedule, work = new_schedule(jitter=0.02), Work(0.1, 0.03)
+        schedule.add(work.turn, 0.05)
+        gevent.sleep(1.5)
+        schedule.end(work.turn)
+        # The first two are spread by chance.
+        steps = [later - earlier for earlier, later in zip(work.times[1:], work.times[2:], strict=False)]
+        told.append(steps)
+        # Behind a turn that a busy machine made late, the next one comes sooner.
+        return ((patience(1.0) > 1.0 or 12 <= len(work.times) <= 16)
+                and all(0.07 / patience(1.0) < step < patience(0.2) for step in steps)
+                and abs(sum(steps) / len(steps) - 0.1) < 0.01 * patience(1.0))
+
+    told: list[list[float]] = []
+    # One try may meet a moment in which this process has no turn; what drifts does so each time.
+    assert any(keeps_time() for _ in range(4)), told
 
 
 def test_turns_that_hang_hold_up_neither_those_that_answer_nor_new_ones(new_schedule: Callable[..., Schedule]) -> None:
@@ -69,9 +76,13 @@ def test_turns_that_hang_hold_up_neither_those_that_answer_nor_new_ones(new_sche
     schedule.add(fresh.turn, 0.0)
     gevent.sleep(1.0)
     assert all(len(work.times) - known >= 7 / patience(1.0) for work, known in zip(quick, before, strict=True))
-    assert fresh.times and fresh.times[0] - begun < patience(1.0)
     assert sum(len(work.times) for work in hanging) <= 30
     assert schedule.lag > 0.5
+    # Behind all that hang, it would have its turn after five seconds.
+    until = begun + patience(2.0)
+    while not fresh.times:
+        assert time.monotonic() < until, "the new one is held up"
+        gevent.sleep(0.01)
 
 
 def test_a_turn_that_fails_in_itself_comes_again(new_schedule: Callable[..., Schedule]) -> None:
@@ -83,8 +94,10 @@ def test_a_turn_that_fails_in_itself_comes_again(new_schedule: Callable[..., Sch
         raise ZeroDivisionError
 
     schedule.add(Turn(0.05, fail), 0.0)
-    gevent.sleep(0.3)
-    assert len(times) >= 4
+    until = time.monotonic() + patience(5.0)
+    while len(times) < 4:
+        assert time.monotonic() < until, "it did not come again"
+        gevent.sleep(0.01)
     assert schedule.alive()
 
 
