@@ -67,7 +67,7 @@ class Browser:
 
     def _port(self) -> int:
         chosen = Path(self._profile.name) / "DevToolsActivePort"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + patience(20)
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, IndexError, ValueError):
                 return int(chosen.read_text().splitlines()[0])

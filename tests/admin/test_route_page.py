@@ -17,6 +17,7 @@ from proxyd.store.sql.models import Route
 from proxyd.store.sql.observed import CircuitTransition, HealthResult, SlowRequest
 from tests.admin.browser import CHROMIUM, Browser
 from tests.admin.harness import TOKEN, Master, add_event, add_health, add_route, add_session, add_traffic
+from tests.support.waiting import patience
 
 FOUND = importlib.util.find_spec("axe_playwright_python")
 AXE = Path(FOUND.origin).parent / "axe.min.js" if FOUND is not None and FOUND.origin else None
@@ -158,7 +159,7 @@ def test_ten_thousand_routes_stay_quick(busy: Master, browser: Browser) -> None:
     browser.evaluate("const field = document.getElementById('search'); field.value = 'd9999.'; field.dispatchEvent(new Event('input'))")
     browser.until("document.querySelectorAll('#route-rows tr').length === 1")
     # On an idle machine it takes a quarter of a second, of which the page waits 0.2 s for more to be typed.
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < patience(10)
     assert browser.problems == []
 
 

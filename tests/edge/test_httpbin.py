@@ -225,7 +225,7 @@ def test_a_session_keeps_cookies_and_its_connection_over_many_requests(direct: i
 
 def test_a_stream_arrives_as_it_is_made(direct: int, proxied: int, compressed: int) -> None:
     for port in (direct, proxied, compressed):
-        with session(port) as asking, asking.get(f"{HOST}/drip?numbytes=4&duration=0.4&delay=0", stream=True, timeout=20) as response:
+        with session(port) as asking, asking.get(f"{HOST}/drip?numbytes=4&duration=1&delay=0", stream=True, timeout=20) as response:
             arrived = [time.monotonic() for _ in response.iter_content(1)]
             assert len(arrived) == 4
             assert arrived[-1] - arrived[0] > 0.2, "held back until it was whole"

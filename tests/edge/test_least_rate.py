@@ -13,7 +13,7 @@ from tests.edge.conftest import make_route
 from tests.edge.wire import Recorder, Wire, get
 from tests.support.backends import RawBackend
 from tests.support.system import System
-from tests.support.waiting import wait_for
+from tests.support.waiting import patience, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_request_that_trickles_is_408(begin: str, piece: bytes, paced: System,
     host = make_route(paced, recorder.url)
     with Wire(paced.proxy_port) as wire:
         wire.send(begin.format(host=host))
-        assert 0.4 < trickle(wire, piece, 0.1, 5) < 4
+        assert 0.4 < trickle(wire, piece, 0.1, patience(5)) < patience(4)
         response = wire.response()
         assert (response.status, response.get("x-proxyd-reason"), response.get("connection")) == (408, "request_too_slow", "close")
     wait_for(lambda: "request_too_slow" in paced.access_log())
@@ -61,13 +61,14 @@ def test_a_head_and_a_body_that_keep_the_rate_may_take_longer(paced: System, rec
     host = make_route(paced, recorder.url)
     with Wire(paced.proxy_port) as wire:
         wire.send(f"POST / HTTP/1.1\r\nHost: {host}\r\n")
+        # Several times the rate, so that a moment in which this process has no turn is paid for.
         for number in range(10):
-            wire.send(f"X-{number}: {'b' * 500}\r\n")
+            wire.send(f"X-{number}: {'b' * 2000}\r\n")
             time.sleep(0.1)
-        wire.send("Content-Length: 10000\r\n\r\n")
+        wire.send("Content-Length: 40000\r\n\r\n")
         for _ in range(10):
             time.sleep(0.1)
-            wire.send(b"x" * 1000)
+            wire.send(b"x" * 4000)
         assert wire.response().status == 200
 
 

@@ -22,7 +22,7 @@ from tests.support.waiting import patience, wait_for
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A proxyd with small bounds."""
     running = System(
-        tmp_path_factory.mktemp("tight"), workers=1, proxy__header_timeout="700ms", proxy__body_timeout="600ms",
+        tmp_path_factory.mktemp("tight"), workers=1, proxy__header_timeout="700ms", proxy__body_timeout="2s",
         proxy__max_request_line=300, proxy__max_header_count=20, proxy__max_header_size="2k", proxy__max_body_size="100k",
         proxy__requests_per_connection=3,
         proxy__keepalive_timeout="600ms")
@@ -99,7 +99,7 @@ def test_a_route_can_set_its_own_bound(tight: System, recorder: Recorder) -> Non
 def test_an_incomplete_header_is_answered_408_in_time(tight: System, host: str) -> None:
     begun = time.monotonic()
     assert refusal(tight, f"GET / HTTP/1.1\r\nHost: {host}\r\n".encode()) == (408, "header_timeout")
-    assert 0.5 < time.monotonic() - begun < patience(2)
+    assert 0.5 < time.monotonic() - begun < patience(3)
 
 
 def test_trickling_does_not_prolong_the_time_for_a_header(tight: System, host: str) -> None:
@@ -107,7 +107,7 @@ def test_trickling_does_not_prolong_the_time_for_a_header(tight: System, host: s
     with Wire(tight.proxy_port) as wire:
         wire.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n")
         wire.sock.settimeout(0.1)
-        while time.monotonic() - begun < 3:
+        while time.monotonic() - begun < patience(3):
             wire.send("X-A: b\r\n")
             try:
                 if wire.more():
@@ -115,7 +115,7 @@ def test_trickling_does_not_prolong_the_time_for_a_header(tight: System, host: s
             except TimeoutError:
                 continue
         assert wire.data.startswith(b"HTTP/1.1 408 ")
-    assert time.monotonic() - begun < patience(2)
+    assert time.monotonic() - begun < patience(3)
 
 
 def test_a_connection_on_which_nothing_comes_is_closed_without_a_word(tight: System, host: str) -> None:
@@ -172,16 +172,16 @@ def test_a_backend_that_takes_a_body_slowly_but_steadily_gets_it_all(edge: Syste
     def serve(sock: socket.socket) -> None:
         left = 4_000_000 - len(backend.receive_head(sock).partition(b"\r\n\r\n")[2])
         while left > 0:
-            time.sleep(0.04)
+            time.sleep(0.065)
             left -= len(sock.recv(100_000))
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     backend = raw_backend(serve)
-    host = make_route(edge, backend.url, timeout="400ms")
+    host = make_route(edge, backend.url, timeout="2s")
     began = time.monotonic()
     with Wire(edge.proxy_port) as wire:
         assert wire.send(get(host, "/", "Content-Length: 4000000", method="POST") + b"x" * 4_000_000).response().status == 200
-    assert time.monotonic() - began > 0.8
+    assert time.monotonic() - began > 2.2
 
 
 def test_a_connection_ends_after_its_share_of_requests(tight: System, host: str) -> None:
