@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import http.client
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -130,15 +129,15 @@ def test_the_streams_below_a_goaway_go_on_and_new_ones_take_another_connection(e
     def serve(request: Request) -> None:
         if request.path == "/first":
             request.connection.leave(1)
-            go_on.wait(5)
+            request.connection.ping()
+            go_on.wait(30)
         request.answer(request.path.encode())
 
     backend = start(serve)
     host = route(backend.url)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = pool.submit(edge.get, "/first", host)
-        wait_for(lambda: backend.requests)
-        time.sleep(0.05)
+        wait_for(lambda: backend.connections and backend.connections[0].pongs, what="the answer to a ping behind the GOAWAY")
         assert edge.get("/second", host).body == b"/second"
         go_on.set()
         assert first.result().body == b"/first"

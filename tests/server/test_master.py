@@ -19,7 +19,7 @@ import pytest
 from tests.support.backends import Backend
 from tests.support.registry import RegistryClient
 from tests.support.system import ROOT, System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, patience, wait_for
 
 NOWHERE = "http://127.0.0.1:9"
 #: Runs a program without root's right to write where the mode forbids it (util-linux).
@@ -39,7 +39,7 @@ def gunicorn(system: System, modes_hold: bool = False) -> subprocess.CompletedPr
 def _run(system: System, modes_hold: bool, *module: str) -> subprocess.CompletedProcess[str]:
     before = _MODES_HOLD if modes_hold and os.geteuid() == 0 else ()
     return subprocess.run([*before, sys.executable, "-m", *module], env=system.environment, cwd=ROOT, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=15, check=False)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=patience(15), check=False)
 
 
 def kill_everything(system: System) -> None:

@@ -91,6 +91,8 @@ class Connection:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         self.requests: dict[int, Request] = {}
         self.pings = 0
+        #: Pings of our own that were answered: what was sent before them has been read.
+        self.pongs = 0
         if streams or websockets:
             own = {h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: int(websockets)}
             if streams:
@@ -107,6 +109,12 @@ class Connection:
     def flush_locked(self) -> None:
         """The same, with the lock taken."""
         with self.lock:
+            self.flush()
+
+    def ping(self) -> None:
+        """Send a ping."""
+        with self.lock:
+            self.h2.ping(b"12345678")
             self.flush()
 
     def leave(self, last: int) -> None:
@@ -184,6 +192,8 @@ class Http2Backend:
             connection.requests[event.stream_id].reset = int(event.error_code or 0)
         elif isinstance(event, h2.events.PingReceived):
             connection.pings += 1
+        elif isinstance(event, h2.events.PingAckReceived):
+            connection.pongs += 1
 
     def _answer(self, request: Request) -> None:
         with contextlib.suppress(OSError, h2.exceptions.ProtocolError):
