@@ -169,14 +169,14 @@ def test_total_timeout_cuts_a_body_that_trickles_on_and_on(system: System, raw_b
 
 def test_total_timeout_includes_the_retries(system: System, raw_backend: MakeRaw, release: threading.Event) -> None:
     backend = stalling(raw_backend, release)
-    served(system, "totalretry", backend.url, total_timeout="2500ms", timeout="1s", retry="true", retry_max_attempts=9,
+    served(system, "totalretry", backend.url, total_timeout="4500ms", timeout="1800ms", retry="true", retry_max_attempts=9,
            retry_backoff="none")
     begun = time.monotonic()
     answer = system.get("/", "totalretry.test")
     assert (answer.status, answer.headers["X-Proxyd-Reason"]) == (504, "total_timeout")
-    assert time.monotonic() - begun < patience(3.5)
-    # The third is begun in time unless a busy machine holds up the ones before it, and there is none behind it.
-    assert 2 <= len(backend.received) <= 3
+    assert time.monotonic() - begun < patience(5.5)
+    # The third is begun almost a second before the end, on a machine that is not busy.
+    assert len(backend.received) == 3
 
 
 @pytest.mark.parametrize("length", [1000, 1_000_000])
