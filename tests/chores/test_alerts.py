@@ -28,16 +28,13 @@ from proxyd.store.sql.traffic import SLOW_KEPT, RowBatch, Traffic, TrafficBatch
 from proxyd.store.sql.wellness import Wellness
 from tests.support.backends import Backend
 from tests.support.system import System
-from tests.support.waiting import free_port, patience
+from tests.support.waiting import free_port, patience, wait_for
 
 Start = Callable[..., EventBus]
 
 
 def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + patience(seconds)
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        gevent.sleep(0.01)
+    wait_for(condition, seconds, pause=0.01, sleep=gevent.sleep)
 
 
 def texts(backend: Backend) -> list[str]:

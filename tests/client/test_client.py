@@ -22,7 +22,7 @@ import pytest
 
 from proxyd.client import Client, ClientError, ConnectionLost, Event
 from proxyd.client.memory import Memory
-from tests.support.waiting import patience
+from tests.support.waiting import patience, wait_for
 
 
 class ScriptedRegistry(socketserver.ThreadingTCPServer):
@@ -132,10 +132,7 @@ def client_of(registry: ScriptedRegistry, **more: Any) -> Client:
 
 
 def until(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + patience(seconds)
-    while not condition():
-        assert time.monotonic() < deadline, "the condition never came true"
-        time.sleep(0.005)
+    wait_for(condition, seconds, pause=0.005)
 
 
 def test_a_block_registers_stages_applies_and_says_goodbye(registry: ScriptedRegistry) -> None:

@@ -89,12 +89,12 @@ def test_a_lists_file_is_read_again_when_it_changes_and_a_broken_one_changes_not
     def status(client: str) -> int:
         return ask(listed, host, f"X-Forwarded-For: {client}")[0]
 
-    assert (status("192.0.2.8"), status("192.0.3.8")) == (403, 200)
     def write(text: str) -> None:
         # At once: a file that is only half written could be read as a list that is empty.
         (office.parent / "new").write_text(text)
         os.replace(office.parent / "new", office)
 
+    assert (status("192.0.2.8"), status("192.0.3.8")) == (403, 200)
     write("192.0.3.0/24\n")
     wait_for(lambda: (status("192.0.2.8"), status("192.0.3.8")) == (200, 403), 5, "the new list")
     write("192.0.2.0/24\nnot a network\n")

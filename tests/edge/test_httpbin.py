@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from tests.edge.conftest import make_route
 from tests.support.system import System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, listens, wait_for
 
 #: Fields that a proxy must change (Date is the moment's), and what it adds to what the backend sees.
 OURS = {"date", "connection", "via", "x-request-id", "transfer-encoding", "content-length"}
@@ -61,7 +60,7 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
             [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-k", "gthread", "--threads", "8", "--no-control-socket",
              "httpbin:app"],
             cwd=directory, stdout=log, stderr=subprocess.STDOUT)
-    wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, 20, "httpbin")
+    wait_for(lambda: listens(port), 20, "httpbin")
     yield port
     process.send_signal(signal.SIGINT)
     process.wait(10)

@@ -28,7 +28,7 @@ from proxyd.store.sql.query import rows_of
 from proxyd.store.sql.snapshot import counter
 from proxyd.store.sql.upsert import upsert
 from tests.support.backends import Backend
-from tests.support.waiting import free_port, patience
+from tests.support.waiting import free_port, patience, wait_for
 
 FAST: dict[str, Any] = {"health_check_path": "/healthz", "health_check_interval": "100ms", "health_check_timeout": "3s"}
 NOW = "2026-01-01T00:00:00.000Z"
@@ -36,11 +36,7 @@ NOW = "2026-01-01T00:00:00.000Z"
 
 def wait_until(condition: Callable[[], Any], seconds: float = 3.0) -> Any:
     """The first true value; other greenlets of this process run meanwhile."""
-    deadline = time.monotonic() + patience(seconds)
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come true"
-        gevent.sleep(0.01)
-    return value
+    return wait_for(condition, seconds, pause=0.01, sleep=gevent.sleep)
 
 
 class Running:

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from proxyd.health.schedule import Schedule, Turn
-from tests.support.waiting import patience
+from tests.support.waiting import patience, wait_for
 
 
 @pytest.fixture
@@ -94,10 +94,7 @@ def test_a_turn_that_fails_in_itself_comes_again(new_schedule: Callable[..., Sch
         raise ZeroDivisionError
 
     schedule.add(Turn(0.05, fail), 0.0)
-    until = time.monotonic() + patience(5.0)
-    while len(times) < 4:
-        assert time.monotonic() < until, "it did not come again"
-        gevent.sleep(0.01)
+    wait_for(lambda: len(times) >= 4, 5.0, "its next turns", 0.01, gevent.sleep)
     assert schedule.alive()
 
 

@@ -7,7 +7,6 @@ import http.client
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +25,7 @@ from tests.support.backends import Backend
 from tests.support.postgres import Postgres
 from tests.support.registry import RegistryClient
 from tests.support.system import ROOT, System
-from tests.support.waiting import free_port, patience, wait_for
+from tests.support.waiting import free_port, listens, patience, wait_for
 
 TOKEN = "correct-horse-battery"
 
@@ -74,7 +73,7 @@ class Front:
                                          stderr=subprocess.DEVNULL)
         self.statuses: Counter[int] = Counter()
         self._over = threading.Event()
-        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", self.port)) == 0, 10, "the front")
+        wait_for(lambda: listens(self.port), 10, "the front")
         self._asking = threading.Thread(target=self._ask, daemon=True)
 
     def begin(self) -> None:

@@ -15,12 +15,7 @@ from tests.support.backends import Backend
 from tests.support.postgres import Postgres
 from tests.support.registry import RegistryClient
 from tests.support.system import System
-from tests.support.waiting import wait_for
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", port)) == 0
+from tests.support.waiting import listens, wait_for
 
 
 def passed_on(new_host: MakeHost, backend: Backend) -> tuple[System, System, RegistryClient]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from proxyd.net.listen import ListenError, listen
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, listens, wait_for
 
 
 def test_a_tcp_address_takes_connections_and_can_be_taken_again_at_once() -> None:
@@ -107,7 +107,7 @@ def test_a_server_without_a_descriptor_waits_and_says_so_once() -> None:
     port = free_port()
     with subprocess.Popen([sys.executable, "-c", _GREETER, f"127.0.0.1:{port}"], stderr=subprocess.PIPE) as process:
         try:
-            wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, what="the server")
+            wait_for(lambda: listens(port), what="the server")
             with contextlib.ExitStack() as stack:
                 clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(80)]
                 assert [clients[number].recv(5) for number in range(20)] == [b"hello"] * 20

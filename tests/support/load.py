@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, listens, wait_for
 
 _SERVER = """
 import sys
@@ -33,7 +33,7 @@ def quick_backend() -> Iterator[str]:
     port = free_port()
     process = subprocess.Popen([sys.executable, "-c", _SERVER, str(port)])
     try:
-        wait_for(lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0, what="the backend")
+        wait_for(lambda: listens(port), what="the backend")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.kill()

@@ -16,14 +16,13 @@ import hashlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, listens, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,11 +55,7 @@ class BackendProcess:
         """Start it, and wait until it listens."""
         self._process = subprocess.Popen([sys.executable, "-m", "tests.support.program", self.name, str(self.port), self.address], cwd=ROOT,
                                          env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
-        wait_for(self._listens, 20, f"the backend {self.name}")
-
-    def _listens(self) -> bool:
-        with socket.socket() as sock:
-            return sock.connect_ex((self.address, self.port)) == 0
+        wait_for(lambda: listens(self.port, self.address), 20, f"the backend {self.name}")
 
     def kill(self) -> None:
         """End it at once."""

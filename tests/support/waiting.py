@@ -25,8 +25,9 @@ def patience(seconds: float) -> float:
 
 
 def wait_for(condition: Callable[[], Value | Literal[False] | None], seconds: float = 30.0, what: str = "the condition",
-             pause: float = 0.02) -> Value:
-    """The first true value of `condition()`; AssertionError when it does not come within `seconds`, more on a busy machine."""
+             pause: float = 0.02, sleep: Callable[[float], object] = time.sleep) -> Value:
+    """The first true value of `condition()`; AssertionError when it does not come within `seconds`, more on a busy machine. Where greenlets
+    of this process are to run meanwhile, `sleep` is gevent's."""
     seconds = patience(seconds)
     deadline = time.monotonic() + seconds
     while True:
@@ -34,7 +35,13 @@ def wait_for(condition: Callable[[], Value | Literal[False] | None], seconds: fl
         if value:
             return value
         assert time.monotonic() < deadline, f"{what} did not come true within {seconds:.1f} s (last: {value!r})"
-        time.sleep(pause)
+        sleep(pause)
+
+
+def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether somebody takes connections to this port."""
+    with socket.socket() as sock:
+        return sock.connect_ex((address, port)) == 0
 
 
 def free_port() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from tests.support.backends import Backend
 from tests.support.certificates import Authority
 from tests.support.http2 import Http2Client
 from tests.support.system import ROOT, System
-from tests.support.waiting import free_port, wait_for
+from tests.support.waiting import free_port, listens, wait_for
 
 FRONTS = ROOT / "conf" / "fronts"
 
@@ -85,7 +84,7 @@ def test_a_front_speaks_http2_and_tells_who_the_client_is_whatever_he_says_himse
     process = subprocess.Popen(front(tmp_path, port, behind), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                env={**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)})
     try:
-        wait_for(lambda: process.poll() is None and socket.socket().connect_ex(("127.0.0.1", port)) == 0, 15, "the front")
+        wait_for(lambda: process.poll() is None and listens(port), 15, "the front")
         client = Http2Client(port, behind.authority.trusting(), "www.example.com")
         lies = [("forwarded", "for=6.6.6.6;proto=http"), ("x-forwarded-for", "6.6.6.6"), ("x-forwarded-proto", "http")]
         answer = client.ask("GET", "/echo", headers=lies)

@@ -20,7 +20,7 @@ from tests.support.backends import Backend
 from tests.support.load import KeepAliveLoad, quick_backend
 from tests.support.registry import RegistryClient
 from tests.support.system import Answer, System
-from tests.support.waiting import patience, wait_for
+from tests.support.waiting import listens, patience, wait_for
 
 REQUESTS = 50_000
 REQUEST = b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n"
@@ -29,12 +29,6 @@ NewSystem = Callable[..., System]
 
 def ended(system: System) -> bool:
     return system.process is not None and system.process.poll() is not None
-
-
-def refuses(system: System) -> bool:
-    """Whether nobody listens any more."""
-    with socket.socket() as sock:
-        return sock.connect_ex(("127.0.0.1", system.proxy_port)) != 0
 
 
 def answer_on(sock: socket.socket) -> bytes:
@@ -57,7 +51,7 @@ def test_term_lets_what_is_in_flight_end_and_says_that_the_connection_closes(new
         thread.start()
     wait_for(lambda: backend.in_flight == 6)
     system.signal(signal.SIGTERM)
-    wait_for(lambda: refuses(system), what="the listener to close")
+    wait_for(lambda: not listens(system.proxy_port), what="the listener to close")
     backend.freed.set()
     for thread in threads:
         thread.join(patience(10))
@@ -76,7 +70,7 @@ def test_term_closes_idle_connections_cleanly_and_serves_the_request_that_just_c
             sock.sendall(REQUEST)
             assert b"Connection: close" not in answer_on(sock)
         system.signal(signal.SIGTERM)
-        wait_for(lambda: refuses(system), what="the listener to close")
+        wait_for(lambda: not listens(system.proxy_port), what="the listener to close")
         late.sendall(REQUEST)
         answer = answer_on(late)
         assert answer.startswith(b"HTTP/1.1 200 ") and b"Connection: close\r\n" in answer
