@@ -55,7 +55,7 @@ from proxyd.proxy.route.sync import Sync
 from proxyd.proxy.route.table import Table
 from proxyd.proxy.upstream.circuit import Circuits
 from proxyd.proxy.upstream.places import Places
-from proxyd.proxy.upstream.pool import close_idle, follow_name, prune, use_descriptors
+from proxyd.proxy.upstream.pool import follow_name, prune, retire, use_descriptors
 from proxyd.store.memory.board import Board
 from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.memory.counts import HostCounts
@@ -244,18 +244,20 @@ class Runtime:
 
     def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table
+        left = [old for route_id in gone if (old := before.upstreams.get(route_id)) is not None]
         # The master has claimed the slots on its own host. On another host nobody else does.
         for record in snapshot.routes:
             self.circuits.claim(record)
             made = table.upstreams.get(record.route_id)
             if made is not None and made.options.gates:
                 load_gates(made.options.gates)
+            old = before.upstreams.get(record.route_id)
+            if old is not None and (made is None or made.state is not old.state):
+                left.append(old)
         self.table = table
         self.ready = True
-        for route_id in gone:
-            old = before.upstreams.get(route_id)
-            if old is not None:
-                close_idle(old)
+        for old in left:
+            retire(old)
         self.stats.forget(set(gone))
 
     def next_request_id(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxyd.proxy.client.connection import ClientConnection
 from proxyd.proxy.client.http2 import Http2Connection
+from proxyd.proxy.upstream.pool import drop
 
 if TYPE_CHECKING:
     from proxyd.net.stream import Stream
@@ -22,9 +23,7 @@ def close_idlest(runtime: Runtime, count: int) -> int:
     found = heapq.nsmallest(count, _idle(runtime), key=itemgetter(0))
     for _, idle in found:
         if isinstance(idle, tuple):
-            upstream, stream = idle
-            upstream.state.idle.remove(stream)
-            stream.close()
+            drop(*idle)
         else:
             idle.make_way()
     return len(found)

@@ -53,9 +53,9 @@ class Links(Protocol):
 class UpstreamState:
     """What this worker knows of an upstream beside its declaration; survives changes of the table. `retry_budget`: in fifths
     of a retry; each request brings one. `addresses`: those that the upstream's name has now, None where it is no name. `links`: None
-    until it was asked by HTTP/2."""
+    until it was asked by HTTP/2. `retired`: no route leads there any more, so requests under way leave no connection behind."""
 
-    __slots__ = ("addresses", "current_weight", "idle", "in_flight", "links", "made", "retry_budget")
+    __slots__ = ("addresses", "current_weight", "idle", "in_flight", "links", "made", "retired", "retry_budget")
 
     def __init__(self) -> None:
         self.addresses: frozenset[str] | None = None
@@ -65,6 +65,7 @@ class UpstreamState:
         self.current_weight = 0.0
         self.retry_budget = _RETRIES_AT_FIRST
         self.made = 0.0
+        self.retired = False
 
     def spend_retry(self) -> bool:
         """Take a retry from the budget. Returns whether there was one."""

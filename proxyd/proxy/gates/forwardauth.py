@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import gevent
@@ -74,13 +73,20 @@ class AuthServers:
         found = self._servers.get(key)
         if found is None:
             if len(self._servers) >= _MAX_SERVERS:
-                self._servers.clear()
+                self._forget()
             found = self._servers[key] = _upstream(*key), Breaker()
         return found
 
     def upstreams(self) -> list[Upstream]:
         """The services as upstreams, whose idle connections somebody closes in time."""
         return [upstream for upstream, _ in self._servers.values()]
+
+    def _forget(self) -> None:
+        from proxyd.proxy.upstream.pool import retire
+
+        for upstream in self.upstreams():
+            retire(upstream)
+        self._servers.clear()
 
 
 class HasAuth(Protocol):
@@ -218,7 +224,6 @@ def _request(ex: Exchange, server: Upstream, target: str) -> bytes:
     return f"GET {target} HTTP/1.1\r\nHost: {server.host_field}\r\n{text}\r\n".encode("latin-1")
 
 
-@lru_cache(maxsize=256)
 def _upstream(url: AuthUrl, verify: bool, timeout: float) -> Upstream:
     options = replace(DEFAULT_OPTIONS, connect_timeout=timeout, timeout=timeout, tls_verify=verify)
     backend = url.backend

@@ -144,6 +144,9 @@ class UpstreamLinks:
         limit = begun + options.connect_timeout - time.monotonic()
         sure = upstream.http2 == ALWAYS or upstream.scheme == "https"
         link.settled.wait(max(0.001, limit if sure else min(limit, _ANSWER_SECONDS)))
+        if upstream.state.retired:
+            # Those who wait for it are the last.
+            link.idle_for = 0.0
         if link.engine.settled and link.alive:
             self._links = [link, *(other for other in self._links if other.alive)]
             return link

@@ -30,6 +30,8 @@ _BACKLOG = 65536
 _FURTHER, _FURTHEST = 5, 310.0
 #: How long the end of a stream may be on its way when all bytes of its answer are there, seconds.
 _END_SECONDS = 2.0
+#: How long a connection on which no request was begun stays open at least, seconds: somebody waits for it.
+_FIRST_SECONDS = 1.0
 _TICK = 0.25
 _PING = b"proxyd??"
 
@@ -64,7 +66,7 @@ class Link:
         #: The watchdog looks at each tick.
         self.deadline = -inf
         self._ping_after = self._silence = ping_after or inf
-        self._idle_for = idle_for
+        self.idle_for = idle_for
         self._heard = self._idle_since = now
         self._pong_until = inf
         self._ending: dict[Leg, float] = {}
@@ -132,6 +134,7 @@ class Link:
                     self._take(event)
                     stream.give_way()
                 if engine.settled and not self.settled.is_set():
+                    self._idle_since = self._heard
                     self.settled.set()
                 if sender.waiting():
                     self.wake()
@@ -217,7 +220,7 @@ class Link:
             if self._pong_until == inf and now - self._heard >= self._silence:
                 self._silence = min(self._silence * _FURTHER, max(_FURTHEST, self._ping_after))
                 self._ask(now)
-        elif now - self._idle_since >= self._idle_for:
+        elif self.settled.is_set() and now - self._idle_since >= (self.idle_for if self.served else max(self.idle_for, _FIRST_SECONDS)):
             self._close()
 
     def _ask(self, now: float) -> None:

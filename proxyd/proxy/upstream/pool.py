@@ -81,8 +81,8 @@ def idle_connection(upstream: Upstream, now: float) -> Stream | None:
 
 
 def release(upstream: Upstream, stream: Stream, now: float) -> None:
-    """Keep a connection whose last response was complete. It is closed if there is no room, if it is too old, or if the upstream's
-    name no longer has its address."""
+    """Keep a connection whose last response was complete. It is closed if there is no room, if it is too old, if the upstream's name no
+    longer has its address, or if no route leads there any more."""
     state, options = upstream.state, upstream.options
     idle = state.idle
     limit = stream.idle_limit
@@ -93,7 +93,7 @@ def release(upstream: Upstream, stream: Stream, now: float) -> None:
     # Connections are opened when none is idle. So there are as many as were in use at once, and those that are not needed any more
     # lie at the bottom until their time has passed.
     if (kept >= options.pool_size or (kept >= _SURE and _room.held >= _room.most) or until <= now or not upstream.enabled
-            or (state.addresses is not None and stream.address not in state.addresses)):
+            or state.retired or (state.addresses is not None and stream.address not in state.addresses)):
         stream.close()
         return
     _room.held += 1
@@ -164,14 +164,22 @@ def _ask(upstream: Upstream) -> None:
         upstream.state.addresses = frozenset(resolver().addresses(upstream.host))
 
 
-def close_idle(upstream: Upstream) -> None:
-    """Close all idle connections, because the route is gone."""
-    if upstream.state.links is not None:
-        upstream.state.links.retire()
-    idle = upstream.state.idle
-    while idle:
+def drop(upstream: Upstream, stream: Stream) -> None:
+    """Close one of the idle connections, to make room."""
+    upstream.state.idle.remove(stream)
+    _room.held -= 1
+    stream.close()
+
+
+def retire(upstream: Upstream) -> None:
+    """No route leads there any more, or not in this way: close the idle connections, and those in use when they are released."""
+    state = upstream.state
+    state.retired = True
+    if state.links is not None:
+        state.links.retire()
+    while state.idle:
         _room.held -= 1
-        idle.pop().close()
+        state.idle.pop().close()
 
 
 def connect(upstream: Upstream, limit: float, expired: str, http2: bool = False, client: str = "") -> DirectStream:

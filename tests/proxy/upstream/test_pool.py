@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from proxyd.net.stream import PlainStream
-from proxyd.proxy.upstream.pool import close_idle, heed_keep_alive, release, use_descriptors
+from proxyd.proxy.upstream.pool import drop, heed_keep_alive, release, retire, use_descriptors
 from tests.edge.wire import Wire, get
 from tests.proxy.build import upstream
 from tests.support.backends import RawBackend
@@ -108,8 +108,25 @@ def test_how_many_are_kept_at_most(files: int, option: str, count: int) -> None:
     for ours, _ in pairs:
         release(there, PlainStream(ours), 100.0)
     assert len(there.state.idle) == count
-    close_idle(there)
+    retire(there)
     assert all(ours.fileno() < 0 for ours, _ in pairs)
+    use_descriptors(1 << 20)
+    for _, theirs in pairs:
+        theirs.close()
+
+
+def test_what_was_closed_to_make_room_leaves_room() -> None:
+    pairs = [socket.socketpair() for _ in range(200)]
+    first, second = upstream(1, {"pool_size": "auto"}), upstream(2, {"pool_size": "auto"})
+    use_descriptors(400)
+    for ours, _ in pairs[:100]:
+        release(first, PlainStream(ours), 100.0)
+    for stream in list(first.state.idle):
+        drop(first, stream)
+    for ours, _ in pairs[100:]:
+        release(second, PlainStream(ours), 100.0)
+    assert (len(first.state.idle), len(second.state.idle)) == (0, 100)
+    retire(second)
     use_descriptors(1 << 20)
     for _, theirs in pairs:
         theirs.close()
