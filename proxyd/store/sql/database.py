@@ -22,10 +22,11 @@ from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
 from proxyd.base import private
+from proxyd.base.fileid import identity
 from proxyd.base.text import hide_password
 from proxyd.base.threads import in_thread
 from proxyd.store.sql import openfile, overwritten, postgres, rescue
-from proxyd.store.sql.openfile import Files, identity
+from proxyd.store.sql.openfile import Files
 from proxyd.store.sql.overwritten import Stamp
 
 Result = TypeVar("Result")
@@ -349,9 +350,12 @@ class Store:
     def _usable(self) -> peewee.Database:
         """The open database. Raises StoreError."""
         if self._database is not None and self._follow:
-            found = self._look_again().database
-            if found is not None and found != self.files.database or self._frozen and not rescue.is_frozen(self.path or ""):
+            found, own = self._look_again(), self.files
+            if found.database is not None and found.database != own.database or self._frozen and not rescue.is_frozen(self.path or ""):
                 self._leave()
+            elif found.database is not None and found.log is not None and own.log is not None and found.log != own.log:
+                # Others write into another log by now. Closed last, this one must not be brought into the database, which has changed.
+                self._leave(untouched=True)
         if self._database is None:
             self._open()
             assert self._database is not None

@@ -19,8 +19,7 @@ import re
 import struct
 from dataclasses import dataclass
 
-#: What tells a file from another one under its name; None where there is none.
-Identity = tuple[int, int] | None
+from proxyd.base.fileid import Identity, identity, identity_of, same
 
 #: How a database begins: https://www.sqlite.org/fileformat2.html, section 1.3.1.
 _HEAD = b"SQLite format 3\0"
@@ -35,18 +34,11 @@ _IN_USE, _IN_USE_SIZE = 0x40000002, 510
 _INDEX_HEAD = struct.Struct("=I10xHI")
 _LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _INDEX_VERSION, _LOG_HEAD, _FRAME_HEAD = 3007000, 32, 24
+#: How a file is noted: see fileid.Identity. Without the last number by an older proxyd.
+_NOTED = re.compile(r"-|\d{1,20}:\d{1,20}(:\d{1,20})?")
 #: Where in the index the salt of the log stands, which is another for each log, and how many of its frames were brought into the database.
 #: https://www.sqlite.org/walformat.html, sections 2.1 and 2.3.
 _SALT, _BROUGHT_IN = slice(32, 40), slice(96, 100)
-
-
-def identity(path: str) -> Identity:
-    """The identity of the file that has this name now."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +57,18 @@ class Files:
     @classmethod
     def parse(cls, text: str) -> Files | None:
         """What `str` gave. None for anything else."""
-        if not re.fullmatch(r"(-|\d{1,20}:\d{1,20})( (-|\d{1,20}:\d{1,20})){2}", text):
+        words = text.split(" ")
+        if len(words) != 3 or not all(map(_NOTED.fullmatch, words)):
             return None
         found: list[Identity] = []
-        for word in text.split():
-            device, _, number = word.partition(":")
-            found.append((int(device), int(number)) if number else None)
+        for word in words:
+            device, _, rest = word.partition(":")
+            number, _, made = rest.partition(":")
+            found.append((int(device), int(number), int(made or 0)) if rest else None)
         return cls(*found)
 
     def __str__(self) -> str:
-        return " ".join(f"{found[0]}:{found[1]}" if found else "-" for found in (self.database, self.log, self.index))
+        return " ".join(":".join(map(str, found)) if found else "-" for found in (self.database, self.log, self.index))
 
     def still_at(self, path: str) -> Files:
         """These, without a log and an index that have lost their names. Nobody takes them for another's any more; but when the last who
@@ -85,10 +79,10 @@ class Files:
     def strangers(self, path: str) -> list[str]:
         """The log and the index of this database that lie beside another one, which has the name `path` now."""
         now = identity(path)
-        if now is None or self.database is None or now == self.database:
+        if now is None or self.database is None or same(now, self.database):
             return []
         # The log comes last: while it is there, nobody opens the database.
-        return [path + suffix for suffix, own in ((INDEX, self.index), (LOG, self.log)) if own and identity(path + suffix) == own]
+        return [path + suffix for suffix, own in ((INDEX, self.index), (LOG, self.log)) if same(own, identity(path + suffix))]
 
 
 def noted(lock: str) -> Files | None:
@@ -168,8 +162,7 @@ class Pin:
 
     def identity(self) -> Identity:
         """That of the file."""
-        status = os.fstat(self._fd)
-        return status.st_dev, status.st_ino
+        return identity_of(self._fd)
 
     def is_database(self) -> bool:
         """Whether the file still begins as a database does. Read by this descriptor: closing another one would free SQLite's locks."""

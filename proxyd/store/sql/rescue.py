@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from proxyd.base import private
+from proxyd.base.fileid import Identity, identity
 from proxyd.store.sql import openfile
-from proxyd.store.sql.openfile import Identity, identity
 
 log = logging.getLogger("proxyd.master")
 

@@ -56,9 +56,11 @@ def replace(path: str) -> Files:
 
 
 def test_files_are_noted_as_text() -> None:
-    for files in (Files((1, 2), (3, 18446744073709551615), None), Files(None, None, None)):
+    for files in (Files((1, 2, 3), (3, 18446744073709551615, 4), None), Files(None, None, None)):
         assert Files.parse(str(files)) == files
-    for wrong in ("", "1:2", "1:2 3:4 5", "1:2 3:4 5:6 7:8", "a:b - -", f"{'9' * 21}:1 - -"):
+    # As an older proxyd noted them.
+    assert Files.parse("1:2 - 3:4") == Files((1, 2, 0), None, (3, 4, 0))
+    for wrong in ("", "1:2", "1:2 3:4 5", "1:2 3:4 5:6 7:8", "a:b - -", f"{'9' * 21}:1 - -", "1:2:3:4 - -", "1:2: - -", ":1 - -"):
         assert Files.parse(wrong) is None
 
 
@@ -146,7 +148,7 @@ def test_a_log_of_another_database_is_left_where_it_is(store: Store, path: str) 
     assert store.displaced() == ""
     replace(path)
     assert openfile.part(path, None) == ""
-    assert openfile.part(path, Files((1, 1), (1, 1), (1, 1))) == ""
+    assert openfile.part(path, Files((1, 1, 1), (1, 1, 1), (1, 1, 1))) == ""
     assert os.path.exists(path + openfile.LOG)
     assert openfile.part(path, store.files)
 
@@ -189,3 +191,46 @@ def test_the_number_of_a_log_that_was_deleted_may_come_again(store: Store, path:
     os.replace(f"{path}.next", path)
     assert worker.read(rows) == ["new"]
     worker.close()
+
+
+def test_a_log_with_the_number_of_one_that_was_deleted_is_not_taken_away(store: Store, path: str) -> None:
+    """The last who closed a database deleted its log. Another database took its place, and a worker made that one's log."""
+    assert store.displaced() == ""
+    old = store.files
+    replace(path)
+    openfile.part(path, old)
+    worker = Store(f"sqlite:///{path}", busy_timeout=0.3, follow=True)
+    try:
+        assert worker.read(rows) == ["both"]
+        now = Files.at(path)
+        assert now.log is not None and now.index is not None and old.log is not None and old.index is not None
+        again = Files(old.database, (*now.log[:2], old.log[2]), (*now.index[:2], old.index[2]))
+        assert again.strangers(path) == []
+        assert openfile.part(path, again) == ""
+        # An older proxyd did not note when they were made.
+        older = Files(old.database, (*now.log[:2], 0), (*now.index[:2], 0))
+        assert older.strangers(path) == [path + openfile.INDEX, path + openfile.LOG]
+    finally:
+        worker.close()
+
+
+def test_a_worker_whose_log_was_taken_away_reads_by_the_new_one(store: Store, path: str) -> None:
+    store.close()
+    worker = Store(f"sqlite:///{path}", busy_timeout=0.3, follow=True)
+    try:
+        assert worker.read(rows) == ["both", "old"]
+        for suffix in (openfile.INDEX, openfile.LOG):
+            os.rename(path + suffix, f"{path}.replaced{suffix}")
+        with contextlib.closing(sqlite3.connect(path)) as new:
+            new.execute("PRAGMA wal_autocheckpoint = 0")
+            new.execute("INSERT INTO t VALUES ('new')")
+            new.commit()
+            files = Files.at(path)
+            assert worker.read(rows) == ["both", "old", "new"]
+            # Its old log went into nothing, and the new one is in its place.
+            assert Files.at(path) == files
+            new.execute("INSERT INTO t VALUES ('newer')")
+            new.commit()
+            assert worker.read(rows) == ["both", "old", "new", "newer"]
+    finally:
+        worker.close()
