@@ -91,6 +91,30 @@ def test_an_idle_connection_ends_with_goodbye(short: Short) -> None:
         assert 1.8 < time.monotonic() - began < patience(5)
 
 
+def test_a_header_that_has_begun_has_its_own_time_when_that_of_idle_connections_is_over(tmp_path: Path) -> None:
+    patient = Short(tmp_path, workers=1, proxy__header_timeout="4s", proxy__keepalive_timeout="2s")
+    try:
+        with patient.tls() as first, patient.tls() as later:
+            assert later.answer(later.ask("/")).status == 200
+            halves = []
+            for client, stream in ((later, 3), (first, 1)):
+                # These pauses are what is tested.
+                time.sleep(1)
+                block = client.head(stream, client.fields("GET", "/echo")).serialize()
+                # The header's frame without END_HEADERS, and half of its block.
+                half = 9 + (len(block) - 9) // 2
+                client.raw((half - 9).to_bytes(3, "big") + b"\x01\x01" + block[5:half])
+                rest = block[half:]
+                halves.append((client, stream, len(rest).to_bytes(3, "big") + b"\x09\x04" + block[5:9] + rest))
+            # The idle time of the first one is over 4 s after it came, that of the other one 2 s after its answer.
+            for (client, stream, rest), pause in zip(halves, (1, 1.5), strict=True):
+                time.sleep(pause)
+                client.raw(rest)
+                assert client.answer(stream).status == 200
+    finally:
+        patient.stop()
+
+
 def preface(client: FrameClient) -> Iterator[bytes]:
     yield PREFACE
 

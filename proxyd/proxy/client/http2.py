@@ -310,7 +310,8 @@ class Http2Connection:
                 self.stream.shutdown()
         if self._head_until <= now:
             self._judge_header(now)
-        elif self._idle_until <= now:
+        elif self._idle_until <= now and self._head_until == inf:
+            # A header that has begun has a time of its own.
             self._idle_until = inf
             if self._served:
                 self.drain()
