@@ -22,6 +22,7 @@ from gunicorn.workers.sync import SyncWorker
 
 from proxyd.net import gunicorn_inner as inner
 from proxyd.net import workerstart
+from tests.support.signalsets import handle_signals
 from tests.support.waiting import free_port, wait_for
 
 
@@ -141,8 +142,7 @@ class _Gentle(SyncWorker):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, self.end_slowly)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, inner.SIGNALS)
         workerstart.tell_accepting(self)
-        while True:
-            signal.pause()
+        handle_signals()
 
     def end_slowly(self, *told: object) -> None:
         time.sleep(0.5)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tests.support.signalsets import handle_signals
+
 
 def in_processes(count: int, work: Callable[[int], Any]) -> list[Any]:
     """The answers of `count` forked processes that all begin `work(number)` at the same moment, and live until all are done."""
@@ -52,10 +54,9 @@ def living(prepare: Callable[[], Any]) -> Iterator[int]:
     pid = os.fork()
     if not pid:
         try:
-            kept = prepare()
+            _kept = prepare()
             os.write(ready_write, b"1")
-            while kept is not os:
-                signal.pause()
+            handle_signals()
         finally:
             os._exit(1)
     os.close(ready_write)
