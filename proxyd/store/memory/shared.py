@@ -21,6 +21,7 @@ from types import TracebackType
 from gevent.monkey import get_original
 
 from proxyd.base import private
+from proxyd.base.fileid import Identity, identity_of
 
 _LOCK_BASE = 1 << 40
 #: Longer than the kernel keeps a runnable holder from its turn on a crowded machine. The second number is for a lock
@@ -142,7 +143,7 @@ class SharedFile:
         """Whether a process that starts now maps the same file: this one may have been deleted, or overwritten."""
         try:
             named, held = os.stat(self.path), os.fstat(self._fd)
-            return (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino) and os.pread(self._fd, 8, 0) == self._magic
+            return os.path.samestat(named, held) and os.pread(self._fd, 8, 0) == self._magic
         except OSError:
             return False
 
@@ -166,7 +167,7 @@ class SharedFile:
         except OSError:
             return "deleted"
         held = os.fstat(self._fd)
-        if (named.st_dev, named.st_ino) != (held.st_dev, held.st_ino):
+        if not os.path.samestat(named, held):
             return "" if self._is_of_another_version() else "replaced"
         if held.st_size != self._size:
             return "truncated"
@@ -231,7 +232,7 @@ class ForeignFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._known: tuple[int, bytes] | None = None
+        self._known: tuple[Identity, bytes] | None = None
         self._known = self._identity()
 
     def look(self) -> str:
@@ -244,10 +245,10 @@ class ForeignFile:
             return "deleted"
         return "replaced" if before[1] == self._known[1] or not self._known[1] else ""
 
-    def _identity(self) -> tuple[int, bytes] | None:
+    def _identity(self) -> tuple[Identity, bytes] | None:
         try:
             with open(self.path, "rb") as file:
-                return os.fstat(file.fileno()).st_ino, file.read(8).rstrip(b"\0")
+                return identity_of(file.fileno()), file.read(8).rstrip(b"\0")
         except PermissionError:
             # Those that map it make it readable again.
             return self._known

@@ -35,7 +35,7 @@ _INDEX_HEAD = struct.Struct("=I10xHI")
 _LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _INDEX_VERSION, _LOG_HEAD, _FRAME_HEAD = 3007000, 32, 24
 #: How a file is noted: see fileid.Identity. Without the last number by an older proxyd.
-_NOTED = re.compile(r"-|\d{1,20}:\d{1,20}(:\d{1,20})?")
+_NOTED = re.compile(r"-|\d{1,20}:\d{1,20}(:-?\d{1,20})?")
 #: Where in the index the salt of the log stands, which is another for each log, and how many of its frames were brought into the database.
 #: https://www.sqlite.org/walformat.html, sections 2.1 and 2.3.
 _SALT, _BROUGHT_IN = slice(32, 40), slice(96, 100)

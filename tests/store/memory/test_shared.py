@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from proxyd.store.memory.shared import SharedFile, SharedMemoryError
-from tests.support.waiting import patience
+from proxyd.store.memory.shared import ForeignFile, SharedFile, SharedMemoryError
+from tests.support.waiting import patience, wait_for
 
 from .forks import in_processes, kill, living
 
@@ -219,3 +219,23 @@ def test_locks_hold_over_the_new_file(tmp_path: Path) -> None:
     shared.look()
     assert shared.hold(3)
     assert in_processes(1, lambda number: opened(tmp_path).hold(3)) == [False]
+
+
+def test_a_file_of_others_that_is_made_again_is_told_although_it_gets_the_same_number(tmp_path: Path) -> None:
+    path = tmp_path / "shared"
+    opened(path).close()
+    path = path / "deep" / "shared"
+    foreign = ForeignFile(str(path))
+    assert foreign.look() == ""
+    made, probe = path.stat().st_mtime_ns, tmp_path / "probe"
+
+    def later() -> bool:
+        """The kernel's clock for files moves on every few milliseconds."""
+        probe.touch()
+        return probe.stat().st_mtime_ns > made
+
+    wait_for(later, what="another time")
+    path.unlink()
+    opened(tmp_path / "shared").close()
+    assert foreign.look() == "replaced"
+    assert foreign.look() == ""
