@@ -244,20 +244,18 @@ class Runtime:
 
     def _swap(self, table: Table, snapshot: Snapshot, gone: tuple[str, ...]) -> None:
         before = self.table
-        left = [old for route_id in gone if (old := before.upstreams.get(route_id)) is not None]
         # The master has claimed the slots on its own host. On another host nobody else does.
         for record in snapshot.routes:
             self.circuits.claim(record)
             made = table.upstreams.get(record.route_id)
             if made is not None and made.options.gates:
                 load_gates(made.options.gates)
-            old = before.upstreams.get(record.route_id)
-            if old is not None and (made is None or made.state is not old.state):
-                left.append(old)
         self.table = table
         self.ready = True
-        for old in left:
-            retire(old)
+        for route_id in (*gone, *(record.route_id for record in snapshot.routes)):
+            old, made = before.upstreams.get(route_id), table.upstreams.get(route_id)
+            if old is not None and (made is None or made.state is not old.state):
+                retire(old)
         self.stats.forget(set(gone))
 
     def next_request_id(self) -> str:
