@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -34,13 +34,6 @@ def ask_twice(system: System, host: str, pause: float) -> None:
     # The pause is what is tested: a connection is used after it, or not.
     time.sleep(pause)
     assert system.get("/", host).status == 200
-
-
-@pytest.fixture(scope="module")
-def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    running = System(tmp_path_factory.mktemp("pool") / "system", workers=1)
-    yield running
-    running.stop()
 
 
 def test_a_connection_is_used_again(one_worker: System, raw_backend: RawBackends) -> None:

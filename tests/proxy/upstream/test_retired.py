@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
@@ -50,13 +50,6 @@ class Place:
         """Close it."""
         self.free()
         (self._http1 or self._http2).stop()
-
-
-@pytest.fixture(scope="module")
-def one_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    running = System(tmp_path_factory.mktemp("retired") / "system", workers=1)
-    yield running
-    running.stop()
 
 
 @pytest.fixture(params=["http1", "http2"])
@@ -109,20 +102,16 @@ def test_one_in_use_ends_with_its_answer(one_worker: System, backend: Backend, o
     wait_for(lambda: connections(one_worker, old.port) == 0, what="the end of the connection")
 
 
-def test_a_route_that_moves_a_hundred_times_leaves_nothing_behind(one_worker: System) -> None:
-    backends = [Backend("here"), Backend("there")]
-    try:
-        client = one_worker.client("moving")
-        route_id = client.route("moving.test", backends[0].url)
-        for turn in range(1, 101):
-            client.ok(f"ROUTE_UPDATE|SID|{route_id}|backend_url|{backends[turn % 2].url}")
-            client.apply()
-            assert one_worker.get("/", "moving.test").status == 200
-        wait_for(lambda: connections(one_worker, backends[1].port) == 0, what="the end of the other backend's connections")
-        assert connections(one_worker, backends[0].port) == 1
-    finally:
-        for backend in backends:
-            backend.stop()
+def test_a_route_that_moves_a_hundred_times_leaves_nothing_behind(one_worker: System, new_backend: Callable[..., Backend]) -> None:
+    backends = [new_backend("here"), new_backend("there")]
+    client = one_worker.client("moving")
+    route_id = client.route("moving.test", backends[0].url)
+    for turn in range(1, 101):
+        client.ok(f"ROUTE_UPDATE|SID|{route_id}|backend_url|{backends[turn % 2].url}")
+        client.apply()
+        assert one_worker.get("/", "moving.test").status == 200
+    wait_for(lambda: connections(one_worker, backends[1].port) == 0, what="the end of the other backend's connections")
+    assert connections(one_worker, backends[0].port) == 1
 
 
 class _Slow(Http2Backend):
