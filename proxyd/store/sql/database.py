@@ -64,6 +64,10 @@ class StoreUncertain(StoreError):
     """The connection to a server was lost while a change was being committed: nobody knows whether it was."""
 
 
+class _ConnectionEnded(StoreError):
+    """A connection that was there before has ended, and nothing was changed. What was asked for can be asked for again, by a new one."""
+
+
 class StoreFenced(StoreError):
     """Another master leads, so this one may not write; nothing was changed. Whoever asked for it has to ask the other one."""
 
@@ -407,10 +411,17 @@ class Store:
         return result
 
     def _insist(self, deadline: float, writes: bool, function: Callable[..., Any], *args: Any) -> Any:
-        """Run in the database thread, again and again while another process has the lock; in between the thread is others'."""
+        """Run in the database thread, again and again while another process has the lock; in between the thread is others'. And again
+        at once where the server has ended the connection since its last use: it restarted, or this process was stopped in the middle of
+        a transaction for longer than the server waits."""
+        anew = False
         while True:
             try:
                 result = self._run(function, *args)
+            except _ConnectionEnded:
+                if anew and time.monotonic() >= deadline:
+                    raise
+                anew = True
             except StoreBusy:
                 self.blocked = self.blocked or writes
                 if time.monotonic() >= deadline:
@@ -454,7 +465,7 @@ class Store:
         return self._guarded(inside, (), {}, bound)
 
     def _guarded(self, function: Callable[..., Result], args: Any, kwargs: Any, bound: float) -> Result:
-        opened = self._usable()
+        before, opened = self._database, self._usable()
         self._committing = False
         if self._stamp is not None:
             self._note(True)
@@ -470,8 +481,13 @@ class Store:
             if self.path is None and postgres.lost(opened):
                 # What it was connected to may be gone for good, so the next call connects anew, to whichever host answers.
                 self._database = None
-                found = self._unreachable(_first(error))
-                if self._committing:
+                first = _first(error)
+                # The server says this of a transaction of which it waited to hear more: it has not heard of a COMMIT.
+                uncertain = self._committing and "idle-in-transaction timeout" not in str(first)
+                if before is opened and not uncertain and not isinstance(error, postgres.ServerSilent):
+                    raise _ConnectionEnded(str(explain(first, self.name))) from error
+                found = self._unreachable(first)
+                if uncertain:
                     raise StoreUncertain(f"the database {self.name} was lost while it committed a change, and whether it did is not known "
                                          f"({found})") from error
                 raise found from error
@@ -496,7 +512,7 @@ def busy(name: str) -> StoreBusy:
 
 def explain(error: Exception, name: str) -> StoreError:
     """The StoreError that tells a person what a driver's error means and what to do."""
-    message = str(error)
+    message = " ".join(str(error).split())
     if re.search(r"locked|busy|lock timeout|deadlock|could not serialize", message):
         return busy(name)
     if isinstance(error, postgres.ServerSilent):

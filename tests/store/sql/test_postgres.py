@@ -175,10 +175,49 @@ def test_a_server_that_restarts_is_connected_to_again(store: Store, postgres: Po
     assert not store.read(lambda: StoredCounter.get_or_none(name="lost"))
 
 
-def test_a_connection_that_the_server_ends_is_replaced(store: Store, postgres: Postgres, url: str) -> None:
-    postgres.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{url.rpartition('/')[2]}'")
+def test_a_connection_that_the_server_ends_is_replaced_before_anybody_hears_of_it(store: Store, postgres: Postgres, url: str) -> None:
+    name = url.rpartition("/")[2]
+    end_all = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    postgres.sql(end_all)
+    assert store.read(migrations.current_version) == NEWEST
+    postgres.sql(end_all)
+    store.call(StoredCounter.create, name="after", value=1)
+    runs = []
 
-    wait_for(lambda: answers(store), 5, "a new connection")
+    def ended_within(times: int) -> int:
+        runs.append(times)
+        StoredCounter.create(name=f"within{times}", value=1)
+        if len(runs) <= times:
+            postgres.sql(end_all)
+        return StoredCounter.select().where(StoredCounter.name.startswith("within")).count()
+
+    # What was not committed is done again, whole: nothing twice, and nothing half.
+    assert store.call(ended_within, 1) == 1 and runs == [1, 1]
+    runs.clear()
+    # A server that ends the new one as well is not asked for ever.
+    with pytest.raises(StoreError, match=r"^the database postgresql://\S+ failed: [^\n\t]+$"):
+        store.call(ended_within, 2)
+    assert runs == [2, 2]
+    wait_for(lambda: answers(store), 5, "another connection")
+    assert not store.read(lambda: StoredCounter.get_or_none(name="within2"))
+
+
+def test_a_process_that_was_stopped_in_a_transaction_for_longer_than_the_server_waits_does_it_again(store: Store, url: str) -> None:
+    other = Store(url, busy_timeout=0.5)
+    other.open()
+    runs = []
+
+    def slow() -> None:
+        StoredCounter.create(name="slow", value=1)
+        runs.append(1)
+        if len(runs) == 1:
+            time.sleep(0.8)
+
+    try:
+        other.call(slow)
+        assert len(runs) == 2 and store.read(StoredCounter.get_by_id, "slow").value == 1
+    finally:
+        other.close()
 
 
 def test_a_server_that_hangs_keeps_nobody_longer_than_the_busy_timeout(store: Store, postgres: Postgres) -> None:
