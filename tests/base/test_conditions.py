@@ -74,6 +74,6 @@ def test_the_same_conditions_are_the_same_however_they_are_written() -> None:
 
 
 def test_stars_cost_no_more_than_the_value_is_long() -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     assert not holds({"header": "X-A: " + "*a" * 100 + "*b*"}, "/", "X-A: " + "a" * 8000)
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5

@@ -77,9 +77,9 @@ def test_among_a_hundred_thousand_networks_an_address_is_found_in_microseconds()
     numbers = [number_of(f"{20 + n % 2}.{n % 256}.{n * 7 % 256}.{n % 256}") for n in range(5000)]
     best = 1.0
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         for number in numbers:
             assert number is not None
             number in networks  # noqa: B015 - the time of it is asked for
-        best = min(best, (time.perf_counter() - began) / len(numbers))
+        best = min(best, (time.thread_time() - began) / len(numbers))
     assert best < 50e-6

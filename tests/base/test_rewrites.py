@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyd.base.rewrites import LONGEST, parse_rewrite
+from proxyd.base.rewrites import LONGEST, Rewrite, parse_rewrite
 
 #: Expressions that are taken, with a path and what becomes of it.
 TAKEN = [
@@ -39,22 +39,30 @@ def test_an_expression_matches_the_whole_path(rule: str, path: str, made: str | 
     assert rewrite.apply(path) == made
 
 
+def least(rewrite: Rewrite, path: str, enough: float = 0.0) -> float:
+    """The shortest of some runs, in seconds of this thread, for others use this machine, too. One that takes less than `enough` ends it."""
+    took = []
+    for _ in range(20):
+        started = time.thread_time()
+        rewrite.apply(path)
+        took.append(time.thread_time() - started)
+        if took[-1] < enough:
+            break
+    return min(took)
+
+
 @pytest.mark.parametrize("rule", [rule for rule, _, _ in TAKEN])
-def test_no_path_takes_more_than_a_millisecond(rule: str) -> None:
-    rewrite = parse_rewrite(f"~ {rule}")
-    assert rewrite is not None
+def test_no_path_takes_more_than_some_passes_over_it(rule: str) -> None:
+    """A pass and back is 16 thousand of the 120 thousand steps that a rule may take, and some steps take four times as long as these. On a
+    quick machine, 80 passes are a millisecond."""
+    rewrite, one = parse_rewrite(f"~ {rule}"), parse_rewrite("~ /a*b -> /y")
+    assert rewrite is not None and one is not None
+    once = ("/" + "a" * LONGEST)[:LONGEST - 1] + "!"
     for begin in ("/", "/users/1/", "/api/v1/", "/en/", "/blog/2024/07/", "/a/"):
         for piece in ("a", "/", "x", "1", ".", "a/", "/a", "aaaaaaaaab", ".ph", "/edi"):
             path = (begin + piece * LONGEST)[:LONGEST - 1] + "!"
-            took = []
-            # The quickest of some runs: others use this machine, too.
-            for _ in range(20):
-                started = time.perf_counter()
-                rewrite.apply(path)
-                took.append(time.perf_counter() - started)
-                if took[-1] < 0.001:
-                    break
-            assert min(took) < 0.001, (rule, path[:40])
+            most = 80 * least(one, once)
+            assert least(rewrite, path, most) < most, (rule, path[:40])
 
 
 @pytest.mark.parametrize(("rule", "why"), [
@@ -89,6 +97,6 @@ def test_any_expression_is_taken_or_refused_and_what_is_taken_ends(text: str) ->
         return
     assert rewrite is not None
     for path in ("/" + "a" * 4000 + "!", "/" + "ab/" * 1500, "a" * 4000):
-        started = time.perf_counter()
+        started = time.thread_time()
         rewrite.apply(path)
-        assert time.perf_counter() - started < 1.0
+        assert time.thread_time() - started < 1.0

@@ -168,13 +168,13 @@ def test_time_is_linear_in_large_and_in_tiny_chunks() -> None:
     large = encode_chunk(b"x" * 65536) * 256 + LAST_CHUNK
     tiny = encode_chunk(b"x") * 20000 + LAST_CHUNK
     trickled = b"0\r\nX: " + b"a" * 15000
-    started = time.perf_counter()
+    started = time.thread_time()
     assert len(decode(large)[0]) == 256 * 65536
     assert len(decode(tiny)[0]) == 20000
     decoder = ChunkedDecoder()
     for at in range(len(trickled)):
         decoder.feed(trickled[at : at + 1])
-    assert time.perf_counter() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 def test_no_data_is_no_chunk() -> None:

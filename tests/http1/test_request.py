@@ -362,10 +362,10 @@ def test_invented_names_neither_grow_the_name_table_nor_change_what_names_mean()
 
 
 def test_a_hostile_head_takes_linear_time() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for filler in (b"a" * 60000, b" " * 60000, b"a:" * 30000, b"a: b\n" * 12000, b"\t:" * 30000, b"a\r" * 30000):
         refused(b"GET / HTTP/1.1\r\nHost: a\r\n" + filler + b"\r\n\r\n")
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 @pytest.mark.parametrize(("sent", "target"), [(b"/caf\xc3\xa9?q=\xe6\x97\xa5", "/caf%C3%A9?q=%E6%97%A5"),
