@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -23,6 +22,7 @@ from proxyd.store.memory.circuits import CircuitBoard
 from proxyd.store.sql import migrations
 from proxyd.store.sql.database import Store
 from proxyd.store.sql.models import StagedChange
+from tests.support.timing import least
 
 MANY = 5000
 
@@ -46,16 +46,6 @@ def add(registry: Registry, of: LiveSession, count: int) -> list[str]:
     return staging.add_routes(registry, of, [
         {"domains": (f"{of.service}-{number}.test",), "path": "/", "backend_url": "http://127.0.0.1:9", "priority": 0}
         for number in range(count)])
-
-
-def least(work: Callable[[], object]) -> float:
-    """The shortest of some runs, in seconds of this thread: what others do meanwhile does not count."""
-    def once() -> float:
-        began = time.thread_time()
-        work()
-        return time.thread_time() - began
-
-    return min(once() for _ in range(7))
 
 
 def test_a_command_costs_the_same_however_much_is_staged(registry: Registry) -> None:
